@@ -1,0 +1,119 @@
+//! What `cargo demo` takes. The hidden subcommands are the demo starting itself again as another process.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Two order-services, one naive and one resilient, under the same load while user-service slows down, hangs and dies.
+#[derive(Debug, Parser)]
+#[command(name = "cargo demo", bin_name = "cargo demo --", version)]
+#[command(after_help = "Takes about a minute and a half (--quick: under half a minute). Uses loopback only.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) role: Option<Role>,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// How to run the demo.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Shorter phases, for CI
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Exit with status 1 unless isolation held
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Decides arrivals, users and which calls are slow
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Orders a second, sent to each order-service
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) orders: u32,
+    /// Reads a second, sent to each order-service
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) reads: u32,
+    /// Also write the results here, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Keep databases and logs here (otherwise they go to a temporary directory that is removed)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+/// The other processes of the demo.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Role {
+    /// user-service behind the switchable faults
+    #[command(hide = true)]
+    ServeUser(ServeUser),
+    /// order-service with one of the two clients
+    #[command(hide = true)]
+    ServeOrder(ServeOrder),
+    /// Waits for the demo to end, however it ends, and leaves no process or file behind
+    #[command(hide = true)]
+    Watchdog {
+        /// Removed at the end
+        #[arg(long)]
+        remove: Option<PathBuf>,
+    },
+}
+
+/// user-service listens three times: each order-service has a door of its own, so a call is counted by where it came
+/// in and the two clients need not say who they are; the demo sets faults through the third.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeUser {
+    #[arg(long)]
+    pub(crate) naive_port: u16,
+    #[arg(long)]
+    pub(crate) resilient_port: u16,
+    #[arg(long)]
+    pub(crate) control_port: u16,
+    #[arg(long)]
+    pub(crate) database: PathBuf,
+    #[arg(long)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeOrder {
+    #[arg(long)]
+    pub(crate) client: Client,
+    #[arg(long)]
+    pub(crate) port: u16,
+    #[arg(long)]
+    pub(crate) database: PathBuf,
+    #[arg(long)]
+    pub(crate) user_service: String,
+}
+
+/// The one difference between the two order-services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Client {
+    /// reqwest with its default settings
+    Naive,
+    /// resilient-client with its standard policy
+    Resilient,
+}
+
+impl Client {
+    pub(crate) const ALL: [Self; 2] = [Self::Naive, Self::Resilient];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Naive => "naive",
+            Self::Resilient => "resilient",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,243 @@
+//! The clients: an open-loop load of orders and reads, the same one for both order-services.
+//!
+//! Latency counts from the instant a request was due, so a late start is not hidden. A client waits
+//! [`PATIENCE`] and no more than [`MOST_WAITING`] of them wait for one order-service: above that an order is given up at
+//! once. Both bounds are there for the naive twin, which has none of its own.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+
+use crate::Problem;
+use crate::audit::Stored;
+use crate::phases::Phase;
+use crate::schedule::{NewOrder, Orders, Poisson};
+use crate::tally::{Answer, Books, Sent};
+
+/// How long a client waits for an answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How many requests may wait for one order-service.
+pub(crate) const MOST_WAITING: usize = 1000;
+/// How soon an impatient client sends its order again.
+const IMPATIENT_AFTER: Duration = Duration::from_millis(50);
+/// How many orders each order-service gets before the load starts, for the reads to read.
+const READABLE: usize = 50;
+/// A user-service never hands out this id.
+const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+
+/// One order-service under load.
+pub(crate) struct Target {
+    http: reqwest::Client,
+    base: String,
+    users: Arc<[String]>,
+    /// Orders that were stored before the load started.
+    readable: Vec<String>,
+    waiting: Semaphore,
+    /// A lock, because every request writes its outcome here; held for a few counter updates.
+    books: Mutex<Books>,
+}
+
+impl Target {
+    /// Gets an order-service ready for the load: warm, and with something to read.
+    pub(crate) async fn prepare(base: String, users: Arc<[String]>, orders: &mut Orders) -> Result<Self, Problem> {
+        let http = reqwest::Client::builder().retry(reqwest::retry::never()).timeout(PATIENCE).no_proxy().build()?;
+        let waiting = Semaphore::new(MOST_WAITING);
+        let mut target = Self { http, base, users, readable: Vec::new(), waiting, books: Mutex::default() };
+        while target.readable.len() < READABLE {
+            let order = NewOrder { user: Some(0), twice: false, ..orders.next().ok_or("no more orders")? };
+            let response = target.send(&order).await?;
+            if response.status() != StatusCode::CREATED {
+                return Err(format!("{} answered {} to a first order", target.base, response.status()).into());
+            }
+            let stored: Value = response.json().await?;
+            let id = stored["id"].as_str().ok_or("an order without an id")?;
+            target.readable.push(id.to_owned());
+            let sent = Sent { answer: Answer::Created, ..Sent::new(&order, None, Duration::ZERO) };
+            target.books().order(sent);
+        }
+        Ok(target)
+    }
+
+    /// The books; the lock is never held across an await.
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many requests are waiting for an answer now.
+    pub(crate) fn waiting(&self) -> usize {
+        MOST_WAITING - self.waiting.available_permits()
+    }
+
+    async fn place(&self, order: NewOrder, phase: Phase, start: Instant, due: Duration) {
+        let mut sent = Sent::new(&order, Some(phase), due);
+        if let Ok(_permit) = self.waiting.try_acquire() {
+            let first = async {
+                let answer = self.answer(&order).await;
+                (answer, start.elapsed().saturating_sub(due))
+            };
+            let again = async {
+                if !order.twice {
+                    return None;
+                }
+                sleep(IMPATIENT_AFTER).await;
+                Some(self.answer(&order).await)
+            };
+            ((sent.answer, sent.latency), sent.again) = tokio::join!(first, again);
+        }
+        self.books().order(sent);
+    }
+
+    async fn answer(&self, order: &NewOrder) -> Answer {
+        match self.send(order).await {
+            Ok(response) => {
+                let answer = Answer::from_status(response.status().as_u16());
+                // Read to the end, as a client would, and so that the connection can be used again.
+                response.bytes().await.map_or(Answer::Broken, |_body| answer)
+            }
+            Err(error) if error.is_timeout() => Answer::TimedOut,
+            Err(_) => Answer::Broken,
+        }
+    }
+
+    async fn send(&self, order: &NewOrder) -> reqwest::Result<reqwest::Response> {
+        let user = order.user.map_or(NOBODY, |index| &self.users[index]);
+        let reference = order.reference();
+        let body = json!({ "user_id": user, "items": [{ "sku": reference, "quantity": 1 }] });
+        let url = format!("{}/orders", self.base);
+        self.http.post(url).header("idempotency-key", reference).json(&body).send().await
+    }
+
+    /// Reads one order, or every fifth time a page of them.
+    async fn read(&self, choice: usize, phase: Phase, start: Instant, due: Duration) {
+        let Ok(_permit) = self.waiting.try_acquire() else {
+            self.books().read(phase, Duration::ZERO, false);
+            return;
+        };
+        let url = match choice % 5 {
+            0 => format!("{}/orders?limit=20", self.base),
+            _ => format!("{}/orders/{}", self.base, self.readable[choice % self.readable.len()]),
+        };
+        let ok = match self.http.get(url).send().await {
+            Ok(response) if response.status() == StatusCode::OK => response.bytes().await.is_ok(),
+            _ => false,
+        };
+        let latency = start.elapsed().saturating_sub(due);
+        self.books().read(phase, latency, ok);
+    }
+}
+
+impl Target {
+    /// Whether any order waits to be verified.
+    pub(crate) async fn has_pending(&self) -> Result<bool, Problem> {
+        Ok(!self.page("limit=1&status=pending_verification").await?.orders.is_empty())
+    }
+
+    /// Everything the order-service holds.
+    pub(crate) async fn stored_orders(&self) -> Result<Vec<Stored>, Problem> {
+        let mut all = Vec::new();
+        let mut page = self.page("limit=100").await?;
+        loop {
+            all.append(&mut page.orders);
+            let Some(after) = page.next else { return Ok(all) };
+            page = self.page(&format!("limit=100&after={after}")).await?;
+        }
+    }
+
+    async fn page(&self, query: &str) -> Result<Page, Problem> {
+        let url = format!("{}/orders?{query}", self.base);
+        Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    orders: Vec<Stored>,
+    next: Option<String>,
+}
+
+/// The phase the story is in, for whoever sends a request.
+#[derive(Default)]
+pub(crate) struct CurrentPhase(AtomicU8);
+
+impl CurrentPhase {
+    pub(crate) fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Phase {
+        Phase::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+    }
+}
+
+/// Creates the customers. Returns their ids.
+pub(crate) async fn create_users(user_service: &str, how_many: usize) -> Result<Arc<[String]>, Problem> {
+    let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let mut users = Vec::new();
+    for number in 0..how_many {
+        let body = json!({ "name": format!("Customer {number}"), "email": format!("customer-{number}@example.com") });
+        let response = http.post(format!("{user_service}/users")).json(&body).send().await?.error_for_status()?;
+        let user: Value = response.json().await?;
+        users.push(user["id"].as_str().ok_or("a user without an id")?.to_owned());
+    }
+    Ok(users.into())
+}
+
+/// Sends orders and reads to every target at the given rates, until `stop`; then lets those under way come to their end.
+pub(crate) async fn run(
+    targets: &[Arc<Target>; 2],
+    phase: &CurrentPhase,
+    orders: Orders,
+    rates: Rates,
+    start: Instant,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Problem> {
+    let mut under_way = JoinSet::new();
+    let mut order_times = Poisson::new(rates.seed ^ 0x0de5, rates.orders).zip(orders).peekable();
+    let mut read_times = Poisson::new(rates.seed ^ 0x5ead, rates.reads).zip(0..).peekable();
+    tokio::pin!(stop);
+    loop {
+        let order_due = order_times.peek().map_or(Duration::MAX, |(due, _)| *due);
+        let read_due = read_times.peek().map_or(Duration::MAX, |(due, _)| *due);
+        let due = order_due.min(read_due);
+        tokio::select! {
+            () = &mut stop => break,
+            () = sleep_until((start + due).into()) => {}
+        }
+        let phase = phase.get();
+        if due == order_due {
+            let Some((_, order)) = order_times.next() else { break };
+            for target in targets {
+                let (target, order) = (Arc::clone(target), order.clone());
+                under_way.spawn(async move { target.place(order, phase, start, due).await });
+            }
+        } else {
+            let Some((_, choice)) = read_times.next() else { break };
+            for target in targets {
+                let target = Arc::clone(target);
+                under_way.spawn(async move { target.read(choice, phase, start, due).await });
+            }
+        }
+        while let Some(ended) = under_way.try_join_next() {
+            ended?;
+        }
+    }
+    while let Some(ended) = under_way.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
+/// How much load, and which.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    pub(crate) orders: u32,
+    pub(crate) reads: u32,
+    pub(crate) seed: u64,
+}

@@ -1,0 +1,145 @@
+//! `cargo demo`: what happens to two order-services when user-service slows down, hangs and dies.
+//!
+//! ```text
+//!              same orders,            naive order-service ───────┐  reqwest alone
+//!   load.rs ── same reads, ──┬──> (sqlite)                        v
+//!              same time     │                               user-service (sqlite) <── slow 30 %, SIGSTOP, kill -9
+//!                            └──> resilient order-service ────────^  resilient-client
+//!                                 (sqlite)
+//! ```
+//!
+//! Every box is a process: this program starts itself again in other roles. Read on in `story.rs`, which tells the
+//! phases in order; `roles.rs` is what the other processes run, `verdict.rs` is what must hold.
+
+mod audit;
+mod breaker_log;
+mod cli;
+mod clock;
+mod faults;
+mod histogram;
+mod lifeline;
+mod load;
+mod naive;
+mod paint;
+mod phases;
+mod processes;
+mod report;
+mod results;
+mod roles;
+mod schedule;
+mod signal;
+mod story;
+mod tally;
+mod verdict;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+
+use crate::cli::{Cli, Options, Role};
+use crate::paint::Paint;
+use crate::phases::Plan;
+use crate::processes::Fleet;
+use crate::story::say;
+use crate::verdict::Verdict;
+
+/// Anything that keeps the demo from coming to a verdict.
+type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let Cli { role, options } = Cli::parse();
+    let ended = match role {
+        Some(Role::Watchdog { remove }) => {
+            lifeline::watch(remove.as_deref());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Role::ServeUser(user)) => run(roles::serve_user(user)).map(|()| ExitCode::SUCCESS),
+        Some(Role::ServeOrder(order)) => run(roles::serve_order(order)).map(|()| ExitCode::SUCCESS),
+        None => run(demo(options)),
+    };
+    ended.unwrap_or_else(|problem| {
+        let unread = problem.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        if !unread {
+            eprintln!("demo: {problem}");
+        }
+        ExitCode::from(2)
+    })
+}
+
+fn run<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    tokio::runtime::Runtime::new()?.block_on(work)
+}
+
+async fn demo(options: Options) -> Result<ExitCode, Problem> {
+    let plan = if options.quick { Plan::QUICK } else { Plan::FULL };
+    let paint = Paint::for_stdout();
+    let directory = Directory::open(options.keep.as_deref())?;
+    say(&report::introduction(&plan, options.orders, options.reads, options.seed))?;
+
+    let mut fleet = Fleet::start(directory.path(), options.keep.is_none(), options.seed).await?;
+    let told = tokio::select! {
+        told = story::tell(&mut fleet, &options, &plan, paint) => Some(told),
+        () = interrupted() => None,
+    };
+    // However it went: first end every process, then say how it went.
+    fleet.stop().await?;
+    let Some(results) = told.transpose()? else {
+        say("interrupted")?;
+        return Ok(ExitCode::from(130));
+    };
+
+    let verdict = Verdict::of(&results);
+    say(&format!("\n{}", report::summary(paint, &results, &verdict)))?;
+    if let Some(path) = &options.json {
+        let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::to_writer_pretty(file, &json!({ "results": results, "verdict": verdict }))?;
+    }
+    Ok(if options.check && !verdict.passed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Where databases and logs go.
+enum Directory {
+    Temporary(tempfile::TempDir),
+    Kept(PathBuf),
+}
+
+impl Directory {
+    fn open(keep: Option<&Path>) -> Result<Self, Problem> {
+        let Some(path) = keep else { return Ok(Self::Temporary(tempfile::tempdir()?)) };
+        let problem = |error: io::Error| format!("{}: {error}", path.display());
+        std::fs::create_dir_all(path).map_err(problem)?;
+        if std::fs::read_dir(path).map_err(problem)?.next().is_some() {
+            return Err(format!("{}: not empty, and an older run's orders would be audited", path.display()).into());
+        }
+        Ok(Self::Kept(path.to_owned()))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(directory) => directory.path(),
+            Self::Kept(path) => path,
+        }
+    }
+}
+
+/// Comes when somebody wants the demo to end: Ctrl-C, or on Unix also SIGTERM and a closed terminal.
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let others = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+        if let (Ok(mut terminate), Ok(mut hangup)) = others {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

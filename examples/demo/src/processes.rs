@@ -1,0 +1,304 @@
+//! The other processes: started, stopped, killed and started again, each a real one with its own database.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::breaker_log::{Breaker, BreakerLog};
+use crate::cli::Client;
+use crate::clock::now;
+use crate::faults::caller_of;
+use crate::lifeline::{born, reaped};
+use crate::signal::{self, Signal};
+
+/// How long a process may take from its start to its first answer.
+const STARTUP_LIMIT: Duration = Duration::from_secs(15);
+
+/// Where everyone listens, fixed for the whole run so that user-service comes back where it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    user_control: u16,
+    /// user-service as each order-service knows it.
+    user_door: [u16; 2],
+    order: [u16; 2],
+}
+
+impl Ports {
+    async fn choose() -> io::Result<Self> {
+        let mut chosen = Vec::new();
+        while chosen.len() < 5 {
+            let port = free_port().await?;
+            if !chosen.contains(&port) {
+                chosen.push(port);
+            }
+        }
+        Ok(Self {
+            user_control: chosen[0],
+            user_door: [chosen[1], chosen[2]],
+            order: [chosen[3], chosen[4]],
+        })
+    }
+}
+
+/// A free port below the range from which systems take ports for outgoing connections: while user-service is down, no
+/// client must be given its port by chance.
+async fn free_port() -> io::Result<u16> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..200 {
+        let port = fastrand::u16(20_000..30_000);
+        match TcpListener::bind(("127.0.0.1", port)).await {
+            Ok(_) => return Ok(port),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// How many calls reached user-service, by caller. Read from a pipe that user-service writes a byte to for every call,
+/// so no call is missed when it is killed.
+#[derive(Default)]
+pub(crate) struct Arrivals([AtomicU64; 2]);
+
+impl Arrivals {
+    pub(crate) fn of(&self, caller: Client) -> u64 {
+        self.0[caller as usize].load(Ordering::Relaxed)
+    }
+
+    fn count(&self, caller: Client) {
+        self.0[caller as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Hears a process's standard output to its end, byte by byte.
+async fn listen(mut pipe: ChildStdout, mut hear: impl FnMut(u8)) {
+    let mut bytes = [0; 4096];
+    while let Ok(read @ 1..) = pipe.read(&mut bytes).await {
+        bytes[..read].iter().copied().for_each(&mut hear);
+    }
+}
+
+/// All the processes. Dropping it kills them.
+pub(crate) struct Fleet {
+    program: PathBuf,
+    directory: PathBuf,
+    seed: u64,
+    ports: Ports,
+    http: reqwest::Client,
+    arrivals: Arc<Arrivals>,
+    /// By order-service; locks, because the readers of the pipes write them.
+    breakers: [Arc<Mutex<BreakerLog>>; 2],
+    watchdog: Process,
+    user: Option<Process>,
+    orders: Vec<Process>,
+}
+
+struct Process {
+    name: &'static str,
+    pid: u32,
+    child: Child,
+    /// Held, never written to (but for the watchdog's): see [`crate::lifeline`].
+    lifeline: ChildStdin,
+}
+
+impl Fleet {
+    /// Starts everything and returns when all of it answers. Databases and logs go to `directory`; the watchdog
+    /// removes it if the demo is killed, when `remove` says so.
+    pub(crate) async fn start(directory: &Path, remove: bool, seed: u64) -> io::Result<Self> {
+        signal::allow_open_files(4096)?;
+        let program = std::env::current_exe()?;
+        let mut command = Command::new(&program);
+        command.arg("watchdog");
+        if remove {
+            command.arg("--remove").arg(directory);
+        }
+        let watchdog = spawn("watchdog", command.kill_on_drop(false), directory)?;
+        let mut fleet = Self {
+            program,
+            directory: directory.to_owned(),
+            seed,
+            ports: Ports::choose().await?,
+            http: reqwest::Client::builder()
+                .timeout(Duration::from_secs(2))
+                .pool_max_idle_per_host(0)
+                .build()
+                .map_err(io::Error::other)?,
+            arrivals: Arc::default(),
+            breakers: Default::default(),
+            watchdog,
+            user: None,
+            orders: Vec::new(),
+        };
+        fleet.start_user_service().await?;
+        for client in Client::ALL {
+            fleet.start_order_service(client).await?;
+        }
+        Ok(fleet)
+    }
+
+    /// Starts user-service, for the first time or again on the same ports and database, and waits for its first answer.
+    pub(crate) async fn start_user_service(&mut self) -> io::Result<()> {
+        let [naive, resilient] = self.ports.user_door.map(|port| port.to_string());
+        let mut command = Command::new(&self.program);
+        command.arg("serve-user").args(["--naive-port", &naive, "--resilient-port", &resilient]);
+        command.args(["--control-port", &self.ports.user_control.to_string()]);
+        command.arg("--database").arg(self.directory.join("users.db"));
+        command.args(["--seed", &self.seed.to_string()]);
+        let mut process = self.spawn("user-service", command).await?;
+        if let Some(pipe) = process.child.stdout.take() {
+            let arrivals = Arc::clone(&self.arrivals);
+            tokio::spawn(listen(pipe, move |byte| {
+                if let Some(caller) = caller_of(byte) {
+                    arrivals.count(caller);
+                }
+            }));
+        }
+        self.wait_until_ready(&mut process, &self.user_control()).await?;
+        self.user = Some(process);
+        Ok(())
+    }
+
+    async fn start_order_service(&mut self, client: Client) -> io::Result<()> {
+        let (name, file) = match client {
+            Client::Naive => ("naive order-service", "orders-naive.db"),
+            Client::Resilient => ("resilient order-service", "orders-resilient.db"),
+        };
+        let mut command = Command::new(&self.program);
+        command.args(["serve-order", "--client", client.name()]);
+        command.args(["--port", &self.ports.order[client as usize].to_string()]);
+        command.arg("--database").arg(self.directory.join(file));
+        command.args(["--user-service", &url(self.ports.user_door[client as usize])]);
+        let mut process = self.spawn(name, command).await?;
+        if let Some(pipe) = process.child.stdout.take() {
+            let log = Arc::clone(&self.breakers[client as usize]);
+            tokio::spawn(listen(pipe, move |byte| {
+                if let Some(state) = Breaker::of_mark(byte) {
+                    log.lock().unwrap_or_else(PoisonError::into_inner).note(now(), state);
+                }
+            }));
+        }
+        self.wait_until_ready(&mut process, &self.order_service(client)).await?;
+        self.orders.push(process);
+        Ok(())
+    }
+
+    /// The base URL at which the demo, unfaulted and uncounted, talks to user-service.
+    pub(crate) fn user_control(&self) -> String {
+        url(self.ports.user_control)
+    }
+
+    /// The base URL of an order-service.
+    pub(crate) fn order_service(&self, client: Client) -> String {
+        url(self.ports.order[client as usize])
+    }
+
+    /// Calls that reached user-service so far.
+    pub(crate) fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+
+    /// What an order-service's circuit breaker has done so far.
+    pub(crate) fn breaker(&self, client: Client) -> BreakerLog {
+        self.breakers[client as usize].lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Freezes user-service with `SIGSTOP`.
+    pub(crate) fn hang_user_service(&self) -> io::Result<()> {
+        self.user.as_ref().map_or(Ok(()), |user| signal::send(user.pid, Signal::Stop))
+    }
+
+    /// `kill -9` to user-service, running or frozen.
+    pub(crate) async fn kill_user_service(&mut self) -> io::Result<()> {
+        match self.user.take() {
+            Some(user) => self.bury(user).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Names an order-service that has ended, which none should.
+    pub(crate) fn casualty(&mut self) -> Option<String> {
+        let ended = self.orders.iter_mut().find_map(|order| {
+            let status = order.child.try_wait().ok().flatten()?;
+            Some((order.name, status))
+        });
+        ended.map(|(name, status)| format!("{name} ended: {status}{}", self.log_tail(name)))
+    }
+
+    /// Ends every process and waits until each is gone.
+    pub(crate) async fn stop(mut self) -> io::Result<()> {
+        for process in self.user.take().into_iter().chain(std::mem::take(&mut self.orders)) {
+            self.bury(process).await?;
+        }
+        let Process { mut child, lifeline, .. } = self.watchdog;
+        drop(lifeline);
+        let _ = tokio::time::timeout(Duration::from_secs(3), child.wait()).await;
+        Ok(())
+    }
+
+    async fn spawn(&mut self, name: &'static str, mut command: Command) -> io::Result<Process> {
+        let process = spawn(name, command.kill_on_drop(true), &self.directory)?;
+        self.watchdog.lifeline.write_all(born(process.pid).as_bytes()).await?;
+        Ok(process)
+    }
+
+    async fn bury(&mut self, mut process: Process) -> io::Result<()> {
+        process.child.start_kill()?;
+        // Told between the kill and the wait: until it is waited for, the pid can't become another process's.
+        self.watchdog.lifeline.write_all(reaped(process.pid).as_bytes()).await?;
+        process.child.wait().await.map(drop)
+    }
+
+    async fn wait_until_ready(&self, process: &mut Process, base: &str) -> io::Result<()> {
+        let started = now();
+        loop {
+            if let Some(status) = process.child.try_wait()? {
+                let why = format!("{} ended at once: {status}{}", process.name, self.log_tail(process.name));
+                return Err(io::Error::other(why));
+            }
+            let answer = self.http.get(format!("{base}/readyz")).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            if started.elapsed() > STARTUP_LIMIT {
+                let why = format!("{} did not get ready{}", process.name, self.log_tail(process.name));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn log_tail(&self, name: &str) -> String {
+        let log = std::fs::read_to_string(log_path(&self.directory, name)).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(5)..];
+        if last.is_empty() { String::new() } else { format!("\n    {}", last.join("\n    ")) }
+    }
+}
+
+/// Starts this program in another role. A process group of its own keeps the terminal's Ctrl-C for the demo, which then
+/// ends its children itself.
+fn spawn(name: &'static str, command: &mut Command, directory: &Path) -> io::Result<Process> {
+    let log = File::options().create(true).append(true).open(log_path(directory, name))?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+    #[cfg(unix)]
+    command.process_group(0);
+    let mut child = command.spawn()?;
+    let pid = child.id().ok_or_else(|| io::Error::other(format!("{name} has no pid")))?;
+    let lifeline = child.stdin.take().ok_or_else(|| io::Error::other(format!("{name} has no stdin")))?;
+    Ok(Process { name, pid, child, lifeline })
+}
+
+fn log_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{}.log", name.replace(' ', "-")))
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}

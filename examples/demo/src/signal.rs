@@ -1,0 +1,47 @@
+//! The signals the demo sends, and the limit on open files, through rustix: no `unsafe` here.
+
+use std::io;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Signal {
+    /// Freezes a process where it stands: its port still accepts, nothing answers. A hang, not a refusal.
+    Stop,
+    /// Ends a process without a word, stopped or not.
+    Kill,
+}
+
+/// Sends `signal` to the process `pid`.
+#[cfg(unix)]
+pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
+    use rustix::process::{Pid, Signal as Native, kill_process};
+    let no_such = || io::Error::new(io::ErrorKind::NotFound, format!("no process {pid}"));
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(no_such)?;
+    let signal = match signal {
+        Signal::Stop => Native::STOP,
+        Signal::Kill => Native::KILL,
+    };
+    Ok(kill_process(pid, signal)?)
+}
+
+/// Raises the limit on open files, for this process and its children, to at most `wanted`: while user-service hangs,
+/// the naive twin holds a connection on either side for every waiting order.
+#[cfg(unix)]
+pub(crate) fn allow_open_files(wanted: u64) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if limit.current.is_none_or(|now| now >= current) {
+        return Ok(());
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit })?)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn send(_pid: u32, signal: Signal) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, format!("{signal:?} is a Unix signal: the demo needs Unix")))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn allow_open_files(_wanted: u64) -> io::Result<()> {
+    Ok(())
+}

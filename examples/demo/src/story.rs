@@ -1,0 +1,211 @@
+//! The run from start to audit: walks through the phases under load, prints a line a second, and asks both
+//! order-services at the end what they hold.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+
+use crate::Problem;
+use crate::audit::audit;
+use crate::cli::{Client, Options};
+use crate::clock::now;
+use crate::faults::{CONTROL_PATH, Faults};
+use crate::load::{self, CurrentPhase, Rates, Target};
+use crate::paint::Paint;
+use crate::phases::{Phase, Plan, SLOW};
+use crate::processes::Fleet;
+use crate::report::{self, Second};
+use crate::results::{Results, Return, Twin};
+use crate::schedule::Orders;
+
+/// How many customers there are.
+const USERS: usize = 20;
+/// How often the demo looks whether an order is still pending, once user-service is back.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long orders may stay pending after the load has ended.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Tells the story with the processes of `fleet` and returns what was found out.
+pub(crate) async fn tell(fleet: &mut Fleet, options: &Options, plan: &Plan, paint: Paint) -> Result<Results, Problem> {
+    let users = load::create_users(&fleet.user_control(), USERS).await?;
+    // Both get the same orders: the same numbers, customers and whims.
+    let mut orders = Orders::new(options.seed, USERS);
+    let naive = Target::prepare(fleet.order_service(Client::Naive), users.clone(), &mut orders.clone()).await?;
+    let resilient = Target::prepare(fleet.order_service(Client::Resilient), users, &mut orders).await?;
+    let targets = [naive, resilient].map(Arc::new);
+
+    let start = now();
+    let phase = Arc::new(CurrentPhase::default());
+    let rates = Rates { orders: options.orders, reads: options.reads, seed: options.seed };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let under_load = load::run(&targets, &phase, orders, rates, start, async {
+        let _ = stopped.await;
+    });
+    let stage = Stage::new(fleet, &targets, &phase, start, paint);
+    let told = async {
+        let told = stage.play(plan).await;
+        drop(stop);
+        told
+    };
+    let (told, loaded) = tokio::join!(told, under_load);
+    let Told { calls, back } = told?;
+    loaded?;
+
+    let mut twins = Vec::new();
+    for (client, target) in Client::ALL.into_iter().zip(&targets) {
+        settle(target).await?;
+        let stored = target.stored_orders().await?;
+        let books = target.books();
+        let audit = audit(books.sent(), &stored);
+        twins.push(Twin::new(client, &books, calls[client as usize], &fleet.breaker(client), back, start, audit));
+    }
+    let [naive, resilient] = <[Twin; 2]>::try_from(twins).map_err(|_| "two order-services, two twins")?;
+    Ok(Results { seed: options.seed, quick: options.quick, naive, resilient })
+}
+
+/// Waits until nothing is pending; not for ever, for then the audit says how much is.
+async fn settle(target: &Target) -> Result<(), Problem> {
+    let since = now();
+    while target.has_pending().await? && since.elapsed() < SETTLE_LIMIT {
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// What only the storyteller knows.
+struct Told {
+    /// Calls that reached user-service, by caller and phase.
+    calls: [[u64; Phase::ALL.len()]; 2],
+    back: Return,
+}
+
+struct Stage<'a> {
+    fleet: &'a mut Fleet,
+    targets: &'a [Arc<Target>; 2],
+    phase: &'a CurrentPhase,
+    start: Instant,
+    paint: Paint,
+    seconds: Interval,
+    calls: [[u64; Phase::ALL.len()]; 2],
+    /// Calls that reached user-service before the last line.
+    counted: [u64; 2],
+}
+
+impl<'a> Stage<'a> {
+    fn new(
+        fleet: &'a mut Fleet,
+        targets: &'a [Arc<Target>; 2],
+        phase: &'a CurrentPhase,
+        start: Instant,
+        paint: Paint,
+    ) -> Self {
+        let mut seconds = interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick comes at once.
+        seconds.reset();
+        let counted = Client::ALL.map(|client| fleet.arrivals().of(client));
+        Self { fleet, targets, phase, start, paint, seconds, calls: Default::default(), counted }
+    }
+
+    async fn play(mut self, plan: &Plan) -> Result<Told, Problem> {
+        say(&report::header(self.paint))?;
+
+        self.open(Phase::Healthy)?;
+        self.watch(Phase::Healthy, plan.healthy).await?;
+
+        self.open(Phase::Slow)?;
+        self.set_faults(SLOW).await?;
+        self.watch(Phase::Slow, plan.slow).await?;
+
+        self.open(Phase::Hang)?;
+        self.fleet.hang_user_service()?;
+        self.watch(Phase::Hang, plan.hang).await?;
+
+        self.open(Phase::Killed)?;
+        self.fleet.kill_user_service().await?;
+        self.watch(Phase::Killed, plan.killed).await?;
+
+        self.open(Phase::Recovery)?;
+        self.fleet.start_user_service().await?;
+        let ready = self.start.elapsed();
+        let resolved = self.watch_recovery(plan).await?;
+        Ok(Told { calls: self.calls, back: Return { ready, resolved } })
+    }
+
+    /// Starts a phase: from now on requests belong to it.
+    fn open(&self, phase: Phase) -> Result<(), Problem> {
+        self.phase.set(phase);
+        say(&report::event(self.paint, &report::opening(phase)))
+    }
+
+    async fn set_faults(&self, faults: Faults) -> Result<(), Problem> {
+        let url = format!("{}{CONTROL_PATH}", self.fleet.user_control());
+        reqwest::Client::new().put(url).json(&faults).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Prints a line a second for as long as a phase takes.
+    async fn watch(&mut self, phase: Phase, span: Duration) -> Result<(), Problem> {
+        for _ in 0..span.as_secs() {
+            self.seconds.tick().await;
+            self.line(phase)?;
+        }
+        Ok(())
+    }
+
+    /// Prints a line a second until nothing is pending any more. Returns when that was, for each order-service.
+    async fn watch_recovery(&mut self, plan: &Plan) -> Result<[Option<Duration>; 2], Problem> {
+        let mut resolved = [None; 2];
+        let since = now();
+        let (least, most) = (plan.recovery, plan.recovery_limit);
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let done = resolved.iter().all(Option::is_some);
+            if since.elapsed() >= most || (done && since.elapsed() >= least) {
+                self.line(Phase::Recovery)?;
+                return Ok(resolved);
+            }
+            tokio::select! {
+                biased;
+                _ = self.seconds.tick() => self.line(Phase::Recovery)?,
+                _ = looks.tick(), if !done => {
+                    for (target, resolved) in self.targets.iter().zip(&mut resolved) {
+                        if resolved.is_none() && !target.has_pending().await? {
+                            *resolved = Some(self.start.elapsed());
+                        }
+                    }
+                }
+                () = sleep(LOOK_EVERY), if done => {}
+            }
+        }
+    }
+
+    /// The line of the second that has just ended.
+    fn line(&mut self, phase: Phase) -> Result<(), Problem> {
+        if let Some(casualty) = self.fleet.casualty() {
+            return Err(casualty.into());
+        }
+        let [naive, resilient] = Client::ALL.map(|client| {
+            let twin = client as usize;
+            let all = self.fleet.arrivals().of(client);
+            let calls = all - std::mem::replace(&mut self.counted[twin], all);
+            self.calls[twin][phase as usize] += calls;
+            let target = &self.targets[twin];
+            Second { tally: target.books().take_second(), calls, waiting: target.waiting() }
+        });
+        let breaker = self.fleet.breaker(Client::Resilient).state();
+        let at = self.start.elapsed().as_secs_f64().round() as u64;
+        say(&report::second(self.paint, at, phase, &naive, &resilient, breaker))
+    }
+}
+
+/// Prints a line at once; not `println!`, which panics when nobody reads any more.
+pub(crate) fn say(line: &str) -> Result<(), Problem> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}

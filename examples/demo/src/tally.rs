@@ -1,0 +1,200 @@
+//! What came back: counts and latencies by phase and by second, and a line for every order for the audit.
+
+use std::time::Duration;
+
+use crate::histogram::Histogram;
+use crate::phases::Phase;
+use crate::schedule::NewOrder;
+
+/// What an order-service answered to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// 201: the user exists and the order is stored.
+    Created,
+    /// 202: the order is stored; whether the user exists will be found out later.
+    Accepted,
+    /// 422: there is no such user.
+    Refused,
+    /// 409: the same order is being worked on right now.
+    Conflict,
+    /// Any other status.
+    Failed(u16),
+    /// No answer within the client's patience.
+    TimedOut,
+    /// The connection failed.
+    Broken,
+    /// Not sent: too many orders were waiting already.
+    GivenUp,
+}
+
+impl Answer {
+    pub(crate) const fn from_status(status: u16) -> Self {
+        match status {
+            201 => Self::Created,
+            202 => Self::Accepted,
+            409 => Self::Conflict,
+            422 => Self::Refused,
+            other => Self::Failed(other),
+        }
+    }
+
+    /// Whether the client may rely on the order being stored.
+    pub(crate) const fn acknowledges(self) -> bool {
+        matches!(self, Self::Created | Self::Accepted)
+    }
+}
+
+/// One order and what became of it, as its sender saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) number: u64,
+    pub(crate) known_user: bool,
+    pub(crate) phase: Option<Phase>,
+    /// When it was due, since the start of the load.
+    pub(crate) at: Duration,
+    pub(crate) latency: Duration,
+    pub(crate) answer: Answer,
+    /// The answer to the second try of an impatient client.
+    pub(crate) again: Option<Answer>,
+}
+
+impl Sent {
+    /// An order that nobody has answered yet.
+    pub(crate) fn new(order: &NewOrder, phase: Option<Phase>, at: Duration) -> Self {
+        let (number, known_user) = (order.number, order.user.is_some());
+        Self { number, known_user, phase, at, latency: Duration::ZERO, answer: Answer::GivenUp, again: None }
+    }
+
+    /// Whether either answer promised that the order is stored.
+    pub(crate) fn acknowledged(&self) -> bool {
+        self.answer.acknowledges() || self.again.is_some_and(Answer::acknowledges)
+    }
+
+    /// Whether the answer is a right one: stored if the user exists, refused if not, accepted in either case.
+    pub(crate) fn served(&self) -> bool {
+        match self.answer {
+            Answer::Created => self.known_user,
+            Answer::Refused => !self.known_user,
+            Answer::Accepted => true,
+            _ => false,
+        }
+    }
+}
+
+/// Counts and latencies over some span.
+#[derive(Clone, Default)]
+pub(crate) struct Tally {
+    /// Orders answered at once and rightly: 201, or 422 for a user who doesn't exist.
+    pub(crate) settled: u64,
+    /// Orders answered 202.
+    pub(crate) accepted: u64,
+    /// Orders that failed.
+    pub(crate) failed: u64,
+    /// How long orders took, failed ones included.
+    pub(crate) post: Histogram,
+    pub(crate) reads: u64,
+    pub(crate) reads_failed: u64,
+    /// How long reads took, failed ones included.
+    pub(crate) read: Histogram,
+}
+
+impl Tally {
+    fn order(&mut self, sent: &Sent) {
+        match sent.answer {
+            Answer::Accepted => self.accepted += 1,
+            _ if sent.served() => self.settled += 1,
+            _ => self.failed += 1,
+        }
+        self.post.record(sent.latency);
+    }
+
+    fn read(&mut self, latency: Duration, ok: bool) {
+        self.reads += 1;
+        self.reads_failed += u64::from(!ok);
+        self.read.record(latency);
+    }
+}
+
+/// All that is written down about one order-service.
+#[derive(Clone, Default)]
+pub(crate) struct Books {
+    /// By the phase in which the request was due.
+    phases: [Tally; Phase::ALL.len()],
+    /// By the second in which the answer came.
+    second: Tally,
+    sent: Vec<Sent>,
+}
+
+impl Books {
+    pub(crate) fn order(&mut self, sent: Sent) {
+        if let Some(phase) = sent.phase {
+            self.phases[phase as usize].order(&sent);
+            self.second.order(&sent);
+        }
+        self.sent.push(sent);
+    }
+
+    pub(crate) fn read(&mut self, phase: Phase, latency: Duration, ok: bool) {
+        self.phases[phase as usize].read(latency, ok);
+        self.second.read(latency, ok);
+    }
+
+    /// What came in since this was last asked.
+    pub(crate) fn take_second(&mut self) -> Tally {
+        std::mem::take(&mut self.second)
+    }
+
+    pub(crate) fn phase(&self, phase: Phase) -> &Tally {
+        &self.phases[phase as usize]
+    }
+
+    pub(crate) fn sent(&self) -> &[Sent] {
+        &self.sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(answer: Answer, known_user: bool) -> Sent {
+        let (at, latency) = (Duration::ZERO, Duration::from_millis(2));
+        Sent { number: 1, known_user, phase: Some(Phase::Hang), at, latency, answer, again: None }
+    }
+
+    #[test]
+    fn only_a_right_answer_counts_as_served() {
+        assert!(sent(Answer::Created, true).served());
+        assert!(sent(Answer::Refused, false).served());
+        assert!(sent(Answer::Accepted, true).served());
+        assert!(sent(Answer::Accepted, false).served());
+        assert!(!sent(Answer::Created, false).served(), "a stranger's order was confirmed");
+        assert!(!sent(Answer::Refused, true).served(), "a customer was turned away");
+        for failure in [Answer::Conflict, Answer::Failed(500), Answer::TimedOut, Answer::Broken, Answer::GivenUp] {
+            assert!(!sent(failure, true).served());
+        }
+    }
+
+    #[test]
+    fn an_order_is_booked_in_its_phase_and_its_second() {
+        let mut books = Books::default();
+        books.order(sent(Answer::Created, true));
+        books.order(sent(Answer::Accepted, true));
+        books.order(sent(Answer::TimedOut, true));
+        books.read(Phase::Hang, Duration::from_millis(1), false);
+        let second = books.take_second();
+        for tally in [books.phase(Phase::Hang), &second] {
+            assert_eq!((tally.settled, tally.accepted, tally.failed), (1, 1, 1));
+            assert_eq!((tally.reads, tally.reads_failed), (1, 1));
+        }
+        assert_eq!(books.take_second().post.len(), 0, "a second is told once");
+        assert_eq!(books.phase(Phase::Healthy).post.len(), 0);
+    }
+
+    #[test]
+    fn the_second_answer_to_an_impatient_client_counts_as_a_promise() {
+        let impatient = Sent { again: Some(Answer::Accepted), ..sent(Answer::TimedOut, true) };
+        assert!(impatient.acknowledged());
+        assert!(!sent(Answer::Conflict, true).acknowledged());
+    }
+}

@@ -1,0 +1,90 @@
+//! order-service: takes orders, and keeps taking them while user-service is down.
+//!
+//! | route | answers |
+//! |---|---|
+//! | `POST /orders` `{"user_id", "items": [{"sku", "quantity"}]}` | 201 `confirmed`, 422 unknown user, 202 `pending_verification`; all but 5xx with `Idempotency-Key` replayed |
+//! | `GET /orders?limit=1..100&after=<id>&status=<status>` | 200 `{"orders": [..], "next": <id or null>}`, oldest first |
+//! | `GET /orders/{id}` | 200, or 404 |
+//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers |
+//!
+//! Every error is `application/problem+json` (RFC 9457). Reads never ask user-service.
+//!
+//! ```text
+//! POST /orders ── routes.rs ── directory.rs: does the user exist? ──> users.rs (resilient-client) ──> user-service
+//!                    │   200: confirmed, 201
+//!                    │   404: nothing stored, 422
+//!                    │   anything else: pending_verification, 202
+//!                    v
+//!                 store.rs <── reconciler.rs: asks again, oldest first; 200: confirmed, 404: rejected
+//! ```
+//!
+//! An order as JSON: `id`, `user_id`, `items`, `status` (`confirmed`, `pending_verification`, `rejected`),
+//! `created_at_ms`, `resolved_at_ms` (null until the reconciler settles it) and `resolutions` (how often the
+//! reconciler settled it: 0 or 1).
+//!
+//! Who answers "does the user exist?" is a trait, [`UserDirectory`], so that another client can take the place of
+//! [`ResilientUsers`]:
+//!
+//! ```no_run
+//! use order_service::{Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
+//!
+//! struct NobodyHome;
+//!
+//! impl UserDirectory for NobodyHome {
+//!     fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
+//!         Box::pin(async move { Err(Unavailable::new(format!("nobody asked about {}", lookup.user_id))) })
+//!     }
+//! }
+//! ```
+
+#[path = "../../user-service/src/plumbing/mod.rs"]
+pub mod plumbing;
+
+mod config;
+mod directory;
+pub mod reconciler;
+mod routes;
+mod store;
+mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+pub use config::Config;
+pub use directory::{Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
+pub use plumbing::{clock::Clock, error::Error};
+pub use routes::{AppState, app};
+pub use store::{Item, Order, OrderStatus};
+pub use users::ResilientUsers;
+
+/// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured time.
+///
+/// `state` is the state `router` was built from: its reconciler runs as long as the server does.
+pub async fn serve(
+    state: AppState,
+    router: Router,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let keys = state.keys.clone();
+    state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
+    let reconciler = state.reconciler();
+    state.background.spawn("reconciler", move |stop| reconciler.run_until(stop));
+    plumbing::server::serve(router, listener, shutdown, state.background).await
+}
+
+/// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.
+///
+/// `users` is asked before an order is stored; `main` passes a [`ResilientUsers`].
+pub async fn run(
+    config: Config,
+    users: Arc<dyn UserDirectory>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let state = AppState::open(&config, users).await?;
+    let router = app(state.clone());
+    serve(state, router, listener, shutdown).await
+}

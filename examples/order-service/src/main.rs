@@ -1,0 +1,35 @@
+//! Starts order-service; `--help` lists the settings.
+
+use std::{error::Error, sync::Arc};
+
+use clap::Parser;
+use order_service::{
+    Config, ResilientUsers,
+    plumbing::{
+        logs::{self, LogFormat},
+        server,
+    },
+};
+use tokio::net::TcpListener;
+
+#[derive(Parser)]
+#[command(name = "order-service", version, about)]
+struct Cli {
+    #[command(flatten)]
+    config: Config,
+    /// How log lines look on stderr; `RUST_LOG` chooses which
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let Cli { config, log_format } = Cli::parse();
+    logs::init(log_format);
+    let users = Arc::new(ResilientUsers::new(&config)?);
+    let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
+    // On stdout, so that whoever asked for port 0 can read which port it became.
+    println!("order-service listens on http://{}", listener.local_addr()?);
+    order_service::run(config, users, listener, server::signal()).await?;
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! What user-service can be told, by flag or by environment variable.
+
+use std::fmt;
+
+use clap::Parser;
+
+use crate::plumbing::limits::Limits;
+
+const HOST: &str = "127.0.0.1";
+const PORT: u16 = 3000;
+const DATABASE_URL: &str = "sqlite://user-service.db?mode=rwc";
+
+/// Keeps users. order-service asks it whether a user exists.
+#[derive(Clone, Parser)]
+#[command(name = "user-service", version)]
+pub struct Config {
+    /// Address or name to listen on
+    #[arg(long, env = "HOST", default_value = HOST)]
+    pub host: String,
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, env = "PORT", default_value_t = PORT)]
+    pub port: u16,
+    /// Where the data is: a `sqlite:` or `postgres:` URL
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = DATABASE_URL)]
+    pub database_url: String,
+    /// How much one client may ask for.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    /// What the binary runs with when it is told nothing.
+    fn default() -> Self {
+        Self { host: HOST.into(), port: PORT, database_url: DATABASE_URL.into(), limits: Limits::default() }
+    }
+}
+
+/// Leaves out the database URL, which may hold a password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,64 @@
+//! user-service: the service that order-service depends on and that the demo breaks on purpose.
+//!
+//! | route | answers |
+//! |---|---|
+//! | `POST /users` `{"name", "email"}` | 201 with `Location`; honours `Idempotency-Key` |
+//! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>}`, oldest first |
+//! | `GET /users/{id}` | 200, or 404 |
+//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers |
+//!
+//! Every error is `application/problem+json` (RFC 9457).
+//!
+//! ```text
+//! main.rs ── Config ──> AppState::open ──> app(state): Router ──> serve(state, router, listener, shutdown)
+//!                          │                  │
+//!                       store.rs           routes.rs            plumbing/: what any service needs
+//! ```
+//!
+//! [`run`] is those steps in a row. To put a layer round the service, fault injection for instance, take them apart:
+//!
+//! ```no_run
+//! # async fn example(config: user_service::Config, listener: tokio::net::TcpListener) -> Result<(), user_service::Error> {
+//! let state = user_service::AppState::open(&config).await?;
+//! let router = user_service::app(state.clone()); // .layer(faults)
+//! user_service::serve(state, router, listener, std::future::pending()).await
+//! # }
+//! ```
+
+mod config;
+pub mod plumbing;
+mod routes;
+mod store;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+pub use config::Config;
+pub use plumbing::{clock::Clock, error::Error};
+pub use routes::{AppState, app};
+pub use store::User;
+
+/// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured time.
+///
+/// `state` is the state `router` was built from: its background work runs as long as the server does.
+pub async fn serve(
+    state: AppState,
+    router: Router,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let keys = state.keys.clone();
+    state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
+    plumbing::server::serve(router, listener, shutdown, state.background).await
+}
+
+/// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let state = AppState::open(&config).await?;
+    let router = app(state.clone());
+    serve(state, router, listener, shutdown).await
+}

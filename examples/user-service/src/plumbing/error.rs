@@ -1,0 +1,65 @@
+//! Why a service could not start, or stopped.
+
+use std::{error, fmt, io};
+
+/// Why a service could not start, or stopped serving.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Config(String),
+    Database(sqlx::Error),
+    Serve(io::Error),
+}
+
+impl Error {
+    /// A setting that can't work; `reason` names it.
+    pub fn config(reason: impl Into<String>) -> Self {
+        Self { kind: Kind::Config(reason.into()) }
+    }
+
+    /// Whether a setting is to blame, so that trying again can't help.
+    pub fn is_config(&self) -> bool {
+        matches!(self.kind, Kind::Config(_))
+    }
+
+    /// Whether the database could not be opened or brought up to date.
+    pub fn is_database(&self) -> bool {
+        matches!(self.kind, Kind::Database(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Config(reason) => write!(f, "configuration: {reason}"),
+            Kind::Database(_) => f.write_str("the database can't be opened"),
+            Kind::Serve(_) => f.write_str("the server stopped"),
+        }
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match &self.kind {
+            Kind::Config(_) => None,
+            Kind::Database(source) => Some(source),
+            Kind::Serve(source) => Some(source),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(source: sqlx::Error) -> Self {
+        Self { kind: Kind::Database(source) }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(source: io::Error) -> Self {
+        Self { kind: Kind::Serve(source) }
+    }
+}

@@ -1,0 +1,168 @@
+//! The routes and their handlers.
+
+use axum::{Json as JsonBody, Router, extract::State, http::StatusCode, response::Response, routing::get};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    Clock, Config, Error, User,
+    plumbing::{
+        database::Database,
+        extract::{Id, Json, Query, new_id},
+        health, http,
+        idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
+        limits::Limits,
+        page::Page,
+        problem::Problem,
+        server::Background,
+    },
+    store,
+};
+
+const MAX_NAME_CHARS: usize = 200;
+const MAX_EMAIL_CHARS: usize = 254;
+
+/// What the handlers share. A clone is the same service.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    pub(crate) database: Database,
+    pub(crate) keys: Keys,
+    pub(crate) background: Background,
+    clock: Clock,
+    limits: Limits,
+}
+
+impl AppState {
+    /// Opens the database and brings its schema up to date.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        Self::open_at(config, Clock::system()).await
+    }
+
+    /// [`AppState::open`] by another clock.
+    pub async fn open_at(config: &Config, clock: Clock) -> Result<Self, Error> {
+        let limits = config.limits.clone();
+        limits.validate()?;
+        let database =
+            Database::open(&config.database_url, limits.database_connections, store::MIGRATIONS, &clock)
+                .await?;
+        let background = Background::new(limits.drain_timeout());
+        let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
+        Ok(Self { database, keys, background, clock, limits })
+    }
+
+    /// The work that goes on behind the requests.
+    pub fn background(&self) -> &Background {
+        &self.background
+    }
+
+    /// The idempotency keys, to sweep them at will.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+}
+
+/// The whole service as a router.
+pub fn app(state: AppState) -> Router {
+    let limits = state.limits.clone();
+    let routes = Router::new()
+        .route("/users", get(list_users).post(create_user))
+        .route("/users/{id}", get(get_user))
+        .with_state(state.clone())
+        .merge(health::routes(state.database));
+    http::wrap(routes, &limits)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListUsers {
+    limit: Option<i64>,
+    after: Option<String>,
+}
+
+async fn list_users(
+    State(state): State<AppState>,
+    Query(query): Query<ListUsers>,
+) -> Result<JsonBody<Value>, Problem> {
+    let page = Page::new(query.limit, query.after.as_deref())?;
+    let mut users = store::list(&state.database, &page).await?;
+    let next = page.cut(&mut users, |user| &user.id);
+    Ok(JsonBody(json!({ "users": users, "next": next })))
+}
+
+async fn get_user(State(state): State<AppState>, Id(id): Id) -> Result<JsonBody<User>, Problem> {
+    let user = store::find(&state.database, &id).await?;
+    user.map(JsonBody).ok_or_else(|| Problem::not_found("There is no user with this id."))
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct NewUser {
+    // A missing field is as empty as an empty one, and `validated` names it.
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    email: String,
+}
+
+async fn create_user(
+    State(state): State<AppState>,
+    key: IdempotencyKey,
+    Json(new): Json<NewUser>,
+) -> Result<Response, Problem> {
+    let new = new.validated()?;
+    let same = Fingerprint::of(&new)?;
+    let keys = state.keys.clone();
+    let work = async move |ticket: Ticket| {
+        let NewUser { name, email } = new;
+        let user = User { id: new_id(), name, email, created_at_ms: state.clock.now_ms() };
+        let answer = Answer::created(StatusCode::CREATED, format!("/users/{}", user.id), &user)?;
+        let mut transaction = state.database.begin().await?;
+        ticket.record(&mut transaction, &answer).await?;
+        store::insert(&mut transaction, &user).await?;
+        transaction.commit().await?;
+        Ok(answer)
+    };
+    keys.once("POST /users", key, same, work).await
+}
+
+impl NewUser {
+    fn validated(self) -> Result<Self, Problem> {
+        let name = self.name.trim().to_owned();
+        let email = self.email.trim().to_owned();
+        let mut problem = Problem::invalid();
+        if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+            let rule = format!("must be 1 to {MAX_NAME_CHARS} characters, none of them control characters");
+            problem = problem.field("name", rule);
+        }
+        if !looks_like_email(&email) {
+            problem = problem.field("email", "must be an email address, such as ada@example.com");
+        }
+        if problem.has_fields() { Err(problem) } else { Ok(Self { name, email }) }
+    }
+}
+
+/// Only a letter proves an address; this catches what can't be one.
+fn looks_like_email(email: &str) -> bool {
+    let Some((local, domain)) = email.rsplit_once('@') else { return false };
+    email.chars().count() <= MAX_EMAIL_CHARS
+        && !local.is_empty()
+        && !local.contains('@')
+        && domain.split('.').all(|label| !label.is_empty())
+        && !email.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::looks_like_email;
+
+    #[test]
+    fn an_address_needs_one_at_sign_and_a_domain() {
+        for good in ["ada@example.com", "a@b", "ada+tag@mail.example.org", "ädä@exämple.de"] {
+            assert!(looks_like_email(good), "{good}");
+        }
+        for bad in ["", "ada", "@", "@example.com", "ada@", "ada@example..com", "a@b@c", "a b@c.d", "a@b.c\0"]
+        {
+            assert!(!looks_like_email(bad), "{bad:?}");
+        }
+    }
+}

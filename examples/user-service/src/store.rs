@@ -1,0 +1,64 @@
+//! Users in the database.
+
+use serde::Serialize;
+use sqlx::AnyConnection;
+
+use crate::plumbing::{
+    database::{Database, Migration},
+    idempotency,
+    page::Page,
+};
+
+/// The whole schema, oldest step first.
+pub(crate) const MIGRATIONS: &[Migration] =
+    &[idempotency::MIGRATION, Migration { version: 2, sql: include_str!("../migrations/users.sql") }];
+
+/// A user, as stored and as answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// A version 7 UUID: users created later sort later.
+    pub id: String,
+    /// 1 to 200 characters.
+    pub name: String,
+    /// Looks like an address; nobody sent it a letter.
+    pub email: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_at_ms: i64,
+}
+
+type Row = (String, String, String, i64);
+
+impl From<Row> for User {
+    fn from((id, name, email, created_at_ms): Row) -> Self {
+        Self { id, name, email, created_at_ms }
+    }
+}
+
+pub(crate) async fn insert(transaction: &mut AnyConnection, user: &User) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO users (id, name, email, created_at) VALUES ($1, $2, $3, $4)")
+        .bind(&user.id)
+        .bind(&user.name)
+        .bind(&user.email)
+        .bind(user.created_at_ms)
+        .execute(transaction)
+        .await
+        .map(drop)
+}
+
+pub(crate) async fn find(database: &Database, id: &str) -> Result<Option<User>, sqlx::Error> {
+    let row: Option<Row> = sqlx::query_as("SELECT id, name, email, created_at FROM users WHERE id = $1")
+        .bind(id)
+        .fetch_optional(database.reader())
+        .await?;
+    Ok(row.map(User::from))
+}
+
+pub(crate) async fn list(database: &Database, page: &Page) -> Result<Vec<User>, sqlx::Error> {
+    let rows: Vec<Row> =
+        sqlx::query_as("SELECT id, name, email, created_at FROM users WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(&page.after)
+            .bind(page.rows())
+            .fetch_all(database.reader())
+            .await?;
+    Ok(rows.into_iter().map(User::from).collect())
+}

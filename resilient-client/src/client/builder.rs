@@ -1,0 +1,167 @@
+//! Building a client: everything is checked here, nothing at the first call.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Client, Shared};
+use crate::engine::core::{Core, MAX_UPSTREAMS};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Events, Observer};
+use crate::policy::{Invalid, Plan, Policy};
+use crate::rng::Entropy;
+
+/// The most a convenience reader reads of a body, unless the builder says otherwise.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+/// Idle connections older than this are closed: shorter than what servers and load balancers commonly allow, so that
+/// it is rarely the server who closes first.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+#[cfg(feature = "http2")]
+const PING_EVERY: Duration = Duration::from_secs(5);
+#[cfg(feature = "http2")]
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Configure = Box<dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
+
+/// Builds a [`Client`].
+///
+/// ```
+/// use std::time::Duration;
+/// use resilient_client::{Client, Policy, policy::timeout::TimeoutPolicy};
+///
+/// let timeout = TimeoutPolicy::standard().total(Duration::from_secs(2)).attempt(Duration::from_millis(500));
+/// let client = Client::builder()
+///     .policy(Policy::standard().timeout(timeout))
+///     .transport(|reqwest| reqwest.user_agent("order-service/1.0"))
+///     .build()?;
+/// # Ok::<(), resilient_client::Error>(())
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ClientBuilder {
+    policy: Policy,
+    configure: Vec<Configure>,
+    observers: Vec<Arc<dyn Observer>>,
+    max_upstreams: usize,
+    max_body: usize,
+    entropy: Entropy,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            policy: Policy::standard(),
+            configure: Vec::new(),
+            observers: Vec::new(),
+            max_upstreams: MAX_UPSTREAMS,
+            max_body: MAX_BODY,
+            entropy: Entropy::default(),
+        }
+    }
+
+    /// What to do for every call. Default [`Policy::standard`].
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Adjusts the reqwest client underneath: TLS, proxies, default headers, redirects, pool.
+    ///
+    /// Its retries stay off and its connect timeout is the policy's, whatever is set here.
+    pub fn transport(
+        mut self,
+        configure: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
+    ) -> Self {
+        self.configure.push(Box::new(configure));
+        self
+    }
+
+    /// Hears every event of every call. Can be given several times.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest idle makes room; when all
+    /// are busy or open, newcomers share one.
+    pub fn max_upstreams(mut self, max: usize) -> Self {
+        self.max_upstreams = max;
+        self
+    }
+
+    /// The most bytes `bytes()`, `text()` and `json()` read of a body, after decompression. Default 16 MiB.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Makes every random choice (jitter) follow from `seed`, so that a run can be repeated.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.entropy = Entropy::seeded(seed);
+        self
+    }
+
+    /// Builds the client and the reqwest client underneath.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the policy can't work or reqwest refuses its settings.
+    pub fn build(mut self) -> Result<Client, Error> {
+        // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before the calls on it do.
+        let mut transport = reqwest::Client::builder().pool_idle_timeout(POOL_IDLE);
+        #[cfg(feature = "http2")]
+        {
+            transport = transport
+                .http2_keep_alive_interval(PING_EVERY)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
+                .http2_keep_alive_while_idle(true);
+        }
+        for configure in self.configure.drain(..) {
+            transport = configure(transport);
+        }
+        if let Some(connect) = self.policy.timeout.effective_connect() {
+            transport = transport.connect_timeout(connect);
+        }
+        // Hidden retries would break every count; zero per request also keeps reqwest from cloning each request.
+        transport = transport.retry(reqwest::retry::never().max_retries_per_request(0));
+        let core = self.core().map_err(Error::config)?;
+        let transport = transport.build().map_err(|error| Error::new(ErrorKind::Config).because(error))?;
+        Ok(self.finish(transport, core))
+    }
+
+    /// Builds the client over a reqwest client of your own, whose settings stay its own; [`transport`](Self::transport)
+    /// has no effect.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the policy can't work.
+    pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
+        let core = self.core().map_err(Error::config)?;
+        Ok(self.finish(transport, core))
+    }
+
+    /// The standard policy over a reqwest client of your own, which can't fail.
+    pub(super) fn standard_over(transport: reqwest::Client) -> Client {
+        let core = Core::new(Plan::standard(), MAX_UPSTREAMS, Entropy::default(), Events::default());
+        Self::new().finish(transport, core)
+    }
+
+    fn core(&self) -> Result<Core, Invalid> {
+        if self.max_upstreams == 0 {
+            return Err(Invalid::new("max_upstreams", "must be at least 1, got 0"));
+        }
+        let events = Events::new(self.observers.clone());
+        Ok(Core::new(self.policy.compile()?, self.max_upstreams, self.entropy.clone(), events))
+    }
+
+    fn finish(self, transport: reqwest::Client, core: Core) -> Client {
+        Client { transport, shared: Arc::new(Shared { core, max_body: self.max_body }) }
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("policy", &self.policy)
+            .field("max_upstreams", &self.max_upstreams)
+            .field("max_body", &self.max_body)
+            .finish_non_exhaustive()
+    }
+}

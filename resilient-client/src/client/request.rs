@@ -1,0 +1,138 @@
+//! Building one call: reqwest's methods, and what this call asks for differently.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use reqwest::{Body, Request};
+
+use super::{Client, Pending};
+use crate::engine::options::{CallOptions, IDEMPOTENCY_KEY};
+use crate::error::{Error, ErrorKind};
+
+/// A request being built. The methods are reqwest's; a mistake in any of them shows when it is built or sent.
+#[must_use = "a request does nothing until `send` is called"]
+#[derive(Debug)]
+pub struct RequestBuilder {
+    client: Client,
+    inner: reqwest::RequestBuilder,
+    options: CallOptions,
+}
+
+impl RequestBuilder {
+    pub(super) fn new(client: Client, inner: reqwest::RequestBuilder) -> Self {
+        Self { client, inner, options: CallOptions::new() }
+    }
+
+    fn map(mut self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
+        self.inner = change(self.inner);
+        self
+    }
+
+    /// Adds a header.
+    pub fn header<K, V>(self, key: K, value: V) -> Self
+    where
+        HeaderName: TryFrom<K>,
+        <HeaderName as TryFrom<K>>::Error: Into<http::Error>,
+        HeaderValue: TryFrom<V>,
+        <HeaderValue as TryFrom<V>>::Error: Into<http::Error>,
+    {
+        self.map(|inner| inner.header(key, value))
+    }
+
+    /// Sets headers, replacing those of the same names.
+    pub fn headers(self, headers: HeaderMap) -> Self {
+        self.map(|inner| inner.headers(headers))
+    }
+
+    /// Sets HTTP basic authentication.
+    pub fn basic_auth(
+        self,
+        username: impl std::fmt::Display,
+        password: Option<impl std::fmt::Display>,
+    ) -> Self {
+        self.map(|inner| inner.basic_auth(username, password))
+    }
+
+    /// Sets HTTP bearer authentication.
+    pub fn bearer_auth(self, token: impl std::fmt::Display) -> Self {
+        self.map(|inner| inner.bearer_auth(token))
+    }
+
+    /// Sets the body. One made of bytes can be sent again; a stream is sent once, so the call isn't retried.
+    pub fn body(self, body: impl Into<Body>) -> Self {
+        self.map(|inner| inner.body(body))
+    }
+
+    /// Adds to the query string.
+    #[cfg(feature = "query")]
+    pub fn query(self, query: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.map(|inner| inner.query(query))
+    }
+
+    /// Sets a URL-encoded form as the body.
+    #[cfg(feature = "form")]
+    pub fn form(self, form: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.map(|inner| inner.form(form))
+    }
+
+    /// Sets JSON as the body.
+    #[cfg(feature = "json")]
+    pub fn json(self, json: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.map(|inner| inner.json(json))
+    }
+
+    /// Sets the HTTP version.
+    pub fn version(self, version: Version) -> Self {
+        self.map(|inner| inner.version(version))
+    }
+
+    /// The total time of this call: every attempt, the waits between them, and the body.
+    pub fn timeout(mut self, total: Duration) -> Self {
+        self.options = self.options.timeout(total);
+        self
+    }
+
+    /// The time of each attempt of this call, up to its response's head.
+    pub fn attempt_timeout(mut self, attempt: Duration) -> Self {
+        self.options = self.options.attempt_timeout(attempt);
+        self
+    }
+
+    /// Whether repeating this request does no harm, whatever its method says.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.options = self.options.idempotent(idempotent);
+        self
+    }
+
+    /// Sets `Idempotency-Key`, the same for every attempt, which makes the request safe to repeat against a server that
+    /// honours it.
+    pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
+        self.map(|inner| inner.header(IDEMPOTENCY_KEY, key.as_ref()))
+    }
+
+    /// The request, without sending it. What this call asks for differently, beyond reqwest's own settings, is left
+    /// behind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] when a part of it was bad.
+    pub fn build(self) -> Result<Request, Error> {
+        self.inner.build().map_err(|error| Error::new(ErrorKind::Request).because(error))
+    }
+
+    /// Makes the call.
+    ///
+    /// `Ok` is the last real response there was, whatever its status; see
+    /// [`error_for_status`](super::Response::error_for_status).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] and [`ErrorKind::Config`] when it can't be sent as asked; a rejection
+    /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or
+    /// [`ErrorKind::Deadline`].
+    pub fn send(self) -> Pending {
+        let Self { client, inner, options } = self;
+        match inner.build() {
+            Ok(request) => client.execute_with(request, options),
+            Err(error) => Pending::failed(Error::new(ErrorKind::Request).because(error)),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The response: reqwest's methods, with the body guarded and the report at hand.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use bytes::{Bytes, BytesMut};
+use http::{Extensions, HeaderMap, StatusCode, Version};
+use reqwest::{Body, Url};
+
+use crate::engine::body::{Guard, ResponseBody};
+use crate::engine::report::CallReport;
+use crate::error::{Error, ErrorKind};
+use crate::transport::reqwest::assemble;
+
+/// A response to a call.
+///
+/// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
+/// breaks or runs into the call's deadline is an error here and a failure to the circuit breaker.
+#[derive(Debug)]
+#[must_use = "a response holds a connection until its body is read or it is dropped"]
+pub struct Response {
+    inner: reqwest::Response,
+    watch: Watch,
+    max_body: usize,
+}
+
+/// Who looks after the body. Boxing the guard would cost an allocation a call.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
+enum Watch {
+    /// It is still coming.
+    Live(Guard),
+    /// It had been set aside, and is all here.
+    Kept(CallReport),
+}
+
+impl Response {
+    pub(crate) fn live(inner: reqwest::Response, mut guard: Guard) -> Self {
+        if inner.content_length() == Some(0) {
+            guard.ended();
+        }
+        Self { inner, watch: Watch::Live(guard), max_body: usize::MAX }
+    }
+
+    pub(crate) fn kept(inner: reqwest::Response, report: CallReport) -> Self {
+        Self { inner, watch: Watch::Kept(report), max_body: usize::MAX }
+    }
+
+    pub(crate) fn with_max_body(mut self, max_body: usize) -> Self {
+        self.max_body = max_body;
+        self
+    }
+
+    /// How the call went, up to this response's head.
+    pub fn report(&self) -> &CallReport {
+        match &self.watch {
+            Watch::Live(guard) => guard.report(),
+            Watch::Kept(report) => report,
+        }
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    /// The HTTP version.
+    pub fn version(&self) -> Version {
+        self.inner.version()
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.inner.headers()
+    }
+
+    /// The headers, to change.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.inner.headers_mut()
+    }
+
+    /// The length of the body, if it is known before reading.
+    pub fn content_length(&self) -> Option<u64> {
+        self.inner.content_length()
+    }
+
+    /// The URL that answered, after redirects.
+    pub fn url(&self) -> &Url {
+        self.inner.url()
+    }
+
+    /// The address that answered.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.inner.remote_addr()
+    }
+
+    /// What the transport attached.
+    pub fn extensions(&self) -> &Extensions {
+        self.inner.extensions()
+    }
+
+    /// What the transport attached, to change.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        self.inner.extensions_mut()
+    }
+
+    /// The next piece of the body; `None` at its end. Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Body`], [`ErrorKind::BodyIdle`] and [`ErrorKind::Deadline`].
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        match &mut self.watch {
+            Watch::Live(guard) => {
+                let mut next = pin!(self.inner.chunk());
+                poll_fn(|cx| {
+                    let polled = next.as_mut().poll(cx).map(Result::transpose);
+                    guard.judge(cx, polled)
+                })
+                .await
+                .transpose()
+            }
+            Watch::Kept(report) => self
+                .inner
+                .chunk()
+                .await
+                .map_err(|error| Error::new(ErrorKind::Body).because(error).with_report(report.clone())),
+        }
+    }
+
+    /// The whole body, up to the client's limit for bodies read whole.
+    ///
+    /// # Errors
+    /// Those of [`chunk`](Self::chunk), and [`ErrorKind::BodyTooLarge`].
+    pub async fn bytes(mut self) -> Result<Bytes, Error> {
+        self.read_whole().await
+    }
+
+    /// The whole body as text, decoded as reqwest would.
+    ///
+    /// # Errors
+    /// Those of [`bytes`](Self::bytes).
+    pub async fn text(mut self) -> Result<String, Error> {
+        let bytes = self.read_whole().await?;
+        let mut whole = http::Response::new(Body::from(bytes));
+        whole.headers_mut().clone_from(self.headers());
+        let text = reqwest::Response::from(whole).text().await;
+        text.map_err(|error| self.error(ErrorKind::Decode).because(error))
+    }
+
+    /// The whole body as JSON.
+    ///
+    /// # Errors
+    /// Those of [`bytes`](Self::bytes), and [`ErrorKind::Decode`].
+    #[cfg(feature = "json")]
+    pub async fn json<T: serde::de::DeserializeOwned>(mut self) -> Result<T, Error> {
+        let bytes = self.read_whole().await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.error(ErrorKind::Decode).because(error))
+    }
+
+    /// The body as a stream of its pieces.
+    #[cfg(feature = "stream")]
+    pub fn bytes_stream(self) -> impl futures_core::Stream<Item = Result<Bytes, Error>> + Send {
+        stream::BodyStream::new(self)
+    }
+
+    /// Turns a 4xx or 5xx into an error of the kind [`ErrorKind::Status`].
+    ///
+    /// # Errors
+    /// When the status is 4xx or 5xx.
+    pub fn error_for_status(self) -> Result<Self, Error> {
+        match self.error_for_status_ref() {
+            Ok(_) => Ok(self),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, keeping the response.
+    ///
+    /// # Errors
+    /// When the status is 4xx or 5xx.
+    pub fn error_for_status_ref(&self) -> Result<&Self, Error> {
+        let status = self.status();
+        if status.is_client_error() || status.is_server_error() {
+            Err(self.error(ErrorKind::Status).with_status(status, self.url()))
+        } else {
+            Ok(self)
+        }
+    }
+
+    fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind).with_report(self.report().clone())
+    }
+
+    async fn read_whole(&mut self) -> Result<Bytes, Error> {
+        let Some(first) = self.chunk().await? else { return Ok(Bytes::new()) };
+        self.check_size(first.len())?;
+        let Some(second) = self.chunk().await? else { return Ok(first) };
+        let mut whole = BytesMut::from(first);
+        let mut next = Some(second);
+        while let Some(chunk) = next {
+            self.check_size(whole.len().saturating_add(chunk.len()))?;
+            whole.extend_from_slice(&chunk);
+            next = self.chunk().await?;
+        }
+        Ok(whole.freeze())
+    }
+
+    fn check_size(&self, size: usize) -> Result<(), Error> {
+        if size <= self.max_body {
+            return Ok(());
+        }
+        Err(self.error(ErrorKind::BodyTooLarge).says(format!("more than {} bytes", self.max_body)))
+    }
+}
+
+impl From<Response> for reqwest::Response {
+    /// Everything stays: URL, version, remote address, extensions, and the guard on the body, whose errors become
+    /// `reqwest::Error`s with ours as their source. The report is lost; read it before.
+    fn from(response: Response) -> Self {
+        let Response { inner, watch, .. } = response;
+        match watch {
+            Watch::Kept(_) => inner,
+            Watch::Live(guard) => {
+                let url = inner.url().clone();
+                let (parts, body) = http::Response::<Body>::from(inner).into_parts();
+                assemble(url, parts, Body::wrap(ResponseBody::live(body, guard)))
+            }
+        }
+    }
+}

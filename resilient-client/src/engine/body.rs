@@ -1,0 +1,233 @@
+//! The body guard: an attempt isn't over when its head has come.
+//!
+//! A server that sends a head and then stalls is as broken as one that sends nothing. So the permit moves into the
+//! response: the slot is held, and the verdict is open, until the body ends, fails, stalls for longer than the idle
+//! timeout, runs into the call's deadline, or is dropped.
+//!
+//! What a dropped body says about the server depends on who was waiting. Nobody reading: the caller has seen the head
+//! and wanted no more, a success. Somebody reading: like any call that is dropped, a failure when the wait had been
+//! long, else nothing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use super::report::CallReport;
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::outcome::{FailureKind, Outcome};
+use crate::policy::breaker::Verdict;
+use crate::time::{self, Tick};
+use crate::transport::KeptBody;
+use crate::upstream::Permit;
+
+/// Watches one response's body. See the [module docs](self).
+#[derive(Debug)]
+pub(crate) struct Guard {
+    /// `None` once the body has ended.
+    permit: Option<Permit>,
+    report: CallReport,
+    status: Option<StatusCode>,
+    deadline: Tick,
+    /// The longest pause, in nanoseconds.
+    idle: u64,
+    /// Since when a reader has been waiting for the next frame.
+    waiting_since: Option<Tick>,
+    /// Made only once the body pends; most bodies arrive with their head.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Guard {
+    pub(crate) fn new(
+        permit: Permit,
+        report: CallReport,
+        status: Option<StatusCode>,
+        deadline: Tick,
+        idle: u64,
+    ) -> Self {
+        Self { permit: Some(permit), report, status, deadline, idle, waiting_since: None, timer: None }
+    }
+
+    pub(crate) fn report(&self) -> &CallReport {
+        &self.report
+    }
+
+    /// The body has ended well; further calls do nothing. Reading the clock is left to this moment.
+    pub(crate) fn ended(&mut self) {
+        if let Some(mut permit) = self.permit.take() {
+            permit.settle(Outcome::Success, Verdict::Success, self.status, time::now());
+        }
+    }
+
+    /// The body failed; `kind` says how.
+    fn failed(&mut self, kind: FailureKind, now: Tick) {
+        if let Some(mut permit) = self.permit.take() {
+            permit.settle(Outcome::Failure(kind), Verdict::Failure, self.status, now);
+        }
+    }
+
+    /// Judges one poll of the body: what the reader gets, and what the attempt has come to.
+    pub(crate) fn judge<T, E: Into<BoxError>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<Option<Result<T, E>>>,
+    ) -> Poll<Option<Result<T, Error>>> {
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.waiting_since = None;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                self.ended();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.failed(FailureKind::Body, time::now());
+                let error = Error::new(ErrorKind::Body).because(error).with_report(self.report.clone());
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Pending => {
+                // An ended body that pends is a caller's bug, but not one to hang on with a timer.
+                if self.permit.is_none() {
+                    return Poll::Pending;
+                }
+                ready!(self.poll_patience(cx));
+                Poll::Ready(Some(Err(self.out_of_patience())))
+            }
+        }
+    }
+
+    /// Ready once the idle timeout or the deadline has passed without a frame.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let since = *self.waiting_since.get_or_insert_with(time::now);
+            let until = since.after_nanos(self.idle).min(self.deadline);
+            if until.is_never() {
+                return Poll::Pending;
+            }
+            let instant = time::instant(until);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(instant)));
+            // Never pushed later: between frames it is cheaper to let it fire early and look again.
+            if timer.deadline() > instant || timer.is_elapsed() && timer.deadline() < instant {
+                timer.as_mut().reset(instant);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if time::now() >= until {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn out_of_patience(&mut self) -> Error {
+        let now = time::now();
+        let kind = if now >= self.deadline {
+            // The caller's time ran out, as if the body had been dropped.
+            if let Some(mut permit) = self.permit.take() {
+                permit.abandon(FailureKind::BodyIdle, permit.started(), u64::MAX, now);
+            }
+            ErrorKind::Deadline
+        } else {
+            self.failed(FailureKind::BodyIdle, now);
+            ErrorKind::BodyIdle
+        };
+        Error::new(kind).with_report(self.report.clone())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Some(mut permit) = self.permit.take() else { return };
+        let now = time::now();
+        match self.waiting_since {
+            None => permit.settle(Outcome::Success, Verdict::Success, self.status, now),
+            Some(since) => {
+                permit.abandon(FailureKind::BodyIdle, since, u64::MAX, now);
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// A response's body, guarded: it holds its attempt's place until it ends.
+    ///
+    /// Its errors are [`Error`]s of the kinds `Body`, `BodyIdle` and `Deadline`.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
+        #[pin]
+        state: State<B>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = StateProj]
+    enum State<B> {
+        Live { #[pin] body: B, guard: Guard },
+        Kept { body: KeptBody, report: CallReport },
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    pub(crate) fn live(body: B, mut guard: Guard) -> Self {
+        if body.is_end_stream() {
+            guard.ended();
+        }
+        Self { state: State::Live { body, guard } }
+    }
+
+    pub(crate) fn kept(body: KeptBody, report: CallReport) -> Self {
+        Self { state: State::Kept { body, report } }
+    }
+}
+
+impl<B> ResponseBody<B> {
+    /// How the call went.
+    pub fn report(&self) -> &CallReport {
+        match &self.state {
+            State::Live { guard, .. } => guard.report(),
+            State::Kept { report, .. } => report,
+        }
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.project().state.project() {
+            StateProj::Live { mut body, guard } => {
+                let polled = body.as_mut().poll_frame(cx);
+                let judged = guard.judge(cx, polled);
+                // Readers that trust `is_end_stream` never ask for the `None` that would end the guard.
+                if body.is_end_stream() && matches!(judged, Poll::Ready(Some(Ok(_)))) {
+                    guard.ended();
+                }
+                judged
+            }
+            StateProj::Kept { body, .. } => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Live { body, .. } => body.is_end_stream(),
+            State::Kept { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Live { body, .. } => body.size_hint(),
+            State::Kept { body, .. } => body.size_hint(),
+        }
+    }
+}

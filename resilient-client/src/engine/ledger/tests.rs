@@ -1,0 +1,255 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::outcome::FailureKind;
+use crate::policy::breaker::Verdict;
+use crate::policy::budget::BudgetPolicy;
+use crate::policy::retry::RetryPolicy;
+use crate::rng::Rng;
+
+const START: Tick = Tick::from_nanos(5_000_000_000);
+const MS: u64 = 1_000_000;
+
+fn ms(n: u64) -> Tick {
+    START.after_nanos(n * MS)
+}
+
+fn terms() -> Terms {
+    Terms {
+        deadline: ms(10_000),
+        attempt_timeout: 3_000 * MS,
+        retry: Some(RetryPolicy::standard().compile().unwrap()),
+        replayable: true,
+        safe: true,
+    }
+}
+
+fn budget(tokens: u32) -> Budget {
+    Budget::new(BudgetPolicy::standard().initial(tokens).compile().unwrap())
+}
+
+fn end(repeat: Repeat) -> Classified {
+    Classified::failure(FailureKind::Status, repeat)
+}
+
+fn asked(seconds: u64) -> Classified {
+    Classified { retry_after: Some(Duration::from_secs(seconds)), ..end(Repeat::IfSafe) }
+}
+
+/// A call whose first attempt is in flight.
+fn in_flight(terms: Terms) -> Ledger {
+    let mut ledger = Ledger::new(terms, START);
+    assert_eq!(ledger.decide(START), Decision::Launch { number: 1, trigger: Trigger::First });
+    ledger.launched(START);
+    ledger
+}
+
+fn fail(ledger: &mut Ledger, end: &Classified, now: Tick, budget: &Budget) -> Next {
+    ledger.failed(end, now, World { budget, circuit_open: false, rng: &mut Rng::seeded(7) })
+}
+
+fn first_end(terms: Terms, end: &Classified) -> Next {
+    fail(&mut in_flight(terms), end, ms(1), &budget(10))
+}
+
+#[test]
+fn an_attempt_expires_when_its_time_is_up_and_not_before() {
+    let ledger = in_flight(terms());
+    assert_eq!(ledger.decide(ms(0)), Decision::WaitUntil(ms(3_000)));
+    assert_eq!(ledger.decide(ms(2_999)), Decision::WaitUntil(ms(3_000)));
+    assert_eq!(ledger.decide(ms(3_000)), Decision::Expire);
+}
+
+#[test]
+fn the_deadline_beats_everything() {
+    let mut ledger = in_flight(Terms { deadline: ms(2_000), ..terms() });
+    assert_eq!(ledger.decide(ms(0)), Decision::WaitUntil(ms(2_000)));
+    assert_eq!(ledger.decide(ms(2_000)), Decision::Finish);
+    assert_eq!(
+        Ledger::new(Terms { deadline: START, ..terms() }, START).decide(START),
+        Decision::Finish,
+        "a call without time sends nothing"
+    );
+    ledger.succeeded();
+    assert_eq!(ledger.decide(ms(1)), Decision::Finish);
+}
+
+#[test]
+fn a_post_without_a_key_is_repeated_only_when_it_was_never_processed() {
+    let post = Terms { safe: false, ..terms() };
+    assert_eq!(first_end(post, &end(Repeat::IfSafe)), Next::GiveUp(Decline::NotSafe));
+    assert!(matches!(first_end(post, &end(Repeat::Unprocessed)), Next::Retry { number: 2, .. }));
+}
+
+#[test]
+fn a_stream_is_never_repeated() {
+    let stream = Terms { replayable: false, ..terms() };
+    assert_eq!(first_end(stream, &end(Repeat::Unprocessed)), Next::GiveUp(Decline::BodyIsStream));
+    assert!(in_flight(stream).is_last());
+}
+
+#[test]
+fn without_retries_every_end_is_the_calls() {
+    let once = Terms { retry: None, ..terms() };
+    assert!(Ledger::new(once, START).is_last());
+    assert_eq!(first_end(once, &end(Repeat::Unprocessed)), Next::GiveUp(Decline::RetriesOff));
+}
+
+#[test]
+fn a_too_early_is_repeated_once_whatever_the_method() {
+    let (mut ledger, budget) = (in_flight(Terms { safe: false, ..terms() }), budget(10));
+    assert!(matches!(fail(&mut ledger, &end(Repeat::Once), ms(1), &budget), Next::Retry { .. }));
+    ledger.launched(ms(50));
+    let next = fail(&mut ledger, &end(Repeat::Once), ms(51), &budget);
+    assert_eq!(next, Next::GiveUp(Decline::TriedOnceMore));
+}
+
+#[test]
+fn an_open_circuit_ends_the_call_and_costs_no_token() {
+    let (mut ledger, budget) = (in_flight(terms()), budget(10));
+    let world = World { budget: &budget, circuit_open: true, rng: &mut Rng::seeded(7) };
+    assert_eq!(ledger.failed(&end(Repeat::IfSafe), ms(1), world), Next::GiveUp(Decline::CircuitOpen));
+    assert!((budget.available() - 10.0).abs() < 1e-9);
+}
+
+#[test]
+fn an_empty_budget_ends_the_call() {
+    let next = fail(&mut in_flight(terms()), &end(Repeat::IfSafe), ms(1), &budget(0));
+    assert_eq!(next, Next::GiveUp(Decline::BudgetExhausted));
+}
+
+#[test]
+fn a_retry_after_beyond_the_deadline_ends_the_call_at_once() {
+    let left = ms(1).until(terms().deadline);
+    let asked_for = Duration::from_hours(1);
+    assert_eq!(
+        first_end(terms(), &asked(3600)),
+        Next::GiveUp(Decline::RetryAfterTooLong { asked: asked_for, left })
+    );
+}
+
+#[test]
+fn a_retry_after_that_barely_fits_is_honoured_and_stays_before_the_deadline() {
+    for seed in 0..1000 {
+        let mut ledger = in_flight(terms());
+        let world = World { budget: &budget(10), circuit_open: false, rng: &mut Rng::seeded(seed) };
+        let Next::Retry { delay, .. } = ledger.failed(&asked(9), ms(1), world) else { panic!("it fits") };
+        assert!(delay >= Duration::from_secs(9), "{delay:?}");
+        assert!(ms(1).after(delay) < terms().deadline, "{delay:?}");
+    }
+}
+
+#[test]
+fn a_retry_after_of_zero_is_an_ordinary_backoff() {
+    let Next::Retry { delay, .. } = first_end(terms(), &asked(0)) else { panic!("repeatable") };
+    assert!(delay <= Duration::from_millis(20) && !delay.is_zero(), "{delay:?}");
+}
+
+#[test]
+fn a_refused_attempt_ends_the_call_and_its_token_can_be_taken_back_once() {
+    let (mut ledger, budget) = (in_flight(terms()), budget(10));
+    fail(&mut ledger, &end(Repeat::IfSafe), ms(1), &budget);
+    assert!(ledger.take_reserved() && !ledger.take_reserved());
+    ledger.rejected();
+    assert_eq!(ledger.decide(ms(100)), Decision::Finish);
+}
+
+/// What a server and a caller may do to a call.
+#[derive(Clone, Debug)]
+struct Story {
+    replayable: bool,
+    safe: bool,
+    max_attempts: Option<u32>,
+    tokens: u32,
+    deadline_ms: u64,
+    ends: Vec<(u64, Repeat, Option<u64>)>,
+    open_from: usize,
+    seed: u64,
+}
+
+fn story() -> impl Strategy<Value = Story> {
+    let repeat = prop_oneof![
+        1 => Just(Repeat::Never),
+        4 => Just(Repeat::IfSafe),
+        4 => Just(Repeat::Unprocessed),
+        1 => Just(Repeat::Once)
+    ];
+    let ends = prop::collection::vec((0..5_000_u64, repeat, prop::option::of(0..20_u64)), 1..20);
+    let head = (any::<bool>(), any::<bool>(), prop::option::of(1..=16_u32), 0..20_u32);
+    (head, 1..30_000_u64, ends, 0..30_usize, any::<u64>()).prop_map(
+        |((replayable, safe, max_attempts, tokens), deadline_ms, ends, open_from, seed)| Story {
+            replayable,
+            safe,
+            max_attempts,
+            tokens,
+            deadline_ms,
+            ends,
+            open_from,
+            seed,
+        },
+    )
+}
+
+proptest! {
+    /// Plays a whole call on a virtual clock and holds every launch against the rules, stated once more and plainly.
+    #[test]
+    fn no_attempt_is_launched_that_a_rule_forbids(story in story()) {
+        let terms = Terms {
+            deadline: ms(story.deadline_ms),
+            attempt_timeout: 3_000 * MS,
+            retry: story.max_attempts.map(|n| RetryPolicy::standard().max_attempts(n).compile().unwrap()),
+            replayable: story.replayable,
+            safe: story.safe,
+        };
+        let (budget, mut rng) = (budget(story.tokens), Rng::seeded(story.seed));
+        let mut ledger = Ledger::new(terms, START);
+        let (mut now, mut launches, mut once) = (START, 0_u32, 0_u32);
+        let mut not_before = START;
+        let mut ends = story.ends.iter().cycle();
+        for step in 0.. {
+            prop_assert!(step < 500, "a call ends");
+            let decision = ledger.decide(now);
+            prop_assert_eq!(decision, ledger.decide(now), "asking changes nothing");
+            match decision {
+                Decision::Finish => break,
+                Decision::WaitUntil(at) => {
+                    prop_assert!(at > now && at <= terms.deadline);
+                    now = at;
+                }
+                Decision::Expire => prop_assert!(false, "every attempt here ends in time"),
+                Decision::Launch { number, .. } => {
+                    launches += 1;
+                    prop_assert_eq!(number, launches);
+                    prop_assert!(now < terms.deadline, "no attempt starts after the deadline");
+                    prop_assert!(now >= not_before, "no attempt undercuts Retry-After");
+                    prop_assert!(launches <= story.max_attempts.unwrap_or(1));
+                    prop_assert!(launches <= 1 + story.tokens, "every extra attempt is paid for");
+                    prop_assert!(launches == 1 || story.replayable);
+                    ledger.launched(now);
+                    let (took, repeat, asked) = ends.next().unwrap();
+                    now = now.after_nanos(took.min(&2_999) * MS);
+                    if now >= terms.deadline { continue; }
+                    let end = Classified {
+                        retry_after: asked.map(Duration::from_secs),
+                        verdict: Verdict::Failure,
+                        ..end(*repeat)
+                    };
+                    let circuit_open = launches as usize > story.open_from;
+                    let world = World { budget: &budget, circuit_open, rng: &mut rng };
+                    let next = ledger.failed(&end, now, world);
+                    if let Next::Retry { delay, .. } = next {
+                        prop_assert!(!circuit_open && *repeat != Repeat::Never);
+                        prop_assert!(story.safe || *repeat != Repeat::IfSafe);
+                        once += u32::from(*repeat == Repeat::Once);
+                        prop_assert!(once <= 1, "425 is repeated once");
+                        prop_assert!(now.after(delay) < terms.deadline);
+                        not_before = now.after(asked.map_or(Duration::ZERO, Duration::from_secs));
+                    }
+                }
+            }
+        }
+        let spent = f64::from(story.tokens) - budget.available();
+        let reserved = u32::from(ledger.take_reserved());
+        prop_assert!((spent - f64::from(launches.saturating_sub(1) + reserved)).abs() < 1e-6, "no token is lost");
+    }
+}

@@ -1,0 +1,64 @@
+//! What one call asks for differently.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Method};
+
+use crate::outcome::classify::is_idempotent;
+
+/// The request header that lets a server recognise a repetition ([draft-ietf-httpapi-idempotency-key-header]).
+///
+/// [draft-ietf-httpapi-idempotency-key-header]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// One call's own settings, over its policy's.
+///
+/// [`RequestBuilder`](crate::RequestBuilder) has a method for each. Under
+/// [`ResilienceLayer`](crate::ResilienceLayer), put one into the request's extensions:
+///
+/// ```
+/// use std::time::Duration;
+/// use resilient_client::CallOptions;
+///
+/// let mut request = http::Request::post("http://users:3000/search").body(()).unwrap();
+/// request.extensions_mut().insert(CallOptions::new().idempotent(true).timeout(Duration::from_secs(1)));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct CallOptions {
+    pub(crate) total: Option<Duration>,
+    pub(crate) attempt: Option<Duration>,
+    pub(crate) idempotent: Option<bool>,
+}
+
+impl CallOptions {
+    /// Nothing different from the policy.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The total time of this call. A shorter one than the policy's attempt timeout shortens the attempts too.
+    #[must_use]
+    pub fn timeout(mut self, total: Duration) -> Self {
+        self.total = Some(total);
+        self
+    }
+
+    /// The time of each attempt of this call; longer than the total is a [`Config`](crate::ErrorKind::Config) error.
+    #[must_use]
+    pub fn attempt_timeout(mut self, attempt: Duration) -> Self {
+        self.attempt = Some(attempt);
+        self
+    }
+
+    /// Whether repeating this request does no harm, whatever its method says.
+    #[must_use]
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Whether the request may be repeated although the server may have processed it.
+    pub(crate) fn is_safe(&self, method: &Method, headers: &HeaderMap) -> bool {
+        self.idempotent.unwrap_or_else(|| is_idempotent(method) || headers.contains_key(IDEMPOTENCY_KEY))
+    }
+}

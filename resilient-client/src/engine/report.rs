@@ -1,0 +1,242 @@
+//! What happened inside one call, for whoever has to explain it.
+//!
+//! A report is built as the call goes, in place: a call that succeeds at the first attempt allocates nothing for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use smallvec::SmallVec;
+
+use crate::outcome::Outcome;
+use crate::time::Tick;
+use crate::upstream::Rejection;
+
+/// Why an attempt was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// The call's first attempt.
+    First,
+    /// An earlier attempt failed.
+    Retry,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+        })
+    }
+}
+
+/// One attempt of a call.
+#[derive(Clone, Debug)]
+pub struct AttemptReport {
+    pub(crate) number: u32,
+    pub(crate) trigger: Trigger,
+    pub(crate) started: Duration,
+    pub(crate) duration: Duration,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) status: Option<StatusCode>,
+}
+
+impl AttemptReport {
+    /// 1 for the first.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Why it was sent.
+    pub fn trigger(&self) -> Trigger {
+        self.trigger
+    }
+
+    /// When it was sent, from the start of the call.
+    pub fn started(&self) -> Duration {
+        self.started
+    }
+
+    /// From sending to the response's head, or to its failure.
+    pub fn duration(&self) -> Duration {
+        self.duration
+    }
+
+    /// What it came to; `None` when the call ended while it was still in flight.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// The response's status, where there was one.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+}
+
+/// Why a failed attempt was not followed by another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decline {
+    /// The policy has no retries.
+    RetriesOff,
+    /// The outcome is final: another attempt would get the same.
+    Final(Outcome),
+    /// The server may have processed it, the method isn't idempotent, and there is no `Idempotency-Key`.
+    NotSafe,
+    /// The body is a stream: it could be sent only once.
+    BodyIsStream,
+    /// Every attempt the policy allows was made.
+    AttemptsExhausted(u32),
+    /// The upstream's budget for extra attempts is empty.
+    BudgetExhausted,
+    /// The wait before the next attempt is longer than the time left.
+    NoTime {
+        /// How long the next attempt would have had to wait.
+        delay: Duration,
+        /// How long the call had left.
+        left: Duration,
+    },
+    /// The server asked for a longer wait than the time left.
+    RetryAfterTooLong {
+        /// What the server asked for.
+        asked: Duration,
+        /// How long the call had left.
+        left: Duration,
+    },
+    /// The circuit breaker is open: waiting for it would be a wait for ourselves.
+    CircuitOpen,
+    /// The attempt was due, and refused here.
+    Rejected(Rejection),
+    /// The response was a 425 and had been tried once more already.
+    TriedOnceMore,
+}
+
+impl fmt::Display for Decline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RetriesOff => f.write_str("retries are off"),
+            Self::Final(outcome) => write!(f, "{outcome} is final"),
+            Self::NotSafe => f.write_str("not idempotent, and no Idempotency-Key"),
+            Self::BodyIsStream => f.write_str("body is a stream"),
+            Self::AttemptsExhausted(n) => write!(f, "all {n} attempts made"),
+            Self::BudgetExhausted => f.write_str("retry budget is empty"),
+            Self::NoTime { delay, left } => write!(f, "needs a wait of {delay:.1?}, {left:.1?} left"),
+            Self::RetryAfterTooLong { asked, left } => {
+                write!(f, "server asked for {asked:.1?}, {left:.1?} left")
+            }
+            Self::CircuitOpen => f.write_str("circuit breaker is open"),
+            Self::Rejected(rejection) => write!(f, "refused here, {rejection}"),
+            Self::TriedOnceMore => f.write_str("tried once more already"),
+        }
+    }
+}
+
+/// Every attempt of a call, and every decision not to make one.
+///
+/// Carried by every [`Response`](crate::Response) and every [`Error`](crate::Error) of a call. `Display` explains the
+/// call in a line an attempt:
+///
+/// ```text
+/// http://users:3000: 2 attempts in 41.2ms
+///   #1 first at 0.0ns, 3.1ms: status (503)
+///   #2 retry at 21.0ms, 20.2ms: success (200)
+/// ```
+#[derive(Clone, Debug)]
+pub struct CallReport {
+    upstream: Arc<str>,
+    began: Tick,
+    elapsed: Duration,
+    attempts: SmallVec<[AttemptReport; 1]>,
+    declined: SmallVec<[Decline; 1]>,
+    cut: bool,
+}
+
+impl CallReport {
+    pub(crate) fn new(upstream: Arc<str>, began: Tick) -> Self {
+        Self {
+            upstream,
+            began,
+            elapsed: Duration::ZERO,
+            attempts: SmallVec::new(),
+            declined: SmallVec::new(),
+            cut: false,
+        }
+    }
+
+    /// The authority called, such as `http://users:3000`.
+    pub fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
+    /// From the start of the call to its result (the response's head, for a response).
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// Every attempt handed to the transport, in order.
+    pub fn attempts(&self) -> &[AttemptReport] {
+        &self.attempts
+    }
+
+    /// Every decision not to send another attempt, in order.
+    pub fn declined(&self) -> &[Decline] {
+        &self.declined
+    }
+
+    /// Whether the response returned was set aside for a retry and its body was longer or slower than could be kept
+    /// (64 KiB, 50 ms). Reading such a body yields what was kept, then an error.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    pub(crate) fn launched(&mut self, number: u32, trigger: Trigger, now: Tick) {
+        self.attempts.push(AttemptReport {
+            number,
+            trigger,
+            started: now.since(self.began),
+            duration: Duration::ZERO,
+            outcome: None,
+            status: None,
+        });
+    }
+
+    pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
+        if let Some(attempt) = self.attempts.iter_mut().rev().find(|attempt| attempt.number == number) {
+            attempt.duration = now.since(self.began).saturating_sub(attempt.started);
+            attempt.outcome = Some(outcome);
+            attempt.status = status;
+        }
+    }
+
+    pub(crate) fn decline(&mut self, why: Decline) {
+        self.declined.push(why);
+    }
+
+    pub(crate) fn finish(&mut self, now: Tick, cut: bool) {
+        self.elapsed = now.since(self.began);
+        self.cut = cut;
+    }
+}
+
+impl fmt::Display for CallReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.attempts.len() == 1 { "" } else { "s" };
+        write!(f, "{}: {} attempt{plural} in {:.1?}", self.upstream, self.attempts.len(), self.elapsed)?;
+        for attempt in &self.attempts {
+            write!(f, "\n  #{} {} at {:.1?}, ", attempt.number, attempt.trigger, attempt.started)?;
+            match (attempt.outcome, attempt.status) {
+                (Some(outcome), Some(status)) => {
+                    write!(f, "{:.1?}: {outcome} ({})", attempt.duration, status.as_u16())?;
+                }
+                (Some(outcome), None) => write!(f, "{:.1?}: {outcome}", attempt.duration)?,
+                (None, _) => f.write_str("still in flight")?,
+            }
+        }
+        for why in &self.declined {
+            write!(f, "\n  not retried: {why}")?;
+        }
+        Ok(())
+    }
+}

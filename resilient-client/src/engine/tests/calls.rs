@@ -1,0 +1,332 @@
+//! What a caller sees, and what it costs the upstream.
+
+use std::time::Duration;
+
+use super::script::{Piece, Step, answer, answer_with, broken, ms, quiet};
+use super::*;
+use crate::engine::report::Decline;
+use crate::outcome::{FailureKind, Outcome};
+use crate::policy::breaker::BreakerPolicy;
+use crate::policy::bulkhead::BulkheadPolicy;
+use crate::policy::timeout::TimeoutPolicy;
+use crate::time::now;
+use crate::{ErrorKind, Trigger};
+
+fn standard() -> Policy {
+    Policy::standard()
+}
+
+fn outcomes(report: &crate::CallReport) -> Vec<&'static str> {
+    report.attempts().iter().map(|attempt| attempt.outcome().map_or("none", Outcome::as_str)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_is_one_attempt_and_holds_its_slot_until_its_body_ends() {
+    let rig = Rig::new(&standard(), [answer(200)]);
+    let response = rig.get().await.unwrap();
+    assert_eq!(rig.in_use(), 1);
+    assert_eq!(response.body().report().attempts().len(), 1);
+    assert_eq!(response.body().report().elapsed(), ms(1));
+    assert_eq!(text(response).await.unwrap(), "body");
+    assert_eq!((rig.in_use(), rig.script.count()), (0, 1));
+    assert_eq!(rig.upstream().breaker_snapshot(now()).successes, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_followed_by_another_attempt_and_the_report_tells_both() {
+    let rig = Rig::new(&standard(), [answer(503), broken(), answer(200)]);
+    let before = rig.tokens();
+    let response = rig.get().await.unwrap();
+    let report = response.body().report();
+    assert_eq!(outcomes(report), ["status", "transport", "success"]);
+    assert_eq!(report.attempts()[2].trigger(), Trigger::Retry);
+    drop(response);
+    // Two extra attempts, one of which succeeded and got its token back.
+    assert!((before - rig.tokens() - 1.0).abs() < 1e-9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_backoff_holds_no_slot() {
+    let rig = Rig::new(&standard(), [quiet(429, "2"), answer(200)]);
+    let call = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+    tokio::time::sleep(ms(1_000)).await;
+    assert_eq!((rig.script.count(), rig.in_use()), (1, 0));
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    let launches = rig.script.launches();
+    assert!(launches[1].since(launches[0]) >= Duration::from_secs(2), "Retry-After is a floor");
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_exhaustion_the_caller_gets_the_last_real_response_whole() {
+    let rig = Rig::new(&standard(), [answer(503)]);
+    let response = rig.get().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(rig.script.count(), 4);
+    assert_eq!(response.body().report().declined(), [Decline::AttemptsExhausted(4)]);
+    assert_eq!(text(response).await.unwrap(), "body");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_set_aside_is_returned_when_nothing_better_comes() {
+    let rig = Rig::new(&standard(), [answer(503), broken()]);
+    let response = rig.get().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(outcomes(response.body().report()), ["status", "transport", "transport", "transport"]);
+    assert!(!response.body().report().is_cut());
+    assert_eq!(text(response).await.unwrap(), "body");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_too_long_to_set_aside_is_marked_and_never_passed_off_as_whole() {
+    let long = vec![Piece::Data(vec![b'x'; 40 * 1024].into()), Piece::Data(vec![b'x'; 40 * 1024].into())];
+    let rig = Rig::new(&standard(), [answer_with(503, long), broken()]);
+    let response = rig.get().await.unwrap();
+    assert!(response.body().report().is_cut());
+    assert_eq!(text(response).await.unwrap_err().kind(), ErrorKind::Body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_delays_the_next_attempt_by_fifty_milliseconds_at_most() {
+    let slow = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_secs(9))];
+    let rig = Rig::new(&standard(), [answer_with(503, slow), answer(200)]);
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    let launches = rig.script.launches();
+    assert!(launches[1].since(launches[0]) <= ms(1 + 50 + 1), "{launches:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_any_response_the_caller_gets_the_last_error() {
+    let rig = Rig::new(&standard(), [broken()]);
+    let error = rig.get().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transport);
+    assert_eq!(error.report().unwrap().attempts().len(), 4);
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "connection reset");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_attempt_gives_way_to_another() {
+    let rig = Rig::new(&standard(), [Step::Hang, answer(200)]);
+    let begun = now();
+    let response = rig.get().await.unwrap();
+    assert_eq!(outcomes(response.body().report()), ["timeout", "success"]);
+    assert!(now().since(begun) < Duration::from_millis(3_050));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_a_call_to_the_millisecond() {
+    let rig = Rig::new(&standard(), [Step::Hang]);
+    let begun = now();
+    let error = rig.get().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Deadline);
+    assert_eq!(now().since(begun), Duration::from_secs(10));
+    assert_eq!(rig.in_use(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_total_of_one_call_still_counts_against_a_hung_server() {
+    let policy = standard().retry(None);
+    let rig = Rig::new(&policy, [Step::Hang]);
+    for _ in 0..5 {
+        let error = rig.start(Method::GET, CallOptions::new().timeout(ms(100))).await.unwrap_err();
+        assert!(error.is_timeout());
+    }
+    assert_eq!(rig.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_is_repeated_only_with_a_key_or_when_it_was_never_processed() {
+    let rig = Rig::new(&standard(), [broken(), answer(200)]);
+    let error = rig.post().await.unwrap_err();
+    assert_eq!(error.report().unwrap().declined(), [Decline::NotSafe]);
+    assert_eq!(rig.script.count(), 1);
+
+    rig.script.then([broken(), answer(201)]);
+    let marked = CallOptions::new().idempotent(true);
+    assert_eq!(rig.start(Method::POST, marked).await.unwrap().status(), 201);
+
+    rig.script.then([broken(), answer(201)]);
+    let mut keyed = Rig::request(Method::POST, CallOptions::new());
+    keyed.headers_mut().insert(crate::IDEMPOTENCY_KEY, "k".parse().unwrap());
+    assert_eq!(rig.service.clone().call(keyed).await.unwrap().status(), 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_beyond_the_deadline_returns_that_response_at_once() {
+    let rig = Rig::new(&standard(), [quiet(429, "3600")]);
+    let begun = now();
+    let response = rig.get().await.unwrap();
+    assert_eq!((response.status().as_u16(), now().since(begun)), (429, ms(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_503_with_retry_after_holds_other_calls_back_and_a_429_does_not() {
+    let rig = Rig::new(&standard().retry(None), [quiet(429, "2"), quiet(503, "2"), answer(200)]);
+    assert_eq!(rig.get().await.unwrap().status(), 429);
+    assert_eq!(rig.get().await.unwrap().status(), 503);
+    let error = rig.get().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Throttled);
+    assert!(error.retry_after().unwrap() <= Duration::from_secs(2));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert_eq!(rig.script.count(), 3, "the call held back was not sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hostile_retry_after_holds_nobody_back_for_longer_than_five_seconds() {
+    let rig = Rig::new(&standard().retry(None), [quiet(503, "99999999999999999999"), answer(200)]);
+    assert_eq!(rig.get().await.unwrap().status(), 503);
+    assert!(rig.get().await.unwrap_err().retry_after().unwrap() <= Duration::from_secs(5));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_rejects_at_once_and_probes_bring_it_back() {
+    let rig = Rig::new(&standard().retry(None), [answer(500)]);
+    for _ in 0..5 {
+        assert_eq!(rig.get().await.unwrap().status(), 500);
+    }
+    let begun = now();
+    let error = rig.get().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CircuitOpen);
+    assert_eq!((now(), rig.script.count()), (begun, 5));
+    tokio::time::sleep(error.retry_after().unwrap()).await;
+    rig.script.then([answer(200)]);
+    for _ in 0..3 {
+        assert_eq!(text(rig.get().await.unwrap()).await.unwrap(), "body");
+    }
+    assert_eq!(rig.state(), State::Closed);
+    let opened = rig
+        .events
+        .lock()
+        .unwrap()
+        .iter()
+        .any(|event| matches!(event, Event::BreakerTransition(change) if change.to == State::Open));
+    assert!(opened, "the transition is an event");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_never_waits_for_its_own_breaker() {
+    let rig = Rig::new(&standard(), [answer(500)]);
+    let begun = now();
+    for _ in 0..2 {
+        assert_eq!(rig.get().await.unwrap().status(), 500);
+    }
+    // Five failures in a row open it: four attempts, then one more and no retry.
+    assert_eq!((rig.state(), rig.script.count()), (State::Open, 5));
+    assert!(now().since(begun) < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_bulkhead_rejects_and_says_its_size() {
+    let policy = standard().bulkhead(BulkheadPolicy::standard().max_in_flight(2));
+    let rig = Rig::new(&policy, [answer(200)]);
+    let (a, _b) = (rig.get().await.unwrap(), rig.get().await.unwrap());
+    let error = rig.get().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BulkheadFull);
+    assert!(error.to_string().contains("2 attempts in flight"), "{error}");
+    drop(a);
+    assert!(rig.get().await.is_ok());
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0, "our own refusals don't count");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_body_is_an_error_to_the_reader_and_a_failure_to_the_breaker() {
+    let stalled = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_mins(1))];
+    let rig = Rig::new(&standard(), [answer_with(200, stalled)]);
+    let begun = now();
+    let error = text(rig.get().await.unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BodyIdle);
+    assert_eq!(now().since(begun), ms(5_001));
+    assert_eq!((rig.upstream().breaker_snapshot(now()).failures, rig.in_use()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_truncated_body_is_a_failure_too() {
+    let rig = Rig::new(&standard(), [answer_with(200, vec![Piece::Data("x".into()), Piece::Break])]);
+    let error = text(rig.get().await.unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Body);
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_past_the_deadline_is_cut_there() {
+    let drip = (0..100).flat_map(|_| [Piece::Pause(ms(1_000)), Piece::Data("x".into())]).collect();
+    let rig = Rig::new(&standard(), [answer_with(200, drip)]);
+    let begun = now();
+    let error = text(rig.get().await.unwrap()).await.unwrap_err();
+    assert_eq!((error.kind(), now().since(begun)), (ErrorKind::Deadline, Duration::from_secs(10)));
+    assert_eq!(rig.in_use(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_nobody_reads_is_a_success_when_it_is_dropped() {
+    let rig = Rig::new(&standard(), [answer(200)]);
+    drop(rig.get().await.unwrap());
+    assert_eq!((rig.upstream().breaker_snapshot(now()).successes, rig.in_use()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_none_passes_everything_through() {
+    let rig = Rig::new(&Policy::none(), [answer(503)]);
+    for _ in 0..300 {
+        let response = rig.get().await.unwrap();
+        assert_eq!((response.status().as_u16(), text(response).await.unwrap().as_str()), (503, "body"));
+    }
+    assert_eq!((rig.script.count(), rig.state()), (300, State::Disabled));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_costs_the_upstream_no_more_than_its_calls_and_tokens() {
+    let policy = standard().breaker(None);
+    let rig = Rig::new(&policy, [answer(500)]);
+    for _ in 0..1_000 {
+        assert_eq!(rig.get().await.unwrap().status(), 500);
+    }
+    assert_eq!(rig.script.count(), 1_000 + 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_contradicting_override_is_a_config_error_naming_both_numbers() {
+    let rig = Rig::new(&standard(), [answer(200)]);
+    let options = CallOptions::new().attempt_timeout(Duration::from_secs(20));
+    let error = rig.start(Method::GET, options).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Config, 0));
+    assert_eq!(cause, "request.attempt_timeout is 20s, longer than the total timeout, 10s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_the_call_in_order() {
+    let rig = Rig::new(&standard(), [answer(503), answer(200)]);
+    text(rig.get().await.unwrap()).await.unwrap();
+    let events = rig.events.lock().unwrap();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Event::AttemptStarted { number, .. } => format!("start {number}"),
+            Event::AttemptFinished { number, outcome, .. } => format!("end {number} {outcome}"),
+            Event::RetryScheduled { number, after, .. } => format!("retry {number} after {after}"),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["start 1", "end 1 status", "retry 2 after status", "start 2", "end 2 success"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_timeouts_opens_the_breaker() {
+    let policy = standard()
+        .retry(None)
+        .timeout(TimeoutPolicy::standard().attempt(ms(100)).connect(ms(50)))
+        .breaker(BreakerPolicy::standard());
+    let rig = Rig::new(&policy, [Step::Hang]);
+    for _ in 0..5 {
+        let error = rig.get().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_eq!(
+            error.report().unwrap().attempts()[0].outcome(),
+            Some(Outcome::Failure(FailureKind::Timeout))
+        );
+    }
+    assert_eq!(rig.state(), State::Open);
+}

@@ -1,0 +1,90 @@
+//! Whole calls over a scripted server, on a virtual clock.
+
+mod calls;
+mod cancel;
+mod script;
+
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt as _;
+use tower_layer::Layer as _;
+use tower_service::Service as _;
+
+use self::script::{Script, ScriptBody};
+use crate::engine::core::{Core, MAX_UPSTREAMS};
+use crate::event::{Event, Events, Observer};
+use crate::policy::Policy;
+use crate::policy::breaker::State;
+use crate::rng::Entropy;
+use crate::upstream::Upstream;
+use crate::upstream::registry::Authority;
+use crate::{CallOptions, Error, Resilience, ResilienceLayer, ResponseBody};
+
+const URL: &str = "http://users:3000/users/7";
+
+/// A scripted server behind the engine, with everything that happened.
+struct Rig {
+    script: Script,
+    service: Resilience<Script>,
+    core: Arc<Core>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+type Answer = Result<Response<ResponseBody<ScriptBody>>, Error>;
+
+impl Rig {
+    fn new(policy: &Policy, steps: impl IntoIterator<Item = script::Step>) -> Self {
+        let script = Script::new(steps);
+        let events = Arc::<Mutex<Vec<Event>>>::default();
+        let heard = Arc::clone(&events);
+        let observer: Arc<dyn Observer> =
+            Arc::new(move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone()));
+        let plan = policy.compile().expect("a policy that works");
+        let core = Core::new(plan, MAX_UPSTREAMS, Entropy::seeded(42), Events::new(vec![observer]));
+        let core = Arc::new(core);
+        let service = ResilienceLayer::of(Arc::clone(&core)).layer(script.clone());
+        Self { script, service, core, events }
+    }
+
+    fn request(method: Method, options: CallOptions) -> Request<String> {
+        let mut request = Request::builder().method(method).uri(URL).body(String::new()).unwrap();
+        request.extensions_mut().insert(options);
+        request
+    }
+
+    fn start(&self, method: Method, options: CallOptions) -> impl Future<Output = Answer> + use<> {
+        self.service.clone().call(Self::request(method, options))
+    }
+
+    async fn get(&self) -> Answer {
+        self.start(Method::GET, CallOptions::new()).await
+    }
+
+    async fn post(&self) -> Answer {
+        self.start(Method::POST, CallOptions::new()).await
+    }
+
+    fn upstream(&self) -> Arc<Upstream> {
+        self.core.upstream(Authority::of_uri(&URL.parse().unwrap())).0
+    }
+
+    fn state(&self) -> State {
+        self.upstream().breaker_snapshot(crate::time::now()).state
+    }
+
+    /// Attempts holding a slot.
+    fn in_use(&self) -> u32 {
+        self.upstream().in_use()
+    }
+
+    fn tokens(&self) -> f64 {
+        self.upstream().budget().available()
+    }
+}
+
+/// The whole body as text.
+async fn text(response: Response<ResponseBody<ScriptBody>>) -> Result<String, Error> {
+    let bytes = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(bytes.to_vec()).expect("scripts speak UTF-8"))
+}

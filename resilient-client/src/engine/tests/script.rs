@@ -1,0 +1,153 @@
+//! A server that follows a script, on tokio's paused clock.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use crate::error::BoxError;
+use crate::time::{self, Tick};
+
+/// What the server does with one attempt.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Answers after a while.
+    Answer { after: Duration, status: u16, retry_after: Option<&'static str>, body: Vec<Piece> },
+    /// Breaks the connection after a while.
+    Break { after: Duration },
+    /// Never answers.
+    Hang,
+    /// The service itself panics.
+    Panic,
+}
+
+/// A piece of a scripted body.
+#[derive(Clone, Debug)]
+pub(super) enum Piece {
+    Data(Bytes),
+    Pause(Duration),
+    Break,
+}
+
+pub(super) fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+pub(super) fn answer(status: u16) -> Step {
+    Step::Answer { after: ms(1), status, retry_after: None, body: vec![Piece::Data("body".into())] }
+}
+
+pub(super) fn answer_with(status: u16, body: Vec<Piece>) -> Step {
+    Step::Answer { after: ms(1), status, retry_after: None, body }
+}
+
+pub(super) fn quiet(status: u16, retry_after: &'static str) -> Step {
+    Step::Answer { after: ms(1), status, retry_after: Some(retry_after), body: Vec::new() }
+}
+
+pub(super) fn broken() -> Step {
+    Step::Break { after: ms(1) }
+}
+
+/// The server: steps are taken in order, the last one for ever.
+#[derive(Clone)]
+pub(super) struct Script {
+    steps: Arc<Mutex<VecDeque<Step>>>,
+    launches: Arc<Mutex<Vec<Tick>>>,
+}
+
+impl Script {
+    pub(super) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self { steps: Arc::new(Mutex::new(steps.into_iter().collect())), launches: Arc::default() }
+    }
+
+    /// When each attempt arrived.
+    pub(super) fn launches(&self) -> Vec<Tick> {
+        self.launches.lock().unwrap().clone()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.launches.lock().unwrap().len()
+    }
+
+    pub(super) fn then(&self, steps: impl IntoIterator<Item = Step>) {
+        *self.steps.lock().unwrap() = steps.into_iter().collect();
+    }
+}
+
+impl Service<Request<String>> for Script {
+    type Response = Response<ScriptBody>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: Request<String>) -> Self::Future {
+        self.launches.lock().unwrap().push(time::now());
+        let step = {
+            let mut steps = self.steps.lock().unwrap();
+            if steps.len() > 1 { steps.pop_front() } else { steps.front().cloned() }
+        };
+        Box::pin(async move {
+            match step.expect("a script has steps") {
+                Step::Panic => panic!("scripted panic"),
+                Step::Hang => std::future::pending().await,
+                Step::Break { after } => {
+                    tokio::time::sleep(after).await;
+                    Err("connection reset".into())
+                }
+                Step::Answer { after, status, retry_after, body } => {
+                    tokio::time::sleep(after).await;
+                    let mut response = Response::builder().status(status);
+                    if let Some(value) = retry_after {
+                        response = response.header("retry-after", value);
+                    }
+                    Ok(response.body(ScriptBody { pieces: body.into(), pause: None })?)
+                }
+            }
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct ScriptBody {
+    pieces: VecDeque<Piece>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for ScriptBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                std::task::ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match self.pieces.pop_front() {
+                None => return Poll::Ready(None),
+                Some(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Piece::Break) => return Poll::Ready(Some(Err("connection reset".into()))),
+                Some(Piece::Pause(duration)) => self.pause = Some(Box::pin(tokio::time::sleep(duration))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty() && self.pause.is_none()
+    }
+}

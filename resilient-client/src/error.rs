@@ -1,0 +1,323 @@
+//! The one error of this crate.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+use reqwest::Url;
+
+use crate::engine::report::CallReport;
+use crate::outcome::{FailureKind, Outcome};
+use crate::upstream::Rejection;
+
+/// Any error, boxed.
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why a call has no response, or a response no body.
+///
+/// Opaque: ask [`kind`](Self::kind) or the `is_*` methods. `Display` says what happened at this level only; the cause
+/// below is [`source`](StdError::source), and how the call went is [`report`](Self::report). Query values and
+/// credentials of URLs never appear in any of them.
+///
+/// ```
+/// # fn handle(error: resilient_client::Error) -> &'static str {
+/// use resilient_client::ErrorKind;
+/// match error.kind() {
+///     ErrorKind::CircuitOpen | ErrorKind::Throttled => "answer from what we know, try later",
+///     ErrorKind::Config | ErrorKind::Request => "our own mistake",
+///     _ if error.is_timeout() => "slow",
+///     _ => "unreachable",
+/// }
+/// # }
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    detail: Option<String>,
+    status: Option<StatusCode>,
+    url: Option<Url>,
+    retry_after: Option<Duration>,
+    report: Option<CallReport>,
+    source: Option<BoxError>,
+}
+
+/// The kinds of [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A policy, or an override of this call, can't work. Nothing was sent.
+    Config,
+    /// The request could not be built: a bad URL or header, a body that doesn't serialise. Nothing was sent.
+    Request,
+    /// No connection could be made: refused, unreachable, DNS, TLS or the connect timeout. Nothing was sent.
+    Connect,
+    /// The last attempt had no response within the attempt timeout.
+    Timeout,
+    /// The total time of the call ran out.
+    Deadline,
+    /// The circuit breaker is open. Nothing was sent; [`Error::retry_after`] says how long.
+    CircuitOpen,
+    /// The upstream's bulkhead is full. Nothing was sent.
+    BulkheadFull,
+    /// The upstream asked for quiet and the time isn't over. Nothing was sent; [`Error::retry_after`] says how long.
+    Throttled,
+    /// The connection broke after the request may have been read.
+    Transport,
+    /// The response's body was cut off, reset, or could not be decoded.
+    Body,
+    /// The response's body stopped coming for longer than the body's idle timeout.
+    BodyIdle,
+    /// The response's body is longer than the limit for reading it whole.
+    BodyTooLarge,
+    /// The body isn't the JSON it should be.
+    Decode,
+    /// Too many redirects, or one the policy forbids.
+    Redirect,
+    /// `error_for_status` was asked and the status is 4xx or 5xx.
+    Status,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            detail: None,
+            status: None,
+            url: None,
+            retry_after: None,
+            report: None,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn config(invalid: crate::policy::Invalid) -> Self {
+        Self::new(ErrorKind::Config).because(invalid)
+    }
+
+    pub(crate) fn rejected(rejection: Rejection) -> Self {
+        let mut error = Self::new(match rejection {
+            Rejection::CircuitOpen { .. } => ErrorKind::CircuitOpen,
+            Rejection::BulkheadFull { .. } => ErrorKind::BulkheadFull,
+            Rejection::HeldBack { .. } => ErrorKind::Throttled,
+        });
+        error.0.retry_after = rejection.retry_after();
+        error.says(rejection.to_string())
+    }
+
+    /// The error of an attempt that ended as `outcome` without a response.
+    pub(crate) fn attempt(outcome: Outcome) -> Self {
+        Self::new(match outcome {
+            Outcome::Failure(FailureKind::Connect) => ErrorKind::Connect,
+            Outcome::Failure(FailureKind::Timeout) => ErrorKind::Timeout,
+            Outcome::Failure(FailureKind::Body) => ErrorKind::Body,
+            Outcome::Failure(FailureKind::BodyIdle) => ErrorKind::BodyIdle,
+            Outcome::Failure(FailureKind::Redirect) => ErrorKind::Redirect,
+            Outcome::Ignored => ErrorKind::Request,
+            _ => ErrorKind::Transport,
+        })
+    }
+
+    #[must_use]
+    pub(crate) fn because(mut self, source: impl Into<BoxError>) -> Self {
+        let source = source.into();
+        // reqwest's Display prints the whole URL, query and all.
+        self.0.source = Some(match source.downcast::<reqwest::Error>() {
+            Ok(error) => Box::new(error.without_url()),
+            Err(source) => source,
+        });
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn says(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_status(mut self, status: StatusCode, url: &Url) -> Self {
+        self.0.status = Some(status);
+        self.0.url = Some(redacted(url));
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_report(mut self, report: CallReport) -> Self {
+        self.0.report = Some(report);
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Refused here, before anything was sent: by a breaker, a bulkhead or a wait the server asked for.
+    pub fn is_rejected(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::CircuitOpen | ErrorKind::BulkheadFull | ErrorKind::Throttled)
+    }
+
+    /// Time ran out: the call's total, the last attempt's, or the body's idle time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Timeout | ErrorKind::Deadline | ErrorKind::BodyIdle)
+    }
+
+    /// No connection could be made.
+    pub fn is_connect(&self) -> bool {
+        self.0.kind == ErrorKind::Connect
+    }
+
+    /// The circuit breaker is open.
+    pub fn is_circuit_open(&self) -> bool {
+        self.0.kind == ErrorKind::CircuitOpen
+    }
+
+    /// A policy or a per-call override can't work.
+    pub fn is_config(&self) -> bool {
+        self.0.kind == ErrorKind::Config
+    }
+
+    /// The request could not be built.
+    pub fn is_request(&self) -> bool {
+        self.0.kind == ErrorKind::Request
+    }
+
+    /// The response's body failed: cut off, stalled, too large or undecodable.
+    pub fn is_body(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Body | ErrorKind::BodyIdle | ErrorKind::BodyTooLarge)
+    }
+
+    /// The body isn't the JSON it should be.
+    pub fn is_decode(&self) -> bool {
+        self.0.kind == ErrorKind::Decode
+    }
+
+    /// The status is 4xx or 5xx, and `error_for_status` was asked.
+    pub fn is_status(&self) -> bool {
+        self.0.kind == ErrorKind::Status
+    }
+
+    /// The response's status, for [`ErrorKind::Status`].
+    pub fn status(&self) -> Option<StatusCode> {
+        self.0.status
+    }
+
+    /// The URL, for [`ErrorKind::Status`], without credentials, query values and fragment.
+    pub fn url(&self) -> Option<&Url> {
+        self.0.url.as_ref()
+    }
+
+    /// How long until a new call has a chance, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// How the call went. `None` for errors before a call began, such as a bad URL.
+    pub fn report(&self) -> Option<&CallReport> {
+        self.0.report.as_ref()
+    }
+}
+
+/// Without what may be secret: credentials, query values, fragment. Query names stay, they explain more than they tell.
+pub(crate) fn redacted(url: &Url) -> Url {
+    let mut clean = url.clone();
+    // Both fail only for URLs that can't have credentials.
+    let _ = clean.set_username("");
+    let _ = clean.set_password(None);
+    clean.set_fragment(None);
+    if url.query().is_some() {
+        let names = url.query_pairs().map(|(name, _)| name);
+        clean.query_pairs_mut().clear().extend_keys_only::<_, std::borrow::Cow<'_, str>>(names);
+    }
+    clean
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.kind {
+            ErrorKind::Config => "invalid policy",
+            ErrorKind::Request => "request could not be built",
+            ErrorKind::Connect => "no connection",
+            ErrorKind::Timeout => "no response within the attempt timeout",
+            ErrorKind::Deadline => "the call's time ran out",
+            ErrorKind::CircuitOpen => "circuit breaker is open",
+            ErrorKind::BulkheadFull => "bulkhead is full",
+            ErrorKind::Throttled => "the server asked for quiet",
+            ErrorKind::Transport => "connection failed",
+            ErrorKind::Body => "response body failed",
+            ErrorKind::BodyIdle => "response body stalled",
+            ErrorKind::BodyTooLarge => "response body is too large",
+            ErrorKind::Decode => "response body is not the expected JSON",
+            ErrorKind::Redirect => "redirect refused",
+            ErrorKind::Status => "response status is an error",
+        })?;
+        if let Some(status) = self.0.status {
+            write!(f, ": {status}")?;
+        }
+        if let Some(detail) = &self.0.detail {
+            write!(f, ": {detail}")?;
+        }
+        match (&self.0.url, &self.0.report) {
+            (Some(url), _) => write!(f, " ({url})"),
+            (None, Some(report)) => write!(f, " ({})", report.upstream()),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &self.0.kind);
+        if let Some(detail) = &self.0.detail {
+            out.field("detail", detail);
+        }
+        if let Some(status) = &self.0.status {
+            out.field("status", status);
+        }
+        if let Some(url) = &self.0.url {
+            out.field("url", &url.as_str());
+        }
+        if let Some(retry_after) = &self.0.retry_after {
+            out.field("retry_after", retry_after);
+        }
+        if let Some(report) = &self.0.report {
+            out.field("report", &format_args!("{report}"));
+        }
+        if let Some(source) = &self.0.source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redacted_url_keeps_no_secret() {
+        let url = Url::parse("https://alice:hunter2@users.internal/a/b?token=s3cret&page=2#frag").unwrap();
+        let clean = redacted(&url);
+        for secret in ["alice", "hunter2", "s3cret", "frag"] {
+            assert!(!clean.as_str().contains(secret), "{clean}");
+        }
+        assert!(clean.as_str().contains("token"), "{clean}");
+        assert!(clean.as_str().starts_with("https://users.internal/a/b?"), "{clean}");
+    }
+
+    #[test]
+    fn display_says_its_own_level_only() {
+        let error = Error::new(ErrorKind::Connect).because(std::io::Error::other("root cause"));
+        assert_eq!(error.to_string(), "no connection");
+        assert_eq!(error.source().unwrap().to_string(), "root cause");
+    }
+}

@@ -1,0 +1,188 @@
+//! The same engine round any tower service of HTTP.
+//!
+//! For callers who bring their own transport: hyper-util's client, a service mesh's, a test double. Everything a
+//! [`Client`](crate::Client) does to a call happens here too, in the same order, because it is the same code.
+//!
+//! Two things differ. The connect timeout and hidden retries belong to the service inside, so counts are exact only if
+//! it has no retries of its own. And `poll_ready` is always ready: an attempt waits for the service *inside* its own
+//! timeout, so that a service that is never ready can't hang the caller.
+//!
+//! ```
+//! use resilient_client::{Policy, ResilienceLayer};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! # use http_body_util::Full;
+//! # use bytes::Bytes;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), resilient_client::Error> {
+//! let service = ServiceBuilder::new().layer(ResilienceLayer::new(&Policy::standard())?).service(service_fn(
+//!     async |_request: http::Request<String>| {
+//!         Ok::<_, std::io::Error>(http::Response::new(Full::new(Bytes::from("hello"))))
+//!     },
+//! ));
+//! let request = http::Request::get("http://users:3000/users/7").body(String::new()).unwrap();
+//! let response = service.oneshot(request).await?;
+//! assert_eq!(response.body().report().attempts().len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::engine::Call;
+use crate::engine::body::ResponseBody;
+use crate::engine::core::{Core, MAX_UPSTREAMS};
+use crate::engine::options::CallOptions;
+use crate::error::{BoxError, Error};
+use crate::event::{Events, Observer};
+use crate::policy::Policy;
+use crate::rng::Entropy;
+use crate::transport::replay::Replay;
+use crate::transport::service::ServiceExchange;
+use crate::upstream::registry::Authority;
+
+/// Puts a [`Policy`] round a `Service<http::Request<B>>`. See the [module docs](self).
+///
+/// All services made by clones of one layer share live state.
+#[derive(Clone, Debug)]
+pub struct ResilienceLayer {
+    core: Arc<Core>,
+}
+
+impl ResilienceLayer {
+    /// Checks the policy.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it can't work.
+    pub fn new(policy: &Policy) -> Result<Self, Error> {
+        Self::with_observers(policy, Vec::new())
+    }
+
+    /// The same, with observers that hear every event.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work.
+    pub fn with_observers(policy: &Policy, observers: Vec<Arc<dyn Observer>>) -> Result<Self, Error> {
+        let plan = policy.compile().map_err(Error::config)?;
+        let core = Core::new(plan, MAX_UPSTREAMS, Entropy::default(), Events::new(observers));
+        Ok(Self::of(Arc::new(core)))
+    }
+
+    pub(crate) fn of(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+}
+
+impl<S> Layer<S> for ResilienceLayer {
+    type Service = Resilience<S>;
+
+    fn layer(&self, service: S) -> Self::Service {
+        Resilience { service, core: Arc::clone(&self.core) }
+    }
+}
+
+/// A service behind a [`ResilienceLayer`].
+#[derive(Clone, Debug)]
+pub struct Resilience<S> {
+    service: S,
+    core: Arc<Core>,
+}
+
+impl<S, B, R> Service<http::Request<B>> for Resilience<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>, Error: Into<BoxError>> + Clone,
+    B: Replay,
+    R: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Response = http::Response<ResponseBody<R>>;
+    type Error = Error;
+    type Future = ResponseFuture<S, B, R>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let options = request.extensions().get::<CallOptions>().cloned().unwrap_or_default();
+        let safe = options.is_safe(request.method(), request.headers());
+        let upstream = self.core.upstream(Authority::of_uri(request.uri()));
+        let exchange = ServiceExchange::new(self.service.clone(), request);
+        match self.core.call(exchange, upstream, safe, &options) {
+            Ok(call) => ResponseFuture { state: State::Calling { call } },
+            Err(error) => ResponseFuture { state: State::Failed { error: Some(error) } },
+        }
+    }
+}
+
+pin_project! {
+    /// A call in progress. Dropping it cancels the call and gives back whatever it holds.
+    #[must_use = "futures do nothing unless you await or poll them"]
+    pub struct ResponseFuture<S, B, R>
+    where
+        S: Service<http::Request<B>, Response = http::Response<R>>,
+        S: Clone,
+        S::Error: Into<BoxError>,
+        B: Replay,
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        #[pin]
+        state: State<S, B, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, R>
+    where
+        S: Service<http::Request<B>, Response = http::Response<R>>,
+        S: Clone,
+        S::Error: Into<BoxError>,
+        B: Replay,
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        Failed { error: Option<Error> },
+        Calling { #[pin] call: Call<ServiceExchange<S, B>> },
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B, R>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>, Error: Into<BoxError>> + Clone,
+    B: Replay,
+    R: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Output = Result<http::Response<ResponseBody<R>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Failed { error } => match error.take() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => Poll::Pending,
+            },
+            StateProj::Calling { call } => call.poll(cx),
+        }
+    }
+}
+
+impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>, Error: Into<BoxError>> + Clone,
+    B: Replay,
+    R: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

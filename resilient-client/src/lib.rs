@@ -1,0 +1,97 @@
+//! Resilient HTTP calls between services.
+//!
+//! Swap one type and calls to another service get deadlines, retries, a retry budget, a circuit breaker and a bulkhead,
+//! all decided in one place:
+//!
+//! ```no_run
+//! use resilient_client::Client;
+//!
+//! #[derive(serde::Deserialize)]
+//! struct User {
+//!     name: String,
+//! }
+//!
+//! # async fn run() -> Result<(), resilient_client::Error> {
+//! let client = Client::builder().build()?;
+//! let url = "http://127.0.0.1:3000/users/1";
+//! let user: User = client.get(url).send().await?.error_for_status()?.json().await?;
+//! println!("{}", user.name);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How a call travels
+//!
+//! ```text
+//! request
+//!   |  client/      build the request                          (or layer.rs: round any tower service)
+//!   v                                     +--------------------------------------+
+//! engine/  loop:  ledger.decide(now) -----| Launch | WaitUntil | Expire | Finish |
+//!   ^   |                                 +--------------------------------------+
+//!   |   v
+//!   |  upstream/    per attempt: bulkhead, then circuit breaker; one permit for both
+//!   |   v
+//!   |  transport/   reqwest, or any tower service
+//!   |   v
+//!   +- outcome/     classified once; a failure goes back to the ledger
+//!   v
+//! engine/body.rs    the permit and the verdict last until the body has ended
+//!   v
+//! response + CallReport
+//! ```
+//!
+//! Layers that don't know of each other can't answer "may this call send another attempt?": a retry doesn't know the
+//! deadline, a timeout doesn't know that a retry is coming, a breaker doesn't see the body fail. Here one pure state
+//! machine, the ledger, is told everything and decides.
+//!
+//! # When it goes wrong
+//!
+//! ```no_run
+//! # async fn run(client: resilient_client::Client) -> Option<String> {
+//! use resilient_client::ErrorKind;
+//!
+//! match client.get("http://127.0.0.1:3000/users/1").send().await {
+//!     Ok(response) if response.status().is_success() => response.text().await.ok(),
+//!     // The last real response, after whatever retries made sense.
+//!     Ok(response) => None,
+//!     // Refused here at once, because the upstream is known to be down.
+//!     Err(error) if error.kind() == ErrorKind::CircuitOpen => None,
+//!     Err(error) => {
+//!         eprintln!("{error}");
+//!         eprintln!("{}", error.report()?); // every attempt, and why there was no other
+//!         None
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # Where to go on
+//!
+//! - [`Policy`] and [`policy`]: what can be set, and every default.
+//! - [`outcome::classify`]: what counts as a failure and what is tried again, as a table.
+//! - [`ResilienceLayer`]: the same for a tower service of your own.
+//! - [`event`]: what happens inside, for logs and metrics.
+
+mod client;
+mod engine;
+mod error;
+pub mod event;
+mod layer;
+pub mod outcome;
+pub mod policy;
+pub mod rng;
+mod sync;
+mod telemetry;
+pub mod time;
+mod transport;
+mod upstream;
+
+pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
+pub use engine::body::ResponseBody;
+pub use engine::options::{CallOptions, IDEMPOTENCY_KEY};
+pub use engine::report::{AttemptReport, CallReport, Decline, Trigger};
+pub use error::{Error, ErrorKind};
+pub use layer::{Resilience, ResilienceLayer, ResponseFuture};
+pub use policy::Policy;
+pub use transport::replay::{Replay, SendOnce};
+pub use upstream::Rejection;

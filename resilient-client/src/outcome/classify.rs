@@ -1,0 +1,219 @@
+//! What a response or an error means: for the caller, for the breaker, and for whether to try again.
+//!
+//! | answer | outcome | breaker | tried again |
+//! |---|---|---|---|
+//! | 1xx, 2xx, 3xx, and 4xx not named below | success | success | no |
+//! | 408 | failure | success | if safe to repeat |
+//! | 425 | failure | success | once ([RFC 8470]: the server did not process it) |
+//! | 429 | throttled | success | if safe to repeat |
+//! | 500, 502, 503, 504 | failure | failure | if safe to repeat |
+//! | 501, 505 and other 5xx | failure | failure | no |
+//! | connect, DNS, TLS, connection lost before the write, h2 `REFUSED_STREAM`, h2 `GOAWAY` | failure | failure | yes |
+//! | attempt timeout, other transport errors | failure | failure | if safe to repeat |
+//! | redirect refused, request that can't be built | failure, ignored | nothing | no |
+//!
+//! "Safe to repeat" is an idempotent method ([RFC 9110 section 9.2.2]), a request with `Idempotency-Key`, or one its
+//! author marked. "Yes" holds for any method, because the server provably never processed the request.
+//!
+//! One caveat: a pooled connection that died *after* the request was written is not provable, so a POST on it isn't
+//! repeated: the server may have done the work and lost only the answer.
+//!
+//! [RFC 8470]: https://www.rfc-editor.org/rfc/rfc8470#section-5.2
+//! [RFC 9110 section 9.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+
+use super::{FailureKind, Outcome, retry_after};
+use crate::policy::breaker::Verdict;
+
+/// Whether another attempt makes sense after this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// No: the answer would be the same, or isn't a failure.
+    Never,
+    /// If the request is safe to repeat: the server may have processed it.
+    IfSafe,
+    /// Whatever the method: the server provably did not process it.
+    Unprocessed,
+    /// Whatever the method, but only one more time.
+    Once,
+}
+
+/// Everything the rest of the call needs to know about an attempt's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classified {
+    /// What the caller and the report see.
+    pub outcome: Outcome,
+    /// What the circuit breaker counts.
+    pub verdict: Verdict,
+    /// Whether to try again.
+    pub repeat: Repeat,
+    /// How long the server asked to be left alone, if it did.
+    pub retry_after: Option<Duration>,
+    /// The response's status, where there was one.
+    pub status: Option<StatusCode>,
+}
+
+impl Classified {
+    /// A failure of `kind` that counts against the breaker.
+    pub const fn failure(kind: FailureKind, repeat: Repeat) -> Self {
+        Self {
+            outcome: Outcome::Failure(kind),
+            verdict: Verdict::Failure,
+            repeat,
+            retry_after: None,
+            status: None,
+        }
+    }
+
+    /// The attempt timeout passed before the response's head came.
+    pub const TIMEOUT: Self = Self::failure(FailureKind::Timeout, Repeat::IfSafe);
+
+    /// An end that says nothing about the server.
+    pub const IGNORED: Self = Self {
+        outcome: Outcome::Ignored,
+        verdict: Verdict::Neutral,
+        repeat: Repeat::Never,
+        retry_after: None,
+        status: None,
+    };
+}
+
+/// Reads the head of a response.
+///
+/// `Retry-After` is parsed only where it can matter (429 and 503), because reading a date needs the wall clock.
+pub fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
+    use StatusCode as S;
+    let (outcome, verdict, repeat) = match status {
+        S::TOO_MANY_REQUESTS => (Outcome::Throttled, Verdict::Success, Repeat::IfSafe),
+        S::REQUEST_TIMEOUT => (Outcome::Failure(FailureKind::Status), Verdict::Success, Repeat::IfSafe),
+        S::TOO_EARLY => (Outcome::Failure(FailureKind::Status), Verdict::Success, Repeat::Once),
+        S::INTERNAL_SERVER_ERROR | S::BAD_GATEWAY | S::SERVICE_UNAVAILABLE | S::GATEWAY_TIMEOUT => {
+            (Outcome::Failure(FailureKind::Status), Verdict::Failure, Repeat::IfSafe)
+        }
+        _ if status.is_server_error() => {
+            (Outcome::Failure(FailureKind::Status), Verdict::Failure, Repeat::Never)
+        }
+        _ => (Outcome::Success, Verdict::Success, Repeat::Never),
+    };
+    let retry_after = match status {
+        S::TOO_MANY_REQUESTS | S::SERVICE_UNAVAILABLE => retry_after::parse(headers, crate::time::wall()),
+        _ => None,
+    };
+    Classified { outcome, verdict, repeat, retry_after, status: Some(status) }
+}
+
+/// Reads an error of the transport by walking its chain of sources.
+///
+/// The chain is read rather than the outermost type because every layer between us and the socket wraps: what proves
+/// that a request was never sent sits two or three levels down, as hyper's or h2's own type.
+pub fn error(error: &(dyn StdError + 'static)) -> Classified {
+    let mut link = Some(error);
+    while let Some(this) = link {
+        if let Some(found) = known(this) {
+            return found;
+        }
+        link = this.source();
+    }
+    Classified::failure(FailureKind::Transport, Repeat::IfSafe)
+}
+
+fn known(error: &(dyn StdError + 'static)) -> Option<Classified> {
+    if let Some(ours) = error.downcast_ref::<crate::Error>() {
+        // A client of ours below a layer of ours: it has tried already, and its refusals say nothing about the server.
+        return (ours.is_rejected() || ours.is_config()).then_some(Classified::IGNORED);
+    }
+    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+        if error.is_builder() {
+            return Some(Classified::IGNORED);
+        }
+        if error.is_redirect() {
+            return Some(Classified {
+                outcome: Outcome::Failure(FailureKind::Redirect),
+                ..Classified::IGNORED
+            });
+        }
+        if error.is_connect() {
+            return Some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));
+        }
+        return None;
+    }
+    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+        return error.is_connect().then_some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));
+    }
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        // hyper says "canceled" only when it hands back a message it never took off the queue to write.
+        return error.is_canceled().then_some(Classified::failure(FailureKind::Unsent, Repeat::Unprocessed));
+    }
+    #[cfg(feature = "http2")]
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        return h2_unprocessed(error)
+            .then_some(Classified::failure(FailureKind::Refused, Repeat::Unprocessed));
+    }
+    None
+}
+
+/// RFC 9113 sections 6.8 and 8.7: a stream refused, or above the last one a graceful GOAWAY admits, was not processed.
+/// h2 fails exactly the streams above that last one with the GOAWAY itself.
+#[cfg(feature = "http2")]
+fn h2_unprocessed(error: &h2::Error) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let gone = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_remote() && (refused || gone)
+}
+
+/// Whether RFC 9110 calls the method idempotent.
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(status: u16) -> Classified {
+        response(StatusCode::from_u16(status).unwrap(), &HeaderMap::new())
+    }
+
+    #[test]
+    fn every_status_lands_where_the_table_says() {
+        for status in 100..1000 {
+            let got = of(status);
+            let repeat = match status {
+                425 => Repeat::Once,
+                408 | 429 | 500 | 502 | 503 | 504 => Repeat::IfSafe,
+                _ => Repeat::Never,
+            };
+            assert_eq!(got.repeat, repeat, "{status}");
+            let verdict = if (500..600).contains(&status) { Verdict::Failure } else { Verdict::Success };
+            assert_eq!(got.verdict, verdict, "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_only_where_it_can_hold_a_call_back() {
+        let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, "7".parse().unwrap())]);
+        for (status, expected) in [(429, Some(7)), (503, Some(7)), (301, None), (500, None)] {
+            let got = response(StatusCode::from_u16(status).unwrap(), &headers).retry_after;
+            assert_eq!(got, expected.map(Duration::from_secs), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_error_is_a_transport_failure_repeated_only_if_safe() {
+        let got = error(&std::io::Error::other("boom"));
+        assert_eq!(got, Classified::failure(FailureKind::Transport, Repeat::IfSafe));
+    }
+
+    #[test]
+    fn connect_and_patch_are_not_idempotent() {
+        assert!(!is_idempotent(&Method::PATCH) && !is_idempotent(&Method::CONNECT));
+        assert!(is_idempotent(&Method::PUT));
+    }
+}

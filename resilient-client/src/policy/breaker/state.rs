@@ -1,0 +1,193 @@
+//! The states, the word that holds one, and what a change of state says.
+
+use std::fmt;
+
+/// Where a breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Calls pass and their outcomes are counted.
+    Closed,
+    /// Calls are rejected until the open time has passed.
+    Open,
+    /// A few calls, the probes, pass; their outcomes decide.
+    HalfOpen,
+    /// Calls pass and nothing is counted.
+    Disabled,
+}
+
+impl State {
+    /// A short fixed name for labels and logs: `closed`, `open`, `half_open` or `disabled`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a breaker changed state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Closed to open: too large a share of the window's calls had failed.
+    FailureRate {
+        /// Failures in the window, this one included.
+        failures: u32,
+        /// Calls in the window.
+        calls: u32,
+    },
+    /// Closed to open: this many calls had failed in a row.
+    ConsecutiveFailures(u32),
+    /// Closed to open: this many calls had failed in a row and the window held no success.
+    ColdFailures(u32),
+    /// Open to half-open: a call came after the open time.
+    OpenTimeElapsed,
+    /// Half-open to closed: every probe succeeded.
+    ProbesSucceeded,
+    /// Half-open to open: a probe failed.
+    ProbeFailed,
+    /// Half-open to half-open, with fresh probe slots: the probes out had not answered in time.
+    ProbesExpired,
+    /// To or from disabled: the rules changed.
+    RulesChanged,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FailureRate { failures, calls } => write!(f, "{failures} of the last {calls} calls failed"),
+            Self::ConsecutiveFailures(n) => write!(f, "{n} calls failed in a row"),
+            Self::ColdFailures(n) => write!(f, "{n} calls failed in a row and none had succeeded lately"),
+            Self::OpenTimeElapsed => f.write_str("open time elapsed"),
+            Self::ProbesSucceeded => f.write_str("every probe succeeded"),
+            Self::ProbeFailed => f.write_str("a probe failed"),
+            Self::ProbesExpired => f.write_str("the probes did not answer in time"),
+            Self::RulesChanged => f.write_str("the rules changed"),
+        }
+    }
+}
+
+/// A change of state. Exactly one caller gets to see each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The state left.
+    pub from: State,
+    /// The state entered.
+    pub to: State,
+    /// Why.
+    pub cause: Cause,
+    /// The generation that begins with it.
+    pub generation: u64,
+}
+
+/// The breaker's state in one word, so that a call learns all it needs from one load:
+///
+/// ```text
+/// 63..61   60..21       20..0
+/// state    generation   failures in a row
+/// ```
+///
+/// Every transition begins a generation, so equal upper bits (an [`Era`]) mean nothing has happened in between. The
+/// generation wraps after 2^40 transitions, 34 years of one a millisecond. Four state codes are in use, four are free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word(pub(super) u64);
+
+/// A [`Word`] without its streak: one state and one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Era(u64);
+
+const STREAK_BITS: u32 = 21;
+const STREAK: u64 = (1 << STREAK_BITS) - 1;
+const GENERATION: u64 = (1 << 40) - 1;
+const STATE_SHIFT: u32 = 40;
+
+/// The longest streak a rule may ask for; the field holds twice that, so counting one by one can't overflow it.
+pub(super) const LONGEST_STREAK: u32 = 1_000_000;
+
+impl Word {
+    pub(super) const fn first(state: State) -> Self {
+        Self(Era::new(state, 0).0 << STREAK_BITS)
+    }
+
+    /// The next generation, in `state`, with no failures in a row.
+    pub(super) const fn next(self, state: State) -> Self {
+        Self(Era::new(state, self.era().generation() + 1).0 << STREAK_BITS)
+    }
+
+    pub(super) const fn era(self) -> Era {
+        Era(self.0 >> STREAK_BITS)
+    }
+
+    pub(super) const fn state(self) -> State {
+        self.era().state()
+    }
+
+    pub(super) const fn streak(self) -> u32 {
+        (self.0 & STREAK) as u32
+    }
+
+    pub(super) const fn without_streak(self) -> Self {
+        Self(self.0 & !STREAK)
+    }
+}
+
+impl Era {
+    const fn new(state: State, generation: u64) -> Self {
+        let code = match state {
+            State::Closed => 0,
+            State::Open => 1,
+            State::HalfOpen => 2,
+            State::Disabled => 3,
+        };
+        Self((code << STATE_SHIFT) | (generation & GENERATION))
+    }
+
+    pub(super) const fn state(self) -> State {
+        match self.0 >> STATE_SHIFT {
+            0 => State::Closed,
+            1 => State::Open,
+            2 => State::HalfOpen,
+            _ => State::Disabled,
+        }
+    }
+
+    pub(super) const fn generation(self) -> u64 {
+        self.0 & GENERATION
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_gives_back_what_was_put_in() {
+        for state in [State::Closed, State::Open, State::HalfOpen, State::Disabled] {
+            let word = Word(Word::first(State::Closed).next(state).0 + 7);
+            assert_eq!((word.state(), word.era().generation(), word.streak()), (state, 1, 7));
+            assert_eq!(word.without_streak().era(), word.era());
+            assert_eq!(word.without_streak().streak(), 0);
+        }
+    }
+
+    #[test]
+    fn the_generation_wraps_without_touching_the_state() {
+        let last = Word(Era::new(State::HalfOpen, GENERATION).0 << STREAK_BITS);
+        let word = last.next(State::Open);
+        assert_eq!((word.state(), word.era().generation(), word.streak()), (State::Open, 0, 0));
+    }
+
+    #[test]
+    fn the_longest_streak_stays_clear_of_the_generation() {
+        assert!(u64::from(LONGEST_STREAK) * 2 < STREAK);
+    }
+}

@@ -1,0 +1,866 @@
+use std::collections::VecDeque;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::rng::Rng;
+use crate::time::Tick;
+
+const START: Tick = Tick::from_nanos(3600 * 1_000_000_000);
+const MIDDLE: fn() -> f64 = || 0.5;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "policies are built where they are used")]
+fn breaker(policy: BreakerPolicy) -> Breaker {
+    Breaker::new(policy.compile().unwrap())
+}
+
+fn call(breaker: &Breaker, verdict: Verdict, now: Tick) -> Option<Transition> {
+    let admitted = breaker.try_acquire(now).expect("admitted");
+    breaker.record(admitted.permit, verdict, now, MIDDLE)
+}
+
+/// Fails calls one by one, and says how many it took to open and why.
+fn failures_to_open(breaker: &Breaker, now: Tick) -> (u32, Cause) {
+    for n in 1..=1000 {
+        if let Some(transition) = call(breaker, Verdict::Failure, now) {
+            assert_eq!((transition.from, transition.to), (State::Closed, State::Open));
+            return (n, transition.cause);
+        }
+    }
+    panic!("a thousand failures did not open it");
+}
+
+/// An open breaker with probes `k`, and the time its open time ends.
+fn opened(policy: BreakerPolicy) -> (Breaker, Tick) {
+    let breaker = breaker(policy);
+    failures_to_open(&breaker, START);
+    let wait = breaker.rejects_now(START).expect("open");
+    (breaker, START.after(wait))
+}
+
+fn probe(breaker: &Breaker, now: Tick) -> Permit {
+    let permit = breaker.try_acquire(now).expect("a free probe slot").permit;
+    assert!(permit.is_probe());
+    permit
+}
+
+// ---- the rules, to the number ----
+
+#[test]
+fn opens_on_the_fifth_failure_in_a_row_when_nothing_succeeded() {
+    let breaker = breaker(BreakerPolicy::standard());
+    assert_eq!(failures_to_open(&breaker, START), (5, Cause::ColdFailures(5)));
+}
+
+#[test]
+fn opens_on_the_twentieth_failure_in_a_row_when_something_succeeded() {
+    let breaker = breaker(BreakerPolicy::standard().min_calls(1000));
+    call(&breaker, Verdict::Success, START);
+    assert_eq!(failures_to_open(&breaker, START), (20, Cause::ConsecutiveFailures(20)));
+}
+
+#[test]
+fn one_success_ends_a_streak() {
+    let breaker = breaker(BreakerPolicy::standard().min_calls(1000));
+    call(&breaker, Verdict::Success, START);
+    for _ in 0..19 {
+        assert_eq!(call(&breaker, Verdict::Failure, START), None);
+    }
+    assert_eq!(breaker.snapshot(START).streak, 19);
+    call(&breaker, Verdict::Success, START);
+    assert_eq!(breaker.snapshot(START).streak, 0);
+    assert_eq!(failures_to_open(&breaker, START).0, 20);
+}
+
+#[test]
+fn opens_when_half_of_fifty_calls_failed_and_not_before() {
+    let breaker = breaker(BreakerPolicy::standard());
+    for _ in 0..24 {
+        assert_eq!(call(&breaker, Verdict::Success, START), None);
+        assert_eq!(call(&breaker, Verdict::Failure, START), None);
+    }
+    assert_eq!(call(&breaker, Verdict::Success, START), None);
+    let opened = call(&breaker, Verdict::Failure, START).expect("25 of 50");
+    assert_eq!(opened.cause, Cause::FailureRate { failures: 25, calls: 50 });
+}
+
+#[test]
+fn a_rate_that_has_no_exact_binary_form_is_met_exactly() {
+    for percent in 1..=100_u32 {
+        let policy = BreakerPolicy::standard()
+            .failure_rate(f64::from(percent) / 100.0)
+            .min_calls(100)
+            .consecutive_failures(1000)
+            .cold_consecutive_failures(1000);
+        let breaker = breaker(policy);
+        for _ in 0..100 - percent {
+            call(&breaker, Verdict::Success, START);
+        }
+        assert_eq!(failures_to_open(&breaker, START).0, percent, "{percent} %");
+    }
+}
+
+#[test]
+fn neutral_outcomes_count_for_nothing() {
+    let breaker = breaker(BreakerPolicy::standard());
+    for _ in 0..4 {
+        call(&breaker, Verdict::Failure, START);
+        call(&breaker, Verdict::Neutral, START);
+    }
+    let snapshot = breaker.snapshot(START);
+    assert_eq!((snapshot.failures, snapshot.successes, snapshot.streak), (4, 0, 4));
+    assert_eq!(failures_to_open(&breaker, START).0, 1);
+}
+
+#[test]
+fn the_window_forgets_exactly_when_it_has_slid_past() {
+    let bucket = START.after_nanos(1); // in the bucket that begins at START
+    let policy = || BreakerPolicy::standard().min_calls(2).consecutive_failures(1000);
+    for (later, expected) in [(ms(9_999), Some(2)), (ms(10_000), None)] {
+        let breaker = breaker(policy().failure_rate(1.0).cold_consecutive_failures(1000));
+        call(&breaker, Verdict::Failure, bucket);
+        let opened = call(&breaker, Verdict::Failure, START.after(later));
+        let calls = opened.map(|opened| match opened.cause {
+            Cause::FailureRate { calls, .. } => calls,
+            cause => panic!("{cause}"),
+        });
+        assert_eq!(calls, expected, "{later:?} later");
+    }
+}
+
+#[test]
+fn a_success_that_left_the_window_no_longer_warms_it() {
+    let breaker = breaker(BreakerPolicy::standard());
+    call(&breaker, Verdict::Success, START);
+    assert_eq!(failures_to_open(&breaker, START.after(ms(10_000))), (5, Cause::ColdFailures(5)));
+}
+
+#[test]
+fn a_bucket_holding_a_million_outcomes_still_trips_at_the_rate() {
+    let breaker = breaker(BreakerPolicy::standard().consecutive_failures(1_000_000));
+    for _ in 0..1_000_000 {
+        call(&breaker, Verdict::Success, START);
+    }
+    let failures = (1..=1_000_000).find(|_| call(&breaker, Verdict::Failure, START).is_some());
+    assert!(failures.is_some_and(|failures| failures >= 250_000), "{failures:?}");
+}
+
+// ---- a backend that fails 30 % of calls at random is to be retried, not cut off ----
+
+/// How many of `seeds` open within `seconds` at 30 % random failure, after a first `warm` calls that succeed.
+fn opened_by_chance(policy: &BreakerPolicy, seeds: u64, per_second: u32, seconds: u32, warm: u32) -> usize {
+    let rules = policy.compile().unwrap();
+    let opens = |seed: &u64| {
+        let (breaker, mut rng) = (Breaker::new(rules), Rng::seeded(*seed));
+        (0..per_second * seconds).any(|n| {
+            let now = START.after(Duration::from_secs(1) * n / per_second);
+            let verdict = if n >= warm && rng.unit() < 0.3 { Verdict::Failure } else { Verdict::Success };
+            call(&breaker, verdict, now).is_some()
+        })
+    };
+    (0..seeds).filter(opens).count()
+}
+
+#[test]
+fn failing_thirty_percent_at_random_never_opens_a_warm_breaker() {
+    assert_eq!(opened_by_chance(&BreakerPolicy::standard(), 100, 300, 10, 50), 0);
+}
+
+/// The first calls are few, and chance weighs more: 5 failures in a row from the start are 0.24 % likely, and 25 of the
+/// first 50 0.24 %.
+#[test]
+fn failing_thirty_percent_from_the_very_first_call_opens_one_breaker_in_a_hundred_at_most() {
+    assert!(opened_by_chance(&BreakerPolicy::standard(), 1000, 300, 6, 0) <= 10);
+}
+
+/// The control: what the defaults are there to prevent.
+#[test]
+fn twenty_calls_and_five_in_a_row_would_open_at_thirty_percent() {
+    let hasty = BreakerPolicy::standard().min_calls(20).consecutive_failures(5);
+    assert!(opened_by_chance(&hasty, 100, 300, 6, 50) >= 90);
+}
+
+// ---- open ----
+
+#[test]
+fn an_open_breaker_rejects_until_the_open_time_is_over_and_says_how_long() {
+    let (breaker, until) = opened(BreakerPolicy::standard());
+    assert_eq!(START.until(until), ms(1000), "the middle of the jitter");
+    for (now, left) in [(START, ms(1000)), (START.after(ms(999)), ms(1))] {
+        assert_eq!(breaker.try_acquire(now).unwrap_err(), Rejected { retry_after: left });
+        assert_eq!(breaker.rejects_now(now), Some(left));
+    }
+    assert_eq!(breaker.rejects_now(until), None);
+    assert_eq!(breaker.snapshot(until).state, State::Open, "peeking moves nothing");
+    let first = breaker.try_acquire(until).unwrap();
+    let expected =
+        Transition { from: State::Open, to: State::HalfOpen, cause: Cause::OpenTimeElapsed, generation: 2 };
+    assert_eq!(first.transition, Some(expected));
+}
+
+#[test]
+fn the_open_time_doubles_to_its_cap_and_starts_over_after_closing() {
+    let (breaker, mut now) = opened(BreakerPolicy::standard().probes(1));
+    for expected in [2, 4, 5, 5] {
+        let permit = probe(&breaker, now);
+        let reopened = breaker.record(permit, Verdict::Failure, now, MIDDLE).unwrap();
+        assert_eq!((reopened.to, reopened.cause), (State::Open, Cause::ProbeFailed));
+        let wait = breaker.rejects_now(now).unwrap();
+        assert_eq!(wait, Duration::from_secs(expected));
+        now = now.after(wait);
+    }
+    let permit = probe(&breaker, now);
+    let closed = breaker.record(permit, Verdict::Success, now, MIDDLE).unwrap();
+    assert_eq!((closed.to, closed.cause), (State::Closed, Cause::ProbesSucceeded));
+    failures_to_open(&breaker, now);
+    assert_eq!(breaker.rejects_now(now), Some(Duration::from_secs(1)));
+}
+
+proptest! {
+    #[test]
+    fn the_open_time_stays_within_ten_percent_of_a_doubling_below_the_cap(
+        open in 1_u64..1 << 58, more in 0_u64..1 << 57, reopens: u32, unit in 0.0..1.0,
+    ) {
+        let rules = Rules {
+            open_nanos: open, open_cap_nanos: open + more, ..BreakerPolicy::standard().compile().unwrap()
+        };
+        let exact = (u128::from(open) << reopens.min(60)).min(u128::from(open + more));
+        let time = u128::from(rules.open_time_nanos(reopens, unit));
+        prop_assert!(time * 10 >= exact * 9 && time * 10 <= exact * 11 + 10, "{} of {}", time, exact);
+    }
+}
+
+#[test]
+fn only_a_failure_draws_randomness() {
+    let breaker = breaker(BreakerPolicy::standard());
+    for verdict in [Verdict::Success, Verdict::Neutral] {
+        let permit = breaker.try_acquire(START).unwrap().permit;
+        breaker.record(permit, verdict, START, || unreachable!());
+    }
+}
+
+// ---- half-open ----
+
+#[test]
+fn closes_when_every_probe_succeeded_with_nothing_remembered() {
+    let (breaker, now) = opened(BreakerPolicy::standard());
+    let probes = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
+    assert!(breaker.try_acquire(now).is_err());
+    let transitions = probes.map(|permit| breaker.record(permit, Verdict::Success, now, MIDDLE));
+    assert_eq!(transitions[..2], [None, None]);
+    let closed = transitions[2].unwrap();
+    assert_eq!(
+        (closed.from, closed.to, closed.cause),
+        (State::HalfOpen, State::Closed, Cause::ProbesSucceeded)
+    );
+    let snapshot = breaker.snapshot(now);
+    assert_eq!((snapshot.failures, snapshot.successes, snapshot.streak, snapshot.reopens), (0, 0, 0, 0));
+    assert_eq!(failures_to_open(&breaker, now).0, 5);
+}
+
+#[test]
+fn the_first_failed_probe_reopens_and_the_others_move_nothing() {
+    let (breaker, now) = opened(BreakerPolicy::standard());
+    let [first, second, third] = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
+    assert_eq!(breaker.record(first, Verdict::Failure, now, MIDDLE).unwrap().cause, Cause::ProbeFailed);
+    let before = breaker.snapshot(now);
+    assert_eq!(breaker.record(second, Verdict::Success, now, MIDDLE), None);
+    assert_eq!(breaker.record(third, Verdict::Failure, now, MIDDLE), None);
+    assert_eq!(breaker.snapshot(now), before);
+}
+
+#[test]
+fn a_probe_that_comes_to_nothing_gives_its_slot_to_the_next_call() {
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(1));
+    for _ in 0..100 {
+        let permit = probe(&breaker, now);
+        assert!(breaker.rejects_now(now).is_some());
+        assert_eq!(breaker.record(permit, Verdict::Neutral, now, MIDDLE), None);
+        assert_eq!(breaker.rejects_now(now), None);
+    }
+    let permit = probe(&breaker, now);
+    assert!(breaker.record(permit, Verdict::Success, now, MIDDLE).is_some());
+}
+
+#[test]
+fn lost_probes_expire_and_their_late_results_move_nothing() {
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(2));
+    let lost = [probe(&breaker, now), probe(&breaker, now.after(ms(500)))];
+    let lease_end = now.after(ms(10_500));
+    let almost = Tick::from_nanos(lease_end.as_nanos() - 1);
+    assert_eq!(breaker.try_acquire(almost).unwrap_err().retry_after, Duration::from_nanos(1));
+    let fresh = breaker.try_acquire(lease_end).unwrap();
+    let transition = fresh.transition.unwrap();
+    assert_eq!((transition.from, transition.to), (State::HalfOpen, State::HalfOpen));
+    assert_eq!(transition.cause, Cause::ProbesExpired);
+
+    for permit in lost {
+        assert_eq!(breaker.record(permit, Verdict::Failure, lease_end, MIDDLE), None);
+    }
+    assert_eq!(breaker.snapshot(lease_end).probes, 1);
+    let second = probe(&breaker, lease_end);
+    assert!(breaker.try_acquire(lease_end).is_err(), "the lost probes' results freed no slot");
+    breaker.record(fresh.permit, Verdict::Success, lease_end, MIDDLE);
+    assert!(breaker.record(second, Verdict::Success, lease_end, MIDDLE).is_some());
+}
+
+#[test]
+fn dropping_every_probe_for_ever_never_wedges_it() {
+    let (breaker, mut now) = opened(BreakerPolicy::standard());
+    for _ in 0..1000 {
+        while let Ok(admitted) = breaker.try_acquire(now) {
+            drop(admitted.permit);
+        }
+        let wait = breaker.rejects_now(now).unwrap();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
+        now = now.after(wait);
+    }
+    now = now.after(ms(10_000));
+    let probes = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
+    let closed = probes.map(|permit| breaker.record(permit, Verdict::Success, now, MIDDLE))[2];
+    assert_eq!(closed.unwrap().to, State::Closed);
+}
+
+#[test]
+fn probes_may_come_far_apart() {
+    let (breaker, mut now) = opened(BreakerPolicy::standard());
+    for _ in 0..3 {
+        assert_eq!(breaker.snapshot(now).reopens, 0);
+        let permit = breaker.try_acquire(now).unwrap().permit;
+        breaker.record(permit, Verdict::Success, now, MIDDLE);
+        now = now.after(Duration::from_mins(1));
+    }
+    assert_eq!(breaker.snapshot(now).state, State::Closed);
+}
+
+/// The peer's bug: a result from before the trip re-opened a healthy circuit.
+#[test]
+fn results_from_before_the_trip_move_nothing_afterwards() {
+    let breaker = breaker(BreakerPolicy::standard().probes(1));
+    let early: Vec<_> = (0..100).map(|_| breaker.try_acquire(START).unwrap().permit).collect();
+    failures_to_open(&breaker, START);
+    let mut early = early.into_iter();
+    let mut record_some = |now| {
+        let before = breaker.snapshot(now);
+        for verdict in [Verdict::Success, Verdict::Failure, Verdict::Neutral] {
+            for permit in early.by_ref().take(10) {
+                assert_eq!(breaker.record(permit, verdict, now, MIDDLE), None);
+            }
+        }
+        assert_eq!(breaker.snapshot(now), before);
+    };
+    record_some(START);
+    let now = START.after(ms(1000));
+    let permit = probe(&breaker, now);
+    record_some(now);
+    breaker.record(permit, Verdict::Success, now, MIDDLE);
+    record_some(now);
+}
+
+// ---- threads ----
+
+/// PROOF E10: real threads, all at the moment of reopening.
+#[test]
+fn a_thousand_threads_get_exactly_k_probes() {
+    const THREADS: usize = 1000;
+    for k in [1, 3] {
+        let (breaker, now) = opened(BreakerPolicy::standard().probes(k));
+        let (barrier, admitted, transitions) =
+            (Barrier::new(THREADS), AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    barrier.wait();
+                    if let Ok(call) = breaker.try_acquire(now) {
+                        admitted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        let transition = usize::from(call.transition.is_some());
+                        transitions.fetch_add(transition, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(admitted.into_inner(), k as usize);
+        assert_eq!(transitions.into_inner(), 1);
+    }
+}
+
+#[test]
+fn threads_never_hold_more_than_k_probes_while_slots_come_and_go() {
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(3));
+    let (held, most) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for _ in 0..10_000 {
+                    let Ok(call) = breaker.try_acquire(now) else { continue };
+                    let now_held = held.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+                    most.fetch_max(now_held, std::sync::atomic::Ordering::SeqCst);
+                    held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    breaker.record(call.permit, Verdict::Neutral, now, MIDDLE);
+                }
+            });
+        }
+    });
+    assert!(most.into_inner() <= 3);
+    assert_eq!(breaker.snapshot(now).probes, 0);
+}
+
+#[test]
+fn no_outcome_is_lost_between_threads() {
+    let policy = BreakerPolicy::standard().failure_rate(1.0).consecutive_failures(1_000_000);
+    let breaker = breaker(policy.cold_consecutive_failures(1_000_000));
+    call(&breaker, Verdict::Success, START);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for n in 0..20_000 {
+                    let verdict = if n % 10 == 0 { Verdict::Failure } else { Verdict::Success };
+                    call(&breaker, verdict, START);
+                }
+            });
+        }
+    });
+    let snapshot = breaker.snapshot(START);
+    assert_eq!((snapshot.failures, snapshot.successes), (16_000, 144_001));
+}
+
+// ---- rules that change ----
+
+#[test]
+fn a_disabled_breaker_admits_everything_and_counts_nothing() {
+    let breaker = Breaker::disabled();
+    for _ in 0..100 {
+        assert_eq!(call(&breaker, Verdict::Failure, START), None);
+    }
+    let snapshot = breaker.snapshot(START);
+    assert_eq!((snapshot.state, snapshot.failures, snapshot.streak), (State::Disabled, 0, 0));
+}
+
+#[test]
+fn disabling_opens_the_way_and_enabling_starts_closed_and_empty() {
+    let (breaker, _) = opened(BreakerPolicy::standard());
+    let disabled = breaker.set_rules(None).unwrap();
+    assert_eq!((disabled.from, disabled.to), (State::Open, State::Disabled));
+    let from_before = breaker.try_acquire(START).unwrap().permit;
+    assert_eq!(breaker.set_rules(None), None);
+    let rules = BreakerPolicy::standard().compile().unwrap();
+    let enabled = breaker.set_rules(Some(rules)).unwrap();
+    assert_eq!(
+        (enabled.from, enabled.to, enabled.cause),
+        (State::Disabled, State::Closed, Cause::RulesChanged)
+    );
+    breaker.record(from_before, Verdict::Failure, START, MIDDLE);
+    assert_eq!(breaker.snapshot(START).failures, 0);
+    assert_eq!(failures_to_open(&breaker, START).0, 5);
+}
+
+#[test]
+fn new_rules_keep_the_state_and_the_counts() {
+    let policy = BreakerPolicy::standard;
+    let breaker = breaker(policy());
+    for _ in 0..3 {
+        call(&breaker, Verdict::Failure, START);
+    }
+    let permit = breaker.try_acquire(START).unwrap().permit;
+    assert_eq!(breaker.set_rules(Some(policy().cold_consecutive_failures(4).compile().unwrap())), None);
+    let opened = breaker.record(permit, Verdict::Failure, START, MIDDLE).unwrap();
+    assert_eq!(opened.cause, Cause::ColdFailures(4));
+    let longer = policy().open_for(ms(3000)).compile().unwrap();
+    assert_eq!(breaker.set_rules(Some(longer)), None);
+    assert_eq!(breaker.rejects_now(START), Some(ms(1000)), "the opening under way keeps its length");
+}
+
+#[test]
+fn a_new_window_length_empties_the_window_only() {
+    let breaker = breaker(BreakerPolicy::standard());
+    for _ in 0..4 {
+        call(&breaker, Verdict::Failure, START);
+    }
+    breaker.set_rules(Some(BreakerPolicy::standard().window(ms(20_000)).compile().unwrap()));
+    let snapshot = breaker.snapshot(START);
+    assert_eq!((snapshot.state, snapshot.failures, snapshot.streak), (State::Closed, 0, 4));
+    call(&breaker, Verdict::Success, START);
+    assert_eq!(breaker.snapshot(START.after(ms(17_999))).successes, 1);
+}
+
+#[test]
+fn more_probes_may_go_at_once_when_the_rules_say_so_and_fewer_never_wedge_it() {
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(1));
+    let first = probe(&breaker, now);
+    assert!(breaker.rejects_now(now).is_some());
+    breaker.set_rules(Some(BreakerPolicy::standard().probes(3).compile().unwrap()));
+    let second = probe(&breaker, now);
+    breaker.record(first, Verdict::Success, now, MIDDLE);
+    breaker.record(second, Verdict::Success, now, MIDDLE);
+    breaker.set_rules(Some(BreakerPolicy::standard().probes(2).compile().unwrap()));
+    let later = now.after(ms(10_000));
+    assert_eq!(breaker.try_acquire(later).unwrap().transition.unwrap().cause, Cause::ProbesExpired);
+}
+
+// ---- settings ----
+
+#[test]
+fn refuses_what_cannot_work_and_names_the_numbers() {
+    let standard = BreakerPolicy::standard;
+    let too_long = Duration::from_secs(u64::MAX);
+    for (policy, message) in [
+        (standard().failure_rate(0.0), "breaker.failure_rate must be above 0 and at most 1, got 0"),
+        (standard().failure_rate(1.01), "breaker.failure_rate must be above 0 and at most 1, got 1.01"),
+        (standard().failure_rate(f64::NAN), "breaker.failure_rate must be above 0 and at most 1, got NaN"),
+        (standard().window(ms(0)), "breaker.window must be longer than zero, got 0s"),
+        (standard().window(ms(99)), "breaker.window must be at least 100ms, got 99ms"),
+        (standard().min_calls(0), "breaker.min_calls must be between 1 and 100000, got 0"),
+        (standard().min_calls(100_001), "breaker.min_calls must be between 1 and 100000, got 100001"),
+        (
+            standard().consecutive_failures(0),
+            "breaker.consecutive_failures must be between 1 and 1000000, got 0",
+        ),
+        (
+            standard().cold_consecutive_failures(1_000_001),
+            "breaker.cold_consecutive_failures must be between 1 and 1000000, got 1000001",
+        ),
+        (standard().open_for(ms(0)), "breaker.open_for must be longer than zero, got 0s"),
+        (standard().open_cap(ms(999)), "breaker.open_cap must be at least breaker.open_for (1s), got 999ms"),
+        (standard().probes(0), "breaker.probes must be between 1 and 10000, got 0"),
+        (standard().probe_timeout(ms(0)), "breaker.probe_timeout must be longer than zero, got 0s"),
+    ] {
+        assert_eq!(policy.compile().unwrap_err().to_string(), message);
+    }
+    for policy in [standard().window(too_long), standard().abandoned_after(too_long)] {
+        assert!(policy.compile().unwrap_err().to_string().contains("at most ten years"));
+    }
+    assert!(standard().abandoned_after(Duration::ZERO).compile().is_ok());
+}
+
+#[cfg(not(resilient_loom))]
+#[test]
+fn fits_in_four_hundred_bytes() {
+    let size = size_of::<Breaker>();
+    assert!(size <= 400, "{size} bytes");
+    assert_eq!(size_of::<Permit>(), 8);
+}
+
+// ---- against a model ----
+
+/// The breaker as one would write it on a whiteboard: every outcome in a list, everything recomputed.
+struct Model {
+    rules: Rules,
+    state: State,
+    generation: u64,
+    outcomes: VecDeque<(u64, Verdict)>,
+    streak: u32,
+    reopens: u32,
+    open_until: u64,
+    taken: u32,
+    succeeded: u32,
+    lease_end: u64,
+}
+
+impl Model {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            state: State::Closed,
+            generation: 0,
+            outcomes: VecDeque::new(),
+            streak: 0,
+            reopens: 0,
+            open_until: 0,
+            taken: 0,
+            succeeded: 0,
+            lease_end: 0,
+        }
+    }
+
+    fn go(&mut self, to: State, cause: Cause) -> Transition {
+        let from = std::mem::replace(&mut self.state, to);
+        self.generation += 1;
+        self.streak = 0;
+        self.taken = 0;
+        self.succeeded = 0;
+        self.lease_end = 0;
+        Transition { from, to, cause, generation: self.generation }
+    }
+
+    fn open(&mut self, cause: Cause, now: u64, unit: f64) -> Transition {
+        let time = (self.rules.open_nanos << self.reopens.min(20)).min(self.rules.open_cap_nanos);
+        self.open_until = now + time - time / 10 + (time as f64 / 5.0 * unit) as u64;
+        self.go(State::Open, cause)
+    }
+
+    fn acquire(&mut self, now: u64) -> Result<(u64, Option<Transition>), u64> {
+        let mut transition = None;
+        match self.state {
+            State::Open if now < self.open_until => return Err(self.open_until - now),
+            State::Open => transition = Some(self.go(State::HalfOpen, Cause::OpenTimeElapsed)),
+            State::HalfOpen if self.taken == self.rules.probes && now < self.lease_end => {
+                return Err((self.lease_end - now).min(self.rules.open_nanos));
+            }
+            State::HalfOpen if self.taken == self.rules.probes => {
+                transition = Some(self.go(State::HalfOpen, Cause::ProbesExpired));
+            }
+            _ => {}
+        }
+        if self.state == State::HalfOpen {
+            self.taken += 1;
+            self.lease_end = now + self.rules.probe_timeout_nanos;
+        }
+        Ok((self.generation, transition))
+    }
+
+    fn window(&self, now: u64) -> (u32, u32) {
+        let bucket = now / self.rules.bucket_nanos;
+        let recent = self.outcomes.iter().filter(|(at, _)| at / self.rules.bucket_nanos + 10 > bucket);
+        recent.fold((0, 0), |(failures, successes), (_, verdict)| match verdict {
+            Verdict::Failure => (failures + 1, successes),
+            _ => (failures, successes + 1),
+        })
+    }
+
+    fn record(&mut self, generation: u64, verdict: Verdict, now: u64, unit: f64) -> Option<Transition> {
+        if generation != self.generation {
+            return None;
+        }
+        match (self.state, verdict) {
+            (State::Closed, Verdict::Success) => {
+                self.outcomes.push_back((now, verdict));
+                self.streak = 0;
+                None
+            }
+            (State::Closed, Verdict::Failure) => {
+                self.outcomes.push_back((now, verdict));
+                self.streak += 1;
+                let (failures, successes) = self.window(now);
+                let calls = failures + successes;
+                let cause = if calls >= self.rules.min_calls
+                    && f64::from(failures) / f64::from(calls) >= self.rules.failure_rate
+                {
+                    Cause::FailureRate { failures, calls }
+                } else if self.streak >= self.rules.consecutive_failures {
+                    Cause::ConsecutiveFailures(self.streak)
+                } else if self.streak >= self.rules.cold_consecutive_failures && successes == 0 {
+                    Cause::ColdFailures(self.streak)
+                } else {
+                    return None;
+                };
+                Some(self.open(cause, now, unit))
+            }
+            (State::HalfOpen, Verdict::Failure) => {
+                self.reopens += 1;
+                Some(self.open(Cause::ProbeFailed, now, unit))
+            }
+            (State::HalfOpen, Verdict::Success) => {
+                self.succeeded += 1;
+                if self.succeeded < self.rules.probes {
+                    return None;
+                }
+                self.reopens = 0;
+                self.outcomes.clear();
+                Some(self.go(State::Closed, Cause::ProbesSucceeded))
+            }
+            (State::HalfOpen, Verdict::Neutral) => {
+                self.taken -= 1;
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Acquire,
+    Record { which: usize, verdict: Verdict, unit: f64 },
+    Lose { which: usize },
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let verdict = prop_oneof![
+        3 => Just(Verdict::Success),
+        3 => Just(Verdict::Failure),
+        1 => Just(Verdict::Neutral),
+    ];
+    let wait = prop_oneof![
+        4 => 0_u64..50_000_000,
+        2 => 50_000_000_u64..600_000_000,
+        1 => 600_000_000_u64..5_000_000_000,
+    ];
+    let step = prop_oneof![
+        6 => Just(Step::Acquire),
+        6 => (any::<usize>(), verdict, 0.0..1.0).prop_map(|(which, verdict, unit)| Step::Record { which, verdict, unit }),
+        1 => any::<usize>().prop_map(|which| Step::Lose { which }),
+        2 => wait.prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..400)
+}
+
+fn policies() -> impl Strategy<Value = BreakerPolicy> {
+    (0.1..=1.0, 100_u64..2000, 1_u32..12, 1_u32..10, 1_u32..6, 1_u32..4).prop_map(
+        |(rate, window, calls, row, cold, probes)| {
+            BreakerPolicy::standard()
+                .failure_rate(rate)
+                .window(ms(window))
+                .min_calls(calls)
+                .consecutive_failures(row)
+                .cold_consecutive_failures(cold)
+                .probes(probes)
+                .open_for(ms(100))
+                .open_cap(ms(350))
+                .probe_timeout(ms(400))
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #[test]
+    fn behaves_as_the_model_does(policy in policies(), steps in steps()) {
+        let rules = policy.compile().unwrap();
+        let (breaker, mut model) = (Breaker::new(rules), Model::new(rules));
+        let mut now = START;
+        let mut out = Vec::new();
+        for step in steps {
+            match step {
+                Step::Wait(nanos) => now = now.after_nanos(nanos),
+                Step::Acquire => {
+                    let peek = breaker.rejects_now(now);
+                    match (breaker.try_acquire(now), model.acquire(now.as_nanos())) {
+                        (Ok(admitted), Ok((generation, transition))) => {
+                            prop_assert_eq!(peek, None);
+                            prop_assert_eq!(admitted.transition, transition);
+                            prop_assert_eq!(admitted.permit.generation(), generation);
+                            prop_assert_eq!(admitted.permit.is_probe(), model.state == State::HalfOpen);
+                            out.push(admitted.permit);
+                        }
+                        (Err(rejected), Err(wait)) => {
+                            prop_assert_eq!(rejected.retry_after, Duration::from_nanos(wait));
+                            prop_assert_eq!(peek, Some(rejected.retry_after));
+                        }
+                        (ours, models) => prop_assert!(false, "{:?} where the model says {:?}", ours, models),
+                    }
+                }
+                Step::Record { which, verdict, unit } if !out.is_empty() => {
+                    let permit = out.swap_remove(which % out.len());
+                    let expected = model.record(permit.generation(), verdict, now.as_nanos(), unit);
+                    prop_assert_eq!(breaker.record(permit, verdict, now, || unit), expected);
+                }
+                Step::Lose { which } if !out.is_empty() => drop(out.swap_remove(which % out.len())),
+                Step::Record { .. } | Step::Lose { .. } => {}
+            }
+            let snapshot = breaker.snapshot(now);
+            prop_assert_eq!((snapshot.state, snapshot.generation), (model.state, model.generation));
+            prop_assert_eq!((snapshot.failures, snapshot.successes), model.window(now.as_nanos()));
+            prop_assert_eq!((snapshot.streak, snapshot.reopens), (model.streak, model.reopens));
+            prop_assert_eq!(snapshot.probes, model.taken - model.succeeded);
+        }
+    }
+}
+
+#[cfg(resilient_loom)]
+mod under_loom {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    fn tiny(probes: u32) -> BreakerPolicy {
+        BreakerPolicy::standard().cold_consecutive_failures(1).probes(probes)
+    }
+
+    #[test]
+    fn loom_half_open_admits_exactly_k_with_one_transition() {
+        loom::model(|| {
+            let (breaker, now) = opened(tiny(1));
+            let breaker = Arc::new(breaker);
+            let others: Vec<_> = (0..2)
+                .map(|_| {
+                    let breaker = Arc::clone(&breaker);
+                    thread::spawn(move || breaker.try_acquire(now).ok())
+                })
+                .collect();
+            let mut admitted = vec![breaker.try_acquire(now).ok()];
+            admitted.extend(others.into_iter().map(|other| other.join().unwrap()));
+            assert_eq!(admitted.iter().flatten().count(), 1);
+            assert_eq!(admitted.iter().flatten().filter(|call| call.transition.is_some()).count(), 1);
+        });
+    }
+
+    #[test]
+    fn loom_a_slot_given_back_is_given_out_once() {
+        loom::model(|| {
+            let (breaker, now) = opened(tiny(1));
+            let held = probe(&breaker, now);
+            let breaker = Arc::new(breaker);
+            let other = {
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || breaker.try_acquire(now).ok())
+            };
+            breaker.record(held, Verdict::Neutral, now, MIDDLE);
+            let ours = breaker.try_acquire(now).ok();
+            let theirs = other.join().unwrap();
+            assert_eq!(usize::from(ours.is_some()) + usize::from(theirs.is_some()), 1);
+        });
+    }
+
+    #[test]
+    fn loom_concurrent_failures_open_it_once() {
+        loom::model(|| {
+            let breaker = Arc::new(breaker(tiny(1)));
+            let permits = [(); 2].map(|()| breaker.try_acquire(START).unwrap().permit);
+            let threads = permits.map(|permit| {
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || breaker.record(permit, Verdict::Failure, START, MIDDLE))
+            });
+            let opened = threads.map(|thread| thread.join().unwrap()).into_iter().flatten().count();
+            assert_eq!(opened, 1);
+            let snapshot = breaker.snapshot(START);
+            assert_eq!((snapshot.state, snapshot.generation), (State::Open, 1));
+        });
+    }
+
+    #[test]
+    fn loom_probes_failing_and_succeeding_together_move_it_once() {
+        loom::model(|| {
+            let (breaker, now) = opened(tiny(2));
+            let probes = [probe(&breaker, now), probe(&breaker, now)];
+            let breaker = Arc::new(breaker);
+            let [first, second] = probes;
+            let other = {
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || breaker.record(first, Verdict::Failure, now, MIDDLE))
+            };
+            let ours = breaker.record(second, Verdict::Success, now, MIDDLE);
+            let theirs = other.join().unwrap();
+            assert_eq!((ours, theirs.map(|change| change.to)), (None, Some(State::Open)));
+        });
+    }
+
+    /// A success ends a streak with a compare-and-swap: a plain store here would undo a transition.
+    #[test]
+    fn loom_a_success_never_undoes_a_transition() {
+        loom::model(|| {
+            let breaker = Arc::new(breaker(BreakerPolicy::standard().consecutive_failures(2)));
+            call(&breaker, Verdict::Failure, START);
+            let permits = [(); 2].map(|()| breaker.try_acquire(START).unwrap().permit);
+            let [good, bad] = permits;
+            let other = {
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || breaker.record(good, Verdict::Success, START, MIDDLE))
+            };
+            let opened = breaker.record(bad, Verdict::Failure, START, MIDDLE);
+            assert_eq!(other.join().unwrap(), None);
+            let snapshot = breaker.snapshot(START);
+            match opened {
+                Some(_) => assert_eq!((snapshot.state, snapshot.generation), (State::Open, 1)),
+                None => assert!(snapshot.state == State::Closed && snapshot.streak <= 1),
+            }
+        });
+    }
+}

@@ -1,0 +1,444 @@
+//! Retry budget: bound what retries add to an upstream's load, however many calls fail at once.
+//!
+//! A limit per call doesn't bound the whole: when everything fails, four attempts each make four times the traffic, and
+//! the upstream that was merely slow stays down. A budget ties extra attempts to success. Calls that succeed at the
+//! first try pay in, extra attempts (retries and hedges alike) draw out, and when it is empty calls end with the result
+//! they have. (Finagle's `RetryBudget` has the idea; there every request pays in, which keeps paying during an outage.)
+//!
+//! - It holds at most [`capacity`](BudgetPolicy::capacity) tokens and starts with [`initial`](BudgetPolicy::initial).
+//! - A first-try success deposits a fraction of a token; an extra attempt withdraws one; an extra attempt that succeeds
+//!   gets its token back.
+//! - Exact under any concurrency: withdrawals never exceed `initial + deposits * ratio + refunds`.
+//!
+//! The unit is a millionth of a token. A ratio is rounded down to it, so rounding never grants an attempt.
+//!
+//! One caveat: a deposit at capacity is lost. A long quiet spell can't save up for a storm.
+//!
+//! ```
+//! use resilient_client::policy::budget::{Budget, BudgetPolicy};
+//!
+//! let budget = Budget::new(BudgetPolicy::standard().initial(0).compile()?);
+//! assert!(!budget.try_withdraw());
+//! for _ in 0..4 {
+//!     budget.deposit();
+//! }
+//! assert!(budget.try_withdraw());
+//! # Ok::<(), resilient_client::policy::Invalid>(())
+//! ```
+
+use super::Invalid;
+use super::invalid::{count, rate};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Units in a token.
+const TOKEN: u64 = 1_000_000;
+const MOST_TOKENS: u32 = 1_000_000;
+/// The capacity of a budget without limit; no compiled one comes near it.
+const UNLIMITED: u64 = u64::MAX;
+
+/// How much retrying and hedging an upstream's successes pay for. Plain data: [`compile`](Self::compile) checks it.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct BudgetPolicy {
+    pub(crate) capacity: u32,
+    pub(crate) initial: u32,
+    pub(crate) deposit: f64,
+}
+
+impl BudgetPolicy {
+    /// Capacity 100, 10 to begin with, 0.25 for each first-try success: at most a quarter more load in the long run.
+    pub const fn standard() -> Self {
+        Self { capacity: 100, initial: 10, deposit: 0.25 }
+    }
+
+    /// The most it holds, in tokens: 1 to 1,000,000. Also the largest burst of extra attempts. Default 100.
+    pub const fn capacity(mut self, tokens: u32) -> Self {
+        self.capacity = tokens;
+        self
+    }
+
+    /// What it starts with, in tokens: at most the capacity. Default 10.
+    pub const fn initial(mut self, tokens: u32) -> Self {
+        self.initial = tokens;
+        self
+    }
+
+    /// What a first-try success pays in, in tokens: at most 1, at least 0.000001, rounded down to six places. Default 0.25.
+    pub const fn deposit(mut self, tokens: f64) -> Self {
+        self.deposit = tokens;
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the setting and the numbers when one lies outside the range given at its setter, or when `initial` exceeds
+    /// `capacity`.
+    pub fn compile(&self) -> Result<Rules, Invalid> {
+        let capacity = count("budget.capacity", self.capacity, 1, MOST_TOKENS)?;
+        if self.initial > capacity {
+            let problem = format!("must be at most budget.capacity ({capacity}), got {}", self.initial);
+            return Err(Invalid::new("budget.initial", problem));
+        }
+        let deposit = rounded_down(rate("budget.deposit", self.deposit)?);
+        if deposit == 0 {
+            let problem = format!("must be at least a millionth of a token (0.000001), got {}", self.deposit);
+            return Err(Invalid::new("budget.deposit", problem));
+        }
+        Ok(Rules { capacity: u64::from(capacity) * TOKEN, initial: u64::from(self.initial) * TOKEN, deposit })
+    }
+}
+
+impl Default for BudgetPolicy {
+    fn default() -> Self {
+        Self::standard()
+    }
+}
+
+/// The units in `tokens`. A decimal of up to six places comes out exact: multiplying and truncating would lose one
+/// from 0.29, whose nearest `f64` lies below it.
+fn rounded_down(tokens: f64) -> u64 {
+    let nearest = (tokens * TOKEN as f64).round();
+    let units = nearest as u64;
+    if nearest / TOKEN as f64 > tokens { units.saturating_sub(1) } else { units }
+}
+
+/// Checked settings, in millionths of a token. Made by [`BudgetPolicy::compile`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    capacity: u64,
+    initial: u64,
+    deposit: u64,
+}
+
+/// A retry budget, shared by every call to one upstream.
+///
+/// Every balance check and change is one atomic step on one word, so tokens are neither lost nor spent twice.
+#[derive(Debug)]
+pub struct Budget {
+    /// Counted as the capacity when it is more: a deposit that overlaps a reload may put it there.
+    balance: AtomicU64,
+    /// [`UNLIMITED`] when there is no limit. The balance then stands still.
+    capacity: AtomicU64,
+    deposit: AtomicU64,
+}
+
+impl Budget {
+    /// A budget holding its initial tokens.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            balance: AtomicU64::new(rules.initial),
+            capacity: AtomicU64::new(rules.capacity),
+            deposit: AtomicU64::new(rules.deposit),
+        }
+    }
+
+    /// A budget that grants everything.
+    pub fn unlimited() -> Self {
+        Self::new(Rules { capacity: UNLIMITED, initial: 0, deposit: 0 })
+    }
+
+    /// Changes the rules and keeps the balance, as far as the new capacity allows; `None` lifts the limit. A budget that
+    /// was unlimited starts with its initial tokens.
+    ///
+    /// Calls to this must not overlap one another; they may overlap anything else.
+    pub fn set_rules(&self, rules: Option<Rules>) {
+        let Some(rules) = rules else {
+            self.capacity.store(UNLIMITED, Ordering::Relaxed);
+            return;
+        };
+        if self.is_unlimited() {
+            self.balance.store(rules.initial, Ordering::Relaxed);
+        }
+        self.deposit.store(rules.deposit, Ordering::Relaxed);
+        self.capacity.store(rules.capacity, Ordering::Release);
+        self.balance.fetch_min(rules.capacity, Ordering::Relaxed);
+    }
+
+    /// Pays in for a call that succeeded at the first try.
+    pub fn deposit(&self) {
+        self.add(self.deposit.load(Ordering::Relaxed));
+    }
+
+    /// Takes one token for an extra attempt; false, and nothing taken, when less than one is left.
+    #[must_use]
+    pub fn try_withdraw(&self) -> bool {
+        if self.is_unlimited() {
+            return true;
+        }
+        let take = |balance: u64| balance.min(self.capacity()).checked_sub(TOKEN);
+        self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Gives back the token of an extra attempt that succeeded or never set out.
+    pub fn refund(&self) {
+        self.add(TOKEN);
+    }
+
+    /// Tokens left; infinite when unlimited.
+    pub fn available(&self) -> f64 {
+        if self.is_unlimited() {
+            return f64::INFINITY;
+        }
+        self.balance.load(Ordering::Relaxed).min(self.capacity()) as f64 / TOKEN as f64
+    }
+
+    /// At capacity this only reads.
+    fn add(&self, units: u64) {
+        if self.is_unlimited() {
+            return;
+        }
+        let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| {
+            let capacity = self.capacity();
+            (balance < capacity).then(|| balance.saturating_add(units).min(capacity))
+        });
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::Acquire)
+    }
+
+    fn is_unlimited(&self) -> bool {
+        self.capacity() == UNLIMITED
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp, reason = "balances are whole millionths")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn budget(capacity: u32, initial: u32, deposit: f64) -> Budget {
+        Budget::new(rules(capacity, initial, deposit))
+    }
+
+    fn rules(capacity: u32, initial: u32, deposit: f64) -> Rules {
+        BudgetPolicy::standard().capacity(capacity).initial(initial).deposit(deposit).compile().unwrap()
+    }
+
+    fn withdraw_all(budget: &Budget) -> usize {
+        std::iter::repeat_with(|| budget.try_withdraw()).take_while(|granted| *granted).count()
+    }
+
+    #[test]
+    fn the_standard_budget_starts_with_ten_and_gains_one_for_four_successes() {
+        let budget = Budget::new(BudgetPolicy::standard().compile().unwrap());
+        assert_eq!(withdraw_all(&budget), 10);
+        for _ in 0..3 {
+            budget.deposit();
+        }
+        assert_eq!(withdraw_all(&budget), 0);
+        budget.deposit();
+        assert_eq!(withdraw_all(&budget), 1);
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_capacity() {
+        let budget = budget(3, 3, 1.0);
+        for _ in 0..10 {
+            budget.deposit();
+            budget.refund();
+        }
+        assert_eq!(withdraw_all(&budget), 3);
+    }
+
+    /// The peer's bug: 1000 deposits at a ratio of 0.6 granted 1000 retries.
+    #[test]
+    fn a_thousand_deposits_at_each_ratio_grant_exactly_that_share() {
+        for percent in 1..=100_u32 {
+            let budget = budget(100_000, 0, f64::from(percent) / 100.0);
+            for _ in 0..1000 {
+                budget.deposit();
+            }
+            assert_eq!(withdraw_all(&budget), percent as usize * 10, "{percent} %");
+        }
+    }
+
+    #[test]
+    fn every_ratio_of_six_places_is_kept_exactly() {
+        for units in 1..=TOKEN {
+            assert_eq!(rounded_down(units as f64 / TOKEN as f64), units);
+        }
+    }
+
+    #[test]
+    fn without_a_limit_everything_is_granted() {
+        let budget = Budget::unlimited();
+        budget.refund();
+        assert!((0..1000).all(|_| budget.try_withdraw()));
+        assert_eq!(budget.available(), f64::INFINITY);
+    }
+
+    #[test]
+    fn new_rules_keep_the_balance_as_far_as_it_fits() {
+        let budget = budget(100, 50, 0.5);
+        budget.set_rules(Some(rules(200, 0, 0.1)));
+        assert_eq!(budget.available(), 50.0);
+        budget.set_rules(Some(rules(20, 0, 0.1)));
+        assert_eq!(budget.available(), 20.0);
+        budget.set_rules(Some(rules(200, 0, 0.1)));
+        assert_eq!(budget.available(), 20.0, "what didn't fit is gone");
+        budget.deposit();
+        assert_eq!(budget.available(), 20.1);
+        budget.set_rules(None);
+        assert_eq!(budget.available(), f64::INFINITY);
+        budget.set_rules(Some(rules(100, 7, 0.5)));
+        assert_eq!(budget.available(), 7.0);
+    }
+
+    #[test]
+    fn refuses_what_cannot_work_and_names_the_numbers() {
+        let standard = BudgetPolicy::standard;
+        for (policy, message) in [
+            (standard().capacity(0), "budget.capacity must be between 1 and 1000000, got 0"),
+            (standard().capacity(1_000_001), "budget.capacity must be between 1 and 1000000, got 1000001"),
+            (standard().initial(101), "budget.initial must be at most budget.capacity (100), got 101"),
+            (standard().deposit(0.0), "budget.deposit must be above 0 and at most 1, got 0"),
+            (standard().deposit(-0.25), "budget.deposit must be above 0 and at most 1, got -0.25"),
+            (standard().deposit(1.5), "budget.deposit must be above 0 and at most 1, got 1.5"),
+            (standard().deposit(f64::NAN), "budget.deposit must be above 0 and at most 1, got NaN"),
+            (
+                standard().deposit(0.000_000_9),
+                "budget.deposit must be at least a millionth of a token (0.000001), got 0.0000009",
+            ),
+        ] {
+            assert_eq!(policy.compile().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Deposit,
+        Withdraw,
+        Refund,
+    }
+
+    proptest! {
+        /// PROOF E4. The model is the sentence itself: a clamped sum of millionths.
+        #[test]
+        fn grants_what_was_paid_in_and_never_more(
+            capacity in 1_u32..50,
+            reserve in 0.0..=1.0,
+            ratio in prop_oneof![0.000_001..=1.0, (1_u32..=100).prop_map(|percent| f64::from(percent) / 100.0)],
+            steps in prop::collection::vec(
+                prop_oneof![5 => Just(Step::Deposit), 3 => Just(Step::Withdraw), 1 => Just(Step::Refund)], 0..600),
+        ) {
+            let initial = (f64::from(capacity) * reserve) as u32;
+            let budget = budget(capacity, initial, ratio);
+            let full = u64::from(capacity) * 1_000_000;
+            let mut balance = u64::from(initial) * 1_000_000;
+            let (mut granted, mut earned) = (0.0, f64::from(initial));
+            for step in steps {
+                match step {
+                    Step::Deposit => {
+                        budget.deposit();
+                        balance = (balance + rounded_down(ratio)).min(full);
+                        earned += ratio;
+                    }
+                    Step::Refund => {
+                        budget.refund();
+                        balance = (balance + 1_000_000).min(full);
+                        earned += 1.0;
+                    }
+                    Step::Withdraw => {
+                        let expected = balance >= 1_000_000;
+                        prop_assert_eq!(budget.try_withdraw(), expected);
+                        if expected {
+                            balance -= 1_000_000;
+                            granted += 1.0;
+                        }
+                    }
+                }
+                prop_assert_eq!(budget.available(), balance as f64 / 1e6);
+                prop_assert!(granted <= earned + 1e-9, "{} granted of {}", granted, earned);
+                prop_assert!(budget.available() <= f64::from(capacity));
+            }
+        }
+
+        #[test]
+        fn a_ratio_is_rounded_down_by_less_than_a_millionth(ratio in 0.000_001..=1.0) {
+            let units = rounded_down(ratio) as f64;
+            prop_assert!(units / 1e6 <= ratio && ratio < (units + 1.0) / 1e6);
+        }
+    }
+
+    #[test]
+    fn tokens_are_conserved_between_threads() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        let (budget, granted) = (budget(1_000_000, 5, 0.3), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for n in 0..20_000 {
+                        budget.deposit();
+                        if budget.try_withdraw() {
+                            granted.fetch_add(1, Ordering::Relaxed);
+                            if n % 3 == 0 {
+                                granted.fetch_sub(1, Ordering::Relaxed);
+                                budget.refund();
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let paid_in = 5 * TOKEN + 8 * 20_000 * 300_000;
+        let left = budget.balance.load(super::Ordering::Relaxed);
+        assert_eq!(granted.into_inner() * TOKEN + left, paid_in);
+    }
+
+    #[cfg(resilient_loom)]
+    mod under_loom {
+        use loom::sync::Arc;
+        use loom::thread;
+
+        use super::*;
+
+        fn beside<T: 'static>(
+            budget: &Arc<Budget>,
+            act: impl FnOnce(&Budget) -> T + 'static,
+        ) -> thread::JoinHandle<T> {
+            let budget = Arc::clone(budget);
+            thread::spawn(move || act(&budget))
+        }
+
+        #[test]
+        fn loom_one_token_is_granted_once() {
+            loom::model(|| {
+                let budget = Arc::new(budget(10, 1, 0.5));
+                let others = [(); 2].map(|()| beside(&budget, Budget::try_withdraw));
+                let mut granted = usize::from(budget.try_withdraw());
+                granted += others.map(|other| usize::from(other.join().unwrap())).into_iter().sum::<usize>();
+                assert_eq!((granted, budget.available()), (1, 0.0));
+            });
+        }
+
+        #[test]
+        fn loom_tokens_are_conserved() {
+            loom::model(|| {
+                let budget = Arc::new(budget(10, 1, 0.5));
+                let withdrawing = beside(&budget, Budget::try_withdraw);
+                let depositing = beside(&budget, Budget::deposit);
+                budget.refund();
+                let granted = f64::from(u8::from(withdrawing.join().unwrap()));
+                depositing.join().unwrap();
+                assert_eq!(budget.available() + granted, 2.5);
+            });
+        }
+
+        #[test]
+        fn loom_it_never_holds_more_than_its_capacity_whatever_changes_meanwhile() {
+            loom::model(|| {
+                let budget = Arc::new(budget(4, 3, 1.0));
+                let refunding = beside(&budget, Budget::refund);
+                budget.set_rules(Some(rules(2, 0, 1.0)));
+                assert!(budget.available() <= 2.0);
+                refunding.join().unwrap();
+                assert_eq!(withdraw_all(&budget), 2);
+            });
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What you ask for, and the pure machines that do it.
+//!
+//! Every policy is one small room with the same furniture: `XxxPolicy` is plain data you fill in, `XxxPolicy::compile`
+//! checks it and returns its `Rules` (validated, in nanoseconds and integer units), and the machine, named `Xxx`, is
+//! built from `Rules` only, so a machine with impossible settings can't exist.
+//!
+//! [`Policy`] is the set of them. The order in which they act is fixed: deadline, ledger (retry and budget), then for
+//! each attempt bulkhead, circuit breaker, attempt timeout. So there is no order to get wrong.
+//!
+//! ```
+//! use std::time::Duration;
+//! use resilient_client::policy::{Policy, breaker::BreakerPolicy, retry::RetryPolicy, timeout::TimeoutPolicy};
+//!
+//! let policy = Policy::standard()
+//!     .timeout(TimeoutPolicy::standard().total(Duration::from_secs(2)).attempt(Duration::from_millis(500)))
+//!     .retry(RetryPolicy::standard().max_attempts(3))
+//!     .breaker(BreakerPolicy::standard().open_for(Duration::from_millis(500)))
+//!     .bulkhead(None);
+//! assert!(policy.check().is_ok());
+//! ```
+
+pub mod breaker;
+pub mod budget;
+pub mod bulkhead;
+pub mod invalid;
+pub mod retry;
+pub mod timeout;
+
+pub use invalid::Invalid;
+
+use breaker::BreakerPolicy;
+use budget::BudgetPolicy;
+use bulkhead::BulkheadPolicy;
+use retry::RetryPolicy;
+use timeout::TimeoutPolicy;
+
+/// What a client does for every call. Plain data: checked when the client is built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    pub(crate) timeout: TimeoutPolicy,
+    pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) budget: Option<BudgetPolicy>,
+    pub(crate) breaker: Option<BreakerPolicy>,
+    pub(crate) bulkhead: Option<BulkheadPolicy>,
+}
+
+impl Policy {
+    /// Safe for calls between services with no tuning: every policy on, with its standard settings.
+    pub fn standard() -> Self {
+        Self {
+            timeout: TimeoutPolicy::standard(),
+            retry: Some(RetryPolicy::standard()),
+            budget: Some(BudgetPolicy::standard()),
+            breaker: Some(BreakerPolicy::standard()),
+            bulkhead: Some(BulkheadPolicy::standard()),
+        }
+    }
+
+    /// A passthrough: one attempt, no bounds. Calls are still reported.
+    pub fn none() -> Self {
+        Self { timeout: TimeoutPolicy::none(), retry: None, budget: None, breaker: None, bulkhead: None }
+    }
+
+    /// How long things may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: TimeoutPolicy) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// When another attempt follows a failed one; `None` for never.
+    #[must_use]
+    pub fn retry(mut self, retry: impl Into<Option<RetryPolicy>>) -> Self {
+        self.retry = retry.into();
+        self
+    }
+
+    /// How many extra attempts an upstream gets; `None` for no limit, which invites retry storms.
+    #[must_use]
+    pub fn budget(mut self, budget: impl Into<Option<BudgetPolicy>>) -> Self {
+        self.budget = budget.into();
+        self
+    }
+
+    /// When calls to an upstream stop for a while; `None` for never.
+    #[must_use]
+    pub fn breaker(mut self, breaker: impl Into<Option<BreakerPolicy>>) -> Self {
+        self.breaker = breaker.into();
+        self
+    }
+
+    /// How many attempts an upstream may have in flight; `None` for no limit.
+    #[must_use]
+    pub fn bulkhead(mut self, bulkhead: impl Into<Option<BulkheadPolicy>>) -> Self {
+        self.bulkhead = bulkhead.into();
+        self
+    }
+
+    /// Whether this policy can work; the error names the setting and every number involved.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.compile().map(drop)
+    }
+
+    pub(crate) fn compile(&self) -> Result<Plan, Invalid> {
+        let plan = Plan {
+            timeout: self.timeout.compile()?,
+            retry: self.retry.as_ref().map(RetryPolicy::compile).transpose()?,
+            budget: self.budget.as_ref().map(BudgetPolicy::compile).transpose()?,
+            breaker: self.breaker.as_ref().map(BreakerPolicy::compile).transpose()?,
+            bulkhead: self.bulkhead.as_ref().map(BulkheadPolicy::compile).transpose()?,
+        };
+        self.breaker_sees_whole_attempts()?;
+        Ok(plan)
+    }
+
+    /// A window must hold at least two attempts one after the other, or the failures that matter most, the slow ones,
+    /// have left it before they can add up.
+    fn breaker_sees_whole_attempts(&self) -> Result<(), Invalid> {
+        let (Some(breaker), Some(attempt)) = (&self.breaker, self.timeout.attempt) else { return Ok(()) };
+        let window = breaker.window;
+        if window < attempt.saturating_mul(2) {
+            let problem = format!(
+                "is {window:?}, shorter than twice timeout.attempt, {attempt:?}: timeouts would leave it"
+            );
+            return Err(Invalid::new("breaker.window", problem));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::standard()
+    }
+}
+
+/// A checked [`Policy`], in the machines' own units.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) timeout: timeout::Rules,
+    pub(crate) retry: Option<retry::Rules>,
+    pub(crate) budget: Option<budget::Rules>,
+    pub(crate) breaker: Option<breaker::Rules>,
+    pub(crate) bulkhead: Option<bulkhead::Rules>,
+}
+
+impl Plan {
+    /// The standard policy's. It compiles, as a test shows; without that proof a passthrough is the harmless answer.
+    pub(crate) fn standard() -> Self {
+        Policy::standard().compile().unwrap_or(Self {
+            timeout: timeout::Rules::UNBOUNDED,
+            retry: None,
+            budget: None,
+            breaker: None,
+            bulkhead: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_presets_can_work() {
+        Policy::standard().check().unwrap();
+        Policy::none().check().unwrap();
+    }
+
+    #[test]
+    fn a_window_shorter_than_two_attempts_is_refused_naming_both_numbers() {
+        let policy = Policy::standard().breaker(BreakerPolicy::standard().window(Duration::from_secs(5)));
+        let message = policy.check().unwrap_err().to_string();
+        assert!(
+            message.starts_with("breaker.window is 5s, shorter than twice timeout.attempt, 3s"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! How long things may take.
+//!
+//! Four bounds, because they protect from different things. The **total** is what the caller is willing to wait, with
+//! queueing, every attempt, backoff and the body in it. The **attempt** timeout gives up on one try while there is time
+//! for another. The **connect** timeout is separate so that "never sent" stays provable: with only a total, a connect
+//! that hangs looks like a server that hangs after reading the request. The **body idle** timeout bounds a body that
+//! stops coming, however long the whole of it may take.
+//!
+//! One caveat: the connect timeout belongs to the connection pool, so it is set when the client is built; with
+//! `Client::from(reqwest::Client)` or a tower layer the transport's own applies.
+//!
+//! ```
+//! use std::time::Duration;
+//! use resilient_client::policy::{Policy, timeout::TimeoutPolicy};
+//!
+//! let quick = TimeoutPolicy::standard().total(Duration::from_secs(1)).attempt(Duration::from_millis(300));
+//! assert!(Policy::standard().timeout(quick).check().is_ok());
+//! ```
+
+use std::time::Duration;
+
+use super::invalid::{Invalid, at_most_ten_years, positive};
+use crate::time::nanos;
+
+/// The time bounds of a call. `None` means unbounded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeoutPolicy {
+    pub(crate) total: Option<Duration>,
+    pub(crate) attempt: Option<Duration>,
+    pub(crate) connect: Option<Duration>,
+    pub(crate) body_idle: Option<Duration>,
+}
+
+impl TimeoutPolicy {
+    /// Total 10 s, attempt 3 s, connect 1 s, body idle 5 s.
+    pub const fn standard() -> Self {
+        Self {
+            total: Some(Duration::from_secs(10)),
+            attempt: Some(Duration::from_secs(3)),
+            connect: Some(Duration::from_secs(1)),
+            body_idle: Some(Duration::from_secs(5)),
+        }
+    }
+
+    /// No bounds at all.
+    pub const fn none() -> Self {
+        Self { total: None, attempt: None, connect: None, body_idle: None }
+    }
+
+    /// The whole call: queueing, every attempt, backoff and the body. Default 10 s.
+    #[must_use]
+    pub fn total(mut self, total: impl Into<Option<Duration>>) -> Self {
+        self.total = total.into();
+        self
+    }
+
+    /// One attempt, from connecting to the response's head. Default 3 s. At most the total.
+    #[must_use]
+    pub fn attempt(mut self, attempt: impl Into<Option<Duration>>) -> Self {
+        self.attempt = attempt.into();
+        self
+    }
+
+    /// Making a connection: DNS, TCP and TLS. Default 1 s. One longer than the attempt timeout is shortened to it.
+    #[must_use]
+    pub fn connect(mut self, connect: impl Into<Option<Duration>>) -> Self {
+        self.connect = connect.into();
+        self
+    }
+
+    /// The longest pause inside a response's body. Default 5 s.
+    #[must_use]
+    pub fn body_idle(mut self, body_idle: impl Into<Option<Duration>>) -> Self {
+        self.body_idle = body_idle.into();
+        self
+    }
+
+    /// The bounds in nanoseconds, or what is wrong with them.
+    pub(crate) fn compile(&self) -> Result<Rules, Invalid> {
+        let rules = Rules {
+            total: bound("timeout.total", self.total)?,
+            attempt: bound("timeout.attempt", self.attempt)?,
+            body_idle: bound("timeout.body_idle", self.body_idle)?,
+        };
+        bound("timeout.connect", self.connect)?;
+        ordered("timeout.attempt", self.attempt, "timeout.total", self.total)?;
+        Ok(rules)
+    }
+
+    /// The connect timeout to give the transport: no longer than what surrounds it.
+    pub(crate) fn effective_connect(&self) -> Option<Duration> {
+        [self.connect, self.attempt, self.total].into_iter().flatten().min()
+    }
+}
+
+/// Validated bounds, in nanoseconds; `u64::MAX` is unbounded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) total: u64,
+    pub(crate) attempt: u64,
+    pub(crate) body_idle: u64,
+}
+
+impl Rules {
+    pub(crate) const UNBOUNDED: Self = Self { total: u64::MAX, attempt: u64::MAX, body_idle: u64::MAX };
+
+    /// These bounds with a call's own overrides.
+    ///
+    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it shortens the attempts;
+    /// two overrides that contradict each other are a mistake.
+    pub(crate) fn overridden(
+        mut self,
+        total: Option<Duration>,
+        attempt: Option<Duration>,
+    ) -> Result<Self, Invalid> {
+        if let Some(total) = total {
+            self.total = positive("request.timeout", total)?;
+            self.attempt = self.attempt.min(self.total);
+        }
+        if let Some(attempt) = attempt {
+            self.attempt = positive("request.attempt_timeout", attempt)?;
+            let total = (self.total != u64::MAX).then(|| Duration::from_nanos(self.total));
+            ordered("request.attempt_timeout", Some(attempt), "the total timeout", total)?;
+        }
+        Ok(self)
+    }
+}
+
+fn bound(setting: &'static str, value: Option<Duration>) -> Result<u64, Invalid> {
+    value.map_or(Ok(u64::MAX), |value| positive(setting, value))
+}
+
+/// Refuses a part that is longer than the whole it belongs to.
+fn ordered(
+    part: &'static str,
+    short: Option<Duration>,
+    whole: &str,
+    long: Option<Duration>,
+) -> Result<(), Invalid> {
+    match (short, long) {
+        (Some(short), Some(long)) if nanos(short) > nanos(long) => {
+            Err(Invalid::new(part, format!("is {short:?}, longer than {whole}, {long:?}")))
+        }
+        (Some(short), _) => at_most_ten_years(part, short).map(drop),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_attempt_longer_than_the_total_is_refused_naming_both_numbers() {
+        let policy = TimeoutPolicy::standard().total(SECOND);
+        let message = policy.compile().unwrap_err().to_string();
+        assert_eq!(message, "timeout.attempt is 3s, longer than timeout.total, 1s");
+    }
+
+    #[test]
+    fn zero_and_absurd_bounds_are_refused() {
+        for policy in [
+            TimeoutPolicy::none().total(Duration::ZERO),
+            TimeoutPolicy::none().connect(Duration::ZERO),
+            TimeoutPolicy::none().body_idle(Duration::MAX),
+        ] {
+            assert!(policy.compile().is_err(), "{policy:?}");
+        }
+        assert!(TimeoutPolicy::none().compile().is_ok());
+    }
+
+    #[test]
+    fn a_shorter_total_for_one_call_shortens_its_attempts() {
+        let rules = TimeoutPolicy::standard().compile().unwrap();
+        let rules = rules.overridden(Some(SECOND), None).unwrap();
+        assert_eq!((rules.total, rules.attempt), (nanos(SECOND), nanos(SECOND)));
+    }
+
+    #[test]
+    fn overrides_that_contradict_each_other_are_refused() {
+        let rules = TimeoutPolicy::standard().compile().unwrap();
+        let error = rules.overridden(Some(SECOND), Some(2 * SECOND)).unwrap_err();
+        assert_eq!(error.to_string(), "request.attempt_timeout is 2s, longer than the total timeout, 1s");
+    }
+}

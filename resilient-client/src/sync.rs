@@ -1,0 +1,30 @@
+//! The synchronisation the shared machines use, so that loom can stand in for std (`--cfg resilient_loom`).
+//!
+//! A cfg of our own: plain `--cfg loom` would also switch tokio to loom and take its network away.
+
+#[cfg(resilient_loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(not(resilient_loom))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+#[cfg(resilient_loom)]
+use loom::sync as imp;
+#[cfg(not(resilient_loom))]
+use std::sync as imp;
+
+/// A mutex for short critical sections of plain data.
+///
+/// A panic while it is held can only come from a bug in a machine; the data is plain numbers, so the lock goes on
+/// working rather than poisoning every later call to that upstream.
+#[derive(Debug)]
+pub(crate) struct Mutex<T>(imp::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(imp::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> imp::MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

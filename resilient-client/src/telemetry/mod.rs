@@ -1,0 +1,47 @@
+//! Events as `tracing` lines.
+//!
+//! Target `resilient_client`. What an operator acts on (a breaker opening, an upstream asking for quiet) is a warning,
+//! a recovery is info, and each attempt is debug, so the default level tells a story without drowning it.
+
+use tracing::{Level, debug, info, level_filters::LevelFilter, warn};
+
+use crate::event::Event;
+use crate::policy::breaker::State;
+
+/// Whether anything at all listens at a level we speak at. One relaxed load.
+pub(crate) fn heard() -> bool {
+    LevelFilter::current() >= Level::WARN
+}
+
+pub(crate) fn trace(upstream: &str, event: &Event) {
+    match event {
+        Event::AttemptStarted { number, trigger } => {
+            debug!(target: "resilient_client", upstream, number, %trigger, "attempt started");
+        }
+        Event::AttemptFinished { number, duration, outcome, status } => {
+            let status = status.map(|status| status.as_u16());
+            debug!(target: "resilient_client", upstream, number, ?duration, %outcome, status, "attempt finished");
+        }
+        Event::RetryScheduled { number, delay, after } => {
+            debug!(target: "resilient_client", upstream, number, ?delay, %after, "retry scheduled");
+        }
+        Event::RetryDeclined { why } => debug!(target: "resilient_client", upstream, "not retried: {why}"),
+        Event::Rejected { rejection } => {
+            debug!(target: "resilient_client", upstream, "rejected: {rejection}");
+        }
+        Event::BreakerTransition(change) => match change.to {
+            State::Open => {
+                warn!(target: "resilient_client", upstream, from = ?change.from, cause = ?change.cause, "circuit breaker opened");
+            }
+            State::Closed => {
+                info!(target: "resilient_client", upstream, from = ?change.from, cause = ?change.cause, "circuit breaker closed");
+            }
+            to => {
+                info!(target: "resilient_client", upstream, from = ?change.from, ?to, cause = ?change.cause, "circuit breaker changed");
+            }
+        },
+        Event::HeldBack { duration } => {
+            warn!(target: "resilient_client", upstream, ?duration, "upstream asked for quiet");
+        }
+    }
+}

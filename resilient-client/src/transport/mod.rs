@@ -1,0 +1,93 @@
+//! The wire: what the engine needs of a way to send one kind of request.
+//!
+//! The engine knows no HTTP library. It drives an [`Exchange`], made for one call, which keeps what is needed to send
+//! the request again, says what an answer means, and turns answers into the caller's response type.
+
+pub(crate) mod replay;
+pub(crate) mod reqwest;
+pub(crate) mod service;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::engine::body::Guard;
+use crate::engine::report::CallReport;
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::outcome::classify::Classified;
+
+/// One call's way to the wire.
+pub(crate) trait Exchange {
+    /// A response's head, with its body still to come.
+    type Answer;
+    /// An error without a response.
+    type Fault: Into<BoxError>;
+    /// One attempt.
+    type Future: Future<Output = Result<Self::Answer, Self::Fault>>;
+    /// An answer's head, apart from its body.
+    type Head;
+    /// An answer's body, apart from its head.
+    type Body: Body<Data = Bytes, Error: Into<BoxError>>;
+    /// What the caller gets.
+    type Response;
+
+    /// Whether the request can be sent again.
+    fn is_replayable(&self) -> bool;
+
+    /// Starts attempt `number`. `last` says that no other can follow, so the request needn't be kept.
+    ///
+    /// `None` when the request is gone, which the engine rules out by asking [`is_replayable`](Self::is_replayable).
+    fn launch(&mut self, number: u32, last: bool) -> Option<Self::Future>;
+
+    /// What an attempt's end means.
+    fn classify(&self, end: &Result<Self::Answer, Self::Fault>) -> Classified;
+
+    /// Takes an answer apart, to set it aside while another attempt is made.
+    fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body);
+
+    /// The caller's response, its body watched by `guard`.
+    fn seal(answer: Self::Answer, guard: Guard) -> Self::Response;
+
+    /// The caller's response from an answer that had been set aside.
+    fn reassemble(head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response;
+}
+
+/// The body of an answer that was set aside: its bytes, and whether they are all of it.
+///
+/// Reading one that was cut yields its bytes and then an error: bytes passed off as the whole would be a silent success.
+#[derive(Debug, Default)]
+pub(crate) struct KeptBody {
+    pub(crate) bytes: Bytes,
+    pub(crate) cut: bool,
+}
+
+impl Body for KeptBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let bytes = std::mem::take(&mut self.bytes);
+        if !bytes.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        Poll::Ready(std::mem::take(&mut self.cut).then(|| {
+            Err(Error::new(ErrorKind::Body)
+                .says("set aside for a retry, and longer or slower than could be kept"))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty() && !self.cut
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // A cut body has no known length: claiming one would let a reader take what is there for all there was.
+        if self.cut { SizeHint::default() } else { SizeHint::with_exact(self.bytes.len() as u64) }
+    }
+}

@@ -1,0 +1,205 @@
+//! The reqwest transport.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Version};
+use http_body::Body as _;
+use reqwest::{Body, Request, ResponseBuilderExt, Url};
+use tower_service::Service;
+
+use super::{Exchange, KeptBody};
+use crate::client::Response;
+use crate::engine::body::Guard;
+use crate::engine::report::CallReport;
+use crate::outcome::classify::{self, Classified};
+
+/// One call over a `reqwest::Client`.
+#[derive(Debug)]
+pub(crate) struct ReqwestExchange {
+    client: reqwest::Client,
+    request: Kept,
+}
+
+/// What is left of the request to send.
+#[derive(Debug)]
+enum Kept {
+    /// Parts from which any number of requests can be made.
+    Parts(Parts),
+    /// A stream: the one request there can be.
+    Once(Request),
+    /// The last attempt has taken it.
+    Gone,
+}
+
+/// A request by hand: `Request::try_clone` costs four times the instructions, because it also clones the map of
+/// extensions, in which reqwest keeps a timeout that we have already taken over.
+#[derive(Debug)]
+struct Parts {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    version: Version,
+    body: Option<Bytes>,
+}
+
+impl ReqwestExchange {
+    pub(crate) fn new(client: reqwest::Client, mut request: Request) -> Self {
+        // The engine keeps time; a second timer inside reqwest would only fire with a less telling error.
+        *request.timeout_mut() = None;
+        let request = match request.body_mut().as_mut().map(whole_bytes) {
+            Some(None) => Kept::Once(request),
+            Some(Some(bytes)) => Kept::Parts(Parts::of(request, Some(bytes))),
+            None => Kept::Parts(Parts::of(request, None)),
+        };
+        Self { client, request }
+    }
+}
+
+/// The body's bytes, shared and not copied; `None` for a stream.
+fn whole_bytes(body: &mut Body) -> Option<Bytes> {
+    body.as_bytes()?;
+    // A body of bytes yields them as its only frame, at once. It is the one way to get at them without a copy.
+    match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+        Poll::Ready(None) => Some(Bytes::new()),
+        Poll::Ready(Some(Err(_))) | Poll::Pending => None,
+    }
+}
+
+impl Parts {
+    fn of(mut request: Request, body: Option<Bytes>) -> Self {
+        Self {
+            headers: std::mem::take(request.headers_mut()),
+            method: request.method().clone(),
+            version: request.version(),
+            url: request.url().clone(),
+            body,
+        }
+    }
+
+    fn request(&self) -> Request {
+        let copy = Self {
+            method: self.method.clone(),
+            url: self.url.clone(),
+            headers: self.headers.clone(),
+            version: self.version,
+            body: self.body.clone(),
+        };
+        copy.into_request()
+    }
+
+    fn into_request(self) -> Request {
+        let mut request = Request::new(self.method, self.url);
+        *request.headers_mut() = self.headers;
+        *request.version_mut() = self.version;
+        *request.body_mut() = self.body.map(Body::from);
+        request
+    }
+}
+
+impl Exchange for ReqwestExchange {
+    type Answer = reqwest::Response;
+    type Fault = reqwest::Error;
+    type Future = <reqwest::Client as Service<Request>>::Future;
+    type Head = (Url, http::response::Parts);
+    type Body = Body;
+    type Response = Response;
+
+    fn is_replayable(&self) -> bool {
+        matches!(self.request, Kept::Parts(_))
+    }
+
+    fn launch(&mut self, _number: u32, last: bool) -> Option<Self::Future> {
+        let request = match &self.request {
+            Kept::Parts(parts) if !last => parts.request(),
+            _ => match std::mem::replace(&mut self.request, Kept::Gone) {
+                Kept::Parts(parts) => parts.into_request(),
+                Kept::Once(request) => request,
+                Kept::Gone => return None,
+            },
+        };
+        Some(self.client.call(request))
+    }
+
+    fn classify(&self, end: &Result<Self::Answer, Self::Fault>) -> Classified {
+        match end {
+            Ok(response) => classify::response(response.status(), response.headers()),
+            Err(error) => classify::error(error),
+        }
+    }
+
+    fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
+        let url = answer.url().clone();
+        let (parts, body) = http::Response::<Body>::from(answer).into_parts();
+        ((url, parts), body)
+    }
+
+    fn seal(answer: Self::Answer, guard: Guard) -> Self::Response {
+        Response::live(answer, guard)
+    }
+
+    fn reassemble((url, parts): Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
+        Response::kept(assemble(url, parts, Body::wrap(body)), report)
+    }
+}
+
+/// A `reqwest::Response` from its parts, with everything a response from the wire has: its URL, its version, and the
+/// remote address and whatever else stands in its extensions.
+pub(crate) fn assemble(url: Url, parts: http::response::Parts, body: Body) -> reqwest::Response {
+    let mut response = http::Response::from_parts(parts, body);
+    // reqwest keeps the URL in an extension of a private type; its builder is the way to make one.
+    if let Ok(mut carrier) = http::Response::builder().url(url).body(()) {
+        response.extensions_mut().extend(std::mem::take(carrier.extensions_mut()));
+    }
+    reqwest::Response::from(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(request: Request) -> ReqwestExchange {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        ReqwestExchange::new(client, request)
+    }
+
+    fn post(body: impl Into<Body>) -> Request {
+        let mut request = Request::new(Method::POST, "http://users:3000/users?x=1".parse().unwrap());
+        request.headers_mut().insert("x-a", "1".parse().unwrap());
+        *request.version_mut() = Version::HTTP_2;
+        *request.body_mut() = Some(body.into());
+        request
+    }
+
+    #[test]
+    fn a_request_made_from_parts_is_the_one_that_was_given() {
+        let given = post("hello");
+        let exchange = exchange(post("hello"));
+        let Kept::Parts(parts) = &exchange.request else { panic!("bytes are replayable") };
+        for made in [parts.request(), parts.request()] {
+            assert_eq!(made.method(), given.method());
+            assert_eq!(made.url(), given.url());
+            assert_eq!(made.headers(), given.headers());
+            assert_eq!(made.version(), given.version());
+            assert_eq!(made.body().unwrap().as_bytes(), given.body().unwrap().as_bytes());
+        }
+    }
+
+    #[test]
+    fn an_empty_body_stays_a_body() {
+        let exchange = exchange(post(""));
+        let Kept::Parts(parts) = &exchange.request else { panic!("bytes are replayable") };
+        assert_eq!(parts.request().body().unwrap().as_bytes(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn a_stream_is_sent_once() {
+        let stream = Body::wrap(KeptBody { bytes: Bytes::from_static(b"x"), cut: false });
+        let mut exchange = exchange(post(stream));
+        assert!(!exchange.is_replayable());
+        assert!(exchange.launch(1, true).is_some());
+        assert!(exchange.launch(2, true).is_none());
+    }
+}

@@ -1,0 +1,121 @@
+//! Any tower service as a transport.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::replay::Replay;
+use super::{Exchange, KeptBody};
+use crate::engine::body::{Guard, ResponseBody};
+use crate::engine::report::CallReport;
+use crate::error::BoxError;
+use crate::outcome::classify::{self, Classified};
+
+/// One call over clones of a tower service.
+///
+/// Each attempt waits for its own clone to be ready. So a service that is never ready costs an attempt its timeout,
+/// not the caller its deadline.
+#[derive(Debug)]
+pub(crate) struct ServiceExchange<S, B> {
+    service: S,
+    request: Option<http::Request<B>>,
+    replayable: bool,
+}
+
+impl<S, B: Replay> ServiceExchange<S, B> {
+    pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
+        let replayable = request.body().is_replayable();
+        Self { service, request: Some(request), replayable }
+    }
+
+    fn copy(&self) -> Option<http::Request<B>> {
+        let request = self.request.as_ref()?;
+        let body = request.body().replay()?;
+        let mut copy = http::Request::new(body);
+        copy.method_mut().clone_from(request.method());
+        copy.uri_mut().clone_from(request.uri());
+        *copy.version_mut() = request.version();
+        copy.headers_mut().clone_from(request.headers());
+        copy.extensions_mut().clone_from(request.extensions());
+        Some(copy)
+    }
+}
+
+impl<S, B, R> Exchange for ServiceExchange<S, B>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>, Error: Into<BoxError>> + Clone,
+    B: Replay,
+    R: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Answer = http::Response<R>;
+    type Fault = BoxError;
+    type Future = Attempt<S, http::Request<B>>;
+    type Head = http::response::Parts;
+    type Body = R;
+    type Response = http::Response<ResponseBody<R>>;
+
+    fn is_replayable(&self) -> bool {
+        self.replayable
+    }
+
+    fn launch(&mut self, _number: u32, last: bool) -> Option<Self::Future> {
+        let request = if last { self.request.take() } else { self.copy() }?;
+        Some(Attempt::NotReady { service: self.service.clone(), request: Some(request) })
+    }
+
+    fn classify(&self, end: &Result<Self::Answer, Self::Fault>) -> Classified {
+        match end {
+            Ok(response) => classify::response(response.status(), response.headers()),
+            Err(error) => classify::error(&**error),
+        }
+    }
+
+    fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
+        answer.into_parts()
+    }
+
+    fn seal(answer: Self::Answer, guard: Guard) -> Self::Response {
+        answer.map(|body| ResponseBody::live(body, guard))
+    }
+
+    fn reassemble(head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
+        http::Response::from_parts(head, ResponseBody::kept(body, report))
+    }
+}
+
+pin_project! {
+    /// One attempt: wait until the service is ready, then call it.
+    #[project = AttemptProj]
+    pub(crate) enum Attempt<S: Service<Q>, Q> {
+        NotReady { service: S, request: Option<Q> },
+        Called { #[pin] future: S::Future },
+    }
+}
+
+impl<S, Q> Future for Attempt<S, Q>
+where
+    S: Service<Q, Error: Into<BoxError>>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let future = match self.as_mut().project() {
+                AttemptProj::Called { future } => return future.poll(cx).map_err(Into::into),
+                AttemptProj::NotReady { service, request } => {
+                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
+                    match request.take() {
+                        Some(request) => service.call(request),
+                        None => return Poll::Ready(Err("attempt polled after its service failed".into())),
+                    }
+                }
+            };
+            self.set(Attempt::Called { future });
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! One upstream's live state: every machine that its calls share, and the permit that holds a place in all of them.
+//!
+//! State is kept per authority (scheme, host, port), because that is what fails together. Admission asks the machines
+//! in a fixed order, the breaker last, so that a full bulkhead never uses up a probe.
+
+mod permit;
+pub(crate) mod registry;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{Event, Events};
+use crate::policy::Plan;
+use crate::policy::breaker::{self, Breaker};
+use crate::policy::budget::Budget;
+use crate::policy::bulkhead::{Bulkhead, Full};
+use crate::rng::Entropy;
+use crate::sync::{AtomicU64, Ordering};
+use crate::time::{Tick, nanos};
+
+pub(crate) use permit::Permit;
+
+/// The longest a 503's `Retry-After` may hold back other calls.
+const LONGEST_HOLD: Duration = Duration::from_secs(5);
+
+/// Why an attempt was refused before anything was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The circuit breaker is open, or half-open with all its probes out.
+    CircuitOpen {
+        /// How long until a probe may pass.
+        retry_after: Duration,
+    },
+    /// As many attempts as allowed are in flight.
+    BulkheadFull {
+        /// How many are allowed.
+        limit: u32,
+    },
+    /// The upstream asked for quiet with a 503 and `Retry-After`.
+    HeldBack {
+        /// How long the quiet still lasts.
+        retry_after: Duration,
+    },
+}
+
+impl Rejection {
+    /// How long until another call has a chance, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match *self {
+            Self::CircuitOpen { retry_after } | Self::HeldBack { retry_after } => Some(retry_after),
+            Self::BulkheadFull { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CircuitOpen { retry_after } => write!(f, "next probe in {retry_after:.1?}"),
+            Self::BulkheadFull { limit } => write!(f, "{limit} attempts in flight"),
+            Self::HeldBack { retry_after } => write!(f, "for another {retry_after:.1?}"),
+        }
+    }
+}
+
+/// The machines of one authority.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    name: Arc<str>,
+    breaker: Breaker,
+    budget: Budget,
+    bulkhead: Bulkhead,
+    /// Until when a server's `Retry-After` holds everyone back, as a `Tick`; zero for never.
+    held_until: AtomicU64,
+    /// When a call last asked, as a `Tick`, coarsely: it only orders idle upstreams for eviction.
+    last_used: AtomicU64,
+    /// A dropped attempt older than this counts as a failure, in nanoseconds.
+    abandoned_after: u64,
+    entropy: Entropy,
+    events: Events,
+}
+
+impl Upstream {
+    pub(crate) fn new(name: Arc<str>, plan: &Plan, entropy: Entropy, events: Events, now: Tick) -> Self {
+        Self {
+            name,
+            breaker: plan.breaker.map_or_else(Breaker::disabled, Breaker::new),
+            budget: plan.budget.map_or_else(Budget::unlimited, Budget::new),
+            bulkhead: plan.bulkhead.map_or_else(Bulkhead::unlimited, Bulkhead::new),
+            held_until: AtomicU64::new(0),
+            last_used: AtomicU64::new(now.as_nanos()),
+            abandoned_after: plan.breaker.map_or(u64::MAX, |breaker| nanos(breaker.abandoned_after())),
+            entropy,
+            events,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    pub(crate) fn entropy(&self) -> &Entropy {
+        &self.entropy
+    }
+
+    /// A place for one attempt in every machine, or the first refusal.
+    pub(crate) fn admit(self: &Arc<Self>, extra: bool, now: Tick) -> Result<Permit, Rejection> {
+        self.touch(now);
+        let held_until = Tick::from_nanos(self.held_until.load(Ordering::Relaxed));
+        if now < held_until {
+            return Err(Rejection::HeldBack { retry_after: now.until(held_until) });
+        }
+        if let Err(Full { limit }) = self.bulkhead.try_acquire() {
+            return Err(Rejection::BulkheadFull { limit });
+        }
+        match self.breaker.try_acquire(now) {
+            Ok(admitted) => {
+                if let Some(transition) = admitted.transition {
+                    self.emit(|| Event::BreakerTransition(transition));
+                }
+                Ok(Permit::new(Arc::clone(self), admitted.permit, extra, now))
+            }
+            Err(breaker::Rejected { retry_after }) => {
+                self.bulkhead.release();
+                Err(Rejection::CircuitOpen { retry_after })
+            }
+        }
+    }
+
+    /// Whether the breaker would refuse another attempt.
+    pub(crate) fn is_circuit_open(&self, now: Tick) -> bool {
+        self.breaker.rejects_now(now).is_some()
+    }
+
+    /// The server asked every client for quiet.
+    pub(crate) fn hold_back(&self, asked: Duration, now: Tick) {
+        let duration = asked.min(LONGEST_HOLD);
+        if duration.is_zero() {
+            return;
+        }
+        self.held_until.fetch_max(now.after(duration).as_nanos(), Ordering::Relaxed);
+        self.emit(|| Event::HeldBack { duration });
+    }
+
+    /// The breaker's state and counts.
+    pub(crate) fn breaker_snapshot(&self, now: Tick) -> breaker::Snapshot {
+        self.breaker.snapshot(now)
+    }
+
+    /// Attempts in flight, and answered ones whose bodies haven't ended.
+    pub(crate) fn in_use(&self) -> u32 {
+        self.bulkhead.in_use()
+    }
+
+    pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
+        self.events.emit(&self.name, event);
+    }
+
+    /// Nothing in flight, nothing to remember: safe to forget.
+    pub(crate) fn is_idle(&self, now: Tick) -> bool {
+        let held = now.as_nanos() < self.held_until.load(Ordering::Relaxed);
+        !held && self.in_use() == 0 && self.breaker_snapshot(now).state != breaker::State::Open
+    }
+
+    pub(crate) fn last_used(&self) -> Tick {
+        Tick::from_nanos(self.last_used.load(Ordering::Relaxed))
+    }
+
+    /// A store a second at most: eviction needs no finer order, and a store a call would bounce the cache line.
+    fn touch(&self, now: Tick) {
+        const COARSE: Duration = Duration::from_secs(1);
+        if now.since(self.last_used()) >= COARSE {
+            self.last_used.store(now.as_nanos(), Ordering::Relaxed);
+        }
+    }
+}
