@@ -95,3 +95,8 @@ pub use layer::{Resilience, ResilienceLayer, ResponseFuture};
 pub use policy::Policy;
 pub use transport::replay::{Replay, SendOnce};
 pub use upstream::Rejection;
+
+/// The README's code compiles, or this crate's tests fail.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -113,6 +113,10 @@ impl Client {
         }
     }
 
+    pub(crate) fn max_body(&self) -> usize {
+        self.shared.max_body
+    }
+
     /// How many upstreams this client keeps state for.
     pub fn upstreams(&self) -> usize {
         self.shared.core.upstreams()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use reqwest::{Body, Request};
 
@@ -134,5 +135,41 @@ impl RequestBuilder {
             Ok(request) => client.execute_with(request, options),
             Err(error) => Pending::failed(Error::new(ErrorKind::Request).because(error)),
         }
+    }
+
+    /// Makes the call and reads the whole body as part of it, up to the client's limit for bodies read whole. A body that
+    /// stalls, is cut off or is reset is then retried like any failure, which nothing can do once the response is out.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send), [`ErrorKind::BodyTooLarge`], and [`ErrorKind::Body`] when the last attempt's body
+    /// failed.
+    pub fn send_buffered(mut self) -> Pending {
+        self.options = self.options.buffered(self.client.max_body());
+        self.send()
+    }
+
+    /// The bytes of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+    ///
+    /// # Errors
+    /// Those of `send_buffered`, and [`ErrorKind::Status`] for a 4xx or 5xx.
+    pub async fn fetch_bytes(self) -> Result<Bytes, Error> {
+        self.send_buffered().await?.error_for_status()?.bytes().await
+    }
+
+    /// The text of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+    ///
+    /// # Errors
+    /// Those of `send_buffered`, and [`ErrorKind::Status`] for a 4xx or 5xx.
+    pub async fn fetch_text(self) -> Result<String, Error> {
+        self.send_buffered().await?.error_for_status()?.text().await
+    }
+
+    /// The JSON of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+    ///
+    /// # Errors
+    /// Those of `send_buffered`, [`ErrorKind::Status`] for a 4xx or 5xx, and [`ErrorKind::Decode`].
+    #[cfg(feature = "json")]
+    pub async fn fetch_json<T: serde::de::DeserializeOwned>(self) -> Result<T, Error> {
+        self.send_buffered().await?.error_for_status()?.json().await
     }
 }

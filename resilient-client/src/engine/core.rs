@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ledger::Terms;
 use super::options::CallOptions;
-use super::{Call, Start};
+use super::{Call, Start, Ways};
 use crate::error::Error;
 use crate::event::Events;
 use crate::policy::Plan;
@@ -52,10 +52,17 @@ impl Core {
             deadline: now.after_nanos(timeout.total),
             attempt_timeout: timeout.attempt,
             retry: self.plan.retry,
+            hedge_after: None,
+            hedges: 0,
             replayable: exchange.is_replayable(),
             safe,
         };
-        Ok(Call::new(Start { exchange, upstream, terms, body_idle: timeout.body_idle, now }))
+        let ways = Ways {
+            classifier: self.plan.classifier.clone(),
+            buffer: options.buffer,
+            body_idle: timeout.body_idle,
+        };
+        Ok(Call::new(Start { exchange, upstream, terms, ways, now }))
     }
 
     /// How many upstreams are kept apart.

@@ -7,15 +7,21 @@
 //! awaits, locks or reads a clock.
 //!
 //! ```text
-//!              launched                failed, and another may follow
-//!   Scheduled ----------> InFlight ------------------------------------------> Scheduled (later, a token reserved)
-//!       |                     |
-//!       | rejected            | succeeded, or failed and no other may follow
-//!       v                     v
-//!     Over <------------------+          and Over from anywhere once the deadline has passed
+//!                    launched              succeeded, or failed and final
+//!     due: an attempt -------> in flight --------------------------------> over
+//!         ^          |            |  |
+//!         |          | rejected   |  | hedge time: one more is due beside it
+//!         |          v            v  v
+//!         |         over       failed, and another may follow, a token reserved
+//!         +-----------------------+          and over from anywhere once the deadline has passed
 //! ```
+//!
+//! A retry and a hedge are the same act, one more attempt, set off by different events. So they share one budget, one
+//! limit on attempts and one set of reasons not to.
 
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use crate::engine::report::{Decline, Trigger};
 use crate::outcome::classify::{Classified, Repeat};
@@ -33,6 +39,10 @@ pub(crate) struct Terms {
     pub(crate) attempt_timeout: u64,
     /// `None` when retries are off.
     pub(crate) retry: Option<retry::Rules>,
+    /// How long an attempt may be out before another is sent beside it, in nanoseconds; `None` for never.
+    pub(crate) hedge_after: Option<u64>,
+    /// How many attempts may be sent beside others.
+    pub(crate) hedges: u32,
     /// Whether the request can be sent twice.
     pub(crate) replayable: bool,
     /// Whether sending it twice does no harm.
@@ -44,43 +54,60 @@ pub(crate) struct Terms {
 pub(crate) enum Decision {
     /// Send attempt `number`.
     Launch { number: u32, trigger: Trigger },
-    /// The attempt in flight has used up its time: cancel it and settle it as a timeout.
-    Expire,
+    /// The time to send one more attempt beside those in flight: ask [`Ledger::hedge`].
+    Hedge,
+    /// This attempt has used up its time: cancel it and tell [`Ledger::failed`].
+    Expire { number: u32 },
     /// Nothing to do before this time, unless an attempt ends.
     WaitUntil(Tick),
     /// The deadline has passed, or nothing can follow: cancel whatever is in flight and return what there is.
     Finish,
 }
 
-/// What follows an attempt's end.
+/// What follows a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// No other attempt is allowed: this one's end is the call's.
     GiveUp(Decline),
-    /// Another attempt follows: set this answer aside.
+    /// Another attempt follows: set this one's answer aside.
     Retry { number: u32, delay: Duration },
+    /// Another attempt is in flight: set this one's answer aside and wait.
+    Wait,
 }
 
-/// What the ledger must know of the world outside the call to judge a failure.
+/// What the ledger must know of the world outside the call to allow another attempt.
 pub(crate) struct World<'a> {
     pub(crate) budget: &'a Budget,
     /// Whether the circuit breaker would refuse another attempt.
     pub(crate) circuit_open: bool,
+    /// How long an attempt usually takes, in nanoseconds, where that is known.
+    pub(crate) usual: Option<u64>,
     pub(crate) rng: &'a mut Rng,
 }
 
+/// The attempt to launch next.
 #[derive(Clone, Copy, Debug)]
-enum Phase {
-    Scheduled { at: Tick },
-    InFlight { until: Tick },
-    Over,
+struct Due {
+    at: Tick,
+    trigger: Trigger,
+}
+
+/// An attempt launched and not ended.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    number: u32,
+    until: Tick,
 }
 
 /// See the [module docs](self).
 #[derive(Debug)]
 pub(crate) struct Ledger {
     terms: Terms,
-    phase: Phase,
+    due: Option<Due>,
+    in_flight: SmallVec<[InFlight; 2]>,
+    /// When to consider a hedge; never once none is left.
+    hedge_at: Tick,
+    hedges_left: u32,
     /// Attempts launched.
     attempts: u32,
     /// A budget token taken for an attempt that hasn't been launched.
@@ -95,7 +122,10 @@ impl Ledger {
     pub(crate) fn new(terms: Terms, now: Tick) -> Self {
         Self {
             terms,
-            phase: Phase::Scheduled { at: now },
+            due: Some(Due { at: now, trigger: Trigger::First }),
+            in_flight: SmallVec::new(),
+            hedge_at: Tick::NEVER,
+            hedges_left: if terms.hedge_after.is_some() { terms.hedges } else { 0 },
             attempts: 0,
             reserved: false,
             tried_once_more: false,
@@ -105,20 +135,24 @@ impl Ledger {
 
     /// What to do now. Asking twice gives the same answer.
     pub(crate) fn decide(&self, now: Tick) -> Decision {
-        let deadline = self.terms.deadline;
-        if now >= deadline {
+        if now >= self.terms.deadline || self.due.is_none() && self.in_flight.is_empty() {
             return Decision::Finish;
         }
-        match self.phase {
-            Phase::Scheduled { at } if at <= now => Decision::Launch {
-                number: self.attempts + 1,
-                trigger: if self.attempts == 0 { Trigger::First } else { Trigger::Retry },
-            },
-            Phase::InFlight { until } if until <= now => Decision::Expire,
-            Phase::Scheduled { at } => Decision::WaitUntil(at.min(deadline)),
-            Phase::InFlight { until } => Decision::WaitUntil(until.min(deadline)),
-            Phase::Over => Decision::Finish,
+        if let Some(expired) = self.in_flight.iter().find(|flight| flight.until <= now) {
+            return Decision::Expire { number: expired.number };
         }
+        if let Some(due) = self.due
+            && due.at <= now
+        {
+            return Decision::Launch { number: self.attempts + 1, trigger: due.trigger };
+        }
+        if self.hedge_at <= now {
+            return Decision::Hedge;
+        }
+        let due = self.due.map_or(Tick::NEVER, |due| due.at);
+        let first_to_expire = self.in_flight.iter().map(|flight| flight.until).min();
+        let expiry = first_to_expire.unwrap_or(Tick::NEVER);
+        Decision::WaitUntil(self.terms.deadline.min(due).min(expiry).min(self.hedge_at))
     }
 
     /// Whether the attempt about to be launched can't be followed by another, so the request needn't be kept.
@@ -130,20 +164,21 @@ impl Ledger {
     pub(crate) fn launched(&mut self, now: Tick) {
         self.attempts += 1;
         self.reserved = false;
-        self.phase = Phase::InFlight { until: now.after_nanos(self.terms.attempt_timeout) };
+        self.due = None;
+        let until = now.after_nanos(self.terms.attempt_timeout);
+        self.in_flight.push(InFlight { number: self.attempts, until });
+        self.hedge_at = match self.terms.hedge_after {
+            Some(after) if self.hedges_left > 0 => now.after_nanos(after),
+            _ => Tick::NEVER,
+        };
     }
 
     /// The attempt decided on was refused here: nothing was sent, and waiting for ourselves would be a loop.
     pub(crate) fn rejected(&mut self) {
-        self.phase = Phase::Over;
+        self.due = None;
     }
 
-    /// Attempts launched so far; the number of the one in flight.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.attempts
-    }
-
-    /// Whether the attempt in flight is paid for by the budget.
+    /// Whether the attempt about to be launched is paid for by the budget.
     pub(crate) fn is_extra(&self) -> bool {
         self.attempts > 0
     }
@@ -153,22 +188,53 @@ impl Ledger {
         std::mem::take(&mut self.reserved)
     }
 
-    /// The attempt in flight brought the answer: nothing may follow it.
+    /// An attempt in flight brought the answer: nothing may follow it.
     pub(crate) fn succeeded(&mut self) {
-        self.phase = Phase::Over;
+        self.in_flight.clear();
+        self.due = None;
     }
 
-    /// The attempt in flight ended as anything but a success: may another follow?
-    pub(crate) fn failed(&mut self, end: &Classified, now: Tick, world: World<'_>) -> Next {
+    /// It is time for a hedge. One more attempt becomes due at once if the rules that bind retries and the cap on hedges
+    /// allow it; `cap` is asked last but for the budget. Whatever comes of it, this attempt isn't hedged again.
+    pub(crate) fn hedge(
+        &mut self,
+        now: Tick,
+        world: World<'_>,
+        cap: impl FnOnce() -> bool,
+    ) -> Result<(), Decline> {
+        self.hedge_at = Tick::NEVER;
+        let World { budget, circuit_open, usual, .. } = world;
+        self.may_repeat(Repeat::IfSafe, circuit_open)?;
+        self.has_time(Duration::ZERO, now, usual)?;
+        if !cap() {
+            return Err(Decline::HedgeCap);
+        }
+        if !budget.try_withdraw() {
+            return Err(Decline::BudgetExhausted);
+        }
+        self.hedges_left -= 1;
+        self.reserved = true;
+        self.due = Some(Due { at: now, trigger: Trigger::Hedge });
+        Ok(())
+    }
+
+    /// Attempt `number` ended as anything but a success: may another follow?
+    pub(crate) fn failed(&mut self, number: u32, end: &Classified, now: Tick, world: World<'_>) -> Next {
+        self.in_flight.retain(|flight| flight.number != number);
+        let final_end = end.repeat == Repeat::Never;
+        if !final_end && (!self.in_flight.is_empty() || self.due.is_some()) {
+            return Next::Wait;
+        }
         match self.another(end, now, world) {
             Err(why) => {
-                self.phase = Phase::Over;
+                self.in_flight.clear();
+                self.due = None;
                 Next::GiveUp(why)
             }
             Ok(delay) => {
                 self.tried_once_more |= end.repeat == Repeat::Once;
                 self.reserved = true;
-                self.phase = Phase::Scheduled { at: now.after(delay) };
+                self.due = Some(Due { at: now.after(delay), trigger: Trigger::Retry });
                 Next::Retry { number: self.attempts + 1, delay }
             }
         }
@@ -177,28 +243,47 @@ impl Ledger {
     /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
     /// an attempt that something else forbids.
     fn another(&mut self, end: &Classified, now: Tick, world: World<'_>) -> Result<Duration, Decline> {
-        let World { budget, circuit_open, rng } = world;
-        let Some(retry) = self.terms.retry else { return Err(Decline::RetriesOff) };
+        let World { budget, circuit_open, usual, rng } = world;
         match end.repeat {
             Repeat::Never => return Err(Decline::Final(end.outcome)),
-            Repeat::IfSafe if !self.terms.safe => return Err(Decline::NotSafe),
             Repeat::Once if self.tried_once_more => return Err(Decline::TriedOnceMore),
-            Repeat::IfSafe | Repeat::Once | Repeat::Unprocessed => {}
+            repeat => self.may_repeat(repeat, circuit_open)?,
+        }
+        // With hedging on, a failure before the hedge was due is as good a reason to send it, and there is no slow
+        // attempt to wait for.
+        let delay = match self.terms.retry {
+            _ if self.hedges_left > 0 && end.retry_after.is_none() => {
+                self.hedges_left -= 1;
+                Duration::ZERO
+            }
+            Some(retry) => self.delay(retry, end.retry_after, now, rng)?,
+            None => return Err(Decline::RetriesOff),
+        };
+        self.has_time(delay, now, usual)?;
+        if budget.try_withdraw() { Ok(delay) } else { Err(Decline::BudgetExhausted) }
+    }
+
+    /// The rules that bind every attempt but the first.
+    fn may_repeat(&self, repeat: Repeat, circuit_open: bool) -> Result<(), Decline> {
+        if repeat == Repeat::IfSafe && !self.terms.safe {
+            return Err(Decline::NotSafe);
         }
         if !self.terms.replayable {
             return Err(Decline::BodyIsStream);
         }
-        if self.attempts >= retry.max_attempts() {
-            return Err(Decline::AttemptsExhausted(self.attempts));
+        match (self.attempts >= self.max_attempts(), self.max_attempts()) {
+            (true, 1) => return Err(Decline::RetriesOff),
+            (true, _) => return Err(Decline::AttemptsExhausted(self.attempts)),
+            (false, _) => {}
         }
-        if circuit_open {
-            return Err(Decline::CircuitOpen);
-        }
-        let delay = self.delay(retry, end.retry_after, now, rng)?;
-        if !budget.try_withdraw() {
-            return Err(Decline::BudgetExhausted);
-        }
-        Ok(delay)
+        if circuit_open { Err(Decline::CircuitOpen) } else { Ok(()) }
+    }
+
+    /// An attempt that can't be expected to end before the deadline is load without use.
+    fn has_time(&self, delay: Duration, now: Tick, usual: Option<u64>) -> Result<(), Decline> {
+        let left = now.until(self.terms.deadline);
+        let needed = delay.saturating_add(Duration::from_nanos(usual.unwrap_or(1)));
+        if needed <= left { Ok(()) } else { Err(Decline::NoTime { needed, left }) }
     }
 
     fn delay(
@@ -211,8 +296,7 @@ impl Ledger {
         let left = now.until(self.terms.deadline);
         let backoff = self.backoff.get_or_insert_with(|| Backoff::new(&retry));
         let Some(floor) = retry_after.filter(|floor| !floor.is_zero()) else {
-            let delay = Duration::from_nanos(backoff.next(rng));
-            return if delay < left { Ok(delay) } else { Err(Decline::NoTime { delay, left }) };
+            return Ok(Duration::from_nanos(backoff.next(rng)));
         };
         if floor >= left {
             return Err(Decline::RetryAfterTooLong { asked: floor, left });
@@ -227,7 +311,8 @@ impl Ledger {
     }
 
     fn max_attempts(&self) -> u32 {
-        self.terms.retry.map_or(1, |retry| retry.max_attempts())
+        // Hedging without retries is one more attempt for each hedge.
+        self.terms.retry.map_or(1 + self.terms.hedges, |retry| retry.max_attempts())
     }
 }
 

@@ -1,14 +1,15 @@
 //! One call, from its request to its response.
 //!
-//! The loop in [`Call::poll`] is the only place that waits. It reads from top to bottom: has the attempt in flight
+//! The loop in [`Call::poll`] is the only place that waits. It reads from top to bottom: has an attempt in flight
 //! ended, is an answer being set aside, and if neither has anything new, what does the ledger say. There is one timer,
 //! made only when something really has to be waited for.
 
 pub(crate) mod body;
 pub(crate) mod core;
-mod drain;
+mod flight;
 pub(crate) mod ledger;
 pub(crate) mod options;
+mod reading;
 pub(crate) mod report;
 
 use std::future::Future;
@@ -21,13 +22,15 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use self::body::Guard;
-use self::drain::Drain;
+use self::flight::{Brought, Flight, View};
 use self::ledger::{Decision, Ledger, Next, Terms, World};
+use self::reading::Aside;
 use self::report::{CallReport, Decline, Trigger};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::outcome::classify::Classified;
+use crate::outcome::classify::{Classified, Classifier};
 use crate::outcome::{FailureKind, Outcome};
+use crate::policy::breaker::Verdict;
 use crate::policy::retry;
 use crate::time::{self, Tick};
 use crate::transport::{Exchange, KeptBody};
@@ -41,16 +44,16 @@ pin_project! {
         upstream: Arc<Upstream>,
         ledger: Ledger,
         terms: Terms,
-        body_idle: u64,
+        ways: Ways,
         report: Option<CallReport>,
-        // The attempt in flight: its future, and its place in the upstream.
+        // The attempts in flight: one in place, which is all that most calls have, and hedges beside it.
         #[pin]
-        attempt: Option<X::Future>,
-        permit: Option<Permit>,
+        flight: Option<Flight<X>>,
+        hedges: Vec<Pin<Box<Flight<X>>>>,
         // The last real response, being set aside or set aside.
-        drain: Option<Drain<X::Head, X::Body>>,
+        aside: Option<Aside<X>>,
         kept: Option<(X::Head, KeptBody)>,
-        // How the last attempt without a response failed.
+        // How the last attempt without a response failed, or was refused.
         fault: Option<Error>,
         rejection: Option<Rejection>,
         #[pin]
@@ -67,37 +70,70 @@ pin_project! {
     }
 }
 
+/// How a call treats what its attempts bring.
+#[derive(Debug)]
+pub(crate) struct Ways {
+    pub(crate) classifier: Option<Classifier>,
+    /// The longest body to read inside an attempt; `None` to hand bodies over unread.
+    pub(crate) buffer: Option<usize>,
+    /// The longest pause in a body handed over unread, in nanoseconds.
+    pub(crate) body_idle: u64,
+}
+
 /// What every call starts from.
 pub(crate) struct Start<X> {
     pub(crate) exchange: X,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) terms: Terms,
-    /// The longest pause in the response's body, in nanoseconds.
-    pub(crate) body_idle: u64,
+    pub(crate) ways: Ways,
     pub(crate) now: Tick,
 }
 
-type Outcomes<X> = Result<<X as Exchange>::Response, Error>;
+/// What a call comes to.
+type Finished<X> = Result<<X as Exchange>::Response, Error>;
+
+/// An attempt that has ended: its number, its place in the upstream, what it brought, and what that means.
+type Landed<X> = (u32, Option<Permit>, Brought<X>, Classified);
 
 impl<X: Exchange> Call<X> {
     pub(crate) fn new(start: Start<X>) -> Self {
-        let Start { exchange, upstream, terms, body_idle, now } = start;
+        let Start { exchange, upstream, terms, ways, now } = start;
         let report = CallReport::new(Arc::clone(upstream.name()), now);
         Self {
             exchange,
             ledger: Ledger::new(terms, now),
             terms,
-            body_idle,
+            ways,
             report: Some(report),
-            attempt: None,
-            permit: None,
-            drain: None,
+            flight: None,
+            hedges: Vec::new(),
+            aside: None,
             kept: None,
             fault: None,
             rejection: None,
             timer: None,
             upstream,
         }
+    }
+
+    /// Ready with the first attempt in flight that has ended.
+    fn poll_flights(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed<X>> {
+        let mut this = self.project();
+        let view = View { classifier: this.ways.classifier.as_ref(), buffer: this.ways.buffer };
+        if let Some(mut flight) = this.flight.as_mut().as_pin_mut()
+            && let Poll::Ready((brought, classified)) = flight.as_mut().poll(cx, view)
+        {
+            let (number, permit) = (flight.number(), flight.take_permit());
+            this.flight.set(None);
+            return Poll::Ready((number, permit, brought, classified));
+        }
+        for (index, hedge) in this.hedges.iter_mut().enumerate() {
+            if let Poll::Ready((brought, classified)) = hedge.as_mut().poll(cx, view) {
+                let mut hedge = this.hedges.swap_remove(index);
+                return Poll::Ready((hedge.number(), hedge.as_mut().take_permit(), brought, classified));
+            }
+        }
+        Poll::Pending
     }
 
     /// Sends the attempt the ledger decided on, if the upstream admits it.
@@ -120,12 +156,16 @@ impl<X: Exchange> Call<X> {
             }
         };
         let last = this.ledger.is_last();
-        let Some(attempt) = this.exchange.launch(number, last) else {
+        let Some(future) = this.exchange.launch(number, last) else {
             this.ledger.rejected();
             return;
         };
-        this.attempt.set(Some(attempt));
-        *this.permit = Some(permit);
+        let flight = Flight::new(future, permit, number);
+        if this.flight.is_none() {
+            this.flight.set(Some(flight));
+        } else {
+            this.hedges.push(Box::pin(flight));
+        }
         this.ledger.launched(now);
         if let Some(report) = this.report {
             report.launched(number, trigger, now);
@@ -133,55 +173,117 @@ impl<X: Exchange> Call<X> {
         this.upstream.emit(|| Event::AttemptStarted { number, trigger });
     }
 
-    /// The attempt in flight ended. Ready with the call's result, unless another attempt follows.
-    fn settle(
-        mut self: Pin<&mut Self>,
-        end: Result<X::Answer, Error>,
-        classified: &Classified,
-        now: Tick,
-    ) -> Option<Outcomes<X>> {
+    /// Asks for a hedge; the ledger makes it due, or says why not.
+    fn hedge(self: Pin<&mut Self>, now: Tick) {
+        let this = self.project();
+        let world = World {
+            budget: this.upstream.budget(),
+            circuit_open: this.upstream.is_circuit_open(now),
+            usual: this.upstream.usual(now),
+            rng: &mut this.upstream.entropy().rng(),
+        };
+        if let Err(why) = this.ledger.hedge(now, world, || this.upstream.may_hedge()) {
+            decline(this.upstream, this.report, why);
+        }
+    }
+
+    /// The attempt has used up its time: cancelled, and settled as a timeout.
+    fn expire(self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
+        let mut this = self;
+        let permit = this.as_mut().cancel(number);
+        let brought = Brought::Fault(Error::new(ErrorKind::Timeout));
+        this.landed((number, permit, brought, Classified::TIMEOUT), now)
+    }
+
+    /// Drops an attempt's future, which takes it off the wire.
+    fn cancel(self: Pin<&mut Self>, number: u32) -> Option<Permit> {
+        let mut this = self.project();
+        if let Some(flight) = this.flight.as_mut().as_pin_mut()
+            && flight.number() == number
+        {
+            let permit = flight.take_permit();
+            this.flight.set(None);
+            return permit;
+        }
+        let index = this.hedges.iter().position(|hedge| hedge.number() == number)?;
+        this.hedges.swap_remove(index).as_mut().take_permit()
+    }
+
+    /// An attempt ended. Ready with the call's result, unless another attempt follows or is in flight.
+    fn landed(mut self: Pin<&mut Self>, landed: Landed<X>, now: Tick) -> Option<Finished<X>> {
+        let (number, permit, brought, classified) = landed;
+        let mut permit = permit?;
         let this = self.as_mut().project();
-        let mut permit = this.permit.take()?;
         let (outcome, status) = (classified.outcome, classified.status);
         if let Some(report) = this.report {
-            report.settled(this.ledger.attempts(), outcome, status, now);
+            report.settled(number, outcome, status, now);
         }
-        if outcome == Outcome::Success {
-            // A head that is fine leaves the verdict to its body.
+        if classified.is_success() {
+            // The verdict is left to the body, unless that has been read.
             this.ledger.succeeded();
-        } else {
-            permit.settle(outcome, classified.verdict, status, now);
-            if let Some(asked) = holds_everyone_back(classified, this.terms.retry) {
-                this.upstream.hold_back(asked, now);
+            return self.answered(brought, permit, status, now);
+        }
+        permit.settle(outcome, classified.verdict, status, now);
+        if let Some(asked) = holds_everyone_back(&classified, this.terms.retry) {
+            this.upstream.hold_back(asked, now);
+        }
+        let world = World {
+            budget: this.upstream.budget(),
+            circuit_open: this.upstream.is_circuit_open(now),
+            usual: this.upstream.usual(now),
+            rng: &mut this.upstream.entropy().rng(),
+        };
+        match this.ledger.failed(number, &classified, now, world) {
+            Next::Retry { number, delay } => {
+                this.upstream.emit(|| Event::RetryScheduled { number, delay, after: outcome });
+                self.set_aside(brought, permit, now);
+                None
             }
-            let world = World {
-                budget: this.upstream.budget(),
-                circuit_open: this.upstream.is_circuit_open(now),
-                rng: &mut this.upstream.entropy().rng(),
-            };
-            match this.ledger.failed(classified, now, world) {
-                Next::Retry { number, delay } => {
-                    this.upstream.emit(|| Event::RetryScheduled { number, delay, after: outcome });
-                    match end {
-                        Ok(answer) => {
-                            let (head, body) = X::dismantle(answer);
-                            *this.drain = Some(Drain::new(head, body, permit, now));
-                        }
-                        Err(error) => *this.fault = Some(error),
-                    }
-                    return None;
-                }
-                Next::GiveUp(why) => decline(this.upstream, this.report, why),
+            Next::Wait => {
+                self.set_aside(brought, permit, now);
+                None
+            }
+            Next::GiveUp(why) => {
+                decline(this.upstream, this.report, why);
+                self.answered(brought, permit, status, now)
             }
         }
-        match end {
-            Ok(answer) => {
+    }
+
+    /// Keeps what an attempt brought, in case nothing better comes.
+    fn set_aside(self: Pin<&mut Self>, brought: Brought<X>, permit: Permit, now: Tick) {
+        let this = self.project();
+        match brought {
+            Brought::Head(answer) => *this.aside = Some(Aside::new(answer, permit, now)),
+            Brought::Whole(head, body) => *this.kept = Some((head, body)),
+            Brought::Fault(error) => *this.fault = Some(error),
+        }
+    }
+
+    /// The call's result, from the attempt that ends it. Whatever else is in flight is cancelled without a verdict.
+    fn answered(
+        mut self: Pin<&mut Self>,
+        brought: Brought<X>,
+        mut permit: Permit,
+        status: Option<http::StatusCode>,
+        now: Tick,
+    ) -> Option<Finished<X>> {
+        self.as_mut().cancel_losers(now);
+        let this = self.as_mut().project();
+        match brought {
+            Brought::Head(answer) => {
                 let mut report = this.report.take()?;
                 report.finish(now, false);
-                let guard = Guard::new(permit, report, status, this.terms.deadline, *this.body_idle);
+                let guard = Guard::new(permit, report, status, this.terms.deadline, this.ways.body_idle);
                 Some(Ok(X::seal(answer, guard)))
             }
-            Err(error) => {
+            Brought::Whole(head, body) => {
+                let mut report = this.report.take()?;
+                report.finish(now, false);
+                permit.settle(Outcome::Success, Verdict::Success, status, now);
+                Some(Ok(X::reassemble(head, body, report)))
+            }
+            Brought::Fault(error) => {
                 *this.fault = Some(error);
                 drop(permit);
                 self.without_answer(now)
@@ -189,10 +291,30 @@ impl<X: Exchange> Call<X> {
         }
     }
 
+    /// Takes the attempts that lost off the wire; a loser says nothing about the server.
+    fn cancel_losers(self: Pin<&mut Self>, now: Tick) {
+        let mut this = self.project();
+        let in_place =
+            this.flight.as_mut().as_pin_mut().map(|flight| (flight.number(), flight.take_permit()));
+        this.flight.set(None);
+        let beside = this.hedges.drain(..).map(|mut hedge| (hedge.number(), hedge.as_mut().take_permit()));
+        for (number, permit) in in_place.into_iter().chain(beside) {
+            if let Some(mut permit) = permit {
+                permit.settle(Outcome::Abandoned, Verdict::Neutral, None, now);
+            }
+            if let Some(report) = this.report {
+                report.settled(number, Outcome::Abandoned, None, now);
+            }
+        }
+    }
+
     /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
-    fn without_answer(self: Pin<&mut Self>, now: Tick) -> Option<Outcomes<X>> {
+    fn without_answer(self: Pin<&mut Self>, now: Tick) -> Option<Finished<X>> {
         let this = self.project();
         let mut report = this.report.take()?;
+        if let Some(aside) = this.aside.take() {
+            *this.kept = Some(aside.finish(true));
+        }
         if let Some((head, body)) = this.kept.take() {
             report.finish(now, body.cut);
             return Some(Ok(X::reassemble(head, body, report)));
@@ -207,23 +329,24 @@ impl<X: Exchange> Call<X> {
     }
 
     /// The deadline has passed, or nothing can follow.
-    fn over(mut self: Pin<&mut Self>, now: Tick) -> Option<Outcomes<X>> {
-        let mut this = self.as_mut().project();
-        if let Some(mut permit) = this.permit.take() {
+    fn over(mut self: Pin<&mut Self>, now: Tick) -> Option<Finished<X>> {
+        while let Some(number) = self.first_in_flight() {
+            let Some(mut permit) = self.as_mut().cancel(number) else { break };
+            let this = self.as_mut().project();
             // An attempt that the deadline cuts short has had its chance once half an attempt's time has gone by; with
             // less, it was the caller who was late.
             let enough = this.terms.attempt_timeout / 2;
             let outcome = permit.abandon(FailureKind::Timeout, permit.started(), enough, now);
             if let Some(report) = this.report {
-                report.settled(this.ledger.attempts(), outcome, None, now);
+                report.settled(number, outcome, None, now);
             }
-            this.attempt.set(None);
             *this.fault = Some(Error::new(ErrorKind::Deadline));
         }
-        if let Some(drain) = this.drain.take().as_mut() {
-            *this.kept = drain.finish(true);
-        }
         self.without_answer(now)
+    }
+
+    fn first_in_flight(&self) -> Option<u32> {
+        self.flight.as_ref().map(Flight::number).or_else(|| self.hedges.first().map(|hedge| hedge.number()))
     }
 
     /// Ready when `until` has come. The timer is never pushed later: one that fires early is set anew.
@@ -259,63 +382,58 @@ fn holds_everyone_back(end: &Classified, retry: Option<retry::Rules>) -> Option<
 }
 
 impl<X: Exchange> Future for Call<X> {
-    type Output = Outcomes<X>;
+    type Output = Finished<X>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            // 1. Has the attempt in flight ended?
-            let mut this = self.as_mut().project();
-            if let Some(attempt) = this.attempt.as_mut().as_pin_mut()
-                && let Poll::Ready(end) = attempt.poll(cx)
-            {
-                this.attempt.set(None);
-                let now = time::now();
-                let classified = this.exchange.classify(&end);
-                let end = end.map_err(|fault| Error::attempt(classified.outcome).because(fault));
-                if let Some(result) = self.as_mut().settle(end, &classified, now) {
-                    return Poll::Ready(result);
+            // 1. Has an attempt in flight ended?
+            if let Poll::Ready(landed) = self.as_mut().poll_flights(cx) {
+                if let Some(finished) = self.as_mut().landed(landed, time::now()) {
+                    return Poll::Ready(finished);
                 }
                 continue;
             }
 
-            // 2. Is an answer being set aside? Nothing is sent before that is done.
-            if let Some(drain) = this.drain
-                && let Poll::Ready(kept) = drain.poll(cx)
+            // 2. Is an answer being set aside?
+            let this = self.as_mut().project();
+            if let Some(aside) = this.aside
+                && let Poll::Ready(cut) = aside.poll(cx)
             {
-                *this.drain = None;
-                *this.kept = kept;
+                *this.kept = this.aside.take().map(|aside| aside.finish(cut));
                 continue;
             }
 
-            // 3. What now?
+            // 3. What now? Nothing is sent while an answer is being set aside.
             let now = time::now();
-            let until = match (this.ledger.decide(now), this.drain.as_mut()) {
+            let patience = this.aside.as_ref().map(Aside::until);
+            let until = match (this.ledger.decide(now), patience) {
                 (Decision::Finish, _) => {
-                    return match self.as_mut().over(now) {
-                        Some(result) => Poll::Ready(result),
-                        None => Poll::Pending,
-                    };
+                    return self.as_mut().over(now).map_or(Poll::Pending, Poll::Ready);
                 }
-                (_, Some(drain)) if drain.until() <= now => {
-                    *this.kept = drain.finish(true);
-                    *this.drain = None;
+                (Decision::Expire { number }, _) => {
+                    if let Some(finished) = self.as_mut().expire(number, now) {
+                        return Poll::Ready(finished);
+                    }
                     continue;
                 }
-                (_, Some(drain)) => drain.until().min(this.terms.deadline),
+                (_, Some(patience)) if patience <= now => {
+                    *this.kept = this.aside.take().map(|aside| aside.finish(true));
+                    continue;
+                }
+                (Decision::Launch { .. } | Decision::Hedge, Some(patience)) => patience,
                 (Decision::Launch { number, trigger }, None) => {
                     self.as_mut().launch(number, trigger, now);
                     continue;
                 }
-                (Decision::Expire, None) => {
-                    this.attempt.set(None);
-                    let end = Err(Error::new(ErrorKind::Timeout));
-                    if let Some(result) = self.as_mut().settle(end, &Classified::TIMEOUT, now) {
-                        return Poll::Ready(result);
-                    }
+                (Decision::Hedge, None) => {
+                    self.as_mut().hedge(now);
                     continue;
                 }
-                (Decision::WaitUntil(until), None) => until,
-            };
+                (Decision::WaitUntil(until), patience) => {
+                    patience.map_or(until, |patience| patience.min(until))
+                }
+            }
+            .min(this.terms.deadline);
             if self.as_mut().poll_timer(cx, until).is_pending() {
                 return Poll::Pending;
             }

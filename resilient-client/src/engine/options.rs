@@ -28,6 +28,7 @@ pub struct CallOptions {
     pub(crate) total: Option<Duration>,
     pub(crate) attempt: Option<Duration>,
     pub(crate) idempotent: Option<bool>,
+    pub(crate) buffer: Option<usize>,
 }
 
 impl CallOptions {
@@ -54,6 +55,15 @@ impl CallOptions {
     #[must_use]
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Makes the response's body part of each attempt: it is read inside the call, up to `limit` bytes, so that a body
+    /// that stalls, is cut off or is reset is retried like any failure. A longer one is a
+    /// [`BodyTooLarge`](crate::ErrorKind::BodyTooLarge) error.
+    #[must_use]
+    pub fn buffered(mut self, limit: usize) -> Self {
+        self.buffer = Some(limit);
         self
     }
 

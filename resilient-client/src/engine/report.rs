@@ -21,6 +21,8 @@ pub enum Trigger {
     First,
     /// An earlier attempt failed.
     Retry,
+    /// An earlier attempt was taking its time.
+    Hedge,
 }
 
 impl fmt::Display for Trigger {
@@ -28,6 +30,7 @@ impl fmt::Display for Trigger {
         f.write_str(match self {
             Self::First => "first",
             Self::Retry => "retry",
+            Self::Hedge => "hedge",
         })
     }
 }
@@ -91,10 +94,10 @@ pub enum Decline {
     AttemptsExhausted(u32),
     /// The upstream's budget for extra attempts is empty.
     BudgetExhausted,
-    /// The wait before the next attempt is longer than the time left.
+    /// Another attempt could not be expected to end before the deadline.
     NoTime {
-        /// How long the next attempt would have had to wait.
-        delay: Duration,
+        /// The wait before it and the time an attempt usually takes.
+        needed: Duration,
         /// How long the call had left.
         left: Duration,
     },
@@ -105,6 +108,8 @@ pub enum Decline {
         /// How long the call had left.
         left: Duration,
     },
+    /// Hedges have their own cap, a share of all calls, and it is used up.
+    HedgeCap,
     /// The circuit breaker is open: waiting for it would be a wait for ourselves.
     CircuitOpen,
     /// The attempt was due, and refused here.
@@ -122,10 +127,11 @@ impl fmt::Display for Decline {
             Self::BodyIsStream => f.write_str("body is a stream"),
             Self::AttemptsExhausted(n) => write!(f, "all {n} attempts made"),
             Self::BudgetExhausted => f.write_str("retry budget is empty"),
-            Self::NoTime { delay, left } => write!(f, "needs a wait of {delay:.1?}, {left:.1?} left"),
+            Self::NoTime { needed, left } => write!(f, "needs {needed:.1?}, {left:.1?} left"),
             Self::RetryAfterTooLong { asked, left } => {
                 write!(f, "server asked for {asked:.1?}, {left:.1?} left")
             }
+            Self::HedgeCap => f.write_str("cap on hedges is used up"),
             Self::CircuitOpen => f.write_str("circuit breaker is open"),
             Self::Rejected(rejection) => write!(f, "refused here, {rejection}"),
             Self::TriedOnceMore => f.write_str("tried once more already"),

@@ -22,6 +22,9 @@
 //! [RFC 9110 section 9.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
 
 use std::error::Error as StdError;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -82,10 +85,100 @@ impl Classified {
     };
 }
 
+impl Classified {
+    /// Whether the caller has the answer.
+    pub fn is_success(&self) -> bool {
+        self.outcome == Outcome::Success
+    }
+}
+
+/// How an attempt ended, as a [`Classify`] sees it.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended<'a> {
+    /// With the head of a response.
+    Response(StatusCode, &'a HeaderMap),
+    /// With an error of the transport.
+    Error(&'a (dyn StdError + 'static)),
+}
+
+impl Ended<'_> {
+    /// What the table above says.
+    pub fn standard(self) -> Classified {
+        match self {
+            Self::Response(status, headers) => response(status, headers),
+            Self::Error(source) => error(source),
+        }
+    }
+}
+
+/// Your own reading of how an attempt ended, in place of the [table](self).
+///
+/// It is given what the table says, and returns that for whatever it has no opinion on. Closures are classifiers:
+///
+/// ```
+/// use resilient_client::outcome::classify::{Classified, Ended, Repeat};
+/// use resilient_client::outcome::{FailureKind, Outcome};
+/// use resilient_client::Policy;
+///
+/// // This service answers 404 while it warms up.
+/// let warming_up = |end: Ended<'_>, standard: Classified| match end {
+///     Ended::Response(status, _) if status == 404 => {
+///         Classified { status: standard.status, ..Classified::failure(FailureKind::Status, Repeat::IfSafe) }
+///     }
+///     _ => standard,
+/// };
+/// let policy = Policy::standard().classify(warming_up);
+/// ```
+///
+/// If it panics, the attempt is what the table says.
+pub trait Classify: Send + Sync + 'static {
+    /// What the end means, given what the table says it means.
+    fn classify(&self, end: Ended<'_>, standard: Classified) -> Classified;
+}
+
+impl<F> Classify for F
+where
+    F: Fn(Ended<'_>, Classified) -> Classified + Send + Sync + 'static,
+{
+    fn classify(&self, end: Ended<'_>, standard: Classified) -> Classified {
+        self(end, standard)
+    }
+}
+
+/// A shared [`Classify`]. Two are equal when they are the same one.
+#[derive(Clone)]
+pub(crate) struct Classifier(Arc<dyn Classify>);
+
+impl Classifier {
+    pub(crate) fn new(classify: impl Classify) -> Self {
+        Self(Arc::new(classify))
+    }
+
+    /// What `this` says of the end, or the table where there is none or it panics.
+    pub(crate) fn classify(this: Option<&Self>, end: Ended<'_>) -> Classified {
+        let standard = end.standard();
+        this.map_or(standard, |this| {
+            catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard))).unwrap_or(standard)
+        })
+    }
+}
+
+impl PartialEq for Classifier {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Classifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Classifier")
+    }
+}
+
 /// Reads the head of a response.
 ///
 /// `Retry-After` is parsed only where it can matter (429 and 503), because reading a date needs the wall clock.
-pub fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
+fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     use StatusCode as S;
     let (outcome, verdict, repeat) = match status {
         S::TOO_MANY_REQUESTS => (Outcome::Throttled, Verdict::Success, Repeat::IfSafe),
@@ -110,7 +203,7 @@ pub fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
 ///
 /// The chain is read rather than the outermost type because every layer between us and the socket wraps: what proves
 /// that a request was never sent sits two or three levels down, as hyper's or h2's own type.
-pub fn error(error: &(dyn StdError + 'static)) -> Classified {
+fn error(error: &(dyn StdError + 'static)) -> Classified {
     let mut link = Some(error);
     while let Some(this) = link {
         if let Some(found) = known(this) {
@@ -166,7 +259,7 @@ fn h2_unprocessed(error: &h2::Error) -> bool {
 }
 
 /// Whether RFC 9110 calls the method idempotent.
-pub fn is_idempotent(method: &Method) -> bool {
+pub(crate) fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE

@@ -244,6 +244,15 @@ mod tests {
         assert_eq!(withdraw_all(&budget), 3);
     }
 
+    #[test]
+    fn what_overflowed_does_not_come_back_with_a_larger_capacity() {
+        let budget = budget(1, 0, 0.7);
+        budget.deposit();
+        budget.deposit();
+        budget.set_rules(Some(rules(10, 0, 0.7)));
+        assert_eq!(budget.available(), 1.0);
+    }
+
     /// The peer's bug: 1000 deposits at a ratio of 0.6 granted 1000 retries.
     #[test]
     fn a_thousand_deposits_at_each_ratio_grant_exactly_that_share() {

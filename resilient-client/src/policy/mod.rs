@@ -34,6 +34,8 @@ use bulkhead::BulkheadPolicy;
 use retry::RetryPolicy;
 use timeout::TimeoutPolicy;
 
+use crate::outcome::classify::{Classifier, Classify};
+
 /// What a client does for every call. Plain data: checked when the client is built.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -42,6 +44,7 @@ pub struct Policy {
     pub(crate) budget: Option<BudgetPolicy>,
     pub(crate) breaker: Option<BreakerPolicy>,
     pub(crate) bulkhead: Option<BulkheadPolicy>,
+    pub(crate) classifier: Option<Classifier>,
 }
 
 impl Policy {
@@ -53,12 +56,20 @@ impl Policy {
             budget: Some(BudgetPolicy::standard()),
             breaker: Some(BreakerPolicy::standard()),
             bulkhead: Some(BulkheadPolicy::standard()),
+            classifier: None,
         }
     }
 
     /// A passthrough: one attempt, no bounds. Calls are still reported.
     pub fn none() -> Self {
-        Self { timeout: TimeoutPolicy::none(), retry: None, budget: None, breaker: None, bulkhead: None }
+        Self {
+            timeout: TimeoutPolicy::none(),
+            retry: None,
+            budget: None,
+            breaker: None,
+            bulkhead: None,
+            classifier: None,
+        }
     }
 
     /// How long things may take.
@@ -96,6 +107,14 @@ impl Policy {
         self
     }
 
+    /// What counts as a failure and what is tried again, in place of the
+    /// [standard table](crate::outcome::classify).
+    #[must_use]
+    pub fn classify(mut self, classify: impl Classify) -> Self {
+        self.classifier = Some(Classifier::new(classify));
+        self
+    }
+
     /// Whether this policy can work; the error names the setting and every number involved.
     pub fn check(&self) -> Result<(), Invalid> {
         self.compile().map(drop)
@@ -108,6 +127,7 @@ impl Policy {
             budget: self.budget.as_ref().map(BudgetPolicy::compile).transpose()?,
             breaker: self.breaker.as_ref().map(BreakerPolicy::compile).transpose()?,
             bulkhead: self.bulkhead.as_ref().map(BulkheadPolicy::compile).transpose()?,
+            classifier: self.classifier.clone(),
         };
         self.breaker_sees_whole_attempts()?;
         Ok(plan)
@@ -142,6 +162,7 @@ pub(crate) struct Plan {
     pub(crate) budget: Option<budget::Rules>,
     pub(crate) breaker: Option<breaker::Rules>,
     pub(crate) bulkhead: Option<bulkhead::Rules>,
+    pub(crate) classifier: Option<Classifier>,
 }
 
 impl Plan {
@@ -153,6 +174,7 @@ impl Plan {
             budget: None,
             breaker: None,
             bulkhead: None,
+            classifier: None,
         })
     }
 }

@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::engine::body::Guard;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::outcome::classify::Classified;
+use crate::outcome::classify::Ended;
 
 /// One call's way to the wire.
 pub(crate) trait Exchange {
@@ -42,8 +42,8 @@ pub(crate) trait Exchange {
     /// `None` when the request is gone, which the engine rules out by asking [`is_replayable`](Self::is_replayable).
     fn launch(&mut self, number: u32, last: bool) -> Option<Self::Future>;
 
-    /// What an attempt's end means.
-    fn classify(&self, end: &Result<Self::Answer, Self::Fault>) -> Classified;
+    /// An attempt's end, as a classifier sees it.
+    fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
 
     /// Takes an answer apart, to set it aside while another attempt is made.
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body);
@@ -51,11 +51,11 @@ pub(crate) trait Exchange {
     /// The caller's response, its body watched by `guard`.
     fn seal(answer: Self::Answer, guard: Guard) -> Self::Response;
 
-    /// The caller's response from an answer that had been set aside.
+    /// The caller's response from an answer that was read inside the call.
     fn reassemble(head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response;
 }
 
-/// The body of an answer that was set aside: its bytes, and whether they are all of it.
+/// The body of an answer that was read inside the call: its bytes, and whether they are all of it.
 ///
 /// Reading one that was cut yields its bytes and then an error: bytes passed off as the whole would be a silent success.
 #[derive(Debug, Default)]

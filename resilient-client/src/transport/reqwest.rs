@@ -13,7 +13,7 @@ use super::{Exchange, KeptBody};
 use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::report::CallReport;
-use crate::outcome::classify::{self, Classified};
+use crate::outcome::classify::Ended;
 
 /// One call over a `reqwest::Client`.
 #[derive(Debug)]
@@ -123,10 +123,10 @@ impl Exchange for ReqwestExchange {
         Some(self.client.call(request))
     }
 
-    fn classify(&self, end: &Result<Self::Answer, Self::Fault>) -> Classified {
+    fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
-            Ok(response) => classify::response(response.status(), response.headers()),
-            Err(error) => classify::error(error),
+            Ok(response) => Ended::Response(response.status(), response.headers()),
+            Err(error) => Ended::Error(error),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{Exchange, KeptBody};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::report::CallReport;
 use crate::error::BoxError;
-use crate::outcome::classify::{self, Classified};
+use crate::outcome::classify::Ended;
 
 /// One call over clones of a tower service.
 ///
@@ -68,10 +68,10 @@ where
         Some(Attempt::NotReady { service: self.service.clone(), request: Some(request) })
     }
 
-    fn classify(&self, end: &Result<Self::Answer, Self::Fault>) -> Classified {
+    fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
-            Ok(response) => classify::response(response.status(), response.headers()),
-            Err(error) => classify::error(&**error),
+            Ok(response) => Ended::Response(response.status(), response.headers()),
+            Err(error) => Ended::Error(&**error),
         }
     }
 

@@ -133,6 +133,14 @@ impl Upstream {
         }
     }
 
+    pub(crate) fn usual(&self, _now: Tick) -> Option<u64> {
+        None
+    }
+
+    pub(crate) fn may_hedge(&self) -> bool {
+        false
+    }
+
     /// Whether the breaker would refuse another attempt.
     pub(crate) fn is_circuit_open(&self, now: Tick) -> bool {
         self.breaker.rejects_now(now).is_some()

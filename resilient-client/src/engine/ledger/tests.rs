@@ -19,6 +19,8 @@ fn terms() -> Terms {
         deadline: ms(10_000),
         attempt_timeout: 3_000 * MS,
         retry: Some(RetryPolicy::standard().compile().unwrap()),
+        hedge_after: None,
+        hedges: 0,
         replayable: true,
         safe: true,
     }
@@ -45,7 +47,16 @@ fn in_flight(terms: Terms) -> Ledger {
 }
 
 fn fail(ledger: &mut Ledger, end: &Classified, now: Tick, budget: &Budget) -> Next {
-    ledger.failed(end, now, World { budget, circuit_open: false, rng: &mut Rng::seeded(7) })
+    fail_number(1, ledger, end, now, budget)
+}
+
+fn fail_number(number: u32, ledger: &mut Ledger, end: &Classified, now: Tick, budget: &Budget) -> Next {
+    ledger.failed(
+        number,
+        end,
+        now,
+        World { budget, circuit_open: false, usual: None, rng: &mut Rng::seeded(7) },
+    )
 }
 
 fn first_end(terms: Terms, end: &Classified) -> Next {
@@ -57,7 +68,7 @@ fn an_attempt_expires_when_its_time_is_up_and_not_before() {
     let ledger = in_flight(terms());
     assert_eq!(ledger.decide(ms(0)), Decision::WaitUntil(ms(3_000)));
     assert_eq!(ledger.decide(ms(2_999)), Decision::WaitUntil(ms(3_000)));
-    assert_eq!(ledger.decide(ms(3_000)), Decision::Expire);
+    assert_eq!(ledger.decide(ms(3_000)), Decision::Expire { number: 1 });
 }
 
 #[test]
@@ -100,15 +111,15 @@ fn a_too_early_is_repeated_once_whatever_the_method() {
     let (mut ledger, budget) = (in_flight(Terms { safe: false, ..terms() }), budget(10));
     assert!(matches!(fail(&mut ledger, &end(Repeat::Once), ms(1), &budget), Next::Retry { .. }));
     ledger.launched(ms(50));
-    let next = fail(&mut ledger, &end(Repeat::Once), ms(51), &budget);
+    let next = fail_number(2, &mut ledger, &end(Repeat::Once), ms(51), &budget);
     assert_eq!(next, Next::GiveUp(Decline::TriedOnceMore));
 }
 
 #[test]
 fn an_open_circuit_ends_the_call_and_costs_no_token() {
     let (mut ledger, budget) = (in_flight(terms()), budget(10));
-    let world = World { budget: &budget, circuit_open: true, rng: &mut Rng::seeded(7) };
-    assert_eq!(ledger.failed(&end(Repeat::IfSafe), ms(1), world), Next::GiveUp(Decline::CircuitOpen));
+    let world = World { budget: &budget, circuit_open: true, usual: None, rng: &mut Rng::seeded(7) };
+    assert_eq!(ledger.failed(1, &end(Repeat::IfSafe), ms(1), world), Next::GiveUp(Decline::CircuitOpen));
     assert!((budget.available() - 10.0).abs() < 1e-9);
 }
 
@@ -132,8 +143,9 @@ fn a_retry_after_beyond_the_deadline_ends_the_call_at_once() {
 fn a_retry_after_that_barely_fits_is_honoured_and_stays_before_the_deadline() {
     for seed in 0..1000 {
         let mut ledger = in_flight(terms());
-        let world = World { budget: &budget(10), circuit_open: false, rng: &mut Rng::seeded(seed) };
-        let Next::Retry { delay, .. } = ledger.failed(&asked(9), ms(1), world) else { panic!("it fits") };
+        let world =
+            World { budget: &budget(10), circuit_open: false, usual: None, rng: &mut Rng::seeded(seed) };
+        let Next::Retry { delay, .. } = ledger.failed(1, &asked(9), ms(1), world) else { panic!("it fits") };
         assert!(delay >= Duration::from_secs(9), "{delay:?}");
         assert!(ms(1).after(delay) < terms().deadline, "{delay:?}");
     }
@@ -198,6 +210,8 @@ proptest! {
             deadline: ms(story.deadline_ms),
             attempt_timeout: 3_000 * MS,
             retry: story.max_attempts.map(|n| RetryPolicy::standard().max_attempts(n).compile().unwrap()),
+            hedge_after: None,
+            hedges: 0,
             replayable: story.replayable,
             safe: story.safe,
         };
@@ -216,7 +230,7 @@ proptest! {
                     prop_assert!(at > now && at <= terms.deadline);
                     now = at;
                 }
-                Decision::Expire => prop_assert!(false, "every attempt here ends in time"),
+                Decision::Expire { .. } | Decision::Hedge => prop_assert!(false, "attempts here end in time"),
                 Decision::Launch { number, .. } => {
                     launches += 1;
                     prop_assert_eq!(number, launches);
@@ -235,8 +249,8 @@ proptest! {
                         ..end(*repeat)
                     };
                     let circuit_open = launches as usize > story.open_from;
-                    let world = World { budget: &budget, circuit_open, rng: &mut rng };
-                    let next = ledger.failed(&end, now, world);
+                    let world = World { budget: &budget, circuit_open, usual: None, rng: &mut rng };
+                    let next = ledger.failed(launches, &end, now, world);
                     if let Next::Retry { delay, .. } = next {
                         prop_assert!(!circuit_open && *repeat != Repeat::Never);
                         prop_assert!(story.safe || *repeat != Repeat::IfSafe);

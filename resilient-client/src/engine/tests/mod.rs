@@ -1,5 +1,6 @@
 //! Whole calls over a scripted server, on a virtual clock.
 
+mod buffered;
 mod calls;
 mod cancel;
 mod script;

@@ -46,7 +46,7 @@ struct Slow {
     lease_end: Tick,
 }
 
-/// Leave to make one call. Give it back with [`Breaker::record`]; a dropped call is [`Verdict::Neutral`].
+/// Leave to make one call. Give it back with [`Breaker::record`]; one that comes to nothing is [`Verdict::Neutral`].
 ///
 /// A permit can't be copied, so it is recorded at most once. One that never comes back holds a probe slot until it
 /// expires, and holds nothing while the breaker is closed.
@@ -237,7 +237,8 @@ impl Breaker {
         Word(self.word.load(Ordering::Acquire))
     }
 
-    /// How long an open or half-open breaker surely admits no one; `None` if someone might get in.
+    /// How long an open or half-open breaker surely admits no one; `None` if someone might get in. When the state changes
+    /// between the loads the wait may be the other state's: it is advice, and no admission rests on it.
     fn shut_for(&self, word: Word, now: Tick) -> Option<Duration> {
         let shut_until = self.shut_until.load(Ordering::Acquire);
         let mut left = shut_until.checked_sub(now.as_nanos()).filter(|left| *left > 0)?;
@@ -335,7 +336,9 @@ impl Breaker {
     /// Begins a generation. Last of a transition's writes: who sees the new word sees what was written before it.
     fn enter(&self, word: Word, to: State, cause: Cause) -> Transition {
         let next = word.next(to);
-        self.word.store(next.0, Ordering::Release);
+        // A plain store would do (a streak's end that loses to it fails), but loom can't order one after a concurrent
+        // compare-and-swap, and transitions are rare.
+        self.word.swap(next.0, Ordering::AcqRel);
         Transition { from: word.state(), to, cause, generation: next.era().generation() }
     }
 }

@@ -461,6 +461,19 @@ fn disabling_opens_the_way_and_enabling_starts_closed_and_empty() {
 }
 
 #[test]
+fn a_rejected_probe_is_told_to_wait_the_open_time_of_the_rules_in_force() {
+    let breaker = Breaker::disabled();
+    let policy = |open| BreakerPolicy::standard().probes(1).open_for(ms(open)).compile().unwrap();
+    breaker.set_rules(Some(policy(300)));
+    failures_to_open(&breaker, START);
+    let now = START.after(ms(300));
+    let _probe = probe(&breaker, now);
+    assert_eq!(breaker.rejects_now(now), Some(ms(300)));
+    breaker.set_rules(Some(policy(700)));
+    assert_eq!(breaker.rejects_now(now), Some(ms(700)));
+}
+
+#[test]
 fn new_rules_keep_the_state_and_the_counts() {
     let policy = BreakerPolicy::standard;
     let breaker = breaker(policy());
@@ -469,6 +482,8 @@ fn new_rules_keep_the_state_and_the_counts() {
     }
     let permit = breaker.try_acquire(START).unwrap().permit;
     assert_eq!(breaker.set_rules(Some(policy().cold_consecutive_failures(4).compile().unwrap())), None);
+    let snapshot = breaker.snapshot(START);
+    assert_eq!((snapshot.failures, snapshot.streak), (3, 3));
     let opened = breaker.record(permit, Verdict::Failure, START, MIDDLE).unwrap();
     assert_eq!(opened.cause, Cause::ColdFailures(4));
     let longer = policy().open_for(ms(3000)).compile().unwrap();
@@ -839,6 +854,23 @@ mod under_loom {
             let ours = breaker.record(second, Verdict::Success, now, MIDDLE);
             let theirs = other.join().unwrap();
             assert_eq!((ours, theirs.map(|change| change.to)), (None, Some(State::Open)));
+        });
+    }
+
+    #[test]
+    fn loom_a_result_that_waited_for_the_lock_moves_no_later_generation() {
+        loom::model(|| {
+            let (breaker, now) = opened(tiny(2));
+            let [first, second] = [probe(&breaker, now), probe(&breaker, now)];
+            let breaker = Arc::new(breaker);
+            let other = {
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || breaker.record(first, Verdict::Failure, now, MIDDLE))
+            };
+            let ours = breaker.record(second, Verdict::Failure, now, MIDDLE);
+            let half_open = breaker.try_acquire(now.after(ms(10_000))).ok().and_then(|call| call.transition);
+            assert_eq!(half_open.map(|change| change.to), Some(State::HalfOpen));
+            assert!(ours.is_some() != other.join().unwrap().is_some(), "one of them reopened it, once");
         });
     }
 

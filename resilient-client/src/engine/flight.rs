@@ -1,0 +1,110 @@
+//! One attempt on its way: its place in the upstream, its future, and its body where that is part of it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::reading::{End, Reading};
+use crate::error::{Error, ErrorKind};
+use crate::outcome::FailureKind;
+use crate::outcome::classify::{Classified, Classifier, Repeat};
+use crate::transport::{Exchange, KeptBody};
+use crate::upstream::Permit;
+
+pin_project! {
+    /// One attempt in flight.
+    pub(super) struct Flight<X: Exchange> {
+        // `None` once the head has come.
+        #[pin]
+        future: Option<X::Future>,
+        reading: Option<(Reading<X>, Classified)>,
+        permit: Option<Permit>,
+        number: u32,
+    }
+}
+
+/// What an attempt brought.
+pub(super) enum Brought<X: Exchange> {
+    /// A head, its body still to come.
+    Head(X::Answer),
+    /// An answer read to its end.
+    Whole(X::Head, KeptBody),
+    /// Nothing.
+    Fault(Error),
+}
+
+/// How the flights of a call look at what they bring.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) classifier: Option<&'a Classifier>,
+    /// The longest body to read inside the attempt; `None` to hand bodies over unread.
+    pub(super) buffer: Option<usize>,
+}
+
+impl<X: Exchange> Flight<X> {
+    pub(super) fn new(future: X::Future, permit: Permit, number: u32) -> Self {
+        Self { future: Some(future), reading: None, permit: Some(permit), number }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its place in the upstream; `None` if it was taken before.
+    pub(super) fn take_permit(self: Pin<&mut Self>) -> Option<Permit> {
+        self.project().permit.take()
+    }
+
+    /// Ready when the attempt has ended, as far as it is read in flight.
+    pub(super) fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        view: View<'_>,
+    ) -> Poll<(Brought<X>, Classified)> {
+        let mut this = self.project();
+        loop {
+            if let Some((reading, _)) = this.reading {
+                let end = ready!(reading.poll(cx));
+                return match this.reading.take() {
+                    Some((reading, head)) => Poll::Ready(whole(reading, head, end)),
+                    None => Poll::Pending,
+                };
+            }
+            let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
+            let end = ready!(future.poll(cx));
+            this.future.set(None);
+            let classified = Classifier::classify(view.classifier, X::end(&end));
+            match (end, view.buffer) {
+                (Ok(answer), Some(limit)) if classified.is_success() => {
+                    *this.reading = Some((Reading::new(answer, limit), classified));
+                }
+                (Ok(answer), _) => return Poll::Ready((Brought::Head(answer), classified)),
+                (Err(fault), _) => {
+                    let error = Error::attempt(classified.outcome).because(fault);
+                    return Poll::Ready((Brought::Fault(error), classified));
+                }
+            }
+        }
+    }
+}
+
+/// The end of an attempt whose body is part of it.
+fn whole<X: Exchange>(reading: Reading<X>, head: Classified, end: End) -> (Brought<X>, Classified) {
+    match end {
+        End::Whole => {
+            let (parts, body) = reading.finish(false);
+            (Brought::Whole(parts, body), head)
+        }
+        End::TooLong => {
+            let error = Error::new(ErrorKind::BodyTooLarge);
+            (Brought::Fault(error), Classified { status: head.status, ..Classified::IGNORED })
+        }
+        End::Failed(error) => {
+            let failed = Classified::failure(FailureKind::Body, Repeat::IfSafe);
+            let error = Error::new(ErrorKind::Body).because(error);
+            (Brought::Fault(error), Classified { status: head.status, ..failed })
+        }
+    }
+}
