@@ -59,6 +59,8 @@ pub enum ErrorKind {
     Deadline,
     /// The circuit breaker is open. Nothing was sent; [`Error::retry_after`] says how long.
     CircuitOpen,
+    /// The client is [draining](crate::Client::drain) and begins no call. Nothing was sent.
+    Draining,
     /// The upstream's bulkhead is full. Nothing was sent.
     BulkheadFull,
     /// The upstream asked for quiet and the time isn't over. Nothing was sent; [`Error::retry_after`] says how long.
@@ -154,9 +156,12 @@ impl Error {
         self.0.kind
     }
 
-    /// Refused here, before anything was sent: by a breaker, a bulkhead or a wait the server asked for.
+    /// Refused here, before anything was sent: by a breaker, a bulkhead, a wait the server asked for, or a drain.
     pub fn is_rejected(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::CircuitOpen | ErrorKind::BulkheadFull | ErrorKind::Throttled)
+        matches!(
+            self.0.kind,
+            ErrorKind::CircuitOpen | ErrorKind::BulkheadFull | ErrorKind::Throttled | ErrorKind::Draining
+        )
     }
 
     /// Time ran out: the call's total, the last attempt's, or the body's idle time.
@@ -243,6 +248,7 @@ impl fmt::Display for Error {
             ErrorKind::Timeout => "no response within the attempt timeout",
             ErrorKind::Deadline => "the call's time ran out",
             ErrorKind::CircuitOpen => "circuit breaker is open",
+            ErrorKind::Draining => "the client is draining",
             ErrorKind::BulkheadFull => "bulkhead is full",
             ErrorKind::Throttled => "the server asked for quiet",
             ErrorKind::Transport => "connection failed",

@@ -15,7 +15,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), resilient_client::Error> {
-//! let service = ServiceBuilder::new().layer(ResilienceLayer::new(&Policy::standard())?).service(service_fn(
+//! let service = ServiceBuilder::new().layer(ResilienceLayer::new(Policy::standard())?).service(service_fn(
 //!     async |_request: http::Request<String>| {
 //!         Ok::<_, std::io::Error>(http::Response::new(Full::new(Bytes::from("hello"))))
 //!     },
@@ -32,6 +32,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
@@ -41,11 +42,11 @@ use tower_service::Service;
 
 use crate::engine::Call;
 use crate::engine::body::ResponseBody;
-use crate::engine::core::{Core, MAX_UPSTREAMS};
+use crate::engine::core::{Core, MAX_UPSTREAMS, Reloaded};
 use crate::engine::options::CallOptions;
 use crate::error::{BoxError, Error};
 use crate::event::{Events, Observer};
-use crate::policy::Policy;
+use crate::policy::PolicySet;
 use crate::rng::Entropy;
 use crate::transport::replay::Replay;
 use crate::transport::service::ServiceExchange;
@@ -64,18 +65,33 @@ impl ResilienceLayer {
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it can't work.
-    pub fn new(policy: &Policy) -> Result<Self, Error> {
-        Self::with_observers(policy, Vec::new())
+    pub fn new(policies: impl Into<PolicySet>) -> Result<Self, Error> {
+        Self::with_observers(policies, Vec::new())
     }
 
     /// The same, with observers that hear every event.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work.
-    pub fn with_observers(policy: &Policy, observers: Vec<Arc<dyn Observer>>) -> Result<Self, Error> {
-        let plan = policy.compile().map_err(Error::config)?;
-        let core = Core::new(plan, MAX_UPSTREAMS, Entropy::default(), Events::new(observers));
-        Ok(Self::of(Arc::new(core)))
+    pub fn with_observers(
+        policies: impl Into<PolicySet>,
+        observers: Vec<Arc<dyn Observer>>,
+    ) -> Result<Self, Error> {
+        let core = Core::new(policies.into(), MAX_UPSTREAMS, Entropy::default(), Events::new(observers));
+        Ok(Self::of(Arc::new(core.map_err(Error::config)?)))
+    }
+
+    /// Puts other policies in force. See [`Client::reload`](crate::Client::reload).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has changed then.
+    pub fn reload(&self, policies: impl Into<PolicySet>) -> Result<Reloaded, Error> {
+        self.core.reload(policies.into()).map_err(Error::config)
+    }
+
+    /// Begins no further call and waits for those in progress. See [`Client::drain`](crate::Client::drain).
+    pub async fn drain(&self, limit: Duration) -> u64 {
+        self.core.drain(limit).await
     }
 
     pub(crate) fn of(core: Arc<Core>) -> Self {
@@ -115,10 +131,12 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let options = request.extensions().get::<CallOptions>().cloned().unwrap_or_default();
         let safe = options.is_safe(request.method(), request.headers());
-        let upstream = self.core.upstream(Authority::of_uri(request.uri()));
-        let exchange = ServiceExchange::new(self.service.clone(), request);
-        match self.core.call(exchange, upstream, safe, &options) {
-            Ok(call) => ResponseFuture { state: State::Calling { call } },
+        let uri = request.uri();
+        match self.core.begin(Authority::of_uri(uri), request.method(), uri.path(), &options) {
+            Ok(begun) => {
+                let call = begun.call(ServiceExchange::new(self.service.clone(), request), safe);
+                ResponseFuture { state: State::Calling { call } }
+            }
             Err(error) => ResponseFuture { state: State::Failed { error: Some(error) } },
         }
     }

@@ -88,6 +88,7 @@ mod upstream;
 
 pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
 pub use engine::body::ResponseBody;
+pub use engine::core::Reloaded;
 pub use engine::options::{CallOptions, IDEMPOTENCY_KEY};
 pub use engine::report::{AttemptReport, CallReport, Decline, Trigger};
 pub use error::{Error, ErrorKind};

@@ -8,7 +8,8 @@ use super::{Client, Shared};
 use crate::engine::core::{Core, MAX_UPSTREAMS};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, Observer};
-use crate::policy::{Invalid, Plan, Policy};
+use crate::policy::set::PlanSet;
+use crate::policy::{Invalid, Plan, Policy, PolicySet};
 use crate::rng::Entropy;
 
 /// The most a convenience reader reads of a body, unless the builder says otherwise.
@@ -38,7 +39,7 @@ type Configure = Box<dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilde
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientBuilder {
-    policy: Policy,
+    policies: PolicySet,
     configure: Vec<Configure>,
     observers: Vec<Arc<dyn Observer>>,
     max_upstreams: usize,
@@ -49,7 +50,7 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     pub(crate) fn new() -> Self {
         Self {
-            policy: Policy::standard(),
+            policies: Policy::standard().into(),
             configure: Vec::new(),
             observers: Vec::new(),
             max_upstreams: MAX_UPSTREAMS,
@@ -58,9 +59,10 @@ impl ClientBuilder {
         }
     }
 
-    /// What to do for every call. Default [`Policy::standard`].
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = policy;
+    /// What to do for every call: one [`Policy`], or a [`PolicySet`] with others for hosts and routes. Default
+    /// [`Policy::standard`].
+    pub fn policy(mut self, policies: impl Into<PolicySet>) -> Self {
+        self.policies = policies.into();
         self
     }
 
@@ -117,7 +119,7 @@ impl ClientBuilder {
         for configure in self.configure.drain(..) {
             transport = configure(transport);
         }
-        if let Some(connect) = self.policy.timeout.effective_connect() {
+        if let Some(connect) = self.policies.base().timeout.effective_connect() {
             transport = transport.connect_timeout(connect);
         }
         // Hidden retries would break every count; zero per request also keeps reqwest from cloning each request.
@@ -139,7 +141,8 @@ impl ClientBuilder {
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
-        let core = Core::new(Plan::standard(), MAX_UPSTREAMS, Entropy::default(), Events::default());
+        let (set, plans) = (Policy::standard().into(), PlanSet::of(Plan::standard()));
+        let core = Core::of(set, plans, MAX_UPSTREAMS, Entropy::default(), Events::default());
         Self::new().finish(transport, core)
     }
 
@@ -148,7 +151,7 @@ impl ClientBuilder {
             return Err(Invalid::new("max_upstreams", "must be at least 1, got 0"));
         }
         let events = Events::new(self.observers.clone());
-        Ok(Core::new(self.policy.compile()?, self.max_upstreams, self.entropy.clone(), events))
+        Core::new(self.policies.clone(), self.max_upstreams, self.entropy.clone(), events)
     }
 
     fn finish(self, transport: reqwest::Client, core: Core) -> Client {
@@ -159,7 +162,7 @@ impl ClientBuilder {
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("policy", &self.policy)
+            .field("policies", &self.policies)
             .field("max_upstreams", &self.max_upstreams)
             .field("max_body", &self.max_body)
             .finish_non_exhaustive()

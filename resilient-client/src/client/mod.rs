@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use reqwest::{IntoUrl, Method, Request};
@@ -18,9 +19,10 @@ pub use request::RequestBuilder;
 pub use response::Response;
 
 use crate::engine::Call;
-use crate::engine::core::Core;
+use crate::engine::core::{Core, Reloaded};
 use crate::engine::options::CallOptions;
 use crate::error::Error;
+use crate::policy::PolicySet;
 use crate::transport::reqwest::ReqwestExchange;
 use crate::upstream::registry::Authority;
 
@@ -104,13 +106,34 @@ impl Client {
     pub(crate) fn execute_with(&self, request: Request, mut options: CallOptions) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
         let safe = options.is_safe(request.method(), request.headers());
-        let core = &self.shared.core;
-        let upstream = core.upstream(Authority::of_url(request.url()));
-        let exchange = ReqwestExchange::new(self.transport.clone(), request);
-        match core.call(exchange, upstream, safe, &options) {
-            Ok(call) => Pending { state: State::Calling { call, max_body: self.shared.max_body } },
+        let url = request.url();
+        match self.shared.core.begin(Authority::of_url(url), request.method(), url.path(), &options) {
+            Ok(begun) => {
+                let call = begun.call(ReqwestExchange::new(self.transport.clone(), request), safe);
+                Pending { state: State::Calling { call, max_body: self.shared.max_body } }
+            }
             Err(error) => Pending::failed(error),
         }
+    }
+
+    /// Puts other policies in force for the calls that begin from now on, all of them or, when one can't work, none.
+    ///
+    /// Live state is kept: an open breaker stays open, a budget keeps its balance, slots stay taken. Calls in progress
+    /// finish under the policies they began with. A connect timeout belongs to the connection pool and isn't changed; the
+    /// answer says so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has changed then.
+    pub fn reload(&self, policies: impl Into<PolicySet>) -> Result<Reloaded, Error> {
+        self.shared.core.reload(policies.into()).map_err(Error::config)
+    }
+
+    /// Begins no further call, on this client and its clones, and waits until those in progress have finished, bodies
+    /// read or dropped, or until `limit` has passed. Returns how many had not.
+    ///
+    /// Calls made while or after draining are refused with [`ErrorKind::Draining`](crate::ErrorKind::Draining).
+    pub async fn drain(&self, limit: Duration) -> u64 {
+        self.shared.core.drain(limit).await
     }
 
     pub(crate) fn max_body(&self) -> usize {

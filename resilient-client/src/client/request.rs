@@ -99,6 +99,13 @@ impl RequestBuilder {
         self
     }
 
+    /// Lets the response's body take longer than the total, which then bounds the time to its head. The body's idle
+    /// timeout stays. Upgrades (101) and server-sent events have this without asking.
+    pub fn streaming(mut self) -> Self {
+        self.options = self.options.streaming();
+        self
+    }
+
     /// Whether repeating this request does no harm, whatever its method says.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.options = self.options.idempotent(idempotent);

@@ -1,14 +1,21 @@
 //! What all calls of a client share, and how a call starts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::Method;
 
 use super::ledger::Terms;
 use super::options::CallOptions;
 use super::{Call, Start, Ways};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event::Events;
-use crate::policy::Plan;
+use crate::policy::set::PlanSet;
+use crate::policy::{Invalid, PolicySet};
 use crate::rng::Entropy;
+use crate::sync::Mutex;
 use crate::time::{self, Tick};
 use crate::transport::Exchange;
 use crate::upstream::Upstream;
@@ -17,56 +24,170 @@ use crate::upstream::registry::{Authority, Registry};
 /// The most upstreams kept apart, unless the builder says otherwise.
 pub(crate) const MAX_UPSTREAMS: usize = 1024;
 
-/// The checked policy and the live state of every upstream.
+/// How often a drain looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// The policies in force and the live state of every upstream.
 #[derive(Debug)]
 pub(crate) struct Core {
-    plan: Plan,
+    plans: ArcSwap<PlanSet>,
+    /// What the plans were made from. A lock because a reload is compared with the one before it, one at a time.
+    policies: Mutex<Versioned>,
     registry: Registry,
     entropy: Entropy,
     events: Events,
+    draining: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Versioned {
+    set: PolicySet,
+    version: u64,
+}
+
+/// What a [reload](crate::Client::reload) changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The version calls report from now on.
+    pub version: u64,
+    /// Which policies differ from before, as `whose: which`, such as `client: retry` or `http://users:3000: breaker`.
+    pub changes: Vec<String>,
+    /// What differs and can't take effect in a client that is built, such as its connect timeout.
+    pub not_applied: Vec<String>,
+}
+
+/// A call that has begun: its upstream, its terms, its clock. What it lacks is its request.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    upstream: Arc<Upstream>,
+    terms: Terms,
+    ways: Ways,
+    version: u64,
+    now: Tick,
 }
 
 impl Core {
-    pub(crate) fn new(plan: Plan, max_upstreams: usize, entropy: Entropy, events: Events) -> Self {
-        let overflow = Upstream::new("overflow".into(), &plan, entropy.clone(), events.clone(), time::now());
-        Self { plan, registry: Registry::new(max_upstreams, overflow), entropy, events }
+    pub(crate) fn new(
+        set: PolicySet,
+        max_upstreams: usize,
+        entropy: Entropy,
+        events: Events,
+    ) -> Result<Self, Invalid> {
+        let plans = set.compile(0)?;
+        Ok(Self::of(set, plans, max_upstreams, entropy, events))
     }
 
-    /// The upstream a request goes to, and the time its call begins.
-    pub(crate) fn upstream(&self, authority: Authority<'_>) -> (Arc<Upstream>, Tick) {
+    pub(crate) fn of(
+        set: PolicySet,
+        plans: PlanSet,
+        max_upstreams: usize,
+        entropy: Entropy,
+        events: Events,
+    ) -> Self {
         let now = time::now();
-        let make = |name| Upstream::new(name, &self.plan, self.entropy.clone(), self.events.clone(), now);
-        (self.registry.get(authority, now, make), now)
+        let overflow = Upstream::new("overflow".into(), plans.base(), entropy.clone(), events.clone(), now);
+        Self {
+            plans: ArcSwap::from_pointee(plans),
+            policies: Mutex::new(Versioned { set, version: 0 }),
+            registry: Registry::new(max_upstreams, overflow),
+            entropy,
+            events,
+            draining: AtomicBool::new(false),
+        }
     }
 
-    /// Begins a call.
-    pub(crate) fn call<X: Exchange>(
+    /// Begins a call to `authority`.
+    pub(crate) fn begin(
         &self,
-        exchange: X,
-        (upstream, now): (Arc<Upstream>, Tick),
-        safe: bool,
+        authority: Authority<'_>,
+        method: &Method,
+        path: &str,
         options: &CallOptions,
-    ) -> Result<Call<X>, Error> {
-        let timeout = self.plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
+    ) -> Result<Begun, Error> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Draining));
+        }
+        let now = time::now();
+        let plans = self.plans.load();
+        let (plan, scope) = plans.of_call(&authority, method, path);
+        let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
+        let make = |authority: &Authority<'_>, name: Arc<str>| {
+            // Read anew under the registry's lock: a reload may have come in between.
+            let plans = self.plans.load();
+            let plan = plans.of_state(authority, scope.map(|scope| &**scope));
+            Upstream::new(name, plan, self.entropy.clone(), self.events.clone(), now)
+        };
+        let upstream = self.registry.get(authority, scope, now, make);
         let terms = Terms {
             deadline: now.after_nanos(timeout.total),
             attempt_timeout: timeout.attempt,
-            retry: self.plan.retry,
+            retry: plan.retry,
             hedge_after: None,
             hedges: 0,
-            replayable: exchange.is_replayable(),
-            safe,
+            replayable: false,
+            safe: false,
         };
         let ways = Ways {
-            classifier: self.plan.classifier.clone(),
+            classifier: plan.classifier.clone(),
             buffer: options.buffer,
             body_idle: timeout.body_idle,
+            streaming: options.streaming,
         };
-        Ok(Call::new(Start { exchange, upstream, terms, ways, now }))
+        Ok(Begun { upstream, terms, ways, version: plan.version, now })
+    }
+
+    /// Puts other policies in force, all or none. Live state is kept.
+    pub(crate) fn reload(&self, set: PolicySet) -> Result<Reloaded, Invalid> {
+        let mut current = self.policies.lock();
+        let changes = current.set.differences(&set);
+        let version = current.version + u64::from(!changes.is_empty());
+        let plans = Arc::new(set.compile(version)?);
+        let connect = |set: &PolicySet| set.base().timeout.effective_connect();
+        let not_applied = if connect(&current.set) == connect(&set) {
+            Vec::new()
+        } else {
+            vec!["client: timeout.connect belongs to the connection pool".to_owned()]
+        };
+        self.registry.retune(
+            || self.plans.store(Arc::clone(&plans)),
+            |authority, scope, upstream| upstream.follow(plans.of_state(authority, scope)),
+        );
+        self.registry.overflow().follow(plans.base());
+        *current = Versioned { set, version };
+        Ok(Reloaded { version, changes, not_applied })
+    }
+
+    /// Admits no further call and waits until those begun have finished, or `limit` has passed. How many had not.
+    pub(crate) async fn drain(&self, limit: Duration) -> u64 {
+        self.draining.store(true, Ordering::Relaxed);
+        let until = time::now().after(limit);
+        loop {
+            let unfinished = self.registry.sum(Upstream::unfinished);
+            if unfinished == 0 || time::now() >= until {
+                return unfinished;
+            }
+            tokio::time::sleep(DRAIN_LOOK.min(time::now().until(until))).await;
+        }
+    }
+
+    /// The live state of `authority`, for tests that look inside.
+    #[cfg(test)]
+    pub(crate) fn upstream_of(&self, authority: Authority<'_>) -> Arc<Upstream> {
+        let options = CallOptions::new();
+        self.begin(authority, &Method::GET, "/", &options).map(|begun| begun.upstream).expect("not draining")
     }
 
     /// How many upstreams are kept apart.
     pub(crate) fn upstreams(&self) -> usize {
         self.registry.len()
+    }
+}
+
+impl Begun {
+    /// The call, with its request. `safe` says whether repeating it does no harm.
+    pub(crate) fn call<X: Exchange>(self, exchange: X, safe: bool) -> Call<X> {
+        let Self { upstream, terms, ways, version, now } = self;
+        let terms = Terms { replayable: exchange.is_replayable(), safe, ..terms };
+        Call::new(Start { exchange, upstream, terms, ways, version, now })
     }
 }

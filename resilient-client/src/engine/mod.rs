@@ -64,7 +64,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if this.ledger.take_reserved() {
-                this.upstream.budget().refund();
+                this.upstream.waits_no_more(false);
             }
         }
     }
@@ -78,6 +78,8 @@ pub(crate) struct Ways {
     pub(crate) buffer: Option<usize>,
     /// The longest pause in a body handed over unread, in nanoseconds.
     pub(crate) body_idle: u64,
+    /// Whether the body may take longer than the call's total.
+    pub(crate) streaming: bool,
 }
 
 /// What every call starts from.
@@ -86,6 +88,7 @@ pub(crate) struct Start<X> {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) terms: Terms,
     pub(crate) ways: Ways,
+    pub(crate) version: u64,
     pub(crate) now: Tick,
 }
 
@@ -97,8 +100,8 @@ type Landed<X> = (u32, Option<Permit>, Brought<X>, Classified);
 
 impl<X: Exchange> Call<X> {
     pub(crate) fn new(start: Start<X>) -> Self {
-        let Start { exchange, upstream, terms, ways, now } = start;
-        let report = CallReport::new(Arc::clone(upstream.name()), now);
+        let Start { exchange, upstream, terms, ways, version, now } = start;
+        let report = CallReport::new(Arc::clone(upstream.name()), version, now);
         Self {
             exchange,
             ledger: Ledger::new(terms, now),
@@ -149,7 +152,7 @@ impl<X: Exchange> Call<X> {
                 }
                 // The token of an attempt that was never sent goes back.
                 if this.ledger.take_reserved() {
-                    this.upstream.budget().refund();
+                    this.upstream.waits_no_more(false);
                 }
                 this.ledger.rejected();
                 return;
@@ -165,6 +168,9 @@ impl<X: Exchange> Call<X> {
             this.flight.set(Some(flight));
         } else {
             this.hedges.push(Box::pin(flight));
+        }
+        if this.ledger.take_reserved() {
+            this.upstream.waits_no_more(true);
         }
         this.ledger.launched(now);
         if let Some(report) = this.report {
@@ -182,8 +188,9 @@ impl<X: Exchange> Call<X> {
             usual: this.upstream.usual(now),
             rng: &mut this.upstream.entropy().rng(),
         };
-        if let Err(why) = this.ledger.hedge(now, world, || this.upstream.may_hedge()) {
-            decline(this.upstream, this.report, why);
+        match this.ledger.hedge(now, world, || this.upstream.may_hedge()) {
+            Ok(()) => this.upstream.waits(),
+            Err(why) => decline(this.upstream, this.report, why),
         }
     }
 
@@ -235,6 +242,7 @@ impl<X: Exchange> Call<X> {
         };
         match this.ledger.failed(number, &classified, now, world) {
             Next::Retry { number, delay } => {
+                this.upstream.waits();
                 this.upstream.emit(|| Event::RetryScheduled { number, delay, after: outcome });
                 self.set_aside(brought, permit, now);
                 None
@@ -274,7 +282,10 @@ impl<X: Exchange> Call<X> {
             Brought::Head(answer) => {
                 let mut report = this.report.take()?;
                 report.finish(now, false);
-                let guard = Guard::new(permit, report, status, this.terms.deadline, this.ways.body_idle);
+                let unending = this.ways.streaming || X::is_unending(&answer);
+                let deadline = if unending { Tick::NEVER } else { this.terms.deadline };
+                report.streams = unending;
+                let guard = Guard::new(permit, report, status, deadline, this.ways.body_idle);
                 Some(Ok(X::seal(answer, guard)))
             }
             Brought::Whole(head, body) => {

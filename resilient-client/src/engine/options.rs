@@ -29,6 +29,7 @@ pub struct CallOptions {
     pub(crate) attempt: Option<Duration>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) buffer: Option<usize>,
+    pub(crate) streaming: bool,
 }
 
 impl CallOptions {
@@ -64,6 +65,14 @@ impl CallOptions {
     #[must_use]
     pub fn buffered(mut self, limit: usize) -> Self {
         self.buffer = Some(limit);
+        self
+    }
+
+    /// Lets the response's body take longer than the total, which then bounds the time to its head. The body's idle
+    /// timeout stays. Upgrades (101) and server-sent events have this without asking.
+    #[must_use]
+    pub fn streaming(mut self) -> Self {
+        self.streaming = true;
         self
     }
 

@@ -157,12 +157,16 @@ pub struct CallReport {
     attempts: SmallVec<[AttemptReport; 1]>,
     declined: SmallVec<[Decline; 1]>,
     cut: bool,
+    pub(crate) streams: bool,
+    version: u64,
 }
 
 impl CallReport {
-    pub(crate) fn new(upstream: Arc<str>, began: Tick) -> Self {
+    pub(crate) fn new(upstream: Arc<str>, version: u64, began: Tick) -> Self {
         Self {
             upstream,
+            version,
+            streams: false,
             began,
             elapsed: Duration::ZERO,
             attempts: SmallVec::new(),
@@ -195,6 +199,17 @@ impl CallReport {
     /// (64 KiB, 50 ms). Reading such a body yields what was kept, then an error.
     pub fn is_cut(&self) -> bool {
         self.cut
+    }
+
+    /// Whether the body is exempt from the call's total, because it is an upgrade, a stream of server-sent events, or the
+    /// call was marked streaming. Its idle timeout stays.
+    pub fn is_streaming(&self) -> bool {
+        self.streams
+    }
+
+    /// The version of the policies the call followed: how many reloads had changed them.
+    pub fn policy_version(&self) -> u64 {
+        self.version
     }
 
     pub(crate) fn launched(&mut self, number: u32, trigger: Trigger, now: Tick) {

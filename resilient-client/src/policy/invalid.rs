@@ -8,6 +8,7 @@ use std::time::Duration;
 /// `Display` names the setting and every number involved, so the message alone is enough to mend the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
+    whose: Option<String>,
     setting: &'static str,
     problem: String,
 }
@@ -15,7 +16,12 @@ pub struct Invalid {
 impl Invalid {
     /// `setting` is the dotted name a user would look for (`retry.max_attempts`); `problem` completes "is invalid: ...".
     pub(crate) fn new(setting: &'static str, problem: impl Into<String>) -> Self {
-        Self { setting, problem: problem.into() }
+        Self { whose: None, setting, problem: problem.into() }
+    }
+
+    /// The same, saying that it is about the policy of `whose`.
+    pub(crate) fn of(self, whose: &str) -> Self {
+        Self { whose: Some(whose.to_owned()), ..self }
     }
 
     /// The dotted name of the setting, such as `breaker.window`.
@@ -26,6 +32,9 @@ impl Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(whose) = &self.whose {
+            write!(f, "{whose}: ")?;
+        }
         write!(f, "{} {}", self.setting, self.problem)
     }
 }

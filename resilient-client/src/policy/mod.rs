@@ -24,9 +24,11 @@ pub mod budget;
 pub mod bulkhead;
 pub mod invalid;
 pub mod retry;
+pub mod set;
 pub mod timeout;
 
 pub use invalid::Invalid;
+pub use set::PolicySet;
 
 use breaker::BreakerPolicy;
 use budget::BudgetPolicy;
@@ -117,11 +119,30 @@ impl Policy {
 
     /// Whether this policy can work; the error names the setting and every number involved.
     pub fn check(&self) -> Result<(), Invalid> {
-        self.compile().map(drop)
+        self.compile(0).map(drop)
     }
 
-    pub(crate) fn compile(&self) -> Result<Plan, Invalid> {
+    /// Whether the live state that calls share would follow other rules.
+    fn state_differs(&self, other: &Self) -> bool {
+        self.breaker != other.breaker || self.budget != other.budget || self.bulkhead != other.bulkhead
+    }
+
+    /// Which policies differ, as `whose: which`.
+    fn differences(&self, other: &Self, whose: &str) -> Vec<String> {
+        let all = [
+            ("timeout", self.timeout != other.timeout),
+            ("retry", self.retry != other.retry),
+            ("budget", self.budget != other.budget),
+            ("breaker", self.breaker != other.breaker),
+            ("bulkhead", self.bulkhead != other.bulkhead),
+            ("classifier", self.classifier != other.classifier),
+        ];
+        all.iter().filter(|(_, differs)| *differs).map(|(which, _)| format!("{whose}: {which}")).collect()
+    }
+
+    pub(crate) fn compile(&self, version: u64) -> Result<Plan, Invalid> {
         let plan = Plan {
+            version,
             timeout: self.timeout.compile()?,
             retry: self.retry.as_ref().map(RetryPolicy::compile).transpose()?,
             budget: self.budget.as_ref().map(BudgetPolicy::compile).transpose()?,
@@ -157,6 +178,8 @@ impl Default for Policy {
 /// A checked [`Policy`], in the machines' own units.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Counts reloads, so that a report can say which policy a call followed.
+    pub(crate) version: u64,
     pub(crate) timeout: timeout::Rules,
     pub(crate) retry: Option<retry::Rules>,
     pub(crate) budget: Option<budget::Rules>,
@@ -168,7 +191,8 @@ pub(crate) struct Plan {
 impl Plan {
     /// The standard policy's. It compiles, as a test shows; without that proof a passthrough is the harmless answer.
     pub(crate) fn standard() -> Self {
-        Policy::standard().compile().unwrap_or(Self {
+        Policy::standard().compile(0).unwrap_or(Self {
+            version: 0,
             timeout: timeout::Rules::UNBOUNDED,
             retry: None,
             budget: None,

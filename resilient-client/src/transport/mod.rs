@@ -12,6 +12,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::engine::body::Guard;
@@ -44,6 +46,9 @@ pub(crate) trait Exchange {
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
+
+    /// Whether an answer's body has no end in sight: an upgrade, or server-sent events.
+    fn is_unending(answer: &Self::Answer) -> bool;
 
     /// Takes an answer apart, to set it aside while another attempt is made.
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body);
@@ -90,4 +95,10 @@ impl Body for KeptBody {
         // A cut body has no known length: claiming one would let a reader take what is there for all there was.
         if self.cut { SizeHint::default() } else { SizeHint::with_exact(self.bytes.len() as u64) }
     }
+}
+
+/// Whether a head announces an upgrade (RFC 9110 section 15.2.2) or a stream of events (HTML, "server-sent events").
+pub(crate) fn announces_stream(status: StatusCode, headers: &HeaderMap) -> bool {
+    let event_stream = |value: &HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
+    status == StatusCode::SWITCHING_PROTOCOLS || headers.get(CONTENT_TYPE).is_some_and(event_stream)
 }

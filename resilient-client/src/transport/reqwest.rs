@@ -9,7 +9,7 @@ use http_body::Body as _;
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
-use super::{Exchange, KeptBody};
+use super::{Exchange, KeptBody, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::report::CallReport;
@@ -128,6 +128,10 @@ impl Exchange for ReqwestExchange {
             Ok(response) => Ended::Response(response.status(), response.headers()),
             Err(error) => Ended::Error(error),
         }
+    }
+
+    fn is_unending(answer: &Self::Answer) -> bool {
+        announces_stream(answer.status(), answer.headers())
     }
 
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::replay::Replay;
-use super::{Exchange, KeptBody};
+use super::{Exchange, KeptBody, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::report::CallReport;
 use crate::error::BoxError;
@@ -73,6 +73,10 @@ where
             Ok(response) => Ended::Response(response.status(), response.headers()),
             Err(error) => Ended::Error(&**error),
         }
+    }
+
+    fn is_unending(answer: &Self::Answer) -> bool {
+        announces_stream(answer.status(), answer.headers())
     }
 
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {

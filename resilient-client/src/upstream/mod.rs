@@ -77,7 +77,9 @@ pub(crate) struct Upstream {
     /// When a call last asked, as a `Tick`, coarsely: it only orders idle upstreams for eviction.
     last_used: AtomicU64,
     /// A dropped attempt older than this counts as a failure, in nanoseconds.
-    abandoned_after: u64,
+    abandoned_after: AtomicU64,
+    /// Calls that wait to send another attempt. They hold no slot, and a drain must not miss them.
+    waiting: AtomicU64,
     entropy: Entropy,
     events: Events,
 }
@@ -91,10 +93,39 @@ impl Upstream {
             bulkhead: plan.bulkhead.map_or_else(Bulkhead::unlimited, Bulkhead::new),
             held_until: AtomicU64::new(0),
             last_used: AtomicU64::new(now.as_nanos()),
-            abandoned_after: plan.breaker.map_or(u64::MAX, |breaker| nanos(breaker.abandoned_after())),
+            abandoned_after: AtomicU64::new(abandoned_after(plan)),
+            waiting: AtomicU64::new(0),
             entropy,
             events,
         }
+    }
+
+    /// Follows another plan from now on, and keeps its state.
+    pub(crate) fn follow(&self, plan: &Plan) {
+        self.abandoned_after.store(abandoned_after(plan), Ordering::Relaxed);
+        self.budget.set_rules(plan.budget);
+        self.bulkhead.set_rules(plan.bulkhead);
+        if let Some(transition) = self.breaker.set_rules(plan.breaker) {
+            self.emit(|| Event::BreakerTransition(transition));
+        }
+    }
+
+    /// A call has a token and waits to send another attempt.
+    pub(crate) fn waits(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The attempt waited for was sent, or will never be: then its token goes back.
+    pub(crate) fn waits_no_more(&self, sent: bool) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !sent {
+            self.budget.refund();
+        }
+    }
+
+    /// Calls with an attempt in flight, an answer being read, or a wait for another attempt.
+    pub(crate) fn unfinished(&self) -> u64 {
+        u64::from(self.in_use()) + self.waiting.load(Ordering::Relaxed)
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -187,4 +218,8 @@ impl Upstream {
             self.last_used.store(now.as_nanos(), Ordering::Relaxed);
         }
     }
+}
+
+fn abandoned_after(plan: &Plan) -> u64 {
+    plan.breaker.map_or(u64::MAX, |breaker| nanos(breaker.abandoned_after()))
 }

@@ -8,6 +8,7 @@ use super::Upstream;
 use crate::event::Event;
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::{self, Verdict};
+use crate::sync::Ordering;
 use crate::time::{self, Tick};
 
 /// One attempt's bulkhead slot and breaker permit.
@@ -71,11 +72,12 @@ impl Permit {
     /// that says about the server: longer than `abandoned_after`, or `enough` nanoseconds, is a failure of `kind`.
     pub(crate) fn abandon(&mut self, kind: FailureKind, since: Tick, enough: u64, now: Tick) -> Outcome {
         let waited = now.as_nanos().saturating_sub(since.as_nanos());
-        let (outcome, verdict) = if waited > self.upstream.abandoned_after || waited >= enough {
-            (Outcome::Failure(kind), Verdict::Failure)
-        } else {
-            (Outcome::Abandoned, Verdict::Neutral)
-        };
+        let (outcome, verdict) =
+            if waited > self.upstream.abandoned_after.load(Ordering::Relaxed) || waited >= enough {
+                (Outcome::Failure(kind), Verdict::Failure)
+            } else {
+                (Outcome::Abandoned, Verdict::Neutral)
+            };
         self.settle(outcome, verdict, None, now);
         outcome
     }

@@ -51,7 +51,7 @@ impl<'a> Authority<'a> {
         }
     }
 
-    fn into_owned(self) -> Authority<'static> {
+    pub(crate) fn into_owned(self) -> Authority<'static> {
         Authority {
             scheme: Cow::Owned(self.scheme.into_owned()),
             host: Cow::Owned(self.host.into_owned()),
@@ -81,7 +81,15 @@ impl fmt::Display for Authority<'_> {
 struct Entry {
     hash: u64,
     authority: Authority<'static>,
+    /// The route whose own state this is; `None` for the whole authority's.
+    scope: Option<Arc<str>>,
     upstream: Arc<Upstream>,
+}
+
+impl Entry {
+    fn is(&self, authority: &Authority<'_>, scope: Option<&str>) -> bool {
+        self.authority == *authority && self.scope.as_deref() == scope
+    }
 }
 
 /// See the [module docs](self).
@@ -105,19 +113,43 @@ impl Registry {
         }
     }
 
-    /// The upstream of `authority`, made by `make` (which is given its name) if it is new.
+    /// The upstream of `authority`, or of a route of it, made by `make` (which is given its name) if it is new.
     pub(crate) fn get(
         &self,
         authority: Authority<'_>,
+        scope: Option<&Arc<str>>,
         now: Tick,
-        make: impl FnOnce(Arc<str>) -> Upstream,
+        make: impl FnOnce(&Authority<'_>, Arc<str>) -> Upstream,
     ) -> Arc<Upstream> {
-        let hash = self.hasher.hash_one(&authority);
+        let hash = self.hasher.hash_one((&authority, scope));
         let table = self.table.load();
-        match table.find(hash, |entry| entry.authority == authority) {
+        match table.find(hash, |entry| entry.is(&authority, scope.map(|scope| &**scope))) {
             Some(entry) => Arc::clone(&entry.upstream),
-            None => self.insert(hash, authority, now, make),
+            None => self.insert(hash, authority, scope, now, make),
         }
+    }
+
+    /// Changes what upstreams are made from, and then those there are, with no newcomer in between.
+    pub(crate) fn retune(
+        &self,
+        change: impl FnOnce(),
+        mut each: impl FnMut(&Authority<'_>, Option<&str>, &Upstream),
+    ) {
+        let _writer = self.writer.lock();
+        change();
+        for entry in self.table.load().iter() {
+            each(&entry.authority, entry.scope.as_deref(), &entry.upstream);
+        }
+    }
+
+    /// The sum of a number over every upstream.
+    pub(crate) fn sum(&self, mut of: impl FnMut(&Upstream) -> u64) -> u64 {
+        of(&self.overflow) + self.table.load().iter().map(|entry| of(&entry.upstream)).sum::<u64>()
+    }
+
+    /// The upstream that newcomers share when nobody can make room.
+    pub(crate) fn overflow(&self) -> &Upstream {
+        &self.overflow
     }
 
     #[cold]
@@ -125,19 +157,29 @@ impl Registry {
         &self,
         hash: u64,
         authority: Authority<'_>,
+        scope: Option<&Arc<str>>,
         now: Tick,
-        make: impl FnOnce(Arc<str>) -> Upstream,
+        make: impl FnOnce(&Authority<'_>, Arc<str>) -> Upstream,
     ) -> Arc<Upstream> {
         let _writer = self.writer.lock();
         let mut table = HashTable::clone(&self.table.load());
-        if let Some(entry) = table.find(hash, |entry| entry.authority == authority) {
+        if let Some(entry) = table.find(hash, |entry| entry.is(&authority, scope.map(|scope| &**scope))) {
             return Arc::clone(&entry.upstream);
         }
         if table.len() >= self.cap && !evict_longest_idle(&mut table, now) {
             return Arc::clone(&self.overflow);
         }
-        let upstream = Arc::new(make(authority.to_string().into()));
-        let entry = Entry { hash, authority: authority.into_owned(), upstream: Arc::clone(&upstream) };
+        let name = match scope {
+            None => authority.to_string(),
+            Some(scope) => format!("{authority} {scope}"),
+        };
+        let upstream = Arc::new(make(&authority, name.into()));
+        let entry = Entry {
+            hash,
+            authority: authority.into_owned(),
+            scope: scope.cloned(),
+            upstream: Arc::clone(&upstream),
+        };
         table.insert_unique(hash, entry, |entry| entry.hash);
         self.table.store(Arc::new(table));
         upstream
@@ -187,7 +229,7 @@ mod tests {
     const NOW: Tick = Tick::from_nanos(1_000_000_000);
 
     fn upstream(name: Arc<str>) -> Upstream {
-        let plan = Policy::standard().compile().unwrap();
+        let plan = Policy::standard().compile(0).unwrap();
         Upstream::new(name, &plan, Entropy::seeded(1), Events::default(), NOW)
     }
 
@@ -196,7 +238,7 @@ mod tests {
     }
 
     fn get(registry: &Registry, url: &str, now: Tick) -> Arc<Upstream> {
-        registry.get(Authority::of_url(&url.parse().unwrap()), now, upstream)
+        registry.get(Authority::of_url(&url.parse().unwrap()), None, now, |_, name| upstream(name))
     }
 
     fn later(seconds: u64) -> Tick {
@@ -209,7 +251,7 @@ mod tests {
         let a = get(&registry, "http://Users:3000/a?x=1", NOW);
         let b = get(&registry, "http://users:3000/b", NOW);
         let uri: http::Uri = "http://USERS:3000/c".parse().unwrap();
-        let c = registry.get(Authority::of_uri(&uri), NOW, upstream);
+        let c = registry.get(Authority::of_uri(&uri), None, NOW, |_, name| upstream(name));
         assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&a, &c));
         assert_eq!(&**a.name(), "http://users:3000");
         assert!(!Arc::ptr_eq(&a, &get(&registry, "https://users:3000/", NOW)));

@@ -3,6 +3,7 @@
 mod buffered;
 mod calls;
 mod cancel;
+mod reload;
 mod script;
 
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,7 @@ use self::script::{Script, ScriptBody};
 use crate::engine::core::{Core, MAX_UPSTREAMS};
 use crate::event::{Event, Events, Observer};
 use crate::policy::Policy;
+use crate::policy::PolicySet;
 use crate::policy::breaker::State;
 use crate::rng::Entropy;
 use crate::upstream::Upstream;
@@ -36,14 +38,18 @@ type Answer = Result<Response<ResponseBody<ScriptBody>>, Error>;
 
 impl Rig {
     fn new(policy: &Policy, steps: impl IntoIterator<Item = script::Step>) -> Self {
+        Self::with(policy.clone().into(), steps)
+    }
+
+    fn with(policies: PolicySet, steps: impl IntoIterator<Item = script::Step>) -> Self {
         let script = Script::new(steps);
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let heard = Arc::clone(&events);
         let observer: Arc<dyn Observer> =
             Arc::new(move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone()));
-        let plan = policy.compile().expect("a policy that works");
-        let core = Core::new(plan, MAX_UPSTREAMS, Entropy::seeded(42), Events::new(vec![observer]));
-        let core = Arc::new(core);
+        let events_heard = Events::new(vec![observer]);
+        let core = Core::new(policies, MAX_UPSTREAMS, Entropy::seeded(42), events_heard);
+        let core = Arc::new(core.expect("a policy that works"));
         let service = ResilienceLayer::of(Arc::clone(&core)).layer(script.clone());
         Self { script, service, core, events }
     }
@@ -67,7 +73,7 @@ impl Rig {
     }
 
     fn upstream(&self) -> Arc<Upstream> {
-        self.core.upstream(Authority::of_uri(&URL.parse().unwrap())).0
+        self.core.upstream_of(Authority::of_uri(&URL.parse().unwrap()))
     }
 
     fn state(&self) -> State {
