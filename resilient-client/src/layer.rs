@@ -42,10 +42,11 @@ use tower_service::Service;
 
 use crate::engine::Call;
 use crate::engine::body::ResponseBody;
-use crate::engine::core::{Core, MAX_UPSTREAMS, Reloaded};
+use crate::engine::core::{Core, Reloaded, Setup};
+use crate::engine::hook::{AttemptHook, Hook};
 use crate::engine::options::CallOptions;
 use crate::error::{BoxError, Error};
-use crate::event::{Events, Observer};
+use crate::event::Observer;
 use crate::policy::PolicySet;
 use crate::rng::Entropy;
 use crate::transport::replay::Replay;
@@ -66,19 +67,12 @@ impl ResilienceLayer {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it can't work.
     pub fn new(policies: impl Into<PolicySet>) -> Result<Self, Error> {
-        Self::with_observers(policies, Vec::new())
+        Self::builder().policy(policies).build()
     }
 
-    /// The same, with observers that hear every event.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work.
-    pub fn with_observers(
-        policies: impl Into<PolicySet>,
-        observers: Vec<Arc<dyn Observer>>,
-    ) -> Result<Self, Error> {
-        let core = Core::new(policies.into(), MAX_UPSTREAMS, Entropy::default(), Events::new(observers));
-        Ok(Self::of(Arc::new(core.map_err(Error::config)?)))
+    /// A builder that starts from [`Policy::standard`](crate::Policy::standard).
+    pub fn builder() -> LayerBuilder {
+        LayerBuilder { setup: Setup::default() }
     }
 
     /// Puts other policies in force. See [`Client::reload`](crate::Client::reload).
@@ -96,6 +90,59 @@ impl ResilienceLayer {
 
     pub(crate) fn of(core: Arc<Core>) -> Self {
         Self { core }
+    }
+}
+
+/// Builds a [`ResilienceLayer`].
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct LayerBuilder {
+    setup: Setup,
+}
+
+impl LayerBuilder {
+    /// What to do for every call: one [`Policy`](crate::Policy), or a [`PolicySet`] with others for hosts and routes.
+    pub fn policy(mut self, policies: impl Into<PolicySet>) -> Self {
+        self.setup.policies = policies.into();
+        self
+    }
+
+    /// Hears every event of every call. Can be given several times.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.setup.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Asked before every attempt for its headers.
+    pub fn on_attempt(mut self, hook: impl AttemptHook) -> Self {
+        self.setup.hook = Some(Hook::new(hook));
+        self
+    }
+
+    /// The most upstreams to keep state for, at least 1. Default 1024.
+    pub fn max_upstreams(mut self, max: usize) -> Self {
+        self.setup.max_upstreams = max;
+        self
+    }
+
+    /// Makes every random choice follow from `seed`.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.setup.entropy = Entropy::seeded(seed);
+        self
+    }
+
+    /// Builds the layer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work.
+    pub fn build(self) -> Result<ResilienceLayer, Error> {
+        let core = Core::new(self.setup).map_err(Error::config)?;
+        Ok(ResilienceLayer::of(Arc::new(core)))
+    }
+}
+
+impl fmt::Debug for LayerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayerBuilder").field("policies", &self.setup.policies).finish_non_exhaustive()
     }
 }
 

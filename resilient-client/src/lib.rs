@@ -89,11 +89,13 @@ mod upstream;
 pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
 pub use engine::body::ResponseBody;
 pub use engine::core::Reloaded;
+pub use engine::hook::{Attempt, AttemptHook, Prepared};
 pub use engine::options::{CallOptions, IDEMPOTENCY_KEY};
 pub use engine::report::{AttemptReport, CallReport, Decline, Trigger};
 pub use error::{Error, ErrorKind};
-pub use layer::{Resilience, ResilienceLayer, ResponseFuture};
+pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
 pub use policy::Policy;
+pub use transport::ATTEMPT_COUNT;
 pub use transport::replay::{Replay, SendOnce};
 pub use upstream::Rejection;
 

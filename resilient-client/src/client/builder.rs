@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Client, Shared};
-use crate::engine::core::{Core, MAX_UPSTREAMS};
+use crate::engine::core::{Core, Setup};
+use crate::engine::hook::{AttemptHook, Hook};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Events, Observer};
+use crate::event::Observer;
 use crate::policy::set::PlanSet;
-use crate::policy::{Invalid, Plan, Policy, PolicySet};
+use crate::policy::{Plan, PolicySet};
 use crate::rng::Entropy;
 
 /// The most a convenience reader reads of a body, unless the builder says otherwise.
@@ -39,30 +40,20 @@ type Configure = Box<dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilde
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientBuilder {
-    policies: PolicySet,
+    setup: Setup,
     configure: Vec<Configure>,
-    observers: Vec<Arc<dyn Observer>>,
-    max_upstreams: usize,
     max_body: usize,
-    entropy: Entropy,
 }
 
 impl ClientBuilder {
     pub(crate) fn new() -> Self {
-        Self {
-            policies: Policy::standard().into(),
-            configure: Vec::new(),
-            observers: Vec::new(),
-            max_upstreams: MAX_UPSTREAMS,
-            max_body: MAX_BODY,
-            entropy: Entropy::default(),
-        }
+        Self { setup: Setup::default(), configure: Vec::new(), max_body: MAX_BODY }
     }
 
     /// What to do for every call: one [`Policy`], or a [`PolicySet`] with others for hosts and routes. Default
     /// [`Policy::standard`].
     pub fn policy(mut self, policies: impl Into<PolicySet>) -> Self {
-        self.policies = policies.into();
+        self.setup.policies = policies.into();
         self
     }
 
@@ -79,14 +70,20 @@ impl ClientBuilder {
 
     /// Hears every event of every call. Can be given several times.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observers.push(Arc::new(observer));
+        self.setup.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers.
+    pub fn on_attempt(mut self, hook: impl AttemptHook) -> Self {
+        self.setup.hook = Some(Hook::new(hook));
         self
     }
 
     /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest idle makes room; when all
     /// are busy or open, newcomers share one.
     pub fn max_upstreams(mut self, max: usize) -> Self {
-        self.max_upstreams = max;
+        self.setup.max_upstreams = max;
         self
     }
 
@@ -98,7 +95,7 @@ impl ClientBuilder {
 
     /// Makes every random choice (jitter) follow from `seed`, so that a run can be repeated.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.entropy = Entropy::seeded(seed);
+        self.setup.entropy = Entropy::seeded(seed);
         self
     }
 
@@ -119,14 +116,14 @@ impl ClientBuilder {
         for configure in self.configure.drain(..) {
             transport = configure(transport);
         }
-        if let Some(connect) = self.policies.base().timeout.effective_connect() {
+        if let Some(connect) = self.setup.policies.base().timeout.effective_connect() {
             transport = transport.connect_timeout(connect);
         }
         // Hidden retries would break every count; zero per request also keeps reqwest from cloning each request.
         transport = transport.retry(reqwest::retry::never().max_retries_per_request(0));
-        let core = self.core().map_err(Error::config)?;
+        let core = Core::new(self.setup).map_err(Error::config)?;
         let transport = transport.build().map_err(|error| Error::new(ErrorKind::Config).because(error))?;
-        Ok(self.finish(transport, core))
+        Ok(client(transport, core, self.max_body))
     }
 
     /// Builds the client over a reqwest client of your own, whose settings stay its own; [`transport`](Self::transport)
@@ -135,35 +132,25 @@ impl ClientBuilder {
     /// # Errors
     /// [`ErrorKind::Config`] when the policy can't work.
     pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
-        let core = self.core().map_err(Error::config)?;
-        Ok(self.finish(transport, core))
+        let core = Core::new(self.setup).map_err(Error::config)?;
+        Ok(client(transport, core, self.max_body))
     }
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
-        let (set, plans) = (Policy::standard().into(), PlanSet::of(Plan::standard()));
-        let core = Core::of(set, plans, MAX_UPSTREAMS, Entropy::default(), Events::default());
-        Self::new().finish(transport, core)
+        client(transport, Core::of(Setup::default(), PlanSet::of(Plan::standard())), MAX_BODY)
     }
+}
 
-    fn core(&self) -> Result<Core, Invalid> {
-        if self.max_upstreams == 0 {
-            return Err(Invalid::new("max_upstreams", "must be at least 1, got 0"));
-        }
-        let events = Events::new(self.observers.clone());
-        Core::new(self.policies.clone(), self.max_upstreams, self.entropy.clone(), events)
-    }
-
-    fn finish(self, transport: reqwest::Client, core: Core) -> Client {
-        Client { transport, shared: Arc::new(Shared { core, max_body: self.max_body }) }
-    }
+fn client(transport: reqwest::Client, core: Core, max_body: usize) -> Client {
+    Client { transport, shared: Arc::new(Shared { core, max_body }) }
 }
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("policies", &self.policies)
-            .field("max_upstreams", &self.max_upstreams)
+            .field("policies", &self.setup.policies)
+            .field("max_upstreams", &self.setup.max_upstreams)
             .field("max_body", &self.max_body)
             .finish_non_exhaustive()
     }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::Method;
 
+use super::hook::Hook;
 use super::ledger::Terms;
 use super::options::CallOptions;
 use super::{Call, Start, Ways};
 use crate::error::{Error, ErrorKind};
-use crate::event::Events;
+use crate::event::{Events, Observer};
 use crate::policy::set::PlanSet;
-use crate::policy::{Invalid, PolicySet};
+use crate::policy::{Invalid, Policy, PolicySet};
 use crate::rng::Entropy;
 use crate::sync::Mutex;
 use crate::time::{self, Tick};
@@ -22,10 +23,32 @@ use crate::upstream::Upstream;
 use crate::upstream::registry::{Authority, Registry};
 
 /// The most upstreams kept apart, unless the builder says otherwise.
-pub(crate) const MAX_UPSTREAMS: usize = 1024;
+const MAX_UPSTREAMS: usize = 1024;
 
 /// How often a drain looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// What a client or a layer is made from.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) policies: PolicySet,
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) max_upstreams: usize,
+    pub(crate) entropy: Entropy,
+    pub(crate) hook: Option<Hook>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            policies: Policy::standard().into(),
+            observers: Vec::new(),
+            max_upstreams: MAX_UPSTREAMS,
+            entropy: Entropy::default(),
+            hook: None,
+        }
+    }
+}
 
 /// The policies in force and the live state of every upstream.
 #[derive(Debug)]
@@ -36,6 +59,7 @@ pub(crate) struct Core {
     registry: Registry,
     entropy: Entropy,
     events: Events,
+    hook: Option<Hook>,
     draining: AtomicBool,
 }
 
@@ -67,31 +91,26 @@ pub(crate) struct Begun {
 }
 
 impl Core {
-    pub(crate) fn new(
-        set: PolicySet,
-        max_upstreams: usize,
-        entropy: Entropy,
-        events: Events,
-    ) -> Result<Self, Invalid> {
-        let plans = set.compile(0)?;
-        Ok(Self::of(set, plans, max_upstreams, entropy, events))
+    pub(crate) fn new(setup: Setup) -> Result<Self, Invalid> {
+        if setup.max_upstreams == 0 {
+            return Err(Invalid::new("max_upstreams", "must be at least 1, got 0"));
+        }
+        let plans = setup.policies.compile(0)?;
+        Ok(Self::of(setup, plans))
     }
 
-    pub(crate) fn of(
-        set: PolicySet,
-        plans: PlanSet,
-        max_upstreams: usize,
-        entropy: Entropy,
-        events: Events,
-    ) -> Self {
-        let now = time::now();
+    /// The same with plans that are known to be good.
+    pub(crate) fn of(setup: Setup, plans: PlanSet) -> Self {
+        let Setup { policies, observers, max_upstreams, entropy, hook } = setup;
+        let (now, events) = (time::now(), Events::new(observers));
         let overflow = Upstream::new("overflow".into(), plans.base(), entropy.clone(), events.clone(), now);
         Self {
             plans: ArcSwap::from_pointee(plans),
-            policies: Mutex::new(Versioned { set, version: 0 }),
+            policies: Mutex::new(Versioned { set: policies, version: 0 }),
             registry: Registry::new(max_upstreams, overflow),
             entropy,
             events,
+            hook,
             draining: AtomicBool::new(false),
         }
     }
@@ -131,6 +150,7 @@ impl Core {
             classifier: plan.classifier.clone(),
             buffer: options.buffer,
             body_idle: timeout.body_idle,
+            hook: self.hook.clone(),
             streaming: options.streaming,
         };
         Ok(Begun { upstream, terms, ways, version: plan.version, now })

@@ -6,16 +6,19 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
+use super::hook::Later;
 use super::reading::{End, Reading};
-use crate::error::{Error, ErrorKind};
+use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::FailureKind;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
-use crate::transport::{Exchange, KeptBody};
+use crate::transport::{Exchange, KeptBody, Outbound};
 use crate::upstream::Permit;
 
 pin_project! {
     /// One attempt in flight.
     pub(super) struct Flight<X: Exchange> {
+        // What a hook still has to say, before there is a future.
+        preparing: Option<(Later, Outbound)>,
         // `None` once the head has come.
         #[pin]
         future: Option<X::Future>,
@@ -44,12 +47,24 @@ pub(super) struct View<'a> {
 }
 
 impl<X: Exchange> Flight<X> {
-    pub(super) fn new(future: X::Future, permit: Permit, number: u32) -> Self {
-        Self { future: Some(future), reading: None, permit: Some(permit), number }
+    /// On its way to the wire.
+    pub(super) fn sent(future: X::Future, permit: Permit, number: u32) -> Self {
+        Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
+    }
+
+    /// Waiting for a hook.
+    pub(super) fn preparing(later: Later, outbound: Outbound, permit: Permit) -> Self {
+        let number = outbound.number;
+        Self { preparing: Some((later, outbound)), future: None, reading: None, permit: Some(permit), number }
     }
 
     pub(super) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Whether it is still waiting for a hook, so that nothing has been sent.
+    pub(super) fn is_preparing(&self) -> bool {
+        self.preparing.is_some()
     }
 
     /// Its place in the upstream; `None` if it was taken before.
@@ -61,9 +76,21 @@ impl<X: Exchange> Flight<X> {
     pub(super) fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
+        exchange: &mut X,
         view: View<'_>,
     ) -> Poll<(Brought<X>, Classified)> {
         let mut this = self.project();
+        if let Some((later, _)) = this.preparing {
+            let prepared = ready!(later.as_mut().poll(cx));
+            let Some((_, outbound)) = this.preparing.take() else { return Poll::Pending };
+            match prepared {
+                Ok(headers) => {
+                    let outbound = Outbound { headers: Some(headers), ..outbound };
+                    this.future.set(exchange.launch(outbound));
+                }
+                Err(error) => return Poll::Ready((Brought::Fault(unprepared(error)), Classified::IGNORED)),
+            }
+        }
         loop {
             if let Some((reading, _)) = this.reading {
                 let end = ready!(reading.poll(cx));
@@ -88,6 +115,11 @@ impl<X: Exchange> Flight<X> {
             }
         }
     }
+}
+
+/// The error of an attempt whose hook failed.
+pub(super) fn unprepared(error: BoxError) -> Error {
+    Error::new(ErrorKind::Request).says("the attempt's hook failed").because(error)
 }
 
 /// The end of an attempt whose body is part of it.

@@ -7,6 +7,7 @@
 pub(crate) mod body;
 pub(crate) mod core;
 mod flight;
+pub(crate) mod hook;
 pub(crate) mod ledger;
 pub(crate) mod options;
 mod reading;
@@ -23,6 +24,7 @@ use tokio::time::Sleep;
 
 use self::body::Guard;
 use self::flight::{Brought, Flight, View};
+use self::hook::{Attempt, Hook};
 use self::ledger::{Decision, Ledger, Next, Terms, World};
 use self::reading::Aside;
 use self::report::{CallReport, Decline, Trigger};
@@ -33,7 +35,7 @@ use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::policy::retry;
 use crate::time::{self, Tick};
-use crate::transport::{Exchange, KeptBody};
+use crate::transport::{Exchange, KeptBody, Outbound};
 use crate::upstream::{Permit, Rejection, Upstream};
 
 pin_project! {
@@ -78,6 +80,8 @@ pub(crate) struct Ways {
     pub(crate) buffer: Option<usize>,
     /// The longest pause in a body handed over unread, in nanoseconds.
     pub(crate) body_idle: u64,
+    /// Asked before every attempt.
+    pub(crate) hook: Option<Hook>,
     /// Whether the body may take longer than the call's total.
     pub(crate) streaming: bool,
 }
@@ -124,14 +128,14 @@ impl<X: Exchange> Call<X> {
         let mut this = self.project();
         let view = View { classifier: this.ways.classifier.as_ref(), buffer: this.ways.buffer };
         if let Some(mut flight) = this.flight.as_mut().as_pin_mut()
-            && let Poll::Ready((brought, classified)) = flight.as_mut().poll(cx, view)
+            && let Poll::Ready((brought, classified)) = flight.as_mut().poll(cx, this.exchange, view)
         {
             let (number, permit) = (flight.number(), flight.take_permit());
             this.flight.set(None);
             return Poll::Ready((number, permit, brought, classified));
         }
         for (index, hedge) in this.hedges.iter_mut().enumerate() {
-            if let Poll::Ready((brought, classified)) = hedge.as_mut().poll(cx, view) {
+            if let Poll::Ready((brought, classified)) = hedge.as_mut().poll(cx, this.exchange, view) {
                 let mut hedge = this.hedges.swap_remove(index);
                 return Poll::Ready((hedge.number(), hedge.as_mut().take_permit(), brought, classified));
             }
@@ -158,12 +162,12 @@ impl<X: Exchange> Call<X> {
                 return;
             }
         };
-        let last = this.ledger.is_last();
-        let Some(future) = this.exchange.launch(number, last) else {
+        let outbound = Outbound { number, last: this.ledger.is_last(), headers: None };
+        let Some(flight) = depart(this.exchange, this.ways.hook.as_ref(), outbound, permit, this.fault)
+        else {
             this.ledger.rejected();
             return;
         };
-        let flight = Flight::new(future, permit, number);
         if this.flight.is_none() {
             this.flight.set(Some(flight));
         } else {
@@ -195,11 +199,14 @@ impl<X: Exchange> Call<X> {
     }
 
     /// The attempt has used up its time: cancelled, and settled as a timeout.
-    fn expire(self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
-        let mut this = self;
-        let permit = this.as_mut().cancel(number);
+    fn expire(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
+        // A hook that took all the time says nothing about the server.
+        let in_flight = self.flight.iter().chain(self.hedges.iter().map(|hedge| &**hedge));
+        let unsent = in_flight.filter(|flight| flight.number() == number).any(Flight::is_preparing);
+        let verdict = if unsent { Verdict::Neutral } else { Verdict::Failure };
+        let permit = self.as_mut().cancel(number);
         let brought = Brought::Fault(Error::new(ErrorKind::Timeout));
-        this.landed((number, permit, brought, Classified::TIMEOUT), now)
+        self.landed((number, permit, brought, Classified { verdict, ..Classified::TIMEOUT }), now)
     }
 
     /// Drops an attempt's future, which takes it off the wire.
@@ -374,6 +381,31 @@ impl<X: Exchange> Call<X> {
         }
         timer.as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
     }
+}
+
+/// Sends an attempt off, by way of the hook if there is one; `None` with the fault when the hook refuses.
+fn depart<X: Exchange>(
+    exchange: &mut X,
+    hook: Option<&Hook>,
+    outbound: Outbound,
+    permit: Permit,
+    fault: &mut Option<Error>,
+) -> Option<Flight<X>> {
+    let number = outbound.number;
+    let prepared = match hook {
+        None => None,
+        Some(hook) => Some(hook.prepare(&Attempt { number, ..exchange.request()? })),
+    };
+    let headers = match prepared {
+        None => None,
+        Some(hook::State::Now(Ok(headers))) => Some(headers),
+        Some(hook::State::Now(Err(error))) => {
+            *fault = Some(flight::unprepared(error));
+            return None;
+        }
+        Some(hook::State::Later(later)) => return Some(Flight::preparing(later, outbound, permit)),
+    };
+    exchange.launch(Outbound { headers, ..outbound }).map(|future| Flight::sent(future, permit, number))
 }
 
 fn decline(upstream: &Upstream, report: &mut Option<CallReport>, why: Decline) {

@@ -13,13 +13,53 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::engine::body::Guard;
+use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
+
+/// What is particular to one attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    /// 1 for the first.
+    pub(crate) number: u32,
+    /// No other attempt can follow, so the request needn't be kept.
+    pub(crate) last: bool,
+    /// Headers to put over the request's own.
+    pub(crate) headers: Option<HeaderMap>,
+}
+
+impl Outbound {
+    /// Puts this attempt's headers over the request's.
+    pub(crate) fn apply(self, headers: &mut HeaderMap) {
+        if let Some(extra) = self.headers {
+            let mut last = None;
+            for (name, value) in extra {
+                // A name comes with the first of its values only.
+                match (name, &last) {
+                    (Some(name), _) => {
+                        headers.insert(name.clone(), value);
+                        last = Some(name);
+                    }
+                    (None, Some(name)) => {
+                        headers.append(name.clone(), value);
+                    }
+                    (None, None) => {}
+                }
+            }
+        }
+        if self.number > 1 {
+            headers.insert(ATTEMPT_COUNT, HeaderValue::from(self.number));
+        }
+    }
+}
+
+/// The request header that counts attempts, from the second on (Envoy's, which servers and proxies know).
+pub const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// One call's way to the wire.
 pub(crate) trait Exchange {
@@ -39,10 +79,13 @@ pub(crate) trait Exchange {
     /// Whether the request can be sent again.
     fn is_replayable(&self) -> bool;
 
-    /// Starts attempt `number`. `last` says that no other can follow, so the request needn't be kept.
+    /// The request as it is kept; `None` when it is gone.
+    fn request(&self) -> Option<Attempt<'_>>;
+
+    /// Starts an attempt.
     ///
     /// `None` when the request is gone, which the engine rules out by asking [`is_replayable`](Self::is_replayable).
-    fn launch(&mut self, number: u32, last: bool) -> Option<Self::Future>;
+    fn launch(&mut self, outbound: Outbound) -> Option<Self::Future>;
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;

@@ -9,9 +9,10 @@ use http_body::Body as _;
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
-use super::{Exchange, KeptBody, announces_stream};
+use super::{Exchange, KeptBody, Outbound, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
+use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::outcome::classify::Ended;
 
@@ -111,15 +112,36 @@ impl Exchange for ReqwestExchange {
         matches!(self.request, Kept::Parts(_))
     }
 
-    fn launch(&mut self, _number: u32, last: bool) -> Option<Self::Future> {
-        let request = match &self.request {
-            Kept::Parts(parts) if !last => parts.request(),
+    fn request(&self) -> Option<Attempt<'_>> {
+        match &self.request {
+            Kept::Parts(parts) => Some(Attempt {
+                number: 0,
+                method: &parts.method,
+                url: parts.url.as_str().into(),
+                headers: &parts.headers,
+                body: parts.body.as_deref(),
+            }),
+            Kept::Once(request) => Some(Attempt {
+                number: 0,
+                method: request.method(),
+                url: request.url().as_str().into(),
+                headers: request.headers(),
+                body: None,
+            }),
+            Kept::Gone => None,
+        }
+    }
+
+    fn launch(&mut self, outbound: Outbound) -> Option<Self::Future> {
+        let mut request = match &self.request {
+            Kept::Parts(parts) if !outbound.last => parts.request(),
             _ => match std::mem::replace(&mut self.request, Kept::Gone) {
                 Kept::Parts(parts) => parts.into_request(),
                 Kept::Once(request) => request,
                 Kept::Gone => return None,
             },
         };
+        outbound.apply(request.headers_mut());
         Some(self.client.call(request))
     }
 
@@ -203,7 +225,7 @@ mod tests {
         let stream = Body::wrap(KeptBody { bytes: Bytes::from_static(b"x"), cut: false });
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
-        assert!(exchange.launch(1, true).is_some());
-        assert!(exchange.launch(2, true).is_none());
+        assert!(exchange.launch(Outbound { number: 1, last: true, headers: None }).is_some());
+        assert!(exchange.launch(Outbound { number: 2, last: true, headers: None }).is_none());
     }
 }

@@ -10,8 +10,9 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::replay::Replay;
-use super::{Exchange, KeptBody, announces_stream};
+use super::{Exchange, KeptBody, Outbound, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
+use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::error::BoxError;
 use crate::outcome::classify::Ended;
@@ -54,7 +55,7 @@ where
 {
     type Answer = http::Response<R>;
     type Fault = BoxError;
-    type Future = Attempt<S, http::Request<B>>;
+    type Future = Attempting<S, http::Request<B>>;
     type Head = http::response::Parts;
     type Body = R;
     type Response = http::Response<ResponseBody<R>>;
@@ -63,9 +64,20 @@ where
         self.replayable
     }
 
-    fn launch(&mut self, _number: u32, last: bool) -> Option<Self::Future> {
-        let request = if last { self.request.take() } else { self.copy() }?;
-        Some(Attempt::NotReady { service: self.service.clone(), request: Some(request) })
+    fn request(&self) -> Option<Attempt<'_>> {
+        self.request.as_ref().map(|request| Attempt {
+            number: 0,
+            method: request.method(),
+            url: request.uri().to_string().into(),
+            headers: request.headers(),
+            body: None,
+        })
+    }
+
+    fn launch(&mut self, outbound: Outbound) -> Option<Self::Future> {
+        let mut request = if outbound.last { self.request.take() } else { self.copy() }?;
+        outbound.apply(request.headers_mut());
+        Some(Attempting::NotReady { service: self.service.clone(), request: Some(request) })
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -94,14 +106,14 @@ where
 
 pin_project! {
     /// One attempt: wait until the service is ready, then call it.
-    #[project = AttemptProj]
-    pub(crate) enum Attempt<S: Service<Q>, Q> {
+    #[project = AttemptingProj]
+    pub(crate) enum Attempting<S: Service<Q>, Q> {
         NotReady { service: S, request: Option<Q> },
         Called { #[pin] future: S::Future },
     }
 }
 
-impl<S, Q> Future for Attempt<S, Q>
+impl<S, Q> Future for Attempting<S, Q>
 where
     S: Service<Q, Error: Into<BoxError>>,
 {
@@ -110,8 +122,8 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let future = match self.as_mut().project() {
-                AttemptProj::Called { future } => return future.poll(cx).map_err(Into::into),
-                AttemptProj::NotReady { service, request } => {
+                AttemptingProj::Called { future } => return future.poll(cx).map_err(Into::into),
+                AttemptingProj::NotReady { service, request } => {
                     ready!(service.poll_ready(cx)).map_err(Into::into)?;
                     match request.take() {
                         Some(request) => service.call(request),
@@ -119,7 +131,7 @@ where
                     }
                 }
             };
-            self.set(Attempt::Called { future });
+            self.set(Attempting::Called { future });
         }
     }
 }

@@ -3,6 +3,7 @@
 mod buffered;
 mod calls;
 mod cancel;
+mod hooks;
 mod reload;
 mod script;
 
@@ -14,8 +15,9 @@ use tower_layer::Layer as _;
 use tower_service::Service as _;
 
 use self::script::{Script, ScriptBody};
-use crate::engine::core::{Core, MAX_UPSTREAMS};
-use crate::event::{Event, Events, Observer};
+use crate::engine::core::{Core, Setup};
+use crate::engine::hook::Hook;
+use crate::event::{Event, Observer};
 use crate::policy::Policy;
 use crate::policy::PolicySet;
 use crate::policy::breaker::State;
@@ -38,18 +40,18 @@ type Answer = Result<Response<ResponseBody<ScriptBody>>, Error>;
 
 impl Rig {
     fn new(policy: &Policy, steps: impl IntoIterator<Item = script::Step>) -> Self {
-        Self::with(policy.clone().into(), steps)
+        Self::with(policy.clone().into(), None, steps)
     }
 
-    fn with(policies: PolicySet, steps: impl IntoIterator<Item = script::Step>) -> Self {
+    fn with(policies: PolicySet, hook: Option<Hook>, steps: impl IntoIterator<Item = script::Step>) -> Self {
         let script = Script::new(steps);
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let heard = Arc::clone(&events);
-        let observer: Arc<dyn Observer> =
-            Arc::new(move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone()));
-        let events_heard = Events::new(vec![observer]);
-        let core = Core::new(policies, MAX_UPSTREAMS, Entropy::seeded(42), events_heard);
-        let core = Arc::new(core.expect("a policy that works"));
+        let observer = move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone());
+        let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(observer)];
+        let entropy = Entropy::seeded(42);
+        let core = Core::new(Setup { policies, observers, entropy, hook, ..Setup::default() });
+        let core = Arc::new(core.expect("policies that work"));
         let service = ResilienceLayer::of(Arc::clone(&core)).layer(script.clone());
         Self { script, service, core, events }
     }

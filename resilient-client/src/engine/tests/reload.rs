@@ -89,7 +89,7 @@ async fn a_route_with_a_breaker_of_its_own_fails_alone() {
         policy.breaker(BreakerPolicy::standard().consecutive_failures(2).cold_consecutive_failures(2))
     };
     let set = PolicySet::new(attempts(1)).route("http://users:3000", "POST", "/users/{id}", own);
-    let rig = Rig::with(set, [answer(500)]);
+    let rig = Rig::with(set, None, [answer(500)]);
     for _ in 0..2 {
         assert_eq!(rig.post().await.unwrap().status(), 500);
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use tokio::time::Sleep;
 use tower_service::Service;
@@ -61,7 +61,7 @@ pub(super) fn broken() -> Step {
 #[derive(Clone)]
 pub(super) struct Script {
     steps: Arc<Mutex<VecDeque<Step>>>,
-    launches: Arc<Mutex<Vec<Tick>>>,
+    launches: Arc<Mutex<Vec<(Tick, HeaderMap)>>>,
 }
 
 impl Script {
@@ -71,7 +71,12 @@ impl Script {
 
     /// When each attempt arrived.
     pub(super) fn launches(&self) -> Vec<Tick> {
-        self.launches.lock().unwrap().clone()
+        self.launches.lock().unwrap().iter().map(|(at, _)| *at).collect()
+    }
+
+    /// What headers each attempt bore.
+    pub(super) fn headers(&self) -> Vec<HeaderMap> {
+        self.launches.lock().unwrap().iter().map(|(_, headers)| headers.clone()).collect()
     }
 
     pub(super) fn count(&self) -> usize {
@@ -92,8 +97,8 @@ impl Service<Request<String>> for Script {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _request: Request<String>) -> Self::Future {
-        self.launches.lock().unwrap().push(time::now());
+    fn call(&mut self, request: Request<String>) -> Self::Future {
+        self.launches.lock().unwrap().push((time::now(), request.headers().clone()));
         let step = {
             let mut steps = self.steps.lock().unwrap();
             if steps.len() > 1 { steps.pop_front() } else { steps.front().cloned() }

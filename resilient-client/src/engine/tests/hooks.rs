@@ -1,0 +1,88 @@
+//! What a hook says before each attempt reaches the wire, or ends the call.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use http::{HeaderMap, HeaderValue};
+
+use super::script::{Step, answer, ms};
+use super::*;
+use crate::policy::timeout::TimeoutPolicy;
+use crate::{Attempt, ErrorKind, Prepared};
+
+fn rig(hook: impl crate::AttemptHook, steps: impl IntoIterator<Item = Step>) -> Rig {
+    Rig::with(Policy::standard().into(), Some(Hook::new(hook)), steps)
+}
+
+fn token(n: u32) -> HeaderMap {
+    HeaderMap::from_iter([(http::header::AUTHORIZATION, HeaderValue::from(n))])
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_is_sent_with_what_the_hook_says_for_it() {
+    let asked = AtomicU32::new(0);
+    let rig = rig(
+        move |attempt: &Attempt<'_>| {
+            assert_eq!((attempt.url(), attempt.method()), (URL, &Method::GET));
+            let n = asked.fetch_add(1, Ordering::Relaxed) + 1;
+            assert_eq!(attempt.number(), n);
+            if n == 1 {
+                Prepared::now(token(n))
+            } else {
+                Prepared::later(async move {
+                    tokio::time::sleep(ms(10)).await;
+                    Ok::<_, std::io::Error>(token(n))
+                })
+            }
+        },
+        [answer(503), answer(503), answer(200)],
+    );
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    let seen: Vec<_> = rig
+        .script
+        .headers()
+        .iter()
+        .map(|headers| {
+            let get = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            (get("authorization"), get("x-envoy-attempt-count"))
+        })
+        .collect();
+    let expected = [("1", None), ("2", Some("2")), ("3", Some("3"))];
+    assert_eq!(seen, expected.map(|(token, count)| (Some(token.to_owned()), count.map(str::to_owned))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_fails_ends_the_call_and_nothing_is_sent() {
+    for later in [false, true] {
+        let rig = rig(
+            move |_: &Attempt<'_>| {
+                let error = std::io::Error::other("no token");
+                if later { Prepared::later(async { Err(error) }) } else { Prepared::failed(error) }
+            },
+            [answer(200)],
+        );
+        let error = rig.get().await.unwrap_err();
+        assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Request, 0));
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no token");
+        assert_eq!((rig.in_use(), rig.upstream().breaker_snapshot(crate::time::now()).failures), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_hangs_costs_attempts_and_not_for_ever() {
+    let policy = Policy::standard().timeout(TimeoutPolicy::standard().attempt(ms(100))).retry(None);
+    let hook = |_: &Attempt<'_>| Prepared::later(std::future::pending::<Result<HeaderMap, std::io::Error>>());
+    let rig = Rig::with(policy.into(), Some(Hook::new(hook)), [answer(200)]);
+    assert!(rig.get().await.unwrap_err().is_timeout());
+    assert_eq!((rig.script.count(), rig.in_use()), (0, 0));
+    assert_eq!(rig.upstream().breaker_snapshot(crate::time::now()).failures, 0, "the server was never asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_panics_costs_no_slot() {
+    let rig = rig(|_: &Attempt<'_>| -> Prepared { panic!("a bug in the user's closure") }, [answer(200)]);
+    for _ in 0..10 {
+        let call = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+        assert!(call.await.unwrap_err().is_panic());
+    }
+    assert_eq!(rig.in_use(), 0);
+}
