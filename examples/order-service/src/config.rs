@@ -4,7 +4,13 @@ use std::{fmt, time::Duration};
 
 use clap::Parser;
 
-use crate::{Error, plumbing::limits::Limits};
+use crate::{
+    Error,
+    plumbing::{
+        database::{Settings, Synchronous},
+        limits::Limits,
+    },
+};
 
 const HOST: &str = "127.0.0.1";
 const PORT: u16 = 3001;
@@ -26,6 +32,9 @@ pub struct Config {
     /// Where the data is: a `sqlite:` or `postgres:` URL
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = DATABASE_URL)]
     pub database_url: String,
+    /// What an acknowledged write survives, with `SQLite`
+    #[arg(long, env = "SQLITE_SYNCHRONOUS", value_enum, default_value_t)]
+    pub sqlite_synchronous: Synchronous,
     /// Where user-service is
     #[arg(long, env = "USER_SERVICE_URL", hide_env_values = true, default_value = USER_SERVICE_URL)]
     pub user_service_url: String,
@@ -48,6 +57,7 @@ impl Default for Config {
             host: HOST.into(),
             port: PORT,
             database_url: DATABASE_URL.into(),
+            sqlite_synchronous: Synchronous::default(),
             user_service_url: USER_SERVICE_URL.into(),
             user_timeout_ms: USER_TIMEOUT_MS,
             lookup_limit_ms: LOOKUP_LIMIT_MS,
@@ -62,6 +72,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("sqlite_synchronous", &self.sqlite_synchronous)
             .field("user_timeout_ms", &self.user_timeout_ms)
             .field("lookup_limit_ms", &self.lookup_limit_ms)
             .field("limits", &self.limits)
@@ -70,6 +81,14 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
+    pub(crate) fn database(&self) -> Settings<'_> {
+        Settings {
+            url: &self.database_url,
+            connections: self.limits.database_connections,
+            synchronous: self.sqlite_synchronous,
+        }
+    }
+
     /// Refuses what can't work, by name.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         self.limits.validate()?;

@@ -1,11 +1,12 @@
 //! Starts order-service; `--help` lists the settings.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use order_service::{
     Config, ResilientUsers,
     plumbing::{
+        error::causes,
         logs::{self, LogFormat},
         server,
     },
@@ -23,13 +24,25 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     let Cli { config, log_format } = Cli::parse();
     logs::init(log_format);
+    match start(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("order-service: {}", causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(config: Config) -> Result<(), Box<dyn Error>> {
     let users = Arc::new(ResilientUsers::new(&config)?);
+    // Before anyone can know that this process is up, and tell it to stop.
+    let shutdown = server::signal()?;
     let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
     // On stdout, so that whoever asked for port 0 can read which port it became.
     println!("order-service listens on http://{}", listener.local_addr()?);
-    order_service::run(config, users, listener, server::signal()).await?;
+    order_service::run(config, users, listener, shutdown).await?;
     Ok(())
 }

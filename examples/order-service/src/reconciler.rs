@@ -1,7 +1,7 @@
 //! Settles the orders that were stored while user-service could not be asked.
 //!
 //! Rounds of work, each bounded: take the oldest pending orders that are due, ask about a few of them at a time, write
-//! down each answer with an UPDATE that only one process can win. All that must survive a crash is in the table, so a
+//! down every answer with an UPDATE that only one process can win. All that must survive a crash is in the table, so a
 //! restart, or a second instance on the same database, needs no handing over.
 //!
 //! The rules:
@@ -36,7 +36,7 @@ const BATCH: u32 = 32;
 /// Most lookups at a time, so that a user-service that just came back isn't flattened.
 const CONCURRENCY: usize = 8;
 /// The longest a pending order waits between two checks.
-const MAX_CHECK_DELAY: Duration = Duration::from_secs(5);
+const MAX_CHECK_DELAY: Duration = Duration::from_secs(2);
 /// The first and the longest pause while user-service is down.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -66,10 +66,11 @@ pub struct Round {
     pub next_due: Option<Duration>,
 }
 
-enum Step {
-    Resolved,
-    Lost,
+/// What is to be written down about one order.
+enum Verdict {
+    Settled(OrderStatus),
     Unanswered,
+    /// Not asked about in this round.
     Skipped,
 }
 
@@ -100,18 +101,14 @@ impl Reconciler {
     pub async fn round(&self, limit: u32) -> Result<Round, sqlx::Error> {
         let due = store::due(&self.database, self.clock.now_ms(), limit).await?;
         let unanswered = AtomicBool::new(false);
-        let mut steps = stream::iter(due)
-            .map(|pending| self.step(pending, &unanswered))
-            // In order: the oldest are asked about, and settled, first.
-            .buffered(CONCURRENCY);
+        let verdicts: Vec<(Pending, Verdict)> = stream::iter(due)
+            .map(|pending| self.ask(pending, &unanswered))
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
         let mut round = Round::default();
-        while let Some(step) = steps.next().await {
-            match step? {
-                Step::Resolved => round.resolved += 1,
-                Step::Lost => round.lost += 1,
-                Step::Unanswered => round.unanswered += 1,
-                Step::Skipped => {}
-            }
+        if !verdicts.is_empty() {
+            self.write_down(&verdicts, &mut round).await?;
         }
         let next = store::next_due_ms(&self.database).await?;
         let now = self.clock.now_ms();
@@ -120,30 +117,55 @@ impl Reconciler {
         Ok(round)
     }
 
-    async fn step(&self, pending: Pending, unanswered: &AtomicBool) -> Result<Step, sqlx::Error> {
+    async fn ask(&self, pending: Pending, unanswered: &AtomicBool) -> (Pending, Verdict) {
         if unanswered.load(Ordering::Relaxed) {
-            return Ok(Step::Skipped);
+            return (pending, Verdict::Skipped);
         }
         let request_id = format!("reconcile-{}", pending.id);
         let lookup = Lookup { user_id: &pending.user_id, request_id: &request_id };
-        let status = match ask(&*self.users, lookup, self.lookup_limit).await {
-            Ok(Existence::Exists) => OrderStatus::Confirmed,
-            Ok(Existence::Unknown) => OrderStatus::Rejected,
+        let verdict = match ask(&*self.users, lookup, self.lookup_limit).await {
+            Ok(Existence::Exists) => Verdict::Settled(OrderStatus::Confirmed),
+            Ok(Existence::Unknown) => Verdict::Settled(OrderStatus::Rejected),
             Err(unavailable) => {
+                tracing::debug!(order = pending.id, %unavailable, "still pending");
                 unanswered.store(true, Ordering::Relaxed);
-                let delay = doubling(FIRST_CHECK, MAX_CHECK_DELAY, pending.checks + 1, fastrand::f64());
-                tracing::debug!(order = pending.id, %unavailable, ?delay, "still pending");
-                let next_check = self.clock.now_ms().saturating_add(millis(delay));
-                store::postpone(&self.database, &pending.id, next_check).await?;
-                return Ok(Step::Unanswered);
+                Verdict::Unanswered
             }
         };
-        let ours = store::resolve(&self.database, &pending.id, status, self.clock.now_ms()).await?;
-        if !ours {
-            return Ok(Step::Lost);
+        (pending, verdict)
+    }
+
+    /// One transaction for the round: one wait for the disk. Always in the order of ids, so that two processes can't
+    /// each hold a row that the other wants.
+    async fn write_down(
+        &self,
+        verdicts: &[(Pending, Verdict)],
+        round: &mut Round,
+    ) -> Result<(), sqlx::Error> {
+        let now = self.clock.now_ms();
+        let mut transaction = self.database.begin().await?;
+        for (Pending { id, checks, .. }, verdict) in verdicts {
+            match verdict {
+                Verdict::Settled(status) => {
+                    if store::resolve(&mut transaction, id, *status, now).await? {
+                        round.resolved += 1;
+                    } else {
+                        round.lost += 1;
+                    }
+                }
+                Verdict::Unanswered => {
+                    let delay = doubling(FIRST_CHECK, MAX_CHECK_DELAY, checks + 1, fastrand::f64());
+                    store::postpone(&mut transaction, id, now.saturating_add(millis(delay))).await?;
+                    round.unanswered += 1;
+                }
+                Verdict::Skipped => {}
+            }
         }
-        tracing::info!(order = pending.id, status = status.as_str(), "settled a pending order");
-        Ok(Step::Resolved)
+        transaction.commit().await?;
+        if round.resolved > 0 {
+            tracing::info!(orders = round.resolved, "settled pending orders");
+        }
+        Ok(())
     }
 }
 

@@ -59,9 +59,7 @@ impl AppState {
     ) -> Result<Self, Error> {
         config.validate()?;
         let limits = config.limits.clone();
-        let database =
-            Database::open(&config.database_url, limits.database_connections, store::MIGRATIONS, &clock)
-                .await?;
+        let database = Database::open(config.database(), store::MIGRATIONS, &clock).await?;
         let background = Background::new(limits.drain_timeout());
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
         let lookup_limit = config.lookup_limit();

@@ -185,7 +185,7 @@ pub(crate) async fn next_due_ms(database: &Database) -> Result<Option<i64>, sqlx
 
 /// Settles a pending order. Returns whether this call did: whoever comes second changes nothing, in whatever process.
 pub(crate) async fn resolve(
-    database: &Database,
+    transaction: &mut AnyConnection,
     id: &str,
     status: OrderStatus,
     now_ms: i64,
@@ -197,20 +197,24 @@ pub(crate) async fn resolve(
     .bind(status.as_str())
     .bind(now_ms)
     .bind(id)
-    .execute(database.writer())
+    .execute(transaction)
     .await?;
     Ok(updated.rows_affected() == 1)
 }
 
 /// Puts off the next check of an order that user-service could not be asked about.
-pub(crate) async fn postpone(database: &Database, id: &str, next_check_ms: i64) -> Result<(), sqlx::Error> {
+pub(crate) async fn postpone(
+    transaction: &mut AnyConnection,
+    id: &str,
+    next_check_ms: i64,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE orders SET checks = checks + 1, next_check_at = $1 \
          WHERE id = $2 AND status = 'pending_verification'",
     )
     .bind(next_check_ms)
     .bind(id)
-    .execute(database.writer())
+    .execute(transaction)
     .await
     .map(drop)
 }

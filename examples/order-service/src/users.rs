@@ -1,6 +1,6 @@
 //! Asking user-service through resilient-client: the only file that knows the crate.
 
-use std::{error, time::Duration};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use resilient_client::{Client, Policy, policy::timeout::TimeoutPolicy};
@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::{
     Config, Error, Existence, Lookup, LookupFuture, Unavailable, UserDirectory,
-    plumbing::request_id::X_REQUEST_ID,
+    plumbing::{error::causes, request_id::X_REQUEST_ID},
 };
 
 /// One try. The rest of the call's time is for another, should this one hang.
@@ -64,17 +64,6 @@ impl UserDirectory for ResilientUsers {
 
 fn unavailable(error: &resilient_client::Error) -> Unavailable {
     Unavailable::new(causes(error))
-}
-
-/// The error and what is behind it: each level's message says its own part only.
-fn causes(error: &dyn error::Error) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    message
 }
 
 /// The URL without its trailing slash, so that a path can follow.

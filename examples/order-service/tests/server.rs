@@ -78,6 +78,31 @@ async fn a_drain_lets_open_requests_finish_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
+async fn one_connection_serves_request_after_request() {
+    let running = start(Says::Exists, |_| {}).await;
+    let twice = [post_order(false), post_order(true)].concat();
+    let answers =
+        timeout(Duration::from_secs(5), read_all(send(running.address, &twice).await)).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 201").count(), 2, "{answers}");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_turned_away_without_harm() {
+    let running = start(Says::Exists, |_| {}).await;
+    let huge = format!("GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(1_000_000));
+    for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", &huge] {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        // Either side may hang up first.
+        let _ = stream.write_all(garbage.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("closed");
+        assert!(!answer.starts_with(b"HTTP/1.1 2"), "{garbage:.20}");
+    }
+    let fine = read_all(send(running.address, &post_order(true)).await).await;
+    assert!(fine.starts_with("HTTP/1.1 201"), "{fine}");
+}
+
+#[tokio::test]
 async fn a_drain_is_bounded() {
     let running = start(Says::Hang, |config| config.limits.drain_timeout_ms = 50).await;
     let _open = send(running.address, &post_order(false)).await;

@@ -4,7 +4,10 @@ use std::fmt;
 
 use clap::Parser;
 
-use crate::plumbing::limits::Limits;
+use crate::plumbing::{
+    database::{Settings, Synchronous},
+    limits::Limits,
+};
 
 const HOST: &str = "127.0.0.1";
 const PORT: u16 = 3000;
@@ -23,6 +26,9 @@ pub struct Config {
     /// Where the data is: a `sqlite:` or `postgres:` URL
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = DATABASE_URL)]
     pub database_url: String,
+    /// What an acknowledged write survives, with `SQLite`
+    #[arg(long, env = "SQLITE_SYNCHRONOUS", value_enum, default_value_t)]
+    pub sqlite_synchronous: Synchronous,
     /// How much one client may ask for.
     #[command(flatten)]
     pub limits: Limits,
@@ -31,7 +37,13 @@ pub struct Config {
 impl Default for Config {
     /// What the binary runs with when it is told nothing.
     fn default() -> Self {
-        Self { host: HOST.into(), port: PORT, database_url: DATABASE_URL.into(), limits: Limits::default() }
+        Self {
+            host: HOST.into(),
+            port: PORT,
+            database_url: DATABASE_URL.into(),
+            sqlite_synchronous: Synchronous::default(),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -41,7 +53,18 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("sqlite_synchronous", &self.sqlite_synchronous)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    pub(crate) fn database(&self) -> Settings<'_> {
+        Settings {
+            url: &self.database_url,
+            connections: self.limits.database_connections,
+            synchronous: self.sqlite_synchronous,
+        }
     }
 }

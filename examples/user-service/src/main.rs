@@ -1,12 +1,13 @@
 //! Starts user-service; `--help` lists the settings.
 
-use std::error::Error;
+use std::{error::Error, process::ExitCode};
 
 use clap::Parser;
 use tokio::net::TcpListener;
 use user_service::{
     Config,
     plumbing::{
+        error::causes,
         logs::{self, LogFormat},
         server,
     },
@@ -23,12 +24,24 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     let Cli { config, log_format } = Cli::parse();
     logs::init(log_format);
+    match start(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("user-service: {}", causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(config: Config) -> Result<(), Box<dyn Error>> {
+    // Before anyone can know that this process is up, and tell it to stop.
+    let shutdown = server::signal()?;
     let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
     // On stdout, so that whoever asked for port 0 can read which port it became.
     println!("user-service listens on http://{}", listener.local_addr()?);
-    user_service::run(config, listener, server::signal()).await?;
+    user_service::run(config, listener, shutdown).await?;
     Ok(())
 }

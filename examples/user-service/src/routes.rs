@@ -42,9 +42,7 @@ impl AppState {
     pub async fn open_at(config: &Config, clock: Clock) -> Result<Self, Error> {
         let limits = config.limits.clone();
         limits.validate()?;
-        let database =
-            Database::open(&config.database_url, limits.database_connections, store::MIGRATIONS, &clock)
-                .await?;
+        let database = Database::open(config.database(), store::MIGRATIONS, &clock).await?;
         let background = Background::new(limits.drain_timeout());
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
         Ok(Self { database, keys, background, clock, limits })

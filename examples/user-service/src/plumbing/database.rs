@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use sqlx::{
     Any, AnyConnection, AnyPool, Executor as _, Transaction,
     any::{AnyPoolOptions, install_default_drivers},
@@ -26,6 +27,36 @@ const OPEN_RETRY: Duration = Duration::from_millis(50);
 const SQLITE_SETTINGS: &[&str] = &["PRAGMA busy_timeout = 2000", "PRAGMA journal_mode = WAL"];
 /// Postgres would wait for ever by default.
 const POSTGRES_SETTINGS: &[&str] = &["SET lock_timeout = '2s'", "SET statement_timeout = '5s'"];
+
+/// What an acknowledged write survives, in `SQLite`'s own words. Postgres has settings of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Synchronous {
+    /// Power loss: every commit waits for the disk.
+    #[default]
+    Full,
+    /// A crash or kill of the service, not a power loss: commits don't wait for the disk.
+    Normal,
+}
+
+impl Synchronous {
+    fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "PRAGMA synchronous = FULL",
+            Self::Normal => "PRAGMA synchronous = NORMAL",
+        }
+    }
+}
+
+/// Which database, and how to use it.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// A `sqlite:` or `postgres:` URL.
+    pub url: &'a str,
+    /// Most connections for reading.
+    pub connections: u32,
+    /// What a commit survives.
+    pub synchronous: Synchronous,
+}
 
 /// One step of a schema, never changed once released: the next change is the next step.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +80,12 @@ pub struct Database {
 impl Database {
     /// Connects and applies the migrations that are missing. Safe to run from several processes at once.
     pub async fn open(
-        url: &str,
-        connections: u32,
+        settings: Settings<'_>,
         migrations: &[Migration],
         clock: &Clock,
     ) -> Result<Self, Error> {
         install_default_drivers();
+        let url = settings.url;
         let is_sqlite = url.starts_with("sqlite:");
         if !is_sqlite && !url.starts_with("postgres:") && !url.starts_with("postgresql:") {
             // The URL may hold a password, so it isn't repeated.
@@ -62,12 +93,15 @@ impl Database {
         }
         let in_memory = is_sqlite && (url.contains(":memory:") || url.contains("mode=memory"));
         let database = if in_memory {
-            let only = connect(url, 1, in_memory).await?;
+            let only = connect(settings, 1, in_memory).await?;
             Self { reader: only.clone(), writer: only }
         } else if is_sqlite {
-            Self { writer: connect(url, 1, false).await?, reader: connect(url, connections, false).await? }
+            Self {
+                writer: connect(settings, 1, false).await?,
+                reader: connect(settings, settings.connections, false).await?,
+            }
         } else {
-            let both = connect(url, connections, false).await?;
+            let both = connect(settings, settings.connections, false).await?;
             Self { reader: both.clone(), writer: both }
         };
         for attempt in 1.. {
@@ -127,17 +161,20 @@ impl Database {
     }
 }
 
-async fn connect(url: &str, connections: u32, in_memory: bool) -> Result<AnyPool, Error> {
+async fn connect(settings: Settings<'_>, connections: u32, in_memory: bool) -> Result<AnyPool, Error> {
+    let synchronous = settings.synchronous;
     let mut options = AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| Box::pin(configure(connection)));
+        // A file doesn't hang up; asking it before each use would only cost time.
+        .test_before_acquire(!settings.url.starts_with("sqlite:"))
+        .after_connect(move |connection, _| Box::pin(configure(connection, synchronous)));
     if in_memory {
         // Closing the connection would drop the data.
         options = options.idle_timeout(None).max_lifetime(None);
     }
     for attempt in 1.. {
-        match options.clone().connect(url).await {
+        match options.clone().connect(settings.url).await {
             Ok(pool) => return Ok(pool),
             Err(error) if attempt < OPEN_ATTEMPTS && is_busy(&error) => sleep(OPEN_RETRY).await,
             Err(sqlx::Error::Configuration(_)) => return Err(Error::config("database-url is not valid")),
@@ -147,10 +184,16 @@ async fn connect(url: &str, connections: u32, in_memory: bool) -> Result<AnyPool
     Err(Error::config("unreachable: attempts are bounded above"))
 }
 
-async fn configure(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    let settings = if connection.backend_name() == "SQLite" { SQLITE_SETTINGS } else { POSTGRES_SETTINGS };
-    for setting in settings {
-        connection.execute(*setting).await?;
+async fn configure(connection: &mut AnyConnection, synchronous: Synchronous) -> Result<(), sqlx::Error> {
+    if connection.backend_name() == "SQLite" {
+        for pragma in SQLITE_SETTINGS {
+            connection.execute(*pragma).await?;
+        }
+        connection.execute(synchronous.pragma()).await?;
+    } else {
+        for setting in POSTGRES_SETTINGS {
+            connection.execute(*setting).await?;
+        }
     }
     Ok(())
 }

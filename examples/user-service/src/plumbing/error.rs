@@ -63,3 +63,14 @@ impl From<io::Error> for Error {
         Self { kind: Kind::Serve(source) }
     }
 }
+
+/// The error and what is behind it: each level's message says its own part only.
+pub fn causes(error: &(dyn error::Error + 'static)) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    message
+}
