@@ -35,6 +35,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -115,6 +116,13 @@ impl LayerBuilder {
     /// Asked before every attempt for its headers.
     pub fn on_attempt(mut self, hook: impl AttemptHook) -> Self {
         self.setup.hook = Some(Hook::new(hook));
+        self
+    }
+
+    /// The request header that tells servers how long their answer is waited for, in milliseconds; `None` to tell nobody.
+    /// Default `x-envoy-expected-rq-timeout-ms`. Calls marked streaming never tell.
+    pub fn deadline_header(mut self, name: impl Into<Option<HeaderName>>) -> Self {
+        self.setup.deadline_header = name.into();
         self
     }
 

@@ -72,7 +72,9 @@
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - [`event`]: what happens inside, for logs and metrics.
 
+pub mod advice;
 mod client;
+pub mod deadline;
 mod engine;
 mod error;
 pub mod event;
@@ -80,6 +82,8 @@ mod layer;
 pub mod outcome;
 pub mod policy;
 pub mod rng;
+#[cfg(any(test, feature = "server"))]
+pub mod server;
 mod sync;
 mod telemetry;
 pub mod time;
@@ -87,6 +91,7 @@ mod transport;
 mod upstream;
 
 pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
+pub use deadline::Deadline;
 pub use engine::body::ResponseBody;
 pub use engine::core::Reloaded;
 pub use engine::hook::{Attempt, AttemptHook, Prepared};

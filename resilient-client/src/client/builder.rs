@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::{Client, Shared};
 use crate::engine::core::{Core, Setup};
 use crate::engine::hook::{AttemptHook, Hook};
@@ -77,6 +79,13 @@ impl ClientBuilder {
     /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers.
     pub fn on_attempt(mut self, hook: impl AttemptHook) -> Self {
         self.setup.hook = Some(Hook::new(hook));
+        self
+    }
+
+    /// The request header that tells servers how long their answer is waited for, in milliseconds; `None` to tell nobody.
+    /// Default `x-envoy-expected-rq-timeout-ms`. Calls marked streaming never tell.
+    pub fn deadline_header(mut self, name: impl Into<Option<HeaderName>>) -> Self {
+        self.setup.deadline_header = name.into();
         self
     }
 

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::hook::Hook;
 use super::ledger::Terms;
 use super::options::CallOptions;
 use super::{Call, Start, Ways};
+use crate::deadline::{self, header};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, Observer};
 use crate::policy::set::PlanSet;
@@ -36,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) max_upstreams: usize,
     pub(crate) entropy: Entropy,
     pub(crate) hook: Option<Hook>,
+    /// The header that carries deadlines on; `None` to keep them to ourselves.
+    pub(crate) deadline_header: Option<HeaderName>,
 }
 
 impl Default for Setup {
@@ -46,6 +49,7 @@ impl Default for Setup {
             max_upstreams: MAX_UPSTREAMS,
             entropy: Entropy::default(),
             hook: None,
+            deadline_header: Some(header::EXPECTED_TIMEOUT),
         }
     }
 }
@@ -60,6 +64,7 @@ pub(crate) struct Core {
     entropy: Entropy,
     events: Events,
     hook: Option<Hook>,
+    deadline_header: Option<HeaderName>,
     draining: AtomicBool,
 }
 
@@ -101,7 +106,7 @@ impl Core {
 
     /// The same with plans that are known to be good.
     pub(crate) fn of(setup: Setup, plans: PlanSet) -> Self {
-        let Setup { policies, observers, max_upstreams, entropy, hook } = setup;
+        let Setup { policies, observers, max_upstreams, entropy, hook, deadline_header } = setup;
         let (now, events) = (time::now(), Events::new(observers));
         let overflow = Upstream::new("overflow".into(), plans.base(), entropy.clone(), events.clone(), now);
         Self {
@@ -111,6 +116,7 @@ impl Core {
             entropy,
             events,
             hook,
+            deadline_header,
             draining: AtomicBool::new(false),
         }
     }
@@ -137,12 +143,14 @@ impl Core {
             Upstream::new(name, plan, self.entropy.clone(), self.events.clone(), now)
         };
         let upstream = self.registry.get(authority, scope, now, make);
+        let own = now.after_nanos(timeout.total);
+        let deadline = deadline::current().map_or(own, |ambient| own.min(ambient.tick()));
         let terms = Terms {
-            deadline: now.after_nanos(timeout.total),
+            deadline,
             attempt_timeout: timeout.attempt,
             retry: plan.retry,
-            hedge_after: None,
-            hedges: 0,
+            hedge_after: plan.hedge.and_then(|hedge| upstream.hedge_after(hedge, now)),
+            hedges: plan.hedge.map_or(0, |hedge| hedge.max_hedges()),
             replayable: false,
             safe: false,
         };
@@ -152,6 +160,7 @@ impl Core {
             body_idle: timeout.body_idle,
             hook: self.hook.clone(),
             streaming: options.streaming,
+            deadline_header: self.deadline_header.clone().filter(|_| !options.streaming),
         };
         Ok(Begun { upstream, terms, ways, version: plan.version, now })
     }

@@ -26,6 +26,7 @@ use smallvec::SmallVec;
 use crate::engine::report::{Decline, Trigger};
 use crate::outcome::classify::{Classified, Repeat};
 use crate::policy::budget::Budget;
+use crate::policy::hedge::Cap;
 use crate::policy::retry::{self, Backoff};
 use crate::rng::Rng;
 use crate::time::{Tick, nanos};
@@ -173,6 +174,12 @@ impl Ledger {
         };
     }
 
+    /// How long an attempt launched now would be waited for; `None` when that has no bound.
+    pub(crate) fn time_left(&self, now: Tick) -> Option<Duration> {
+        let until = now.after_nanos(self.terms.attempt_timeout).min(self.terms.deadline);
+        (!until.is_never()).then(|| now.until(until))
+    }
+
     /// The attempt decided on was refused here: nothing was sent, and waiting for ourselves would be a loop.
     pub(crate) fn rejected(&mut self) {
         self.due = None;
@@ -195,21 +202,17 @@ impl Ledger {
     }
 
     /// It is time for a hedge. One more attempt becomes due at once if the rules that bind retries and the cap on hedges
-    /// allow it; `cap` is asked last but for the budget. Whatever comes of it, this attempt isn't hedged again.
-    pub(crate) fn hedge(
-        &mut self,
-        now: Tick,
-        world: World<'_>,
-        cap: impl FnOnce() -> bool,
-    ) -> Result<(), Decline> {
+    /// allow it. Whatever comes of it, this attempt isn't hedged again.
+    pub(crate) fn hedge(&mut self, now: Tick, world: &World<'_>, cap: &Cap) -> Result<(), Decline> {
         self.hedge_at = Tick::NEVER;
-        let World { budget, circuit_open, usual, .. } = world;
+        let World { budget, circuit_open, usual, .. } = *world;
         self.may_repeat(Repeat::IfSafe, circuit_open)?;
         self.has_time(Duration::ZERO, now, usual)?;
-        if !cap() {
+        if !cap.try_withdraw() {
             return Err(Decline::HedgeCap);
         }
         if !budget.try_withdraw() {
+            cap.refund();
             return Err(Decline::BudgetExhausted);
         }
         self.hedges_left -= 1;
@@ -221,6 +224,10 @@ impl Ledger {
     /// Attempt `number` ended as anything but a success: may another follow?
     pub(crate) fn failed(&mut self, number: u32, end: &Classified, now: Tick, world: World<'_>) -> Next {
         self.in_flight.retain(|flight| flight.number != number);
+        if self.in_flight.is_empty() {
+            // There is nothing left to send a hedge beside.
+            self.hedge_at = Tick::NEVER;
+        }
         let final_end = end.repeat == Repeat::Never;
         if !final_end && (!self.in_flight.is_empty() || self.due.is_some()) {
             return Next::Wait;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderName;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
@@ -34,6 +35,7 @@ use crate::outcome::classify::{Classified, Classifier};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::policy::retry;
+use crate::rng::Rng;
 use crate::time::{self, Tick};
 use crate::transport::{Exchange, KeptBody, Outbound};
 use crate::upstream::{Permit, Rejection, Upstream};
@@ -84,6 +86,8 @@ pub(crate) struct Ways {
     pub(crate) hook: Option<Hook>,
     /// Whether the body may take longer than the call's total.
     pub(crate) streaming: bool,
+    /// The header that tells the server how long its answer is waited for, if it is told.
+    pub(crate) deadline_header: Option<HeaderName>,
 }
 
 /// What every call starts from.
@@ -162,7 +166,12 @@ impl<X: Exchange> Call<X> {
                 return;
             }
         };
-        let outbound = Outbound { number, last: this.ledger.is_last(), headers: None };
+        let outbound = Outbound {
+            number,
+            last: this.ledger.is_last(),
+            deadline: this.ways.deadline_header.clone().zip(this.ledger.time_left(now)),
+            headers: None,
+        };
         let Some(flight) = depart(this.exchange, this.ways.hook.as_ref(), outbound, permit, this.fault)
         else {
             this.ledger.rejected();
@@ -186,13 +195,9 @@ impl<X: Exchange> Call<X> {
     /// Asks for a hedge; the ledger makes it due, or says why not.
     fn hedge(self: Pin<&mut Self>, now: Tick) {
         let this = self.project();
-        let world = World {
-            budget: this.upstream.budget(),
-            circuit_open: this.upstream.is_circuit_open(now),
-            usual: this.upstream.usual(now),
-            rng: &mut this.upstream.entropy().rng(),
-        };
-        match this.ledger.hedge(now, world, || this.upstream.may_hedge()) {
+        let mut rng = this.upstream.entropy().rng();
+        let world = world(this.upstream, now, &mut rng);
+        match this.ledger.hedge(now, &world, this.upstream.hedges()) {
             Ok(()) => this.upstream.waits(),
             Err(why) => decline(this.upstream, this.report, why),
         }
@@ -205,6 +210,9 @@ impl<X: Exchange> Call<X> {
         let unsent = in_flight.filter(|flight| flight.number() == number).any(Flight::is_preparing);
         let verdict = if unsent { Verdict::Neutral } else { Verdict::Failure };
         let permit = self.as_mut().cancel(number);
+        if let Some(permit) = permit.as_ref().filter(|_| !unsent) {
+            permit.timed(now);
+        }
         let brought = Brought::Fault(Error::new(ErrorKind::Timeout));
         self.landed((number, permit, brought, Classified { verdict, ..Classified::TIMEOUT }), now)
     }
@@ -234,6 +242,7 @@ impl<X: Exchange> Call<X> {
         }
         if classified.is_success() {
             // The verdict is left to the body, unless that has been read.
+            permit.timed(now);
             this.ledger.succeeded();
             return self.answered(brought, permit, status, now);
         }
@@ -241,12 +250,8 @@ impl<X: Exchange> Call<X> {
         if let Some(asked) = holds_everyone_back(&classified, this.terms.retry) {
             this.upstream.hold_back(asked, now);
         }
-        let world = World {
-            budget: this.upstream.budget(),
-            circuit_open: this.upstream.is_circuit_open(now),
-            usual: this.upstream.usual(now),
-            rng: &mut this.upstream.entropy().rng(),
-        };
+        let mut rng = this.upstream.entropy().rng();
+        let world = world(this.upstream, now, &mut rng);
         match this.ledger.failed(number, &classified, now, world) {
             Next::Retry { number, delay } => {
                 this.upstream.waits();
@@ -259,6 +264,10 @@ impl<X: Exchange> Call<X> {
                 None
             }
             Next::GiveUp(why) => {
+                if why == Decline::BudgetExhausted {
+                    // What called us shouldn't try again either; see `advice`.
+                    crate::advice::forbid_retry();
+                }
                 decline(this.upstream, this.report, why);
                 self.answered(brought, permit, status, now)
             }
@@ -318,6 +327,7 @@ impl<X: Exchange> Call<X> {
         let beside = this.hedges.drain(..).map(|mut hedge| (hedge.number(), hedge.as_mut().take_permit()));
         for (number, permit) in in_place.into_iter().chain(beside) {
             if let Some(mut permit) = permit {
+                permit.timed(now);
                 permit.settle(Outcome::Abandoned, Verdict::Neutral, None, now);
             }
             if let Some(report) = this.report {
@@ -412,6 +422,16 @@ fn decline(upstream: &Upstream, report: &mut Option<CallReport>, why: Decline) {
     upstream.emit(|| Event::RetryDeclined { why: why.clone() });
     if let Some(report) = report {
         report.decline(why);
+    }
+}
+
+/// The world as it stands, for the ledger.
+fn world<'a>(upstream: &'a Upstream, now: Tick, rng: &'a mut Rng) -> World<'a> {
+    World {
+        budget: upstream.budget(),
+        circuit_open: upstream.is_circuit_open(now),
+        usual: upstream.usual(now),
+        rng,
     }
 }
 

@@ -8,6 +8,8 @@
 //! | 429 | throttled | success | if safe to repeat |
 //! | 500, 502, 503, 504 | failure | failure | if safe to repeat |
 //! | 501, 505 and other 5xx | failure | failure | no |
+//! | 504 that a server's [deadline layer](crate::advice::SHED) gave for want of time | ignored | nothing | no |
+//! | any of these, with [retry advice](crate::advice) not to | as above | as above | no |
 //! | connect, DNS, TLS, connection lost before the write, h2 `REFUSED_STREAM`, h2 `GOAWAY` | failure | failure | yes |
 //! | attempt timeout, other transport errors | failure | failure | if safe to repeat |
 //! | redirect refused, request that can't be built | failure, ignored | nothing | no |
@@ -30,6 +32,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{FailureKind, Outcome, retry_after};
+use crate::advice;
 use crate::policy::breaker::Verdict;
 
 /// Whether another attempt makes sense after this one.
@@ -192,6 +195,11 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         }
         _ => (Outcome::Success, Verdict::Success, Repeat::Never),
     };
+    if status == S::GATEWAY_TIMEOUT && advice::is_shed(headers) {
+        // The server's own layer turned the request away for want of time: nothing was tried, nothing is wrong with it.
+        return Classified { status: Some(status), ..Classified::IGNORED };
+    }
+    let repeat = if advice::forbids_retry(headers) { Repeat::Never } else { repeat };
     let retry_after = match status {
         S::TOO_MANY_REQUESTS | S::SERVICE_UNAVAILABLE => retry_after::parse(headers, crate::time::wall()),
         _ => None,

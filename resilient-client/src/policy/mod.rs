@@ -22,6 +22,9 @@
 pub mod breaker;
 pub mod budget;
 pub mod bulkhead;
+#[cfg(feature = "config")]
+pub mod config;
+pub mod hedge;
 pub mod invalid;
 pub mod retry;
 pub mod set;
@@ -33,6 +36,7 @@ pub use set::PolicySet;
 use breaker::BreakerPolicy;
 use budget::BudgetPolicy;
 use bulkhead::BulkheadPolicy;
+use hedge::HedgePolicy;
 use retry::RetryPolicy;
 use timeout::TimeoutPolicy;
 
@@ -46,6 +50,7 @@ pub struct Policy {
     pub(crate) budget: Option<BudgetPolicy>,
     pub(crate) breaker: Option<BreakerPolicy>,
     pub(crate) bulkhead: Option<BulkheadPolicy>,
+    pub(crate) hedge: Option<HedgePolicy>,
     pub(crate) classifier: Option<Classifier>,
 }
 
@@ -58,6 +63,7 @@ impl Policy {
             budget: Some(BudgetPolicy::standard()),
             breaker: Some(BreakerPolicy::standard()),
             bulkhead: Some(BulkheadPolicy::standard()),
+            hedge: None,
             classifier: None,
         }
     }
@@ -70,6 +76,7 @@ impl Policy {
             budget: None,
             breaker: None,
             bulkhead: None,
+            hedge: None,
             classifier: None,
         }
     }
@@ -109,6 +116,14 @@ impl Policy {
         self
     }
 
+    /// When another attempt is sent beside one that is late; `None`, the default, for never. Only for requests that are
+    /// safe to repeat and can be sent twice.
+    #[must_use]
+    pub fn hedge(mut self, hedge: impl Into<Option<HedgePolicy>>) -> Self {
+        self.hedge = hedge.into();
+        self
+    }
+
     /// What counts as a failure and what is tried again, in place of the
     /// [standard table](crate::outcome::classify).
     #[must_use]
@@ -124,7 +139,10 @@ impl Policy {
 
     /// Whether the live state that calls share would follow other rules.
     fn state_differs(&self, other: &Self) -> bool {
-        self.breaker != other.breaker || self.budget != other.budget || self.bulkhead != other.bulkhead
+        self.breaker != other.breaker
+            || self.budget != other.budget
+            || self.bulkhead != other.bulkhead
+            || self.hedge != other.hedge
     }
 
     /// Which policies differ, as `whose: which`.
@@ -135,6 +153,7 @@ impl Policy {
             ("budget", self.budget != other.budget),
             ("breaker", self.breaker != other.breaker),
             ("bulkhead", self.bulkhead != other.bulkhead),
+            ("hedge", self.hedge != other.hedge),
             ("classifier", self.classifier != other.classifier),
         ];
         all.iter().filter(|(_, differs)| *differs).map(|(which, _)| format!("{whose}: {which}")).collect()
@@ -148,9 +167,11 @@ impl Policy {
             budget: self.budget.as_ref().map(BudgetPolicy::compile).transpose()?,
             breaker: self.breaker.as_ref().map(BreakerPolicy::compile).transpose()?,
             bulkhead: self.bulkhead.as_ref().map(BulkheadPolicy::compile).transpose()?,
+            hedge: self.hedge.as_ref().map(HedgePolicy::compile).transpose()?,
             classifier: self.classifier.clone(),
         };
         self.breaker_sees_whole_attempts()?;
+        self.hedges_fit_the_total()?;
         Ok(plan)
     }
 
@@ -164,6 +185,19 @@ impl Policy {
                 "is {window:?}, shorter than twice timeout.attempt, {attempt:?}: timeouts would leave it"
             );
             return Err(Invalid::new("breaker.window", problem));
+        }
+        Ok(())
+    }
+}
+
+impl Policy {
+    /// The last hedge must be able to set out before the call is over.
+    fn hedges_fit_the_total(&self) -> Result<(), Invalid> {
+        let (Some(hedge), Some(total)) = (&self.hedge, self.timeout.total) else { return Ok(()) };
+        let delay = hedge.least_cumulative_delay();
+        if delay > total {
+            let problem = format!("adds up to {delay:?} at least, longer than timeout.total, {total:?}");
+            return Err(Invalid::new("hedge.delay", problem));
         }
         Ok(())
     }
@@ -185,6 +219,7 @@ pub(crate) struct Plan {
     pub(crate) budget: Option<budget::Rules>,
     pub(crate) breaker: Option<breaker::Rules>,
     pub(crate) bulkhead: Option<bulkhead::Rules>,
+    pub(crate) hedge: Option<hedge::Rules>,
     pub(crate) classifier: Option<Classifier>,
 }
 
@@ -198,6 +233,7 @@ impl Plan {
             budget: None,
             breaker: None,
             bulkhead: None,
+            hedge: None,
             classifier: None,
         })
     }

@@ -10,12 +10,14 @@ pub(crate) mod service;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::deadline::header;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
@@ -29,6 +31,8 @@ pub(crate) struct Outbound {
     pub(crate) number: u32,
     /// No other attempt can follow, so the request needn't be kept.
     pub(crate) last: bool,
+    /// How long the answer is waited for, and the header that says so.
+    pub(crate) deadline: Option<(HeaderName, Duration)>,
     /// Headers to put over the request's own.
     pub(crate) headers: Option<HeaderMap>,
 }
@@ -51,6 +55,11 @@ impl Outbound {
                     (None, None) => {}
                 }
             }
+        }
+        if let Some((name, left)) = self.deadline
+            && let Some(value) = header::value(left)
+        {
+            headers.insert(name, value);
         }
         if self.number > 1 {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from(self.number));

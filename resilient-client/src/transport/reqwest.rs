@@ -225,7 +225,7 @@ mod tests {
         let stream = Body::wrap(KeptBody { bytes: Bytes::from_static(b"x"), cut: false });
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
-        assert!(exchange.launch(Outbound { number: 1, last: true, headers: None }).is_some());
-        assert!(exchange.launch(Outbound { number: 2, last: true, headers: None }).is_none());
+        assert!(exchange.launch(Outbound { number: 1, last: true, ..Outbound::default() }).is_some());
+        assert!(exchange.launch(Outbound { number: 2, last: true, ..Outbound::default() }).is_none());
     }
 }

@@ -3,6 +3,7 @@
 //! State is kept per authority (scheme, host, port), because that is what fails together. Admission asks the machines
 //! in a fixed order, the breaker last, so that a full bulkhead never uses up a probe.
 
+pub(crate) mod latency;
 mod permit;
 pub(crate) mod registry;
 
@@ -15,11 +16,14 @@ use crate::policy::Plan;
 use crate::policy::breaker::{self, Breaker};
 use crate::policy::budget::Budget;
 use crate::policy::bulkhead::{Bulkhead, Full};
+use crate::policy::hedge::{self, Cap};
 use crate::rng::Entropy;
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::{Tick, nanos};
 
 pub(crate) use permit::Permit;
+
+use self::latency::Digest;
 
 /// The longest a 503's `Retry-After` may hold back other calls.
 const LONGEST_HOLD: Duration = Duration::from_secs(5);
@@ -72,6 +76,8 @@ pub(crate) struct Upstream {
     breaker: Breaker,
     budget: Budget,
     bulkhead: Bulkhead,
+    hedges: Cap,
+    latency: Digest,
     /// Until when a server's `Retry-After` holds everyone back, as a `Tick`; zero for never.
     held_until: AtomicU64,
     /// When a call last asked, as a `Tick`, coarsely: it only orders idle upstreams for eviction.
@@ -91,6 +97,8 @@ impl Upstream {
             breaker: plan.breaker.map_or_else(Breaker::disabled, Breaker::new),
             budget: plan.budget.map_or_else(Budget::unlimited, Budget::new),
             bulkhead: plan.bulkhead.map_or_else(Bulkhead::unlimited, Bulkhead::new),
+            hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
+            latency: Digest::new(),
             held_until: AtomicU64::new(0),
             last_used: AtomicU64::new(now.as_nanos()),
             abandoned_after: AtomicU64::new(abandoned_after(plan)),
@@ -105,6 +113,7 @@ impl Upstream {
         self.abandoned_after.store(abandoned_after(plan), Ordering::Relaxed);
         self.budget.set_rules(plan.budget);
         self.bulkhead.set_rules(plan.bulkhead);
+        self.hedges.set_rules(plan.hedge);
         if let Some(transition) = self.breaker.set_rules(plan.breaker) {
             self.emit(|| Event::BreakerTransition(transition));
         }
@@ -164,12 +173,25 @@ impl Upstream {
         }
     }
 
-    pub(crate) fn usual(&self, _now: Tick) -> Option<u64> {
-        None
+    /// How long half of the recent attempts took at most, in nanoseconds; `None` while too little is known.
+    pub(crate) fn usual(&self, now: Tick) -> Option<u64> {
+        self.latency.median(now)
     }
 
-    pub(crate) fn may_hedge(&self) -> bool {
-        false
+    /// How long an attempt may be out before a hedge follows, in nanoseconds. Asked once a call, which pays its share
+    /// into the cap.
+    pub(crate) fn hedge_after(&self, rules: hedge::Rules, now: Tick) -> Option<u64> {
+        self.hedges.deposit();
+        rules.delay(&self.latency, now)
+    }
+
+    pub(crate) fn hedges(&self) -> &Cap {
+        &self.hedges
+    }
+
+    /// An attempt took `nanos` to its answer, or had been out that long when it was cancelled.
+    pub(crate) fn took(&self, nanos: u64, now: Tick) {
+        self.latency.record(nanos, now);
     }
 
     /// Whether the breaker would refuse another attempt.

@@ -63,6 +63,11 @@ impl Permit {
         }
     }
 
+    /// The attempt's time goes into what is known of the upstream's: it brought its answer, or was cancelled at its age.
+    pub(crate) fn timed(&self, now: Tick) {
+        self.upstream.took(now.as_nanos().saturating_sub(self.started.as_nanos()), now);
+    }
+
     /// When the attempt was admitted.
     pub(crate) fn started(&self) -> Tick {
         self.started

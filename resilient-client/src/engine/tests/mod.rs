@@ -3,6 +3,8 @@
 mod buffered;
 mod calls;
 mod cancel;
+mod deadlines;
+mod hedging;
 mod hooks;
 mod reload;
 mod script;

@@ -21,6 +21,8 @@ use crate::time::{self, Tick};
 pub(super) enum Step {
     /// Answers after a while.
     Answer { after: Duration, status: u16, retry_after: Option<&'static str>, body: Vec<Piece> },
+    /// Answers at once, with one header.
+    Marked { status: u16, name: http::HeaderName, value: &'static str },
     /// Breaks the connection after a while.
     Break { after: Duration },
     /// Never answers.
@@ -110,6 +112,10 @@ impl Service<Request<String>> for Script {
                 Step::Break { after } => {
                     tokio::time::sleep(after).await;
                     Err("connection reset".into())
+                }
+                Step::Marked { status, name, value } => {
+                    let body = ScriptBody { pieces: VecDeque::new(), pause: None };
+                    Ok(Response::builder().status(status).header(name, value).body(body)?)
                 }
                 Step::Answer { after, status, retry_after, body } => {
                     tokio::time::sleep(after).await;

@@ -1,0 +1,96 @@
+//! Deadlines that travel: in from the ambient one, out as a header, and what comes back from a server that heeds them.
+
+use std::time::Duration;
+
+use super::script::{Step, answer, ms};
+use super::*;
+use crate::ErrorKind;
+use crate::advice::{RETRY, SHED};
+use crate::deadline::{self, Deadline};
+use crate::engine::report::Decline;
+use crate::outcome::Outcome;
+use crate::time::now;
+
+fn told(rig: &Rig) -> Vec<Option<String>> {
+    let text = |headers: &http::HeaderMap| {
+        headers.get("x-envoy-expected-rq-timeout-ms").map(|value| value.to_str().unwrap().to_owned())
+    };
+    rig.script.headers().iter().map(text).collect()
+}
+
+fn marked(status: u16, name: http::HeaderName, value: &'static str) -> Step {
+    Step::Marked { status, name, value }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ambient_deadline_caps_the_total_and_never_raises_it() {
+    for (ambient, expected) in [(Duration::from_secs(2), 2), (Duration::from_mins(1), 10)] {
+        let rig = Rig::new(&Policy::standard(), [Step::Hang]);
+        let begun = now();
+        let error = deadline::scope(Deadline::within(ambient), rig.get()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Deadline);
+        assert_eq!(now().since(begun), Duration::from_secs(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_begun_after_the_deadline_sends_nothing() {
+    let rig = Rig::new(&Policy::standard(), [answer(200)]);
+    let error = deadline::scope(Deadline::within(Duration::ZERO), rig.get()).await.unwrap_err();
+    assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Deadline, 0));
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_is_told_how_long_its_answer_is_waited_for() {
+    let rig = Rig::new(&Policy::standard(), [answer(503), answer(200)]);
+    deadline::scope(Deadline::within(ms(2_500)), rig.get()).await.unwrap();
+    let told: Vec<u64> = told(&rig).into_iter().map(|ms| ms.unwrap().parse().unwrap()).collect();
+    assert_eq!(told[0], 2_500, "less than an attempt's three seconds");
+    assert!(told[1] < 2_500 && told[1] > 2_400, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streaming_call_and_a_call_without_bounds_tell_nothing() {
+    let rig = Rig::new(&Policy::standard(), [answer(200)]);
+    rig.start(Method::GET, CallOptions::new().streaming()).await.unwrap();
+    assert_eq!(told(&rig), [None]);
+    let rig = Rig::new(&Policy::none(), [answer(200)]);
+    rig.get().await.unwrap();
+    assert_eq!(told(&rig), [None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_shed_for_want_of_time_is_neither_repeated_nor_counted() {
+    let rig = Rig::new(&Policy::standard(), [marked(504, SHED, "deadline")]);
+    let response = rig.get().await.unwrap();
+    assert_eq!((response.status().as_u16(), rig.script.count()), (504, 1));
+    assert_eq!(response.body().report().declined(), [Decline::Final(Outcome::Ignored)]);
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_advises_against_retrying_is_heeded_and_its_failure_counts() {
+    let rig = Rig::new(&Policy::standard(), [marked(503, RETRY, "never")]);
+    assert_eq!(rig.get().await.unwrap().status(), 503);
+    assert_eq!((rig.script.count(), rig.upstream().breaker_snapshot(now()).failures), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_starts_without_the_time_attempts_usually_take() {
+    let slow = |status| Step::Answer { after: ms(200), status, retry_after: None, body: Vec::new() };
+    let rig = Rig::new(&Policy::standard(), [slow(200)]);
+    for _ in 0..100 {
+        assert_eq!(rig.get().await.unwrap().status(), 200);
+    }
+    rig.script.then([slow(503)]);
+    let before = rig.script.count();
+    let response = deadline::scope(Deadline::within(ms(350)), rig.get()).await.unwrap();
+    assert_eq!((response.status().as_u16(), rig.script.count() - before), (503, 1));
+    assert!(matches!(response.body().report().declined(), [Decline::NoTime { .. }]));
+    // What is known expires, so a server that has become fast again isn't held to it.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    rig.script.then([slow(503), answer(200)]);
+    let again = deadline::scope(Deadline::within(ms(350)), rig.get()).await.unwrap();
+    assert_eq!(again.status(), 200);
+}

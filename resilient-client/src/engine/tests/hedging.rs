@@ -1,0 +1,138 @@
+//! One more attempt beside one that is late: the same rules as a retry, set off by the clock.
+
+use std::time::Duration;
+
+use super::script::{Step, answer, broken, ms, quiet};
+use super::*;
+use crate::engine::report::Decline;
+use crate::outcome::Outcome;
+use crate::policy::hedge::{Delay, HedgePolicy};
+use crate::policy::timeout::TimeoutPolicy;
+use crate::time::now;
+use crate::{ErrorKind, Trigger};
+
+fn hedged() -> Policy {
+    Policy::standard().hedge(HedgePolicy::standard().delay(Delay::Fixed(ms(50))))
+}
+
+fn slow(status: u16, after: Duration) -> Step {
+    Step::Answer { after, status, retry_after: None, body: Vec::new() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_overtakes_a_hung_attempt_whose_loss_says_nothing_about_the_server() {
+    let rig = Rig::new(&hedged(), [Step::Hang, answer(200)]);
+    let (begun, tokens) = (now(), rig.tokens());
+    let response = rig.get().await.unwrap();
+    assert_eq!(now().since(begun), ms(51));
+    let report = response.body().report();
+    assert_eq!(report.attempts()[1].trigger(), Trigger::Hedge);
+    assert_eq!(report.attempts()[0].outcome(), Some(Outcome::Abandoned));
+    assert_eq!(text(response).await.unwrap(), "body");
+    let counts = rig.upstream().breaker_snapshot(now());
+    assert_eq!((counts.failures, counts.successes, rig.in_use()), (0, 1, 0));
+    assert!((tokens - rig.tokens()).abs() < 1e-9, "an extra attempt that succeeds gets its token back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loser_is_cancelled_when_the_winner_answers() {
+    let rig = Rig::new(&hedged(), [slow(200, ms(70)), slow(200, ms(400))]);
+    let begun = now();
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert_eq!((now().since(begun), rig.script.count(), rig.in_use()), (ms(70), 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_answers_in_time_is_not_hedged() {
+    let rig = Rig::new(&hedged(), [slow(200, ms(49))]);
+    for _ in 0..100 {
+        assert_eq!(rig.get().await.unwrap().status(), 200);
+    }
+    assert_eq!(rig.script.count(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fast_failure_fires_the_next_at_once() {
+    let rig = Rig::new(&hedged(), [broken(), answer(200)]);
+    let begun = now();
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert_eq!(now().since(begun), ms(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_beside_an_attempt_in_flight_waits_for_that_one() {
+    let rig = Rig::new(&hedged(), [slow(503, ms(60)), slow(200, ms(40))]);
+    let begun = now();
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert_eq!((now().since(begun), rig.script.count()), (ms(90), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_both_fail_the_call_goes_on_as_any_other() {
+    let rig = Rig::new(&hedged(), [slow(503, ms(60)), slow(503, ms(40)), answer(200)]);
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert_eq!(rig.script.count(), 3);
+    let policy = hedged().retry(None);
+    let rig = Rig::new(&policy, [slow(503, ms(60)), slow(504, ms(40))]);
+    let response = rig.get().await.unwrap();
+    assert_eq!((response.status().as_u16(), rig.script.count()), (504, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_safe_to_repeat_is_not_hedged() {
+    let rig = Rig::new(&hedged(), [slow(201, ms(500))]);
+    let response = rig.post().await.unwrap();
+    assert_eq!(response.body().report().declined(), [Decline::NotSafe]);
+    assert_eq!(rig.script.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_keep_to_their_cap_when_every_call_is_late() {
+    let rig = Rig::new(&hedged().budget(None), [slow(200, ms(100))]);
+    for _ in 0..1_000 {
+        assert_eq!(rig.get().await.unwrap().status(), 200);
+    }
+    let hedges = rig.script.count() - 1_000;
+    assert!((60..=75).contains(&hedges), "{hedges} hedges for a cap of 7 % and a burst of 5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_spend_the_budget_that_retries_spend() {
+    let rig = Rig::new(&hedged().breaker(None), [slow(503, ms(100))]);
+    let mut calls = 0;
+    while rig.tokens() >= 1.0 {
+        assert_eq!(rig.get().await.unwrap().status(), 503);
+        calls += 1;
+    }
+    for _ in 0..50 {
+        assert_eq!(rig.get().await.unwrap().status(), 503);
+    }
+    assert_eq!(rig.script.count(), calls + 50 + 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_is_waited_for_also_with_hedging_on() {
+    let rig = Rig::new(&hedged(), [quiet(429, "1"), answer(200)]);
+    let begun = now();
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert!(now().since(begun) >= Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_dropped_with_two_attempts_in_flight_gives_both_back() {
+    let rig = Rig::new(&hedged(), [Step::Hang]);
+    for _ in 0..3 {
+        let call = rig.start(Method::GET, CallOptions::new());
+        assert!(tokio::time::timeout(ms(100), call).await.is_err());
+        assert_eq!(rig.in_use(), 0);
+    }
+    assert_eq!(rig.script.count(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_out_at_the_deadline_is_cancelled() {
+    let policy = hedged().timeout(TimeoutPolicy::standard().total(ms(500)).attempt(ms(500)));
+    let rig = Rig::new(&policy, [Step::Hang]);
+    assert_eq!(rig.get().await.unwrap_err().kind(), ErrorKind::Deadline);
+    assert_eq!((rig.in_use(), rig.script.count()), (0, 2));
+}

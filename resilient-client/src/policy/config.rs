@@ -1,0 +1,266 @@
+//! Policies from a configuration file: TOML, JSON, YAML, whatever serde reads (feature `config`).
+//!
+//! A file says only what differs from a preset, and a host or a route only what differs from the client:
+//!
+//! ```
+//! use resilient_client::policy::PolicySet;
+//!
+//! let set: PolicySet = toml::from_str(r#"
+//!     preset = "standard"
+//!     timeout = { total = "2s", attempt = "500ms" }
+//!     retry = { max_attempts = 3 }
+//!
+//!     [[host]]
+//!     origin = "http://users:3000"
+//!     breaker = { open_for = "500ms" }
+//!     bulkhead = "off"
+//!
+//!     [[route]]
+//!     origin = "http://users:3000"
+//!     method = "GET"
+//!     path = "/users/{id}"
+//!     timeout = { total = "1s", attempt = "300ms" }
+//! "#)?;
+//! assert!(set.check().is_ok());
+//! # Ok::<(), toml::de::Error>(())
+//! ```
+//!
+//! - A duration is text with its unit: `"250ms"`, `"2s"`, `"1m 30s"`. A bare number is refused: nobody remembers of what.
+//! - `"off"` switches a policy, or a time bound, off; a table switches a policy on and starts from what it was, or from
+//!   its standard settings if it was off.
+//! - A name that isn't known is refused, with the one that was probably meant.
+//!
+//! One caveat: reading a file checks its form. Whether the settings can work together is checked when a client is built
+//! or reloaded, or by [`PolicySet::check`].
+
+mod read;
+
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error};
+
+use self::read::{Either, Human, Several, Switch, names, table};
+use super::breaker::BreakerPolicy;
+use super::budget::BudgetPolicy;
+use super::bulkhead::BulkheadPolicy;
+use super::hedge::{Delay, HedgePolicy};
+use super::retry::{Jitter, RetryPolicy};
+use super::timeout::TimeoutPolicy;
+use super::{Policy, PolicySet};
+
+/// A change to `T`, as a file says it.
+trait Change<T> {
+    fn apply(self, to: T) -> T;
+}
+
+impl<C> Switch<C> {
+    /// What becomes of a policy: nothing, or a change to what it was, or to its standard if it was off.
+    fn turn<T: Default>(self, from: Option<T>) -> Option<T>
+    where
+        C: Change<T>,
+    {
+        match self {
+            Self::Off => None,
+            Self::On(change) => Some(change.apply(from.unwrap_or_default())),
+        }
+    }
+}
+
+table!(Timeout { total: Switch<Human>, attempt: Switch<Human>, connect: Switch<Human>, body_idle: Switch<Human> });
+table!(Retry { max_attempts: u32, initial: Human, cap: Human, jitter: JitterName, hold_back_on_429: bool });
+table!(Budget { capacity: u32, initial: u32, deposit: f64 });
+table!(Breaker {
+    failure_rate: f64,
+    window: Human,
+    min_calls: u32,
+    consecutive_failures: u32,
+    cold_consecutive_failures: u32,
+    open_for: Human,
+    open_cap: Human,
+    probes: u32,
+    probe_timeout: Human,
+    abandoned_after: Human,
+});
+table!(Bulkhead { max_in_flight: u32 });
+table!(Hedge { delay: HedgeDelay, max_share: f64, burst: u32, max_hedges: u32 });
+// The whole file: the client's own policy, then hosts and routes.
+table!(File {
+    preset: Preset,
+    timeout: Timeout,
+    retry: Switch<Retry>,
+    budget: Switch<Budget>,
+    breaker: Switch<Breaker>,
+    bulkhead: Switch<Bulkhead>,
+    hedge: Switch<Hedge>,
+    host: Several<HostTable>,
+    route: Several<RouteTable>,
+});
+table!(HostTable {
+    origin: String,
+    timeout: Timeout,
+    retry: Switch<Retry>,
+    budget: Switch<Budget>,
+    breaker: Switch<Breaker>,
+    bulkhead: Switch<Bulkhead>,
+    hedge: Switch<Hedge>,
+});
+table!(RouteTable {
+    origin: String,
+    method: String,
+    path: String,
+    timeout: Timeout,
+    retry: Switch<Retry>,
+    budget: Switch<Budget>,
+    breaker: Switch<Breaker>,
+    bulkhead: Switch<Bulkhead>,
+    hedge: Switch<Hedge>,
+});
+
+names!(JitterName(Jitter) {
+    "full" => Jitter::Full,
+    "decorrelated" => Jitter::Decorrelated,
+    "none" => Jitter::None,
+});
+// What a file starts from.
+names!(Preset(Policy) { "standard" => Policy::standard(), "none" => Policy::none() });
+
+/// Sets the fields that a table names.
+macro_rules! set {
+    ($to:ident, $from:ident, { $($field:ident $(. $inner:tt)?),+ $(,)? }) => {
+        $(if let Some(value) = $from.$field { $to.$field = value $(. $inner)?; })+
+    };
+}
+
+impl Change<TimeoutPolicy> for Timeout {
+    fn apply(self, mut to: TimeoutPolicy) -> TimeoutPolicy {
+        let turn = |bound: &mut Option<Duration>, switch: Option<Switch<Human>>| match switch {
+            None => {}
+            Some(Switch::Off) => *bound = None,
+            Some(Switch::On(Human(duration))) => *bound = Some(duration),
+        };
+        turn(&mut to.total, self.total);
+        turn(&mut to.attempt, self.attempt);
+        turn(&mut to.connect, self.connect);
+        turn(&mut to.body_idle, self.body_idle);
+        to
+    }
+}
+
+impl Change<RetryPolicy> for Retry {
+    fn apply(self, mut to: RetryPolicy) -> RetryPolicy {
+        set!(to, self, { max_attempts, initial.0, cap.0, jitter.0, hold_back_on_429 });
+        to
+    }
+}
+
+impl Change<BudgetPolicy> for Budget {
+    fn apply(self, mut to: BudgetPolicy) -> BudgetPolicy {
+        set!(to, self, { capacity, initial, deposit });
+        to
+    }
+}
+
+impl Change<BreakerPolicy> for Breaker {
+    fn apply(self, mut to: BreakerPolicy) -> BreakerPolicy {
+        set!(to, self, {
+            failure_rate,
+            window.0,
+            min_calls,
+            consecutive_failures,
+            cold_consecutive_failures,
+            open_for.0,
+            open_cap.0,
+            probes,
+            probe_timeout.0,
+            abandoned_after.0,
+        });
+        to
+    }
+}
+
+impl Change<BulkheadPolicy> for Bulkhead {
+    fn apply(self, mut to: BulkheadPolicy) -> BulkheadPolicy {
+        set!(to, self, { max_in_flight });
+        to
+    }
+}
+
+impl Change<HedgePolicy> for Hedge {
+    fn apply(self, mut to: HedgePolicy) -> HedgePolicy {
+        set!(to, self, { delay.0, max_share, burst, max_hedges });
+        to
+    }
+}
+
+/// `"50ms"`, always that; or what is usual, as a table.
+struct HedgeDelay(Delay);
+
+table!(PercentileDelay { quantile: f64, multiplier: f64, floor: Human });
+
+impl<'de> Deserialize<'de> for HedgeDelay {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Either::<Human, PercentileDelay>::deserialize(deserializer)? {
+            Either::Text(Human(delay)) => Ok(Self(Delay::Fixed(delay))),
+            Either::Table(table) => Ok(Self(table.apply(Delay::standard()))),
+        }
+    }
+}
+
+impl Change<Delay> for PercentileDelay {
+    fn apply(self, to: Delay) -> Delay {
+        let Delay::Percentile { mut quantile, mut multiplier, mut floor } = to else { return to };
+        quantile = self.quantile.unwrap_or(quantile);
+        multiplier = self.multiplier.unwrap_or(multiplier);
+        floor = self.floor.map_or(floor, |Human(floor)| floor);
+        Delay::Percentile { quantile, multiplier, floor }
+    }
+}
+
+/// Applies the policies that a table names to one that is there.
+macro_rules! apply {
+    ($table:ident, $to:ident) => {{
+        let mut policy = $to;
+        if let Some(change) = $table.timeout {
+            policy.timeout = change.apply(policy.timeout);
+        }
+        if let Some(switch) = $table.retry {
+            policy.retry = switch.turn(policy.retry);
+        }
+        if let Some(switch) = $table.budget {
+            policy.budget = switch.turn(policy.budget);
+        }
+        if let Some(switch) = $table.breaker {
+            policy.breaker = switch.turn(policy.breaker);
+        }
+        if let Some(switch) = $table.bulkhead {
+            policy.bulkhead = switch.turn(policy.bulkhead);
+        }
+        if let Some(switch) = $table.hedge {
+            policy.hedge = switch.turn(policy.hedge);
+        }
+        policy
+    }};
+}
+
+impl<'de> Deserialize<'de> for PolicySet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let file = File::deserialize(deserializer)?;
+        let missing = |table: &str, what: &str| D::Error::custom(format_args!("{table} without `{what}`"));
+        let base = file.preset.map_or_else(Policy::standard, |Preset(policy)| policy);
+        let mut set = Self::new(apply!(file, base));
+        for host in file.host.map_or_else(Vec::new, |Several(hosts)| hosts) {
+            let origin = host.origin.ok_or_else(|| missing("host", "origin"))?;
+            set = set.host(origin, |policy| apply!(host, policy));
+        }
+        for route in file.route.map_or_else(Vec::new, |Several(routes)| routes) {
+            let origin = route.origin.ok_or_else(|| missing("route", "origin"))?;
+            let path = route.path.ok_or_else(|| missing("route", "path"))?;
+            let method = route.method.unwrap_or_else(|| "*".to_owned());
+            set = set.route(origin, method, path, |policy| apply!(route, policy));
+        }
+        Ok(set)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use proptest::prelude::*;
+
+use super::read::edits;
+use super::*;
+
+fn read(text: &str) -> Result<PolicySet, String> {
+    toml::from_str(text).map_err(|error: toml::de::Error| error.message().to_owned())
+}
+
+fn refused(text: &str) -> String {
+    read(text).unwrap_err()
+}
+
+#[test]
+fn an_empty_file_is_the_standard_policy() {
+    assert_eq!(read("").unwrap(), PolicySet::new(Policy::standard()));
+    assert_eq!(read("preset = \"none\"").unwrap(), PolicySet::new(Policy::none()));
+}
+
+#[test]
+fn every_setting_reaches_its_policy() {
+    let set = read(
+        r#"
+        timeout = { total = "2s", attempt = "500ms", connect = "off", body_idle = "1m 30s" }
+        retry = { max_attempts = 3, initial = "5ms", cap = "1s", jitter = "decorrelated", hold_back_on_429 = true }
+        budget = { capacity = 50, initial = 5, deposit = 0.1 }
+        bulkhead = { max_in_flight = 8 }
+        [breaker]
+        failure_rate = 0.4
+        window = "20s"
+        min_calls = 10
+        consecutive_failures = 9
+        cold_consecutive_failures = 4
+        open_for = "2s"
+        open_cap = "8s"
+        probes = 1
+        probe_timeout = "3s"
+        abandoned_after = "2s"
+        "#,
+    );
+    let seconds = Duration::from_secs;
+    let timeout = TimeoutPolicy::standard()
+        .total(seconds(2))
+        .attempt(Duration::from_millis(500))
+        .connect(None)
+        .body_idle(seconds(90));
+    let retry = RetryPolicy::standard()
+        .max_attempts(3)
+        .initial(Duration::from_millis(5))
+        .cap(seconds(1))
+        .jitter(Jitter::Decorrelated)
+        .hold_back_on_429(true);
+    let breaker = BreakerPolicy::standard()
+        .failure_rate(0.4)
+        .window(seconds(20))
+        .min_calls(10)
+        .consecutive_failures(9)
+        .cold_consecutive_failures(4)
+        .open_for(seconds(2))
+        .open_cap(seconds(8))
+        .probes(1)
+        .probe_timeout(seconds(3))
+        .abandoned_after(seconds(2));
+    let policy = Policy::standard()
+        .timeout(timeout)
+        .retry(retry)
+        .budget(BudgetPolicy::standard().capacity(50).initial(5).deposit(0.1))
+        .breaker(breaker)
+        .bulkhead(BulkheadPolicy::standard().max_in_flight(8));
+    assert_eq!(set.unwrap(), PolicySet::new(policy));
+}
+
+#[test]
+fn a_hedge_is_off_until_it_is_named_and_its_delay_is_a_time_or_what_is_usual() {
+    let hedge = |text: &str| read(text).unwrap();
+    let with = |hedge: HedgePolicy| PolicySet::new(Policy::standard().hedge(hedge));
+    let ms = Duration::from_millis;
+    assert_eq!(hedge("hedge = {}"), with(HedgePolicy::standard()));
+    let fixed = HedgePolicy::standard().delay(Delay::Fixed(ms(50))).max_share(0.02);
+    assert_eq!(hedge("hedge = { delay = \"50ms\", max_share = 0.02 }"), with(fixed));
+    let usual = Delay::Percentile { quantile: 0.95, multiplier: 2.0, floor: ms(5) };
+    let text = "hedge = { delay = { quantile = 0.95, floor = \"5ms\" } }";
+    assert_eq!(hedge(text), with(HedgePolicy::standard().delay(usual)));
+}
+
+#[test]
+fn json_says_the_same() {
+    let json = r#"{"retry": "off", "host": [{"origin": "http://a", "retry": {"max_attempts": 2}}]}"#;
+    let set: PolicySet = serde_json::from_str(json).unwrap();
+    let on = |policy: Policy| policy.retry(RetryPolicy::standard().max_attempts(2));
+    assert_eq!(set, PolicySet::new(Policy::standard().retry(None)).host("http://a", on));
+}
+
+#[test]
+fn a_host_and_a_route_say_only_what_differs() {
+    let set = read(
+        r#"
+        retry = { max_attempts = 2 }
+        [[host]]
+        origin = "http://a"
+        retry = { cap = "1s" }
+        [[route]]
+        origin = "http://a"
+        path = "/x/{id}"
+        bulkhead = "off"
+        "#,
+    );
+    let expected = PolicySet::new(Policy::standard().retry(RetryPolicy::standard().max_attempts(2)))
+        .host("http://a", |policy| {
+            policy.retry(RetryPolicy::standard().max_attempts(2).cap(Duration::from_secs(1)))
+        })
+        .route("http://a", "*", "/x/{id}", |policy| policy.bulkhead(None));
+    assert_eq!(set.unwrap(), expected);
+}
+
+#[test]
+fn a_misspelt_name_is_refused_with_the_one_that_was_meant() {
+    for (text, message) in [
+        ("retires = \"off\"", "unknown setting `retires`, did you mean `retry`?"),
+        ("timeout = { totl = \"1s\" }", "unknown setting `totl`, did you mean `total`?"),
+        ("[breaker]\nmincalls = 5", "unknown setting `mincalls`, did you mean `min_calls`?"),
+        ("preset = \"standart\"", "unknown setting `standart`, did you mean `standard`?"),
+        ("retry = { jitter = \"ful\" }", "unknown setting `ful`, did you mean `full`?"),
+        ("xyzzyplugh = 1", "unknown setting `xyzzyplugh`, known are preset, timeout, retry"),
+        ("[[host]]\nretry = \"off\"", "host without `origin`"),
+        ("[[route]]\norigin = \"http://a\"", "route without `path`"),
+    ] {
+        let got = refused(text);
+        assert!(got.starts_with(message), "{got}");
+    }
+}
+
+#[test]
+fn a_duration_without_a_unit_is_refused_saying_how_to_write_one() {
+    for text in ["timeout = { total = 5 }", "timeout = { total = 5.5 }", "retry = { cap = 100 }"] {
+        let got = refused(text);
+        assert!(got.contains("a duration with its unit, such as \"250ms\" or \"2s\""), "{got}");
+    }
+    for text in ["timeout = { total = \"5\" }", "timeout = { total = \"soon\" }", "retry = { cap = \"-1s\" }"]
+    {
+        let got = refused(text);
+        assert!(got.contains("is not a duration such as"), "{got}");
+    }
+}
+
+#[test]
+fn what_cannot_work_is_found_by_the_check_and_not_by_the_reading() {
+    let set = read("timeout = { total = \"1s\" }").unwrap();
+    let why = set.check().unwrap_err().to_string();
+    assert_eq!(why, "timeout.attempt is 3s, longer than timeout.total, 1s");
+}
+
+#[test]
+fn distance_counts_edits() {
+    for (a, b, expected) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("total", "totl", 1)] {
+        assert_eq!((edits(a, b), edits(b, a)), (expected, expected), "{a} {b}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC*") {
+        let _ = read(&text);
+    }
+
+    #[test]
+    fn no_value_in_a_known_place_makes_the_reader_panic(
+        name in prop::sample::select(vec!["timeout", "retry", "budget", "breaker", "host", "route", "preset"]),
+        field in prop::sample::select(vec!["total", "cap", "window", "probes", "deposit", "origin", "path"]),
+        value in prop::sample::select(vec!["\"1s\"", "-1", "1e308", "\"off\"", "[]", "{}", "true", "nan", "\"\""]),
+    ) {
+        let _ = read(&format!("{name} = {value}"));
+        let _ = read(&format!("[{name}]\n{field} = {value}"));
+        let _ = read(&format!("[[{name}]]\n{field} = {value}")).map(|set| set.check());
+    }
+}
