@@ -4,6 +4,7 @@ mod buffered;
 mod calls;
 mod cancel;
 mod deadlines;
+mod experiments;
 mod hedging;
 mod hooks;
 mod reload;

@@ -59,16 +59,27 @@ pub(super) fn broken() -> Step {
     Step::Break { after: ms(1) }
 }
 
+enum Steps {
+    List(VecDeque<Step>),
+    Rule(Box<dyn FnMut() -> Step + Send>),
+}
+
 /// The server: steps are taken in order, the last one for ever.
 #[derive(Clone)]
 pub(super) struct Script {
-    steps: Arc<Mutex<VecDeque<Step>>>,
+    steps: Arc<Mutex<Steps>>,
     launches: Arc<Mutex<Vec<(Tick, HeaderMap)>>>,
 }
 
 impl Script {
     pub(super) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self { steps: Arc::new(Mutex::new(steps.into_iter().collect())), launches: Arc::default() }
+        let steps = Steps::List(steps.into_iter().collect());
+        Self { steps: Arc::new(Mutex::new(steps)), launches: Arc::default() }
+    }
+
+    /// From now on, each step is what `rule` says.
+    pub(super) fn follow(&self, rule: impl FnMut() -> Step + Send + 'static) {
+        *self.steps.lock().unwrap() = Steps::Rule(Box::new(rule));
     }
 
     /// When each attempt arrived.
@@ -86,7 +97,7 @@ impl Script {
     }
 
     pub(super) fn then(&self, steps: impl IntoIterator<Item = Step>) {
-        *self.steps.lock().unwrap() = steps.into_iter().collect();
+        *self.steps.lock().unwrap() = Steps::List(steps.into_iter().collect());
     }
 }
 
@@ -101,9 +112,10 @@ impl Service<Request<String>> for Script {
 
     fn call(&mut self, request: Request<String>) -> Self::Future {
         self.launches.lock().unwrap().push((time::now(), request.headers().clone()));
-        let step = {
-            let mut steps = self.steps.lock().unwrap();
-            if steps.len() > 1 { steps.pop_front() } else { steps.front().cloned() }
+        let step = match &mut *self.steps.lock().unwrap() {
+            Steps::Rule(rule) => Some(rule()),
+            Steps::List(steps) if steps.len() > 1 => steps.pop_front(),
+            Steps::List(steps) => steps.front().cloned(),
         };
         Box::pin(async move {
             match step.expect("a script has steps") {
