@@ -6,26 +6,6 @@
 //! Two things differ. The connect timeout and hidden retries belong to the service inside, so counts are exact only if
 //! it has no retries of its own. And `poll_ready` is always ready: an attempt waits for the service *inside* its own
 //! timeout, so that a service that is never ready can't hang the caller.
-//!
-//! ```
-//! use resilient_client::{Policy, ResilienceLayer};
-//! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! # use http_body_util::Full;
-//! # use bytes::Bytes;
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), resilient_client::Error> {
-//! let service = ServiceBuilder::new().layer(ResilienceLayer::new(Policy::standard())?).service(service_fn(
-//!     async |_request: http::Request<String>| {
-//!         Ok::<_, std::io::Error>(http::Response::new(Full::new(Bytes::from("hello"))))
-//!     },
-//! ));
-//! let request = http::Request::get("http://users:3000/users/7").body(String::new()).unwrap();
-//! let response = service.oneshot(request).await?;
-//! assert_eq!(response.body().report().attempts().len(), 1);
-//! # Ok(())
-//! # }
-//! ```
 
 use std::fmt;
 use std::future::Future;
@@ -54,9 +34,32 @@ use crate::transport::replay::Replay;
 use crate::transport::service::ServiceExchange;
 use crate::upstream::registry::Authority;
 
-/// Puts a [`Policy`] round a `Service<http::Request<B>>`. See the [module docs](self).
+/// Puts a [`Policy`](crate::Policy) round a `Service<http::Request<B>>`: the same engine as a [`Client`](crate::Client)'s,
+/// for callers who bring their own transport.
+///
+/// Its `poll_ready` is always ready: an attempt waits for the service *inside* its own timeout.
 ///
 /// All services made by clones of one layer share live state.
+///
+/// ```
+/// use resilient_client::{Policy, ResilienceLayer};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// # use http_body_util::Full;
+/// # use bytes::Bytes;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), resilient_client::Error> {
+/// let service = ServiceBuilder::new().layer(ResilienceLayer::new(Policy::standard())?).service(service_fn(
+///     async |_request: http::Request<String>| {
+///         Ok::<_, std::io::Error>(http::Response::new(Full::new(Bytes::from("hello"))))
+///     },
+/// ));
+/// let request = http::Request::get("http://users:3000/users/7").body(String::new()).unwrap();
+/// let response = service.oneshot(request).await?;
+/// assert_eq!(response.body().report().attempts().len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ResilienceLayer {
     core: Arc<Core>,

@@ -52,8 +52,8 @@ impl ClientBuilder {
         Self { setup: Setup::default(), configure: Vec::new(), max_body: MAX_BODY }
     }
 
-    /// What to do for every call: one [`Policy`], or a [`PolicySet`] with others for hosts and routes. Default
-    /// [`Policy::standard`].
+    /// What to do for every call: one [`Policy`](crate::Policy), or a [`PolicySet`] with others for hosts and routes. Default
+    /// [`Policy::standard`](crate::Policy::standard).
     pub fn policy(mut self, policies: impl Into<PolicySet>) -> Self {
         self.setup.policies = policies.into();
         self

@@ -67,7 +67,7 @@ impl Quantile {
 /// - No answer from too few samples: at least 20, and enough that two lie beyond the quantile (0.9: 20, 0.95: 40, 0.99:
 ///   200). Fewer say more about chance than about the upstream.
 /// - An answer is kept for the rest of a tenth of a second, and its samples may be as much older than the newest. Keeping
-///   it makes asking once per call cheap: two loads.
+///   it makes asking once per call cheap: one load.
 /// - 1448 bytes. Recording is a load and an atomic add, without a lock.
 ///
 /// One caveat: who begins an epoch empties its buckets first, 176 stores once in 5 s. Samples that other threads record
