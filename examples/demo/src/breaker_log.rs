@@ -1,10 +1,17 @@
-//! When the circuit breaker of the resilient order-service changed, told by that process over its standard output: a
-//! byte for every change.
+//! When the circuit breaker of the resilient order-service changed.
+//!
+//! resilient-client says so as an operator would hear it, in `tracing` events; a small layer inside that order-service
+//! passes each change on to the demo as one byte on standard output.
 
+use std::fmt::Debug;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/*TMP*/ #[derive(Clone,Copy)] #[allow(dead_code)] pub(crate) enum State {Closed,Open,HalfOpen,X}
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
 
 /// What a circuit breaker may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,17 +42,51 @@ impl Breaker {
     }
 }
 
-/// Tells the demo, from inside order-service.
-pub(crate) fn announce(state: State) {
-    let mark = match state {
-        State::Closed => b'C',
-        State::Open => b'O',
-        State::HalfOpen => b'H',
-        _ => return,
-    };
-    let mut out = std::io::stdout().lock();
-    // The reader is gone only when the demo is, and then this process ends too.
-    let _ = out.write_all(&[mark]).and_then(|()| out.flush());
+/// Makes the process it is installed in tell the demo what its circuit breaker does.
+pub(crate) fn reporter<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
+    Reporter.with_filter(Targets::new().with_target("resilient_client", Level::INFO))
+}
+
+struct Reporter;
+
+impl<S: Subscriber> Layer<S> for Reporter {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut change = Change::default();
+        event.record(&mut change);
+        if let Some(mark) = change.mark() {
+            let mut out = std::io::stdout().lock();
+            // The reader is gone only when the demo is, and then this process ends too.
+            let _ = out.write_all(&[mark]).and_then(|()| out.flush());
+        }
+    }
+}
+
+/// What an event says about a circuit breaker.
+#[derive(Default)]
+struct Change {
+    message: String,
+    to: String,
+}
+
+impl Visit for Change {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "to" => self.to = format!("{value:?}"),
+            _ => {}
+        }
+    }
+}
+
+impl Change {
+    fn mark(&self) -> Option<u8> {
+        match (self.message.as_str(), self.to.as_str()) {
+            ("circuit breaker opened", _) => Some(b'O'),
+            ("circuit breaker closed", _) => Some(b'C'),
+            ("circuit breaker changed", "HalfOpen") => Some(b'H'),
+            _ => None,
+        }
+    }
 }
 
 /// Its changes, in order.

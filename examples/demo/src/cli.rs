@@ -28,7 +28,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
     /// Orders a second, sent to each order-service
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
     pub(crate) orders: u32,
     /// Reads a second, sent to each order-service
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
@@ -84,25 +84,30 @@ pub(crate) struct ServeOrder {
     #[arg(long)]
     pub(crate) database: PathBuf,
     #[arg(long)]
-    pub(crate) user_service: String,
+    pub(crate) user_service: Option<String>,
 }
 
-/// The one difference between the two order-services.
+/// The one difference between the order-services: how they find out whether a user exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Client {
-    /// reqwest with its default settings
+    /// By reqwest with its default settings.
     Naive,
-    /// resilient-client with its standard policy
+    /// By resilient-client with its standard policy.
     Resilient,
+    /// They just know: the control, which shows what this machine does by itself meanwhile.
+    Alone,
 }
 
 impl Client {
-    pub(crate) const ALL: [Self; 2] = [Self::Naive, Self::Resilient];
+    pub(crate) const ALL: [Self; 3] = [Self::Naive, Self::Resilient, Self::Alone];
+    /// Those the demo is about.
+    pub(crate) const TWINS: [Self; 2] = [Self::Naive, Self::Resilient];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Naive => "naive",
             Self::Resilient => "resilient",
+            Self::Alone => "alone",
         }
     }
 }

@@ -4,6 +4,9 @@ use std::time::Instant;
 
 /// The time now.
 pub(crate) fn now() -> Instant {
-    #[allow(clippy::disallowed_methods, reason = "the demo measures real processes on the real clock, here only")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the demo measures real processes on the real clock, here only"
+    )]
     Instant::now()
 }

@@ -86,16 +86,13 @@ const fn mark(caller: Client) -> u8 {
     match caller {
         Client::Naive => b'n',
         Client::Resilient => b'r',
+        Client::Alone => b'a',
     }
 }
 
-/// The other end of [`mark`]; `None` for a byte that is no call.
-pub(crate) const fn caller_of(mark: u8) -> Option<Client> {
-    match mark {
-        b'n' => Some(Client::Naive),
-        b'r' => Some(Client::Resilient),
-        _ => None,
-    }
+/// The other way round; `None` for a byte that is no call.
+pub(crate) fn caller_of(byte: u8) -> Option<Client> {
+    Client::ALL.into_iter().find(|caller| mark(*caller) == byte)
 }
 
 fn announce(caller: Client) {

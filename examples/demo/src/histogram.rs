@@ -37,6 +37,12 @@ impl Histogram {
         self.total
     }
 
+    /// How many durations were longer than `limit`, give or take a bucket's width.
+    pub(crate) fn above(&self, limit: Duration) -> u64 {
+        let micros = u64::try_from(limit.as_micros()).unwrap_or(LARGEST).min(LARGEST);
+        self.counts[bucket(micros) + 1..].iter().sum()
+    }
+
     /// The smallest bound that at least `share` (0 to 1) of the durations do not exceed; `None` when there are none.
     pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
         let wanted = ((share * self.total as f64).ceil() as u64).clamp(1, self.total.max(1));
@@ -99,6 +105,7 @@ mod tests {
             assert!((truth..=truth * 1.032).contains(&read), "p{share}: {read} for {truth}");
         }
         assert_eq!(histogram.len(), 1000);
+        assert!((100..=120).contains(&histogram.above(Duration::from_micros(890))));
     }
 
     #[test]
@@ -106,6 +113,6 @@ mod tests {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile(0.99), None);
         histogram.record(Duration::MAX);
-        assert!(histogram.quantile(0.5) >= Some(Duration::from_secs(3600)));
+        assert!(histogram.quantile(0.5) >= Some(Duration::from_hours(1)));
     }
 }

@@ -1,10 +1,10 @@
-//! The clients: an open-loop load of orders and reads, the same one for both order-services.
+//! The clients: an open-loop load of orders and reads, the same one for every order-service.
 //!
-//! Latency counts from the instant a request was due, so a late start is not hidden. A client waits
-//! [`PATIENCE`] and no more than [`MOST_WAITING`] of them wait for one order-service: above that an order is given up at
-//! once. Both bounds are there for the naive twin, which has none of its own.
+//! A client waits [`PATIENCE`], and no more than [`MOST_WAITING`] of them wait for one order-service: above that an
+//! order is given up at once. Both bounds are there for the naive twin, which has none of its own.
+//!
+//! Latency counts from the sending, which waits for no earlier answer.
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::Problem;
 use crate::audit::Stored;
-use crate::phases::Phase;
+use crate::clock::now;
+use crate::phases::{CurrentPhase, Phase};
 use crate::schedule::{NewOrder, Orders, Poisson};
 use crate::tally::{Answer, Books, Sent};
 
@@ -30,7 +31,7 @@ const IMPATIENT_AFTER: Duration = Duration::from_millis(50);
 /// How many orders each order-service gets before the load starts, for the reads to read.
 const READABLE: usize = 50;
 /// A user-service never hands out this id.
-const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+pub(crate) const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
 /// One order-service under load.
 pub(crate) struct Target {
@@ -46,12 +47,15 @@ pub(crate) struct Target {
 
 impl Target {
     /// Gets an order-service ready for the load: warm, and with something to read.
-    pub(crate) async fn prepare(base: String, users: Arc<[String]>, orders: &mut Orders) -> Result<Self, Problem> {
-        let http = reqwest::Client::builder().retry(reqwest::retry::never()).timeout(PATIENCE).no_proxy().build()?;
+    pub(crate) async fn prepare(base: String, users: Arc<[String]>) -> Result<Self, Problem> {
+        let http =
+            reqwest::Client::builder().retry(reqwest::retry::never()).timeout(PATIENCE).no_proxy().build()?;
         let waiting = Semaphore::new(MOST_WAITING);
         let mut target = Self { http, base, users, readable: Vec::new(), waiting, books: Mutex::default() };
         while target.readable.len() < READABLE {
-            let order = NewOrder { user: Some(0), twice: false, ..orders.next().ok_or("no more orders")? };
+            // Numbered from the top down, out of the way of the load's.
+            let number = u64::MAX - target.readable.len() as u64;
+            let order = NewOrder { number, user: Some(0), twice: false };
             let response = target.send(&order).await?;
             if response.status() != StatusCode::CREATED {
                 return Err(format!("{} answered {} to a first order", target.base, response.status()).into());
@@ -60,7 +64,7 @@ impl Target {
             let id = stored["id"].as_str().ok_or("an order without an id")?;
             target.readable.push(id.to_owned());
             let sent = Sent { answer: Answer::Created, ..Sent::new(&order, None, Duration::ZERO) };
-            target.books().order(sent);
+            target.books().close(sent);
         }
         Ok(target)
     }
@@ -75,12 +79,14 @@ impl Target {
         MOST_WAITING - self.waiting.available_permits()
     }
 
-    async fn place(&self, order: NewOrder, phase: Phase, start: Instant, due: Duration) {
-        let mut sent = Sent::new(&order, Some(phase), due);
+    async fn place(&self, order: NewOrder, phase: Phase, at: Duration) {
+        let mut sent = Sent::new(&order, Some(phase), at);
         if let Ok(_permit) = self.waiting.try_acquire() {
+            let begun = now();
             let first = async {
-                let answer = self.answer(&order).await;
-                (answer, start.elapsed().saturating_sub(due))
+                sent.answer = self.answer(&order).await;
+                sent.latency = begun.elapsed();
+                self.books().answered(&sent);
             };
             let again = async {
                 if !order.twice {
@@ -89,9 +95,12 @@ impl Target {
                 sleep(IMPATIENT_AFTER).await;
                 Some(self.answer(&order).await)
             };
-            ((sent.answer, sent.latency), sent.again) = tokio::join!(first, again);
+            let ((), again) = tokio::join!(first, again);
+            sent.again = again;
+        } else {
+            self.books().answered(&sent);
         }
-        self.books().order(sent);
+        self.books().close(sent);
     }
 
     async fn answer(&self, order: &NewOrder) -> Answer {
@@ -115,7 +124,7 @@ impl Target {
     }
 
     /// Reads one order, or every fifth time a page of them.
-    async fn read(&self, choice: usize, phase: Phase, start: Instant, due: Duration) {
+    async fn read(&self, choice: usize, phase: Phase) {
         let Ok(_permit) = self.waiting.try_acquire() else {
             self.books().read(phase, Duration::ZERO, false);
             return;
@@ -124,12 +133,12 @@ impl Target {
             0 => format!("{}/orders?limit=20", self.base),
             _ => format!("{}/orders/{}", self.base, self.readable[choice % self.readable.len()]),
         };
+        let begun = now();
         let ok = match self.http.get(url).send().await {
             Ok(response) if response.status() == StatusCode::OK => response.bytes().await.is_ok(),
             _ => false,
         };
-        let latency = start.elapsed().saturating_sub(due);
-        self.books().read(phase, latency, ok);
+        self.books().read(phase, begun.elapsed(), ok);
     }
 }
 
@@ -162,27 +171,14 @@ struct Page {
     next: Option<String>,
 }
 
-/// The phase the story is in, for whoever sends a request.
-#[derive(Default)]
-pub(crate) struct CurrentPhase(AtomicU8);
-
-impl CurrentPhase {
-    pub(crate) fn set(&self, phase: Phase) {
-        self.0.store(phase as u8, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Phase {
-        Phase::ALL[usize::from(self.0.load(Ordering::Relaxed))]
-    }
-}
-
 /// Creates the customers. Returns their ids.
 pub(crate) async fn create_users(user_service: &str, how_many: usize) -> Result<Arc<[String]>, Problem> {
     let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
     let mut users = Vec::new();
     for number in 0..how_many {
         let body = json!({ "name": format!("Customer {number}"), "email": format!("customer-{number}@example.com") });
-        let response = http.post(format!("{user_service}/users")).json(&body).send().await?.error_for_status()?;
+        let response =
+            http.post(format!("{user_service}/users")).json(&body).send().await?.error_for_status()?;
         let user: Value = response.json().await?;
         users.push(user["id"].as_str().ok_or("a user without an id")?.to_owned());
     }
@@ -191,15 +187,16 @@ pub(crate) async fn create_users(user_service: &str, how_many: usize) -> Result<
 
 /// Sends orders and reads to every target at the given rates, until `stop`; then lets those under way come to their end.
 pub(crate) async fn run(
-    targets: &[Arc<Target>; 2],
+    targets: &[Arc<Target>],
     phase: &CurrentPhase,
-    orders: Orders,
     rates: Rates,
     start: Instant,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Problem> {
     let mut under_way = JoinSet::new();
-    let mut order_times = Poisson::new(rates.seed ^ 0x0de5, rates.orders).zip(orders).peekable();
+    let users = targets.iter().map(|target| target.users.len()).min().unwrap_or_default();
+    let mut order_times =
+        Poisson::new(rates.seed ^ 0x0de5, rates.orders).zip(Orders::new(rates.seed, users)).peekable();
     let mut read_times = Poisson::new(rates.seed ^ 0x5ead, rates.reads).zip(0..).peekable();
     tokio::pin!(stop);
     loop {
@@ -215,13 +212,13 @@ pub(crate) async fn run(
             let Some((_, order)) = order_times.next() else { break };
             for target in targets {
                 let (target, order) = (Arc::clone(target), order.clone());
-                under_way.spawn(async move { target.place(order, phase, start, due).await });
+                under_way.spawn(async move { target.place(order, phase, due).await });
             }
         } else {
             let Some((_, choice)) = read_times.next() else { break };
             for target in targets {
                 let target = Arc::clone(target);
-                under_way.spawn(async move { target.read(choice, phase, start, due).await });
+                under_way.spawn(async move { target.read(choice, phase).await });
             }
         }
         while let Some(ended) = under_way.try_join_next() {

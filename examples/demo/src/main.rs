@@ -62,7 +62,9 @@ fn main() -> ExitCode {
         None => run(demo(options)),
     };
     ended.unwrap_or_else(|problem| {
-        let unread = problem.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        let unread = problem
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
         if !unread {
             eprintln!("demo: {problem}");
         }
@@ -113,7 +115,9 @@ impl Directory {
         let problem = |error: io::Error| format!("{}: {error}", path.display());
         std::fs::create_dir_all(path).map_err(problem)?;
         if std::fs::read_dir(path).map_err(problem)?.next().is_some() {
-            return Err(format!("{}: not empty, and an older run's orders would be audited", path.display()).into());
+            return Err(
+                format!("{}: not empty, and an older run's orders would be audited", path.display()).into()
+            );
         }
         Ok(Self::Kept(path.to_owned()))
     }

@@ -44,16 +44,6 @@ impl NaiveUsers {
         Self { http: reqwest::Client::new(), base, answers: Arc::default() }
     }
 
-    pub(crate) fn tmp(base: String) -> impl UserDirectory {
-        struct T(NaiveUsers);
-        impl UserDirectory for T {
-            fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
-                Box::pin(async move { self.0.ask(lookup.user_id).await.map_err(|_| Unavailable::new("tmp")) })
-            }
-        }
-        T(Self { http: reqwest::Client::builder().timeout(std::time::Duration::from_millis(300)).build().unwrap(), base, answers: Arc::default() })
-    }
-
     /// `app`, with user-service asked before an order gets there.
     pub(crate) fn in_front_of(self, app: Router) -> Router {
         app.layer(from_fn_with_state(self, ask_first))

@@ -1,5 +1,6 @@
 //! The story: what is done to user-service, in which order and for how long.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -36,8 +37,25 @@ impl Phase {
     }
 }
 
+/// The phase the story is in, for whoever wants to know.
+#[derive(Default)]
+pub(crate) struct CurrentPhase(AtomicU8);
+
+impl CurrentPhase {
+    pub(crate) fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Phase {
+        Phase::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+    }
+}
+
 /// What [`Phase::Slow`] switches on.
-pub(crate) const SLOW: Faults = Faults { slow_share: 0.3, delay_ms: 2000 };
+pub(crate) const SLOW: Faults = Faults { slow_share: 0.3, delay_ms: 1500 };
+/// The last part of [`Phase::Slow`], in which calls are quick again: otherwise those still waiting at its end would be
+/// caught by the hang and count as lost to slowness.
+pub(crate) const SLOW_ENDS: Duration = Duration::from_secs(2);
 
 /// How long each phase takes.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +72,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) const FULL: Self = Self::seconds([15, 15, 20, 15, 10, 30]);
-    pub(crate) const QUICK: Self = Self::seconds([4, 4, 6, 3, 2, 8]);
+    pub(crate) const QUICK: Self = Self::seconds([4, 5, 5, 3, 2, 10]);
 
     const fn seconds([healthy, slow, hang, killed, recovery, recovery_limit]: [u64; 6]) -> Self {
         Self {
@@ -80,6 +98,9 @@ mod tests {
     #[test]
     fn the_plans_keep_their_promises() {
         assert!(Plan::FULL.limit() < Duration::from_secs(110), "under two minutes, start and audit included");
-        assert!(Plan::QUICK.limit() < Duration::from_secs(27), "under half a minute, start and audit included");
+        assert!(
+            Plan::QUICK.limit() < Duration::from_secs(28),
+            "under half a minute, start and audit included"
+        );
     }
 }

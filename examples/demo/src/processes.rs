@@ -28,13 +28,13 @@ pub(crate) struct Ports {
     user_control: u16,
     /// user-service as each order-service knows it.
     user_door: [u16; 2],
-    order: [u16; 2],
+    order: [u16; 3],
 }
 
 impl Ports {
     async fn choose() -> io::Result<Self> {
         let mut chosen = Vec::new();
-        while chosen.len() < 5 {
+        while chosen.len() < 6 {
             let port = free_port().await?;
             if !chosen.contains(&port) {
                 chosen.push(port);
@@ -43,7 +43,7 @@ impl Ports {
         Ok(Self {
             user_control: chosen[0],
             user_door: [chosen[1], chosen[2]],
-            order: [chosen[3], chosen[4]],
+            order: [chosen[3], chosen[4], chosen[5]],
         })
     }
 }
@@ -65,7 +65,7 @@ async fn free_port() -> io::Result<u16> {
 /// How many calls reached user-service, by caller. Read from a pipe that user-service writes a byte to for every call,
 /// so no call is missed when it is killed.
 #[derive(Default)]
-pub(crate) struct Arrivals([AtomicU64; 2]);
+pub(crate) struct Arrivals([AtomicU64; Client::ALL.len()]);
 
 impl Arrivals {
     pub(crate) fn of(&self, caller: Client) -> u64 {
@@ -94,7 +94,7 @@ pub(crate) struct Fleet {
     http: reqwest::Client,
     arrivals: Arc<Arrivals>,
     /// By order-service; locks, because the readers of the pipes write them.
-    breakers: [Arc<Mutex<BreakerLog>>; 2],
+    breakers: [Arc<Mutex<BreakerLog>>; Client::ALL.len()],
     watchdog: Process,
     user: Option<Process>,
     orders: Vec<Process>,
@@ -169,12 +169,15 @@ impl Fleet {
         let (name, file) = match client {
             Client::Naive => ("naive order-service", "orders-naive.db"),
             Client::Resilient => ("resilient order-service", "orders-resilient.db"),
+            Client::Alone => ("lone order-service", "orders-alone.db"),
         };
         let mut command = Command::new(&self.program);
         command.args(["serve-order", "--client", client.name()]);
         command.args(["--port", &self.ports.order[client as usize].to_string()]);
         command.arg("--database").arg(self.directory.join(file));
-        command.args(["--user-service", &url(self.ports.user_door[client as usize])]);
+        if let Some(door) = self.ports.user_door.get(client as usize) {
+            command.args(["--user-service", &url(*door)]);
+        }
         let mut process = self.spawn(name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
             let log = Arc::clone(&self.breakers[client as usize]);

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::breaker_log::Breaker;
+use crate::cli::Client;
 use crate::load::PATIENCE;
 use crate::paint::{Colour, Paint};
 use crate::phases::{Phase, Plan, SLOW};
@@ -18,23 +19,41 @@ pub(crate) fn introduction(plan: &Plan, orders: u32, reads: u32, seed: u64) -> S
 Two order-services ask one user-service about every customer; each is a process with a database of its own.
   naive      reqwest with its default settings: no timeout; if the question fails, so does the order (500)
   resilient  resilient-client with its standard policy; if the question fails, the order is kept (202)
-Each gets the same {orders} orders and {reads} reads a second; a client waits {patience} s. Seed {seed}, at most {limit} s.
-  ok    orders answered 201 (or 422: no such user)       calls  calls that reached user-service
-  202   orders stored, to be verified later              wait   requests without an answer yet
+  alone      knows its customers and asks nobody: the control, which shows what this machine does by itself
+All get the same {orders} orders and {reads} reads a second, from clients that wait {patience} s.
+  ok    orders answered 201 (or 422: no such user)     p99    of 100 orders, 99 were quicker
+  202   orders stored, to be verified later            read   the same of reads
+  fail  orders answered 500, or not at all             calls  that reached user-service
+                                                       wait   requests without an answer yet
+Seed {seed}; at most {limit} s.
 ",
         patience = PATIENCE.as_secs(),
         limit = plan.limit().as_secs(),
     )
 }
 
-const HEADER: [&str; 2] = [
-    "              |            naive              |                  resilient                   |",
-    "  s phase     |  ok fail   p99  read calls wait |  ok  202 fail   p99  read calls wait breaker   |",
-];
+/// The columns of one order-service in the table of seconds: their heads and widths. Only the resilient one has a
+/// circuit breaker and answers 202.
+const COLUMNS: [(&str, usize); 8] =
+    [("ok", 4), ("202", 4), ("fail", 5), ("p99", 6), ("read", 6), ("calls", 6), ("wait", 5), ("breaker", 10)];
+
+fn columns(client: Client) -> impl Iterator<Item = (&'static str, usize)> {
+    let has = move |head: &str| client == Client::Resilient || !matches!(head, "202" | "breaker");
+    COLUMNS.into_iter().filter(move |(head, _)| has(head))
+}
 
 /// The head of the table of seconds.
 pub(crate) fn header(paint: Paint) -> String {
-    HEADER.map(|line| paint.apply(Colour::Bold, line)).join("\n")
+    let mut lines = [format!("{:13} |", ""), format!("{:>3} {:9} |", "s", "phase")];
+    for client in Client::TWINS {
+        let width: usize = columns(client).map(|(_, width)| width).sum();
+        let _ = write!(lines[0], "{:^width$} |", client.name());
+        for (head, width) in columns(client) {
+            let _ = write!(lines[1], "{head:>width$}");
+        }
+        lines[1].push_str(" |");
+    }
+    lines.map(|line| paint.apply(Colour::Bold, &line)).join("\n")
 }
 
 /// One order-service in one second.
@@ -54,29 +73,31 @@ pub(crate) fn second(
     breaker: Breaker,
 ) -> String {
     let mut line = format!("{at:>3} {} |", paint.apply(phase_colour(phase), &format!("{:<9}", phase.name())));
-    let mut cell = |width: usize, text: String, colour: Option<Colour>| {
-        let text = format!(" {text:>width$}");
-        line.push_str(&colour.map_or_else(|| text.clone(), |colour| paint.apply(colour, &text)));
-    };
-    for (twin, resilient) in [(naive, false), (resilient, true)] {
-        let tally = &twin.tally;
-        cell(3, tally.settled.to_string(), None);
-        if resilient {
-            cell(4, tally.accepted.to_string(), (tally.accepted > 0).then_some(Colour::Yellow));
+    for (client, second) in Client::TWINS.into_iter().zip([naive, resilient]) {
+        for (head, width) in columns(client) {
+            let (text, colour) = cell(head, second, breaker);
+            let text = format!("{text:>width$}");
+            line.push_str(&colour.map_or_else(|| text.clone(), |colour| paint.apply(colour, &text)));
         }
-        cell(4, tally.failed.to_string(), (tally.failed > 0).then_some(Colour::Red));
-        cell(5, span(tally.post.quantile(0.99)), None);
-        let reads_failed = tally.reads_failed > 0;
-        let read = if reads_failed { "FAIL".into() } else { span(tally.read.quantile(0.99)) };
-        cell(5, read, reads_failed.then_some(Colour::Red));
-        cell(5, twin.calls.to_string(), None);
-        cell(4, twin.waiting.to_string(), None);
-        if resilient {
-            cell(9, breaker.name().into(), breaker_colour(breaker));
-        }
-        cell(0, "|".into(), None);
+        line.push_str(" |");
     }
     line
+}
+
+fn cell(head: &str, second: &Second, breaker: Breaker) -> (String, Option<Colour>) {
+    let tally = &second.tally;
+    let alarm = |count: u64, colour: Colour| (count > 0).then_some(colour);
+    match head {
+        "ok" => (tally.settled.to_string(), None),
+        "202" => (tally.accepted.to_string(), alarm(tally.accepted, Colour::Yellow)),
+        "fail" => (tally.failed.to_string(), alarm(tally.failed, Colour::Red)),
+        "p99" => (span(tally.post.quantile(0.99)), None),
+        "read" if tally.reads_failed > 0 => ("FAIL".into(), Some(Colour::Red)),
+        "read" => (span(tally.read.quantile(0.99)), None),
+        "calls" => (second.calls.to_string(), None),
+        "wait" => (second.waiting.to_string(), None),
+        _ => (breaker.name().into(), breaker_colour(breaker)),
+    }
 }
 
 /// A line that says what is done to user-service now.
@@ -89,7 +110,11 @@ pub(crate) fn opening(phase: Phase) -> String {
     match phase {
         Phase::Healthy => "user-service is well".into(),
         Phase::Slow => {
-            format!("{:.0} % of user-service's answers take {} s longer", SLOW.slow_share * 100.0, SLOW.delay_ms / 1000)
+            format!(
+                "{:.0} % of user-service's answers take {} ms longer",
+                SLOW.slow_share * 100.0,
+                SLOW.delay_ms
+            )
         }
         Phase::Hang => "SIGSTOP to user-service: it takes connections and never answers".into(),
         Phase::Killed => "kill -9 to user-service: connections are refused".into(),
@@ -104,10 +129,11 @@ pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> Str
     let heads = cells(Phase::ALL.map(|phase| phase.name().to_owned()));
     let _ = writeln!(out, "{}", bold(&format!("{:<34}{heads}", "")));
     for (label, figure) in PHASE_ROWS {
-        for (name, twin) in [("naive", &results.naive), ("resilient", &results.resilient)] {
+        let twins = [(label, Client::Naive, &results.naive), ("", Client::Resilient, &results.resilient)];
+        let control = label.ends_with("p99").then_some(("", Client::Alone, &results.alone));
+        for (label, client, twin) in twins.into_iter().chain(control) {
             let figures = cells(twin.phases.iter().map(figure));
-            let label = if name == "naive" { label } else { "" };
-            let _ = writeln!(out, "{label:<23} {name:<10}{figures}");
+            let _ = writeln!(out, "{label:<23} {:<10}{figures}", client.name());
         }
     }
     let _ = writeln!(out, "\n{}", bold(&format!("{:<47}{:>13}{:>13}", "", "naive", "resilient")));
@@ -120,22 +146,27 @@ pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> Str
     }
     let failed: Vec<_> = verdict.naive.iter().filter(|check| !check.held).collect();
     let control = Check {
-        name: "control: the naive twin fails such checks",
+        name: "control: the naive twin fails",
         held: verdict.control,
         figures: format!("{} of {}", failed.len(), verdict.naive.len()),
     };
     let _ = writeln!(out, "  {}", check_line(paint, &control));
     for check in failed {
-        let _ = writeln!(out, "{}", paint.apply(Colour::Dim, &format!("          {}: {}", check.name, check.figures)));
+        let _ = writeln!(
+            out,
+            "{}",
+            paint.apply(Colour::Dim, &format!("          {}: {}", check.name, check.figures))
+        );
     }
-    let (colour, word) = if verdict.passed() { (Colour::Green, "held") } else { (Colour::Red, "did NOT hold") };
+    let (colour, word) =
+        if verdict.passed() { (Colour::Green, "held") } else { (Colour::Red, "did NOT hold") };
     let _ = writeln!(out, "\n{}", paint.apply(colour, &format!("Isolation {word} (seed {}).", results.seed)));
     out
 }
 
 type PhaseRow = (&'static str, fn(&PhaseFigures) -> String);
 
-const PHASE_ROWS: [PhaseRow; 7] = [
+const PHASE_ROWS: [PhaseRow; 8] = [
     ("orders rightly answered", |phase| percent(phase.success())),
     ("order p50", |phase| duration(phase.post_p50_ms)),
     ("order p99", |phase| duration(phase.post_p99_ms)),
@@ -143,6 +174,7 @@ const PHASE_ROWS: [PhaseRow; 7] = [
     ("read p50", |phase| duration(phase.read_p50_ms)),
     ("read p99", |phase| duration(phase.read_p99_ms)),
     ("user-service calls/order", |phase| format!("{:.2}", phase.calls_per_order())),
+    ("most waiting", |phase| phase.most_waiting.to_string()),
 ];
 
 type TwinRow = (&'static str, fn(&Twin) -> String);
@@ -167,7 +199,7 @@ fn cells(texts: impl IntoIterator<Item = String>) -> String {
 
 fn check_line(paint: Paint, check: &Check) -> String {
     let (colour, word) = if check.held { (Colour::Green, "held  ") } else { (Colour::Red, "FAILED") };
-    format!("{} {:<46} {}", paint.apply(colour, word), check.name, check.figures)
+    format!("{} {:<34} {}", paint.apply(colour, word), check.name, check.figures)
 }
 
 const fn phase_colour(phase: Phase) -> Colour {
@@ -206,5 +238,83 @@ fn span(time: Option<Duration>) -> String {
         ..9.95 => format!("{ms:.1}ms"),
         ..999.5 => format!("{ms:.0}ms"),
         _ => format!("{:.1}s", ms / 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Audit;
+    use crate::results::OnceOpen;
+
+    const WIDTH: usize = 110;
+
+    /// A second as wide as any: hundreds of everything, and slow.
+    fn busy() -> Second {
+        let mut tally = Tally { settled: 499, accepted: 499, failed: 2499, reads: 500, ..Tally::default() };
+        tally.post.record(Duration::from_millis(9999));
+        tally.read.record(Duration::from_millis(9999));
+        Second { tally, calls: 49_999, waiting: 1000 }
+    }
+
+    #[test]
+    fn a_second_stands_under_its_head_in_a_plain_terminal() {
+        let line = second(Paint::plain(), 100, Phase::Slow, &busy(), &busy(), Breaker::HalfOpen);
+        let header = header(Paint::plain());
+        for head in header.lines() {
+            assert_eq!(head.len(), line.len(), "\n{header}\n{line}");
+        }
+        assert!(line.len() <= WIDTH, "{} columns", line.len());
+        let bars = |text: &str| text.match_indices('|').map(|(at, _)| at).collect::<Vec<_>>();
+        assert_eq!(bars(header.lines().next().expect("a head")), bars(&line));
+        assert!(!line.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_second_without_requests_has_no_latency() {
+        let nothing = || Second { tally: Tally::default(), calls: 0, waiting: 0 };
+        let line = second(Paint::plain(), 1, Phase::Hang, &nothing(), &nothing(), Breaker::Closed);
+        assert_eq!(line.matches(" - ").count(), 4, "{line}");
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal() {
+        let phases = Phase::ALL.map(|phase| PhaseFigures {
+            phase,
+            orders: 99_999,
+            settled: 88_888,
+            accepted: 9_999,
+            failed: 1,
+            post_p50_ms: 9999.0,
+            post_p99_ms: 9999.0,
+            post_slow: 99_999,
+            reads: 99_999,
+            reads_failed: 1,
+            read_p50_ms: 9999.0,
+            read_p99_ms: 9999.0,
+            calls: 999_999,
+            most_waiting: 1000,
+        });
+        let twin = Twin {
+            phases: phases.into(),
+            once_open: Some(OnceOpen { orders: 99_999, fast: 9, half_opens: 99 }),
+            full_service_after_ms: 99_999.0,
+            resolved_after_ms: Some(99_999.0),
+            audit: Audit { placed: 99_999, acknowledged: 99_999, resolved: 99_999, ..Audit::default() },
+        };
+        let (naive, resilient, alone) = (twin.clone(), twin.clone(), twin);
+        let results = Results { seed: u64::MAX, quick: false, naive, resilient, alone };
+        let shown = summary(Paint::plain(), &results, &Verdict::of(&results));
+        let introduced = introduction(&Plan::FULL, 500, 500, u64::MAX);
+        for line in shown.lines().chain(introduced.lines()) {
+            assert!(line.len() <= WIDTH, "{} columns: {line}", line.len());
+        }
+    }
+
+    #[test]
+    fn only_all_is_a_hundred_percent() {
+        assert_eq!(percent(1.0), "100.0 %");
+        assert_eq!(percent(0.999_99), "99.9 %");
+        assert_eq!(percent(0.0), "0.0 %");
     }
 }

@@ -18,9 +18,11 @@ pub(crate) struct Results {
     pub(crate) quick: bool,
     pub(crate) naive: Twin,
     pub(crate) resilient: Twin,
+    /// The control: needs no user-service, so what slows it down slows everyone down.
+    pub(crate) alone: Twin,
 }
 
-/// One of the two order-services.
+/// One order-service.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Twin {
     pub(crate) phases: Vec<PhaseFigures>,
@@ -43,12 +45,23 @@ pub(crate) struct PhaseFigures {
     pub(crate) failed: u64,
     pub(crate) post_p50_ms: f64,
     pub(crate) post_p99_ms: f64,
+    /// Orders that took longer than [`OnceOpen::LIMIT`].
+    pub(crate) post_slow: u64,
     pub(crate) reads: u64,
     pub(crate) reads_failed: u64,
     pub(crate) read_p50_ms: f64,
     pub(crate) read_p99_ms: f64,
     /// Calls that reached user-service during the phase.
     pub(crate) calls: u64,
+    /// The most requests that waited at the end of a second.
+    pub(crate) most_waiting: usize,
+}
+
+/// What of a phase is seen from outside the requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outside {
+    pub(crate) calls: u64,
+    pub(crate) most_waiting: usize,
 }
 
 /// Orders sent between the breaker's opening and user-service's return.
@@ -85,15 +98,27 @@ impl OnceOpen {
 pub(crate) struct Return {
     /// When user-service gave its first answer after the restart.
     pub(crate) ready: Duration,
-    /// When each order-service, naive first, had no pending order for the first time after that.
-    pub(crate) resolved: [Option<Duration>; 2],
+    /// When each order-service had no pending order for the first time after that.
+    pub(crate) resolved: [Option<Duration>; Client::ALL.len()],
 }
 
 impl Twin {
+    pub(crate) fn phase(&self, phase: Phase) -> Option<&PhaseFigures> {
+        self.phases.iter().find(|figures| figures.phase == phase)
+    }
+
+    /// The share of orders that took longer than [`OnceOpen::LIMIT`] while user-service hung or was dead.
+    pub(crate) fn slow_share_in_outage(&self) -> f64 {
+        let outage = [Phase::Hang, Phase::Killed].into_iter().filter_map(|phase| self.phase(phase));
+        let (slow, all) =
+            outage.fold((0, 0), |(slow, all), phase| (slow + phase.post_slow, all + phase.orders));
+        slow as f64 / all.max(1) as f64
+    }
+
     pub(crate) fn new(
         client: Client,
         books: &Books,
-        calls: [u64; Phase::ALL.len()],
+        outside: [Outside; Phase::ALL.len()],
         breaker: &BreakerLog,
         back: Return,
         start: Instant,
@@ -107,7 +132,7 @@ impl Twin {
         let last_unsettled = books.sent().iter().filter(unsettled).map(|sent| sent.at).max();
         Self {
             phases: Phase::ALL
-                .map(|phase| PhaseFigures::new(phase, books.phase(phase), calls[phase as usize]))
+                .map(|phase| PhaseFigures::new(phase, books.phase(phase), outside[phase as usize]))
                 .into(),
             once_open: OnceOpen::count(books.sent(), breaker, start),
             full_service_after_ms: last_unsettled.map_or(0.0, after_return),
@@ -118,7 +143,7 @@ impl Twin {
 }
 
 impl PhaseFigures {
-    fn new(phase: Phase, tally: &Tally, calls: u64) -> Self {
+    fn new(phase: Phase, tally: &Tally, outside: Outside) -> Self {
         Self {
             phase,
             orders: tally.post.len(),
@@ -127,11 +152,13 @@ impl PhaseFigures {
             failed: tally.failed,
             post_p50_ms: quantile(&tally.post, 0.5),
             post_p99_ms: quantile(&tally.post, 0.99),
+            post_slow: tally.post.above(OnceOpen::LIMIT),
             reads: tally.reads,
             reads_failed: tally.reads_failed,
             read_p50_ms: quantile(&tally.read, 0.5),
             read_p99_ms: quantile(&tally.read, 0.99),
-            calls,
+            calls: outside.calls,
+            most_waiting: outside.most_waiting,
         }
     }
 

@@ -3,24 +3,37 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::Router;
+use order_service::{Existence, Lookup, LookupFuture, ResilientUsers, UserDirectory};
 use tokio::net::TcpListener;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Problem;
+use crate::breaker_log;
 use crate::cli::{Client, ServeOrder, ServeUser};
 use crate::faults::Switch;
 use crate::lifeline;
+use crate::load::NOBODY;
 use crate::naive::NaiveUsers;
 
 /// user-service, three times: for either order-service behind the faults, and for the demo without.
 pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     lifeline::hold();
-    let config = user_service::Config { database_url: sqlite(&options.database), ..user_service::Config::default() };
+    log()?;
+    let config = user_service::Config { database_url: sqlite(&options.database), ..Default::default() };
     let state = user_service::AppState::open(&config).await?;
     let app = || user_service::app(state.clone());
     let switch = Switch::default();
     let naive = switch.door(app(), Client::Naive, options.seed);
     let resilient = switch.door(app(), Client::Resilient, options.seed);
+    let serve = async |router, port| {
+        let listener = listen(port).await?;
+        // It ends with the demo, or when the demo kills it.
+        user_service::serve(state.clone(), router, listener, std::future::pending()).await?;
+        Ok::<_, Problem>(())
+    };
     tokio::try_join!(
         serve(naive, options.naive_port),
         serve(resilient, options.resilient_port),
@@ -32,30 +45,40 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
 /// order-service with one client or the other.
 pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     lifeline::hold();
-    let config = order_service::Config {
-        database_url: sqlite(&options.database),
-        user_service_url: options.user_service,
-        ..order_service::Config::default()
-    };
-    let listener = listen(options.port).await?;
+    log()?;
+    let mut config = order_service::Config { database_url: sqlite(&options.database), ..Default::default() };
+    if let Some(user_service) = options.user_service {
+        config.user_service_url = user_service;
+    }
+    let open = async |users: Arc<dyn UserDirectory>| order_service::AppState::open(&config, users).await;
     let (state, router) = match options.client {
         Client::Naive => {
             let users = NaiveUsers::new(config.user_service_url.clone());
-            let state = order_service::AppState::open(&config, Arc::new(users.clone())).await?;
+            let state = open(Arc::new(users.clone())).await?;
             (state.clone(), users.in_front_of(order_service::app(state)))
         }
         Client::Resilient => {
-            let users = NaiveUsers::tmp(config.user_service_url.clone()); // TMP
-            let state = order_service::AppState::open(&config, Arc::new(users)).await?;
+            let state = open(Arc::new(ResilientUsers::new(&config)?)).await?;
+            (state.clone(), order_service::app(state))
+        }
+        Client::Alone => {
+            let state = open(Arc::new(KnownUsers)).await?;
             (state.clone(), order_service::app(state))
         }
     };
     // It ends with the demo, or when the demo kills it.
+    let listener = listen(options.port).await?;
     Ok(order_service::serve(state, router, listener, std::future::pending()).await?)
 }
 
-async fn serve(router: Router, port: u16) -> std::io::Result<()> {
-    axum::serve(listen(port).await?, router).await
+/// Knows who exists without asking.
+struct KnownUsers;
+
+impl UserDirectory for KnownUsers {
+    fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
+        let existence = if lookup.user_id == NOBODY { Existence::Unknown } else { Existence::Exists };
+        Box::pin(async move { Ok(existence) })
+    }
 }
 
 async fn listen(port: u16) -> std::io::Result<TcpListener> {
@@ -64,4 +87,15 @@ async fn listen(port: u16) -> std::io::Result<TcpListener> {
 
 fn sqlite(file: &Path) -> String {
     format!("sqlite://{}?mode=rwc", file.display())
+}
+
+/// Warnings, and all that circuit breakers do, to the log; the latter to the demo too.
+fn log() -> Result<(), Problem> {
+    let interesting = Targets::new().with_default(Level::WARN).with_target("resilient_client", Level::INFO);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(interesting))
+        .with(breaker_log::reporter())
+        .try_init()?;
+    Ok(())
 }

@@ -53,7 +53,6 @@ impl NewOrder {
 }
 
 /// The orders of a run, without end: 1 in 50 for a user who doesn't exist, 1 in 20 sent twice.
-#[derive(Clone)]
 pub(crate) struct Orders {
     rng: Rng,
     users: usize,

@@ -38,7 +38,10 @@ pub(crate) fn allow_open_files(wanted: u64) -> io::Result<()> {
 
 #[cfg(not(unix))]
 pub(crate) fn send(_pid: u32, signal: Signal) -> io::Result<()> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, format!("{signal:?} is a Unix signal: the demo needs Unix")))
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("{signal:?} is a Unix signal: the demo needs Unix"),
+    ))
 }
 
 #[cfg(not(unix))]

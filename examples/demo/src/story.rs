@@ -13,13 +13,12 @@ use crate::audit::audit;
 use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::faults::{CONTROL_PATH, Faults};
-use crate::load::{self, CurrentPhase, Rates, Target};
+use crate::load::{self, Rates, Target};
 use crate::paint::Paint;
-use crate::phases::{Phase, Plan, SLOW};
+use crate::phases::{CurrentPhase, Phase, Plan, SLOW, SLOW_ENDS};
 use crate::processes::Fleet;
 use crate::report::{self, Second};
-use crate::results::{Results, Return, Twin};
-use crate::schedule::Orders;
+use crate::results::{Outside, Results, Return, Twin};
 
 /// How many customers there are.
 const USERS: usize = 20;
@@ -29,19 +28,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Tells the story with the processes of `fleet` and returns what was found out.
-pub(crate) async fn tell(fleet: &mut Fleet, options: &Options, plan: &Plan, paint: Paint) -> Result<Results, Problem> {
+pub(crate) async fn tell(
+    fleet: &mut Fleet,
+    options: &Options,
+    plan: &Plan,
+    paint: Paint,
+) -> Result<Results, Problem> {
     let users = load::create_users(&fleet.user_control(), USERS).await?;
-    // Both get the same orders: the same numbers, customers and whims.
-    let mut orders = Orders::new(options.seed, USERS);
-    let naive = Target::prepare(fleet.order_service(Client::Naive), users.clone(), &mut orders.clone()).await?;
-    let resilient = Target::prepare(fleet.order_service(Client::Resilient), users, &mut orders).await?;
-    let targets = [naive, resilient].map(Arc::new);
+    let mut targets = Vec::new();
+    for client in Client::ALL {
+        targets.push(Arc::new(Target::prepare(fleet.order_service(client), users.clone()).await?));
+    }
 
     let start = now();
     let phase = Arc::new(CurrentPhase::default());
     let rates = Rates { orders: options.orders, reads: options.reads, seed: options.seed };
     let (stop, stopped) = oneshot::channel::<()>();
-    let under_load = load::run(&targets, &phase, orders, rates, start, async {
+    let under_load = load::run(&targets, &phase, rates, start, async {
         let _ = stopped.await;
     });
     let stage = Stage::new(fleet, &targets, &phase, start, paint);
@@ -51,7 +54,7 @@ pub(crate) async fn tell(fleet: &mut Fleet, options: &Options, plan: &Plan, pain
         told
     };
     let (told, loaded) = tokio::join!(told, under_load);
-    let Told { calls, back } = told?;
+    let Told { outside, back } = told?;
     loaded?;
 
     let mut twins = Vec::new();
@@ -60,10 +63,19 @@ pub(crate) async fn tell(fleet: &mut Fleet, options: &Options, plan: &Plan, pain
         let stored = target.stored_orders().await?;
         let books = target.books();
         let audit = audit(books.sent(), &stored);
-        twins.push(Twin::new(client, &books, calls[client as usize], &fleet.breaker(client), back, start, audit));
+        twins.push(Twin::new(
+            client,
+            &books,
+            outside[client as usize],
+            &fleet.breaker(client),
+            back,
+            start,
+            audit,
+        ));
     }
-    let [naive, resilient] = <[Twin; 2]>::try_from(twins).map_err(|_| "two order-services, two twins")?;
-    Ok(Results { seed: options.seed, quick: options.quick, naive, resilient })
+    let [naive, resilient, alone] =
+        <[Twin; 3]>::try_from(twins).map_err(|_| "each order-service has its results")?;
+    Ok(Results { seed: options.seed, quick: options.quick, naive, resilient, alone })
 }
 
 /// Waits until nothing is pending; not for ever, for then the audit says how much is.
@@ -77,27 +89,27 @@ async fn settle(target: &Target) -> Result<(), Problem> {
 
 /// What only the storyteller knows.
 struct Told {
-    /// Calls that reached user-service, by caller and phase.
-    calls: [[u64; Phase::ALL.len()]; 2],
+    /// By order-service and phase.
+    outside: [[Outside; Phase::ALL.len()]; Client::ALL.len()],
     back: Return,
 }
 
 struct Stage<'a> {
     fleet: &'a mut Fleet,
-    targets: &'a [Arc<Target>; 2],
+    targets: &'a [Arc<Target>],
     phase: &'a CurrentPhase,
     start: Instant,
     paint: Paint,
     seconds: Interval,
-    calls: [[u64; Phase::ALL.len()]; 2],
+    outside: [[Outside; Phase::ALL.len()]; Client::ALL.len()],
     /// Calls that reached user-service before the last line.
-    counted: [u64; 2],
+    counted: [u64; Client::ALL.len()],
 }
 
 impl<'a> Stage<'a> {
     fn new(
         fleet: &'a mut Fleet,
-        targets: &'a [Arc<Target>; 2],
+        targets: &'a [Arc<Target>],
         phase: &'a CurrentPhase,
         start: Instant,
         paint: Paint,
@@ -107,7 +119,7 @@ impl<'a> Stage<'a> {
         // The first tick comes at once.
         seconds.reset();
         let counted = Client::ALL.map(|client| fleet.arrivals().of(client));
-        Self { fleet, targets, phase, start, paint, seconds, calls: Default::default(), counted }
+        Self { fleet, targets, phase, start, paint, seconds, outside: Default::default(), counted }
     }
 
     async fn play(mut self, plan: &Plan) -> Result<Told, Problem> {
@@ -118,7 +130,9 @@ impl<'a> Stage<'a> {
 
         self.open(Phase::Slow)?;
         self.set_faults(SLOW).await?;
-        self.watch(Phase::Slow, plan.slow).await?;
+        self.watch(Phase::Slow, plan.slow.saturating_sub(SLOW_ENDS)).await?;
+        self.set_faults(Faults::default()).await?;
+        self.watch(Phase::Slow, SLOW_ENDS).await?;
 
         self.open(Phase::Hang)?;
         self.fleet.hang_user_service()?;
@@ -132,7 +146,7 @@ impl<'a> Stage<'a> {
         self.fleet.start_user_service().await?;
         let ready = self.start.elapsed();
         let resolved = self.watch_recovery(plan).await?;
-        Ok(Told { calls: self.calls, back: Return { ready, resolved } })
+        Ok(Told { outside: self.outside, back: Return { ready, resolved } })
     }
 
     /// Starts a phase: from now on requests belong to it.
@@ -157,21 +171,25 @@ impl<'a> Stage<'a> {
     }
 
     /// Prints a line a second until nothing is pending any more. Returns when that was, for each order-service.
-    async fn watch_recovery(&mut self, plan: &Plan) -> Result<[Option<Duration>; 2], Problem> {
-        let mut resolved = [None; 2];
+    async fn watch_recovery(
+        &mut self,
+        plan: &Plan,
+    ) -> Result<[Option<Duration>; Client::ALL.len()], Problem> {
+        let mut resolved = [None; Client::ALL.len()];
         let since = now();
         let (least, most) = (plan.recovery, plan.recovery_limit);
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let done = resolved.iter().all(Option::is_some);
-            if since.elapsed() >= most || (done && since.elapsed() >= least) {
-                self.line(Phase::Recovery)?;
-                return Ok(resolved);
-            }
             tokio::select! {
                 biased;
-                _ = self.seconds.tick() => self.line(Phase::Recovery)?,
+                _ = self.seconds.tick() => {
+                    self.line(Phase::Recovery)?;
+                    if since.elapsed() >= if done { least } else { most } {
+                        return Ok(resolved);
+                    }
+                }
                 _ = looks.tick(), if !done => {
                     for (target, resolved) in self.targets.iter().zip(&mut resolved) {
                         if resolved.is_none() && !target.has_pending().await? {
@@ -179,7 +197,6 @@ impl<'a> Stage<'a> {
                         }
                     }
                 }
-                () = sleep(LOOK_EVERY), if done => {}
             }
         }
     }
@@ -189,13 +206,15 @@ impl<'a> Stage<'a> {
         if let Some(casualty) = self.fleet.casualty() {
             return Err(casualty.into());
         }
-        let [naive, resilient] = Client::ALL.map(|client| {
+        let [naive, resilient, _] = Client::ALL.map(|client| {
             let twin = client as usize;
             let all = self.fleet.arrivals().of(client);
             let calls = all - std::mem::replace(&mut self.counted[twin], all);
-            self.calls[twin][phase as usize] += calls;
-            let target = &self.targets[twin];
-            Second { tally: target.books().take_second(), calls, waiting: target.waiting() }
+            let waiting = self.targets[twin].waiting();
+            let outside = &mut self.outside[twin][phase as usize];
+            outside.calls += calls;
+            outside.most_waiting = outside.most_waiting.max(waiting);
+            Second { tally: self.targets[twin].books().take_second(), calls, waiting }
         });
         let breaker = self.fleet.breaker(Client::Resilient).state();
         let at = self.start.elapsed().as_secs_f64().round() as u64;

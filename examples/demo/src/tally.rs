@@ -126,11 +126,16 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(crate) fn order(&mut self, sent: Sent) {
+    /// An order was answered, for the first time.
+    pub(crate) fn answered(&mut self, sent: &Sent) {
         if let Some(phase) = sent.phase {
-            self.phases[phase as usize].order(&sent);
-            self.second.order(&sent);
+            self.phases[phase as usize].order(sent);
+            self.second.order(sent);
         }
+    }
+
+    /// All that will be answered to an order has been.
+    pub(crate) fn close(&mut self, sent: Sent) {
         self.sent.push(sent);
     }
 
@@ -170,7 +175,9 @@ mod tests {
         assert!(sent(Answer::Accepted, false).served());
         assert!(!sent(Answer::Created, false).served(), "a stranger's order was confirmed");
         assert!(!sent(Answer::Refused, true).served(), "a customer was turned away");
-        for failure in [Answer::Conflict, Answer::Failed(500), Answer::TimedOut, Answer::Broken, Answer::GivenUp] {
+        for failure in
+            [Answer::Conflict, Answer::Failed(500), Answer::TimedOut, Answer::Broken, Answer::GivenUp]
+        {
             assert!(!sent(failure, true).served());
         }
     }
@@ -178,9 +185,9 @@ mod tests {
     #[test]
     fn an_order_is_booked_in_its_phase_and_its_second() {
         let mut books = Books::default();
-        books.order(sent(Answer::Created, true));
-        books.order(sent(Answer::Accepted, true));
-        books.order(sent(Answer::TimedOut, true));
+        for answer in [Answer::Created, Answer::Accepted, Answer::TimedOut] {
+            books.answered(&sent(answer, true));
+        }
         books.read(Phase::Hang, Duration::from_millis(1), false);
         let second = books.take_second();
         for tally in [books.phase(Phase::Hang), &second] {
