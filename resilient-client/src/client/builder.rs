@@ -89,6 +89,12 @@ impl ClientBuilder {
         self
     }
 
+    /// The origins that are told, such as `http://users:3000`; nobody else is. Default: everybody.
+    pub fn deadline_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.setup.deadline_origins = Some(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest idle makes room; when all
     /// are busy or open, newcomers share one.
     pub fn max_upstreams(mut self, max: usize) -> Self {

@@ -105,6 +105,24 @@ impl Response {
         self.inner.extensions_mut()
     }
 
+    /// The connection, after a response that switched protocols (101). It is yours from here: its slot is free again and
+    /// no timeout applies to it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transport`] when the connection wasn't upgraded.
+    pub async fn upgrade(self) -> Result<reqwest::Upgraded, Error> {
+        let Self { inner, watch, .. } = self;
+        let report = match watch {
+            Watch::Live(mut guard) => {
+                guard.ended();
+                guard.report().clone()
+            }
+            Watch::Kept(report) => report,
+        };
+        let upgraded = inner.upgrade().await;
+        upgraded.map_err(|error| Error::new(ErrorKind::Transport).because(error).with_report(report))
+    }
+
     /// The next piece of the body; `None` at its end. Cancelling it loses nothing.
     ///
     /// # Errors

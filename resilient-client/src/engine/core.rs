@@ -14,7 +14,7 @@ use super::{Call, Start, Ways};
 use crate::deadline::{self, header};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, Observer};
-use crate::policy::set::PlanSet;
+use crate::policy::set::{self, PlanSet};
 use crate::policy::{Invalid, Policy, PolicySet};
 use crate::rng::Entropy;
 use crate::sync::Mutex;
@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) hook: Option<Hook>,
     /// The header that carries deadlines on; `None` to keep them to ourselves.
     pub(crate) deadline_header: Option<HeaderName>,
+    /// The origins that are told deadlines; `None` for all.
+    pub(crate) deadline_origins: Option<Vec<String>>,
 }
 
 impl Default for Setup {
@@ -50,6 +52,7 @@ impl Default for Setup {
             entropy: Entropy::default(),
             hook: None,
             deadline_header: Some(header::EXPECTED_TIMEOUT),
+            deadline_origins: None,
         }
     }
 }
@@ -65,6 +68,8 @@ pub(crate) struct Core {
     events: Events,
     hook: Option<Hook>,
     deadline_header: Option<HeaderName>,
+    /// Who is told deadlines; `None` for everybody.
+    deadline_origins: Option<Vec<Authority<'static>>>,
     draining: AtomicBool,
 }
 
@@ -101,12 +106,16 @@ impl Core {
             return Err(Invalid::new("max_upstreams", "must be at least 1, got 0"));
         }
         let plans = setup.policies.compile(0)?;
-        Ok(Self::of(setup, plans))
+        let told = setup.deadline_origins.iter().flatten();
+        let told = told.map(|told| set::origin(told).map_err(|invalid| invalid.of("deadline_origins")));
+        let told = told.collect::<Result<Vec<_>, _>>()?;
+        let deadline_origins = setup.deadline_origins.is_some().then_some(told);
+        Ok(Self { deadline_origins, ..Self::of(setup, plans) })
     }
 
     /// The same with plans that are known to be good.
     pub(crate) fn of(setup: Setup, plans: PlanSet) -> Self {
-        let Setup { policies, observers, max_upstreams, entropy, hook, deadline_header } = setup;
+        let Setup { policies, observers, max_upstreams, entropy, hook, deadline_header, .. } = setup;
         let (now, events) = (time::now(), Events::new(observers));
         let overflow = Upstream::new("overflow".into(), plans.base(), entropy.clone(), events.clone(), now);
         Self {
@@ -117,6 +126,7 @@ impl Core {
             events,
             hook,
             deadline_header,
+            deadline_origins: None,
             draining: AtomicBool::new(false),
         }
     }
@@ -142,6 +152,8 @@ impl Core {
             let plan = plans.of_state(authority, scope.map(|scope| &**scope));
             Upstream::new(name, plan, self.entropy.clone(), self.events.clone(), now)
         };
+        let told = !options.streaming
+            && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(&authority));
         let upstream = self.registry.get(authority, scope, now, make);
         let own = now.after_nanos(timeout.total);
         let deadline = deadline::current().map_or(own, |ambient| own.min(ambient.tick()));
@@ -160,7 +172,7 @@ impl Core {
             body_idle: timeout.body_idle,
             hook: self.hook.clone(),
             streaming: options.streaming,
-            deadline_header: self.deadline_header.clone().filter(|_| !options.streaming),
+            deadline_header: self.deadline_header.clone().filter(|_| told),
         };
         Ok(Begun { upstream, terms, ways, version: plan.version, now })
     }

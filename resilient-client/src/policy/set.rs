@@ -253,7 +253,8 @@ impl PlannedRoute {
     }
 }
 
-fn origin(text: &str) -> Result<Authority<'static>, Invalid> {
+/// An origin, which is what an authority looks like in a file.
+pub(crate) fn origin(text: &str) -> Result<Authority<'static>, Invalid> {
     let refuse = |why: &str| {
         Invalid::new("origin", format!("{why}: want scheme, host and port, as in http://users:3000"))
     };

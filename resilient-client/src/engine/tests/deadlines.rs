@@ -94,3 +94,18 @@ async fn no_attempt_starts_without_the_time_attempts_usually_take() {
     let again = deadline::scope(Deadline::within(ms(350)), rig.get()).await.unwrap();
     assert_eq!(again.status(), 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_the_origins_named_are_told() {
+    for (origin, expected) in [(Some("http://other"), false), (Some("http://users:3000"), true), (None, true)]
+    {
+        let origins = origin.map(|origin| vec![origin.to_owned()]);
+        let rig = Rig::set_up(Setup { deadline_origins: origins, ..Setup::default() }, [answer(200)]);
+        rig.get().await.unwrap();
+        assert_eq!(told(&rig)[0].is_some(), expected, "{origin:?}");
+    }
+    let origins = Some(vec!["users".to_owned()]);
+    let error =
+        crate::engine::core::Core::new(Setup { deadline_origins: origins, ..Setup::default() }).unwrap_err();
+    assert!(error.to_string().starts_with("deadline_origins: origin"), "{error}");
+}

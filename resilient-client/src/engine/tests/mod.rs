@@ -47,13 +47,16 @@ impl Rig {
     }
 
     fn with(policies: PolicySet, hook: Option<Hook>, steps: impl IntoIterator<Item = script::Step>) -> Self {
+        Self::set_up(Setup { policies, hook, ..Setup::default() }, steps)
+    }
+
+    fn set_up(setup: Setup, steps: impl IntoIterator<Item = script::Step>) -> Self {
         let script = Script::new(steps);
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let heard = Arc::clone(&events);
         let observer = move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone());
         let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(observer)];
-        let entropy = Entropy::seeded(42);
-        let core = Core::new(Setup { policies, observers, entropy, hook, ..Setup::default() });
+        let core = Core::new(Setup { observers, entropy: Entropy::seeded(42), ..setup });
         let core = Arc::new(core.expect("policies that work"));
         let service = ResilienceLayer::of(Arc::clone(&core)).layer(script.clone());
         Self { script, service, core, events }
