@@ -72,7 +72,10 @@
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - [`event`]: what happens inside, for logs and metrics.
 
+#[cfg(feature = "failsafe")]
+mod adapters;
 pub mod advice;
+pub mod circuit;
 mod client;
 pub mod deadline;
 mod engine;
@@ -101,7 +104,7 @@ pub use error::{Error, ErrorKind};
 pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
 pub use policy::Policy;
 pub use transport::ATTEMPT_COUNT;
-pub use transport::replay::{Replay, SendOnce};
+pub use transport::replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
 pub use upstream::Rejection;
 
 /// The README's code compiles, or this crate's tests fail.

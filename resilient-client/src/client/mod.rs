@@ -109,7 +109,8 @@ impl Client {
         let url = request.url();
         match self.shared.core.begin(Authority::of_url(url), request.method(), url.path(), &options) {
             Ok(begun) => {
-                let call = begun.call(ReqwestExchange::new(self.transport.clone(), request), safe);
+                let call = begun
+                    .call(ReqwestExchange::new(self.transport.clone(), request, options.replay_buffer), safe);
                 Pending { state: State::Calling { call, max_body: self.shared.max_body } }
             }
             Err(error) => Pending::failed(error),

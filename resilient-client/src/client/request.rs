@@ -59,7 +59,8 @@ impl RequestBuilder {
         self.map(|inner| inner.bearer_auth(token))
     }
 
-    /// Sets the body. One made of bytes can be sent again; a stream is sent once, so the call isn't retried.
+    /// Sets the body. One made of bytes can be sent again; a stream is sent once, so the call isn't retried unless it has a
+    /// [`replay_buffer`](Self::replay_buffer).
     pub fn body(self, body: impl Into<Body>) -> Self {
         self.map(|inner| inner.body(body))
     }
@@ -103,6 +104,14 @@ impl RequestBuilder {
     /// timeout stays. Upgrades (101) and server-sent events have this without asking.
     pub fn streaming(mut self) -> Self {
         self.options = self.options.streaming();
+        self
+    }
+
+    /// Keeps up to `bytes` of a streamed body as it is sent, so that the call can be retried and hedged until the stream
+    /// has grown longer than that; see [`ReplayBody`](crate::ReplayBody), whose default is 64 KiB. A body of bytes is
+    /// replayed for free and needs none.
+    pub fn replay_buffer(mut self, bytes: usize) -> Self {
+        self.options.replay_buffer = Some(bytes);
         self
     }
 

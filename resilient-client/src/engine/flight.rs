@@ -85,8 +85,13 @@ impl<X: Exchange> Flight<X> {
             let Some((_, outbound)) = this.preparing.take() else { return Poll::Pending };
             match prepared {
                 Ok(headers) => {
-                    let outbound = Outbound { headers: Some(headers), ..outbound };
-                    this.future.set(exchange.launch(outbound));
+                    let Some(future) = exchange.launch(Outbound { headers: Some(headers), ..outbound })
+                    else {
+                        // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
+                        let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
+                        return Poll::Ready((Brought::Fault(not_kept()), end));
+                    };
+                    this.future.set(Some(future));
                 }
                 Err(error) => return Poll::Ready((Brought::Fault(unprepared(error)), Classified::IGNORED)),
             }
@@ -120,6 +125,11 @@ impl<X: Exchange> Flight<X> {
 /// The error of an attempt whose hook failed.
 pub(super) fn unprepared(error: BoxError) -> Error {
     Error::new(ErrorKind::Request).says("the attempt's hook failed").because(error)
+}
+
+/// The error of an attempt whose request was gone when it was to be sent.
+fn not_kept() -> Error {
+    Error::new(ErrorKind::Request).says("its body can't be sent again")
 }
 
 /// The end of an attempt whose body is part of it.

@@ -81,6 +81,8 @@ pub(crate) struct World<'a> {
     pub(crate) budget: &'a Budget,
     /// Whether the circuit breaker would refuse another attempt.
     pub(crate) circuit_open: bool,
+    /// Whether the request can still be sent again: a streamed body may have outgrown its buffer since the call began.
+    pub(crate) replayable: bool,
     /// How long an attempt usually takes, in nanoseconds, where that is known.
     pub(crate) usual: Option<u64>,
     pub(crate) rng: &'a mut Rng,
@@ -205,8 +207,8 @@ impl Ledger {
     /// allow it. Whatever comes of it, this attempt isn't hedged again.
     pub(crate) fn hedge(&mut self, now: Tick, world: &World<'_>, cap: &Cap) -> Result<(), Decline> {
         self.hedge_at = Tick::NEVER;
-        let World { budget, circuit_open, usual, .. } = *world;
-        self.may_repeat(Repeat::IfSafe, circuit_open)?;
+        let World { budget, usual, .. } = *world;
+        self.may_repeat(Repeat::IfSafe, world)?;
         self.has_time(Duration::ZERO, now, usual)?;
         if !cap.try_withdraw() {
             return Err(Decline::HedgeCap);
@@ -250,12 +252,12 @@ impl Ledger {
     /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
     /// an attempt that something else forbids.
     fn another(&mut self, end: &Classified, now: Tick, world: World<'_>) -> Result<Duration, Decline> {
-        let World { budget, circuit_open, usual, rng } = world;
         match end.repeat {
             Repeat::Never => return Err(Decline::Final(end.outcome)),
             Repeat::Once if self.tried_once_more => return Err(Decline::TriedOnceMore),
-            repeat => self.may_repeat(repeat, circuit_open)?,
+            repeat => self.may_repeat(repeat, &world)?,
         }
+        let World { budget, usual, rng, .. } = world;
         // With hedging on, a failure before the hedge was due is as good a reason to send it, and there is no slow
         // attempt to wait for.
         let delay = match self.terms.retry {
@@ -271,7 +273,7 @@ impl Ledger {
     }
 
     /// The rules that bind every attempt but the first.
-    fn may_repeat(&self, repeat: Repeat, circuit_open: bool) -> Result<(), Decline> {
+    fn may_repeat(&self, repeat: Repeat, world: &World<'_>) -> Result<(), Decline> {
         if repeat == Repeat::IfSafe && !self.terms.safe {
             return Err(Decline::NotSafe);
         }
@@ -283,7 +285,11 @@ impl Ledger {
             (true, _) => return Err(Decline::AttemptsExhausted(self.attempts)),
             (false, _) => {}
         }
-        if circuit_open { Err(Decline::CircuitOpen) } else { Ok(()) }
+        // After the count: the last attempt takes the request with it, which is not a reason of its own.
+        if !world.replayable {
+            return Err(Decline::BodyNotKept);
+        }
+        if world.circuit_open { Err(Decline::CircuitOpen) } else { Ok(()) }
     }
 
     /// An attempt that can't be expected to end before the deadline is load without use.

@@ -174,6 +174,10 @@ impl<X: Exchange> Call<X> {
         };
         let Some(flight) = depart(this.exchange, this.ways.hook.as_ref(), outbound, permit, this.fault)
         else {
+            // The body may have been outgrown since the ledger decided: an attempt that has failed may still be read.
+            if number > 1 && !this.exchange.is_replayable() {
+                decline(this.upstream, this.report, Decline::BodyNotKept);
+            }
             this.ledger.rejected();
             return;
         };
@@ -196,7 +200,7 @@ impl<X: Exchange> Call<X> {
     fn hedge(self: Pin<&mut Self>, now: Tick) {
         let this = self.project();
         let mut rng = this.upstream.entropy().rng();
-        let world = world(this.upstream, now, &mut rng);
+        let world = world(this.upstream, this.exchange.is_replayable(), now, &mut rng);
         match this.ledger.hedge(now, &world, this.upstream.hedges()) {
             Ok(()) => this.upstream.waits(),
             Err(why) => decline(this.upstream, this.report, why),
@@ -251,7 +255,7 @@ impl<X: Exchange> Call<X> {
             this.upstream.hold_back(asked, now);
         }
         let mut rng = this.upstream.entropy().rng();
-        let world = world(this.upstream, now, &mut rng);
+        let world = world(this.upstream, this.exchange.is_replayable(), now, &mut rng);
         match this.ledger.failed(number, &classified, now, world) {
             Next::Retry { number, delay } => {
                 this.upstream.waits();
@@ -426,10 +430,11 @@ fn decline(upstream: &Upstream, report: &mut Option<CallReport>, why: Decline) {
 }
 
 /// The world as it stands, for the ledger.
-fn world<'a>(upstream: &'a Upstream, now: Tick, rng: &'a mut Rng) -> World<'a> {
+fn world<'a>(upstream: &'a Upstream, replayable: bool, now: Tick, rng: &'a mut Rng) -> World<'a> {
     World {
         budget: upstream.budget(),
         circuit_open: upstream.is_circuit_open(now),
+        replayable,
         usual: upstream.usual(now),
         rng,
     }

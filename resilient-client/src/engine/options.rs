@@ -30,6 +30,8 @@ pub struct CallOptions {
     pub(crate) idempotent: Option<bool>,
     pub(crate) buffer: Option<usize>,
     pub(crate) streaming: bool,
+    /// Set by `RequestBuilder` only: under a layer the body's own type says it.
+    pub(crate) replay_buffer: Option<usize>,
 }
 
 impl CallOptions {

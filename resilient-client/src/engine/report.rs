@@ -90,6 +90,8 @@ pub enum Decline {
     NotSafe,
     /// The body is a stream: it could be sent only once.
     BodyIsStream,
+    /// The body is a stream and outgrew its replay buffer, or failed.
+    BodyNotKept,
     /// Every attempt the policy allows was made.
     AttemptsExhausted(u32),
     /// The upstream's budget for extra attempts is empty.
@@ -125,6 +127,7 @@ impl fmt::Display for Decline {
             Self::Final(outcome) => write!(f, "{outcome} is final"),
             Self::NotSafe => f.write_str("not idempotent, and no Idempotency-Key"),
             Self::BodyIsStream => f.write_str("body is a stream"),
+            Self::BodyNotKept => f.write_str("body is a stream longer than its replay buffer"),
             Self::AttemptsExhausted(n) => write!(f, "all {n} attempts made"),
             Self::BudgetExhausted => f.write_str("retry budget is empty"),
             Self::NoTime { needed, left } => write!(f, "needs {needed:.1?}, {left:.1?} left"),

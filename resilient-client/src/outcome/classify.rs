@@ -12,7 +12,7 @@
 //! | any of these, with [retry advice](crate::advice) not to | as above | as above | no |
 //! | connect, DNS, TLS, connection lost before the write, h2 `REFUSED_STREAM`, h2 `GOAWAY` | failure | failure | yes |
 //! | attempt timeout, other transport errors | failure | failure | if safe to repeat |
-//! | redirect refused, request that can't be built | failure, ignored | nothing | no |
+//! | redirect refused, request that can't be built, request body that failed | failure, ignored | nothing | no |
 //!
 //! "Safe to repeat" is an idempotent method ([RFC 9110 section 9.2.2]), a request with `Idempotency-Key`, or one its
 //! author marked. "Yes" holds for any method, because the server provably never processed the request.
@@ -34,6 +34,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::{FailureKind, Outcome, retry_after};
 use crate::advice;
 use crate::policy::breaker::Verdict;
+use crate::transport::replay::ReplayError;
 
 /// Whether another attempt makes sense after this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +227,11 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Classified> {
     if let Some(ours) = error.downcast_ref::<crate::Error>() {
         // A client of ours below a layer of ours: it has tried already, and its refusals say nothing about the server.
         return (ours.is_rejected() || ours.is_config()).then_some(Classified::IGNORED);
+    }
+    if let Some(error) = error.downcast_ref::<ReplayError>() {
+        // Ours, not the server's. One that was cut off must not end a call whose other attempt has the rest.
+        let repeat = if error.is_cut_off() { Repeat::IfSafe } else { Repeat::Never };
+        return Some(Classified { repeat, ..Classified::IGNORED });
     }
     if let Some(error) = error.downcast_ref::<reqwest::Error>() {
         if error.is_builder() {

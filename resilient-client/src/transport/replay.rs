@@ -1,4 +1,13 @@
 //! Whether a request's body can be sent twice.
+//!
+//! Bytes can, for free. A stream can't, unless it is wrapped in a [`ReplayBody`], which keeps what was read
+//! of it.
+
+mod body;
+mod error;
+mod memory;
+mod shared;
+mod tape;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,12 +15,17 @@ use std::task::{Context, Poll};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+pub use body::ReplayBody;
+pub use error::ReplayError;
+pub use memory::ReplayMemory;
+
 /// A request body that knows whether it can be sent again.
 ///
-/// Every `Clone` body can (`Full<Bytes>`, `Empty`, `String`, ...): cloning such a body shares its bytes. A body that
-/// streams isn't `Clone`; wrap it in [`SendOnce`] to say that one attempt is all there can be.
+/// Every `Clone` body can (`Full<Bytes>`, `Empty`, `String`, ...): cloning such a body shares its bytes. A
+/// body that streams isn't `Clone`; wrap it in a [`ReplayBody`] to have it kept as it is read, or in
+/// [`SendOnce`] to say that one attempt is all there can be.
 pub trait Replay: Sized {
-    /// Whether [`replay`](Self::replay) gives a copy.
+    /// Whether [`replay`](Self::replay) gives a copy. May turn false during a call, and never true again.
     fn is_replayable(&self) -> bool;
 
     /// A copy for another attempt.
@@ -75,3 +89,6 @@ impl<B: Body> Body for SendOnce<B> {
         self.body.size_hint()
     }
 }
+
+#[cfg(all(test, not(resilient_loom)))]
+mod tests;

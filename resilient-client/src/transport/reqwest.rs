@@ -9,6 +9,7 @@ use http_body::Body as _;
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
+use super::replay::{Replay as _, ReplayBody};
 use super::{Exchange, KeptBody, Outbound, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
@@ -42,19 +43,62 @@ struct Parts {
     url: Url,
     headers: HeaderMap,
     version: Version,
-    body: Option<Bytes>,
+    body: Payload,
+}
+
+/// A body from which any number of bodies can be made.
+#[derive(Debug)]
+enum Payload {
+    None,
+    Bytes(Bytes),
+    /// A stream that is kept as it is read, until it outgrows its buffer.
+    Stream(ReplayBody<Body>),
+}
+
+impl Payload {
+    fn again(&self) -> Option<Self> {
+        Some(match self {
+            Self::None => Self::None,
+            Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
+            Self::Stream(stream) => Self::Stream(stream.replay()?),
+        })
+    }
+
+    fn is_replayable(&self) -> bool {
+        match self {
+            Self::None | Self::Bytes(_) => true,
+            Self::Stream(stream) => stream.is_replayable(),
+        }
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    fn into_body(self) -> Option<Body> {
+        match self {
+            Self::None => None,
+            Self::Bytes(bytes) => Some(bytes.into()),
+            Self::Stream(stream) => Some(Body::wrap(stream)),
+        }
+    }
 }
 
 impl ReqwestExchange {
-    pub(crate) fn new(client: reqwest::Client, mut request: Request) -> Self {
+    /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
+    pub(crate) fn new(client: reqwest::Client, mut request: Request, replay_buffer: Option<usize>) -> Self {
         // The engine keeps time; a second timer inside reqwest would only fire with a less telling error.
         *request.timeout_mut() = None;
-        let request = match request.body_mut().as_mut().map(whole_bytes) {
-            Some(None) => Kept::Once(request),
-            Some(Some(bytes)) => Kept::Parts(Parts::of(request, Some(bytes))),
-            None => Kept::Parts(Parts::of(request, None)),
+        let payload = match (request.body_mut().as_mut().map(whole_bytes), replay_buffer) {
+            (None, _) => Payload::None,
+            (Some(Some(bytes)), _) => Payload::Bytes(bytes),
+            (Some(None), Some(limit)) => {
+                let stream = request.body_mut().take().unwrap_or_default();
+                Payload::Stream(ReplayBody::with_limit(stream, limit))
+            }
+            (Some(None), None) => return Self { client, request: Kept::Once(request) },
         };
-        Self { client, request }
+        Self { client, request: Kept::Parts(Parts::of(request, payload)) }
     }
 }
 
@@ -70,7 +114,7 @@ fn whole_bytes(body: &mut Body) -> Option<Bytes> {
 }
 
 impl Parts {
-    fn of(mut request: Request, body: Option<Bytes>) -> Self {
+    fn of(mut request: Request, body: Payload) -> Self {
         Self {
             headers: std::mem::take(request.headers_mut()),
             method: request.method().clone(),
@@ -80,22 +124,22 @@ impl Parts {
         }
     }
 
-    fn request(&self) -> Request {
+    fn request(&self) -> Option<Request> {
         let copy = Self {
             method: self.method.clone(),
             url: self.url.clone(),
             headers: self.headers.clone(),
             version: self.version,
-            body: self.body.clone(),
+            body: self.body.again()?,
         };
-        copy.into_request()
+        Some(copy.into_request())
     }
 
     fn into_request(self) -> Request {
         let mut request = Request::new(self.method, self.url);
         *request.headers_mut() = self.headers;
         *request.version_mut() = self.version;
-        *request.body_mut() = self.body.map(Body::from);
+        *request.body_mut() = self.body.into_body();
         request
     }
 }
@@ -109,7 +153,7 @@ impl Exchange for ReqwestExchange {
     type Response = Response;
 
     fn is_replayable(&self) -> bool {
-        matches!(self.request, Kept::Parts(_))
+        matches!(&self.request, Kept::Parts(parts) if parts.body.is_replayable())
     }
 
     fn request(&self) -> Option<Attempt<'_>> {
@@ -119,7 +163,7 @@ impl Exchange for ReqwestExchange {
                 method: &parts.method,
                 url: parts.url.as_str().into(),
                 headers: &parts.headers,
-                body: parts.body.as_deref(),
+                body: parts.body.bytes(),
             }),
             Kept::Once(request) => Some(Attempt {
                 number: 0,
@@ -133,8 +177,12 @@ impl Exchange for ReqwestExchange {
     }
 
     fn launch(&mut self, outbound: Outbound) -> Option<Self::Future> {
+        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
+        if outbound.number > 1 && !self.is_replayable() {
+            return None;
+        }
         let mut request = match &self.request {
-            Kept::Parts(parts) if !outbound.last => parts.request(),
+            Kept::Parts(parts) if !outbound.last => parts.request()?,
             _ => match std::mem::replace(&mut self.request, Kept::Gone) {
                 Kept::Parts(parts) => parts.into_request(),
                 Kept::Once(request) => request,
@@ -188,7 +236,7 @@ mod tests {
 
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        ReqwestExchange::new(client, request)
+        ReqwestExchange::new(client, request, None)
     }
 
     fn post(body: impl Into<Body>) -> Request {
@@ -204,7 +252,7 @@ mod tests {
         let given = post("hello");
         let exchange = exchange(post("hello"));
         let Kept::Parts(parts) = &exchange.request else { panic!("bytes are replayable") };
-        for made in [parts.request(), parts.request()] {
+        for made in [parts.request().unwrap(), parts.request().unwrap()] {
             assert_eq!(made.method(), given.method());
             assert_eq!(made.url(), given.url());
             assert_eq!(made.headers(), given.headers());
@@ -217,7 +265,7 @@ mod tests {
     fn an_empty_body_stays_a_body() {
         let exchange = exchange(post(""));
         let Kept::Parts(parts) = &exchange.request else { panic!("bytes are replayable") };
-        assert_eq!(parts.request().body().unwrap().as_bytes(), Some(&b""[..]));
+        assert_eq!(parts.request().unwrap().body().unwrap().as_bytes(), Some(&b""[..]));
     }
 
     #[test]

@@ -25,13 +25,11 @@ use crate::outcome::classify::Ended;
 pub(crate) struct ServiceExchange<S, B> {
     service: S,
     request: Option<http::Request<B>>,
-    replayable: bool,
 }
 
 impl<S, B: Replay> ServiceExchange<S, B> {
     pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
-        let replayable = request.body().is_replayable();
-        Self { service, request: Some(request), replayable }
+        Self { service, request: Some(request) }
     }
 
     fn copy(&self) -> Option<http::Request<B>> {
@@ -61,7 +59,7 @@ where
     type Response = http::Response<ResponseBody<R>>;
 
     fn is_replayable(&self) -> bool {
-        self.replayable
+        self.request.as_ref().is_some_and(|request| request.body().is_replayable())
     }
 
     fn request(&self) -> Option<Attempt<'_>> {
@@ -75,6 +73,10 @@ where
     }
 
     fn launch(&mut self, outbound: Outbound) -> Option<Self::Future> {
+        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
+        if outbound.number > 1 && !self.is_replayable() {
+            return None;
+        }
         let mut request = if outbound.last { self.request.take() } else { self.copy() }?;
         outbound.apply(request.headers_mut());
         Some(Attempting::NotReady { service: self.service.clone(), request: Some(request) })

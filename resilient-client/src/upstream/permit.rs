@@ -55,7 +55,9 @@ impl Permit {
                 upstream.budget.deposit();
             }
         }
-        let transition = upstream.breaker.record(permit, verdict, now, || upstream.entropy.rng().unit());
+        let took = now.as_nanos().saturating_sub(self.started.as_nanos());
+        let transition =
+            upstream.breaker.record(permit, verdict, took, now, || upstream.entropy.rng().unit());
         let (number, duration) = (self.number, now.since(self.started));
         upstream.emit(|| Event::AttemptFinished { number, duration, outcome, status });
         if let Some(transition) = transition {

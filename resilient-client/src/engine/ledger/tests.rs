@@ -55,7 +55,7 @@ fn fail_number(number: u32, ledger: &mut Ledger, end: &Classified, now: Tick, bu
         number,
         end,
         now,
-        World { budget, circuit_open: false, usual: None, rng: &mut Rng::seeded(7) },
+        World { budget, circuit_open: false, replayable: true, usual: None, rng: &mut Rng::seeded(7) },
     )
 }
 
@@ -100,6 +100,20 @@ fn a_stream_is_never_repeated() {
 }
 
 #[test]
+fn a_stream_that_outgrew_its_buffer_is_not_repeated_from_then_on() {
+    let budget = budget(10);
+    let fails = |terms| {
+        let rng = &mut Rng::seeded(7);
+        let world = World { budget: &budget, circuit_open: false, replayable: false, usual: None, rng };
+        in_flight(terms).failed(1, &end(Repeat::Unprocessed), ms(1), world)
+    };
+    assert_eq!(fails(terms()), Next::GiveUp(Decline::BodyNotKept));
+    let once = Terms { retry: Some(RetryPolicy::standard().max_attempts(1).compile().unwrap()), ..terms() };
+    let off = Next::GiveUp(Decline::RetriesOff);
+    assert_eq!(fails(once), off, "the last attempt takes the request with it");
+}
+
+#[test]
 fn without_retries_every_end_is_the_calls() {
     let once = Terms { retry: None, ..terms() };
     assert!(Ledger::new(once, START).is_last());
@@ -118,7 +132,13 @@ fn a_too_early_is_repeated_once_whatever_the_method() {
 #[test]
 fn an_open_circuit_ends_the_call_and_costs_no_token() {
     let (mut ledger, budget) = (in_flight(terms()), budget(10));
-    let world = World { budget: &budget, circuit_open: true, usual: None, rng: &mut Rng::seeded(7) };
+    let world = World {
+        budget: &budget,
+        circuit_open: true,
+        replayable: true,
+        usual: None,
+        rng: &mut Rng::seeded(7),
+    };
     assert_eq!(ledger.failed(1, &end(Repeat::IfSafe), ms(1), world), Next::GiveUp(Decline::CircuitOpen));
     assert!((budget.available() - 10.0).abs() < 1e-9);
 }
@@ -143,8 +163,13 @@ fn a_retry_after_beyond_the_deadline_ends_the_call_at_once() {
 fn a_retry_after_that_barely_fits_is_honoured_and_stays_before_the_deadline() {
     for seed in 0..1000 {
         let mut ledger = in_flight(terms());
-        let world =
-            World { budget: &budget(10), circuit_open: false, usual: None, rng: &mut Rng::seeded(seed) };
+        let world = World {
+            budget: &budget(10),
+            circuit_open: false,
+            replayable: true,
+            usual: None,
+            rng: &mut Rng::seeded(seed),
+        };
         let Next::Retry { delay, .. } = ledger.failed(1, &asked(9), ms(1), world) else { panic!("it fits") };
         assert!(delay >= Duration::from_secs(9), "{delay:?}");
         assert!(ms(1).after(delay) < terms().deadline, "{delay:?}");
@@ -249,7 +274,7 @@ proptest! {
                         ..end(*repeat)
                     };
                     let circuit_open = launches as usize > story.open_from;
-                    let world = World { budget: &budget, circuit_open, usual: None, rng: &mut rng };
+                    let world = World { budget: &budget, circuit_open, replayable: true, usual: None, rng: &mut rng };
                     let next = ledger.failed(launches, &end, now, world);
                     if let Next::Retry { delay, .. } = next {
                         prop_assert!(!circuit_open && *repeat != Repeat::Never);

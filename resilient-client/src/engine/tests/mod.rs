@@ -8,6 +8,7 @@ mod experiments;
 mod hedging;
 mod hooks;
 mod reload;
+mod replay;
 mod script;
 
 use std::sync::{Arc, Mutex};

@@ -12,14 +12,20 @@ pub enum State {
     Open,
     /// A few calls, the probes, pass; their outcomes decide.
     HalfOpen,
-    /// Calls pass and nothing is counted.
+    /// Calls pass and nothing is counted: there are no rules, or somebody switched it off.
     Disabled,
+    /// Somebody opened it: calls are rejected until that is lifted.
+    ForcedOpen,
+    /// Somebody closed it: calls pass and are counted, and nothing opens it until that is lifted.
+    ForcedClosed,
 }
 
 impl State {
-    /// A short fixed name for labels and logs: `closed`, `open`, `half_open` or `disabled`.
+    /// A short fixed name for labels and logs: the variant's name in `snake_case`.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
             Self::Closed => "closed",
             Self::Open => "open",
             Self::HalfOpen => "half_open",
@@ -49,16 +55,33 @@ pub enum Cause {
     ConsecutiveFailures(u32),
     /// Closed to open: this many calls had failed in a row and the window held no success.
     ColdFailures(u32),
+    /// Closed to open: too large a share of the window's calls was slow.
+    SlowRate {
+        /// Slow calls in the window, this one included.
+        slow: u32,
+        /// Calls in the window.
+        calls: u32,
+    },
+    /// Closed to open: the user's own [`Trip`](super::Trip) said so.
+    Tripped,
     /// Open to half-open: a call came after the open time.
     OpenTimeElapsed,
     /// Half-open to closed: every probe succeeded.
     ProbesSucceeded,
     /// Half-open to open: a probe failed.
     ProbeFailed,
+    /// Half-open to open: a probe succeeded, but took too long.
+    ProbeSlow,
     /// Half-open to half-open, with fresh probe slots: the probes out had not answered in time.
     ProbesExpired,
     /// To or from disabled: the rules changed.
     RulesChanged,
+    /// To forced open, forced closed or disabled: somebody said so.
+    Forced,
+    /// From such a state to closed, or to disabled without rules: somebody lifted it.
+    Released,
+    /// To closed, or to disabled without rules, with nothing remembered: somebody said so.
+    Reset,
 }
 
 impl fmt::Display for Cause {
@@ -67,11 +90,17 @@ impl fmt::Display for Cause {
             Self::FailureRate { failures, calls } => write!(f, "{failures} of the last {calls} calls failed"),
             Self::ConsecutiveFailures(n) => write!(f, "{n} calls failed in a row"),
             Self::ColdFailures(n) => write!(f, "{n} calls failed in a row and none had succeeded lately"),
+            Self::SlowRate { slow, calls } => write!(f, "{slow} of the last {calls} calls were slow"),
+            Self::Tripped => f.write_str("the user's own rule tripped it"),
             Self::OpenTimeElapsed => f.write_str("open time elapsed"),
             Self::ProbesSucceeded => f.write_str("every probe succeeded"),
             Self::ProbeFailed => f.write_str("a probe failed"),
+            Self::ProbeSlow => f.write_str("a probe was slow"),
             Self::ProbesExpired => f.write_str("the probes did not answer in time"),
             Self::RulesChanged => f.write_str("the rules changed"),
+            Self::Forced => f.write_str("forced by hand"),
+            Self::Released => f.write_str("no longer forced"),
+            Self::Reset => f.write_str("reset by hand"),
         }
     }
 }
@@ -97,7 +126,7 @@ pub struct Transition {
 /// ```
 ///
 /// Every transition begins a generation, so equal upper bits (an [`Era`]) mean nothing has happened in between. The
-/// generation wraps after 2^40 transitions, 34 years of one a millisecond. Four state codes are in use, four are free.
+/// generation wraps after 2^40 transitions, 34 years of one a millisecond. Six state codes are in use, one is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(pub(super) u64);
 
@@ -109,6 +138,10 @@ const STREAK_BITS: u32 = 21;
 const STREAK: u64 = (1 << STREAK_BITS) - 1;
 const GENERATION: u64 = (1 << 40) - 1;
 const STATE_SHIFT: u32 = 40;
+/// Of the states' codes, those that admit every call come first, and of these the ones that count: to ask is one
+/// comparison.
+const DISABLED: u64 = 2;
+const NO_STATE: u64 = 7;
 
 /// The longest streak a rule may ask for; the field holds twice that, so counting one by one can't overflow it.
 pub(super) const LONGEST_STREAK: u32 = 1_000_000;
@@ -131,6 +164,16 @@ impl Word {
         self.era().state()
     }
 
+    /// Closed, forced closed or disabled: every call passes.
+    pub(super) const fn admits(self) -> bool {
+        self.era().code() <= DISABLED
+    }
+
+    /// Closed, forced or not: outcomes are counted.
+    pub(super) const fn counts(self) -> bool {
+        self.era().code() < DISABLED
+    }
+
     pub(super) const fn streak(self) -> u32 {
         (self.0 & STREAK) as u32
     }
@@ -144,20 +187,33 @@ impl Era {
     const fn new(state: State, generation: u64) -> Self {
         let code = match state {
             State::Closed => 0,
-            State::Open => 1,
-            State::HalfOpen => 2,
-            State::Disabled => 3,
+            State::ForcedClosed => 1,
+            State::Disabled => DISABLED,
+            State::Open => 3,
+            State::HalfOpen => 4,
+            State::ForcedOpen => 5,
         };
         Self((code << STATE_SHIFT) | (generation & GENERATION))
     }
 
+    /// This generation, but in no state a breaker can be in: what bears it never counts.
+    pub(super) const fn uncounted(self) -> Self {
+        Self((NO_STATE << STATE_SHIFT) | self.generation())
+    }
+
     pub(super) const fn state(self) -> State {
-        match self.0 >> STATE_SHIFT {
+        match self.code() {
             0 => State::Closed,
-            1 => State::Open,
-            2 => State::HalfOpen,
+            1 => State::ForcedClosed,
+            3 => State::Open,
+            4 => State::HalfOpen,
+            5 => State::ForcedOpen,
             _ => State::Disabled,
         }
+    }
+
+    const fn code(self) -> u64 {
+        self.0 >> STATE_SHIFT
     }
 
     pub(super) const fn generation(self) -> u64 {
@@ -169,13 +225,32 @@ impl Era {
 mod tests {
     use super::*;
 
+    const ALL: [State; 6] = [
+        State::Closed,
+        State::Open,
+        State::HalfOpen,
+        State::Disabled,
+        State::ForcedOpen,
+        State::ForcedClosed,
+    ];
+
     #[test]
     fn a_word_gives_back_what_was_put_in() {
-        for state in [State::Closed, State::Open, State::HalfOpen, State::Disabled] {
+        for state in ALL {
             let word = Word(Word::first(State::Closed).next(state).0 + 7);
             assert_eq!((word.state(), word.era().generation(), word.streak()), (state, 1, 7));
             assert_eq!(word.without_streak().era(), word.era());
             assert_eq!(word.without_streak().streak(), 0);
+            let counts = matches!(state, State::Closed | State::ForcedClosed);
+            assert_eq!((word.counts(), word.admits()), (counts, counts || state == State::Disabled));
+        }
+    }
+
+    #[test]
+    fn what_does_not_count_is_in_no_era() {
+        for era in ALL.map(|state| Era::new(state, 5)) {
+            assert!(ALL.iter().all(|state| Era::new(*state, 5) != era.uncounted()));
+            assert_eq!((era.uncounted().generation(), era.uncounted().state()), (5, State::Disabled));
         }
     }
 

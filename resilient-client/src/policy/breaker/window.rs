@@ -13,7 +13,8 @@
 //! - The turn repeats after 2^23 windows: 2.6 years of a 10 s window, 9.7 days of the shortest. A bucket is mistaken for
 //!   a fresh one only if no call touched it for exactly that long; it then lends its old counts to one window.
 //! - Near a field's end both counts are halved, which keeps their ratio. That happens at half the field, and leaves room
-//!   for half a million racing increments: a field can't spill into its neighbour.
+//!   for half a million racing increments: a field can't spill into its neighbour. It happens under the breaker's lock,
+//!   so that the bucket's slow calls are halved with them.
 //! - A writer whose clock reading is one turn old finds a newer tag and drops its outcome: it has left the window.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -32,14 +33,38 @@ const SUCCESS: u64 = 1;
 const FAILURE: u64 = 1 << COUNT_BITS;
 /// Set in a word with a count at or past half its field.
 const HALF_FULL: u64 = (SUCCESS | FAILURE) << (COUNT_BITS - 1);
+const TAG: u64 = !0 << TAG_SHIFT;
 /// What must equal the tag for a plain increment to be right.
-const TAG_AND_HALF_FULL: u64 = (!0 << TAG_SHIFT) | HALF_FULL;
+const TAG_AND_HALF_FULL: u64 = TAG | HALF_FULL;
 
 /// Outcomes in the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) failures: u32,
     pub(super) successes: u32,
+    /// Among both.
+    pub(super) slow: u32,
+}
+
+/// The bucket must be [rounded](Window::round) before it counts more.
+#[derive(Debug)]
+pub(super) struct HalfFull;
+
+/// How many calls were slow, for each bucket: `tag | count`. Kept under the breaker's lock.
+#[derive(Debug)]
+pub(super) struct SlowCalls([u64; BUCKETS as usize]);
+
+impl SlowCalls {
+    pub(super) const fn new() -> Self {
+        Self([0; BUCKETS as usize])
+    }
+
+    fn halve(&mut self, slot: usize, tag: u64) {
+        let word = &mut self.0[slot];
+        if *word & TAG == tag {
+            *word = tag | ((*word & !TAG) / 2);
+        }
+    }
 }
 
 impl Totals {
@@ -48,7 +73,7 @@ impl Totals {
     }
 }
 
-/// The ring. Increments are lock-free; `resize` and `clear` belong to one thread at a time.
+/// The ring. Increments are lock-free; `resize`, `clear` and `round` belong to one thread at a time.
 #[derive(Debug)]
 pub(super) struct Window {
     /// [`Reciprocal`] of the bucket length. Read as two words, so a call racing with `resize` may combine old and new;
@@ -85,49 +110,82 @@ impl Window {
         }
     }
 
-    pub(super) fn success(&self, now: Tick) {
-        self.add(now, SUCCESS);
+    pub(super) fn success(&self, now: Tick) -> Result<(), HalfFull> {
+        self.add(now, SUCCESS)
     }
 
-    pub(super) fn failure(&self, now: Tick) {
-        self.add(now, FAILURE);
+    pub(super) fn failure(&self, now: Tick) -> Result<(), HalfFull> {
+        self.add(now, FAILURE)
     }
 
-    fn add(&self, now: Tick, one: u64) {
+    fn add(&self, now: Tick, one: u64) -> Result<(), HalfFull> {
         let epoch = self.epoch(now);
         let (bucket, tag) = (&self.buckets[slot(epoch)], tag(epoch));
         if bucket.load(Ordering::Relaxed) & TAG_AND_HALF_FULL == tag {
             bucket.fetch_add(one, Ordering::Relaxed);
+            Ok(())
         } else {
-            Self::add_slowly(bucket, tag, one);
+            Self::add_slowly(bucket, tag, one)
         }
     }
 
-    /// Starts a bucket, or halves a filling one.
+    /// Starts a bucket.
     #[cold]
-    fn add_slowly(bucket: &AtomicU64, tag: u64, one: u64) {
-        // An Err means the bucket already belongs to the next turn.
-        let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| {
-            let ahead = ((seen >> TAG_SHIFT).wrapping_sub(tag >> TAG_SHIFT)) & TURN;
-            let live = (seen >> TAG_SHIFT) & LIVE != 0;
-            match ahead {
-                0 if live && seen & HALF_FULL != 0 => Some((tag | halved(seen)) + one),
-                0 if live => Some(seen + one),
-                1 if live => None,
-                _ => Some(tag | one),
-            }
+    fn add_slowly(bucket: &AtomicU64, tag: u64, one: u64) -> Result<(), HalfFull> {
+        let added =
+            bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| match ahead(seen, tag) {
+                Some(0) => (seen & HALF_FULL == 0).then(|| seen + one),
+                // The bucket already belongs to the next turn: this outcome has left the window.
+                Some(1) => None,
+                Some(_) | None => Some(tag | one),
+            });
+        match added {
+            Err(seen) if ahead(seen, tag) == Some(0) => Err(HalfFull),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Makes room in the bucket `now` falls in, if it is short of it.
+    pub(super) fn round(&self, now: Tick, slow: Option<&mut SlowCalls>) {
+        let epoch = self.epoch(now);
+        let (slot, tag) = (slot(epoch), tag(epoch));
+        let full = |seen: &u64| ahead(*seen, tag) == Some(0) && seen & HALF_FULL != 0;
+        let rounded = self.buckets[slot].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| {
+            full(&seen).then(|| tag | halved(seen))
         });
+        if rounded.is_ok()
+            && let Some(slow) = slow
+        {
+            slow.halve(slot, tag);
+        }
+    }
+
+    /// Counts a slow call in its bucket.
+    pub(super) fn slow_call(&self, now: Tick, SlowCalls(words): &mut SlowCalls) {
+        let epoch = self.epoch(now);
+        let (word, tag) = (&mut words[slot(epoch)], tag(epoch));
+        match ahead(*word, tag) {
+            Some(0) => *word += 1,
+            Some(1) => {}
+            Some(_) | None => *word = tag | 1,
+        }
     }
 
     /// Counts in the bucket `now` falls in and the nine before it.
-    pub(super) fn totals(&self, now: Tick) -> Totals {
+    pub(super) fn totals(&self, now: Tick, slow: Option<&SlowCalls>) -> Totals {
         let newest = self.epoch(now);
         let mut totals = Totals::default();
         for epoch in newest.saturating_sub(u64::from(BUCKETS) - 1)..=newest {
             let seen = self.buckets[slot(epoch)].load(Ordering::Relaxed);
-            if seen >> TAG_SHIFT == tag(epoch) >> TAG_SHIFT {
-                totals.successes += (seen & COUNT) as u32;
-                totals.failures += ((seen >> COUNT_BITS) & COUNT) as u32;
+            if seen & TAG != tag(epoch) {
+                continue;
+            }
+            totals.successes += (seen & COUNT) as u32;
+            totals.failures += ((seen >> COUNT_BITS) & COUNT) as u32;
+            if let Some(SlowCalls(words)) = slow
+                && words[slot(epoch)] & TAG == tag(epoch)
+            {
+                totals.slow += (words[slot(epoch)] & !TAG) as u32;
             }
         }
         totals
@@ -146,6 +204,12 @@ const fn slot(epoch: u64) -> usize {
 
 const fn tag(epoch: u64) -> u64 {
     (((epoch / BUCKETS as u64) & TURN) | LIVE) << TAG_SHIFT
+}
+
+/// How many turns the bucket `seen` is ahead of `tag`, round the cycle; `None` for an empty one.
+const fn ahead(seen: u64, tag: u64) -> Option<u64> {
+    let (seen, tag) = (seen >> TAG_SHIFT, tag >> TAG_SHIFT);
+    if seen & LIVE == 0 { None } else { Some(seen.wrapping_sub(tag) & TURN) }
 }
 
 const fn halved(word: u64) -> u64 {
@@ -194,8 +258,15 @@ mod tests {
         Tick::from_nanos(epoch * 10 * MS)
     }
 
+    fn add(window: &Window, one: u64, epoch: u64) {
+        if window.add(at(epoch), one).is_err() {
+            window.round(at(epoch), None);
+            window.add(at(epoch), one).unwrap();
+        }
+    }
+
     fn totals(window: &Window, epoch: u64) -> (u32, u32) {
-        let Totals { failures, successes } = window.totals(at(epoch));
+        let Totals { failures, successes, .. } = window.totals(at(epoch), None);
         (failures, successes)
     }
 
@@ -235,8 +306,8 @@ mod tests {
     #[test]
     fn a_bucket_is_forgotten_when_the_tenth_after_it_begins() {
         let window = Window::new(10 * MS);
-        window.failure(at(1000));
-        window.success(at(1000));
+        add(&window, FAILURE, 1000);
+        add(&window, SUCCESS, 1000);
         assert_eq!(totals(&window, 1009), (1, 1));
         assert_eq!(totals(&window, 1010), (0, 0));
     }
@@ -244,7 +315,7 @@ mod tests {
     #[test]
     fn the_first_epochs_have_fewer_than_ten_before_them() {
         let window = Window::new(10 * MS);
-        window.success(at(0));
+        add(&window, SUCCESS, 0);
         assert_eq!(totals(&window, 0), (0, 1));
         assert_eq!(totals(&window, 9), (0, 1));
         assert_eq!(totals(&window, 10), (0, 0));
@@ -253,12 +324,12 @@ mod tests {
     #[test]
     fn a_full_bucket_keeps_its_ratio_and_its_neighbours() {
         let window = Window::new(10 * MS);
-        window.failure(at(31));
+        add(&window, FAILURE, 31);
         for _ in 0..300_000 {
             for _ in 0..3 {
-                window.success(at(30));
+                add(&window, SUCCESS, 30);
             }
-            window.failure(at(30));
+            add(&window, FAILURE, 30);
         }
         let (failures, successes) = totals(&window, 30);
         assert!((250_000..=1 << 19).contains(&successes), "{successes}");
@@ -267,10 +338,34 @@ mod tests {
     }
 
     #[test]
+    fn rounding_halves_the_slow_calls_of_that_bucket_and_no_other() {
+        let (window, mut slow) = (Window::new(10 * MS), SlowCalls::new());
+        for epoch in [30, 31] {
+            for _ in 0..1000 {
+                window.slow_call(at(epoch), &mut slow);
+            }
+        }
+        let full = tag(30) | (COUNT / 2 + 1);
+        window.buckets[slot(30)].store(full, Ordering::Relaxed);
+        add(&window, FAILURE, 31);
+        window.round(at(31), Some(&mut slow));
+        assert_eq!(window.totals(at(31), Some(&slow)).slow, 2000, "there was room");
+        window.round(at(30), Some(&mut slow));
+        let expected = Totals { failures: 1, successes: 1 << 18, slow: 1500 };
+        assert_eq!(window.totals(at(31), Some(&slow)), expected);
+        assert_eq!(window.totals(at(39), Some(&slow)).slow, 1500);
+        assert_eq!(window.totals(at(40), Some(&slow)).slow, 1000);
+        add(&window, FAILURE, 40);
+        window.slow_call(at(40), &mut slow);
+        window.slow_call(at(30), &mut slow);
+        assert_eq!(window.totals(at(40), Some(&slow)).slow, 1001, "one from a turn ago isn't counted");
+    }
+
+    #[test]
     fn an_outcome_from_a_turn_ago_leaves_the_newer_bucket_alone() {
         let window = Window::new(10 * MS);
-        window.failure(at(510));
-        window.success(at(500));
+        add(&window, FAILURE, 510);
+        add(&window, SUCCESS, 500);
         assert_eq!(totals(&window, 510), (1, 0));
     }
 
@@ -279,7 +374,7 @@ mod tests {
         let window = Window::new(10 * MS);
         window.buckets[slot(700)].fetch_add(SUCCESS, Ordering::Relaxed);
         assert_eq!(totals(&window, 700), (0, 0));
-        window.failure(at(700));
+        add(&window, FAILURE, 700);
         assert_eq!(totals(&window, 700), (1, 0));
     }
 
@@ -295,10 +390,10 @@ mod tests {
     #[test]
     fn idling_for_nearly_a_whole_cycle_of_turns_forgets() {
         let window = Window::new(10 * MS);
-        window.failure(at(5));
+        add(&window, FAILURE, 5);
         let later = 5 + (TURN - 1) * 10;
         assert_eq!(totals(&window, later), (0, 0));
-        window.success(at(later));
+        add(&window, SUCCESS, later);
         assert_eq!(totals(&window, later), (0, 1));
     }
 }

@@ -1,6 +1,7 @@
-use std::collections::VecDeque;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
+
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -8,7 +9,14 @@ use super::*;
 use crate::rng::Rng;
 use crate::time::Tick;
 
+mod model;
+mod modes;
+#[cfg(resilient_loom)]
+mod under_loom;
+
 const START: Tick = Tick::from_nanos(3600 * 1_000_000_000);
+/// A call that took no time to speak of.
+const QUICK: u64 = 1_000_000;
 const MIDDLE: fn() -> f64 = || 0.5;
 
 fn ms(ms: u64) -> Duration {
@@ -22,7 +30,7 @@ fn breaker(policy: BreakerPolicy) -> Breaker {
 
 fn call(breaker: &Breaker, verdict: Verdict, now: Tick) -> Option<Transition> {
     let admitted = breaker.try_acquire(now).expect("admitted");
-    breaker.record(admitted.permit, verdict, now, MIDDLE)
+    breaker.record(admitted.permit, verdict, QUICK, now, MIDDLE)
 }
 
 /// Fails calls one by one, and says how many it took to open and why.
@@ -209,14 +217,14 @@ fn the_open_time_doubles_to_its_cap_and_starts_over_after_closing() {
     let (breaker, mut now) = opened(BreakerPolicy::standard().probes(1));
     for expected in [2, 4, 5, 5] {
         let permit = probe(&breaker, now);
-        let reopened = breaker.record(permit, Verdict::Failure, now, MIDDLE).unwrap();
+        let reopened = breaker.record(permit, Verdict::Failure, QUICK, now, MIDDLE).unwrap();
         assert_eq!((reopened.to, reopened.cause), (State::Open, Cause::ProbeFailed));
         let wait = breaker.rejects_now(now).unwrap();
         assert_eq!(wait, Duration::from_secs(expected));
         now = now.after(wait);
     }
     let permit = probe(&breaker, now);
-    let closed = breaker.record(permit, Verdict::Success, now, MIDDLE).unwrap();
+    let closed = breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE).unwrap();
     assert_eq!((closed.to, closed.cause), (State::Closed, Cause::ProbesSucceeded));
     failures_to_open(&breaker, now);
     assert_eq!(breaker.rejects_now(now), Some(Duration::from_secs(1)));
@@ -241,7 +249,7 @@ fn only_a_failure_draws_randomness() {
     let breaker = breaker(BreakerPolicy::standard());
     for verdict in [Verdict::Success, Verdict::Neutral] {
         let permit = breaker.try_acquire(START).unwrap().permit;
-        breaker.record(permit, verdict, START, || unreachable!());
+        breaker.record(permit, verdict, QUICK, START, || unreachable!());
     }
 }
 
@@ -252,7 +260,7 @@ fn closes_when_every_probe_succeeded_with_nothing_remembered() {
     let (breaker, now) = opened(BreakerPolicy::standard());
     let probes = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
     assert!(breaker.try_acquire(now).is_err());
-    let transitions = probes.map(|permit| breaker.record(permit, Verdict::Success, now, MIDDLE));
+    let transitions = probes.map(|permit| breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE));
     assert_eq!(transitions[..2], [None, None]);
     let closed = transitions[2].unwrap();
     assert_eq!(
@@ -268,10 +276,13 @@ fn closes_when_every_probe_succeeded_with_nothing_remembered() {
 fn the_first_failed_probe_reopens_and_the_others_move_nothing() {
     let (breaker, now) = opened(BreakerPolicy::standard());
     let [first, second, third] = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
-    assert_eq!(breaker.record(first, Verdict::Failure, now, MIDDLE).unwrap().cause, Cause::ProbeFailed);
+    assert_eq!(
+        breaker.record(first, Verdict::Failure, QUICK, now, MIDDLE).unwrap().cause,
+        Cause::ProbeFailed
+    );
     let before = breaker.snapshot(now);
-    assert_eq!(breaker.record(second, Verdict::Success, now, MIDDLE), None);
-    assert_eq!(breaker.record(third, Verdict::Failure, now, MIDDLE), None);
+    assert_eq!(breaker.record(second, Verdict::Success, QUICK, now, MIDDLE), None);
+    assert_eq!(breaker.record(third, Verdict::Failure, QUICK, now, MIDDLE), None);
     assert_eq!(breaker.snapshot(now), before);
 }
 
@@ -281,11 +292,11 @@ fn a_probe_that_comes_to_nothing_gives_its_slot_to_the_next_call() {
     for _ in 0..100 {
         let permit = probe(&breaker, now);
         assert!(breaker.rejects_now(now).is_some());
-        assert_eq!(breaker.record(permit, Verdict::Neutral, now, MIDDLE), None);
+        assert_eq!(breaker.record(permit, Verdict::Neutral, QUICK, now, MIDDLE), None);
         assert_eq!(breaker.rejects_now(now), None);
     }
     let permit = probe(&breaker, now);
-    assert!(breaker.record(permit, Verdict::Success, now, MIDDLE).is_some());
+    assert!(breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE).is_some());
 }
 
 #[test]
@@ -301,13 +312,13 @@ fn lost_probes_expire_and_their_late_results_move_nothing() {
     assert_eq!(transition.cause, Cause::ProbesExpired);
 
     for permit in lost {
-        assert_eq!(breaker.record(permit, Verdict::Failure, lease_end, MIDDLE), None);
+        assert_eq!(breaker.record(permit, Verdict::Failure, QUICK, lease_end, MIDDLE), None);
     }
     assert_eq!(breaker.snapshot(lease_end).probes, 1);
     let second = probe(&breaker, lease_end);
     assert!(breaker.try_acquire(lease_end).is_err(), "the lost probes' results freed no slot");
-    breaker.record(fresh.permit, Verdict::Success, lease_end, MIDDLE);
-    assert!(breaker.record(second, Verdict::Success, lease_end, MIDDLE).is_some());
+    breaker.record(fresh.permit, Verdict::Success, QUICK, lease_end, MIDDLE);
+    assert!(breaker.record(second, Verdict::Success, QUICK, lease_end, MIDDLE).is_some());
 }
 
 #[test]
@@ -323,7 +334,7 @@ fn dropping_every_probe_for_ever_never_wedges_it() {
     }
     now = now.after(ms(10_000));
     let probes = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
-    let closed = probes.map(|permit| breaker.record(permit, Verdict::Success, now, MIDDLE))[2];
+    let closed = probes.map(|permit| breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE))[2];
     assert_eq!(closed.unwrap().to, State::Closed);
 }
 
@@ -333,7 +344,7 @@ fn probes_may_come_far_apart() {
     for _ in 0..3 {
         assert_eq!(breaker.snapshot(now).reopens, 0);
         let permit = breaker.try_acquire(now).unwrap().permit;
-        breaker.record(permit, Verdict::Success, now, MIDDLE);
+        breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE);
         now = now.after(Duration::from_mins(1));
     }
     assert_eq!(breaker.snapshot(now).state, State::Closed);
@@ -350,7 +361,7 @@ fn results_from_before_the_trip_move_nothing_afterwards() {
         let before = breaker.snapshot(now);
         for verdict in [Verdict::Success, Verdict::Failure, Verdict::Neutral] {
             for permit in early.by_ref().take(10) {
-                assert_eq!(breaker.record(permit, verdict, now, MIDDLE), None);
+                assert_eq!(breaker.record(permit, verdict, QUICK, now, MIDDLE), None);
             }
         }
         assert_eq!(breaker.snapshot(now), before);
@@ -359,7 +370,7 @@ fn results_from_before_the_trip_move_nothing_afterwards() {
     let now = START.after(ms(1000));
     let permit = probe(&breaker, now);
     record_some(now);
-    breaker.record(permit, Verdict::Success, now, MIDDLE);
+    breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE);
     record_some(now);
 }
 
@@ -402,7 +413,7 @@ fn threads_never_hold_more_than_k_probes_while_slots_come_and_go() {
                     let now_held = held.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
                     most.fetch_max(now_held, std::sync::atomic::Ordering::SeqCst);
                     held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-                    breaker.record(call.permit, Verdict::Neutral, now, MIDDLE);
+                    breaker.record(call.permit, Verdict::Neutral, QUICK, now, MIDDLE);
                 }
             });
         }
@@ -455,7 +466,7 @@ fn disabling_opens_the_way_and_enabling_starts_closed_and_empty() {
         (enabled.from, enabled.to, enabled.cause),
         (State::Disabled, State::Closed, Cause::RulesChanged)
     );
-    breaker.record(from_before, Verdict::Failure, START, MIDDLE);
+    breaker.record(from_before, Verdict::Failure, QUICK, START, MIDDLE);
     assert_eq!(breaker.snapshot(START).failures, 0);
     assert_eq!(failures_to_open(&breaker, START).0, 5);
 }
@@ -484,7 +495,7 @@ fn new_rules_keep_the_state_and_the_counts() {
     assert_eq!(breaker.set_rules(Some(policy().cold_consecutive_failures(4).compile().unwrap())), None);
     let snapshot = breaker.snapshot(START);
     assert_eq!((snapshot.failures, snapshot.streak), (3, 3));
-    let opened = breaker.record(permit, Verdict::Failure, START, MIDDLE).unwrap();
+    let opened = breaker.record(permit, Verdict::Failure, QUICK, START, MIDDLE).unwrap();
     assert_eq!(opened.cause, Cause::ColdFailures(4));
     let longer = policy().open_for(ms(3000)).compile().unwrap();
     assert_eq!(breaker.set_rules(Some(longer)), None);
@@ -511,8 +522,8 @@ fn more_probes_may_go_at_once_when_the_rules_say_so_and_fewer_never_wedge_it() {
     assert!(breaker.rejects_now(now).is_some());
     breaker.set_rules(Some(BreakerPolicy::standard().probes(3).compile().unwrap()));
     let second = probe(&breaker, now);
-    breaker.record(first, Verdict::Success, now, MIDDLE);
-    breaker.record(second, Verdict::Success, now, MIDDLE);
+    breaker.record(first, Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(second, Verdict::Success, QUICK, now, MIDDLE);
     breaker.set_rules(Some(BreakerPolicy::standard().probes(2).compile().unwrap()));
     let later = now.after(ms(10_000));
     assert_eq!(breaker.try_acquire(later).unwrap().transition.unwrap().cause, Cause::ProbesExpired);
@@ -556,343 +567,8 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
 #[cfg(not(resilient_loom))]
 #[test]
 fn fits_in_four_hundred_bytes() {
-    let size = size_of::<Breaker>();
-    assert!(size <= 400, "{size} bytes");
+    let size = size_of::<Breaker>() + size_of::<super::window::SlowCalls>();
+    assert!(size <= 400, "{size} bytes with the slow-call rule, whose counts are boxed");
+    assert!(size_of::<Breaker>() <= 296, "{} bytes without", size_of::<Breaker>());
     assert_eq!(size_of::<Permit>(), 8);
-}
-
-// ---- against a model ----
-
-/// The breaker as one would write it on a whiteboard: every outcome in a list, everything recomputed.
-struct Model {
-    rules: Rules,
-    state: State,
-    generation: u64,
-    outcomes: VecDeque<(u64, Verdict)>,
-    streak: u32,
-    reopens: u32,
-    open_until: u64,
-    taken: u32,
-    succeeded: u32,
-    lease_end: u64,
-}
-
-impl Model {
-    fn new(rules: Rules) -> Self {
-        Self {
-            rules,
-            state: State::Closed,
-            generation: 0,
-            outcomes: VecDeque::new(),
-            streak: 0,
-            reopens: 0,
-            open_until: 0,
-            taken: 0,
-            succeeded: 0,
-            lease_end: 0,
-        }
-    }
-
-    fn go(&mut self, to: State, cause: Cause) -> Transition {
-        let from = std::mem::replace(&mut self.state, to);
-        self.generation += 1;
-        self.streak = 0;
-        self.taken = 0;
-        self.succeeded = 0;
-        self.lease_end = 0;
-        Transition { from, to, cause, generation: self.generation }
-    }
-
-    fn open(&mut self, cause: Cause, now: u64, unit: f64) -> Transition {
-        let time = (self.rules.open_nanos << self.reopens.min(20)).min(self.rules.open_cap_nanos);
-        self.open_until = now + time - time / 10 + (time as f64 / 5.0 * unit) as u64;
-        self.go(State::Open, cause)
-    }
-
-    fn acquire(&mut self, now: u64) -> Result<(u64, Option<Transition>), u64> {
-        let mut transition = None;
-        match self.state {
-            State::Open if now < self.open_until => return Err(self.open_until - now),
-            State::Open => transition = Some(self.go(State::HalfOpen, Cause::OpenTimeElapsed)),
-            State::HalfOpen if self.taken == self.rules.probes && now < self.lease_end => {
-                return Err((self.lease_end - now).min(self.rules.open_nanos));
-            }
-            State::HalfOpen if self.taken == self.rules.probes => {
-                transition = Some(self.go(State::HalfOpen, Cause::ProbesExpired));
-            }
-            _ => {}
-        }
-        if self.state == State::HalfOpen {
-            self.taken += 1;
-            self.lease_end = now + self.rules.probe_timeout_nanos;
-        }
-        Ok((self.generation, transition))
-    }
-
-    fn window(&self, now: u64) -> (u32, u32) {
-        let bucket = now / self.rules.bucket_nanos;
-        let recent = self.outcomes.iter().filter(|(at, _)| at / self.rules.bucket_nanos + 10 > bucket);
-        recent.fold((0, 0), |(failures, successes), (_, verdict)| match verdict {
-            Verdict::Failure => (failures + 1, successes),
-            _ => (failures, successes + 1),
-        })
-    }
-
-    fn record(&mut self, generation: u64, verdict: Verdict, now: u64, unit: f64) -> Option<Transition> {
-        if generation != self.generation {
-            return None;
-        }
-        match (self.state, verdict) {
-            (State::Closed, Verdict::Success) => {
-                self.outcomes.push_back((now, verdict));
-                self.streak = 0;
-                None
-            }
-            (State::Closed, Verdict::Failure) => {
-                self.outcomes.push_back((now, verdict));
-                self.streak += 1;
-                let (failures, successes) = self.window(now);
-                let calls = failures + successes;
-                let cause = if calls >= self.rules.min_calls
-                    && f64::from(failures) / f64::from(calls) >= self.rules.failure_rate
-                {
-                    Cause::FailureRate { failures, calls }
-                } else if self.streak >= self.rules.consecutive_failures {
-                    Cause::ConsecutiveFailures(self.streak)
-                } else if self.streak >= self.rules.cold_consecutive_failures && successes == 0 {
-                    Cause::ColdFailures(self.streak)
-                } else {
-                    return None;
-                };
-                Some(self.open(cause, now, unit))
-            }
-            (State::HalfOpen, Verdict::Failure) => {
-                self.reopens += 1;
-                Some(self.open(Cause::ProbeFailed, now, unit))
-            }
-            (State::HalfOpen, Verdict::Success) => {
-                self.succeeded += 1;
-                if self.succeeded < self.rules.probes {
-                    return None;
-                }
-                self.reopens = 0;
-                self.outcomes.clear();
-                Some(self.go(State::Closed, Cause::ProbesSucceeded))
-            }
-            (State::HalfOpen, Verdict::Neutral) => {
-                self.taken -= 1;
-                None
-            }
-            _ => None,
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Acquire,
-    Record { which: usize, verdict: Verdict, unit: f64 },
-    Lose { which: usize },
-    Wait(u64),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let verdict = prop_oneof![
-        3 => Just(Verdict::Success),
-        3 => Just(Verdict::Failure),
-        1 => Just(Verdict::Neutral),
-    ];
-    let wait = prop_oneof![
-        4 => 0_u64..50_000_000,
-        2 => 50_000_000_u64..600_000_000,
-        1 => 600_000_000_u64..5_000_000_000,
-    ];
-    let step = prop_oneof![
-        6 => Just(Step::Acquire),
-        6 => (any::<usize>(), verdict, 0.0..1.0).prop_map(|(which, verdict, unit)| Step::Record { which, verdict, unit }),
-        1 => any::<usize>().prop_map(|which| Step::Lose { which }),
-        2 => wait.prop_map(Step::Wait),
-    ];
-    prop::collection::vec(step, 1..400)
-}
-
-fn policies() -> impl Strategy<Value = BreakerPolicy> {
-    (0.1..=1.0, 100_u64..2000, 1_u32..12, 1_u32..10, 1_u32..6, 1_u32..4).prop_map(
-        |(rate, window, calls, row, cold, probes)| {
-            BreakerPolicy::standard()
-                .failure_rate(rate)
-                .window(ms(window))
-                .min_calls(calls)
-                .consecutive_failures(row)
-                .cold_consecutive_failures(cold)
-                .probes(probes)
-                .open_for(ms(100))
-                .open_cap(ms(350))
-                .probe_timeout(ms(400))
-        },
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-    #[test]
-    fn behaves_as_the_model_does(policy in policies(), steps in steps()) {
-        let rules = policy.compile().unwrap();
-        let (breaker, mut model) = (Breaker::new(rules), Model::new(rules));
-        let mut now = START;
-        let mut out = Vec::new();
-        for step in steps {
-            match step {
-                Step::Wait(nanos) => now = now.after_nanos(nanos),
-                Step::Acquire => {
-                    let peek = breaker.rejects_now(now);
-                    match (breaker.try_acquire(now), model.acquire(now.as_nanos())) {
-                        (Ok(admitted), Ok((generation, transition))) => {
-                            prop_assert_eq!(peek, None);
-                            prop_assert_eq!(admitted.transition, transition);
-                            prop_assert_eq!(admitted.permit.generation(), generation);
-                            prop_assert_eq!(admitted.permit.is_probe(), model.state == State::HalfOpen);
-                            out.push(admitted.permit);
-                        }
-                        (Err(rejected), Err(wait)) => {
-                            prop_assert_eq!(rejected.retry_after, Duration::from_nanos(wait));
-                            prop_assert_eq!(peek, Some(rejected.retry_after));
-                        }
-                        (ours, models) => prop_assert!(false, "{:?} where the model says {:?}", ours, models),
-                    }
-                }
-                Step::Record { which, verdict, unit } if !out.is_empty() => {
-                    let permit = out.swap_remove(which % out.len());
-                    let expected = model.record(permit.generation(), verdict, now.as_nanos(), unit);
-                    prop_assert_eq!(breaker.record(permit, verdict, now, || unit), expected);
-                }
-                Step::Lose { which } if !out.is_empty() => drop(out.swap_remove(which % out.len())),
-                Step::Record { .. } | Step::Lose { .. } => {}
-            }
-            let snapshot = breaker.snapshot(now);
-            prop_assert_eq!((snapshot.state, snapshot.generation), (model.state, model.generation));
-            prop_assert_eq!((snapshot.failures, snapshot.successes), model.window(now.as_nanos()));
-            prop_assert_eq!((snapshot.streak, snapshot.reopens), (model.streak, model.reopens));
-            prop_assert_eq!(snapshot.probes, model.taken - model.succeeded);
-        }
-    }
-}
-
-#[cfg(resilient_loom)]
-mod under_loom {
-    use loom::sync::Arc;
-    use loom::thread;
-
-    use super::*;
-
-    fn tiny(probes: u32) -> BreakerPolicy {
-        BreakerPolicy::standard().cold_consecutive_failures(1).probes(probes)
-    }
-
-    #[test]
-    fn loom_half_open_admits_exactly_k_with_one_transition() {
-        loom::model(|| {
-            let (breaker, now) = opened(tiny(1));
-            let breaker = Arc::new(breaker);
-            let others: Vec<_> = (0..2)
-                .map(|_| {
-                    let breaker = Arc::clone(&breaker);
-                    thread::spawn(move || breaker.try_acquire(now).ok())
-                })
-                .collect();
-            let mut admitted = vec![breaker.try_acquire(now).ok()];
-            admitted.extend(others.into_iter().map(|other| other.join().unwrap()));
-            assert_eq!(admitted.iter().flatten().count(), 1);
-            assert_eq!(admitted.iter().flatten().filter(|call| call.transition.is_some()).count(), 1);
-        });
-    }
-
-    #[test]
-    fn loom_a_slot_given_back_is_given_out_once() {
-        loom::model(|| {
-            let (breaker, now) = opened(tiny(1));
-            let held = probe(&breaker, now);
-            let breaker = Arc::new(breaker);
-            let other = {
-                let breaker = Arc::clone(&breaker);
-                thread::spawn(move || breaker.try_acquire(now).ok())
-            };
-            breaker.record(held, Verdict::Neutral, now, MIDDLE);
-            let ours = breaker.try_acquire(now).ok();
-            let theirs = other.join().unwrap();
-            assert_eq!(usize::from(ours.is_some()) + usize::from(theirs.is_some()), 1);
-        });
-    }
-
-    #[test]
-    fn loom_concurrent_failures_open_it_once() {
-        loom::model(|| {
-            let breaker = Arc::new(breaker(tiny(1)));
-            let permits = [(); 2].map(|()| breaker.try_acquire(START).unwrap().permit);
-            let threads = permits.map(|permit| {
-                let breaker = Arc::clone(&breaker);
-                thread::spawn(move || breaker.record(permit, Verdict::Failure, START, MIDDLE))
-            });
-            let opened = threads.map(|thread| thread.join().unwrap()).into_iter().flatten().count();
-            assert_eq!(opened, 1);
-            let snapshot = breaker.snapshot(START);
-            assert_eq!((snapshot.state, snapshot.generation), (State::Open, 1));
-        });
-    }
-
-    #[test]
-    fn loom_probes_failing_and_succeeding_together_move_it_once() {
-        loom::model(|| {
-            let (breaker, now) = opened(tiny(2));
-            let probes = [probe(&breaker, now), probe(&breaker, now)];
-            let breaker = Arc::new(breaker);
-            let [first, second] = probes;
-            let other = {
-                let breaker = Arc::clone(&breaker);
-                thread::spawn(move || breaker.record(first, Verdict::Failure, now, MIDDLE))
-            };
-            let ours = breaker.record(second, Verdict::Success, now, MIDDLE);
-            let theirs = other.join().unwrap();
-            assert_eq!((ours, theirs.map(|change| change.to)), (None, Some(State::Open)));
-        });
-    }
-
-    #[test]
-    fn loom_a_result_that_waited_for_the_lock_moves_no_later_generation() {
-        loom::model(|| {
-            let (breaker, now) = opened(tiny(2));
-            let [first, second] = [probe(&breaker, now), probe(&breaker, now)];
-            let breaker = Arc::new(breaker);
-            let other = {
-                let breaker = Arc::clone(&breaker);
-                thread::spawn(move || breaker.record(first, Verdict::Failure, now, MIDDLE))
-            };
-            let ours = breaker.record(second, Verdict::Failure, now, MIDDLE);
-            let half_open = breaker.try_acquire(now.after(ms(10_000))).ok().and_then(|call| call.transition);
-            assert_eq!(half_open.map(|change| change.to), Some(State::HalfOpen));
-            assert!(ours.is_some() != other.join().unwrap().is_some(), "one of them reopened it, once");
-        });
-    }
-
-    /// A success ends a streak with a compare-and-swap: a plain store here would undo a transition.
-    #[test]
-    fn loom_a_success_never_undoes_a_transition() {
-        loom::model(|| {
-            let breaker = Arc::new(breaker(BreakerPolicy::standard().consecutive_failures(2)));
-            call(&breaker, Verdict::Failure, START);
-            let permits = [(); 2].map(|()| breaker.try_acquire(START).unwrap().permit);
-            let [good, bad] = permits;
-            let other = {
-                let breaker = Arc::clone(&breaker);
-                thread::spawn(move || breaker.record(good, Verdict::Success, START, MIDDLE))
-            };
-            let opened = breaker.record(bad, Verdict::Failure, START, MIDDLE);
-            assert_eq!(other.join().unwrap(), None);
-            let snapshot = breaker.snapshot(START);
-            match opened {
-                Some(_) => assert_eq!((snapshot.state, snapshot.generation), (State::Open, 1)),
-                None => assert!(snapshot.state == State::Closed && snapshot.streak <= 1),
-            }
-        });
-    }
 }

@@ -1,0 +1,4 @@
+//! Other crates' policies, driven by our machines. One feature each, off by default: see the README on why.
+
+#[cfg(feature = "failsafe")]
+mod failsafe;

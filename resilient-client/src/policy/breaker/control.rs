@@ -1,0 +1,109 @@
+//! What people do to a breaker: other rules, and a hand on the switch.
+
+use std::fmt;
+
+use super::machine::Breaker;
+use super::rules::Rules;
+use super::state::{Cause, State, Transition};
+use super::trip::TripFactory;
+use crate::sync::Ordering;
+
+/// Something an operator tells a breaker. New rules don't undo it; [`Enable`](Self::Enable) and [`Reset`](Self::Reset) do.
+///
+/// Each begins a generation, so the results of calls under way no longer count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Control {
+    /// Reject every call.
+    ForceOpen,
+    /// Admit every call, and count it.
+    ForceClosed,
+    /// Admit every call, and count nothing.
+    Disable,
+    /// Lift any of these: the breaker is closed, has counted nothing, and follows its rules again.
+    Enable,
+    /// The same, whatever state it is in: as if it had just been made.
+    Reset,
+}
+
+impl Control {
+    /// Every one of them.
+    pub const ALL: [Self; 5] = [Self::ForceOpen, Self::ForceClosed, Self::Disable, Self::Enable, Self::Reset];
+
+    /// A short fixed name for paths, labels and logs: the variant's name in `snake_case`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ForceOpen => "force_open",
+            Self::ForceClosed => "force_closed",
+            Self::Disable => "disable",
+            Self::Enable => "enable",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+impl fmt::Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Breaker {
+    /// Does as an operator says. `None` when there is nothing to change.
+    pub fn control(&self, control: Control) -> Option<Transition> {
+        let mut locked = self.locked.lock();
+        let word = self.word();
+        let state = match control {
+            Control::ForceOpen => State::ForcedOpen,
+            Control::ForceClosed => State::ForcedClosed,
+            Control::Disable => State::Disabled,
+            Control::Enable => {
+                return locked.forced.then(|| self.close(&mut locked, word, Cause::Released));
+            }
+            Control::Reset => return Some(self.close(&mut locked, word, Cause::Reset)),
+        };
+        let was_forced = std::mem::replace(&mut locked.forced, true);
+        if was_forced && word.state() == state {
+            return None;
+        }
+        Some(self.enter(word, state, Cause::Forced))
+    }
+
+    /// Changes the rules and keeps the state; `None` disables the breaker.
+    ///
+    /// The window is emptied when it becomes one of another kind or length. An opening under way keeps its length. A
+    /// breaker that had no rules starts closed. One that somebody [forced](Control) stays as it is, and follows the new
+    /// rules when that is lifted.
+    pub fn set_rules(&self, rules: Option<Rules>) -> Option<Transition> {
+        let mut locked = self.locked.lock();
+        let word = self.word();
+        let before = std::mem::replace(&mut locked.rules, rules);
+        self.publish(&locked);
+        let Some(rules) = rules else {
+            locked.tally.clear(&self.window);
+            let loses_rules = before.is_some() && !locked.forced;
+            return loses_rules.then(|| self.enter(word, State::Disabled, Cause::RulesChanged));
+        };
+        locked.tally.follow(&rules);
+        if before.is_none_or(|before| before.span != rules.span) {
+            self.window.resize(rules.span.bucket_nanos());
+            locked.tally.clear(&self.window);
+        }
+        if before.is_none() && !locked.forced {
+            return Some(self.close(&mut locked, word, Cause::RulesChanged));
+        }
+        if word.state() == State::HalfOpen {
+            self.shut_until.store(locked.shut_until(&rules), Ordering::Release);
+        }
+        None
+    }
+
+    /// Lets a rule of the user's own decide, or takes it away again. A factory that is there already changes nothing.
+    pub(crate) fn set_trip(&self, factory: Option<&TripFactory>) {
+        let mut locked = self.locked.lock();
+        if factory != locked.trip.as_ref().map(|trip| trip.made_by()) {
+            locked.trip = factory.and_then(TripFactory::make);
+            self.publish(&locked);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What happens under the breaker's lock: failures, slow calls, probes, and every change of state.
+
+use super::machine::Breaker;
+use super::permit::{Admitted, Rejected, Verdict};
+use super::rules::{Counted, Rules};
+use super::state::{Cause, Era, LONGEST_STREAK, State, Transition, Word};
+use super::tally::Tally;
+use super::trip::Tripper;
+use crate::sync::Ordering;
+use crate::time::Tick;
+
+/// See [`Breaker::locked`](super::Breaker).
+#[derive(Debug)]
+pub(super) struct Locked {
+    /// Without any, the state is disabled unless it is forced.
+    pub(super) rules: Option<Rules>,
+    /// Decides when to open, in place of most rules.
+    pub(super) trip: Option<Box<Tripper>>,
+    pub(super) tally: Tally,
+    /// Somebody put the breaker in its state, and only that can end it.
+    pub(super) forced: bool,
+    /// Failed recoveries since the breaker was last closed.
+    pub(super) reopens: u32,
+    /// Probe slots taken in this generation, by probes under way or successful.
+    pub(super) taken: u32,
+    pub(super) succeeded: u32,
+    /// When the probes under way stop holding their slots.
+    pub(super) lease_end: Tick,
+}
+
+/// A call's result, on its way to be counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settled {
+    pub(super) era: Era,
+    pub(super) verdict: Verdict,
+    pub(super) took: u64,
+    pub(super) now: Tick,
+}
+
+impl Locked {
+    pub(super) fn new(rules: Option<Rules>) -> Self {
+        Self {
+            rules,
+            trip: None,
+            tally: rules.as_ref().map(Tally::new).unwrap_or_default(),
+            forced: false,
+            reopens: 0,
+            taken: 0,
+            succeeded: 0,
+            lease_end: Tick::ZERO,
+        }
+    }
+
+    /// The value of [`Breaker::shut_until`](super::Breaker) while half-open.
+    pub(super) fn shut_until(&self, rules: &Rules) -> u64 {
+        if self.taken < rules.probes { 0 } else { self.lease_end.as_nanos() }
+    }
+
+    /// Whether a closed breaker opens now that a call has been counted: why, and for how many nanoseconds.
+    fn opening(
+        &mut self,
+        rules: &Rules,
+        call: Counted,
+        now: Tick,
+        unit: &mut dyn FnMut() -> f64,
+    ) -> Option<(Cause, u64)> {
+        match &mut self.trip {
+            Some(trip) if call.failed => trip.failure(now).map(|time| (Cause::Tripped, time)),
+            Some(trip) => {
+                trip.success(now);
+                None
+            }
+            None => rules.broken_by(call).map(|cause| (cause, rules.open_time_nanos(self.reopens, unit()))),
+        }
+    }
+
+    /// For how many nanoseconds to open after a failed or slow probe.
+    fn reopening(&mut self, rules: &Rules, now: Tick, unit: &mut dyn FnMut() -> f64) -> u64 {
+        self.reopens = self.reopens.saturating_add(1);
+        let asked = self.trip.as_mut().and_then(|trip| trip.probe_failed(now));
+        asked.unwrap_or_else(|| rules.open_time_nanos(self.reopens, unit()))
+    }
+}
+
+impl Breaker {
+    #[cold]
+    pub(super) fn acquire_probe(&self, now: Tick) -> Result<Admitted, Rejected> {
+        let mut locked = self.locked.lock();
+        let word = self.word();
+        if word.admits() {
+            // Someone else got here first and the news was good.
+            return Ok(Admitted::plainly(word, None));
+        }
+        if let Some(retry_after) = self.shut_for(word, now) {
+            return self.refuse(word, retry_after);
+        }
+        // Open and half-open there are always rules.
+        let Some(rules) = locked.rules else { return Ok(Admitted::plainly(word, None)) };
+        let transition = if word.state() == State::Open {
+            Some(self.half_open(&mut locked, word, Cause::OpenTimeElapsed))
+        } else if locked.taken >= rules.probes {
+            Some(self.half_open(&mut locked, word, Cause::ProbesExpired))
+        } else {
+            None
+        };
+        locked.taken += 1;
+        locked.lease_end = locked.lease_end.max(now.after_nanos(rules.probe_timeout_nanos));
+        self.shut_until.store(locked.shut_until(&rules), Ordering::Release);
+        Ok(Admitted::plainly(self.word(), transition))
+    }
+
+    /// A failure, a slow call, any outcome of a probe; and whatever else can't be counted without the lock.
+    #[cold]
+    pub(super) fn settle(&self, call: Settled, unit: &mut dyn FnMut() -> f64) -> Option<Transition> {
+        let Settled { era, verdict, took, now } = call;
+        let mut locked = self.locked.lock();
+        let word = self.word();
+        // The state may have changed while this thread waited for the lock.
+        if word.era() != era {
+            return None;
+        }
+        let rules = locked.rules?;
+        let slow = rules.is_slow(took);
+        match (word.state(), verdict) {
+            (State::Closed | State::ForcedClosed, Verdict::Success | Verdict::Failure) => {
+                let failed = verdict == Verdict::Failure;
+                locked.tally.count(&self.window, failed, slow, now);
+                let streak = self.count_streak(word, failed);
+                if word.state() == State::ForcedClosed {
+                    return None;
+                }
+                let counted =
+                    Counted { failed, slow, streak, window: locked.tally.totals(&self.window, now) };
+                let (cause, time) = locked.opening(&rules, counted, now, unit)?;
+                Some(self.open(word, cause, now.after_nanos(time)))
+            }
+            (State::HalfOpen, Verdict::Failure) => {
+                let time = locked.reopening(&rules, now, unit);
+                Some(self.open(word, Cause::ProbeFailed, now.after_nanos(time)))
+            }
+            (State::HalfOpen, Verdict::Success) if slow => {
+                let time = locked.reopening(&rules, now, unit);
+                Some(self.open(word, Cause::ProbeSlow, now.after_nanos(time)))
+            }
+            (State::HalfOpen, Verdict::Success) => {
+                locked.succeeded += 1;
+                let closed = locked.succeeded >= rules.probes;
+                let transition = closed.then(|| self.close(&mut locked, word, Cause::ProbesSucceeded));
+                if let Some(trip) = &mut locked.trip {
+                    trip.success(now);
+                }
+                transition
+            }
+            (State::HalfOpen, Verdict::Neutral) => {
+                locked.taken -= 1;
+                self.shut_until.store(locked.shut_until(&rules), Ordering::Release);
+                None
+            }
+            (State::Closed | State::ForcedClosed, Verdict::Neutral)
+            | (State::Open | State::ForcedOpen | State::Disabled, _) => None,
+        }
+    }
+
+    /// Failures in a row, the call just counted being the last. Forced closed there may be any number: the field is kept
+    /// from overflowing.
+    fn count_streak(&self, word: Word, failed: bool) -> u32 {
+        if !failed {
+            if word.streak() != 0 {
+                self.end_streak(word);
+            }
+            return 0;
+        }
+        if word.streak() >= LONGEST_STREAK {
+            return word.streak();
+        }
+        Word(self.word.fetch_add(1, Ordering::AcqRel)).streak() + 1
+    }
+
+    fn open(&self, word: Word, cause: Cause, until: Tick) -> Transition {
+        self.shut_until.store(until.as_nanos(), Ordering::Release);
+        self.enter(word, State::Open, cause)
+    }
+
+    fn half_open(&self, locked: &mut Locked, word: Word, cause: Cause) -> Transition {
+        (locked.taken, locked.succeeded, locked.lease_end) = (0, 0, Tick::ZERO);
+        self.enter(word, State::HalfOpen, cause)
+    }
+
+    /// To closed or, without rules, disabled, with nothing remembered.
+    pub(super) fn close(&self, locked: &mut Locked, word: Word, cause: Cause) -> Transition {
+        locked.forced = false;
+        locked.reopens = 0;
+        locked.tally.clear(&self.window);
+        if let Some(trip) = &mut locked.trip {
+            trip.revived();
+        }
+        self.shut_until.store(0, Ordering::Release);
+        let to = if locked.rules.is_some() { State::Closed } else { State::Disabled };
+        self.enter(word, to, cause)
+    }
+
+    /// Begins a generation. Last of a transition's writes: who sees the new word sees what was written before it.
+    pub(super) fn enter(&self, word: Word, to: State, cause: Cause) -> Transition {
+        let next = word.next(to);
+        // A plain store would do (a streak's end that loses to it fails), but loom can't order one after a concurrent
+        // compare-and-swap, and transitions are rare.
+        self.word.swap(next.0, Ordering::AcqRel);
+        Transition { from: word.state(), to, cause, generation: next.era().generation() }
+    }
+}

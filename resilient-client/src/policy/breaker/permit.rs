@@ -1,0 +1,99 @@
+//! What a breaker hands out and takes back: leave to make a call, refusals, verdicts.
+
+use std::time::Duration;
+
+use super::state::{Era, State, Transition, Word};
+
+/// Leave to make one call. Give it back with [`Breaker::record`](super::Breaker::record); one that comes to nothing is
+/// [`Verdict::Neutral`].
+///
+/// A permit can't be copied, so it is recorded at most once. One that never comes back holds a probe slot until it
+/// expires, and holds nothing while the breaker is closed.
+#[derive(Debug)]
+#[must_use = "record the call's outcome, or a probe slot stays taken until it expires"]
+pub struct Permit {
+    pub(super) era: Era,
+}
+
+impl Permit {
+    /// Whether this call is one of the few let through to test the upstream.
+    pub fn is_probe(&self) -> bool {
+        self.era.state() == State::HalfOpen
+    }
+
+    /// The generation it was issued in. Its result counts only in that one.
+    pub fn generation(&self) -> u64 {
+        self.era.generation()
+    }
+}
+
+/// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may go ahead.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Leave to make the call.
+    pub permit: Permit,
+    /// The change this call brought about by arriving, if any.
+    pub transition: Option<Transition>,
+    /// The `retry_after` of the rejection this would have been, were the breaker not in
+    /// [`observe_only`](super::BreakerPolicy::observe_only). The call's result doesn't count then.
+    pub would_reject: Option<Duration>,
+}
+
+impl Admitted {
+    pub(super) fn plainly(word: Word, transition: Option<Transition>) -> Self {
+        Self { permit: Permit { era: word.era() }, transition, would_reject: None }
+    }
+
+    /// Let through by a breaker that only observes.
+    pub(super) fn all_the_same(word: Word, rejected: Rejected) -> Self {
+        let permit = Permit { era: word.era().uncounted() };
+        Self { permit, transition: None, would_reject: Some(rejected.retry_after) }
+    }
+}
+
+/// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// When to try again: the rest of the open time or, half-open with every probe out, at most one open time. Forced
+    /// open, nobody knows: one open time. Never zero.
+    pub retry_after: Duration,
+}
+
+/// What a call said about the upstream's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The upstream did its job.
+    Success,
+    /// The upstream failed.
+    Failure,
+    /// The call says nothing, being abandoned or rejected locally. A probe's slot goes to the next call.
+    Neutral,
+}
+
+/// A breaker at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The state. Open lasts until a call comes, even when the open time is over.
+    pub state: State,
+    /// Whether somebody put it in this state with a [`Control`](super::Control), and only that can end it.
+    pub forced: bool,
+    /// Whether it only observes: it changes its state as ever and rejects nothing.
+    pub observe_only: bool,
+    /// How many transitions led here.
+    pub generation: u64,
+    /// Failures in the window. While open, those of the time before.
+    pub failures: u32,
+    /// Successes in the window.
+    pub successes: u32,
+    /// Slow calls in the window, failed or not; zero without a [slow-call rule](super::BreakerPolicy::slow_call).
+    pub slow: u32,
+    /// Failures in a row, counted up to a million.
+    pub streak: u32,
+    /// What is left of the open time; zero unless open.
+    pub open_for: Duration,
+    /// Failed recoveries since the breaker was last closed.
+    pub reopens: u32,
+    /// Probes under way; zero unless half-open.
+    pub probes: u32,
+}

@@ -1,0 +1,101 @@
+//! Checked settings, and the questions they answer.
+
+use std::time::Duration;
+
+use super::state::Cause;
+use super::window::Totals;
+
+/// Checked settings, in nanoseconds and counts. Made by [`BreakerPolicy::compile`](super::BreakerPolicy::compile).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    pub(super) failure_rate: f64,
+    /// Above which too many calls are slow.
+    pub(super) slow_rate: f64,
+    /// Above which a call is slow; `u64::MAX` for never.
+    pub(super) slow_nanos: u64,
+    pub(super) span: Span,
+    pub(super) min_calls: u32,
+    pub(super) consecutive_failures: u32,
+    pub(super) cold_consecutive_failures: u32,
+    pub(super) probes: u32,
+    pub(super) open_nanos: u64,
+    pub(super) open_cap_nanos: u64,
+    pub(super) probe_timeout_nanos: u64,
+    pub(super) abandoned_after_nanos: u64,
+    pub(super) observe_only: bool,
+}
+
+/// What the window holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    /// The outcomes of ten buckets, each this many nanoseconds long.
+    Time { bucket_nanos: u64 },
+    /// The last so many outcomes.
+    Calls(u32),
+}
+
+impl Span {
+    /// The length of the time window's buckets; any will do when it isn't in use.
+    pub(super) const fn bucket_nanos(self) -> u64 {
+        match self {
+            Self::Time { bucket_nanos } => bucket_nanos,
+            Self::Calls(_) => 1,
+        }
+    }
+}
+
+/// What the rules judge when a call has been counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub(super) failed: bool,
+    pub(super) slow: bool,
+    /// Failures in a row, this one the last.
+    pub(super) streak: u32,
+    /// This call among them.
+    pub(super) window: Totals,
+}
+
+impl Rules {
+    /// What a breaker without rules tells those it rejects, being forced open: the standard open time.
+    pub(super) const HINT_WITHOUT: u64 = 1_000_000_000;
+
+    /// The age past which a dropped call counts as a failure.
+    pub const fn abandoned_after(&self) -> Duration {
+        Duration::from_nanos(self.abandoned_after_nanos)
+    }
+
+    pub(super) const fn is_slow(&self, took: u64) -> bool {
+        took > self.slow_nanos
+    }
+
+    pub(super) const fn judges_slowness(&self) -> bool {
+        self.slow_nanos != u64::MAX
+    }
+
+    /// The rule, if any, that the call just counted breaks.
+    pub(super) fn broken_by(&self, call: Counted) -> Option<Cause> {
+        let Counted { failed, slow, streak, window } = call;
+        let calls = window.calls();
+        // A quotient of integers rounds to the very f64 the policy's author wrote; a product needn't.
+        let share = |part: u32| f64::from(part) / f64::from(calls);
+        let enough = calls >= self.min_calls;
+        if failed && enough && share(window.failures) >= self.failure_rate {
+            Some(Cause::FailureRate { failures: window.failures, calls })
+        } else if failed && streak >= self.consecutive_failures {
+            Some(Cause::ConsecutiveFailures(streak))
+        } else if failed && streak >= self.cold_consecutive_failures && window.successes == 0 {
+            Some(Cause::ColdFailures(streak))
+        } else if slow && enough && share(window.slow) > self.slow_rate {
+            Some(Cause::SlowRate { slow: window.slow, calls })
+        } else {
+            None
+        }
+    }
+
+    /// How long to stay open after `reopens` failed recoveries; `unit` in [0, 1] places it within the 10 % either way.
+    pub(super) fn open_time_nanos(&self, reopens: u32, unit: f64) -> u64 {
+        let doublings = 1_u64.checked_shl(reopens).unwrap_or(u64::MAX);
+        let nanos = self.open_nanos.saturating_mul(doublings).min(self.open_cap_nanos);
+        nanos - nanos / 10 + (nanos as f64 / 5.0 * unit.clamp(0.0, 1.0)) as u64
+    }
+}

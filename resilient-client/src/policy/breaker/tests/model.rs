@@ -1,0 +1,347 @@
+//! The breaker against one as one would write it on a whiteboard: every outcome in a list, everything recomputed.
+
+use std::collections::VecDeque;
+
+use super::super::rules::Span;
+use super::*;
+
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    at: u64,
+    failed: bool,
+    slow: bool,
+}
+
+#[derive(Debug)]
+struct Model {
+    rules: Option<Rules>,
+    state: State,
+    forced: bool,
+    generation: u64,
+    outcomes: VecDeque<Outcome>,
+    streak: u32,
+    reopens: u32,
+    open_until: u64,
+    taken: u32,
+    succeeded: u32,
+    lease_end: u64,
+}
+
+impl Model {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules: Some(rules),
+            state: State::Closed,
+            forced: false,
+            generation: 0,
+            outcomes: VecDeque::new(),
+            streak: 0,
+            reopens: 0,
+            open_until: 0,
+            taken: 0,
+            succeeded: 0,
+            lease_end: 0,
+        }
+    }
+
+    fn go(&mut self, to: State, cause: Cause) -> Transition {
+        let from = std::mem::replace(&mut self.state, to);
+        self.generation += 1;
+        self.streak = 0;
+        self.taken = 0;
+        self.succeeded = 0;
+        self.lease_end = 0;
+        Transition { from, to, cause, generation: self.generation }
+    }
+
+    fn open(&mut self, cause: Cause, now: u64, unit: f64) -> Transition {
+        let rules = self.rules.unwrap();
+        let time = (rules.open_nanos << self.reopens.min(20)).min(rules.open_cap_nanos);
+        self.open_until = now + time - time / 10 + (time as f64 / 5.0 * unit) as u64;
+        self.go(State::Open, cause)
+    }
+
+    fn close(&mut self, cause: Cause) -> Transition {
+        self.forced = false;
+        self.reopens = 0;
+        self.outcomes.clear();
+        self.go(if self.rules.is_some() { State::Closed } else { State::Disabled }, cause)
+    }
+
+    fn acquire(&mut self, now: u64) -> Result<(u64, Option<Transition>), u64> {
+        let open_nanos = self.rules.map_or(1_000_000_000, |rules| rules.open_nanos);
+        let full = self.rules.is_some_and(|rules| self.taken >= rules.probes);
+        let mut transition = None;
+        match self.state {
+            State::ForcedOpen => return Err(open_nanos),
+            State::Open if now < self.open_until => return Err(self.open_until - now),
+            State::Open => transition = Some(self.go(State::HalfOpen, Cause::OpenTimeElapsed)),
+            State::HalfOpen if full && now < self.lease_end => {
+                return Err((self.lease_end - now).min(open_nanos));
+            }
+            State::HalfOpen if full => transition = Some(self.go(State::HalfOpen, Cause::ProbesExpired)),
+            _ => {}
+        }
+        if self.state == State::HalfOpen {
+            self.taken += 1;
+            self.lease_end = now + self.rules.unwrap().probe_timeout_nanos;
+        }
+        Ok((self.generation, transition))
+    }
+
+    /// Failures, successes, slow calls.
+    fn window(&self, now: u64) -> (u32, u32, u32) {
+        let Some(rules) = self.rules else { return (0, 0, 0) };
+        let all = self.outcomes.iter();
+        let recent: Vec<_> = match rules.span {
+            Span::Time { bucket_nanos } => {
+                all.filter(|outcome| outcome.at / bucket_nanos + 10 > now / bucket_nanos).collect()
+            }
+            Span::Calls(calls) => all.rev().take(calls as usize).collect(),
+        };
+        let count = |of: fn(&Outcome) -> bool| recent.iter().filter(|outcome| of(outcome)).count() as u32;
+        (count(|outcome| outcome.failed), count(|outcome| !outcome.failed), count(|outcome| outcome.slow))
+    }
+
+    fn record(
+        &mut self,
+        generation: u64,
+        verdict: Verdict,
+        took: u64,
+        now: u64,
+        unit: f64,
+    ) -> Option<Transition> {
+        let rules = self.rules?;
+        if generation != self.generation {
+            return None;
+        }
+        let (failed, slow) = (verdict == Verdict::Failure, took > rules.slow_nanos);
+        match (self.state, verdict) {
+            (State::Closed | State::ForcedClosed, Verdict::Success | Verdict::Failure) => {
+                self.outcomes.push_back(Outcome { at: now, failed, slow });
+                self.streak = if failed { self.streak + 1 } else { 0 };
+                let (failures, successes, slow_calls) = self.window(now);
+                let calls = failures + successes;
+                let share = |part: u32| f64::from(part) / f64::from(calls);
+                let enough = calls >= rules.min_calls;
+                let cause = if self.state == State::ForcedClosed {
+                    return None;
+                } else if failed && enough && share(failures) >= rules.failure_rate {
+                    Cause::FailureRate { failures, calls }
+                } else if failed && self.streak >= rules.consecutive_failures {
+                    Cause::ConsecutiveFailures(self.streak)
+                } else if failed && self.streak >= rules.cold_consecutive_failures && successes == 0 {
+                    Cause::ColdFailures(self.streak)
+                } else if slow && enough && share(slow_calls) > rules.slow_rate {
+                    Cause::SlowRate { slow: slow_calls, calls }
+                } else {
+                    return None;
+                };
+                Some(self.open(cause, now, unit))
+            }
+            (State::HalfOpen, Verdict::Failure) => {
+                self.reopens += 1;
+                Some(self.open(Cause::ProbeFailed, now, unit))
+            }
+            (State::HalfOpen, Verdict::Success) if slow => {
+                self.reopens += 1;
+                Some(self.open(Cause::ProbeSlow, now, unit))
+            }
+            (State::HalfOpen, Verdict::Success) => {
+                self.succeeded += 1;
+                (self.succeeded >= rules.probes).then(|| self.close(Cause::ProbesSucceeded))
+            }
+            (State::HalfOpen, Verdict::Neutral) => {
+                self.taken -= 1;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn control(&mut self, control: Control) -> Option<Transition> {
+        let to = match control {
+            Control::ForceOpen => State::ForcedOpen,
+            Control::ForceClosed => State::ForcedClosed,
+            Control::Disable => State::Disabled,
+            Control::Enable => return self.forced.then(|| self.close(Cause::Released)),
+            Control::Reset => return Some(self.close(Cause::Reset)),
+        };
+        if self.forced && self.state == to {
+            return None;
+        }
+        self.forced = true;
+        Some(self.go(to, Cause::Forced))
+    }
+
+    fn set_rules(&mut self, rules: Option<Rules>) -> Option<Transition> {
+        let before = std::mem::replace(&mut self.rules, rules);
+        if before.map(|rules| rules.span) != rules.map(|rules| rules.span) {
+            self.outcomes.clear();
+        }
+        if before.map(|rules| rules.judges_slowness()) != rules.map(|rules| rules.judges_slowness()) {
+            self.outcomes.iter_mut().for_each(|outcome| outcome.slow = false);
+        }
+        match (before, rules) {
+            (Some(_), None) if !self.forced => Some(self.go(State::Disabled, Cause::RulesChanged)),
+            (None, Some(_)) if !self.forced => Some(self.close(Cause::RulesChanged)),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Acquire,
+    Record { which: usize, verdict: Verdict, took: u64, unit: f64 },
+    Lose { which: usize },
+    Wait(u64),
+    Control(Control),
+    Rules(Option<BreakerPolicy>),
+}
+
+/// What counts as slow, where that is judged.
+const SLOW: u64 = 100_000_000;
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let verdict = prop_oneof![
+        3 => Just(Verdict::Success),
+        3 => Just(Verdict::Failure),
+        1 => Just(Verdict::Neutral),
+    ];
+    let took = prop_oneof![Just(0), Just(SLOW), Just(SLOW + 1), 0..3 * SLOW];
+    let wait = prop_oneof![
+        4 => 0_u64..50_000_000,
+        2 => 50_000_000_u64..600_000_000,
+        1 => 600_000_000_u64..5_000_000_000,
+    ];
+    let step = prop_oneof![
+        60 => Just(Step::Acquire),
+        60 => (any::<usize>(), verdict, took, 0.0..1.0)
+            .prop_map(|(which, verdict, took, unit)| Step::Record { which, verdict, took, unit }),
+        10 => any::<usize>().prop_map(|which| Step::Lose { which }),
+        20 => wait.prop_map(Step::Wait),
+        1 => prop::sample::select(Control::ALL.to_vec()).prop_map(Step::Control),
+        1 => prop::option::weighted(0.8, policies()).prop_map(Step::Rules),
+    ];
+    prop::collection::vec(step, 1..400)
+}
+
+fn policies() -> impl Strategy<Value = BreakerPolicy> {
+    let window = prop_oneof![(100_u64..2000).prop_map(Ok), (0_u32..100).prop_map(Err)];
+    let slow = prop::option::of(0.1..0.9);
+    (0.1..=1.0, window, 1_u32..12, 1_u32..10, 1_u32..6, 1_u32..4, slow).prop_map(
+        |(rate, window, calls, row, cold, probes, slow)| {
+            let policy = BreakerPolicy::standard()
+                .failure_rate(rate)
+                .min_calls(calls)
+                .consecutive_failures(row)
+                .cold_consecutive_failures(cold)
+                .probes(probes)
+                .open_for(ms(100))
+                .open_cap(ms(350))
+                .probe_timeout(ms(400));
+            let policy = match window {
+                Ok(time) => policy.window(ms(time)),
+                Err(more) => policy.window_calls(calls + more),
+            };
+            slow.map_or(policy.clone(), |share| policy.slow_call(Duration::from_nanos(SLOW), share))
+        },
+    )
+}
+
+/// A call out: its permit, and that of the breaker that only observes.
+type Out = (Option<Permit>, Option<Permit>);
+
+/// Both machines agree with the model on whether a call may go, and the observing one lets it go all the same. (Without
+/// rules there is nothing that tells it to observe only.)
+fn acquire(
+    breaker: &Breaker,
+    observing: &Breaker,
+    model: &mut Model,
+    now: Tick,
+) -> Result<Out, TestCaseError> {
+    let peek = breaker.rejects_now(now);
+    let shadow_peek = observing.rejects_now(now);
+    let shadow = observing.try_acquire(now);
+    match (breaker.try_acquire(now), model.acquire(now.as_nanos()), shadow) {
+        (Ok(admitted), Ok((generation, transition)), Ok(shadow)) => {
+            prop_assert_eq!((peek, shadow_peek), (None, None));
+            prop_assert_eq!(admitted.transition, transition);
+            prop_assert_eq!(admitted.would_reject, None);
+            prop_assert_eq!(admitted.permit.generation(), generation);
+            prop_assert_eq!(admitted.permit.is_probe(), model.state == State::HalfOpen);
+            prop_assert_eq!(shadow.transition, transition);
+            prop_assert_eq!(shadow.would_reject, None);
+            prop_assert_eq!(shadow.permit.is_probe(), admitted.permit.is_probe());
+            Ok((Some(admitted.permit), Some(shadow.permit)))
+        }
+        (Err(rejected), Err(wait), Ok(shadow)) => {
+            prop_assert_eq!(rejected.retry_after, Duration::from_nanos(wait));
+            prop_assert_eq!((peek, shadow_peek), (Some(rejected.retry_after), None));
+            prop_assert_eq!(shadow.would_reject, Some(rejected.retry_after));
+            prop_assert_eq!(shadow.transition, None);
+            prop_assert!(!shadow.permit.is_probe());
+            Ok((None, Some(shadow.permit)))
+        }
+        (Err(rejected), Err(wait), Err(shadow)) if model.rules.is_none() => {
+            prop_assert_eq!((rejected.retry_after, shadow), (Duration::from_nanos(wait), rejected));
+            Ok((None, None))
+        }
+        answers => Err(TestCaseError::fail(format!("they disagree: {answers:?}"))),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+    #[test]
+    fn behaves_as_the_model_does_and_observing_changes_nothing_but_that_nothing_is_rejected(
+        policy in policies(), steps in steps(),
+    ) {
+        let rules = policy.compile().unwrap();
+        let (breaker, mut model) = (Breaker::new(rules), Model::new(rules));
+        let observing = Breaker::new(policy.observe_only(true).compile().unwrap());
+        let mut now = START;
+        let mut out: Vec<Out> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Wait(nanos) => now = now.after_nanos(nanos),
+                Step::Acquire => out.push(acquire(&breaker, &observing, &mut model, now)?),
+                Step::Record { which, verdict, took, unit } if !out.is_empty() => {
+                    let (permit, shadow) = out.swap_remove(which % out.len());
+                    let expected = permit.as_ref().and_then(|permit| {
+                        model.record(permit.generation(), verdict, took, now.as_nanos(), unit)
+                    });
+                    let ours = permit.and_then(|permit| breaker.record(permit, verdict, took, now, || unit));
+                    prop_assert_eq!(ours, expected);
+                    let theirs =
+                        shadow.and_then(|shadow| observing.record(shadow, verdict, took, now, || unit));
+                    prop_assert_eq!(theirs, expected);
+                }
+                Step::Lose { which } if !out.is_empty() => drop(out.swap_remove(which % out.len())),
+                Step::Record { .. } | Step::Lose { .. } => {}
+                Step::Control(control) => {
+                    let expected = model.control(control);
+                    prop_assert_eq!(breaker.control(control), expected);
+                    prop_assert_eq!(observing.control(control), expected);
+                }
+                Step::Rules(policy) => {
+                    let rules = policy.clone().map(|policy| policy.compile().unwrap());
+                    let shadow = policy.map(|policy| policy.observe_only(true).compile().unwrap());
+                    let expected = model.set_rules(rules);
+                    prop_assert_eq!(breaker.set_rules(rules), expected);
+                    prop_assert_eq!(observing.set_rules(shadow), expected);
+                }
+            }
+            let snapshot = breaker.snapshot(now);
+            prop_assert_eq!((snapshot.state, snapshot.forced), (model.state, model.forced));
+            prop_assert_eq!(snapshot.generation, model.generation);
+            let counts = (snapshot.failures, snapshot.successes, snapshot.slow);
+            prop_assert_eq!(counts, model.window(now.as_nanos()));
+            prop_assert_eq!((snapshot.streak, snapshot.reopens), (model.streak, model.reopens));
+            prop_assert_eq!(snapshot.probes, model.taken - model.succeeded);
+            let observes = Snapshot { observe_only: model.rules.is_some(), ..snapshot };
+            prop_assert_eq!(observing.snapshot(now), observes);
+        }
+    }
+}
