@@ -1,0 +1,196 @@
+//! A small HTTP/2 server on a bare TCP socket, frame by frame.
+//!
+//! Not built on the `h2` crate: that one counts what it accepts, and won't send a `GOAWAY` whose last stream lies below
+//! one it has accepted. Here every `HEADERS` frame that reaches the wire is counted, whatever becomes of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::Watched;
+
+/// `NO_ERROR` (RFC 9113, section 7).
+pub const NO_ERROR: u32 = 0;
+/// `INTERNAL_ERROR`.
+pub const INTERNAL_ERROR: u32 = 2;
+/// `REFUSED_STREAM`.
+pub const REFUSED_STREAM: u32 = 7;
+/// `CANCEL`.
+pub const CANCEL: u32 = 8;
+
+const PREFACE: usize = 24;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A request whose last frame has come.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// 1 for the server's first, over all connections.
+    pub nth: usize,
+    /// 1 for the server's first connection.
+    pub connection: usize,
+    /// 1, 3, 5, ...
+    pub stream: u32,
+    /// What came in its `DATA` frames.
+    pub body: Bytes,
+}
+
+/// What to do about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// 200 with this body.
+    Answer(&'static str),
+    /// `RST_STREAM` with this code.
+    Reset(u32),
+    /// `GOAWAY` with this last stream and code; the connection stays until the client leaves.
+    GoAway {
+        /// The last stream that may have been processed.
+        last: u32,
+        /// Why.
+        code: u32,
+    },
+    /// The end of the connection, without a word.
+    Close,
+}
+
+/// What a server has seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Connections accepted.
+    pub connections: usize,
+    /// `HEADERS` frames: requests begun.
+    pub begun: usize,
+    /// Requests read whole, in order.
+    pub requests: Vec<Request>,
+}
+
+type Script = Arc<dyn Fn(&Request) -> Act + Send + Sync>;
+
+/// A server on a loopback port of its own, gone with all its connections when dropped.
+pub struct H2Server {
+    address: SocketAddr,
+    seen: Watched<Seen>,
+    accepting: JoinHandle<()>,
+}
+
+impl H2Server {
+    /// Starts serving by `script`, which is asked about each request once that has been read whole.
+    pub async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let (script, seen): (Script, _) = (Arc::new(script), Watched::default());
+        let accepting = tokio::spawn(accept(listener, script, seen.clone()));
+        Self { address, seen, accepting }
+    }
+
+    /// The URL of a path here.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// What has been seen, to read or to wait on.
+    pub fn seen(&self) -> &Watched<Seen> {
+        &self.seen
+    }
+
+    /// How many requests were begun: every one that reached the wire.
+    pub fn count(&self) -> usize {
+        self.seen.read(|seen| seen.begun)
+    }
+}
+
+impl Drop for H2Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, script: Script, seen: Watched<Seen>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let number = seen.change(|seen| {
+            seen.connections += 1;
+            seen.connections
+        });
+        let (script, seen) = (Arc::clone(&script), seen.clone());
+        connections.spawn(async move {
+            // A client that hangs up is an error here, and no concern of ours.
+            let _ = serve(stream, number, &script, &seen).await;
+        });
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    script: &Script,
+    seen: &Watched<Seen>,
+) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.read_exact(&mut [0; PREFACE]).await?;
+    send(&mut stream, SETTINGS, 0, 0, &[]).await?;
+    let mut bodies: HashMap<u32, Vec<u8>> = HashMap::new();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let (kind, flags) = (head[3], head[4]);
+        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).await?;
+        match kind {
+            SETTINGS if flags & ACK == 0 => send(&mut stream, SETTINGS, ACK, 0, &[]).await?,
+            PING if flags & ACK == 0 => send(&mut stream, PING, ACK, 0, &payload).await?,
+            HEADERS => {
+                assert!(flags & END_HEADERS != 0, "requests here are small");
+                seen.change(|seen| seen.begun += 1);
+                bodies.insert(id, Vec::new());
+            }
+            DATA => bodies.entry(id).or_default().extend_from_slice(&payload),
+            _ => continue,
+        }
+        if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 {
+            continue;
+        }
+        let body = bodies.remove(&id).unwrap_or_default().into();
+        let request = seen.change(|seen| {
+            let request = Request { nth: seen.requests.len() + 1, connection, stream: id, body };
+            seen.requests.push(request.clone());
+            request
+        });
+        match script(&request) {
+            Act::Answer(body) => {
+                // In HPACK's static table, 8 is `:status: 200`.
+                send(&mut stream, HEADERS, END_HEADERS, id, &[0x88]).await?;
+                send(&mut stream, DATA, END_STREAM, id, body.as_bytes()).await?;
+            }
+            Act::Reset(code) => send(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,
+            Act::GoAway { last, code } => {
+                let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
+                send(&mut stream, GOAWAY, 0, 0, &payload).await?;
+            }
+            Act::Close => return Ok(()),
+        }
+    }
+}
+
+async fn send(stream: &mut TcpStream, kind: u8, flags: u8, id: u32, payload: &[u8]) -> std::io::Result<()> {
+    let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&id.to_be_bytes());
+    frame.extend_from_slice(payload);
+    stream.write_all(&frame).await
+}
