@@ -1,0 +1,141 @@
+//! Instructions per call, counted by callgrind. Where valgrind isn't there, says so and does nothing.
+//!
+//! This process starts itself under callgrind twice, for N and for 2N calls, and divides the difference by N: start and
+//! warming up cancel out. Counts are the same from run to run to within a few in a thousand, whatever else the machine
+//! does.
+//!
+//! Under valgrind every clock read is a system call, so a clock read counts for fewer instructions than it is worth.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use resilient_client::Policy;
+use resilient_client_benches::args::Args;
+use resilient_client_benches::loopback::{Server, serve_if_asked};
+use resilient_client_benches::subject::Subject;
+use resilient_client_benches::table::{Goal, Table};
+use resilient_client_benches::wire::{self, Client};
+use resilient_client_benches::{machines, noop};
+
+/// Holds `<subject> <calls> <url>` in a process under callgrind.
+const ROLE: &str = "RESILIENT_CLIENT_BENCH_COUNT";
+
+fn main() {
+    if serve_if_asked() || run_if_asked() {
+        return;
+    }
+    let args = Args::from_env();
+    if !args.wants("instructions") {
+        return;
+    }
+    let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        println!("\nInstructions per call: SKIPPED, valgrind isn't installed");
+        return;
+    }
+    let counter = Counter {
+        server: Server::start(),
+        dir: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
+        noop: args.effort.pick(20_000, 5_000, 10),
+        http: args.effort.pick(1_000, 300, 5),
+    };
+    let mut table = Table::new("Instructions per call, callgrind");
+    let closed = counter.noop("breaker-closed");
+    table.counts("breaker, closed", closed, ("failsafe", counter.noop("failsafe-closed")), Goal::None);
+    table.counts("breaker, closed", closed, ("recloser", counter.noop("recloser-closed")), Goal::None);
+    table.alone("breaker, rejected", counter.noop("breaker-rejected"), Goal::None);
+
+    let (ours, bare) = (counter.noop("call-ours"), counter.noop("call-bare"));
+    let tower = ("tower: retry, limit, timeout", counter.noop("call-tower"));
+    let tower_budget = ("tower: and its budget and a total timeout", counter.noop("call-tower-budget"));
+    for peer in [("bare service", bare), tower, tower_budget] {
+        table.counts("round a service that does nothing", ours, peer, Goal::None);
+    }
+    table.alone("the same, above the bare service", ours - bare, Goal::None);
+    table.alone("the same, body sent once", counter.noop("call-ours-once") - bare, Goal::None);
+    table.alone("the same, no policy", counter.noop("call-ours-none") - bare, Goal::None);
+
+    let ours = counter.http("http-ours");
+    // The goal was set against reqwest keeping a copy of each request, as it does unless told otherwise.
+    let as_it_comes = ("reqwest as it comes", counter.http("http-bare-as-it-comes"));
+    table.counts("over reqwest", ours, as_it_comes, Goal::Ratio(59.5 / 57.7));
+    table.counts("over reqwest", ours, ("reqwest, no retries", counter.http("http-bare")), Goal::None);
+    table.alone("over reqwest, no policy", counter.http("http-ours-none"), Goal::None);
+    table.print();
+}
+
+fn subject(name: &str, url: &str) -> Subject {
+    let standard = Policy::standard();
+    match name {
+        "breaker-closed" => machines::closed("ours", 1),
+        "breaker-rejected" => machines::rejected("ours", 1),
+        "failsafe-closed" => machines::failsafe_closed("failsafe", 1),
+        "recloser-closed" => machines::recloser_closed("recloser", 1),
+        "call-bare" => noop::bare("bare"),
+        "call-ours" => noop::ours("ours", &standard),
+        "call-ours-once" => noop::ours_unrepeatable("ours", &standard),
+        "call-ours-none" => noop::ours("ours", &Policy::none()),
+        "call-tower" => noop::tower("tower"),
+        "call-tower-budget" => noop::tower_with_budget("tower"),
+        "http-bare" => wire::sequential("bare", Client::bare(), url),
+        "http-bare-as-it-comes" => wire::sequential("bare", Client::bare_as_it_comes(), url),
+        "http-ours-none" => wire::sequential("none", Client::ours(Policy::none()), url),
+        "http-ours" => wire::sequential("ours", Client::ours(standard), url),
+        _ => panic!("no subject {name}"),
+    }
+}
+
+/// In a process under callgrind: does what it was started for, and returns true.
+fn run_if_asked() -> bool {
+    let Ok(role) = env::var(ROLE) else { return false };
+    let [name, calls, url] = role.split(' ').collect::<Vec<_>>()[..] else { panic!("{ROLE}={role}") };
+    let mut subject = subject(name, url);
+    subject.run(10);
+    subject.run(calls.parse().expect("a number of calls"));
+    true
+}
+
+struct Counter {
+    server: Server,
+    dir: PathBuf,
+    noop: u64,
+    http: u64,
+}
+
+impl Counter {
+    fn noop(&self, name: &str) -> f64 {
+        self.per_call(name, self.noop)
+    }
+
+    fn http(&self, name: &str) -> f64 {
+        self.per_call(name, self.http)
+    }
+
+    fn per_call(&self, name: &str, n: u64) -> f64 {
+        let (once, twice) = (self.total(name, n), self.total(name, 2 * n));
+        ((twice as f64 - once as f64) / n as f64).round()
+    }
+
+    fn total(&self, name: &str, calls: u64) -> u64 {
+        // Kept for callgrind_annotate.
+        let profile = self.dir.join(format!("callgrind.{name}.{calls}"));
+        let output = Command::new("valgrind")
+            .arg("--tool=callgrind")
+            .arg(format!("--callgrind-out-file={}", profile.display()))
+            .arg(env::current_exe().expect("own path"))
+            .env(ROLE, format!("{name} {calls} {}", self.server.url()))
+            .stdin(Stdio::null())
+            .output()
+            .expect("valgrind");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        read_total(&profile)
+    }
+}
+
+fn read_total(profile: &Path) -> u64 {
+    let text = std::fs::read_to_string(profile).expect("callgrind's profile");
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
+    total.and_then(|total| total.trim().parse().ok()).expect("callgrind's total")
+}

@@ -1,0 +1,139 @@
+//! Each pure machine alone, one thread and two on one instance, and the peers' breakers beside ours.
+
+use std::mem::size_of_val;
+use std::time::Duration;
+
+use criterion::Criterion;
+use resilient_client::policy::budget::{Budget, BudgetPolicy};
+use resilient_client::policy::bulkhead::{Bulkhead, BulkheadPolicy};
+use resilient_client_benches::args::{Args, Effort};
+use resilient_client_benches::machines;
+use resilient_client_benches::side_by_side::{Timings, side_by_side};
+use resilient_client_benches::subject::Subject;
+use resilient_client_benches::table::{Goal, Table};
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    let args = Args::from_env();
+    for mut group in groups() {
+        let mut bench = criterion.benchmark_group(group.name);
+        for subject in &mut group.subjects {
+            bench.bench_function(subject.name(), |b| b.iter_custom(|n| subject.run(n)));
+        }
+        bench.finish();
+    }
+    criterion.final_summary();
+    if args.wants("machines side by side") {
+        compare(args.effort);
+        sizes();
+    }
+}
+
+struct Group {
+    name: &'static str,
+    subjects: Vec<Subject>,
+}
+
+fn groups() -> Vec<Group> {
+    vec![
+        Group {
+            name: "breaker closed",
+            subjects: vec![
+                machines::closed("ours", 1),
+                machines::closed_with_clock("ours, two clock reads", 1),
+                machines::failsafe_closed("failsafe", 1),
+                machines::recloser_closed("recloser", 1),
+            ],
+        },
+        Group {
+            name: "breaker closed, 2 threads",
+            subjects: vec![
+                machines::closed("ours", 2),
+                machines::closed_with_clock("ours, two clock reads", 2),
+                machines::failsafe_closed("failsafe", 2),
+                machines::recloser_closed("recloser", 2),
+            ],
+        },
+        Group {
+            name: "breaker rejected",
+            subjects: vec![
+                machines::rejected("ours", 1),
+                machines::failsafe_rejected("failsafe", 1),
+                machines::recloser_rejected("recloser", 1),
+            ],
+        },
+        Group {
+            name: "breaker rejected, 2 threads",
+            subjects: vec![
+                machines::rejected("ours", 2),
+                machines::failsafe_rejected("failsafe", 2),
+                machines::recloser_rejected("recloser", 2),
+            ],
+        },
+        Group {
+            name: "breaker half-open",
+            subjects: vec![
+                machines::half_open("ours, probe", 1),
+                machines::half_open_rejected("ours, rejected", 1),
+                machines::half_open("ours, probe, 2 threads", 2),
+                machines::half_open_rejected("ours, rejected, 2 threads", 2),
+            ],
+        },
+        Group {
+            name: "budget and bulkhead",
+            subjects: vec![
+                machines::deposit("deposit", 1),
+                machines::deposit("deposit, 2 threads", 2),
+                machines::withdraw_refund("withdraw and refund", 1),
+                machines::withdraw_refund("withdraw and refund, 2 threads", 2),
+                machines::bulkhead("slot taken and given back", 1),
+                machines::bulkhead("slot taken and given back, 2 threads", 2),
+            ],
+        },
+    ]
+}
+
+/// The same subjects in turns, against the goals.
+fn compare(effort: Effort) {
+    let mut table = Table::new("Machines, ns");
+    for mut group in groups() {
+        let timings = side_by_side(&mut group.subjects, effort);
+        timings.print(group.name);
+        let (goal, peers): (_, &[_]) = match group.name {
+            "breaker closed" => (Goal::AtMost(12.0), &["failsafe", "recloser"]),
+            "breaker closed, 2 threads" => (Goal::AtMost(50.0), &["failsafe", "recloser"]),
+            "breaker rejected" => (Goal::AtMost(10.0), &["failsafe", "recloser"]),
+            "breaker rejected, 2 threads" => (Goal::None, &["failsafe", "recloser"]),
+            _ => continue,
+        };
+        versus(&mut table, group.name, &timings, peers, goal);
+    }
+    table.print();
+}
+
+fn versus(table: &mut Table, what: &str, timings: &Timings, peers: &[&str], goal: Goal) {
+    for peer in peers {
+        let ratio = timings.ratio("ours", peer);
+        table.versus(what, timings.median("ours"), (peer, timings.median(peer)), ratio, goal);
+    }
+}
+
+/// The machines' own sizes. What a peer keeps on the heap besides is counted by the `allocations` bench.
+fn sizes() {
+    let budget = Budget::new(BudgetPolicy::standard().compile().expect("rules"));
+    let bulkhead = Bulkhead::new(BulkheadPolicy::standard().compile().expect("rules"));
+    println!("\nsize_of, bytes (ours have nothing on the heap)");
+    for (what, bytes) in [
+        ("breaker", size_of_val(&machines::breaker())),
+        ("budget", size_of_val(&budget)),
+        ("bulkhead", size_of_val(&bulkhead)),
+        ("failsafe's breaker, a pointer", size_of_val(&machines::failsafe())),
+        ("recloser's breaker, without its ring", size_of_val(&machines::recloser())),
+    ] {
+        println!("  {what:<40} {bytes:>5}");
+    }
+}

@@ -1,0 +1,129 @@
+//! The whole stack round a service that does nothing and is always ready: what is left is what the stack costs.
+//!
+//! Each call is polled once, by hand, inside a tokio runtime that has nothing else to do: no executor is measured.
+//! Making the request and dropping the response are part of every subject, the bare service's too.
+
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use resilient_client::{Policy, ResilienceLayer, SendOnce};
+use tokio::runtime::Runtime;
+use tower::retry::budget::{Budget, TpsBudget};
+use tower::{Service, ServiceBuilder, service_fn};
+
+use crate::subject::{Subject, cpu_time};
+
+type Body = Empty<Bytes>;
+type Response = http::Response<Body>;
+
+/// The service that does nothing.
+fn nothing<B>() -> impl Service<
+    http::Request<B>,
+    Response = Response,
+    Error = Infallible,
+    Future = Ready<Result<Response, Infallible>>,
+> + Clone {
+    service_fn(|_request: http::Request<B>| ready(Ok(Response::new(Body::new()))))
+}
+
+fn subject<B, S, R>(name: &'static str, mut service: S, body: impl Fn() -> B + 'static) -> Subject
+where
+    S: Service<http::Request<B>, Response = R> + 'static,
+    B: 'static,
+{
+    let runtime = runtime();
+    let uri = http::Uri::from_static("http://users:3000/users/7");
+    Subject::timed(name, move |n| {
+        let _entered = runtime.enter();
+        let mut cx = Context::from_waker(Waker::noop());
+        cpu_time(n, |_| {
+            let mut request = http::Request::new(body());
+            request.uri_mut().clone_from(&uri);
+            assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))), "{name} isn't ready");
+            match pin!(service.call(request)).poll(&mut cx) {
+                Poll::Ready(Ok(response)) => response,
+                Poll::Ready(Err(_)) | Poll::Pending => panic!("{name} failed"),
+            }
+        })
+    })
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime")
+}
+
+/// The service alone.
+pub fn bare(name: &'static str) -> Subject {
+    subject(name, nothing(), Body::new)
+}
+
+/// Ours round it.
+pub fn ours(name: &'static str, policy: &Policy) -> Subject {
+    let layer = ResilienceLayer::new(policy).expect("policy");
+    subject(name, ServiceBuilder::new().layer(layer).service(nothing()), Body::new)
+}
+
+/// Ours round it, with a body that can be sent only once: no copy of the request is kept, so this shows what the copy
+/// costs.
+pub fn ours_unrepeatable(name: &'static str, policy: &Policy) -> Subject {
+    let layer = ResilienceLayer::new(policy).expect("policy");
+    let service = ServiceBuilder::new().layer(layer).service(nothing());
+    subject(name, service, || SendOnce::new(Body::new()))
+}
+
+/// tower's layers round it: retry, then for each attempt a concurrency limit and a timeout. No breaker, no budget, no
+/// report; the attempts as in the example of tower's `Policy`.
+pub fn tower(name: &'static str) -> Subject {
+    let service = ServiceBuilder::new()
+        .retry(Attempts { left: 3, budget: None })
+        .concurrency_limit(256)
+        .timeout(Duration::from_secs(3))
+        .service(nothing());
+    subject(name, service, Body::new)
+}
+
+/// The same with what else tower has of ours: a total timeout, and the budget its docs recommend.
+pub fn tower_with_budget(name: &'static str) -> Subject {
+    let service = ServiceBuilder::new()
+        .timeout(Duration::from_secs(10))
+        .retry(Attempts { left: 3, budget: Some(Arc::new(TpsBudget::default())) })
+        .concurrency_limit(256)
+        .timeout(Duration::from_secs(3))
+        .service(nothing());
+    subject(name, service, Body::new)
+}
+
+#[derive(Clone)]
+struct Attempts {
+    left: usize,
+    budget: Option<Arc<TpsBudget>>,
+}
+
+impl<E> tower::retry::Policy<http::Request<Body>, Response, E> for Attempts {
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        _request: &mut http::Request<Body>,
+        result: &mut Result<Response, E>,
+    ) -> Option<Ready<()>> {
+        if result.as_ref().is_ok_and(|response| !response.status().is_server_error()) {
+            if let Some(budget) = &self.budget {
+                budget.deposit();
+            }
+            return None;
+        }
+        self.left = self.left.checked_sub(1)?;
+        self.budget.as_ref().is_none_or(|budget| budget.withdraw()).then(|| ready(()))
+    }
+
+    fn clone_request(&mut self, request: &http::Request<Body>) -> Option<http::Request<Body>> {
+        Some(request.clone())
+    }
+}

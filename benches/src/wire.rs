@@ -1,0 +1,138 @@
+//! Clients over loopback: a GET and its whole body, as a user would write it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use resilient_client::Policy;
+
+use crate::clock;
+use crate::side_by_side::quantile;
+use crate::subject::Subject;
+
+/// One way to make a call.
+#[derive(Clone, Debug)]
+pub enum Client {
+    /// reqwest alone.
+    Bare(reqwest::Client),
+    /// Ours over reqwest.
+    Ours(resilient_client::Client),
+}
+
+impl Client {
+    /// reqwest with its hidden retries off, which also spares it a copy of each request: the leanest there is.
+    pub fn bare() -> Self {
+        let never = reqwest::retry::never().max_retries_per_request(0);
+        Self::Bare(reqwest::Client::builder().no_proxy().retry(never).build().expect("reqwest"))
+    }
+
+    /// reqwest as it comes: its retries of unprocessed HTTP/2 requests are on, so it keeps a copy of each request.
+    pub fn bare_as_it_comes() -> Self {
+        Self::Bare(reqwest::Client::builder().no_proxy().build().expect("reqwest"))
+    }
+
+    /// Ours with `policy`.
+    pub fn ours(policy: Policy) -> Self {
+        let builder = resilient_client::Client::builder().policy(policy);
+        Self::Ours(builder.transport(reqwest::ClientBuilder::no_proxy).build().expect("client"))
+    }
+
+    /// Gets `url`; returns the length of its body.
+    pub async fn get(&self, url: &str) -> usize {
+        match self {
+            Self::Bare(client) => {
+                let response = client.get(url).send().await.expect("response");
+                response.bytes().await.expect("body").len()
+            }
+            Self::Ours(client) => {
+                let response = client.get(url).send().await.expect("response");
+                response.bytes().await.expect("body").len()
+            }
+        }
+    }
+}
+
+/// Calls one after the other.
+pub fn sequential(name: &'static str, client: Client, url: &str) -> Subject {
+    let runtime = runtime();
+    let url: Rc<str> = url.into();
+    Subject::timed(name, move |n| {
+        let mut took = Duration::ZERO;
+        runtime.block_on(async {
+            let start = clock::now();
+            for _ in 0..n {
+                assert_ne!(client.get(&url).await, 0);
+            }
+            took = start.elapsed();
+        });
+        took
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime")
+}
+
+/// A closed loop: so many callers, each of which calls again as soon as it has its answer.
+#[derive(Debug)]
+pub struct Loop {
+    /// What it is called in the table.
+    pub name: &'static str,
+    client: Client,
+    callers: usize,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// What a closed loop did in one slice of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// Calls a second.
+    pub rate: f64,
+    /// Median latency, microseconds.
+    pub p50: f64,
+    /// 99th percentile of the latency, microseconds.
+    pub p99: f64,
+    /// CPU time per call, microseconds: the client's, all of which runs on one thread.
+    pub cpu: f64,
+}
+
+impl Loop {
+    /// A loop of `callers`.
+    pub fn new(name: &'static str, client: Client, callers: usize) -> Self {
+        Self { name, client, callers, runtime: runtime() }
+    }
+
+    /// Runs it for `length`.
+    pub fn run(&self, url: &str, length: Duration) -> Slice {
+        let (start, cpu) = (clock::now(), clock::thread_cpu());
+        let latencies = self.runtime.block_on(async {
+            let callers: Vec<_> = (0..self.callers)
+                .map(|_| tokio::spawn(call_until(self.client.clone(), url.to_owned(), start + length)))
+                .collect();
+            let mut all = Vec::new();
+            for caller in callers {
+                all.append(&mut caller.await.expect("caller"));
+            }
+            all
+        });
+        let (took, calls) = (start.elapsed().as_secs_f64(), latencies.len() as f64);
+        Slice {
+            rate: calls / took,
+            p50: quantile(latencies.clone(), 0.5),
+            p99: quantile(latencies, 0.99),
+            cpu: clock::thread_cpu().saturating_sub(cpu).as_secs_f64() * 1e6 / calls,
+        }
+    }
+}
+
+/// One caller; its latencies in microseconds.
+async fn call_until(client: Client, url: String, end: Instant) -> Vec<f64> {
+    let mut latencies = Vec::with_capacity(1 << 14);
+    let mut asked = clock::now();
+    while asked < end {
+        client.get(&url).await;
+        let answered = clock::now();
+        latencies.push((answered - asked).as_secs_f64() * 1e6);
+        asked = answered;
+    }
+    latencies
+}
