@@ -1,7 +1,7 @@
 //! The clients: an open-loop load of orders and reads, the same one for every order-service.
 //!
-//! A client waits [`PATIENCE`], and no more than [`MOST_WAITING`] of them wait for one order-service: above that an
-//! order is given up at once. Both bounds are there for the naive twin, which has none of its own.
+//! A client waits [`PATIENCE`], and no more than [`MOST_WAITING`] orders, and as many reads, wait for one order-service:
+//! above that a request is given up at once. Both bounds are there for the naive twin, which has none of its own.
 //!
 //! Latency counts from the sending, which waits for no earlier answer.
 
@@ -24,7 +24,7 @@ use crate::tally::{Answer, Books, Sent};
 
 /// How long a client waits for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-/// How many requests may wait for one order-service.
+/// How many orders, and how many reads, may wait for one order-service.
 pub(crate) const MOST_WAITING: usize = 1000;
 /// How soon an impatient client sends its order again.
 const IMPATIENT_AFTER: Duration = Duration::from_millis(50);
@@ -40,7 +40,9 @@ pub(crate) struct Target {
     users: Arc<[String]>,
     /// Orders that were stored before the load started.
     readable: Vec<String>,
-    waiting: Semaphore,
+    /// Apart, so that orders piling up don't keep the clients from reading.
+    orders: Semaphore,
+    reads: Semaphore,
     /// A lock, because every request writes its outcome here; held for a few counter updates.
     books: Mutex<Books>,
 }
@@ -50,20 +52,22 @@ impl Target {
     pub(crate) async fn prepare(base: String, users: Arc<[String]>) -> Result<Self, Problem> {
         let http =
             reqwest::Client::builder().retry(reqwest::retry::never()).timeout(PATIENCE).no_proxy().build()?;
-        let waiting = Semaphore::new(MOST_WAITING);
-        let mut target = Self { http, base, users, readable: Vec::new(), waiting, books: Mutex::default() };
+        let [orders, reads] = [(); 2].map(|()| Semaphore::new(MOST_WAITING));
+        let mut target =
+            Self { http, base, users, readable: Vec::new(), orders, reads, books: Mutex::default() };
         while target.readable.len() < READABLE {
             // Numbered from the top down, out of the way of the load's.
             let number = u64::MAX - target.readable.len() as u64;
             let order = NewOrder { number, user: Some(0), twice: false };
             let response = target.send(&order).await?;
-            if response.status() != StatusCode::CREATED {
+            let answer = Answer::from_status(response.status().as_u16());
+            if !answer.acknowledges() {
                 return Err(format!("{} answered {} to a first order", target.base, response.status()).into());
             }
             let stored: Value = response.json().await?;
             let id = stored["id"].as_str().ok_or("an order without an id")?;
             target.readable.push(id.to_owned());
-            let sent = Sent { answer: Answer::Created, ..Sent::new(&order, None, Duration::ZERO) };
+            let sent = Sent { answer, ..Sent::new(&order, None, Duration::ZERO) };
             target.books().close(sent);
         }
         Ok(target)
@@ -76,12 +80,12 @@ impl Target {
 
     /// How many requests are waiting for an answer now.
     pub(crate) fn waiting(&self) -> usize {
-        MOST_WAITING - self.waiting.available_permits()
+        2 * MOST_WAITING - self.orders.available_permits() - self.reads.available_permits()
     }
 
     async fn place(&self, order: NewOrder, phase: Phase, at: Duration) {
         let mut sent = Sent::new(&order, Some(phase), at);
-        if let Ok(_permit) = self.waiting.try_acquire() {
+        if let Ok(_permit) = self.orders.try_acquire() {
             let begun = now();
             let first = async {
                 sent.answer = self.answer(&order).await;
@@ -125,7 +129,7 @@ impl Target {
 
     /// Reads one order, or every fifth time a page of them.
     async fn read(&self, choice: usize, phase: Phase) {
-        let Ok(_permit) = self.waiting.try_acquire() else {
+        let Ok(_permit) = self.reads.try_acquire() else {
             self.books().read(phase, Duration::ZERO, false);
             return;
         };

@@ -22,6 +22,7 @@ mod load;
 mod naive;
 mod paint;
 mod phases;
+mod ports;
 mod processes;
 mod report;
 mod results;
@@ -35,6 +36,7 @@ mod verdict;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -77,30 +79,42 @@ fn run<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> 
 }
 
 async fn demo(options: Options) -> Result<ExitCode, Problem> {
+    // First of all, so that there is no moment at which Ctrl-C goes unheard.
+    let mut interrupted = pin!(interrupted()?);
+    let json = options.json.as_deref().map(|path| File::create(path).map_err(|error| about(path, &error)));
+    let json = json.transpose()?;
+    let directory = Directory::open(options.keep.as_deref())?;
     let plan = if options.quick { Plan::QUICK } else { Plan::FULL };
     let paint = Paint::for_stdout();
-    let directory = Directory::open(options.keep.as_deref())?;
     say(&report::introduction(&plan, options.orders, options.reads, options.seed))?;
 
-    let mut fleet = Fleet::start(directory.path(), options.keep.is_none(), options.seed).await?;
+    let mut fleet = tokio::select! {
+        fleet = Fleet::start(directory.path(), options.keep.is_none(), options.seed) => fleet?,
+        () = &mut interrupted => return say_interrupted(),
+    };
     let told = tokio::select! {
         told = story::tell(&mut fleet, &options, &plan, paint) => Some(told),
-        () = interrupted() => None,
+        () = &mut interrupted => None,
     };
-    // However it went: first end every process, then say how it went.
+    // However it went: every process is ended before anything is said about it.
     fleet.stop().await?;
-    let Some(results) = told.transpose()? else {
-        say("interrupted")?;
-        return Ok(ExitCode::from(130));
-    };
+    let Some(results) = told.transpose()? else { return say_interrupted() };
 
     let verdict = Verdict::of(&results);
     say(&format!("\n{}", report::summary(paint, &results, &verdict)))?;
-    if let Some(path) = &options.json {
-        let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if let Some(file) = json {
         serde_json::to_writer_pretty(file, &json!({ "results": results, "verdict": verdict }))?;
     }
     Ok(if options.check && !verdict.passed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn say_interrupted() -> Result<ExitCode, Problem> {
+    say("interrupted")?;
+    Ok(ExitCode::from(130))
+}
+
+fn about(path: &Path, error: &io::Error) -> Problem {
+    format!("{}: {error}", path.display()).into()
 }
 
 /// Where databases and logs go.
@@ -112,9 +126,8 @@ enum Directory {
 impl Directory {
     fn open(keep: Option<&Path>) -> Result<Self, Problem> {
         let Some(path) = keep else { return Ok(Self::Temporary(tempfile::tempdir()?)) };
-        let problem = |error: io::Error| format!("{}: {error}", path.display());
-        std::fs::create_dir_all(path).map_err(problem)?;
-        if std::fs::read_dir(path).map_err(problem)?.next().is_some() {
+        std::fs::create_dir_all(path).map_err(|error| about(path, &error))?;
+        if std::fs::read_dir(path).map_err(|error| about(path, &error))?.next().is_some() {
             return Err(
                 format!("{}: not empty, and an older run's orders would be audited", path.display()).into()
             );
@@ -130,20 +143,25 @@ impl Directory {
     }
 }
 
-/// Comes when somebody wants the demo to end: Ctrl-C, or on Unix also SIGTERM and a closed terminal.
-async fn interrupted() {
+/// Hears from now on, and comes when, somebody wants the demo to end: Ctrl-C, or on Unix also `SIGTERM` and a closed
+/// terminal.
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let others = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
-        if let (Ok(mut terminate), Ok(mut hangup)) = others {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        Ok(async move {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
                 _ = hangup.recv() => {}
             }
-            return;
-        }
+        })
     }
-    let _ = tokio::signal::ctrl_c().await;
+    #[cfg(not(unix))]
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }

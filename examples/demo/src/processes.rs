@@ -9,58 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::breaker_log::{Breaker, BreakerLog};
 use crate::cli::Client;
 use crate::clock::now;
-use crate::faults::caller_of;
+use crate::faults::{CONTROL_PATH, Faults, caller_of};
 use crate::lifeline::{born, reaped};
+use crate::ports::Ports;
 use crate::signal::{self, Signal};
 
 /// How long a process may take from its start to its first answer.
 const STARTUP_LIMIT: Duration = Duration::from_secs(15);
-
-/// Where everyone listens, fixed for the whole run so that user-service comes back where it was.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ports {
-    user_control: u16,
-    /// user-service as each order-service knows it.
-    user_door: [u16; 2],
-    order: [u16; 3],
-}
-
-impl Ports {
-    async fn choose() -> io::Result<Self> {
-        let mut chosen = Vec::new();
-        while chosen.len() < 6 {
-            let port = free_port().await?;
-            if !chosen.contains(&port) {
-                chosen.push(port);
-            }
-        }
-        Ok(Self {
-            user_control: chosen[0],
-            user_door: [chosen[1], chosen[2]],
-            order: [chosen[3], chosen[4], chosen[5]],
-        })
-    }
-}
-
-/// A free port below the range from which systems take ports for outgoing connections: while user-service is down, no
-/// client must be given its port by chance.
-async fn free_port() -> io::Result<u16> {
-    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-    for _ in 0..200 {
-        let port = fastrand::u16(20_000..30_000);
-        match TcpListener::bind(("127.0.0.1", port)).await {
-            Ok(_) => return Ok(port),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
 
 /// How many calls reached user-service, by caller. Read from a pipe that user-service writes a byte to for every call,
 /// so no call is missed when it is killed.
@@ -128,6 +88,7 @@ impl Fleet {
             http: reqwest::Client::builder()
                 .timeout(Duration::from_secs(2))
                 .pool_max_idle_per_host(0)
+                .no_proxy()
                 .build()
                 .map_err(io::Error::other)?,
             arrivals: Arc::default(),
@@ -210,6 +171,14 @@ impl Fleet {
     /// What an order-service's circuit breaker has done so far.
     pub(crate) fn breaker(&self, client: Client) -> BreakerLog {
         self.breakers[client as usize].lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Switches user-service's faults.
+    pub(crate) async fn set_faults(&self, faults: Faults) -> io::Result<()> {
+        let url = format!("{}{CONTROL_PATH}", self.user_control());
+        let answer =
+            self.http.put(url).json(&faults).send().await.and_then(reqwest::Response::error_for_status);
+        answer.map(drop).map_err(io::Error::other)
     }
 
     /// Freezes user-service with `SIGSTOP`.

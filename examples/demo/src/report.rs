@@ -136,6 +136,8 @@ pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> Str
             let _ = writeln!(out, "{label:<23} {:<10}{figures}", client.name());
         }
     }
+    let note = "calls: a stopped or dead user-service counts none; in recovery the orders answered 202 are verified too";
+    let _ = writeln!(out, "{}", paint.apply(Colour::Dim, note));
     let _ = writeln!(out, "\n{}", bold(&format!("{:<47}{:>13}{:>13}", "", "naive", "resilient")));
     for (label, figure) in TWIN_ROWS {
         let _ = writeln!(out, "{label:<47}{:>13}{:>13}", figure(&results.naive), figure(&results.resilient));

@@ -53,7 +53,7 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     let open = async |users: Arc<dyn UserDirectory>| order_service::AppState::open(&config, users).await;
     let (state, router) = match options.client {
         Client::Naive => {
-            let users = NaiveUsers::new(config.user_service_url.clone());
+            let users = NaiveUsers::new(config.user_service_url.clone())?;
             let state = open(Arc::new(users.clone())).await?;
             (state.clone(), users.in_front_of(order_service::app(state)))
         }

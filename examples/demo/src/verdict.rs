@@ -15,8 +15,9 @@ const READ_FLOOR_MS: f64 = 20.0;
 const PROBES: usize = 3;
 /// The share of other orders that may miss [`OnceOpen::LIMIT`] for such stray delays...
 const STRAY_SHARE: f64 = 0.01;
-/// ...and this many times the share of the lone order-service's orders that took as long meanwhile.
-const STRAY_FACTOR: f64 = 1.5;
+/// ...and this many times the share of the lone order-service's orders that took as long meanwhile: a stall of the disk
+/// hits whoever commits just then. On a quiet machine that is none.
+const STRAY_FACTOR: f64 = 3.0;
 
 /// One thing that must hold, and the figures that say whether it did.
 #[derive(Clone, Debug, Serialize)]
@@ -235,7 +236,7 @@ mod tests {
         twin.once_open = Some(OnceOpen { orders: 1000, fast: 950, half_opens: 0 });
         twin.phases[2].read_p99_ms = 130.0;
         assert!(!at_once_when_open(&twin, &alone).held && !reads_quick(&twin, &alone).held);
-        alone.phases[2].post_slow = 60;
+        alone.phases[2].post_slow = 30;
         alone.phases[2].read_p99_ms = 80.0;
         assert!(at_once_when_open(&twin, &alone).held && reads_quick(&twin, &alone).held);
     }
