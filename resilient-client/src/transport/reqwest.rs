@@ -88,7 +88,10 @@ impl ReqwestExchange {
     /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
     pub(crate) fn new(client: reqwest::Client, mut request: Request, replay_buffer: Option<usize>) -> Self {
         // The engine keeps time; a second timer inside reqwest would only fire with a less telling error.
-        *request.timeout_mut() = None;
+        // Asked first: clearing a timeout that was never set allocates the map it isn't in.
+        if request.timeout().is_some() {
+            *request.timeout_mut() = None;
+        }
         let payload = match (request.body_mut().as_mut().map(whole_bytes), replay_buffer) {
             (None, _) => Payload::None,
             (Some(Some(bytes)), _) => Payload::Bytes(bytes),
