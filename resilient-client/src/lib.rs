@@ -70,9 +70,10 @@
 //! - [`Policy`] and [`policy`]: what can be set, and every default.
 //! - [`outcome::classify`]: what counts as a failure and what is tried again, as a table.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
+//! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 
-#[cfg(feature = "failsafe")]
+#[cfg(any(feature = "backoff", feature = "failsafe"))]
 mod adapters;
 pub mod advice;
 pub mod circuit;

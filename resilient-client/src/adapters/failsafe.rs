@@ -55,10 +55,14 @@ impl<P: FailurePolicy + Send + 'static> Trip for Adapter<P> {
 #[cfg(test)]
 mod tests {
     use ::failsafe::{backoff, clock, failure_policy};
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use tower::{Layer, ServiceExt, service_fn};
 
     use super::*;
     use crate::circuit::{CircuitBreaker, CircuitPermit};
     use crate::policy::breaker::{Cause, State, Transition};
+    use crate::{ErrorKind, Policy, ResilienceLayer};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -142,5 +146,25 @@ mod tests {
             failure_policy::success_rate_over_time_window(1.5, 10, SECOND, backoff::constant(SECOND))
         });
         assert_eq!(policy.compile().unwrap_err().setting(), "breaker.trip");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_decides_for_the_calls_of_a_client_too() {
+        let service = service_fn(async |_: http::Request<String>| {
+            http::Response::builder().status(500).body(Full::<Bytes>::default())
+        });
+        let policy = Policy::standard().retry(None).breaker(consecutive());
+        let service = ResilienceLayer::new(policy).unwrap().layer(service);
+        let call = || {
+            let request = http::Request::get("http://users:3000/").body(String::new()).unwrap();
+            service.clone().oneshot(request)
+        };
+        for _ in 0..3 {
+            let mut body = call().await.unwrap().into_body();
+            // The verdict is given when the body has ended.
+            assert!(body.frame().await.is_none());
+        }
+        let error = call().await.unwrap_err();
+        assert_eq!((error.kind(), error.retry_after()), (ErrorKind::CircuitOpen, Some(SECOND)));
     }
 }

@@ -1,5 +1,6 @@
 //! Building one call: reqwest's methods, and what this call asks for differently.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -125,6 +126,21 @@ impl RequestBuilder {
     /// honours it.
     pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
         self.map(|inner| inner.header(IDEMPOTENCY_KEY, key.as_ref()))
+    }
+
+    /// Sets an `Idempotency-Key` made for this call: 122 random bits, the same for every attempt. A call made again by its
+    /// caller gets another, so a caller who may repeat it should bring a key of his own.
+    pub fn generate_idempotency_key(self) -> Self {
+        let mut text = uuid::Uuid::encode_buffer();
+        let key = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).to_owned();
+        self.idempotency_key(key)
+    }
+
+    /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from their host's: for a host behind
+    /// which several things fail separately, such as shards or tenants.
+    pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.options = self.options.key(key);
+        self
     }
 
     /// The request, without sending it. What this call asks for differently, beyond reqwest's own settings, is left

@@ -179,7 +179,18 @@ impl Response {
     /// The body as a stream of its pieces.
     #[cfg(feature = "stream")]
     pub fn bytes_stream(self) -> impl futures_core::Stream<Item = Result<Bytes, Error>> + Send {
-        stream::BodyStream::new(self)
+        use http_body_util::{BodyDataStream, BodyExt as _};
+
+        let Self { inner, watch, .. } = self;
+        let body = Body::from(inner);
+        BodyDataStream::new(match watch {
+            Watch::Live(guard) => ResponseBody::live(body, guard).boxed_unsync(),
+            Watch::Kept(report) => {
+                let broken =
+                    move |error| Error::new(ErrorKind::Body).because(error).with_report(report.clone());
+                body.map_err(broken).boxed_unsync()
+            }
+        })
     }
 
     /// Turns a 4xx or 5xx into an error of the kind [`ErrorKind::Status`].

@@ -144,7 +144,9 @@ impl Core {
         }
         let now = time::now();
         let plans = self.plans.load();
-        let (plan, scope) = plans.of_call(&authority, method, path);
+        let (plan, route) = plans.of_call(&authority, method, path);
+        // A key of the caller's is more specific than a route.
+        let scope = options.key.as_ref().or(route);
         let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
         let make = |authority: &Authority<'_>, name: Arc<str>| {
             // Read anew under the registry's lock: a reload may have come in between.
@@ -168,6 +170,7 @@ impl Core {
         };
         let ways = Ways {
             classifier: plan.classifier.clone(),
+            delays: plan.delays.clone(),
             buffer: options.buffer,
             body_idle: timeout.body_idle,
             hook: self.hook.clone(),

@@ -27,7 +27,7 @@ use crate::engine::report::{Decline, Trigger};
 use crate::outcome::classify::{Classified, Repeat};
 use crate::policy::budget::Budget;
 use crate::policy::hedge::Cap;
-use crate::policy::retry::{self, Backoff};
+use crate::policy::retry::{self, Backoff, Delays};
 use crate::rng::Rng;
 use crate::time::{Tick, nanos};
 
@@ -117,6 +117,8 @@ pub(crate) struct Ledger {
     reserved: bool,
     /// A 425 has had its one repetition.
     tried_once_more: bool,
+    /// Waits of the user's own.
+    delays: Option<Delays>,
     backoff: Option<Backoff>,
 }
 
@@ -132,8 +134,14 @@ impl Ledger {
             attempts: 0,
             reserved: false,
             tried_once_more: false,
+            delays: None,
             backoff: None,
         }
+    }
+
+    /// With waits of the user's own, if there are any.
+    pub(crate) fn with_delays(self, delays: Option<Delays>) -> Self {
+        Self { delays, ..self }
     }
 
     /// What to do now. Asking twice gives the same answer.
@@ -307,14 +315,16 @@ impl Ledger {
         rng: &mut Rng,
     ) -> Result<Duration, Decline> {
         let left = now.until(self.terms.deadline);
-        let backoff = self.backoff.get_or_insert_with(|| Backoff::new(&retry));
+        let delays = self.delays.as_ref();
+        let new = || delays.map_or_else(|| Backoff::new(&retry), Delays::backoff);
+        let backoff = self.backoff.get_or_insert_with(new);
         let Some(floor) = retry_after.filter(|floor| !floor.is_zero()) else {
-            return Ok(Duration::from_nanos(backoff.next(rng)));
+            return backoff.next(rng).map(Duration::from_nanos).ok_or(Decline::DelaysEnded);
         };
         if floor >= left {
             return Err(Decline::RetryAfterTooLong { asked: floor, left });
         }
-        let spread = Duration::from_nanos(backoff.with_floor(floor, rng));
+        let spread = backoff.with_floor(floor, rng).map(Duration::from_nanos).ok_or(Decline::DelaysEnded)?;
         // The spread may not fit before the deadline although the floor does: then spread over what fits.
         Ok(if spread < left {
             spread

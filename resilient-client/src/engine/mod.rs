@@ -34,7 +34,7 @@ use crate::event::Event;
 use crate::outcome::classify::{Classified, Classifier};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
-use crate::policy::retry;
+use crate::policy::retry::{self, Delays};
 use crate::rng::Rng;
 use crate::time::{self, Tick};
 use crate::transport::{Exchange, KeptBody, Outbound};
@@ -78,6 +78,8 @@ pin_project! {
 #[derive(Debug)]
 pub(crate) struct Ways {
     pub(crate) classifier: Option<Classifier>,
+    /// Waits of the user's own between attempts.
+    pub(crate) delays: Option<Delays>,
     /// The longest body to read inside an attempt; `None` to hand bodies over unread.
     pub(crate) buffer: Option<usize>,
     /// The longest pause in a body handed over unread, in nanoseconds.
@@ -108,11 +110,11 @@ type Landed<X> = (u32, Option<Permit>, Brought<X>, Classified);
 
 impl<X: Exchange> Call<X> {
     pub(crate) fn new(start: Start<X>) -> Self {
-        let Start { exchange, upstream, terms, ways, version, now } = start;
+        let Start { exchange, upstream, terms, mut ways, version, now } = start;
         let report = CallReport::new(Arc::clone(upstream.name()), version, now);
         Self {
             exchange,
-            ledger: Ledger::new(terms, now),
+            ledger: Ledger::new(terms, now).with_delays(ways.delays.take()),
             terms,
             ways,
             report: Some(report),
@@ -213,8 +215,8 @@ impl<X: Exchange> Call<X> {
         let in_flight = self.flight.iter().chain(self.hedges.iter().map(|hedge| &**hedge));
         let unsent = in_flight.filter(|flight| flight.number() == number).any(Flight::is_preparing);
         let verdict = if unsent { Verdict::Neutral } else { Verdict::Failure };
-        let permit = self.as_mut().cancel(number);
-        if let Some(permit) = permit.as_ref().filter(|_| !unsent) {
+        let mut permit = self.as_mut().cancel(number);
+        if let Some(permit) = permit.as_mut().filter(|_| !unsent) {
             permit.timed(now);
         }
         let brought = Brought::Fault(Error::new(ErrorKind::Timeout));

@@ -1,5 +1,6 @@
 //! What one call asks for differently.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method};
@@ -30,6 +31,7 @@ pub struct CallOptions {
     pub(crate) idempotent: Option<bool>,
     pub(crate) buffer: Option<usize>,
     pub(crate) streaming: bool,
+    pub(crate) key: Option<Arc<str>>,
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
     pub(crate) replay_buffer: Option<usize>,
 }
@@ -75,6 +77,15 @@ impl CallOptions {
     #[must_use]
     pub fn streaming(mut self) -> Self {
         self.streaming = true;
+        self
+    }
+
+    /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from their host's: for a host behind
+    /// which several things fail separately, such as shards or tenants. The number of keys kept apart is bounded like
+    /// that of hosts.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.key = Some(key.into());
         self
     }
 

@@ -94,6 +94,8 @@ pub enum Decline {
     BodyNotKept,
     /// Every attempt the policy allows was made.
     AttemptsExhausted(u32),
+    /// The policy's own delays have come to their end.
+    DelaysEnded,
     /// The upstream's budget for extra attempts is empty.
     BudgetExhausted,
     /// Another attempt could not be expected to end before the deadline.
@@ -129,6 +131,7 @@ impl fmt::Display for Decline {
             Self::BodyIsStream => f.write_str("body is a stream"),
             Self::BodyNotKept => f.write_str("body is a stream longer than its replay buffer"),
             Self::AttemptsExhausted(n) => write!(f, "all {n} attempts made"),
+            Self::DelaysEnded => f.write_str("no further delay in the policy"),
             Self::BudgetExhausted => f.write_str("retry budget is empty"),
             Self::NoTime { needed, left } => write!(f, "needs {needed:.1?}, {left:.1?} left"),
             Self::RetryAfterTooLong { asked, left } => {

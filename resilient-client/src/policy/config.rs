@@ -72,6 +72,8 @@ table!(Budget { capacity: u32, initial: u32, deposit: f64 });
 table!(Breaker {
     failure_rate: f64,
     window: Human,
+    window_calls: u32,
+    slow_call: SlowCall,
     min_calls: u32,
     consecutive_failures: u32,
     cold_consecutive_failures: u32,
@@ -80,7 +82,9 @@ table!(Breaker {
     probes: u32,
     probe_timeout: Human,
     abandoned_after: Human,
+    observe_only: bool,
 });
+table!(SlowCall { duration: Human, share: f64 });
 table!(Bulkhead { max_in_flight: u32 });
 table!(Hedge { delay: HedgeDelay, max_share: f64, burst: u32, max_hedges: u32 });
 // The whole file: the client's own policy, then hosts and routes.
@@ -162,9 +166,18 @@ impl Change<BudgetPolicy> for Budget {
 
 impl Change<BreakerPolicy> for Breaker {
     fn apply(self, mut to: BreakerPolicy) -> BreakerPolicy {
+        // The two kinds of window exclude each other; the setters see to that.
+        if let Some(Human(window)) = self.window {
+            to = to.window(window);
+        }
+        if let Some(calls) = self.window_calls {
+            to = to.window_calls(calls);
+        }
+        if let Some(SlowCall { duration: Some(Human(duration)), share: Some(share) }) = self.slow_call {
+            to = to.slow_call(duration, share);
+        }
         set!(to, self, {
             failure_rate,
-            window.0,
             min_calls,
             consecutive_failures,
             cold_consecutive_failures,
@@ -173,6 +186,7 @@ impl Change<BreakerPolicy> for Breaker {
             probes,
             probe_timeout.0,
             abandoned_after.0,
+            observe_only,
         });
         to
     }
@@ -242,10 +256,25 @@ macro_rules! apply {
     }};
 }
 
+impl Switch<Breaker> {
+    /// A slow call needs both its numbers.
+    fn half_a_rule(&self) -> bool {
+        matches!(self, Self::On(Breaker { slow_call: Some(slow), .. }) if slow.duration.is_none() || slow.share.is_none())
+    }
+}
+
 impl<'de> Deserialize<'de> for PolicySet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let file = File::deserialize(deserializer)?;
         let missing = |table: &str, what: &str| D::Error::custom(format_args!("{table} without `{what}`"));
+        let breakers = [&file.breaker].into_iter().flatten();
+        let of_hosts =
+            file.host.iter().flat_map(|Several(hosts)| hosts).filter_map(|host| host.breaker.as_ref());
+        let of_routes =
+            file.route.iter().flat_map(|Several(routes)| routes).filter_map(|route| route.breaker.as_ref());
+        if breakers.chain(of_hosts).chain(of_routes).any(Switch::half_a_rule) {
+            return Err(D::Error::custom("slow_call needs both `duration` and `share`"));
+        }
         let base = file.preset.map_or_else(Policy::standard, |Preset(policy)| policy);
         let mut set = Self::new(apply!(file, base));
         for host in file.host.map_or_else(Vec::new, |Several(hosts)| hosts) {

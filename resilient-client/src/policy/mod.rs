@@ -164,8 +164,10 @@ impl Policy {
             version,
             timeout: self.timeout.compile()?,
             retry: self.retry.as_ref().map(RetryPolicy::compile).transpose()?,
+            delays: self.retry.as_ref().and_then(|retry| retry.delays.clone()),
             budget: self.budget.as_ref().map(BudgetPolicy::compile).transpose()?,
             breaker: self.breaker.as_ref().map(BreakerPolicy::compile).transpose()?,
+            trip: self.breaker.as_ref().and_then(BreakerPolicy::trip_factory).cloned(),
             bulkhead: self.bulkhead.as_ref().map(BulkheadPolicy::compile).transpose()?,
             hedge: self.hedge.as_ref().map(HedgePolicy::compile).transpose()?,
             classifier: self.classifier.clone(),
@@ -179,7 +181,7 @@ impl Policy {
     /// have left it before they can add up.
     fn breaker_sees_whole_attempts(&self) -> Result<(), Invalid> {
         let (Some(breaker), Some(attempt)) = (&self.breaker, self.timeout.attempt) else { return Ok(()) };
-        let window = breaker.window;
+        let Some(window) = breaker.window_time() else { return Ok(()) };
         if window < attempt.saturating_mul(2) {
             let problem = format!(
                 "is {window:?}, shorter than twice timeout.attempt, {attempt:?}: timeouts would leave it"
@@ -216,8 +218,12 @@ pub(crate) struct Plan {
     pub(crate) version: u64,
     pub(crate) timeout: timeout::Rules,
     pub(crate) retry: Option<retry::Rules>,
+    /// Waits of the user's own between attempts.
+    pub(crate) delays: Option<retry::Delays>,
     pub(crate) budget: Option<budget::Rules>,
     pub(crate) breaker: Option<breaker::Rules>,
+    /// A rule of the user's own for when the breaker opens.
+    pub(crate) trip: Option<breaker::TripFactory>,
     pub(crate) bulkhead: Option<bulkhead::Rules>,
     pub(crate) hedge: Option<hedge::Rules>,
     pub(crate) classifier: Option<Classifier>,
@@ -229,6 +235,8 @@ impl Plan {
         Policy::standard().compile(0).unwrap_or(Self {
             version: 0,
             timeout: timeout::Rules::UNBOUNDED,
+            delays: None,
+            trip: None,
             retry: None,
             budget: None,
             breaker: None,

@@ -92,9 +92,11 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn new(name: Arc<str>, plan: &Plan, entropy: Entropy, events: Events, now: Tick) -> Self {
+        let breaker = plan.breaker.map_or_else(Breaker::disabled, Breaker::new);
+        breaker.set_trip(plan.trip.as_ref());
         Self {
             name,
-            breaker: plan.breaker.map_or_else(Breaker::disabled, Breaker::new),
+            breaker,
             budget: plan.budget.map_or_else(Budget::unlimited, Budget::new),
             bulkhead: plan.bulkhead.map_or_else(Bulkhead::unlimited, Bulkhead::new),
             hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
@@ -114,6 +116,7 @@ impl Upstream {
         self.budget.set_rules(plan.budget);
         self.bulkhead.set_rules(plan.bulkhead);
         self.hedges.set_rules(plan.hedge);
+        self.breaker.set_trip(plan.trip.as_ref());
         if let Some(transition) = self.breaker.set_rules(plan.breaker) {
             self.emit(|| Event::BreakerTransition(transition));
         }
@@ -226,7 +229,8 @@ impl Upstream {
     /// Nothing in flight, nothing to remember: safe to forget.
     pub(crate) fn is_idle(&self, now: Tick) -> bool {
         let held = now.as_nanos() < self.held_until.load(Ordering::Relaxed);
-        !held && self.in_use() == 0 && self.breaker_snapshot(now).state != breaker::State::Open
+        let breaker = self.breaker_snapshot(now);
+        !held && self.in_use() == 0 && breaker.state != breaker::State::Open && !breaker.forced
     }
 
     pub(crate) fn last_used(&self) -> Tick {

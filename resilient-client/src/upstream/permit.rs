@@ -26,11 +26,13 @@ pub(crate) struct Permit {
     extra: bool,
     number: u32,
     started: Tick,
+    /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's.
+    answered: Option<Tick>,
 }
 
 impl Permit {
     pub(super) fn new(upstream: Arc<Upstream>, breaker: breaker::Permit, extra: bool, now: Tick) -> Self {
-        Self { upstream, breaker: Some(breaker), extra, number: 1, started: now }
+        Self { upstream, breaker: Some(breaker), extra, number: 1, started: now, answered: None }
     }
 
     pub(crate) fn numbered(mut self, number: u32) -> Self {
@@ -55,7 +57,7 @@ impl Permit {
                 upstream.budget.deposit();
             }
         }
-        let took = now.as_nanos().saturating_sub(self.started.as_nanos());
+        let took = self.answered.unwrap_or(now).as_nanos().saturating_sub(self.started.as_nanos());
         let transition =
             upstream.breaker.record(permit, verdict, took, now, || upstream.entropy.rng().unit());
         let (number, duration) = (self.number, now.since(self.started));
@@ -66,7 +68,8 @@ impl Permit {
     }
 
     /// The attempt's time goes into what is known of the upstream's: it brought its answer, or was cancelled at its age.
-    pub(crate) fn timed(&self, now: Tick) {
+    pub(crate) fn timed(&mut self, now: Tick) {
+        self.answered = Some(now);
         self.upstream.took(now.as_nanos().saturating_sub(self.started.as_nanos()), now);
     }
 

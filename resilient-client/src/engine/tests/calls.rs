@@ -330,3 +330,24 @@ async fn a_window_of_timeouts_opens_the_breaker() {
     }
     assert_eq!(rig.state(), State::Open);
 }
+
+/// E9: one shard of ten is down. Keyed by shard, only its calls are lost.
+#[tokio::test(start_paused = true)]
+async fn e9_a_breaker_by_key_loses_the_broken_shard_and_no_other() {
+    for (keyed, least, most) in [(true, 0.90, 0.90), (false, 0.0, 0.90)] {
+        let rig = Rig::new(&standard().retry(None), [answer(200)]);
+        let mut good = 0;
+        for n in 0..2_000_u32 {
+            let shard = n % 10;
+            rig.script.then([answer(if shard == 3 { 503 } else { 200 })]);
+            let options = CallOptions::new();
+            let options = if keyed { options.key(format!("shard {shard}")) } else { options };
+            let call = rig.start(Method::GET, options).await;
+            good += u32::from(call.is_ok_and(|response| response.status() == 200));
+            tokio::time::sleep(ms(2)).await;
+        }
+        let share = f64::from(good) / 2_000.0;
+        println!("E9: one shard of ten down, keyed {keyed}: {:.1} % succeed", share * 100.0);
+        assert!(share >= least && share <= most, "{share}");
+    }
+}

@@ -68,3 +68,4 @@ pub use policy::BreakerPolicy;
 pub use rules::Rules;
 pub use state::{Cause, State, Transition};
 pub use trip::Trip;
+pub(crate) use trip::TripFactory;

@@ -200,6 +200,11 @@ impl BreakerPolicy {
         Ok(rules)
     }
 
+    /// How far back it looks, if that is a time.
+    pub(crate) fn window_time(&self) -> Option<Duration> {
+        self.window_calls.is_none().then_some(self.window)
+    }
+
     /// What makes the rule of the user's own, if there is one.
     pub(crate) fn trip_factory(&self) -> Option<&TripFactory> {
         self.trip.as_ref()

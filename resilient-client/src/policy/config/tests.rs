@@ -84,6 +84,18 @@ fn a_hedge_is_off_until_it_is_named_and_its_delay_is_a_time_or_what_is_usual() {
 }
 
 #[test]
+fn a_window_is_of_time_or_of_calls_and_a_slow_call_needs_both_its_numbers() {
+    let with = |breaker: BreakerPolicy| PolicySet::new(Policy::standard().breaker(breaker));
+    let text =
+        "[breaker]\nwindow_calls = 100\nobserve_only = true\nslow_call = { duration = \"1s\", share = 0.5 }";
+    let breaker =
+        BreakerPolicy::standard().window_calls(100).slow_call(Duration::from_secs(1), 0.5).observe_only(true);
+    assert_eq!(read(text).unwrap(), with(breaker));
+    let got = refused("[[host]]\norigin = \"http://a\"\nbreaker = { slow_call = { share = 0.5 } }");
+    assert_eq!(got, "slow_call needs both `duration` and `share`");
+}
+
+#[test]
 fn json_says_the_same() {
     let json = r#"{"retry": "off", "host": [{"origin": "http://a", "retry": {"max_attempts": 2}}]}"#;
     let set: PolicySet = serde_json::from_str(json).unwrap();

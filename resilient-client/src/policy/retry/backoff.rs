@@ -1,5 +1,6 @@
 //! The waits of one call, one after another.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{Jitter, Rules};
@@ -7,23 +8,29 @@ use crate::rng::Rng;
 use crate::time::nanos;
 
 /// The waits of one call. Every call has its own, so that no two are in step.
-#[derive(Clone, Debug)]
-pub struct Backoff {
-    /// What the next wait is drawn from. The exponential wait itself or, decorrelated, the last wait.
-    step: u64,
-    initial: u64,
-    cap: u64,
-    jitter: Jitter,
+#[derive(Debug)]
+pub struct Backoff(Source);
+
+#[derive(Debug)]
+enum Source {
+    Drawn(Drawn),
+    Given(Given),
 }
 
 impl Backoff {
-    /// The waits of a call that has failed once.
+    /// The waits of a call that has failed once, drawn as the rules say.
     pub fn new(rules: &Rules) -> Self {
         let Rules { initial_nanos: initial, cap_nanos: cap, jitter, .. } = *rules;
-        Self { step: initial, initial, cap, jitter }
+        Self(Source::Drawn(Drawn { step: initial, initial, cap, jitter }))
     }
 
-    /// The next wait, in nanoseconds. With `wait(n) = min(cap, initial * 2^n)` for the n-th, from 0:
+    /// The waits that `delays` yields, as they are. When it ends there is to be no other attempt.
+    pub fn given(delays: impl Iterator<Item = Duration> + Send + 'static) -> Self {
+        Self(Source::Given(Given(Box::new(delays))))
+    }
+
+    /// The next wait, in nanoseconds; `None` to stop, which only [given](Self::given) waits ever do. With
+    /// `wait(n) = min(cap, initial * 2^n)` for the n-th, from 0:
     ///
     /// | jitter | uniform in |
     /// |---|---|
@@ -33,7 +40,47 @@ impl Backoff {
     ///
     /// Decorrelated differs from its source in one point: there the *draw* is capped, which puts ever more calls at
     /// exactly the cap, in step; here the range is.
-    pub fn next(&mut self, rng: &mut Rng) -> u64 {
+    pub fn next(&mut self, rng: &mut Rng) -> Option<u64> {
+        match &mut self.0 {
+            Source::Drawn(drawn) => Some(drawn.next(rng)),
+            Source::Given(given) => given.next(),
+        }
+    }
+
+    /// The next wait, in nanoseconds, when the server has said how long to wait at least (RFC 9110, section 10.2.3,
+    /// `Retry-After`): uniform in `floor ..= 2.25 * floor`, or exactly `floor` without jitter. The cap doesn't apply.
+    /// Given waits are spread in the same way, but never shortened.
+    ///
+    /// A zero floor asks for nothing, so the ordinary wait applies. Either way the waits after it go on growing.
+    pub fn with_floor(&mut self, floor: Duration, rng: &mut Rng) -> Option<u64> {
+        let floor = nanos(floor);
+        if floor == 0 {
+            return self.next(rng);
+        }
+        match &mut self.0 {
+            Source::Drawn(drawn) => Some(drawn.with_floor(floor, rng)),
+            Source::Given(given) => given.next().map(|wait| wait.max(spread(floor, rng))),
+        }
+    }
+}
+
+/// Uniform between the floor and 1.25 times as much again.
+fn spread(floor: u64, rng: &mut Rng) -> u64 {
+    floor.saturating_add(rng.between(0, floor.saturating_add(floor / 4)))
+}
+
+/// Waits drawn as the rules say.
+#[derive(Clone, Debug)]
+struct Drawn {
+    /// What the next wait is drawn from. The exponential wait itself or, decorrelated, the last wait.
+    step: u64,
+    initial: u64,
+    cap: u64,
+    jitter: Jitter,
+}
+
+impl Drawn {
+    fn next(&mut self, rng: &mut Rng) -> u64 {
         match self.jitter {
             Jitter::Full => rng.between(0, self.exponential()),
             Jitter::None => self.exponential(),
@@ -44,20 +91,11 @@ impl Backoff {
         }
     }
 
-    /// The next wait, in nanoseconds, when the server has said how long to wait at least (RFC 9110, section 10.2.3,
-    /// `Retry-After`): uniform in `floor ..= 2.25 * floor`, or exactly `floor` without jitter. The cap doesn't apply.
-    ///
-    /// A zero floor asks for nothing, so the ordinary wait applies. Either way the waits after it go on growing.
-    pub fn with_floor(&mut self, floor: Duration, rng: &mut Rng) -> u64 {
-        let floor = nanos(floor);
-        if floor == 0 {
-            return self.next(rng);
-        }
-        let spread = match self.jitter {
-            Jitter::Full | Jitter::Decorrelated => rng.between(0, floor.saturating_add(floor / 4)),
-            Jitter::None => 0,
+    fn with_floor(&mut self, floor: u64, rng: &mut Rng) -> u64 {
+        let wait = match self.jitter {
+            Jitter::Full | Jitter::Decorrelated => spread(floor, rng),
+            Jitter::None => floor,
         };
-        let wait = floor.saturating_add(spread);
         self.step = match self.jitter {
             Jitter::Full | Jitter::None => self.doubled(),
             Jitter::Decorrelated => wait.clamp(self.initial, self.cap),
@@ -76,6 +114,21 @@ impl Backoff {
     }
 }
 
+/// Waits of the user's own.
+struct Given(Box<dyn Iterator<Item = Duration> + Send>);
+
+impl Given {
+    fn next(&mut self) -> Option<u64> {
+        self.0.next().map(nanos)
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Given")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -86,12 +139,15 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn backoff(initial: u64, cap: u64, jitter: Jitter) -> Backoff {
+    fn backoff(initial: u64, cap: u64, jitter: Jitter) -> Drawn {
         let policy = RetryPolicy::standard()
             .initial(Duration::from_nanos(initial))
             .cap(Duration::from_nanos(cap))
             .jitter(jitter);
-        Backoff::new(&policy.compile().unwrap())
+        match Backoff::new(&policy.compile().unwrap()).0 {
+            Source::Drawn(drawn) => drawn,
+            Source::Given(given) => panic!("{given:?}"),
+        }
     }
 
     #[test]
@@ -124,19 +180,40 @@ mod tests {
 
     #[test]
     fn a_zero_floor_is_an_ordinary_wait_and_not_none_at_all() {
-        let mut ordinary = backoff(20 * MS, 2000 * MS, Jitter::Full);
-        let mut floored = ordinary.clone();
+        let rules = RetryPolicy::standard().compile().unwrap();
+        let (mut ordinary, mut floored) = (Backoff::new(&rules), Backoff::new(&rules));
         let (mut rng, mut same) = (Rng::seeded(7), Rng::seeded(7));
         for _ in 0..20 {
-            assert_eq!(floored.with_floor(Duration::ZERO, &mut rng), ordinary.next(&mut same));
+            let wait = floored.with_floor(Duration::ZERO, &mut rng);
+            assert_eq!(wait, ordinary.next(&mut same));
         }
     }
 
     #[test]
     fn waits_go_on_growing_after_a_floor() {
         let (mut backoff, mut rng) = (backoff(20 * MS, 2000 * MS, Jitter::None), Rng::seeded(1));
-        assert_eq!(backoff.with_floor(Duration::from_millis(5), &mut rng), 5 * MS);
+        assert_eq!(backoff.with_floor(5 * MS, &mut rng), 5 * MS);
         assert_eq!(backoff.next(&mut rng), 40 * MS);
+    }
+
+    #[test]
+    fn given_waits_are_kept_to_and_stop_when_they_end() {
+        let mut rng = Rng::seeded(1);
+        let mut backoff = Backoff::given([70, 0].map(Duration::from_millis).into_iter());
+        assert_eq!(backoff.next(&mut rng), Some(70 * MS));
+        assert_eq!(backoff.next(&mut rng), Some(0));
+        assert_eq!(backoff.next(&mut rng), None);
+        assert_eq!(backoff.with_floor(Duration::from_millis(1), &mut rng), None);
+    }
+
+    #[test]
+    fn a_floor_holds_given_waits_too_and_shortens_none() {
+        let mut rng = Rng::seeded(1);
+        let mut backoff = Backoff::given([1, 5000].map(Duration::from_millis).into_iter());
+        let second = Duration::from_secs(1);
+        let spread = backoff.with_floor(second, &mut rng);
+        assert!(spread.is_some_and(|wait| (1000 * MS..=2250 * MS).contains(&wait)), "{spread:?}");
+        assert_eq!(backoff.with_floor(second, &mut rng), Some(5000 * MS));
     }
 
     /// How many of 1000 clients, all told the same thing in the same instant, come back in the worst 100 ms.
@@ -145,7 +222,7 @@ mod tests {
         let mut seeds = Rng::seeded(seed);
         for _ in 0..1000 {
             let mut rng = Rng::seeded(seeds.bits());
-            let wait = backoff(20 * MS, 2000 * MS, jitter).with_floor(Duration::from_secs(1), &mut rng);
+            let wait = backoff(20 * MS, 2000 * MS, jitter).with_floor(1000 * MS, &mut rng);
             buckets[(wait / (100 * MS)) as usize] += 1;
         }
         buckets.into_iter().max().unwrap_or(0)
@@ -199,7 +276,7 @@ mod tests {
                 backoff.next(&mut rng);
             }
             prop_assume!(floor > 0);
-            let wait = backoff.with_floor(Duration::from_nanos(floor), &mut rng);
+            let wait = backoff.with_floor(floor, &mut rng);
             prop_assert!(wait >= floor);
             prop_assert!(u128::from(wait) * 4 <= u128::from(floor) * 9);
             prop_assert!(backoff.next(&mut rng) <= 2000 * MS, "our own waits keep to the cap");
@@ -212,7 +289,7 @@ mod tests {
                 let (mut backoff, mut rng) = (backoff(longest - 1, longest, jitter), Rng::seeded(seed));
                 for floored in &floors {
                     if *floored {
-                        backoff.with_floor(Duration::from_nanos(floor), &mut rng);
+                        backoff.with_floor(floor, &mut rng);
                     } else {
                         prop_assert!(backoff.next(&mut rng) <= longest);
                     }

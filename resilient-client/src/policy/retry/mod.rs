@@ -18,19 +18,22 @@
 //!
 //! let rules = RetryPolicy::standard().initial(Duration::from_millis(50)).compile()?;
 //! let (mut backoff, mut rng) = (Backoff::new(&rules), Rng::seeded(1));
-//! assert!(backoff.next(&mut rng) <= 50_000_000);
-//! assert!(backoff.next(&mut rng) <= 100_000_000);
-//! assert!(backoff.with_floor(Duration::from_secs(1), &mut rng) >= 1_000_000_000);
+//! assert!(backoff.next(&mut rng).is_some_and(|wait| wait <= 50_000_000));
+//! assert!(backoff.next(&mut rng).is_some_and(|wait| wait <= 100_000_000));
+//! let floor = Duration::from_secs(1);
+//! assert!(backoff.with_floor(floor, &mut rng).is_some_and(|wait| wait >= 1_000_000_000));
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
 mod backoff;
+mod delays;
 
 use std::time::Duration;
 
 use super::Invalid;
 use super::invalid::{count, positive};
 pub use backoff::Backoff;
+pub(crate) use delays::Delays;
 
 const MOST_ATTEMPTS: u32 = 16;
 
@@ -59,6 +62,7 @@ pub struct RetryPolicy {
     pub(crate) cap: Duration,
     pub(crate) jitter: Jitter,
     pub(crate) hold_back_on_429: bool,
+    pub(crate) delays: Option<Delays>,
 }
 
 impl RetryPolicy {
@@ -70,6 +74,7 @@ impl RetryPolicy {
             cap: Duration::from_secs(2),
             jitter: Jitter::Full,
             hold_back_on_429: false,
+            delays: None,
         }
     }
 
@@ -101,6 +106,28 @@ impl RetryPolicy {
     /// server often limits one tenant, not all.
     pub const fn hold_back_on_429(mut self, hold_back: bool) -> Self {
         self.hold_back_on_429 = hold_back;
+        self
+    }
+
+    /// Waits of one's own, in place of the exponential ones: `make` is asked by each call that retries for the first time,
+    /// and the call makes no other attempt when what it got ends. They are kept to as they are, without jitter, but a
+    /// server's `Retry-After` is a floor for them too.
+    ///
+    /// Two policies are equal only if they share the factory.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilient_client::policy::retry::RetryPolicy;
+    ///
+    /// let policy = RetryPolicy::standard().delays(|| [10, 50, 250].map(Duration::from_millis));
+    /// assert!(policy.compile().is_ok());
+    /// ```
+    pub fn delays<D>(mut self, make: impl Fn() -> D + Send + Sync + 'static) -> Self
+    where
+        D: IntoIterator<Item = Duration>,
+        D::IntoIter: Send + 'static,
+    {
+        self.delays = Some(Delays::new(make));
         self
     }
 
