@@ -14,6 +14,7 @@ use crate::event::Observer;
 use crate::policy::set::PlanSet;
 use crate::policy::{Plan, PolicySet};
 use crate::rng::Entropy;
+use crate::transport::redirect;
 
 /// The most a convenience reader reads of a body, unless the builder says otherwise.
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -61,7 +62,9 @@ impl ClientBuilder {
 
     /// Adjusts the reqwest client underneath: TLS, proxies, default headers, redirects, pool.
     ///
-    /// Its retries stay off and its connect timeout is the policy's, whatever is set here.
+    /// Its retries stay off and its connect timeout is the policy's, whatever is set here. Redirects are followed to the same
+    /// origin only, ten at most; under a redirect policy set here, a request whose redirect can't connect is taken for one
+    /// that was never sent.
     pub fn transport(
         mut self,
         configure: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
@@ -120,7 +123,8 @@ impl ClientBuilder {
     /// [`ErrorKind::Config`] when the policy can't work or reqwest refuses its settings.
     pub fn build(mut self) -> Result<Client, Error> {
         // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before the calls on it do.
-        let mut transport = reqwest::Client::builder().pool_idle_timeout(POOL_IDLE);
+        let mut transport =
+            reqwest::Client::builder().pool_idle_timeout(POOL_IDLE).redirect(redirect::same_origin());
         #[cfg(feature = "http2")]
         {
             transport = transport

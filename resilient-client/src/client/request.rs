@@ -1,5 +1,6 @@
 //! Building one call: reqwest's methods, and what this call asks for differently.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use crate::error::{Error, ErrorKind};
 
 /// A request being built. The methods are reqwest's; a mistake in any of them shows when it is built or sent.
 #[must_use = "a request does nothing until `send` is called"]
-#[derive(Debug)]
 pub struct RequestBuilder {
     client: Client,
     inner: reqwest::RequestBuilder,
@@ -203,5 +203,12 @@ impl RequestBuilder {
     #[cfg(feature = "json")]
     pub async fn fetch_json<T: serde::de::DeserializeOwned>(self) -> Result<T, Error> {
         self.send_buffered().await?.error_for_status()?.json().await
+    }
+}
+
+impl fmt::Debug for RequestBuilder {
+    /// Without the request: its URL and headers may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBuilder").field("options", &self.options).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! The response: reqwest's methods, with the body guarded and the report at hand.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -10,14 +11,13 @@ use reqwest::{Body, Url};
 
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::report::CallReport;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, redacted};
 use crate::transport::reqwest::assemble;
 
 /// A response to a call.
 ///
 /// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
 /// breaks or runs into the call's deadline is an error here and a failure to the circuit breaker.
-#[derive(Debug)]
 #[must_use = "a response holds a connection until its body is read or it is dropped"]
 pub struct Response {
     inner: reqwest::Response,
@@ -256,5 +256,16 @@ impl From<Response> for reqwest::Response {
                 assemble(url, parts, Body::wrap(ResponseBody::live(body, guard)))
             }
         }
+    }
+}
+
+impl fmt::Debug for Response {
+    /// Without headers and query values, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.status())
+            .field("url", &redacted(self.url()).as_str())
+            .field("report", &format_args!("{}", self.report()))
+            .finish_non_exhaustive()
     }
 }

@@ -92,10 +92,6 @@ impl Guard {
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Pending => {
-                // An ended body that pends is a caller's bug, but not one to hang on with a timer.
-                if self.permit.is_none() {
-                    return Poll::Pending;
-                }
                 ready!(self.poll_patience(cx));
                 Poll::Ready(Some(Err(self.out_of_patience())))
             }
@@ -128,7 +124,8 @@ impl Guard {
         let kind = if now >= self.deadline {
             // The caller's time ran out, as if the body had been dropped.
             if let Some(mut permit) = self.permit.take() {
-                permit.abandon(FailureKind::BodyIdle, permit.started(), u64::MAX, now);
+                let since = self.waiting_since.unwrap_or(now);
+                permit.abandon(FailureKind::BodyIdle, since, u64::MAX, now);
             }
             ErrorKind::Deadline
         } else {
@@ -145,6 +142,10 @@ impl Drop for Guard {
         let now = time::now();
         match self.waiting_since {
             None => permit.settle(Outcome::Success, Verdict::Success, self.status, now),
+            // A reader of a stream is nearly always waiting; who hangs up says nothing against the server.
+            Some(_) if self.report.is_streaming() => {
+                permit.settle(Outcome::Success, Verdict::Success, self.status, now);
+            }
             Some(since) => {
                 permit.abandon(FailureKind::BodyIdle, since, u64::MAX, now);
             }

@@ -53,7 +53,8 @@ impl<X: Exchange> Flight<X> {
     }
 
     /// Waiting for a hook.
-    pub(super) fn preparing(later: Later, outbound: Outbound, permit: Permit) -> Self {
+    pub(super) fn preparing(later: Later, outbound: Outbound, mut permit: Permit) -> Self {
+        permit.unsent = true;
         let number = outbound.number;
         Self { preparing: Some((later, outbound)), future: None, reading: None, permit: Some(permit), number }
     }
@@ -85,6 +86,9 @@ impl<X: Exchange> Flight<X> {
             let Some((_, outbound)) = this.preparing.take() else { return Poll::Pending };
             match prepared {
                 Ok(headers) => {
+                    if let Some(permit) = this.permit {
+                        permit.unsent = false;
+                    }
                     let Some(future) = exchange.launch(Outbound { headers: Some(headers), ..outbound })
                     else {
                         // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.

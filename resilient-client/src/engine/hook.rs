@@ -15,13 +15,23 @@ use http::{HeaderMap, Method};
 use crate::error::BoxError;
 
 /// An attempt about to be made, as a hook sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Attempt<'a> {
     pub(crate) number: u32,
     pub(crate) method: &'a Method,
     pub(crate) url: Cow<'a, str>,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Option<&'a [u8]>,
+}
+
+impl fmt::Debug for Attempt<'_> {
+    /// Without URL, headers and body, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt")
+            .field("number", &self.number)
+            .field("method", self.method)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Attempt<'_> {

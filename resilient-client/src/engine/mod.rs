@@ -180,6 +180,10 @@ impl<X: Exchange> Call<X> {
             if number > 1 && !this.exchange.is_replayable() {
                 decline(this.upstream, this.report, Decline::BodyNotKept);
             }
+            // Refused by the hook, or the body is gone: the token of an attempt that was never sent goes back.
+            if this.ledger.take_reserved() {
+                this.upstream.waits_no_more(false);
+            }
             this.ledger.rejected();
             return;
         };

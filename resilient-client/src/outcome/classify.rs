@@ -34,6 +34,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::{FailureKind, Outcome, retry_after};
 use crate::advice;
 use crate::policy::breaker::Verdict;
+use crate::transport::redirect::AfterRedirect;
 use crate::transport::replay::ReplayError;
 
 /// Whether another attempt makes sense after this one.
@@ -233,6 +234,10 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Classified> {
         let repeat = if error.is_cut_off() { Repeat::IfSafe } else { Repeat::Never };
         return Some(Classified { repeat, ..Classified::IGNORED });
     }
+    if error.is::<AfterRedirect>() {
+        // Whatever befell the hop, the request it began with was answered.
+        return Some(Classified::failure(FailureKind::Transport, Repeat::IfSafe));
+    }
     if let Some(error) = error.downcast_ref::<reqwest::Error>() {
         if error.is_builder() {
             return Some(Classified::IGNORED);
@@ -246,7 +251,8 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Classified> {
         if error.is_connect() {
             return Some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));
         }
-        return None;
+        // The given client's own timeout; a connect timeout is both, and was asked first.
+        return error.is_timeout().then_some(Classified::TIMEOUT);
     }
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         return error.is_connect().then_some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));

@@ -3,6 +3,7 @@
 //! The engine knows no HTTP library. It drives an [`Exchange`], made for one call, which keeps what is needed to send
 //! the request again, says what an answer means, and turns answers into the caller's response type.
 
+pub(crate) mod redirect;
 pub(crate) mod replay;
 pub(crate) mod reqwest;
 pub(crate) mod service;

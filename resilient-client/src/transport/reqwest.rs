@@ -9,12 +9,14 @@ use http_body::Body as _;
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
+use super::redirect::Hopping;
 use super::replay::{Replay as _, ReplayBody};
 use super::{Exchange, KeptBody, Outbound, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
+use crate::error::BoxError;
 use crate::outcome::classify::Ended;
 
 /// One call over a `reqwest::Client`.
@@ -149,8 +151,8 @@ impl Parts {
 
 impl Exchange for ReqwestExchange {
     type Answer = reqwest::Response;
-    type Fault = reqwest::Error;
-    type Future = <reqwest::Client as Service<Request>>::Future;
+    type Fault = BoxError;
+    type Future = Hopping<<reqwest::Client as Service<Request>>::Future>;
     type Head = (Url, http::response::Parts);
     type Body = Body;
     type Response = Response;
@@ -193,13 +195,13 @@ impl Exchange for ReqwestExchange {
             },
         };
         outbound.apply(request.headers_mut());
-        Some(self.client.call(request))
+        Some(Hopping::new(self.client.call(request)))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(error) => Ended::Error(error),
+            Err(error) => Ended::Error(&**error),
         }
     }
 

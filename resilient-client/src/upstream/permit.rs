@@ -28,11 +28,21 @@ pub(crate) struct Permit {
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's.
     answered: Option<Tick>,
+    /// Nothing has been sent: a hook is still at it, and what becomes of it says nothing about the server.
+    pub(crate) unsent: bool,
 }
 
 impl Permit {
     pub(super) fn new(upstream: Arc<Upstream>, breaker: breaker::Permit, extra: bool, now: Tick) -> Self {
-        Self { upstream, breaker: Some(breaker), extra, number: 1, started: now, answered: None }
+        Self {
+            upstream,
+            breaker: Some(breaker),
+            extra,
+            number: 1,
+            started: now,
+            answered: None,
+            unsent: false,
+        }
     }
 
     pub(crate) fn numbered(mut self, number: u32) -> Self {
@@ -69,6 +79,9 @@ impl Permit {
 
     /// The attempt's time goes into what is known of the upstream's: it brought its answer, or was cancelled at its age.
     pub(crate) fn timed(&mut self, now: Tick) {
+        if self.unsent {
+            return;
+        }
         self.answered = Some(now);
         self.upstream.took(now.as_nanos().saturating_sub(self.started.as_nanos()), now);
     }
@@ -82,12 +95,12 @@ impl Permit {
     /// that says about the server: longer than `abandoned_after`, or `enough` nanoseconds, is a failure of `kind`.
     pub(crate) fn abandon(&mut self, kind: FailureKind, since: Tick, enough: u64, now: Tick) -> Outcome {
         let waited = now.as_nanos().saturating_sub(since.as_nanos());
-        let (outcome, verdict) =
-            if waited > self.upstream.abandoned_after.load(Ordering::Relaxed) || waited >= enough {
-                (Outcome::Failure(kind), Verdict::Failure)
-            } else {
-                (Outcome::Abandoned, Verdict::Neutral)
-            };
+        let late = waited > self.upstream.abandoned_after.load(Ordering::Relaxed) || waited >= enough;
+        let (outcome, verdict) = if late && !self.unsent {
+            (Outcome::Failure(kind), Verdict::Failure)
+        } else {
+            (Outcome::Abandoned, Verdict::Neutral)
+        };
         self.settle(outcome, verdict, None, now);
         outcome
     }
