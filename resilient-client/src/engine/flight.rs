@@ -63,11 +63,6 @@ impl<X: Exchange> Flight<X> {
         self.number
     }
 
-    /// Whether it is still waiting for a hook, so that nothing has been sent.
-    pub(super) fn is_preparing(&self) -> bool {
-        self.preparing.is_some()
-    }
-
     /// Its place in the upstream; `None` if it was taken before.
     pub(super) fn take_permit(self: Pin<&mut Self>) -> Option<Permit> {
         self.project().permit.take()

@@ -215,14 +215,13 @@ impl<X: Exchange> Call<X> {
 
     /// The attempt has used up its time: cancelled, and settled as a timeout.
     fn expire(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
-        // A hook that took all the time says nothing about the server.
-        let in_flight = self.flight.iter().chain(self.hedges.iter().map(|hedge| &**hedge));
-        let unsent = in_flight.filter(|flight| flight.number() == number).any(Flight::is_preparing);
-        let verdict = if unsent { Verdict::Neutral } else { Verdict::Failure };
         let mut permit = self.as_mut().cancel(number);
-        if let Some(permit) = permit.as_mut().filter(|_| !unsent) {
+        if let Some(permit) = permit.as_mut() {
             permit.timed(now);
         }
+        // A hook that took all the time says nothing about the server.
+        let unsent = permit.as_ref().is_some_and(|permit| permit.unsent);
+        let verdict = if unsent { Verdict::Neutral } else { Verdict::Failure };
         let brought = Brought::Fault(Error::new(ErrorKind::Timeout));
         self.landed((number, permit, brought, Classified { verdict, ..Classified::TIMEOUT }), now)
     }
