@@ -143,8 +143,7 @@ pub fn withdraw_refund(name: &'static str, threads: usize) -> Subject {
     let budget = Budget::new(BudgetPolicy::standard().compile().expect("rules"));
     Subject::shared(name, threads, move |_| {
         let granted = budget.try_withdraw();
-        budget.refund();
-        granted
+        granted.map(|token| budget.refund(token))
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use reqwest::Url;
 
-use crate::engine::report::CallReport;
+use crate::engine::report::{AttemptReport, CallReport};
 use crate::outcome::{FailureKind, Outcome};
 use crate::upstream::Rejection;
 
@@ -123,11 +123,10 @@ impl Error {
 
     #[must_use]
     pub(crate) fn because(mut self, source: impl Into<BoxError>) -> Self {
-        let source = source.into();
         // reqwest's Display prints the whole URL, query and all.
-        self.0.source = Some(match source.downcast::<reqwest::Error>() {
+        self.0.source = Some(match source.into().downcast::<reqwest::Error>() {
             Ok(error) => Box::new(error.without_url()),
-            Err(source) => source,
+            Err(source) => Quote::of(&*source).map_or(source, |quote| Box::new(quote)),
         });
         self
     }
@@ -172,6 +171,19 @@ impl Error {
     /// No connection could be made.
     pub fn is_connect(&self) -> bool {
         self.0.kind == ErrorKind::Connect
+    }
+
+    /// No attempt was processed by the server, provably: none was sent, no connection was made, or the server said so. A
+    /// request that must not be repeated can still be sent elsewhere.
+    pub fn is_unsent(&self) -> bool {
+        let unprocessed = |attempt: &AttemptReport| {
+            use FailureKind::{Connect, Refused, Unsent};
+            matches!(attempt.outcome(), Some(Outcome::Failure(Connect | Unsent | Refused)))
+        };
+        match (&self.0.report, self.0.kind) {
+            (Some(report), _) => report.attempts().iter().all(unprocessed),
+            (None, kind) => matches!(kind, ErrorKind::Config | ErrorKind::Request | ErrorKind::Draining),
+        }
     }
 
     /// The circuit breaker is open.
@@ -222,6 +234,52 @@ impl Error {
     /// How the call went. `None` for errors before a call began, such as a bad URL.
     pub fn report(&self) -> Option<&CallReport> {
         self.0.report.as_ref()
+    }
+}
+
+/// The messages of a chain of errors in which somebody else's error holds reqwest's, with the URL it names made safe. The
+/// chain itself can't be: who wraps an error hands out its source.
+struct Quote {
+    message: String,
+    source: Option<Box<Quote>>,
+}
+
+impl Quote {
+    /// `None` when there is nothing to hide.
+    fn of(error: &(dyn StdError + 'static)) -> Option<Self> {
+        let mut link = Some(error);
+        while let Some(this) = link {
+            if let Some(url) = this.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::url) {
+                return Some(Self::without(error, url, redacted(url).as_str()));
+            }
+            link = this.source();
+        }
+        None
+    }
+
+    fn without(error: &(dyn StdError + 'static), url: &Url, clean: &str) -> Self {
+        let message = error.to_string().replace(url.as_str(), clean);
+        let source = error.source().map(|source| Box::new(Self::without(source, url, clean)));
+        Self { message, source }
+    }
+}
+
+impl fmt::Display for Quote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Quote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.source.as_ref().map_or(Ok(()), |source| write!(f, ": {source:?}"))
+    }
+}
+
+impl StdError for Quote {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
     }
 }
 
@@ -318,6 +376,37 @@ mod tests {
         }
         assert!(clean.as_str().contains("token"), "{clean}");
         assert!(clean.as_str().starts_with("https://users.internal/a/b?"), "{clean}");
+    }
+
+    #[derive(Debug)]
+    struct Wrapper(reqwest::Error);
+
+    impl fmt::Display for Wrapper {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "lookup failed: {}", self.0)
+        }
+    }
+
+    impl StdError for Wrapper {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    /// A tower service's own error, with reqwest's inside, told the whole URL.
+    #[tokio::test]
+    async fn an_error_inside_somebody_elses_keeps_no_secret_either() {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let inner = client.get("http://alice:hunter2@127.0.0.1:1/a?token=s3cret").send().await.unwrap_err();
+        assert!(inner.to_string().contains("s3cret"), "reqwest tells it, or this test shows nothing");
+        let error = Error::new(ErrorKind::Transport).because(Wrapper(inner));
+        let (mut told, mut link) = (format!("{error:?} {error:#?}"), error.source());
+        assert!(link.unwrap().to_string().starts_with("lookup failed: "), "what it says otherwise stays");
+        while let Some(this) = link {
+            told = format!("{told}\n{this} {this:?}");
+            link = this.source();
+        }
+        assert!(!told.contains("s3cret") && !told.contains("hunter2"), "{told}");
     }
 
     #[test]

@@ -196,7 +196,7 @@ where
         let options = request.extensions().get::<CallOptions>().cloned().unwrap_or_default();
         let safe = options.is_safe(request.method(), request.headers());
         let uri = request.uri();
-        match self.core.begin(Authority::of_uri(uri), request.method(), uri.path(), &options) {
+        match self.core.begin(&Authority::of_uri(uri), request.method(), uri.path(), &options) {
             Ok(begun) => {
                 let call = begun.call(ServiceExchange::new(self.service.clone(), request), safe);
                 ResponseFuture { state: State::Calling { call } }

@@ -170,10 +170,29 @@ async fn a_stream_to_nobody_is_an_error_that_says_it_was_not_retried() {
 #[tokio::test]
 async fn a_stream_that_fails_half_way_is_an_error_and_never_a_short_success() {
     let server = Server::start(|_| Reply::answer(201, "created")).await;
-    let pieces = [Ok(Frame::data(Bytes::from("half of "))), Err(std::io::Error::other("the disk is gone"))];
-    let body = reqwest::Body::wrap(StreamBody::new(stream::iter(pieces)));
-    let error = within(SOON, patient().post(server.url("/")).body(body).send()).await.unwrap_err();
-    assert!(everything_it_says(&error).contains("the disk is gone"), "{error:?}");
+    let h2 = H2Server::start(|_| Act::Answer("created")).await;
+    let over_h2 = |transport: reqwest::ClientBuilder| transport.http2_prior_knowledge();
+    for (url, h2) in [(server.url("/"), false), (h2.url("/"), true)] {
+        let heard = Heard::new();
+        let mut client = Client::builder().observer(heard.clone());
+        if h2 {
+            client = client.transport(over_h2);
+        }
+        let pieces =
+            [Ok(Frame::data(Bytes::from("half of "))), Err(std::io::Error::other("the disk is gone"))];
+        let body = reqwest::Body::wrap(StreamBody::new(stream::iter(pieces)));
+        let sent = client.build().unwrap().post(url).body(body).send();
+        let error = within(SOON, sent).await.unwrap_err();
+        // It is the caller's own failure: the breaker was told it was the server's.
+        assert_eq!(
+            (error.kind(), heard.outcomes()),
+            (ErrorKind::Request, vec![Outcome::Ignored]),
+            "{error:?}"
+        );
+        if !h2 {
+            assert!(everything_it_says(&error).contains("the disk is gone"), "{error:?}");
+        }
+    }
     assert_eq!(server.count(), 0, "a cut-off request is never taken for a whole one");
 }
 

@@ -32,7 +32,7 @@ impl ResilientUsers {
         let base = base_url(&config.user_service_url)?;
         let total = Duration::from_millis(config.user_timeout_ms);
         let attempt = ATTEMPT.min(total);
-        let timeout = TimeoutPolicy::standard().total(total).attempt(attempt).connect(attempt);
+        let timeout = TimeoutPolicy::standard().total(total).attempt(attempt);
         let client = Client::builder()
             .policy(Policy::standard().timeout(timeout))
             .max_body(MAX_BODY)

@@ -107,7 +107,7 @@ impl Client {
         options.total = options.total.or_else(|| request.timeout().copied());
         let safe = options.is_safe(request.method(), request.headers());
         let url = request.url();
-        match self.shared.core.begin(Authority::of_url(url), request.method(), url.path(), &options) {
+        match self.shared.core.begin(&Authority::of_url(url), request.method(), url.path(), &options) {
             Ok(begun) => {
                 let call = begun
                     .call(ReqwestExchange::new(self.transport.clone(), request, options.replay_buffer), safe);

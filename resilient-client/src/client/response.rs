@@ -130,13 +130,21 @@ impl Response {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         match &mut self.watch {
             Watch::Live(guard) => {
-                let mut next = pin!(self.inner.chunk());
-                poll_fn(|cx| {
-                    let polled = next.as_mut().poll(cx).map(Result::transpose);
-                    guard.judge(cx, polled)
-                })
-                .await
-                .transpose()
+                let reader = Reader(guard);
+                let chunk = {
+                    let mut next = pin!(self.inner.chunk());
+                    poll_fn(|cx| {
+                        let polled = next.as_mut().poll(cx).map(Result::transpose);
+                        reader.0.judge(cx, polled)
+                    })
+                    .await
+                    .transpose()
+                };
+                if self.inner.content_length() == Some(0) && chunk.is_ok() {
+                    // That was the last piece, and who counts bytes won't ask for another.
+                    reader.0.ended();
+                }
+                chunk
             }
             Watch::Kept(report) => self
                 .inner
@@ -224,6 +232,9 @@ impl Response {
     async fn read_whole(&mut self) -> Result<Bytes, Error> {
         let Some(first) = self.chunk().await? else { return Ok(Bytes::new()) };
         self.check_size(first.len())?;
+        if self.content_length() == Some(0) {
+            return Ok(first);
+        }
         let Some(second) = self.chunk().await? else { return Ok(first) };
         let mut whole = BytesMut::from(first);
         let mut next = Some(second);
@@ -240,6 +251,15 @@ impl Response {
             return Ok(());
         }
         Err(self.error(ErrorKind::BodyTooLarge).says(format!("more than {} bytes", self.max_body)))
+    }
+}
+
+/// Somebody who waits for the next piece, and may stop waiting.
+struct Reader<'a>(&'a mut Guard);
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.0.look_away();
     }
 }
 

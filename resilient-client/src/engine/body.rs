@@ -8,23 +8,22 @@
 //! and wanted no more, a success. Somebody reading: like any call that is dropped, a failure when the wait had been
 //! long, else nothing.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::StatusCode;
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use tokio::time::Sleep;
-
+use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::outcome::classify::Classified;
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::time::{self, Tick};
 use crate::transport::KeptBody;
 use crate::upstream::Permit;
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
 
 /// Watches one response's body. See the [module docs](self).
 #[derive(Debug)]
@@ -33,24 +32,22 @@ pub(crate) struct Guard {
     permit: Option<Permit>,
     report: CallReport,
     status: Option<StatusCode>,
+    /// What the head said of the server, which holds unless the body fails.
+    verdict: Verdict,
     deadline: Tick,
-    /// The longest pause, in nanoseconds.
-    idle: u64,
-    /// Since when a reader has been waiting for the next frame.
-    waiting_since: Option<Tick>,
-    /// Made only once the body pends; most bodies arrive with their head.
-    timer: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
 }
 
 impl Guard {
     pub(crate) fn new(
         permit: Permit,
         report: CallReport,
-        status: Option<StatusCode>,
+        head: &Classified,
         deadline: Tick,
         idle: u64,
     ) -> Self {
-        Self { permit: Some(permit), report, status, deadline, idle, waiting_since: None, timer: None }
+        let Classified { status, verdict, .. } = *head;
+        Self { permit: Some(permit), report, status, verdict, deadline, patience: Patience::new(idle) }
     }
 
     pub(crate) fn report(&self) -> &CallReport {
@@ -60,15 +57,22 @@ impl Guard {
     /// The body has ended well; further calls do nothing. Reading the clock is left to this moment.
     pub(crate) fn ended(&mut self) {
         if let Some(mut permit) = self.permit.take() {
-            permit.settle(Outcome::Success, Verdict::Success, self.status, time::now());
+            permit.settle(Outcome::Success, self.verdict, self.status, time::now());
         }
     }
 
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
         if let Some(mut permit) = self.permit.take() {
-            permit.settle(Outcome::Failure(kind), Verdict::Failure, self.status, now);
+            let outcome = Outcome::Failure(kind);
+            self.report.settled(permit.number(), outcome, self.status, now);
+            permit.settle(outcome, Verdict::Failure, self.status, now);
         }
+    }
+
+    /// The reader looks away while it waits: what a later drop says about the server is how long it had waited.
+    pub(crate) fn look_away(&mut self) {
+        self.patience.look_away();
     }
 
     /// Judges one poll of the body: what the reader gets, and what the attempt has come to.
@@ -79,7 +83,7 @@ impl Guard {
     ) -> Poll<Option<Result<T, Error>>> {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                self.waiting_since = None;
+                self.patience.rest();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
@@ -92,29 +96,8 @@ impl Guard {
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Pending => {
-                ready!(self.poll_patience(cx));
+                ready!(self.patience.poll(cx, self.deadline));
                 Poll::Ready(Some(Err(self.out_of_patience())))
-            }
-        }
-    }
-
-    /// Ready once the idle timeout or the deadline has passed without a frame.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let since = *self.waiting_since.get_or_insert_with(time::now);
-            let until = since.after_nanos(self.idle).min(self.deadline);
-            if until.is_never() {
-                return Poll::Pending;
-            }
-            let instant = time::instant(until);
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(instant)));
-            // Never pushed later: between frames it is cheaper to let it fire early and look again.
-            if timer.deadline() > instant || timer.is_elapsed() && timer.deadline() < instant {
-                timer.as_mut().reset(instant);
-            }
-            ready!(timer.as_mut().poll(cx));
-            if time::now() >= until {
-                return Poll::Ready(());
             }
         }
     }
@@ -124,8 +107,9 @@ impl Guard {
         let kind = if now >= self.deadline {
             // The caller's time ran out, as if the body had been dropped.
             if let Some(mut permit) = self.permit.take() {
-                let since = self.waiting_since.unwrap_or(now);
-                permit.abandon(FailureKind::BodyIdle, since, u64::MAX, now);
+                let (since, _) = self.patience.waited(now).unwrap_or((now, now));
+                let outcome = permit.abandon(FailureKind::BodyIdle, now.since(since), u64::MAX, now);
+                self.report.settled(permit.number(), outcome, self.status, now);
             }
             ErrorKind::Deadline
         } else {
@@ -140,15 +124,12 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let Some(mut permit) = self.permit.take() else { return };
         let now = time::now();
-        match self.waiting_since {
-            None => permit.settle(Outcome::Success, Verdict::Success, self.status, now),
+        match self.patience.waited(now) {
             // A reader of a stream is nearly always waiting; who hangs up says nothing against the server.
-            Some(_) if self.report.is_streaming() => {
-                permit.settle(Outcome::Success, Verdict::Success, self.status, now);
+            Some((since, until)) if !self.report.is_streaming() => {
+                permit.abandon(FailureKind::BodyIdle, until.since(since), u64::MAX, now);
             }
-            Some(since) => {
-                permit.abandon(FailureKind::BodyIdle, since, u64::MAX, now);
-            }
+            _ => permit.settle(Outcome::Success, self.verdict, self.status, now),
         }
     }
 }

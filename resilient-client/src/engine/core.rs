@@ -20,8 +20,8 @@ use crate::rng::Entropy;
 use crate::sync::Mutex;
 use crate::time::{self, Tick};
 use crate::transport::Exchange;
-use crate::upstream::Upstream;
 use crate::upstream::registry::{Authority, Registry};
+use crate::upstream::{Entered, Upstream};
 
 /// The most upstreams kept apart, unless the builder says otherwise.
 const MAX_UPSTREAMS: usize = 1024;
@@ -93,7 +93,7 @@ pub struct Reloaded {
 /// A call that has begun: its upstream, its terms, its clock. What it lacks is its request.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    upstream: Arc<Upstream>,
+    upstream: Entered,
     terms: Terms,
     ways: Ways,
     version: u64,
@@ -134,17 +134,14 @@ impl Core {
     /// Begins a call to `authority`.
     pub(crate) fn begin(
         &self,
-        authority: Authority<'_>,
+        authority: &Authority<'_>,
         method: &Method,
         path: &str,
         options: &CallOptions,
     ) -> Result<Begun, Error> {
-        if self.draining.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Draining));
-        }
         let now = time::now();
         let plans = self.plans.load();
-        let (plan, route) = plans.of_call(&authority, method, path);
+        let (plan, route) = plans.of_call(authority, method, path);
         // A key of the caller's is more specific than a route.
         let scope = options.key.as_ref().or(route);
         let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
@@ -155,8 +152,12 @@ impl Core {
             Upstream::new(name, plan, self.entropy.clone(), self.events.clone(), now)
         };
         let told = !options.streaming
-            && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(&authority));
-        let upstream = self.registry.get(authority, scope, now, make);
+            && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(authority));
+        let upstream = Entered::new(self.registry.enter(authority, scope, now, make));
+        // Asked once the call counts: a drain either sees it or is seen by it.
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Draining));
+        }
         let own = now.after_nanos(timeout.total);
         let deadline = deadline::current().map_or(own, |ambient| own.min(ambient.tick()));
         let terms = Terms {
@@ -203,7 +204,7 @@ impl Core {
 
     /// Admits no further call and waits until those begun have finished, or `limit` has passed. How many had not.
     pub(crate) async fn drain(&self, limit: Duration) -> u64 {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.store(true, Ordering::SeqCst);
         let until = time::now().after(limit);
         loop {
             let unfinished = self.registry.sum(Upstream::unfinished);
@@ -216,9 +217,11 @@ impl Core {
 
     /// The live state of `authority`, for tests that look inside.
     #[cfg(test)]
-    pub(crate) fn upstream_of(&self, authority: Authority<'_>) -> Arc<Upstream> {
+    pub(crate) fn upstream_of(&self, authority: &Authority<'_>) -> Arc<Upstream> {
         let options = CallOptions::new();
-        self.begin(authority, &Method::GET, "/", &options).map(|begun| begun.upstream).expect("not draining")
+        self.begin(authority, &Method::GET, "/", &options)
+            .map(|begun| Arc::clone(&begun.upstream))
+            .expect("not draining")
     }
 
     /// How many upstreams are kept apart.

@@ -7,10 +7,12 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::hook::Later;
+use super::patience::Patience;
 use super::reading::{End, Reading};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::FailureKind;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
+use crate::time::{self, Tick};
 use crate::transport::{Exchange, KeptBody, Outbound};
 use crate::upstream::Permit;
 
@@ -22,10 +24,18 @@ pin_project! {
         // `None` once the head has come.
         #[pin]
         future: Option<X::Future>,
-        reading: Option<(Reading<X>, Classified)>,
+        reading: Option<Whole<X>>,
         permit: Option<Permit>,
         number: u32,
     }
+}
+
+/// An answer whose body is part of the attempt.
+struct Whole<X: Exchange> {
+    reading: Reading<X>,
+    head: Classified,
+    limit: usize,
+    patience: Patience,
 }
 
 /// What an attempt brought.
@@ -44,19 +54,28 @@ pub(super) struct View<'a> {
     pub(super) classifier: Option<&'a Classifier>,
     /// The longest body to read inside the attempt; `None` to hand bodies over unread.
     pub(super) buffer: Option<usize>,
+    /// The longest pause in such a body, in nanoseconds.
+    pub(super) body_idle: u64,
 }
 
 impl<X: Exchange> Flight<X> {
     /// On its way to the wire.
-    pub(super) fn sent(future: X::Future, permit: Permit, number: u32) -> Self {
+    pub(super) fn sent(future: X::Future, mut permit: Permit, number: u32) -> Self {
+        permit.sent();
         Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
     }
 
     /// Waiting for a hook.
     pub(super) fn preparing(later: Later, outbound: Outbound, mut permit: Permit) -> Self {
-        permit.unsent = true;
+        permit.prepares();
         let number = outbound.number;
         Self { preparing: Some((later, outbound)), future: None, reading: None, permit: Some(permit), number }
+    }
+
+    /// Never sent, because its time was up before it could be: it only waits to be told so.
+    pub(super) fn overdue(mut permit: Permit, number: u32) -> Self {
+        permit.prepares();
+        Self { preparing: None, future: None, reading: None, permit: Some(permit), number }
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -81,10 +100,15 @@ impl<X: Exchange> Flight<X> {
             let Some((_, outbound)) = this.preparing.take() else { return Poll::Pending };
             match prepared {
                 Ok(headers) => {
-                    if let Some(permit) = this.permit {
-                        permit.unsent = false;
+                    let now = time::now();
+                    if now >= outbound.until {
+                        // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
+                        return Poll::Pending;
                     }
-                    let Some(future) = exchange.launch(Outbound { headers: Some(headers), ..outbound })
+                    if let Some(permit) = this.permit {
+                        permit.sent();
+                    }
+                    let Some(future) = exchange.launch(Outbound { headers: Some(headers), ..outbound }, now)
                     else {
                         // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
                         let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
@@ -96,10 +120,10 @@ impl<X: Exchange> Flight<X> {
             }
         }
         loop {
-            if let Some((reading, _)) = this.reading {
-                let end = ready!(reading.poll(cx));
+            if let Some(whole) = this.reading {
+                let end = ready!(whole.poll(cx));
                 return match this.reading.take() {
-                    Some((reading, head)) => Poll::Ready(whole(reading, head, end)),
+                    Some(whole) => Poll::Ready(whole.end(end)),
                     None => Poll::Pending,
                 };
             }
@@ -109,7 +133,12 @@ impl<X: Exchange> Flight<X> {
             let classified = Classifier::classify(view.classifier, X::end(&end));
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
-                    *this.reading = Some((Reading::new(answer, limit), classified));
+                    *this.reading = Some(Whole {
+                        reading: Reading::new(answer, limit),
+                        head: classified,
+                        limit,
+                        patience: Patience::new(view.body_idle),
+                    });
                 }
                 (Ok(answer), _) => return Poll::Ready((Brought::Head(answer), classified)),
                 (Err(fault), _) => {
@@ -131,21 +160,36 @@ fn not_kept() -> Error {
     Error::new(ErrorKind::Request).says("its body can't be sent again")
 }
 
-/// The end of an attempt whose body is part of it.
-fn whole<X: Exchange>(reading: Reading<X>, head: Classified, end: End) -> (Brought<X>, Classified) {
-    match end {
-        End::Whole => {
-            let (parts, body) = reading.finish(false);
-            (Brought::Whole(parts, body), head)
+impl<X: Exchange> Whole<X> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let polled = self.reading.poll(cx);
+        if self.reading.take_progress() {
+            self.patience.rest();
         }
-        End::TooLong => {
-            let error = Error::new(ErrorKind::BodyTooLarge);
-            (Brought::Fault(error), Classified { status: head.status, ..Classified::IGNORED })
+        if polled.is_pending() {
+            ready!(self.patience.poll(cx, Tick::NEVER));
+            return Poll::Ready(End::Stalled);
         }
-        End::Failed(error) => {
-            let failed = Classified::failure(FailureKind::Body, Repeat::IfSafe);
-            let error = Error::new(ErrorKind::Body).because(error);
-            (Brought::Fault(error), Classified { status: head.status, ..failed })
+        polled
+    }
+
+    /// What the attempt brought, and what that means.
+    fn end(self, end: End) -> (Brought<X>, Classified) {
+        let Self { reading, head, limit, .. } = self;
+        let failed = |kind| Classified { status: head.status, ..Classified::failure(kind, Repeat::IfSafe) };
+        match end {
+            End::Whole => {
+                let (parts, body) = reading.finish(false);
+                (Brought::Whole(parts, body), head)
+            }
+            End::TooLong => {
+                let error = Error::new(ErrorKind::BodyTooLarge).says(format!("more than {limit} bytes"));
+                (Brought::Fault(error), Classified { status: head.status, ..Classified::IGNORED })
+            }
+            End::Failed(error) => {
+                (Brought::Fault(Error::new(ErrorKind::Body).because(error)), failed(FailureKind::Body))
+            }
+            End::Stalled => (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(FailureKind::BodyIdle)),
         }
     }
 }

@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 
 use crate::engine::report::{Decline, Trigger};
 use crate::outcome::classify::{Classified, Repeat};
-use crate::policy::budget::Budget;
+use crate::policy::budget::{Budget, Token};
 use crate::policy::hedge::Cap;
 use crate::policy::retry::{self, Backoff, Delays};
 use crate::rng::Rng;
@@ -79,6 +79,8 @@ pub(crate) enum Next {
 /// What the ledger must know of the world outside the call to allow another attempt.
 pub(crate) struct World<'a> {
     pub(crate) budget: &'a Budget,
+    /// The cap on hedges.
+    pub(crate) cap: &'a Cap,
     /// Whether the circuit breaker would refuse another attempt.
     pub(crate) circuit_open: bool,
     /// Whether the request can still be sent again: a streamed body may have outgrown its buffer since the call began.
@@ -86,6 +88,15 @@ pub(crate) struct World<'a> {
     /// How long an attempt usually takes, in nanoseconds, where that is known.
     pub(crate) usual: Option<u64>,
     pub(crate) rng: &'a mut Rng,
+}
+
+/// What an attempt beyond the first was granted. It is given back when the attempt never sets out.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a grant that is dropped is spent"]
+pub(crate) struct Grant {
+    pub(crate) token: Token,
+    /// It also took its place under the cap on hedges.
+    pub(crate) capped: bool,
 }
 
 /// The attempt to launch next.
@@ -113,8 +124,10 @@ pub(crate) struct Ledger {
     hedges_left: u32,
     /// Attempts launched.
     attempts: u32,
-    /// A budget token taken for an attempt that hasn't been launched.
-    reserved: bool,
+    /// What was granted to an attempt that hasn't been launched.
+    reserved: Option<Grant>,
+    /// Until when the server asked to be left alone.
+    quiet_until: Tick,
     /// A 425 has had its one repetition.
     tried_once_more: bool,
     /// Waits of the user's own.
@@ -132,7 +145,8 @@ impl Ledger {
             hedge_at: Tick::NEVER,
             hedges_left: if terms.hedge_after.is_some() { terms.hedges } else { 0 },
             attempts: 0,
-            reserved: false,
+            reserved: None,
+            quiet_until: Tick::ZERO,
             tried_once_more: false,
             delays: None,
             backoff: None,
@@ -174,7 +188,6 @@ impl Ledger {
     /// The attempt decided on is on its way.
     pub(crate) fn launched(&mut self, now: Tick) {
         self.attempts += 1;
-        self.reserved = false;
         self.due = None;
         let until = now.after_nanos(self.terms.attempt_timeout);
         self.in_flight.push(InFlight { number: self.attempts, until });
@@ -184,10 +197,9 @@ impl Ledger {
         };
     }
 
-    /// How long an attempt launched now would be waited for; `None` when that has no bound.
-    pub(crate) fn time_left(&self, now: Tick) -> Option<Duration> {
-        let until = now.after_nanos(self.terms.attempt_timeout).min(self.terms.deadline);
-        (!until.is_never()).then(|| now.until(until))
+    /// Until when an attempt launched now would be waited for.
+    pub(crate) fn would_end(&self, now: Tick) -> Tick {
+        now.after_nanos(self.terms.attempt_timeout).min(self.terms.deadline)
     }
 
     /// The attempt decided on was refused here: nothing was sent, and waiting for ourselves would be a loop.
@@ -195,14 +207,9 @@ impl Ledger {
         self.due = None;
     }
 
-    /// Whether the attempt about to be launched is paid for by the budget.
-    pub(crate) fn is_extra(&self) -> bool {
-        self.attempts > 0
-    }
-
-    /// Gives up the token of an attempt that will never be launched; the caller refunds it.
-    pub(crate) fn take_reserved(&mut self) -> bool {
-        std::mem::take(&mut self.reserved)
+    /// What the attempt about to be launched was granted, for whoever sees it off or gives it back; `None` for the first.
+    pub(crate) fn take_grant(&mut self) -> Option<Grant> {
+        self.reserved.take()
     }
 
     /// An attempt in flight brought the answer: nothing may follow it.
@@ -213,36 +220,35 @@ impl Ledger {
 
     /// It is time for a hedge. One more attempt becomes due at once if the rules that bind retries and the cap on hedges
     /// allow it. Whatever comes of it, this attempt isn't hedged again.
-    pub(crate) fn hedge(&mut self, now: Tick, world: &World<'_>, cap: &Cap) -> Result<(), Decline> {
+    pub(crate) fn hedge(&mut self, now: Tick, world: &World<'_>) -> Result<(), Decline> {
         self.hedge_at = Tick::NEVER;
-        let World { budget, usual, .. } = *world;
         self.may_repeat(Repeat::IfSafe, world)?;
-        self.has_time(Duration::ZERO, now, usual)?;
-        if !cap.try_withdraw() {
+        self.has_time(Duration::ZERO, now, world.usual)?;
+        if !world.cap.try_withdraw() {
             return Err(Decline::HedgeCap);
         }
-        if !budget.try_withdraw() {
-            cap.refund();
-            return Err(Decline::BudgetExhausted);
-        }
+        self.reserved = Some(grant(world, true)?);
         self.hedges_left -= 1;
-        self.reserved = true;
         self.due = Some(Due { at: now, trigger: Trigger::Hedge });
         Ok(())
     }
 
     /// Attempt `number` ended as anything but a success: may another follow?
-    pub(crate) fn failed(&mut self, number: u32, end: &Classified, now: Tick, world: World<'_>) -> Next {
+    pub(crate) fn failed(&mut self, number: u32, end: &Classified, now: Tick, mut world: World<'_>) -> Next {
         self.in_flight.retain(|flight| flight.number != number);
         if self.in_flight.is_empty() {
             // There is nothing left to send a hedge beside.
+            self.hedge_at = Tick::NEVER;
+        }
+        if let Some(asked) = end.retry_after {
+            self.quiet_until = self.quiet_until.max(now.after(asked));
             self.hedge_at = Tick::NEVER;
         }
         let final_end = end.repeat == Repeat::Never;
         if !final_end && (!self.in_flight.is_empty() || self.due.is_some()) {
             return Next::Wait;
         }
-        match self.another(end, now, world) {
+        match self.another(end, now, &mut world) {
             Err(why) => {
                 self.in_flight.clear();
                 self.due = None;
@@ -250,7 +256,6 @@ impl Ledger {
             }
             Ok(delay) => {
                 self.tried_once_more |= end.repeat == Repeat::Once;
-                self.reserved = true;
                 self.due = Some(Due { at: now.after(delay), trigger: Trigger::Retry });
                 Next::Retry { number: self.attempts + 1, delay }
             }
@@ -259,25 +264,47 @@ impl Ledger {
 
     /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
     /// an attempt that something else forbids.
-    fn another(&mut self, end: &Classified, now: Tick, world: World<'_>) -> Result<Duration, Decline> {
+    fn another(&mut self, end: &Classified, now: Tick, world: &mut World<'_>) -> Result<Duration, Decline> {
         match end.repeat {
             Repeat::Never => return Err(Decline::Final(end.outcome)),
             Repeat::Once if self.tried_once_more => return Err(Decline::TriedOnceMore),
-            repeat => self.may_repeat(repeat, &world)?,
+            repeat => self.may_repeat(repeat, world)?,
         }
-        let World { budget, usual, rng, .. } = world;
-        // With hedging on, a failure before the hedge was due is as good a reason to send it, and there is no slow
-        // attempt to wait for.
-        let delay = match self.terms.retry {
-            _ if self.hedges_left > 0 && end.retry_after.is_none() => {
-                self.hedges_left -= 1;
-                Duration::ZERO
-            }
-            Some(retry) => self.delay(retry, end.retry_after, now, rng)?,
-            None => return Err(Decline::RetriesOff),
-        };
-        self.has_time(delay, now, usual)?;
-        if budget.try_withdraw() { Ok(delay) } else { Err(Decline::BudgetExhausted) }
+        // What another attempt, since ended, was told still holds.
+        let quiet = Some(now.until(self.quiet_until)).filter(|quiet| !quiet.is_zero());
+        if quiet.is_none()
+            && end.retry_after.is_none()
+            && let Some(hedged) = self.hedge_at_once(now, world)
+        {
+            return hedged.map(|()| Duration::ZERO);
+        }
+        let retry = self.terms.retry.ok_or(if self.hedges_left > 0 {
+            Decline::HedgeCap
+        } else {
+            Decline::RetriesOff
+        })?;
+        let delay = self.delay(retry, quiet, now, world.rng)?;
+        self.has_time(delay, now, world.usual)?;
+        self.reserved = Some(grant(world, false)?);
+        Ok(delay)
+    }
+
+    /// With hedging on, a failure before the hedge was due is as good a reason to send it, and there is no slow attempt
+    /// to wait for. `None` when there is no hedge to send, or the cap has none left: then it is a retry like any other.
+    fn hedge_at_once(&mut self, now: Tick, world: &World<'_>) -> Option<Result<(), Decline>> {
+        if self.hedges_left == 0 {
+            return None;
+        }
+        if let Err(why) = self.has_time(Duration::ZERO, now, world.usual) {
+            return Some(Err(why));
+        }
+        if !world.cap.try_withdraw() {
+            return None;
+        }
+        Some(grant(world, true).map(|grant| {
+            self.hedges_left -= 1;
+            self.reserved = Some(grant);
+        }))
     }
 
     /// The rules that bind every attempt but the first.
@@ -310,7 +337,7 @@ impl Ledger {
     fn delay(
         &mut self,
         retry: retry::Rules,
-        retry_after: Option<Duration>,
+        quiet: Option<Duration>,
         now: Tick,
         rng: &mut Rng,
     ) -> Result<Duration, Decline> {
@@ -318,7 +345,7 @@ impl Ledger {
         let delays = self.delays.as_ref();
         let new = || delays.map_or_else(|| Backoff::new(&retry), Delays::backoff);
         let backoff = self.backoff.get_or_insert_with(new);
-        let Some(floor) = retry_after.filter(|floor| !floor.is_zero()) else {
+        let Some(floor) = quiet else {
             return backoff.next(rng).map(Duration::from_nanos).ok_or(Decline::DelaysEnded);
         };
         if floor >= left {
@@ -337,6 +364,16 @@ impl Ledger {
         // Hedging without retries is one more attempt for each hedge.
         self.terms.retry.map_or(1 + self.terms.hedges, |retry| retry.max_attempts())
     }
+}
+
+/// Takes what an attempt beyond the first needs, the budget last; `capped` says that the cap on hedges granted it a place,
+/// which goes back when the budget refuses.
+fn grant(world: &World<'_>, capped: bool) -> Result<Grant, Decline> {
+    let token = world.budget.try_withdraw();
+    if token.is_none() && capped {
+        world.cap.refund();
+    }
+    token.map(|token| Grant { token, capped }).ok_or(Decline::BudgetExhausted)
 }
 
 #[cfg(test)]

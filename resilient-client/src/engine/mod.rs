@@ -10,6 +10,7 @@ mod flight;
 pub(crate) mod hook;
 pub(crate) mod ledger;
 pub(crate) mod options;
+mod patience;
 mod reading;
 pub(crate) mod report;
 
@@ -38,14 +39,13 @@ use crate::policy::retry::{self, Delays};
 use crate::rng::Rng;
 use crate::time::{self, Tick};
 use crate::transport::{Exchange, KeptBody, Outbound};
-use crate::upstream::{Permit, Rejection, Upstream};
+use crate::upstream::{Entered, Permit, Rejection, Upstream};
 
 pin_project! {
     /// One call in progress. Dropping it at any point gives back whatever it holds.
     #[must_use = "futures do nothing unless polled"]
     pub(crate) struct Call<X: Exchange> {
         exchange: X,
-        upstream: Arc<Upstream>,
         ledger: Ledger,
         terms: Terms,
         ways: Ways,
@@ -62,13 +62,15 @@ pin_project! {
         rejection: Option<Rejection>,
         #[pin]
         timer: Option<Sleep>,
+        // Left last, when nothing of the call is in it any more.
+        upstream: Entered,
     }
 
     impl<X: Exchange> PinnedDrop for Call<X> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if this.ledger.take_reserved() {
-                this.upstream.waits_no_more(false);
+            if let Some(grant) = this.ledger.take_grant() {
+                this.upstream.give_back(grant);
             }
         }
     }
@@ -95,7 +97,7 @@ pub(crate) struct Ways {
 /// What every call starts from.
 pub(crate) struct Start<X> {
     pub(crate) exchange: X,
-    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) upstream: Entered,
     pub(crate) terms: Terms,
     pub(crate) ways: Ways,
     pub(crate) version: u64,
@@ -132,7 +134,10 @@ impl<X: Exchange> Call<X> {
     /// Ready with the first attempt in flight that has ended.
     fn poll_flights(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed<X>> {
         let mut this = self.project();
-        let view = View { classifier: this.ways.classifier.as_ref(), buffer: this.ways.buffer };
+        let Ways { classifier, buffer, body_idle, .. } = &*this.ways;
+        // The attempt's own timer is there already: another is needed only if it could fire first.
+        let body_idle = if *body_idle < this.terms.attempt_timeout { *body_idle } else { u64::MAX };
+        let view = View { classifier: classifier.as_ref(), buffer: *buffer, body_idle };
         if let Some(mut flight) = this.flight.as_mut().as_pin_mut()
             && let Poll::Ready((brought, classified)) = flight.as_mut().poll(cx, this.exchange, view)
         {
@@ -152,17 +157,17 @@ impl<X: Exchange> Call<X> {
     /// Sends the attempt the ledger decided on, if the upstream admits it.
     fn launch(self: Pin<&mut Self>, number: u32, trigger: Trigger, now: Tick) {
         let mut this = self.project();
-        let permit = match this.upstream.admit(this.ledger.is_extra(), now) {
-            Ok(permit) => permit.numbered(number),
+        let grant = this.ledger.take_grant();
+        let permit = match this.upstream.admit(now) {
+            Ok(permit) => permit.of_attempt(number, grant),
             Err(rejection) => {
                 this.upstream.emit(|| Event::Rejected { rejection });
                 *this.rejection = Some(rejection);
                 if number > 1 {
                     decline(this.upstream, this.report, Decline::Rejected(rejection));
                 }
-                // The token of an attempt that was never sent goes back.
-                if this.ledger.take_reserved() {
-                    this.upstream.waits_no_more(false);
+                if let Some(grant) = grant {
+                    this.upstream.give_back(grant);
                 }
                 this.ledger.rejected();
                 return;
@@ -171,18 +176,15 @@ impl<X: Exchange> Call<X> {
         let outbound = Outbound {
             number,
             last: this.ledger.is_last(),
-            deadline: this.ways.deadline_header.clone().zip(this.ledger.time_left(now)),
+            until: this.ledger.would_end(now),
+            deadline_header: this.ways.deadline_header.clone(),
             headers: None,
         };
-        let Some(flight) = depart(this.exchange, this.ways.hook.as_ref(), outbound, permit, this.fault)
+        let Some(flight) = depart(this.exchange, this.ways.hook.as_ref(), outbound, permit, this.fault, now)
         else {
             // The body may have been outgrown since the ledger decided: an attempt that has failed may still be read.
             if number > 1 && !this.exchange.is_replayable() {
                 decline(this.upstream, this.report, Decline::BodyNotKept);
-            }
-            // Refused by the hook, or the body is gone: the token of an attempt that was never sent goes back.
-            if this.ledger.take_reserved() {
-                this.upstream.waits_no_more(false);
             }
             this.ledger.rejected();
             return;
@@ -191,9 +193,6 @@ impl<X: Exchange> Call<X> {
             this.flight.set(Some(flight));
         } else {
             this.hedges.push(Box::pin(flight));
-        }
-        if this.ledger.take_reserved() {
-            this.upstream.waits_no_more(true);
         }
         this.ledger.launched(now);
         if let Some(report) = this.report {
@@ -207,9 +206,8 @@ impl<X: Exchange> Call<X> {
         let this = self.project();
         let mut rng = this.upstream.entropy().rng();
         let world = world(this.upstream, this.exchange.is_replayable(), now, &mut rng);
-        match this.ledger.hedge(now, &world, this.upstream.hedges()) {
-            Ok(()) => this.upstream.waits(),
-            Err(why) => decline(this.upstream, this.report, why),
+        if let Err(why) = this.ledger.hedge(now, &world) {
+            decline(this.upstream, this.report, why);
         }
     }
 
@@ -220,8 +218,8 @@ impl<X: Exchange> Call<X> {
             permit.timed(now);
         }
         // A hook that took all the time says nothing about the server.
-        let unsent = permit.as_ref().is_some_and(|permit| permit.unsent);
-        let verdict = if unsent { Verdict::Neutral } else { Verdict::Failure };
+        let sent = permit.as_ref().is_none_or(Permit::is_sent);
+        let verdict = if sent { Verdict::Failure } else { Verdict::Neutral };
         let brought = Brought::Fault(Error::new(ErrorKind::Timeout));
         self.landed((number, permit, brought, Classified { verdict, ..Classified::TIMEOUT }), now)
     }
@@ -253,7 +251,7 @@ impl<X: Exchange> Call<X> {
             // The verdict is left to the body, unless that has been read.
             permit.timed(now);
             this.ledger.succeeded();
-            return self.answered(brought, permit, status, now);
+            return self.answered(brought, permit, &classified, now);
         }
         permit.settle(outcome, classified.verdict, status, now);
         if let Some(asked) = holds_everyone_back(&classified, this.terms.retry) {
@@ -263,7 +261,6 @@ impl<X: Exchange> Call<X> {
         let world = world(this.upstream, this.exchange.is_replayable(), now, &mut rng);
         match this.ledger.failed(number, &classified, now, world) {
             Next::Retry { number, delay } => {
-                this.upstream.waits();
                 this.upstream.emit(|| Event::RetryScheduled { number, delay, after: outcome });
                 self.set_aside(brought, permit, now);
                 None
@@ -278,7 +275,7 @@ impl<X: Exchange> Call<X> {
                     crate::advice::forbid_retry();
                 }
                 decline(this.upstream, this.report, why);
-                self.answered(brought, permit, status, now)
+                self.answered(brought, permit, &classified, now)
             }
         }
     }
@@ -298,7 +295,7 @@ impl<X: Exchange> Call<X> {
         mut self: Pin<&mut Self>,
         brought: Brought<X>,
         mut permit: Permit,
-        status: Option<http::StatusCode>,
+        end: &Classified,
         now: Tick,
     ) -> Option<Finished<X>> {
         self.as_mut().cancel_losers(now);
@@ -310,17 +307,22 @@ impl<X: Exchange> Call<X> {
                 let unending = this.ways.streaming || X::is_unending(&answer);
                 let deadline = if unending { Tick::NEVER } else { this.terms.deadline };
                 report.streams = unending;
-                let guard = Guard::new(permit, report, status, deadline, this.ways.body_idle);
+                this.upstream.leave_with(&mut permit);
+                let guard = Guard::new(permit, report, end, deadline, this.ways.body_idle);
                 Some(Ok(X::seal(answer, guard)))
             }
             Brought::Whole(head, body) => {
                 let mut report = this.report.take()?;
                 report.finish(now, false);
-                permit.settle(Outcome::Success, Verdict::Success, status, now);
+                permit.settle(end.outcome, end.verdict, end.status, now);
+                drop(permit);
+                this.upstream.leave();
                 Some(Ok(X::reassemble(head, body, report)))
             }
             Brought::Fault(error) => {
                 *this.fault = Some(error);
+                // Settled already, unless a classifier of the user's calls an error a success.
+                permit.settle(end.outcome, end.verdict, end.status, now);
                 drop(permit);
                 self.without_answer(now)
             }
@@ -350,8 +352,9 @@ impl<X: Exchange> Call<X> {
         let this = self.project();
         let mut report = this.report.take()?;
         if let Some(aside) = this.aside.take() {
-            *this.kept = Some(aside.finish(true));
+            *this.kept = Some(aside.finish_now());
         }
+        this.upstream.leave();
         if let Some((head, body)) = this.kept.take() {
             report.finish(now, body.cut);
             return Some(Ok(X::reassemble(head, body, report)));
@@ -373,7 +376,7 @@ impl<X: Exchange> Call<X> {
             // An attempt that the deadline cuts short has had its chance once half an attempt's time has gone by; with
             // less, it was the caller who was late.
             let enough = this.terms.attempt_timeout / 2;
-            let outcome = permit.abandon(FailureKind::Timeout, permit.started(), enough, now);
+            let outcome = permit.abandon(FailureKind::Timeout, now.since(permit.started()), enough, now);
             if let Some(report) = this.report {
                 report.settled(number, outcome, None, now);
             }
@@ -409,6 +412,7 @@ fn depart<X: Exchange>(
     outbound: Outbound,
     permit: Permit,
     fault: &mut Option<Error>,
+    mut now: Tick,
 ) -> Option<Flight<X>> {
     let number = outbound.number;
     let prepared = match hook {
@@ -424,7 +428,14 @@ fn depart<X: Exchange>(
         }
         Some(hook::State::Later(later)) => return Some(Flight::preparing(later, outbound, permit)),
     };
-    exchange.launch(Outbound { headers, ..outbound }).map(|future| Flight::sent(future, permit, number))
+    if headers.is_some() {
+        now = time::now();
+        if now >= outbound.until {
+            // The hook has used up the attempt's time: there is nothing to send any more.
+            return Some(Flight::overdue(permit, number));
+        }
+    }
+    exchange.launch(Outbound { headers, ..outbound }, now).map(|future| Flight::sent(future, permit, number))
 }
 
 fn decline(upstream: &Upstream, report: &mut Option<CallReport>, why: Decline) {
@@ -438,6 +449,7 @@ fn decline(upstream: &Upstream, report: &mut Option<CallReport>, why: Decline) {
 fn world<'a>(upstream: &'a Upstream, replayable: bool, now: Tick, rng: &'a mut Rng) -> World<'a> {
     World {
         budget: upstream.budget(),
+        cap: upstream.hedges(),
         circuit_open: upstream.is_circuit_open(now),
         replayable,
         usual: upstream.usual(now),

@@ -5,7 +5,7 @@
 //! can still be returned when nothing better comes; that is worth 64 KiB and 50 ms, and no more.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -29,6 +29,8 @@ pub(super) enum End {
     TooLong,
     /// It failed.
     Failed(BoxError),
+    /// It stopped coming. Only who reads can tell.
+    Stalled,
 }
 
 /// An answer whose body is being read.
@@ -40,12 +42,20 @@ pub(super) struct Reading<X: Exchange> {
     first: Bytes,
     more: BytesMut,
     limit: usize,
+    progress: bool,
 }
 
 impl<X: Exchange> Reading<X> {
     pub(super) fn new(answer: X::Answer, limit: usize) -> Self {
         let (head, body) = X::dismantle(answer);
-        Self { head, body: Box::pin(body), first: Bytes::new(), more: BytesMut::new(), limit }
+        Self {
+            head,
+            body: Box::pin(body),
+            first: Bytes::new(),
+            more: BytesMut::new(),
+            limit,
+            progress: false,
+        }
     }
 
     /// Reads on. Trailers are dropped.
@@ -55,6 +65,7 @@ impl<X: Exchange> Reading<X> {
                 None => break,
                 Some(Err(error)) => return Poll::Ready(End::Failed(error.into())),
                 Some(Ok(frame)) => {
+                    self.progress = true;
                     if let Ok(data) = frame.into_data()
                         && !self.take_in(data)
                     {
@@ -64,6 +75,11 @@ impl<X: Exchange> Reading<X> {
             }
         }
         Poll::Ready(End::Whole)
+    }
+
+    /// Whether anything has come since this was asked last.
+    pub(super) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
     }
 
     /// Keeps a piece, or as much of it as the limit allows; false when that wasn't all of it. A body in one piece, the
@@ -119,5 +135,11 @@ impl<X: Exchange> Aside<X> {
 
     pub(super) fn finish(self, cut: bool) -> (X::Head, KeptBody) {
         self.reading.finish(cut)
+    }
+
+    /// What has come by now, without waiting for more.
+    pub(super) fn finish_now(mut self) -> (X::Head, KeptBody) {
+        let polled = self.poll(&mut Context::from_waker(Waker::noop()));
+        self.finish(polled != Poll::Ready(false))
     }
 }

@@ -258,15 +258,34 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Classified> {
         return error.is_connect().then_some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        if error.is_user() {
+            // The request's own body failed, say. The replay buffer's error, further down, knows more.
+            return (!caused_by::<ReplayError>(error)).then_some(Classified::IGNORED);
+        }
         // hyper says "canceled" only when it hands back a message it never took off the queue to write.
         return error.is_canceled().then_some(Classified::failure(FailureKind::Unsent, Repeat::Unprocessed));
     }
     #[cfg(feature = "http2")]
     if let Some(error) = error.downcast_ref::<h2::Error>() {
+        if error.is_reset() && !error.is_remote() && !error.is_library() {
+            // Reset from here, which hyper does when the request's own body failed.
+            return Some(Classified::IGNORED);
+        }
         return h2_unprocessed(error)
             .then_some(Classified::failure(FailureKind::Refused, Repeat::Unprocessed));
     }
     None
+}
+
+fn caused_by<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = error.source();
+    while let Some(this) = cause {
+        if this.is::<E>() {
+            return true;
+        }
+        cause = this.source();
+    }
+    false
 }
 
 /// RFC 9113 sections 6.8 and 8.7: a stream refused, or above the last one a graceful GOAWAY admits, was not processed.

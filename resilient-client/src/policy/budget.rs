@@ -18,11 +18,11 @@
 //! use resilient_client::policy::budget::{Budget, BudgetPolicy};
 //!
 //! let budget = Budget::new(BudgetPolicy::standard().initial(0).compile()?);
-//! assert!(!budget.try_withdraw());
+//! assert!(budget.try_withdraw().is_none());
 //! for _ in 0..4 {
 //!     budget.deposit();
 //! }
-//! assert!(budget.try_withdraw());
+//! assert!(budget.try_withdraw().is_some());
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
@@ -111,6 +111,17 @@ pub struct Rules {
     deposit: u64,
 }
 
+/// The right to one extra attempt, taken from a [`Budget`].
+///
+/// Dropped, it is spent. Only what was taken can be given back: an attempt that set out while the budget had no limit
+/// brings nothing into one that has been given a limit meanwhile.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "dropping a token spends it"]
+pub struct Token {
+    /// False for one granted by a budget without limit.
+    taken: bool,
+}
+
 /// A retry budget, shared by every call to one upstream.
 ///
 /// Every balance check and change is one atomic step on one word, so tokens are neither lost nor spent twice.
@@ -160,19 +171,22 @@ impl Budget {
         self.add(self.deposit.load(Ordering::Relaxed));
     }
 
-    /// Takes one token for an extra attempt; false, and nothing taken, when less than one is left.
-    #[must_use]
-    pub fn try_withdraw(&self) -> bool {
+    /// Takes one token for an extra attempt; `None`, and nothing taken, when less than one is left.
+    pub fn try_withdraw(&self) -> Option<Token> {
         if self.is_unlimited() {
-            return true;
+            return Some(Token { taken: false });
         }
         let take = |balance: u64| balance.min(self.capacity()).checked_sub(TOKEN);
-        self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        let taken = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.is_ok().then_some(Token { taken: true })
     }
 
     /// Gives back the token of an extra attempt that succeeded or never set out.
-    pub fn refund(&self) {
-        self.add(TOKEN);
+    #[allow(clippy::needless_pass_by_value, reason = "a token is given back once")]
+    pub fn refund(&self, token: Token) {
+        if token.taken {
+            self.add(TOKEN);
+        }
     }
 
     /// Tokens left; infinite when unlimited.
@@ -218,8 +232,16 @@ mod tests {
         BudgetPolicy::standard().capacity(capacity).initial(initial).deposit(deposit).compile().unwrap()
     }
 
+    fn withdraw(budget: &Budget) -> bool {
+        budget.try_withdraw().is_some()
+    }
+
+    fn refund(budget: &Budget) {
+        budget.refund(Token { taken: true });
+    }
+
     fn withdraw_all(budget: &Budget) -> usize {
-        std::iter::repeat_with(|| budget.try_withdraw()).take_while(|granted| *granted).count()
+        std::iter::repeat_with(|| withdraw(budget)).take_while(|granted| *granted).count()
     }
 
     #[test]
@@ -239,7 +261,7 @@ mod tests {
         let budget = budget(3, 3, 1.0);
         for _ in 0..10 {
             budget.deposit();
-            budget.refund();
+            refund(&budget);
         }
         assert_eq!(withdraw_all(&budget), 3);
     }
@@ -275,8 +297,7 @@ mod tests {
     #[test]
     fn without_a_limit_everything_is_granted() {
         let budget = Budget::unlimited();
-        budget.refund();
-        assert!((0..1000).all(|_| budget.try_withdraw()));
+        assert!((0..1000).all(|_| withdraw(&budget)));
         assert_eq!(budget.available(), f64::INFINITY);
     }
 
@@ -294,6 +315,19 @@ mod tests {
         budget.set_rules(None);
         assert_eq!(budget.available(), f64::INFINITY);
         budget.set_rules(Some(rules(100, 7, 0.5)));
+        assert_eq!(budget.available(), 7.0);
+    }
+
+    /// A reload that set a limit let every attempt in flight mint a token with its success.
+    #[test]
+    fn what_was_granted_without_a_limit_brings_nothing_into_one() {
+        let budget = Budget::unlimited();
+        let token = budget.try_withdraw().unwrap();
+        budget.set_rules(Some(rules(100, 7, 0.5)));
+        budget.refund(token);
+        assert_eq!(budget.available(), 7.0);
+        let token = budget.try_withdraw().unwrap();
+        budget.refund(token);
         assert_eq!(budget.available(), 7.0);
     }
 
@@ -347,13 +381,13 @@ mod tests {
                         earned += ratio;
                     }
                     Step::Refund => {
-                        budget.refund();
+                        refund(&budget);
                         balance = (balance + 1_000_000).min(full);
                         earned += 1.0;
                     }
                     Step::Withdraw => {
                         let expected = balance >= 1_000_000;
-                        prop_assert_eq!(budget.try_withdraw(), expected);
+                        prop_assert_eq!(withdraw(&budget), expected);
                         if expected {
                             balance -= 1_000_000;
                             granted += 1.0;
@@ -383,11 +417,11 @@ mod tests {
                 scope.spawn(|| {
                     for n in 0..20_000 {
                         budget.deposit();
-                        if budget.try_withdraw() {
+                        if withdraw(&budget) {
                             granted.fetch_add(1, Ordering::Relaxed);
                             if n % 3 == 0 {
                                 granted.fetch_sub(1, Ordering::Relaxed);
-                                budget.refund();
+                                refund(&budget);
                             }
                         }
                     }
@@ -418,8 +452,8 @@ mod tests {
         fn loom_one_token_is_granted_once() {
             loom::model(|| {
                 let budget = Arc::new(budget(10, 1, 0.5));
-                let others = [(); 2].map(|()| beside(&budget, Budget::try_withdraw));
-                let mut granted = usize::from(budget.try_withdraw());
+                let others = [(); 2].map(|()| beside(&budget, withdraw));
+                let mut granted = usize::from(withdraw(&budget));
                 granted += others.map(|other| usize::from(other.join().unwrap())).into_iter().sum::<usize>();
                 assert_eq!((granted, budget.available()), (1, 0.0));
             });
@@ -429,9 +463,9 @@ mod tests {
         fn loom_tokens_are_conserved() {
             loom::model(|| {
                 let budget = Arc::new(budget(10, 1, 0.5));
-                let withdrawing = beside(&budget, Budget::try_withdraw);
+                let withdrawing = beside(&budget, withdraw);
                 let depositing = beside(&budget, Budget::deposit);
-                budget.refund();
+                refund(&budget);
                 let granted = f64::from(u8::from(withdrawing.join().unwrap()));
                 depositing.join().unwrap();
                 assert_eq!(budget.available() + granted, 2.5);
@@ -442,7 +476,7 @@ mod tests {
         fn loom_it_never_holds_more_than_its_capacity_whatever_changes_meanwhile() {
             loom::model(|| {
                 let budget = Arc::new(budget(4, 3, 1.0));
-                let refunding = beside(&budget, Budget::refund);
+                let refunding = beside(&budget, refund);
                 budget.set_rules(Some(rules(2, 0, 1.0)));
                 assert!(budget.available() <= 2.0);
                 refunding.join().unwrap();

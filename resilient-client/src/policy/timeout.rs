@@ -61,7 +61,10 @@ impl TimeoutPolicy {
         self
     }
 
-    /// Making a connection: DNS, TCP and TLS. Default 1 s. One longer than the attempt timeout is shortened to it.
+    /// Making a connection: DNS, TCP and TLS. Default 1 s. One that is longer than three quarters of the attempt timeout is
+    /// shortened to that: were both to pass together, nobody could say whether the request had been sent. (The same would
+    /// happen under a call's own [attempt timeout](crate::RequestBuilder::attempt_timeout) below the connect timeout, since
+    /// that belongs to the pool: such a timeout is one after which a POST isn't repeated.)
     #[must_use]
     pub fn connect(mut self, connect: impl Into<Option<Duration>>) -> Self {
         self.connect = connect.into();
@@ -87,9 +90,11 @@ impl TimeoutPolicy {
         Ok(rules)
     }
 
-    /// The connect timeout to give the transport: no longer than what surrounds it.
+    /// The connect timeout to give the transport: it passes well before what surrounds it.
     pub(crate) fn effective_connect(&self) -> Option<Duration> {
-        [self.connect, self.attempt, self.total].into_iter().flatten().min()
+        let around = [self.attempt, self.total].into_iter().flatten().min();
+        let most = around.map(|around| around.saturating_sub(around / 4));
+        [self.connect, most].into_iter().flatten().min()
     }
 }
 
@@ -157,6 +162,19 @@ mod tests {
         let policy = TimeoutPolicy::standard().total(SECOND);
         let message = policy.compile().unwrap_err().to_string();
         assert_eq!(message, "timeout.attempt is 3s, longer than timeout.total, 1s");
+    }
+
+    /// Both timers passed together, and which one fired decided whether a POST was repeated.
+    #[test]
+    fn a_connect_timeout_passes_well_before_its_attempt() {
+        let second = TimeoutPolicy::standard().attempt(SECOND).connect(SECOND);
+        assert_eq!(second.effective_connect(), Some(Duration::from_millis(750)));
+        assert_eq!(TimeoutPolicy::standard().effective_connect(), Some(SECOND));
+        assert_eq!(
+            TimeoutPolicy::none().attempt(SECOND).effective_connect(),
+            Some(Duration::from_millis(750))
+        );
+        assert_eq!(TimeoutPolicy::none().effective_connect(), None);
     }
 
     #[test]

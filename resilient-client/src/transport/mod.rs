@@ -11,7 +11,6 @@ pub(crate) mod service;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -24,23 +23,26 @@ use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
+use crate::time::Tick;
 
 /// What is particular to one attempt.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbound {
     /// 1 for the first.
     pub(crate) number: u32,
     /// No other attempt can follow, so the request needn't be kept.
     pub(crate) last: bool,
-    /// How long the answer is waited for, and the header that says so.
-    pub(crate) deadline: Option<(HeaderName, Duration)>,
+    /// Until when the answer is waited for; it isn't sent any more then.
+    pub(crate) until: Tick,
+    /// The header that says how long that is, if the server is told.
+    pub(crate) deadline_header: Option<HeaderName>,
     /// Headers to put over the request's own.
     pub(crate) headers: Option<HeaderMap>,
 }
 
 impl Outbound {
-    /// Puts this attempt's headers over the request's.
-    pub(crate) fn apply(self, headers: &mut HeaderMap) {
+    /// Puts this attempt's headers over the request's, just before it is sent.
+    pub(crate) fn apply(self, headers: &mut HeaderMap, now: Tick) {
         if let Some(extra) = self.headers {
             let mut last = None;
             for (name, value) in extra {
@@ -57,8 +59,9 @@ impl Outbound {
                 }
             }
         }
-        if let Some((name, left)) = self.deadline
-            && let Some(value) = header::value(left)
+        if let Some(name) = self.deadline_header
+            && !self.until.is_never()
+            && let Some(value) = header::value(now.until(self.until))
         {
             headers.insert(name, value);
         }
@@ -95,7 +98,7 @@ pub(crate) trait Exchange {
     /// Starts an attempt.
     ///
     /// `None` when the request is gone, which the engine rules out by asking [`is_replayable`](Self::is_replayable).
-    fn launch(&mut self, outbound: Outbound) -> Option<Self::Future>;
+    fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Self::Future>;
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;

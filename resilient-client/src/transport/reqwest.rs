@@ -18,6 +18,7 @@ use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::error::BoxError;
 use crate::outcome::classify::Ended;
+use crate::time::Tick;
 
 /// One call over a `reqwest::Client`.
 #[derive(Debug)]
@@ -181,7 +182,7 @@ impl Exchange for ReqwestExchange {
         }
     }
 
-    fn launch(&mut self, outbound: Outbound) -> Option<Self::Future> {
+    fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Self::Future> {
         // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
         if outbound.number > 1 && !self.is_replayable() {
             return None;
@@ -194,7 +195,7 @@ impl Exchange for ReqwestExchange {
                 Kept::Gone => return None,
             },
         };
-        outbound.apply(request.headers_mut());
+        outbound.apply(request.headers_mut(), now);
         Some(Hopping::new(self.client.call(request)))
     }
 
@@ -278,7 +279,14 @@ mod tests {
         let stream = Body::wrap(KeptBody { bytes: Bytes::from_static(b"x"), cut: false });
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
-        assert!(exchange.launch(Outbound { number: 1, last: true, ..Outbound::default() }).is_some());
-        assert!(exchange.launch(Outbound { number: 2, last: true, ..Outbound::default() }).is_none());
+        let outbound = |number| Outbound {
+            number,
+            last: true,
+            until: Tick::NEVER,
+            deadline_header: None,
+            headers: None,
+        };
+        assert!(exchange.launch(outbound(1), Tick::ZERO).is_some());
+        assert!(exchange.launch(outbound(2), Tick::ZERO).is_none());
     }
 }

@@ -16,6 +16,7 @@ use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::error::BoxError;
 use crate::outcome::classify::Ended;
+use crate::time::{self, Tick};
 
 /// One call over clones of a tower service.
 ///
@@ -53,7 +54,7 @@ where
 {
     type Answer = http::Response<R>;
     type Fault = BoxError;
-    type Future = Attempting<S, http::Request<B>>;
+    type Future = Attempting<S, B>;
     type Head = http::response::Parts;
     type Body = R;
     type Response = http::Response<ResponseBody<R>>;
@@ -72,14 +73,14 @@ where
         })
     }
 
-    fn launch(&mut self, outbound: Outbound) -> Option<Self::Future> {
+    fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Self::Future> {
         // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
         if outbound.number > 1 && !self.is_replayable() {
             return None;
         }
-        let mut request = if outbound.last { self.request.take() } else { self.copy() }?;
-        outbound.apply(request.headers_mut());
-        Some(Attempting::NotReady { service: self.service.clone(), request: Some(request) })
+        let request = if outbound.last { self.request.take() } else { self.copy() }?;
+        let ready = Ready { request, outbound, launched: now };
+        Some(Attempting::NotReady { service: self.service.clone(), ready: Some(ready), waited: false })
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -106,18 +107,26 @@ where
     }
 }
 
+/// A request that goes out as soon as its service is ready.
+#[derive(Debug)]
+pub(crate) struct Ready<B> {
+    request: http::Request<B>,
+    outbound: Outbound,
+    launched: Tick,
+}
+
 pin_project! {
     /// One attempt: wait until the service is ready, then call it.
     #[project = AttemptingProj]
-    pub(crate) enum Attempting<S: Service<Q>, Q> {
-        NotReady { service: S, request: Option<Q> },
+    pub(crate) enum Attempting<S: Service<http::Request<B>>, B> {
+        NotReady { service: S, ready: Option<Ready<B>>, waited: bool },
         Called { #[pin] future: S::Future },
     }
 }
 
-impl<S, Q> Future for Attempting<S, Q>
+impl<S, B> Future for Attempting<S, B>
 where
-    S: Service<Q, Error: Into<BoxError>>,
+    S: Service<http::Request<B>, Error: Into<BoxError>>,
 {
     type Output = Result<S::Response, BoxError>;
 
@@ -125,12 +134,20 @@ where
         loop {
             let future = match self.as_mut().project() {
                 AttemptingProj::Called { future } => return future.poll(cx).map_err(Into::into),
-                AttemptingProj::NotReady { service, request } => {
-                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
-                    match request.take() {
-                        Some(request) => service.call(request),
-                        None => return Poll::Ready(Err("attempt polled after its service failed".into())),
+                AttemptingProj::NotReady { service, ready, waited } => {
+                    let polled = service.poll_ready(cx);
+                    let waits = std::mem::replace(waited, true);
+                    ready!(polled).map_err(Into::into)?;
+                    let Some(Ready { mut request, outbound, launched }) = ready.take() else {
+                        return Poll::Ready(Err("attempt polled after its service failed".into()));
+                    };
+                    let now = if waits { time::now() } else { launched };
+                    if now >= outbound.until {
+                        // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
+                        return Poll::Pending;
                     }
+                    outbound.apply(request.headers_mut(), now);
+                    service.call(request)
                 }
             };
             self.set(Attempting::Called { future });

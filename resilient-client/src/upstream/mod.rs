@@ -8,9 +8,11 @@ mod permit;
 pub(crate) mod registry;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::ledger::Grant;
 use crate::event::{Event, Events};
 use crate::policy::Plan;
 use crate::policy::breaker::{self, Breaker};
@@ -18,7 +20,7 @@ use crate::policy::budget::Budget;
 use crate::policy::bulkhead::{Bulkhead, Full};
 use crate::policy::hedge::{self, Cap};
 use crate::rng::Entropy;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::time::{Tick, nanos};
 
 pub(crate) use permit::Permit;
@@ -69,6 +71,48 @@ impl fmt::Display for Rejection {
     }
 }
 
+/// An upstream that a call has [entered](Upstream::enter), and leaves when this is dropped or before.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    upstream: Arc<Upstream>,
+    within: bool,
+}
+
+impl Entered {
+    /// After [`Upstream::enter`] said yes.
+    pub(crate) fn new(upstream: Arc<Upstream>) -> Self {
+        Self { upstream, within: true }
+    }
+
+    /// The call is over, unless it was before.
+    pub(crate) fn leave(&mut self) {
+        if std::mem::take(&mut self.within) {
+            self.upstream.leave();
+        }
+    }
+
+    /// The call isn't over before this attempt is.
+    pub(crate) fn leave_with(&mut self, permit: &mut Permit) {
+        if std::mem::take(&mut self.within) {
+            permit.end_call();
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Deref for Entered {
+    type Target = Arc<Upstream>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.upstream
+    }
+}
+
 /// The machines of one authority.
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -84,8 +128,10 @@ pub(crate) struct Upstream {
     last_used: AtomicU64,
     /// A dropped attempt older than this counts as a failure, in nanoseconds.
     abandoned_after: AtomicU64,
-    /// Calls that wait to send another attempt. They hold no slot, and a drain must not miss them.
-    waiting: AtomicU64,
+    /// Calls that have begun and whose last body hasn't ended.
+    calls: AtomicU64,
+    /// The registry has let go of it, or is about to: a call that finds it so must look again.
+    retired: AtomicBool,
     entropy: Entropy,
     events: Events,
 }
@@ -104,7 +150,8 @@ impl Upstream {
             held_until: AtomicU64::new(0),
             last_used: AtomicU64::new(now.as_nanos()),
             abandoned_after: AtomicU64::new(abandoned_after(plan)),
-            waiting: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
             entropy,
             events,
         }
@@ -122,22 +169,42 @@ impl Upstream {
         }
     }
 
-    /// A call has a token and waits to send another attempt.
-    pub(crate) fn waits(&self) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+    /// A call begins; false when the registry has let go of this upstream meanwhile.
+    pub(crate) fn enter(&self) -> bool {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let stays = !self.retired.load(Ordering::SeqCst);
+        if !stays {
+            self.leave();
+        }
+        stays
     }
 
-    /// The attempt waited for was sent, or will never be: then its token goes back.
-    pub(crate) fn waits_no_more(&self, sent: bool) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        if !sent {
-            self.budget.refund();
+    /// A call is over: it has no attempt in flight, sends no other, and its response's body has ended.
+    pub(crate) fn leave(&self) {
+        self.calls.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Lets no further call in, if none is in and there is nothing to remember.
+    pub(crate) fn retire(&self, now: Tick) -> bool {
+        self.retired.store(true, Ordering::SeqCst);
+        let idle = self.unfinished() == 0 && self.is_idle(now);
+        if !idle {
+            self.retired.store(false, Ordering::SeqCst);
+        }
+        idle
+    }
+
+    /// What was granted to an attempt that never set out.
+    pub(crate) fn give_back(&self, grant: Grant) {
+        self.budget.refund(grant.token);
+        if grant.capped {
+            self.hedges.refund();
         }
     }
 
-    /// Calls with an attempt in flight, an answer being read, or a wait for another attempt.
+    /// Calls that have begun and aren't over.
     pub(crate) fn unfinished(&self) -> u64 {
-        u64::from(self.in_use()) + self.waiting.load(Ordering::Relaxed)
+        self.calls.load(Ordering::SeqCst)
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -153,7 +220,7 @@ impl Upstream {
     }
 
     /// A place for one attempt in every machine, or the first refusal.
-    pub(crate) fn admit(self: &Arc<Self>, extra: bool, now: Tick) -> Result<Permit, Rejection> {
+    pub(crate) fn admit(self: &Arc<Self>, now: Tick) -> Result<Permit, Rejection> {
         self.touch(now);
         let held_until = Tick::from_nanos(self.held_until.load(Ordering::Relaxed));
         if now < held_until {
@@ -167,7 +234,7 @@ impl Upstream {
                 if let Some(transition) = admitted.transition {
                     self.emit(|| Event::BreakerTransition(transition));
                 }
-                Ok(Permit::new(Arc::clone(self), admitted.permit, extra, now))
+                Ok(Permit::new(Arc::clone(self), admitted.permit, now))
             }
             Err(breaker::Rejected { retry_after }) => {
                 self.bulkhead.release();

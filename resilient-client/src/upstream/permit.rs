@@ -1,15 +1,17 @@
 //! An attempt's place in its upstream's machines, given back when it is dropped, whatever happens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
 use super::Upstream;
+use crate::engine::ledger::Grant;
 use crate::event::Event;
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::{self, Verdict};
 use crate::sync::Ordering;
-use crate::time::{self, Tick};
+use crate::time::{self, Tick, nanos};
 
 /// One attempt's bulkhead slot and breaker permit.
 ///
@@ -22,32 +24,71 @@ pub(crate) struct Permit {
     upstream: Arc<Upstream>,
     /// `None` once settled.
     breaker: Option<breaker::Permit>,
-    /// Paid for by the budget.
-    extra: bool,
+    /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
+    grant: Option<Grant>,
     number: u32,
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's.
     answered: Option<Tick>,
-    /// Nothing has been sent: a hook is still at it, and what becomes of it says nothing about the server.
-    pub(crate) unsent: bool,
+    stage: Stage,
+    /// The call is over with this attempt.
+    ends_call: bool,
+}
+
+/// How far an attempt has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has been told of it.
+    Admitted,
+    /// A hook is at it. Nothing has been sent, and what becomes of it says nothing about the server.
+    Preparing,
+    /// With the transport.
+    Sent,
 }
 
 impl Permit {
-    pub(super) fn new(upstream: Arc<Upstream>, breaker: breaker::Permit, extra: bool, now: Tick) -> Self {
+    pub(super) fn new(upstream: Arc<Upstream>, breaker: breaker::Permit, now: Tick) -> Self {
         Self {
             upstream,
             breaker: Some(breaker),
-            extra,
+            grant: None,
             number: 1,
             started: now,
             answered: None,
-            unsent: false,
+            stage: Stage::Admitted,
+            ends_call: false,
         }
     }
 
-    pub(crate) fn numbered(mut self, number: u32) -> Self {
-        self.number = number;
+    /// The place of attempt `number`, with what that was granted.
+    pub(crate) fn of_attempt(mut self, number: u32, grant: Option<Grant>) -> Self {
+        (self.number, self.grant) = (number, grant);
         self
+    }
+
+    /// 1 for the first.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// A hook is asked before the attempt is sent.
+    pub(crate) fn prepares(&mut self) {
+        self.stage = Stage::Preparing;
+    }
+
+    /// The attempt is with the transport.
+    pub(crate) fn sent(&mut self) {
+        self.stage = Stage::Sent;
+    }
+
+    /// Whether the server can know of the attempt.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.stage == Stage::Sent
+    }
+
+    /// From here the call lasts as long as this attempt's body.
+    pub(crate) fn end_call(&mut self) {
+        self.ends_call = true;
     }
 
     /// Gives the verdict. Only the first one counts.
@@ -60,18 +101,19 @@ impl Permit {
     ) {
         let Some(permit) = self.breaker.take() else { return };
         let upstream = &*self.upstream;
-        if outcome == Outcome::Success {
-            if self.extra {
-                upstream.budget.refund();
-            } else {
-                upstream.budget.deposit();
-            }
+        match self.grant.take() {
+            Some(grant) if self.stage != Stage::Sent => upstream.give_back(grant),
+            Some(grant) if outcome == Outcome::Success => upstream.budget.refund(grant.token),
+            None if outcome == Outcome::Success && self.number == 1 => upstream.budget.deposit(),
+            _ => {}
         }
         let took = self.answered.unwrap_or(now).as_nanos().saturating_sub(self.started.as_nanos());
         let transition =
             upstream.breaker.record(permit, verdict, took, now, || upstream.entropy.rng().unit());
-        let (number, duration) = (self.number, now.since(self.started));
-        upstream.emit(|| Event::AttemptFinished { number, duration, outcome, status });
+        if self.stage != Stage::Admitted {
+            let (number, duration) = (self.number, now.since(self.started));
+            upstream.emit(|| Event::AttemptFinished { number, duration, outcome, status });
+        }
         if let Some(transition) = transition {
             upstream.emit(|| Event::BreakerTransition(transition));
         }
@@ -79,7 +121,7 @@ impl Permit {
 
     /// The attempt's time goes into what is known of the upstream's: it brought its answer, or was cancelled at its age.
     pub(crate) fn timed(&mut self, now: Tick) {
-        if self.unsent {
+        if self.stage != Stage::Sent {
             return;
         }
         self.answered = Some(now);
@@ -91,12 +133,12 @@ impl Permit {
         self.started
     }
 
-    /// The attempt ended because nobody waits for it any more. How long somebody had waited, since `since`, decides what
-    /// that says about the server: longer than `abandoned_after`, or `enough` nanoseconds, is a failure of `kind`.
-    pub(crate) fn abandon(&mut self, kind: FailureKind, since: Tick, enough: u64, now: Tick) -> Outcome {
-        let waited = now.as_nanos().saturating_sub(since.as_nanos());
+    /// The attempt ended because nobody waits for it any more. How long somebody had waited decides what that says about
+    /// the server: longer than `abandoned_after`, or `enough` nanoseconds, is a failure of `kind`.
+    pub(crate) fn abandon(&mut self, kind: FailureKind, waited: Duration, enough: u64, now: Tick) -> Outcome {
+        let waited = nanos(waited);
         let late = waited > self.upstream.abandoned_after.load(Ordering::Relaxed) || waited >= enough;
-        let (outcome, verdict) = if late && !self.unsent {
+        let (outcome, verdict) = if late && self.is_sent() {
             (Outcome::Failure(kind), Verdict::Failure)
         } else {
             (Outcome::Abandoned, Verdict::Neutral)
@@ -109,8 +151,12 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.breaker.is_some() {
-            self.abandon(FailureKind::Timeout, self.started, u64::MAX, time::now());
+            let now = time::now();
+            self.abandon(FailureKind::Timeout, now.since(self.started), u64::MAX, now);
         }
         self.upstream.bulkhead.release();
+        if self.ends_call {
+            self.upstream.leave();
+        }
     }
 }

@@ -113,19 +113,27 @@ impl Registry {
         }
     }
 
-    /// The upstream of `authority`, or of a route of it, made by `make` (which is given its name) if it is new.
-    pub(crate) fn get(
+    /// The upstream of `authority`, or of a route of it, made by `make` (which is given its name) if it is new. A call has
+    /// [entered](Upstream::enter) it, so that it can't be evicted in between.
+    pub(crate) fn enter(
         &self,
-        authority: Authority<'_>,
+        authority: &Authority<'_>,
         scope: Option<&Arc<str>>,
         now: Tick,
-        make: impl FnOnce(&Authority<'_>, Arc<str>) -> Upstream,
+        make: impl Fn(&Authority<'_>, Arc<str>) -> Upstream,
     ) -> Arc<Upstream> {
-        let hash = self.hasher.hash_one((&authority, scope));
-        let table = self.table.load();
-        match table.find(hash, |entry| entry.is(&authority, scope.map(|scope| &**scope))) {
-            Some(entry) => Arc::clone(&entry.upstream),
-            None => self.insert(hash, authority, scope, now, make),
+        let hash = self.hasher.hash_one((authority, scope));
+        loop {
+            let table = self.table.load();
+            let upstream = match table.find(hash, |entry| entry.is(authority, scope.map(|scope| &**scope))) {
+                Some(entry) => Arc::clone(&entry.upstream),
+                None => self.insert(hash, authority, scope, now, &make),
+            };
+            if upstream.enter() {
+                return upstream;
+            }
+            // It is being evicted: once the lock is free it is gone from the table, or stays.
+            drop(self.writer.lock());
         }
     }
 
@@ -156,14 +164,14 @@ impl Registry {
     fn insert(
         &self,
         hash: u64,
-        authority: Authority<'_>,
+        authority: &Authority<'_>,
         scope: Option<&Arc<str>>,
         now: Tick,
-        make: impl FnOnce(&Authority<'_>, Arc<str>) -> Upstream,
+        make: impl Fn(&Authority<'_>, Arc<str>) -> Upstream,
     ) -> Arc<Upstream> {
         let _writer = self.writer.lock();
         let mut table = HashTable::clone(&self.table.load());
-        if let Some(entry) = table.find(hash, |entry| entry.is(&authority, scope.map(|scope| &**scope))) {
+        if let Some(entry) = table.find(hash, |entry| entry.is(authority, scope.map(|scope| &**scope))) {
             return Arc::clone(&entry.upstream);
         }
         if table.len() >= self.cap && !evict_longest_idle(&mut table, now) {
@@ -173,10 +181,10 @@ impl Registry {
             None => authority.to_string(),
             Some(scope) => format!("{authority} {scope}"),
         };
-        let upstream = Arc::new(make(&authority, name.into()));
+        let upstream = Arc::new(make(authority, name.into()));
         let entry = Entry {
             hash,
-            authority: authority.into_owned(),
+            authority: authority.clone().into_owned(),
             scope: scope.cloned(),
             upstream: Arc::clone(&upstream),
         };
@@ -191,16 +199,18 @@ impl Registry {
     }
 }
 
-/// Whether room was made. An upstream somebody holds (a call, a body) is never idle.
+/// Whether room was made. An upstream that a call is in, or its body, is never idle.
 fn evict_longest_idle(table: &mut HashTable<Entry>, now: Tick) -> bool {
-    // The live table and this copy hold an upstream; anyone else holding it is a call.
-    const HELD_BY_TABLES: usize = 2;
-    let idle =
-        |entry: &&Entry| Arc::strong_count(&entry.upstream) <= HELD_BY_TABLES && entry.upstream.is_idle(now);
-    let Some(longest) = table.iter().filter(idle).min_by_key(|entry| entry.upstream.last_used()) else {
-        return false;
+    let idle = |entry: &&Entry| entry.upstream.unfinished() == 0 && entry.upstream.is_idle(now);
+    let (hash, upstream) = loop {
+        let Some(longest) = table.iter().filter(idle).min_by_key(|entry| entry.upstream.last_used()) else {
+            return false;
+        };
+        // Refused when a call came in just now; then it isn't idle at the next look.
+        if longest.upstream.retire(now) {
+            break (longest.hash, Arc::clone(&longest.upstream));
+        }
     };
-    let (hash, upstream) = (longest.hash, Arc::clone(&longest.upstream));
     match table.find_entry(hash, |entry| Arc::ptr_eq(&entry.upstream, &upstream)) {
         Ok(entry) => {
             entry.remove();
@@ -238,7 +248,10 @@ mod tests {
     }
 
     fn get(registry: &Registry, url: &str, now: Tick) -> Arc<Upstream> {
-        registry.get(Authority::of_url(&url.parse().unwrap()), None, now, |_, name| upstream(name))
+        let url = url.parse().unwrap();
+        let found = registry.enter(&Authority::of_url(&url), None, now, |_, name| upstream(name));
+        found.leave();
+        found
     }
 
     fn later(seconds: u64) -> Tick {
@@ -251,7 +264,7 @@ mod tests {
         let a = get(&registry, "http://Users:3000/a?x=1", NOW);
         let b = get(&registry, "http://users:3000/b", NOW);
         let uri: http::Uri = "http://USERS:3000/c".parse().unwrap();
-        let c = registry.get(Authority::of_uri(&uri), None, NOW, |_, name| upstream(name));
+        let c = registry.enter(&Authority::of_uri(&uri), None, NOW, |_, name| upstream(name));
         assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&a, &c));
         assert_eq!(&**a.name(), "http://users:3000");
         assert!(!Arc::ptr_eq(&a, &get(&registry, "https://users:3000/", NOW)));
@@ -270,9 +283,9 @@ mod tests {
     #[test]
     fn the_longest_idle_makes_room() {
         let registry = registry(2);
-        drop(get(&registry, "http://a/", NOW).admit(false, NOW));
-        drop(get(&registry, "http://b/", NOW).admit(false, later(5)));
-        drop(get(&registry, "http://a/", NOW).admit(false, later(9)));
+        drop(get(&registry, "http://a/", NOW).admit(NOW));
+        drop(get(&registry, "http://b/", NOW).admit(later(5)));
+        drop(get(&registry, "http://a/", NOW).admit(later(9)));
         get(&registry, "http://c/", later(10));
         assert_eq!(registry.len(), 2);
         let names: Vec<_> =
@@ -284,9 +297,9 @@ mod tests {
     fn the_busy_and_the_broken_stay_and_newcomers_share_the_overflow() {
         let registry = registry(2);
         let busy = get(&registry, "http://busy/", NOW);
-        let _held = busy.admit(false, NOW).unwrap();
+        let _held = busy.admit(NOW).unwrap();
         let broken = get(&registry, "http://broken/", NOW);
-        while let Ok(mut permit) = broken.admit(false, NOW) {
+        while let Ok(mut permit) = broken.admit(NOW) {
             permit.settle(crate::outcome::Outcome::Ignored, Verdict::Failure, None, NOW);
         }
         drop(broken);

@@ -55,7 +55,14 @@ fn fail_number(number: u32, ledger: &mut Ledger, end: &Classified, now: Tick, bu
         number,
         end,
         now,
-        World { budget, circuit_open: false, replayable: true, usual: None, rng: &mut Rng::seeded(7) },
+        World {
+            budget,
+            cap: &Cap::closed(),
+            circuit_open: false,
+            replayable: true,
+            usual: None,
+            rng: &mut Rng::seeded(7),
+        },
     )
 }
 
@@ -104,7 +111,14 @@ fn a_stream_that_outgrew_its_buffer_is_not_repeated_from_then_on() {
     let budget = budget(10);
     let fails = |terms| {
         let rng = &mut Rng::seeded(7);
-        let world = World { budget: &budget, circuit_open: false, replayable: false, usual: None, rng };
+        let world = World {
+            budget: &budget,
+            cap: &Cap::closed(),
+            circuit_open: false,
+            replayable: false,
+            usual: None,
+            rng,
+        };
         in_flight(terms).failed(1, &end(Repeat::Unprocessed), ms(1), world)
     };
     assert_eq!(fails(terms()), Next::GiveUp(Decline::BodyNotKept));
@@ -134,6 +148,7 @@ fn an_open_circuit_ends_the_call_and_costs_no_token() {
     let (mut ledger, budget) = (in_flight(terms()), budget(10));
     let world = World {
         budget: &budget,
+        cap: &Cap::closed(),
         circuit_open: true,
         replayable: true,
         usual: None,
@@ -165,6 +180,7 @@ fn a_retry_after_that_barely_fits_is_honoured_and_stays_before_the_deadline() {
         let mut ledger = in_flight(terms());
         let world = World {
             budget: &budget(10),
+            cap: &Cap::closed(),
             circuit_open: false,
             replayable: true,
             usual: None,
@@ -186,9 +202,71 @@ fn a_retry_after_of_zero_is_an_ordinary_backoff() {
 fn a_refused_attempt_ends_the_call_and_its_token_can_be_taken_back_once() {
     let (mut ledger, budget) = (in_flight(terms()), budget(10));
     fail(&mut ledger, &end(Repeat::IfSafe), ms(1), &budget);
-    assert!(ledger.take_reserved() && !ledger.take_reserved());
+    assert!(ledger.take_grant().is_some() && ledger.take_grant().is_none());
     ledger.rejected();
     assert_eq!(ledger.decide(ms(100)), Decision::Finish);
+}
+
+fn hedging(budget: u32, cap: Option<u32>) -> (Terms, Budget, Cap) {
+    let terms = Terms { hedge_after: Some(10 * MS), hedges: 1, ..terms() };
+    let rules = |burst| crate::policy::hedge::HedgePolicy::standard().burst(burst).compile().unwrap();
+    let cap = cap.map_or_else(Cap::closed, |burst| Cap::new(rules(burst)));
+    (terms, self::budget(budget), cap)
+}
+
+fn fail_beside(
+    ledger: &mut Ledger,
+    number: u32,
+    end: &Classified,
+    at: Tick,
+    budget: &Budget,
+    cap: &Cap,
+) -> Next {
+    let rng = &mut Rng::seeded(7);
+    let world = World { budget, cap, circuit_open: false, replayable: true, usual: None, rng };
+    ledger.failed(number, end, at, world)
+}
+
+#[test]
+fn a_fast_failure_is_hedged_at_once_and_takes_its_place_under_the_cap() {
+    let (terms, budget, cap) = hedging(10, Some(1));
+    let mut ledger = in_flight(terms);
+    let next = fail_beside(&mut ledger, 1, &end(Repeat::IfSafe), ms(1), &budget, &cap);
+    assert_eq!(next, Next::Retry { number: 2, delay: Duration::ZERO });
+    assert!(cap.available() < 1.0 && ledger.take_grant().unwrap().capped);
+}
+
+#[test]
+fn a_fast_failure_beyond_the_cap_is_a_retry_like_any_other() {
+    let (terms, budget, cap) = hedging(10, None);
+    let mut ledger = in_flight(terms);
+    let next = fail_beside(&mut ledger, 1, &end(Repeat::IfSafe), ms(1), &budget, &cap);
+    assert!(matches!(next, Next::Retry { delay, .. } if !delay.is_zero()), "{next:?}");
+    assert!(!ledger.take_grant().unwrap().capped);
+}
+
+#[test]
+fn a_hedge_the_budget_refuses_keeps_its_place_under_the_cap() {
+    let (terms, budget, cap) = hedging(0, Some(1));
+    let mut ledger = in_flight(terms);
+    let next = fail_beside(&mut ledger, 1, &end(Repeat::IfSafe), ms(1), &budget, &cap);
+    assert_eq!(next, Next::GiveUp(Decline::BudgetExhausted));
+    assert!((cap.available() - 1.0).abs() < 1e-9);
+}
+
+/// The first attempt was told to wait; the hedge beside it broke, and the call forgot what it had been told.
+#[test]
+fn what_one_attempt_was_told_to_wait_binds_the_one_after_another() {
+    let (terms, budget, cap) = hedging(10, Some(5));
+    let mut ledger = in_flight(terms);
+    let rng = &mut Rng::seeded(7);
+    let world = World { budget: &budget, cap: &cap, circuit_open: false, replayable: true, usual: None, rng };
+    ledger.hedge(ms(10), &world).unwrap();
+    assert!(ledger.take_grant().is_some());
+    ledger.launched(ms(10));
+    assert_eq!(fail_beside(&mut ledger, 1, &asked(2), ms(20), &budget, &cap), Next::Wait);
+    let next = fail_beside(&mut ledger, 2, &end(Repeat::IfSafe), ms(30), &budget, &cap);
+    assert!(matches!(next, Next::Retry { delay, .. } if ms(30).after(delay) >= ms(2_020)), "{next:?}");
 }
 
 /// What a server and a caller may do to a call.
@@ -264,6 +342,7 @@ proptest! {
                     prop_assert!(launches <= story.max_attempts.unwrap_or(1));
                     prop_assert!(launches <= 1 + story.tokens, "every extra attempt is paid for");
                     prop_assert!(launches == 1 || story.replayable);
+                    prop_assert_eq!(ledger.take_grant().is_some(), launches > 1);
                     ledger.launched(now);
                     let (took, repeat, asked) = ends.next().unwrap();
                     now = now.after_nanos(took.min(&2_999) * MS);
@@ -274,7 +353,7 @@ proptest! {
                         ..end(*repeat)
                     };
                     let circuit_open = launches as usize > story.open_from;
-                    let world = World { budget: &budget, circuit_open, replayable: true, usual: None, rng: &mut rng };
+                    let world = World { budget: &budget, cap: &Cap::closed(), circuit_open, replayable: true, usual: None, rng: &mut rng };
                     let next = ledger.failed(launches, &end, now, world);
                     if let Next::Retry { delay, .. } = next {
                         prop_assert!(!circuit_open && *repeat != Repeat::Never);
@@ -288,7 +367,7 @@ proptest! {
             }
         }
         let spent = f64::from(story.tokens) - budget.available();
-        let reserved = u32::from(ledger.take_reserved());
+        let reserved = u32::from(ledger.take_grant().is_some());
         prop_assert!((spent - f64::from(launches.saturating_sub(1) + reserved)).abs() < 1e-6, "no token is lost");
     }
 }

@@ -91,3 +91,25 @@ async fn a_classifier_that_panics_leaves_the_standard_table_in_force() {
     assert_eq!(rig.get().await.unwrap().status(), 200);
     assert_eq!((rig.script.count(), rig.in_use()), (2, 0));
 }
+
+/// The attempt's own timer was the only one, so a body could pause for as long as that, whatever the policy said.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_pauses_for_too_long_is_given_up_before_its_attempt_is() {
+    let stalls =
+        vec![Piece::Data("x".into()), Piece::Pause(ms(60)), Piece::Data("y".into()), Piece::Pause(ms(2_000))];
+    let policy = Policy::standard().timeout(TimeoutPolicy::standard().body_idle(ms(100)));
+    let rig = Rig::new(&policy, [answer_with(200, stalls), answer(200)]);
+    let begun = now();
+    let response = rig.start(Method::GET, CallOptions::new().buffered(100)).await.unwrap();
+    let first = &response.body().report().attempts()[0];
+    assert_eq!(first.outcome(), Some(Outcome::Failure(FailureKind::BodyIdle)));
+    assert_eq!(first.duration(), ms(1 + 60 + 100));
+    assert!(now().since(begun) < ms(200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_over_the_limit_names_it() {
+    let rig = Rig::new(&Policy::standard(), [answer(200)]);
+    let error = rig.start(Method::GET, CallOptions::new().buffered(3)).await.unwrap_err();
+    assert_eq!(error.to_string(), "response body is too large: more than 3 bytes (http://users:3000)");
+}

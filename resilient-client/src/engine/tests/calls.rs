@@ -1,15 +1,18 @@
 //! What a caller sees, and what it costs the upstream.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use super::script::{Piece, Step, answer, answer_with, broken, ms, quiet};
 use super::*;
+use crate::engine::body::Guard;
 use crate::engine::report::Decline;
+use crate::outcome::classify::{Classified, Ended};
 use crate::outcome::{FailureKind, Outcome};
-use crate::policy::breaker::BreakerPolicy;
+use crate::policy::breaker::{BreakerPolicy, Verdict};
 use crate::policy::bulkhead::BulkheadPolicy;
 use crate::policy::timeout::TimeoutPolicy;
-use crate::time::now;
+use crate::time::{Tick, now};
 use crate::{ErrorKind, Trigger};
 
 fn standard() -> Policy {
@@ -349,5 +352,65 @@ async fn e9_a_breaker_by_key_loses_the_broken_shard_and_no_other() {
         let share = f64::from(good) / 2_000.0;
         println!("E9: one shard of ten down, keyed {keyed}: {:.1} % succeed", share * 100.0);
         assert!(share >= least && share <= most, "{share}");
+    }
+}
+
+/// The report was frozen at the head, which had been fine.
+#[tokio::test(start_paused = true)]
+async fn the_report_of_a_body_that_failed_says_so() {
+    let rig = Rig::new(&standard(), [answer_with(200, vec![Piece::Data("x".into()), Piece::Break])]);
+    let error = text(rig.get().await.unwrap()).await.unwrap_err();
+    assert_eq!(outcomes(error.report().unwrap()), ["body"]);
+    let stalls = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_mins(1))];
+    rig.script.then([answer_with(200, stalls)]);
+    let error = text(rig.get().await.unwrap()).await.unwrap_err();
+    assert_eq!(outcomes(error.report().unwrap()), ["body_idle"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_classifier_may_count_an_answer_as_a_failure_and_hand_it_over_all_the_same() {
+    let counted = |end: Ended<'_>, standard: Classified| match end {
+        Ended::Response(..) => Classified { verdict: Verdict::Failure, ..standard },
+        Ended::Error(_) => Classified { outcome: Outcome::Success, verdict: Verdict::Success, ..standard },
+    };
+    let rig = Rig::new(&standard().classify(counted), [answer(200), answer(200), broken()]);
+    assert_eq!(text(rig.get().await.unwrap()).await.unwrap(), "body");
+    let buffered = rig.start(Method::GET, CallOptions::new().buffered(100)).await.unwrap();
+    assert_eq!(buffered.status(), 200);
+    let counts = rig.upstream().breaker_snapshot(now());
+    assert_eq!((counts.failures, counts.successes), (2, 0));
+    rig.get().await.unwrap_err();
+    let counts = rig.upstream().breaker_snapshot(now());
+    assert_eq!((counts.failures, counts.successes), (2, 1), "settled as the classifier said, not abandoned");
+}
+
+/// Somebody who looked away while waiting for a piece, and came back an hour later to drop the response, was counted as
+/// having waited for an hour.
+#[tokio::test(start_paused = true)]
+async fn only_the_time_somebody_waited_for_a_piece_counts() {
+    for (looks_away, failures) in [(true, 0), (false, 1)] {
+        let rig = Rig::new(&standard(), [answer(200)]);
+        let mut permit = rig.upstream().admit(now()).unwrap().of_attempt(1, None);
+        permit.sent();
+        let head = Classified {
+            status: None,
+            outcome: Outcome::Success,
+            verdict: Verdict::Success,
+            ..Classified::IGNORED
+        };
+        let report = crate::CallReport::new("x".into(), 0, now());
+        let mut guard = Guard::new(permit, report, &head, Tick::NEVER, u64::MAX);
+        std::future::poll_fn(|cx| {
+            assert!(guard.judge::<(), crate::error::BoxError>(cx, Poll::Pending).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        tokio::time::sleep(ms(500)).await;
+        if looks_away {
+            guard.look_away();
+        }
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        drop(guard);
+        assert_eq!(rig.upstream().breaker_snapshot(now()).failures, failures);
     }
 }

@@ -1,5 +1,6 @@
 //! Deadlines that travel: in from the ambient one, out as a header, and what comes back from a server that heeds them.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::script::{Step, answer, ms};
@@ -9,7 +10,8 @@ use crate::advice::{RETRY, SHED};
 use crate::deadline::{self, Deadline};
 use crate::engine::report::Decline;
 use crate::outcome::Outcome;
-use crate::time::now;
+use crate::policy::timeout::TimeoutPolicy;
+use crate::time::{Tick, now};
 
 fn told(rig: &Rig) -> Vec<Option<String>> {
     let text = |headers: &http::HeaderMap| {
@@ -108,4 +110,49 @@ async fn only_the_origins_named_are_told() {
     let error =
         crate::engine::core::Core::new(Setup { deadline_origins: origins, ..Setup::default() }).unwrap_err();
     assert!(error.to_string().starts_with("deadline_origins: origin"), "{error}");
+}
+
+/// A service that is ready after a while.
+#[derive(Clone)]
+struct ReadyAfter {
+    script: Script,
+    until: Tick,
+}
+
+impl tower_service::Service<Request<String>> for ReadyAfter {
+    type Response = Response<ScriptBody>;
+    type Error = crate::error::BoxError;
+    type Future = <Script as tower_service::Service<Request<String>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if now() >= self.until {
+            return Poll::Ready(Ok(()));
+        }
+        let (waker, left) = (cx.waker().clone(), now().until(self.until));
+        tokio::spawn(async move {
+            tokio::time::sleep(left).await;
+            waker.wake();
+        });
+        Poll::Pending
+    }
+
+    fn call(&mut self, request: Request<String>) -> Self::Future {
+        self.script.call(request)
+    }
+}
+
+/// Ready in the same instant as its time was up, it was called for nobody; and the server was told of time long gone.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_ready_too_late_is_not_called() {
+    for (ready_after, called) in [(100, false), (60, true)] {
+        let timeout = TimeoutPolicy::standard().total(ms(100)).attempt(ms(100));
+        let rig = Rig::new(&Policy::standard().timeout(timeout), [answer(200)]);
+        let inner = ReadyAfter { script: rig.script.clone(), until: now().after(ms(ready_after)) };
+        let mut service = ResilienceLayer::of(Arc::clone(&rig.core)).layer(inner);
+        let response = service.call(Rig::request(Method::GET, CallOptions::new())).await;
+        assert_eq!((response.is_ok(), rig.script.count() == 1), (called, called));
+        if called {
+            assert_eq!(rig.script.headers()[0]["x-envoy-expected-rq-timeout-ms"], "40");
+        }
+    }
 }

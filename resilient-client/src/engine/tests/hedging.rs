@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::script::{Step, answer, broken, ms, quiet};
+use super::script::{Piece, Step, answer, broken, ms, quiet};
 use super::*;
 use crate::engine::report::Decline;
 use crate::outcome::Outcome;
+use crate::policy::bulkhead::BulkheadPolicy;
 use crate::policy::hedge::{Delay, HedgePolicy};
+use crate::policy::retry::RetryPolicy;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::time::now;
 use crate::{ErrorKind, Trigger};
@@ -135,4 +137,28 @@ async fn every_attempt_out_at_the_deadline_is_cancelled() {
     let rig = Rig::new(&policy, [Step::Hang]);
     assert_eq!(rig.get().await.unwrap_err().kind(), ErrorKind::Deadline);
     assert_eq!((rig.in_use(), rig.script.count()), (0, 2));
+}
+
+/// Its place under the cap was lost, so a full bulkhead used the cap up with hedges that were never sent.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_refused_here_keeps_its_place_under_the_cap() {
+    let policy = hedged().bulkhead(BulkheadPolicy::standard().max_in_flight(1));
+    let rig = Rig::new(&policy, [slow(200, ms(100))]);
+    let (cap, tokens) = (rig.upstream().hedges().available(), rig.tokens());
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert_eq!(rig.script.count(), 1);
+    assert!((rig.upstream().hedges().available() - cap).abs() < 1e-9);
+    assert!(rig.tokens() >= tokens);
+}
+
+/// An answer set aside in the same instant as the call ended was taken for one that had been cut.
+#[tokio::test(start_paused = true)]
+async fn an_answer_set_aside_at_the_last_moment_is_whole() {
+    let late =
+        Step::Answer { after: ms(60), status: 503, retry_after: None, body: vec![Piece::Data("why".into())] };
+    let policy = hedged().retry(RetryPolicy::standard().max_attempts(2));
+    let rig = Rig::new(&policy, [late, Step::Break { after: ms(10) }]);
+    let response = rig.get().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.body().report().is_cut()), (503, false));
+    assert_eq!(text(response).await.unwrap(), "why");
 }

@@ -86,3 +86,45 @@ async fn a_hook_that_panics_costs_no_slot() {
     }
     assert_eq!(rig.in_use(), 0);
 }
+
+/// The hook and the timer were ready in the same instant, and the attempt was sent for nobody.
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_takes_all_the_time_there_is_sends_nothing() {
+    let timeout = TimeoutPolicy::standard().total(ms(100)).attempt(ms(100));
+    let hook = |_: &Attempt<'_>| {
+        Prepared::later(async {
+            tokio::time::sleep(ms(100)).await;
+            Ok::<_, std::io::Error>(token(1))
+        })
+    };
+    let rig = Rig::with(Policy::standard().timeout(timeout).into(), Some(Hook::new(hook)), [answer(200)]);
+    assert_eq!(rig.get().await.unwrap_err().kind(), ErrorKind::Deadline);
+    assert_eq!((rig.script.count(), rig.in_use()), (0, 0));
+    assert_eq!(rig.upstream().breaker_snapshot(crate::time::now()).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_is_told_of_the_deadline_is_what_the_hook_left() {
+    let hook = |_: &Attempt<'_>| {
+        Prepared::later(async {
+            tokio::time::sleep(ms(40)).await;
+            Ok::<_, std::io::Error>(token(1))
+        })
+    };
+    let timeout = TimeoutPolicy::standard().total(ms(100)).attempt(ms(100));
+    let rig = Rig::with(Policy::standard().timeout(timeout).into(), Some(Hook::new(hook)), [answer(200)]);
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert_eq!(rig.script.headers()[0]["x-envoy-expected-rq-timeout-ms"], "60");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_extra_attempt_whose_hook_fails_gets_its_token_back() {
+    let hook = |attempt: &Attempt<'_>| match attempt.number() {
+        1 => Prepared::now(token(1)),
+        _ => Prepared::later(async { Err(std::io::Error::other("no token")) }),
+    };
+    let rig = rig(hook, [answer(503)]);
+    let before = rig.tokens();
+    assert_eq!(rig.get().await.unwrap().status(), 503);
+    assert!((rig.tokens() - before).abs() < 1e-9);
+}

@@ -82,7 +82,7 @@ impl Rig {
     }
 
     fn upstream(&self) -> Arc<Upstream> {
-        self.core.upstream_of(Authority::of_uri(&URL.parse().unwrap()))
+        self.core.upstream_of(&Authority::of_uri(&URL.parse().unwrap()))
     }
 
     fn state(&self) -> State {

@@ -147,3 +147,17 @@ async fn a_stream_of_events_outlives_the_total_and_keeps_the_idle_bound() {
     let response = rig.start(Method::GET, CallOptions::new().streaming()).await.unwrap();
     assert_eq!(text(response).await.unwrap_err().kind(), ErrorKind::BodyIdle);
 }
+
+/// A retry is for a moment neither waiting nor in flight, and a call can be made and not polled yet: a drain saw neither.
+#[tokio::test(start_paused = true)]
+async fn a_drain_sees_every_call_that_was_made_before_it() {
+    let rig = Rig::new(&attempts(2), [answer(503), answer(200)]);
+    let made = rig.start(Method::GET, CallOptions::new());
+    assert_eq!(rig.core.drain(ms(10)).await, 1, "made, and not yet polled");
+    let response = made.await.unwrap();
+    assert_eq!((response.status().as_u16(), rig.core.drain(ms(10)).await), (200, 1), "its body is unread");
+    assert_eq!(text(response).await.unwrap(), "body");
+    assert_eq!(rig.core.drain(ms(10)).await, 0);
+    let error = rig.get().await.unwrap_err();
+    assert_eq!((error.kind(), rig.core.drain(ms(10)).await), (ErrorKind::Draining, 0));
+}

@@ -128,7 +128,7 @@ async fn a_stream_that_fails_is_the_callers_own_failure_and_not_the_servers() {
     let error = service.oneshot(Request::put(URL).body(ReplayBody::new(Failing)).unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Request);
     assert_eq!(error.report().unwrap().attempts().len(), 1);
-    let upstream = core.upstream_of(Authority::of_uri(&URL.parse().unwrap()));
+    let upstream = core.upstream_of(&Authority::of_uri(&URL.parse().unwrap()));
     assert_eq!(upstream.breaker_snapshot(now()).failures, 0);
 }
 
@@ -160,7 +160,7 @@ async fn an_attempt_that_is_cut_off_leaves_the_call_to_the_other() {
     assert_eq!(report.attempts()[0].outcome(), Some(Outcome::Ignored), "{report}");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "8");
     assert_eq!(
-        core.upstream_of(Authority::of_uri(&URL.parse().unwrap())).breaker_snapshot(now()).failures,
+        core.upstream_of(&Authority::of_uri(&URL.parse().unwrap())).breaker_snapshot(now()).failures,
         0
     );
 }
