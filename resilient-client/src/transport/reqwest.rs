@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Version};
 use http_body::Body as _;
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
@@ -30,23 +29,12 @@ pub(crate) struct ReqwestExchange {
 /// What is left of the request to send.
 #[derive(Debug)]
 enum Kept {
-    /// Parts from which any number of requests can be made.
-    Parts(Parts),
+    /// A request, apart from its body, of which any number can be made.
+    Replayable { request: Request, body: Payload },
     /// A stream: the one request there can be.
     Once(Request),
     /// The last attempt has taken it.
     Gone,
-}
-
-/// A request by hand: `Request::try_clone` costs four times the instructions, because it also clones the map of
-/// extensions, in which reqwest keeps a timeout that we have already taken over.
-#[derive(Debug)]
-struct Parts {
-    method: Method,
-    url: Url,
-    headers: HeaderMap,
-    version: Version,
-    body: Payload,
 }
 
 /// A body from which any number of bodies can be made.
@@ -104,7 +92,8 @@ impl ReqwestExchange {
             }
             (Some(None), None) => return Self { client, request: Kept::Once(request) },
         };
-        Self { client, request: Kept::Parts(Parts::of(request, payload)) }
+        *request.body_mut() = None;
+        Self { client, request: Kept::Replayable { request, body: payload } }
     }
 }
 
@@ -119,35 +108,14 @@ fn whole_bytes(body: &mut Body) -> Option<Bytes> {
     }
 }
 
-impl Parts {
-    fn of(mut request: Request, body: Payload) -> Self {
-        Self {
-            headers: std::mem::take(request.headers_mut()),
-            method: request.method().clone(),
-            version: request.version(),
-            url: request.url().clone(),
-            body,
-        }
-    }
-
-    fn request(&self) -> Option<Request> {
-        let copy = Self {
-            method: self.method.clone(),
-            url: self.url.clone(),
-            headers: self.headers.clone(),
-            version: self.version,
-            body: self.body.again()?,
-        };
-        Some(copy.into_request())
-    }
-
-    fn into_request(self) -> Request {
-        let mut request = Request::new(self.method, self.url);
-        *request.headers_mut() = self.headers;
-        *request.version_mut() = self.version;
-        *request.body_mut() = self.body.into_body();
-        request
-    }
+/// Another of the same request, by hand: `Request::try_clone` costs four times the instructions, because it also clones
+/// the map of extensions, in which reqwest keeps a timeout that we have already taken over.
+fn copy(request: &Request, body: Option<Body>) -> Request {
+    let mut copy = Request::new(request.method().clone(), request.url().clone());
+    copy.headers_mut().clone_from(request.headers());
+    *copy.version_mut() = request.version();
+    *copy.body_mut() = body;
+    copy
 }
 
 impl Exchange for ReqwestExchange {
@@ -159,27 +127,17 @@ impl Exchange for ReqwestExchange {
     type Response = Response;
 
     fn is_replayable(&self) -> bool {
-        matches!(&self.request, Kept::Parts(parts) if parts.body.is_replayable())
+        matches!(&self.request, Kept::Replayable { body, .. } if body.is_replayable())
     }
 
     fn request(&self) -> Option<Attempt<'_>> {
-        match &self.request {
-            Kept::Parts(parts) => Some(Attempt {
-                number: 0,
-                method: &parts.method,
-                url: parts.url.as_str().into(),
-                headers: &parts.headers,
-                body: parts.body.bytes(),
-            }),
-            Kept::Once(request) => Some(Attempt {
-                number: 0,
-                method: request.method(),
-                url: request.url().as_str().into(),
-                headers: request.headers(),
-                body: None,
-            }),
-            Kept::Gone => None,
-        }
+        let (request, body) = match &self.request {
+            Kept::Replayable { request, body } => (request, body.bytes()),
+            Kept::Once(request) => (request, None),
+            Kept::Gone => return None,
+        };
+        let url = request.url().as_str().into();
+        Some(Attempt { number: 0, method: request.method(), url, headers: request.headers(), body })
     }
 
     fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Self::Future> {
@@ -188,9 +146,12 @@ impl Exchange for ReqwestExchange {
             return None;
         }
         let mut request = match &self.request {
-            Kept::Parts(parts) if !outbound.last => parts.request()?,
+            Kept::Replayable { request, body } if !outbound.last => copy(request, body.again()?.into_body()),
             _ => match std::mem::replace(&mut self.request, Kept::Gone) {
-                Kept::Parts(parts) => parts.into_request(),
+                Kept::Replayable { mut request, body } => {
+                    *request.body_mut() = body.into_body();
+                    request
+                }
                 Kept::Once(request) => request,
                 Kept::Gone => return None,
             },
@@ -238,6 +199,8 @@ pub(crate) fn assemble(url: Url, parts: http::response::Parts, body: Body) -> re
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, Version};
+
     use super::*;
 
     fn exchange(request: Request) -> ReqwestExchange {
@@ -257,8 +220,9 @@ mod tests {
     fn a_request_made_from_parts_is_the_one_that_was_given() {
         let given = post("hello");
         let exchange = exchange(post("hello"));
-        let Kept::Parts(parts) = &exchange.request else { panic!("bytes are replayable") };
-        for made in [parts.request().unwrap(), parts.request().unwrap()] {
+        let Kept::Replayable { request, body } = &exchange.request else { panic!("bytes are replayable") };
+        let made = || copy(request, body.again().unwrap().into_body());
+        for made in [made(), made()] {
             assert_eq!(made.method(), given.method());
             assert_eq!(made.url(), given.url());
             assert_eq!(made.headers(), given.headers());
@@ -270,8 +234,8 @@ mod tests {
     #[test]
     fn an_empty_body_stays_a_body() {
         let exchange = exchange(post(""));
-        let Kept::Parts(parts) = &exchange.request else { panic!("bytes are replayable") };
-        assert_eq!(parts.request().unwrap().body().unwrap().as_bytes(), Some(&b""[..]));
+        let Kept::Replayable { body, .. } = &exchange.request else { panic!("bytes are replayable") };
+        assert_eq!(body.again().unwrap().into_body().unwrap().as_bytes(), Some(&b""[..]));
     }
 
     #[test]

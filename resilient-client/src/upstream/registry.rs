@@ -44,11 +44,8 @@ impl<'a> Authority<'a> {
             "http" => 80,
             _ => 0,
         };
-        Self {
-            scheme: Cow::Borrowed(scheme),
-            host: lower_case(uri.host().unwrap_or_default()),
-            port: uri.port_u16().unwrap_or(default_port),
-        }
+        let (host, port) = split(uri.authority().map_or("", http::uri::Authority::as_str));
+        Self { scheme: Cow::Borrowed(scheme), host: lower_case(host), port: port.unwrap_or(default_port) }
     }
 
     pub(crate) fn into_owned(self) -> Authority<'static> {
@@ -57,6 +54,16 @@ impl<'a> Authority<'a> {
             host: Cow::Owned(self.host.into_owned()),
             port: self.port,
         }
+    }
+}
+
+/// The host and the port of an authority that is known to be valid; `Uri`'s own methods parse it again for each.
+fn split(authority: &str) -> (&str, Option<u16>) {
+    let authority = authority.rsplit_once('@').map_or(authority, |(_userinfo, rest)| rest);
+    match authority.rsplit_once(':') {
+        // The last colon of an IPv6 address is inside its brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        _ => (authority, None),
     }
 }
 
@@ -269,6 +276,27 @@ mod tests {
         assert_eq!(&**a.name(), "http://users:3000");
         assert!(!Arc::ptr_eq(&a, &get(&registry, "https://users:3000/", NOW)));
         assert!(!Arc::ptr_eq(&a, &get(&registry, "http://users/", NOW)));
+    }
+
+    #[test]
+    fn an_authority_is_split_as_uri_splits_it() {
+        for text in [
+            "users",
+            "users:3000",
+            "Users:3000",
+            "a.b.c:80",
+            "[::1]",
+            "[::1]:3000",
+            "alice:pass@users:3000",
+            "alice@users",
+            "alice:pass@[2001:db8::1]:8080",
+            "users:",
+            "127.0.0.1:65535",
+        ] {
+            let uri: http::Uri = format!("http://{text}/path?x=a:1@b").parse().unwrap();
+            let expected = (uri.host().unwrap(), uri.port_u16());
+            assert_eq!(split(uri.authority().unwrap().as_str()), expected, "{text}");
+        }
     }
 
     #[test]
