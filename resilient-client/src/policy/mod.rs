@@ -26,6 +26,8 @@ pub mod bulkhead;
 pub mod config;
 pub mod hedge;
 pub mod invalid;
+pub mod priority;
+pub mod rate_limit;
 pub mod retry;
 pub mod set;
 pub mod timeout;
