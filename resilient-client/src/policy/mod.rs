@@ -30,6 +30,7 @@ pub mod priority;
 pub mod rate_limit;
 pub mod retry;
 pub mod set;
+pub mod throttle;
 pub mod timeout;
 
 pub use invalid::Invalid;

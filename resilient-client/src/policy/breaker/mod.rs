@@ -59,7 +59,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod trip;
-mod window;
+pub(super) mod window;
 
 pub use control::Control;
 pub use machine::Breaker;

@@ -21,7 +21,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Tick;
 
 /// How many buckets a window is cut into.
-pub(super) const BUCKETS: u32 = 10;
+pub(in crate::policy) const BUCKETS: u32 = 10;
 
 const COUNT_BITS: u32 = 20;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
@@ -39,20 +39,20 @@ const TAG_AND_HALF_FULL: u64 = TAG | HALF_FULL;
 
 /// Outcomes in the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) failures: u32,
-    pub(super) successes: u32,
+pub(in crate::policy) struct Totals {
+    pub(in crate::policy) failures: u32,
+    pub(in crate::policy) successes: u32,
     /// Among both.
-    pub(super) slow: u32,
+    pub(in crate::policy) slow: u32,
 }
 
 /// The bucket must be [rounded](Window::round) before it counts more.
 #[derive(Debug)]
-pub(super) struct HalfFull;
+pub(in crate::policy) struct HalfFull;
 
 /// How many calls were slow, for each bucket: `tag | count`. Kept under the breaker's lock.
 #[derive(Debug)]
-pub(super) struct SlowCalls([u64; BUCKETS as usize]);
+pub(in crate::policy) struct SlowCalls([u64; BUCKETS as usize]);
 
 impl SlowCalls {
     pub(super) const fn new() -> Self {
@@ -68,14 +68,15 @@ impl SlowCalls {
 }
 
 impl Totals {
-    pub(super) const fn calls(self) -> u32 {
+    pub(in crate::policy) const fn calls(self) -> u32 {
         self.failures + self.successes
     }
 }
 
-/// The ring. Increments are lock-free; `resize`, `clear` and `round` belong to one thread at a time.
+/// The ring. Increments are lock-free; `resize` and `clear` belong to one thread at a time, and so does `round` where slow
+/// calls are halved too.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(in crate::policy) struct Window {
     /// [`Reciprocal`] of the bucket length. Read as two words, so a call racing with `resize` may combine old and new;
     /// it then writes under some other epoch's tag, in a window that is being emptied anyway.
     multiplier: AtomicU64,
@@ -85,7 +86,7 @@ pub(super) struct Window {
 
 impl Window {
     /// An empty window of buckets `bucket_nanos` long (at least 2).
-    pub(super) fn new(bucket_nanos: u64) -> Self {
+    pub(in crate::policy) fn new(bucket_nanos: u64) -> Self {
         let Reciprocal { multiplier, shift } = Reciprocal::of(bucket_nanos);
         Self {
             multiplier: AtomicU64::new(multiplier),
@@ -95,7 +96,7 @@ impl Window {
     }
 
     /// Forgets everything and goes on with buckets of another length.
-    pub(super) fn resize(&self, bucket_nanos: u64) {
+    pub(in crate::policy) fn resize(&self, bucket_nanos: u64) {
         let Reciprocal { multiplier, shift } = Reciprocal::of(bucket_nanos);
         self.multiplier.store(multiplier, Ordering::Relaxed);
         self.shift.store(shift, Ordering::Relaxed);
@@ -110,11 +111,11 @@ impl Window {
         }
     }
 
-    pub(super) fn success(&self, now: Tick) -> Result<(), HalfFull> {
+    pub(in crate::policy) fn success(&self, now: Tick) -> Result<(), HalfFull> {
         self.add(now, SUCCESS)
     }
 
-    pub(super) fn failure(&self, now: Tick) -> Result<(), HalfFull> {
+    pub(in crate::policy) fn failure(&self, now: Tick) -> Result<(), HalfFull> {
         self.add(now, FAILURE)
     }
 
@@ -146,7 +147,7 @@ impl Window {
     }
 
     /// Makes room in the bucket `now` falls in, if it is short of it.
-    pub(super) fn round(&self, now: Tick, slow: Option<&mut SlowCalls>) {
+    pub(in crate::policy) fn round(&self, now: Tick, slow: Option<&mut SlowCalls>) {
         let epoch = self.epoch(now);
         let (slot, tag) = (slot(epoch), tag(epoch));
         let full = |seen: &u64| ahead(*seen, tag) == Some(0) && seen & HALF_FULL != 0;
@@ -172,7 +173,7 @@ impl Window {
     }
 
     /// Counts in the bucket `now` falls in and the nine before it.
-    pub(super) fn totals(&self, now: Tick, slow: Option<&SlowCalls>) -> Totals {
+    pub(in crate::policy) fn totals(&self, now: Tick, slow: Option<&SlowCalls>) -> Totals {
         let newest = self.epoch(now);
         let mut totals = Totals::default();
         for epoch in newest.saturating_sub(u64::from(BUCKETS) - 1)..=newest {

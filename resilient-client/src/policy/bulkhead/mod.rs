@@ -5,42 +5,73 @@
 //!
 //! - At most [`max_in_flight`](BulkheadPolicy::max_in_flight) slots are taken at any time, exactly, under any concurrency.
 //! - A slot is held from the attempt's launch to the end of its response body, and not while a call backs off.
-//! - A lowered limit evicts no one: new attempts are refused until enough slots have come back.
+//! - A lowered limit evicts no one: new attempts are refused until enough slots have come back. A raised one admits
+//!   whoever waits at once.
+//! - [`Priority::Sheddable`] calls may fill three quarters of the limit, rounded up; the others all of it. So the last
+//!   quarter is left to calls that matter, and who never mentions a class has the whole limit.
+//! - With [`max_queued`](BulkheadPolicy::max_queued) calls may wait for a slot: first in, first out within a class, higher
+//!   classes first. No newcomer overtakes who waits in its own class or a higher one.
+//! - Who has waited to its end is shed before anybody else. When the queue is full all the same, a newcomer takes the
+//!   place of the youngest waiter of the lowest class below its own, or is refused.
+//!
+//! Taking or giving back a slot is one atomic step while nobody waits: no lock, no clock, no allocation.
 //!
 //! One caveat: a response body that is neither read nor dropped holds its slot.
 //!
 //! ```
 //! use resilient_client::policy::bulkhead::{Bulkhead, BulkheadPolicy};
+//! use resilient_client::policy::priority::Priority;
+//! use resilient_client::time::Tick;
 //!
-//! let bulkhead = Bulkhead::new(BulkheadPolicy::standard().max_in_flight(1).compile()?);
-//! assert!(bulkhead.try_acquire().is_ok());
-//! assert_eq!(bulkhead.try_acquire().unwrap_err().limit, 1);
-//! bulkhead.release();
-//! assert!(bulkhead.try_acquire().is_ok());
+//! let bulkhead = Bulkhead::new(BulkheadPolicy::standard().max_in_flight(1).max_queued(1).compile()?);
+//! assert!(bulkhead.try_acquire(Priority::Normal).is_ok());
+//! assert_eq!(bulkhead.try_acquire(Priority::Normal).unwrap_err().limit, 1);
+//!
+//! // Wait for the slot, and get it.
+//! let waiter = bulkhead.enqueue(Priority::Normal, Tick::ZERO, Tick::NEVER).unwrap();
+//! bulkhead.release(|| Tick::ZERO);
+//! # let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+//! assert!(bulkhead.poll_wait(&waiter, cx, Tick::ZERO).is_ready());
+//! assert_eq!(bulkhead.in_use(), 1);
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
+mod queue;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use queue::{Queue, State, Wakers};
+pub use queue::{WaitOver, Waiter};
 
 use super::Invalid;
-use super::invalid::count;
-use crate::sync::{AtomicU32, Ordering};
+use super::invalid::{count, positive};
+use super::priority::Priority;
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::time::Tick;
 
 const MOST_IN_FLIGHT: u32 = 1_000_000;
+const MOST_QUEUED: u32 = 1_000_000;
 /// The limit of a bulkhead without one: the counter's own.
 const UNLIMITED: u32 = u32::MAX;
 
-/// How many attempts one upstream may hold. Plain data: [`compile`](Self::compile) checks it.
+/// How many attempts one upstream may hold, and how many may wait. Plain data: [`compile`](Self::compile) checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct BulkheadPolicy {
     pub(crate) max_in_flight: u32,
+    pub(crate) max_queued: u32,
+    pub(crate) queue_wait: Duration,
 }
 
 impl BulkheadPolicy {
-    /// At most 256 in flight.
+    /// At most 256 in flight, and no queue.
     pub const fn standard() -> Self {
-        Self { max_in_flight: 256 }
+        Self { max_in_flight: 256, max_queued: 0, queue_wait: Duration::from_secs(1) }
     }
 
     /// The most attempts in flight, bodies being read included: 1 to 1,000,000. Default 256.
@@ -49,13 +80,35 @@ impl BulkheadPolicy {
         self
     }
 
+    /// The most attempts waiting for a slot: at most 1,000,000. Default 0: who finds no slot is refused at once.
+    ///
+    /// A queue evens out bursts. It can't help an upstream that is too slow for its traffic: there it only makes every
+    /// call late, so keep it about as long as the limit or shorter.
+    pub const fn max_queued(mut self, attempts: u32) -> Self {
+        self.max_queued = attempts;
+        self
+    }
+
+    /// The longest wait for a slot, within the call's own deadline; longer than zero. Default 1 s.
+    ///
+    /// A burst that evens out at all does so within a few answers' time. Who has waited a second stands in a queue that
+    /// doesn't drain, and is better told while the caller can still do something else; it also leaves the greater part
+    /// of the standard policy's attempt timeout and total to the attempt itself.
+    pub const fn queue_wait(mut self, longest: Duration) -> Self {
+        self.queue_wait = longest;
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
-    /// Names the setting and the numbers when `max_in_flight` lies outside its range.
+    /// Names the setting and the numbers when one lies outside the range given at its setter.
     pub fn compile(&self) -> Result<Rules, Invalid> {
-        let max_in_flight = count("bulkhead.max_in_flight", self.max_in_flight, 1, MOST_IN_FLIGHT)?;
-        Ok(Rules { max_in_flight })
+        Ok(Rules {
+            max_in_flight: count("bulkhead.max_in_flight", self.max_in_flight, 1, MOST_IN_FLIGHT)?,
+            max_queued: count("bulkhead.max_queued", self.max_queued, 0, MOST_QUEUED)?,
+            queue_wait_nanos: positive("bulkhead.queue_wait", self.queue_wait)?,
+        })
     }
 }
 
@@ -69,12 +122,14 @@ impl Default for BulkheadPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     max_in_flight: u32,
+    max_queued: u32,
+    queue_wait_nanos: u64,
 }
 
-/// No slot was free.
+/// No slot was free, and no place in the queue if one was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full {
-    /// How many slots there are.
+    /// How many slots calls of this class may fill.
     pub limit: u32,
 }
 
@@ -86,223 +141,247 @@ impl fmt::Display for Full {
 
 impl std::error::Error for Full {}
 
-/// A count of slots, shared by every call to one upstream.
+// The word is `marks | in use`. A class's mark is set exactly while somebody of that class waits, so that one load tells a
+// newcomer whether it would overtake anybody, and a slot given back whether to look into the queue.
+//
+// 63..35   34..32   31..0
+// unused   marks    in use
+
+const MARK_SHIFT: u32 = 32;
+const MARKS: u64 = ((1 << Priority::COUNT) - 1) << MARK_SHIFT;
+
+const fn mark(priority: Priority) -> u64 {
+    1 << (MARK_SHIFT + priority as u32)
+}
+
+/// The marks of `priority` and every class above.
+const fn marks_from(priority: Priority) -> u64 {
+    (MARKS << priority as u32) & MARKS
+}
+
+const fn in_use(word: u64) -> u32 {
+    word as u32
+}
+
+/// A count of slots and those who wait for one, shared by every call to one upstream.
+///
+/// `now` is asked for only when somebody waits, so that no call pays for a clock it doesn't need.
 #[derive(Debug)]
 pub struct Bulkhead {
-    in_use: AtomicU32,
+    /// Marks change under the lock only; the count changes at any time.
+    word: AtomicU64,
     limit: AtomicU32,
+    max_queued: AtomicU32,
+    queue_wait_nanos: AtomicU64,
+    /// A lock, because a place in the queue is several words. Taken only when somebody waits, and no waker is called
+    /// under it.
+    queue: Mutex<Queue>,
 }
 
 impl Bulkhead {
     /// A bulkhead with every slot free.
     pub fn new(rules: Rules) -> Self {
-        Self::with_limit(rules.max_in_flight)
+        Self {
+            word: AtomicU64::new(0),
+            limit: AtomicU32::new(rules.max_in_flight),
+            max_queued: AtomicU32::new(rules.max_queued),
+            queue_wait_nanos: AtomicU64::new(rules.queue_wait_nanos),
+            queue: Mutex::new(Queue::new()),
+        }
     }
 
     /// A bulkhead that counts and never refuses.
     pub fn unlimited() -> Self {
-        Self::with_limit(UNLIMITED)
+        Self::new(Rules { max_in_flight: UNLIMITED, max_queued: 0, queue_wait_nanos: 0 })
     }
 
-    fn with_limit(limit: u32) -> Self {
-        Self { in_use: AtomicU32::new(0), limit: AtomicU32::new(limit) }
+    /// Changes the rules and keeps the slots in use and who waits; `None` lifts the limit.
+    ///
+    /// The limit becomes the rules' own, whatever [`set_limit`](Self::set_limit) said before.
+    pub fn set_rules(&self, rules: Option<Rules>, now: impl FnOnce() -> Tick) {
+        if let Some(rules) = rules {
+            self.max_queued.store(rules.max_queued, Ordering::Relaxed);
+            self.queue_wait_nanos.store(rules.queue_wait_nanos, Ordering::Relaxed);
+        }
+        self.change_limit(rules.map_or(UNLIMITED, |rules| rules.max_in_flight), now);
     }
 
-    /// Changes the limit and keeps the slots in use; `None` lifts it.
-    pub fn set_rules(&self, rules: Option<Rules>) {
-        self.limit.store(rules.map_or(UNLIMITED, |rules| rules.max_in_flight), Ordering::Relaxed);
+    /// Changes the limit alone: 1 to 1,000,000, and the nearer of them for anything else. For a limit that is found
+    /// rather than given.
+    pub fn set_limit(&self, limit: u32, now: impl FnOnce() -> Tick) {
+        self.change_limit(limit.clamp(1, MOST_IN_FLIGHT), now);
+    }
+
+    fn change_limit(&self, limit: u32, now: impl FnOnce() -> Tick) {
+        if self.limit.swap(limit, Ordering::Relaxed) == limit {
+            return;
+        }
+        // A read-modify-write, where a load could miss a mark being set: of this step and that one the later sees what
+        // came before the other, so either we find the waiter or the waiter finds the new limit.
+        if self.word.fetch_add(0, Ordering::AcqRel) & MARKS != 0 {
+            self.locked(now(), |_, _| ());
+        }
     }
 
     /// Takes a slot, to be given back once with [`release`](Self::release).
     ///
     /// # Errors
-    /// [`Full`] when as many slots as the limit are in use.
-    pub fn try_acquire(&self) -> Result<(), Full> {
-        let take = |in_use: u32| (in_use < self.limit.load(Ordering::Relaxed)).then(|| in_use + 1);
-        match self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+    /// [`Full`] when as many slots are in use as this class may fill, or somebody waits in this class or a higher one.
+    pub fn try_acquire(&self, priority: Priority) -> Result<(), Full> {
+        let take = |word: u64| {
+            let free = word & marks_from(priority) == 0 && in_use(word) < self.share(priority);
+            free.then(|| word + 1)
+        };
+        match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(_) => Ok(()),
-            Err(_) => Err(Full { limit: self.limit.load(Ordering::Relaxed) }),
+            Err(_) => Err(self.full(priority)),
         }
     }
 
-    /// Gives a slot back. One release too many is ignored: a counter wrapped below zero would refuse every call.
-    pub fn release(&self) {
-        let _ =
-            self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |in_use| in_use.checked_sub(1));
+    /// Gives a slot back: to whoever is first in the queue, if anybody is. One release too many is ignored: a counter
+    /// wrapped below zero would refuse every call.
+    pub fn release(&self, now: impl FnOnce() -> Tick) {
+        let give = |word: u64| (word & MARKS == 0).then(|| word.checked_sub(1)).flatten();
+        match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give) {
+            Err(word) if word & MARKS != 0 => self.hand_over(now()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    #[cold]
+    fn hand_over(&self, now: Tick) {
+        self.locked(now, |queue, wakers| {
+            let taken = self.in_use();
+            match queue.first() {
+                // The count stands still, and counts the waiter now.
+                Some(first) if (1..=self.share(first.priority())).contains(&taken) => {
+                    wakers.extend(queue.remove(&first, State::Granted));
+                }
+                _ => {
+                    let give = |word: u64| (in_use(word) > 0).then(|| word - 1);
+                    let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give);
+                }
+            }
+        });
+    }
+
+    /// Asks for a place in the queue, after [`try_acquire`](Self::try_acquire) refused. The wait ends at `until`, or
+    /// after [`queue_wait`](BulkheadPolicy::queue_wait) if that is sooner: [`Waiter::until`] says when. The caller's own
+    /// timer is to call [`poll_wait`](Self::poll_wait) then.
+    ///
+    /// A waiter must be seen to its end: polled until ready, or told to [`leave`](Self::leave).
+    ///
+    /// # Errors
+    /// [`Full`] when there is no queue, no time to wait, or nobody in the full queue whose place may be taken.
+    pub fn enqueue(&self, priority: Priority, now: Tick, until: Tick) -> Result<Arc<Waiter>, Full> {
+        let max_queued = self.max_queued.load(Ordering::Relaxed);
+        let until = until.min(now.after_nanos(self.queue_wait_nanos.load(Ordering::Relaxed)));
+        if max_queued == 0 || until <= now {
+            return Err(self.full(priority));
+        }
+        self.locked(now, |queue, wakers| {
+            // A slot may have come back meanwhile; then nobody is displaced for nothing.
+            if self.try_acquire(priority).is_ok() {
+                return Ok(Waiter::admitted(priority, until));
+            }
+            if queue.len() >= max_queued as usize {
+                let youngest = queue.youngest_below(priority).ok_or_else(|| self.full(priority))?;
+                wakers.extend(queue.remove(&youngest, State::Over(WaitOver::Displaced)));
+            }
+            let waiter = queue.push(priority, until);
+            // From here on a slot given back comes to the queue. One that came back before is found when this ends.
+            self.word.fetch_or(mark(priority), Ordering::AcqRel);
+            Ok(waiter)
+        })
+    }
+
+    /// Whether the wait is over: `Ok` is a slot, to be given back once with [`release`](Self::release), however often
+    /// this is asked.
+    pub fn poll_wait(&self, waiter: &Waiter, cx: &mut Context<'_>, now: Tick) -> Poll<Result<(), WaitOver>> {
+        if now >= waiter.until() && waiter.is_waiting() {
+            self.locked(now, |_, _| ());
+        }
+        waiter.poll(cx)
+    }
+
+    /// The waiter waits no more: its place goes, or the slot it was given but hasn't been told of. Does nothing once
+    /// [`poll_wait`](Self::poll_wait) was ready.
+    pub fn leave(&self, waiter: &Waiter, now: impl FnOnce() -> Tick) {
+        if !waiter.is_waiting() {
+            if waiter.decline() {
+                self.release(now);
+            }
+            return;
+        }
+        let now = now();
+        // Returned, so that the waker is dropped after the lock.
+        drop(self.locked(now, |queue, _| queue.remove(waiter, State::Over(WaitOver::Expired))));
+        // A slot may have been handed over just before.
+        if waiter.decline() {
+            self.release(|| now);
+        }
+    }
+
+    /// Sheds the expired, does `act`, admits whomever there is room for then; and wakes all of those after the lock.
+    fn locked<T>(&self, now: Tick, act: impl FnOnce(&mut Queue, &mut Wakers) -> T) -> T {
+        let mut wakers = Wakers::new();
+        let result = {
+            let mut queue = self.queue.lock();
+            while let Some(expired) = queue.expired(now) {
+                wakers.extend(queue.remove(&expired, State::Over(WaitOver::Expired)));
+            }
+            let result = act(&mut queue, &mut wakers);
+            while let Some(first) = queue.first() {
+                let share = self.share(first.priority());
+                let take = |word: u64| (in_use(word) < share).then(|| word + 1);
+                if self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+                    break;
+                }
+                wakers.extend(queue.remove(&first, State::Granted));
+            }
+            self.unmark(&queue);
+            result
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+        result
+    }
+
+    /// Takes away the marks of the classes nobody waits in any more.
+    fn unmark(&self, queue: &Queue) {
+        let waiting = queue.classes().map(mark).sum::<u64>();
+        let stale = self.word.load(Ordering::Relaxed) & MARKS & !waiting;
+        if stale != 0 {
+            self.word.fetch_and(!stale, Ordering::Relaxed);
+        }
+    }
+
+    /// How many slots a class may fill.
+    fn share(&self, priority: Priority) -> u32 {
+        let limit = self.limit.load(Ordering::Relaxed);
+        match priority {
+            Priority::Sheddable => limit - limit / 4,
+            Priority::Normal | Priority::Critical => limit,
+        }
+    }
+
+    fn full(&self, priority: Priority) -> Full {
+        Full { limit: self.share(priority) }
     }
 
     /// Slots taken now. More than the limit only just after it was lowered.
     pub fn in_use(&self) -> u32 {
-        self.in_use.load(Ordering::Relaxed)
+        in_use(self.word.load(Ordering::Relaxed))
     }
 
     /// The most slots taken at once; `None` when unlimited.
     pub fn limit(&self) -> Option<u32> {
         Some(self.limit.load(Ordering::Relaxed)).filter(|limit| *limit != UNLIMITED)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn rules(max_in_flight: u32) -> Rules {
-        BulkheadPolicy::standard().max_in_flight(max_in_flight).compile().unwrap()
-    }
-
-    #[test]
-    fn the_standard_bulkhead_refuses_the_257th() {
-        let bulkhead = Bulkhead::new(BulkheadPolicy::standard().compile().unwrap());
-        assert!((0..256).all(|_| bulkhead.try_acquire().is_ok()));
-        assert_eq!(bulkhead.try_acquire(), Err(Full { limit: 256 }));
-        bulkhead.release();
-        assert_eq!(bulkhead.in_use(), 255);
-        assert_eq!(bulkhead.try_acquire(), Ok(()));
-    }
-
-    #[test]
-    fn without_a_limit_it_counts_and_never_refuses() {
-        let bulkhead = Bulkhead::unlimited();
-        assert!((0..10_000).all(|_| bulkhead.try_acquire().is_ok()));
-        assert_eq!((bulkhead.in_use(), bulkhead.limit()), (10_000, None));
-    }
-
-    #[test]
-    fn a_lowered_limit_refuses_until_enough_came_back() {
-        let bulkhead = Bulkhead::new(rules(5));
-        assert!((0..5).all(|_| bulkhead.try_acquire().is_ok()));
-        bulkhead.set_rules(Some(rules(2)));
-        for in_use in [4, 3, 2] {
-            assert_eq!(bulkhead.try_acquire(), Err(Full { limit: 2 }));
-            bulkhead.release();
-            assert_eq!(bulkhead.in_use(), in_use);
-        }
-        assert!(bulkhead.try_acquire().is_err());
-        bulkhead.release();
-        assert!(bulkhead.try_acquire().is_ok());
-        bulkhead.set_rules(None);
-        assert_eq!((bulkhead.in_use(), bulkhead.limit()), (2, None));
-    }
-
-    #[test]
-    fn one_release_too_many_adds_no_slot_and_wedges_nothing() {
-        let bulkhead = Bulkhead::new(rules(1));
-        bulkhead.release();
-        assert_eq!(bulkhead.in_use(), 0);
-        assert!(bulkhead.try_acquire().is_ok());
-        assert!(bulkhead.try_acquire().is_err());
-    }
-
-    #[test]
-    fn refuses_what_cannot_work_and_names_the_numbers() {
-        for (limit, message) in [
-            (0, "bulkhead.max_in_flight must be between 1 and 1000000, got 0"),
-            (1_000_001, "bulkhead.max_in_flight must be between 1 and 1000000, got 1000001"),
-        ] {
-            let refused = BulkheadPolicy::standard().max_in_flight(limit).compile().unwrap_err();
-            assert_eq!(refused.to_string(), message);
-        }
-    }
-
-    #[derive(Clone, Copy, Debug)]
-    enum Step {
-        Acquire,
-        Release,
-        Limit(u32),
-    }
-
-    proptest! {
-        #[test]
-        fn counts_as_a_plain_integer_does(steps in prop::collection::vec(
-            prop_oneof![4 => Just(Step::Acquire), 3 => Just(Step::Release), 1 => (1_u32..9).prop_map(Step::Limit)],
-            0..300,
-        )) {
-            let bulkhead = Bulkhead::new(rules(4));
-            let (mut in_use, mut limit) = (0_u32, 4);
-            for step in steps {
-                match step {
-                    Step::Acquire if in_use < limit => {
-                        prop_assert_eq!(bulkhead.try_acquire(), Ok(()));
-                        in_use += 1;
-                    }
-                    Step::Acquire => prop_assert_eq!(bulkhead.try_acquire(), Err(Full { limit })),
-                    Step::Release => {
-                        bulkhead.release();
-                        in_use = in_use.saturating_sub(1);
-                    }
-                    Step::Limit(new) => {
-                        bulkhead.set_rules(Some(rules(new)));
-                        limit = new;
-                    }
-                }
-                prop_assert_eq!((bulkhead.in_use(), bulkhead.limit()), (in_use, Some(limit)));
-            }
-        }
-    }
-
-    #[test]
-    fn threads_never_hold_more_than_the_limit_together() {
-        use std::sync::atomic::{AtomicU32, Ordering};
-
-        let (bulkhead, held, most) = (Bulkhead::new(rules(3)), AtomicU32::new(0), AtomicU32::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    for _ in 0..10_000 {
-                        if bulkhead.try_acquire().is_ok() {
-                            most.fetch_max(held.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                            held.fetch_sub(1, Ordering::SeqCst);
-                            bulkhead.release();
-                        }
-                    }
-                });
-            }
-        });
-        assert!(most.into_inner() <= 3);
-        assert_eq!(bulkhead.in_use(), 0);
-    }
-
-    #[cfg(resilient_loom)]
-    mod under_loom {
-        use loom::sync::Arc;
-        use loom::thread;
-
-        use super::*;
-
-        #[test]
-        fn loom_one_slot_is_given_once() {
-            loom::model(|| {
-                let bulkhead = Arc::new(Bulkhead::new(rules(1)));
-                let others = [(); 2].map(|()| {
-                    let bulkhead = Arc::clone(&bulkhead);
-                    thread::spawn(move || bulkhead.try_acquire().is_ok())
-                });
-                let mut taken = u32::from(bulkhead.try_acquire().is_ok());
-                taken += others.map(|other| u32::from(other.join().unwrap())).into_iter().sum::<u32>();
-                assert_eq!((taken, bulkhead.in_use()), (1, 1));
-            });
-        }
-
-        #[test]
-        fn loom_slots_come_back_while_the_limit_falls() {
-            loom::model(|| {
-                let bulkhead = Arc::new(Bulkhead::new(rules(2)));
-                let held = bulkhead.try_acquire().is_ok();
-                let other = {
-                    let bulkhead = Arc::clone(&bulkhead);
-                    thread::spawn(move || {
-                        if bulkhead.try_acquire().is_ok() {
-                            bulkhead.release();
-                        }
-                    })
-                };
-                bulkhead.set_rules(Some(rules(1)));
-                other.join().unwrap();
-                assert_eq!(bulkhead.in_use(), u32::from(held));
-                assert!(bulkhead.try_acquire().is_err());
-            });
-        }
+    /// How many wait for a slot; some of them may have come to the end of their wait just now.
+    pub fn queued(&self) -> usize {
+        if self.word.load(Ordering::Relaxed) & MARKS == 0 { 0 } else { self.queue.lock().len() }
     }
 }
