@@ -61,9 +61,12 @@ pub enum ErrorKind {
     CircuitOpen,
     /// The client is [draining](crate::Client::drain) and begins no call. Nothing was sent.
     Draining,
-    /// The upstream's bulkhead is full. Nothing was sent.
+    /// The upstream's bulkhead is full, and waiting for a place was not allowed or in vain. Nothing was sent.
     BulkheadFull,
-    /// The upstream asked for quiet and the time isn't over. Nothing was sent; [`Error::retry_after`] says how long.
+    /// The rate agreed on for the upstream is used up. Nothing was sent; [`Error::retry_after`] says how long.
+    RateLimited,
+    /// The upstream asked for quiet and the time isn't over, which [`Error::retry_after`] gives; or it refuses so much that
+    /// most is held back here. Nothing was sent.
     Throttled,
     /// The connection broke after the request may have been read.
     Transport,
@@ -101,8 +104,9 @@ impl Error {
     pub(crate) fn rejected(rejection: Rejection) -> Self {
         let mut error = Self::new(match rejection {
             Rejection::CircuitOpen { .. } => ErrorKind::CircuitOpen,
-            Rejection::BulkheadFull { .. } => ErrorKind::BulkheadFull,
-            Rejection::HeldBack { .. } => ErrorKind::Throttled,
+            Rejection::BulkheadFull { .. } | Rejection::QueueWait { .. } => ErrorKind::BulkheadFull,
+            Rejection::RateLimited { .. } => ErrorKind::RateLimited,
+            Rejection::HeldBack { .. } | Rejection::Throttled { .. } => ErrorKind::Throttled,
         });
         error.0.retry_after = rejection.retry_after();
         error.says(rejection.to_string())
@@ -155,11 +159,16 @@ impl Error {
         self.0.kind
     }
 
-    /// Refused here, before anything was sent: by a breaker, a bulkhead, a wait the server asked for, or a drain.
+    /// Refused here, before anything was sent: by a breaker, a bulkhead, a rate limit, a throttle, a wait the server asked for,
+    /// or a drain.
     pub fn is_rejected(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::CircuitOpen | ErrorKind::BulkheadFull | ErrorKind::Throttled | ErrorKind::Draining
+            ErrorKind::CircuitOpen
+                | ErrorKind::BulkheadFull
+                | ErrorKind::RateLimited
+                | ErrorKind::Throttled
+                | ErrorKind::Draining
         )
     }
 
@@ -308,7 +317,8 @@ impl fmt::Display for Error {
             ErrorKind::CircuitOpen => "circuit breaker is open",
             ErrorKind::Draining => "the client is draining",
             ErrorKind::BulkheadFull => "bulkhead is full",
-            ErrorKind::Throttled => "the server asked for quiet",
+            ErrorKind::RateLimited => "rate limit is used up",
+            ErrorKind::Throttled => "held back to spare the server",
             ErrorKind::Transport => "connection failed",
             ErrorKind::Body => "response body failed",
             ErrorKind::BodyIdle => "response body stalled",

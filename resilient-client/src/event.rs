@@ -56,6 +56,11 @@ pub enum Event {
         /// By what, and for how long.
         rejection: Rejection,
     },
+    /// An attempt would have been refused, or made to wait, by a policy that only observes.
+    WouldReject {
+        /// By what, and for how long.
+        rejection: Rejection,
+    },
     /// A circuit breaker changed its state.
     BreakerTransition(Transition),
     /// The server asked for quiet: calls to this upstream fail at once for this long.

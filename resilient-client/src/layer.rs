@@ -32,6 +32,7 @@ use crate::policy::PolicySet;
 use crate::rng::Entropy;
 use crate::transport::replay::Replay;
 use crate::transport::service::ServiceExchange;
+use crate::upstream::UpstreamSnapshot;
 use crate::upstream::registry::Authority;
 
 /// Puts a [`Policy`](crate::Policy) round a `Service<http::Request<B>>`: the same engine as a [`Client`](crate::Client)'s,
@@ -90,6 +91,11 @@ impl ResilienceLayer {
     /// Begins no further call and waits for those in progress. See [`Client::drain`](crate::Client::drain).
     pub async fn drain(&self, limit: Duration) -> u64 {
         self.core.drain(limit).await
+    }
+
+    /// Every upstream's live state, by name. See [`Client::snapshot`](crate::Client::snapshot).
+    pub fn snapshot(&self) -> Vec<UpstreamSnapshot> {
+        self.core.snapshot()
     }
 
     pub(crate) fn of(core: Arc<Core>) -> Self {

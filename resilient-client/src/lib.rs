@@ -106,7 +106,7 @@ pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
 pub use policy::Policy;
 pub use transport::ATTEMPT_COUNT;
 pub use transport::replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
-pub use upstream::Rejection;
+pub use upstream::{Rejection, UpstreamSnapshot};
 
 /// The README's code compiles, or this crate's tests fail.
 #[cfg(doctest)]

@@ -24,6 +24,7 @@ use crate::engine::options::CallOptions;
 use crate::error::Error;
 use crate::policy::PolicySet;
 use crate::transport::reqwest::ReqwestExchange;
+use crate::upstream::UpstreamSnapshot;
 use crate::upstream::registry::Authority;
 
 /// An HTTP client whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead.
@@ -139,6 +140,19 @@ impl Client {
 
     pub(crate) fn max_body(&self) -> usize {
         self.shared.max_body
+    }
+
+    /// Every upstream's live state, by name: breaker, places taken, tokens left.
+    ///
+    /// ```
+    /// # fn log(client: &resilient_client::Client) {
+    /// for upstream in client.snapshot() {
+    ///     println!("{}: {:?}, {} in flight", upstream.name, upstream.breaker.state, upstream.in_flight);
+    /// }
+    /// # }
+    /// ```
+    pub fn snapshot(&self) -> Vec<UpstreamSnapshot> {
+        self.shared.core.snapshot()
     }
 
     /// How many upstreams this client keeps state for.

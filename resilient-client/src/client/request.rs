@@ -11,6 +11,7 @@ use reqwest::{Body, Request};
 use super::{Client, Pending};
 use crate::engine::options::{CallOptions, IDEMPOTENCY_KEY};
 use crate::error::{Error, ErrorKind};
+use crate::policy::priority::Priority;
 
 /// A request being built. The methods are reqwest's; a mistake in any of them shows when it is built or sent.
 #[must_use = "a request does nothing until `send` is called"]
@@ -140,6 +141,12 @@ impl RequestBuilder {
     /// which several things fail separately, such as shards or tenants.
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.options = self.options.key(key);
+        self
+    }
+
+    /// What this call is worth where not all can be served, in place of its policy's.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.options = self.options.priority(priority);
         self
     }
 

@@ -21,7 +21,7 @@ use crate::sync::Mutex;
 use crate::time::{self, Tick};
 use crate::transport::Exchange;
 use crate::upstream::registry::{Authority, Registry};
-use crate::upstream::{Entered, Upstream};
+use crate::upstream::{Entered, Upstream, UpstreamSnapshot};
 
 /// The most upstreams kept apart, unless the builder says otherwise.
 const MAX_UPSTREAMS: usize = 1024;
@@ -174,6 +174,7 @@ impl Core {
             delays: plan.delays.clone(),
             buffer: options.buffer,
             body_idle: timeout.body_idle,
+            priority: options.priority.unwrap_or(plan.priority),
             hook: self.hook.clone(),
             streaming: options.streaming,
             deadline_header: self.deadline_header.clone().filter(|_| told),
@@ -207,7 +208,7 @@ impl Core {
         self.draining.store(true, Ordering::SeqCst);
         let until = time::now().after(limit);
         loop {
-            let unfinished = self.registry.sum(Upstream::unfinished);
+            let unfinished = self.registry.map(Upstream::unfinished).iter().sum();
             if unfinished == 0 || time::now() >= until {
                 return unfinished;
             }
@@ -222,6 +223,17 @@ impl Core {
         self.begin(authority, &Method::GET, "/", &options)
             .map(|begun| Arc::clone(&begun.upstream))
             .expect("not draining")
+    }
+
+    /// Every upstream, by name; the overflow only when a call is in it.
+    pub(crate) fn snapshot(&self) -> Vec<UpstreamSnapshot> {
+        let now = time::now();
+        let mut all = self.registry.map(|upstream| upstream.snapshot(now));
+        if all.last().is_some_and(|overflow| overflow.calls == 0) {
+            all.pop();
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     /// How many upstreams are kept apart.

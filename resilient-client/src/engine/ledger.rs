@@ -126,6 +126,8 @@ pub(crate) struct Ledger {
     attempts: u32,
     /// What was granted to an attempt that hasn't been launched.
     reserved: Option<Grant>,
+    /// The attempt that is due waits to be let in.
+    waiting: bool,
     /// Until when the server asked to be left alone.
     quiet_until: Tick,
     /// A 425 has had its one repetition.
@@ -146,6 +148,7 @@ impl Ledger {
             hedges_left: if terms.hedge_after.is_some() { terms.hedges } else { 0 },
             attempts: 0,
             reserved: None,
+            waiting: false,
             quiet_until: Tick::ZERO,
             tried_once_more: false,
             delays: None,
@@ -168,16 +171,26 @@ impl Ledger {
         }
         if let Some(due) = self.due
             && due.at <= now
+            && !self.waiting
         {
             return Decision::Launch { number: self.attempts + 1, trigger: due.trigger };
         }
         if self.hedge_at <= now {
             return Decision::Hedge;
         }
-        let due = self.due.map_or(Tick::NEVER, |due| due.at);
+        let due = self.due.filter(|_| !self.waiting).map_or(Tick::NEVER, |due| due.at);
         let first_to_expire = self.in_flight.iter().map(|flight| flight.until).min();
         let expiry = first_to_expire.unwrap_or(Tick::NEVER);
         Decision::WaitUntil(self.terms.deadline.min(due).min(expiry).min(self.hedge_at))
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The attempt decided on waits to be let in.
+    pub(crate) fn waits(&mut self) {
+        self.waiting = true;
     }
 
     /// Whether the attempt about to be launched can't be followed by another, so the request needn't be kept.
@@ -189,6 +202,7 @@ impl Ledger {
     pub(crate) fn launched(&mut self, now: Tick) {
         self.attempts += 1;
         self.due = None;
+        self.waiting = false;
         let until = now.after_nanos(self.terms.attempt_timeout);
         self.in_flight.push(InFlight { number: self.attempts, until });
         self.hedge_at = match self.terms.hedge_after {
@@ -205,6 +219,7 @@ impl Ledger {
     /// The attempt decided on was refused here: nothing was sent, and waiting for ourselves would be a loop.
     pub(crate) fn rejected(&mut self) {
         self.due = None;
+        self.waiting = false;
     }
 
     /// What the attempt about to be launched was granted, for whoever sees it off or gives it back; `None` for the first.

@@ -17,7 +17,7 @@ pub(crate) mod report;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::HeaderName;
@@ -35,11 +35,12 @@ use crate::event::Event;
 use crate::outcome::classify::{Classified, Classifier};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
+use crate::policy::priority::Priority;
 use crate::policy::retry::{self, Delays};
 use crate::rng::Rng;
 use crate::time::{self, Tick};
 use crate::transport::{Exchange, KeptBody, Outbound};
-use crate::upstream::{Entered, Permit, Rejection, Upstream};
+use crate::upstream::{Admission, Ask, Entered, Permit, Rejection, Upstream, Waiting};
 
 pin_project! {
     /// One call in progress. Dropping it at any point gives back whatever it holds.
@@ -47,13 +48,14 @@ pin_project! {
     pub(crate) struct Call<X: Exchange> {
         exchange: X,
         ledger: Ledger,
-        terms: Terms,
         ways: Ways,
         report: Option<CallReport>,
         // The attempts in flight: one in place, which is all that most calls have, and hedges beside it.
         #[pin]
         flight: Option<Flight<X>>,
         hedges: Vec<Pin<Box<Flight<X>>>>,
+        // The attempt that waits to be let in, with its number and why it is sent.
+        entry: Option<(u32, Trigger, Waiting)>,
         // The last real response, being set aside or set aside.
         aside: Option<Aside<X>>,
         kept: Option<(X::Head, KeptBody)>,
@@ -86,6 +88,8 @@ pub(crate) struct Ways {
     pub(crate) buffer: Option<usize>,
     /// The longest pause in a body handed over unread, in nanoseconds.
     pub(crate) body_idle: u64,
+    /// What the call is worth.
+    pub(crate) priority: Priority,
     /// Asked before every attempt.
     pub(crate) hook: Option<Hook>,
     /// Whether the body may take longer than the call's total.
@@ -117,11 +121,11 @@ impl<X: Exchange> Call<X> {
         Self {
             exchange,
             ledger: Ledger::new(terms, now).with_delays(ways.delays.take()),
-            terms,
             ways,
             report: Some(report),
             flight: None,
             hedges: Vec::new(),
+            entry: None,
             aside: None,
             kept: None,
             fault: None,
@@ -136,7 +140,7 @@ impl<X: Exchange> Call<X> {
         let mut this = self.project();
         let Ways { classifier, buffer, body_idle, .. } = &*this.ways;
         // The attempt's own timer is there already: another is needed only if it could fire first.
-        let body_idle = if *body_idle < this.terms.attempt_timeout { *body_idle } else { u64::MAX };
+        let body_idle = if *body_idle < this.ledger.terms().attempt_timeout { *body_idle } else { u64::MAX };
         let view = View { classifier: classifier.as_ref(), buffer: *buffer, body_idle };
         if let Some(mut flight) = this.flight.as_mut().as_pin_mut()
             && let Poll::Ready((brought, classified)) = flight.as_mut().poll(cx, this.exchange, view)
@@ -154,25 +158,56 @@ impl<X: Exchange> Call<X> {
         Poll::Pending
     }
 
-    /// Sends the attempt the ledger decided on, if the upstream admits it.
-    fn launch(self: Pin<&mut Self>, number: u32, trigger: Trigger, now: Tick) {
-        let mut this = self.project();
-        let grant = this.ledger.take_grant();
-        let permit = match this.upstream.admit(now) {
-            Ok(permit) => permit.of_attempt(number, grant),
-            Err(rejection) => {
-                this.upstream.emit(|| Event::Rejected { rejection });
-                *this.rejection = Some(rejection);
-                if number > 1 {
-                    decline(this.upstream, this.report, Decline::Rejected(rejection));
-                }
-                if let Some(grant) = grant {
-                    this.upstream.give_back(grant);
-                }
-                this.ledger.rejected();
-                return;
+    /// The attempt that is due asks the upstream to be let in.
+    fn set_out(self: Pin<&mut Self>, number: u32, trigger: Trigger, now: Tick) {
+        let ask = Ask { priority: self.ways.priority, deadline: self.ledger.terms().deadline };
+        match self.upstream.admit(ask, now) {
+            Admission::Admitted(permit) => self.launch(number, trigger, permit, now),
+            Admission::Refused(why) => self.refused(number, why),
+            Admission::Waits(waiting) => {
+                let this = self.project();
+                this.ledger.waits();
+                *this.entry = Some((number, trigger, waiting));
             }
-        };
+        }
+    }
+
+    /// Ready when the attempt that waits to be let in has been, or has been refused.
+    fn poll_entry(mut self: Pin<&mut Self>, cx: &mut Context<'_>, now: Tick) -> Poll<()> {
+        let this = self.as_mut().project();
+        let Some((number, trigger, waiting)) = this.entry else { return Poll::Pending };
+        let admitted = ready!(waiting.poll(cx, now));
+        let (number, trigger) = (*number, *trigger);
+        if let Some(report) = this.report {
+            report.waited(waiting.since(), now);
+        }
+        *this.entry = None;
+        match admitted {
+            Ok(permit) => self.launch(number, trigger, permit, now),
+            Err(why) => self.refused(number, why),
+        }
+        Poll::Ready(())
+    }
+
+    /// The upstream doesn't let the attempt in.
+    fn refused(self: Pin<&mut Self>, number: u32, rejection: Rejection) {
+        let this = self.project();
+        this.upstream.emit(|| Event::Rejected { rejection });
+        *this.rejection = Some(rejection);
+        if number > 1 {
+            decline(this.upstream, this.report, Decline::Rejected(rejection));
+        }
+        // What it was granted goes back: it was never sent.
+        if let Some(grant) = this.ledger.take_grant() {
+            this.upstream.give_back(grant);
+        }
+        this.ledger.rejected();
+    }
+
+    /// Sends an attempt that has been let in.
+    fn launch(self: Pin<&mut Self>, number: u32, trigger: Trigger, permit: Permit, now: Tick) {
+        let mut this = self.project();
+        let permit = permit.of_attempt(number, this.ledger.take_grant());
         let outbound = Outbound {
             number,
             last: this.ledger.is_last(),
@@ -254,7 +289,7 @@ impl<X: Exchange> Call<X> {
             return self.answered(brought, permit, &classified, now);
         }
         permit.settle(outcome, classified.verdict, status, now);
-        if let Some(asked) = holds_everyone_back(&classified, this.terms.retry) {
+        if let Some(asked) = holds_everyone_back(&classified, this.ledger.terms().retry) {
             this.upstream.hold_back(asked, now);
         }
         let mut rng = this.upstream.entropy().rng();
@@ -300,12 +335,13 @@ impl<X: Exchange> Call<X> {
     ) -> Option<Finished<X>> {
         self.as_mut().cancel_losers(now);
         let this = self.as_mut().project();
+        *this.entry = None;
         match brought {
             Brought::Head(answer) => {
                 let mut report = this.report.take()?;
                 report.finish(now, false);
                 let unending = this.ways.streaming || X::is_unending(&answer);
-                let deadline = if unending { Tick::NEVER } else { this.terms.deadline };
+                let deadline = if unending { Tick::NEVER } else { this.ledger.terms().deadline };
                 report.streams = unending;
                 this.upstream.leave_with(&mut permit);
                 let guard = Guard::new(permit, report, end, deadline, this.ways.body_idle);
@@ -350,6 +386,7 @@ impl<X: Exchange> Call<X> {
     /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
     fn without_answer(self: Pin<&mut Self>, now: Tick) -> Option<Finished<X>> {
         let this = self.project();
+        *this.entry = None;
         let mut report = this.report.take()?;
         if let Some(aside) = this.aside.take() {
             *this.kept = Some(aside.finish_now());
@@ -375,7 +412,7 @@ impl<X: Exchange> Call<X> {
             let this = self.as_mut().project();
             // An attempt that the deadline cuts short has had its chance once half an attempt's time has gone by; with
             // less, it was the caller who was late.
-            let enough = this.terms.attempt_timeout / 2;
+            let enough = this.ledger.terms().attempt_timeout / 2;
             let outcome = permit.abandon(FailureKind::Timeout, now.since(permit.started()), enough, now);
             if let Some(report) = this.report {
                 report.settled(number, outcome, None, now);
@@ -507,18 +544,22 @@ impl<X: Exchange> Future for Call<X> {
                 }
                 (Decision::Launch { .. } | Decision::Hedge, Some(patience)) => patience,
                 (Decision::Launch { number, trigger }, None) => {
-                    self.as_mut().launch(number, trigger, now);
+                    self.as_mut().set_out(number, trigger, now);
                     continue;
                 }
                 (Decision::Hedge, None) => {
                     self.as_mut().hedge(now);
                     continue;
                 }
-                (Decision::WaitUntil(until), patience) => {
-                    patience.map_or(until, |patience| patience.min(until))
+                (Decision::WaitUntil(until), Some(patience)) => patience.min(until),
+                (Decision::WaitUntil(until), None) => {
+                    if self.as_mut().poll_entry(cx, now).is_ready() {
+                        continue;
+                    }
+                    self.entry.as_ref().map_or(until, |(.., waiting)| waiting.until().min(until))
                 }
             }
-            .min(this.terms.deadline);
+            .min(self.ledger.terms().deadline);
             if self.as_mut().poll_timer(cx, until).is_pending() {
                 return Poll::Pending;
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::outcome::classify::is_idempotent;
+use crate::policy::priority::Priority;
 
 /// The request header that lets a server recognise a repetition ([draft-ietf-httpapi-idempotency-key-header]).
 ///
@@ -32,6 +33,7 @@ pub struct CallOptions {
     pub(crate) buffer: Option<usize>,
     pub(crate) streaming: bool,
     pub(crate) key: Option<Arc<str>>,
+    pub(crate) priority: Option<Priority>,
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
     pub(crate) replay_buffer: Option<usize>,
 }
@@ -86,6 +88,13 @@ impl CallOptions {
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// What this call is worth where not all can be served, in place of its policy's.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
         self
     }
 

@@ -164,6 +164,7 @@ pub struct CallReport {
     declined: SmallVec<[Decline; 1]>,
     cut: bool,
     pub(crate) streams: bool,
+    queued: Duration,
     version: u64,
 }
 
@@ -178,6 +179,7 @@ impl CallReport {
             attempts: SmallVec::new(),
             declined: SmallVec::new(),
             cut: false,
+            queued: Duration::ZERO,
         }
     }
 
@@ -218,6 +220,15 @@ impl CallReport {
         self.version
     }
 
+    /// How long its attempts waited to be let in: for the rate limit, a place in the bulkhead, or the first endpoints.
+    pub fn queued(&self) -> Duration {
+        self.queued
+    }
+
+    pub(crate) fn waited(&mut self, since: Tick, now: Tick) {
+        self.queued = self.queued.saturating_add(now.since(since));
+    }
+
     pub(crate) fn launched(&mut self, number: u32, trigger: Trigger, now: Tick) {
         self.attempts.push(AttemptReport {
             number,
@@ -251,6 +262,9 @@ impl fmt::Display for CallReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.attempts.len() == 1 { "" } else { "s" };
         write!(f, "{}: {} attempt{plural} in {:.1?}", self.upstream, self.attempts.len(), self.elapsed)?;
+        if !self.queued.is_zero() {
+            write!(f, ", {:.1?} of it waiting to be let in", self.queued)?;
+        }
         for attempt in &self.attempts {
             write!(f, "\n  #{} {} at {:.1?}, ", attempt.number, attempt.trigger, attempt.started)?;
             match (attempt.outcome, attempt.status) {

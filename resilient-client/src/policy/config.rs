@@ -44,7 +44,10 @@ use super::breaker::BreakerPolicy;
 use super::budget::BudgetPolicy;
 use super::bulkhead::BulkheadPolicy;
 use super::hedge::{Delay, HedgePolicy};
+use super::priority::Priority;
+use super::rate_limit::RateLimitPolicy;
 use super::retry::{Jitter, RetryPolicy};
+use super::throttle::ThrottlePolicy;
 use super::timeout::TimeoutPolicy;
 use super::{Policy, PolicySet};
 
@@ -85,41 +88,56 @@ table!(Breaker {
     observe_only: bool,
 });
 table!(SlowCall { duration: Human, share: f64 });
-table!(Bulkhead { max_in_flight: u32 });
+table!(Bulkhead { max_in_flight: u32, max_queued: u32, queue_wait: Human, observe_only: bool });
 table!(Hedge { delay: HedgeDelay, max_share: f64, burst: u32, max_hedges: u32 });
-// The whole file: the client's own policy, then hosts and routes.
-table!(File {
-    preset: Preset,
-    timeout: Timeout,
-    retry: Switch<Retry>,
-    budget: Switch<Budget>,
-    breaker: Switch<Breaker>,
-    bulkhead: Switch<Bulkhead>,
-    hedge: Switch<Hedge>,
-    host: Several<HostTable>,
-    route: Several<RouteTable>,
-});
-table!(HostTable {
-    origin: String,
-    timeout: Timeout,
-    retry: Switch<Retry>,
-    budget: Switch<Budget>,
-    breaker: Switch<Breaker>,
-    bulkhead: Switch<Bulkhead>,
-    hedge: Switch<Hedge>,
-});
-table!(RouteTable {
-    origin: String,
-    method: String,
-    path: String,
-    timeout: Timeout,
-    retry: Switch<Retry>,
-    budget: Switch<Budget>,
-    breaker: Switch<Breaker>,
-    bulkhead: Switch<Bulkhead>,
-    hedge: Switch<Hedge>,
-});
+table!(RateLimit { count: u32, per: Human, burst: u32, wait: bool, observe_only: bool });
+table!(Throttle { multiplier: f64, window: Human, observe_only: bool });
 
+/// A table that says what its calls follow, beside what it is about.
+macro_rules! policies {
+    ($name:ident { $($field:ident: $type:ty),+ $(,)? }) => {
+        table!($name {
+            $($field: $type,)+
+            timeout: Timeout,
+            retry: Switch<Retry>,
+            budget: Switch<Budget>,
+            breaker: Switch<Breaker>,
+            bulkhead: Switch<Bulkhead>,
+            hedge: Switch<Hedge>,
+            rate_limit: Switch<RateLimit>,
+            throttle: Switch<Throttle>,
+            priority: PriorityName,
+        });
+
+        impl $name {
+            /// What can't be a rule whatever it is applied to.
+            fn half_a_rule(&self) -> Option<&'static str> {
+                if let Some(Switch::On(Breaker { slow_call: Some(slow), .. })) = &self.breaker
+                    && (slow.duration.is_none() || slow.share.is_none())
+                {
+                    return Some("slow_call needs both `duration` and `share`");
+                }
+                if let Some(Switch::On(rate)) = &self.rate_limit
+                    && (rate.count.is_none() || rate.per.is_none())
+                {
+                    return Some("rate_limit needs both `count` and `per`");
+                }
+                None
+            }
+        }
+    };
+}
+
+// The whole file: the client's own policy, then hosts and routes.
+policies!(File { preset: Preset, host: Several<HostTable>, route: Several<RouteTable> });
+policies!(HostTable { origin: String });
+policies!(RouteTable { origin: String, method: String, path: String });
+
+names!(PriorityName(Priority) {
+    "sheddable" => Priority::Sheddable,
+    "normal" => Priority::Normal,
+    "critical" => Priority::Critical,
+});
 names!(JitterName(Jitter) {
     "full" => Jitter::Full,
     "decorrelated" => Jitter::Decorrelated,
@@ -194,7 +212,7 @@ impl Change<BreakerPolicy> for Breaker {
 
 impl Change<BulkheadPolicy> for Bulkhead {
     fn apply(self, mut to: BulkheadPolicy) -> BulkheadPolicy {
-        set!(to, self, { max_in_flight });
+        set!(to, self, { max_in_flight, max_queued, queue_wait.0, observe_only });
         to
     }
 }
@@ -202,6 +220,29 @@ impl Change<BulkheadPolicy> for Bulkhead {
 impl Change<HedgePolicy> for Hedge {
     fn apply(self, mut to: HedgePolicy) -> HedgePolicy {
         set!(to, self, { delay.0, max_share, burst, max_hedges });
+        to
+    }
+}
+
+impl Switch<RateLimit> {
+    /// A rate has no standard to start from: a table names all of it.
+    fn rate(self) -> Option<RateLimitPolicy> {
+        let Self::On(RateLimit { count: Some(count), per: Some(Human(per)), burst, wait, observe_only }) =
+            self
+        else {
+            return None;
+        };
+        let mut to = RateLimitPolicy::new(count, per);
+        to.burst = burst;
+        to.wait = wait.unwrap_or(to.wait);
+        to.observe_only = observe_only.unwrap_or(to.observe_only);
+        Some(to)
+    }
+}
+
+impl Change<ThrottlePolicy> for Throttle {
+    fn apply(self, mut to: ThrottlePolicy) -> ThrottlePolicy {
+        set!(to, self, { multiplier, window.0, observe_only });
         to
     }
 }
@@ -252,28 +293,28 @@ macro_rules! apply {
         if let Some(switch) = $table.hedge {
             policy.hedge = switch.turn(policy.hedge);
         }
+        if let Some(switch) = $table.rate_limit {
+            policy.rate_limit = switch.rate();
+        }
+        if let Some(switch) = $table.throttle {
+            policy.throttle = switch.turn(policy.throttle);
+        }
+        if let Some(PriorityName(priority)) = $table.priority {
+            policy.priority = priority;
+        }
         policy
     }};
-}
-
-impl Switch<Breaker> {
-    /// A slow call needs both its numbers.
-    fn half_a_rule(&self) -> bool {
-        matches!(self, Self::On(Breaker { slow_call: Some(slow), .. }) if slow.duration.is_none() || slow.share.is_none())
-    }
 }
 
 impl<'de> Deserialize<'de> for PolicySet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let file = File::deserialize(deserializer)?;
         let missing = |table: &str, what: &str| D::Error::custom(format_args!("{table} without `{what}`"));
-        let breakers = [&file.breaker].into_iter().flatten();
-        let of_hosts =
-            file.host.iter().flat_map(|Several(hosts)| hosts).filter_map(|host| host.breaker.as_ref());
+        let of_hosts = file.host.iter().flat_map(|Several(hosts)| hosts).find_map(HostTable::half_a_rule);
         let of_routes =
-            file.route.iter().flat_map(|Several(routes)| routes).filter_map(|route| route.breaker.as_ref());
-        if breakers.chain(of_hosts).chain(of_routes).any(Switch::half_a_rule) {
-            return Err(D::Error::custom("slow_call needs both `duration` and `share`"));
+            file.route.iter().flat_map(|Several(routes)| routes).find_map(RouteTable::half_a_rule);
+        if let Some(problem) = file.half_a_rule().or(of_hosts).or(of_routes) {
+            return Err(D::Error::custom(problem));
         }
         let base = file.preset.map_or_else(Policy::standard, |Preset(policy)| policy);
         let mut set = Self::new(apply!(file, base));

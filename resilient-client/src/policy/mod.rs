@@ -5,7 +5,7 @@
 //! built from `Rules` only, so a machine with impossible settings can't exist.
 //!
 //! [`Policy`] is the set of them. The order in which they act is fixed: deadline, ledger (retry and budget), then for
-//! each attempt bulkhead, circuit breaker, attempt timeout. So there is no order to get wrong.
+//! each attempt throttle, rate limit, bulkhead, circuit breaker, attempt timeout. So there is no order to get wrong.
 //!
 //! ```
 //! use std::time::Duration;
@@ -40,7 +40,10 @@ use breaker::BreakerPolicy;
 use budget::BudgetPolicy;
 use bulkhead::BulkheadPolicy;
 use hedge::HedgePolicy;
+use priority::Priority;
+use rate_limit::RateLimitPolicy;
 use retry::RetryPolicy;
+use throttle::ThrottlePolicy;
 use timeout::TimeoutPolicy;
 
 use crate::outcome::classify::{Classifier, Classify};
@@ -54,6 +57,9 @@ pub struct Policy {
     pub(crate) breaker: Option<BreakerPolicy>,
     pub(crate) bulkhead: Option<BulkheadPolicy>,
     pub(crate) hedge: Option<HedgePolicy>,
+    pub(crate) rate_limit: Option<RateLimitPolicy>,
+    pub(crate) throttle: Option<ThrottlePolicy>,
+    pub(crate) priority: Priority,
     pub(crate) classifier: Option<Classifier>,
 }
 
@@ -67,6 +73,9 @@ impl Policy {
             breaker: Some(BreakerPolicy::standard()),
             bulkhead: Some(BulkheadPolicy::standard()),
             hedge: None,
+            rate_limit: None,
+            throttle: None,
+            priority: Priority::Normal,
             classifier: None,
         }
     }
@@ -80,6 +89,9 @@ impl Policy {
             breaker: None,
             bulkhead: None,
             hedge: None,
+            rate_limit: None,
+            throttle: None,
+            priority: Priority::Normal,
             classifier: None,
         }
     }
@@ -127,6 +139,28 @@ impl Policy {
         self
     }
 
+    /// How many attempts an upstream gets in how much time; `None`, the default, for no limit.
+    #[must_use]
+    pub fn rate_limit(mut self, rate_limit: impl Into<Option<RateLimitPolicy>>) -> Self {
+        self.rate_limit = rate_limit.into();
+        self
+    }
+
+    /// Whether attempts are held back here that an overloaded upstream would refuse; `None`, the default, for never.
+    #[must_use]
+    pub fn throttle(mut self, throttle: impl Into<Option<ThrottlePolicy>>) -> Self {
+        self.throttle = throttle.into();
+        self
+    }
+
+    /// What the calls are worth where not all can be served, unless a call [says otherwise](crate::CallOptions::priority).
+    /// Default [`Priority::Normal`].
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// What counts as a failure and what is tried again, in place of the
     /// [standard table](crate::outcome::classify).
     #[must_use]
@@ -146,6 +180,8 @@ impl Policy {
             || self.budget != other.budget
             || self.bulkhead != other.bulkhead
             || self.hedge != other.hedge
+            || self.rate_limit != other.rate_limit
+            || self.throttle != other.throttle
     }
 
     /// Which policies differ, as `whose: which`.
@@ -157,6 +193,9 @@ impl Policy {
             ("breaker", self.breaker != other.breaker),
             ("bulkhead", self.bulkhead != other.bulkhead),
             ("hedge", self.hedge != other.hedge),
+            ("rate_limit", self.rate_limit != other.rate_limit),
+            ("throttle", self.throttle != other.throttle),
+            ("priority", self.priority != other.priority),
             ("classifier", self.classifier != other.classifier),
         ];
         all.iter().filter(|(_, differs)| *differs).map(|(which, _)| format!("{whose}: {which}")).collect()
@@ -173,6 +212,10 @@ impl Policy {
             trip: self.breaker.as_ref().and_then(BreakerPolicy::trip_factory).cloned(),
             bulkhead: self.bulkhead.as_ref().map(BulkheadPolicy::compile).transpose()?,
             hedge: self.hedge.as_ref().map(HedgePolicy::compile).transpose()?,
+            rate_limit: self.rate_limit.as_ref().map(RateLimitPolicy::compile).transpose()?,
+            throttle: self.throttle.as_ref().map(ThrottlePolicy::compile).transpose()?,
+            priority: self.priority,
+            modes: Modes::of(self),
             classifier: self.classifier.clone(),
         };
         self.breaker_sees_whole_attempts()?;
@@ -214,6 +257,41 @@ impl Default for Policy {
     }
 }
 
+/// How the policies that guard the way in behave: what waits, and what only observes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Modes(u32);
+
+impl Modes {
+    pub(crate) const RATE_WAITS: Self = Self(1);
+    pub(crate) const RATE_OBSERVES: Self = Self(2);
+    pub(crate) const THROTTLE_OBSERVES: Self = Self(4);
+    pub(crate) const BULKHEAD_OBSERVES: Self = Self(8);
+
+    fn of(policy: &Policy) -> Self {
+        let rate = policy.rate_limit.as_ref();
+        let all = [
+            (Self::RATE_WAITS, rate.is_some_and(|rate| rate.wait)),
+            (Self::RATE_OBSERVES, rate.is_some_and(|rate| rate.observe_only)),
+            (Self::THROTTLE_OBSERVES, policy.throttle.as_ref().is_some_and(|throttle| throttle.observe_only)),
+            (Self::BULKHEAD_OBSERVES, policy.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.observe_only)),
+        ];
+        Self(all.iter().filter(|(_, on)| *on).map(|(mode, _)| mode.0).sum())
+    }
+
+    /// As one word, for an atomic.
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) fn has(self, mode: Self) -> bool {
+        self.0 & mode.0 != 0
+    }
+}
+
 /// A checked [`Policy`], in the machines' own units.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -229,6 +307,10 @@ pub(crate) struct Plan {
     pub(crate) trip: Option<breaker::TripFactory>,
     pub(crate) bulkhead: Option<bulkhead::Rules>,
     pub(crate) hedge: Option<hedge::Rules>,
+    pub(crate) rate_limit: Option<rate_limit::Rules>,
+    pub(crate) throttle: Option<throttle::Rules>,
+    pub(crate) priority: Priority,
+    pub(crate) modes: Modes,
     pub(crate) classifier: Option<Classifier>,
 }
 
@@ -245,6 +327,10 @@ impl Plan {
             breaker: None,
             bulkhead: None,
             hedge: None,
+            rate_limit: None,
+            throttle: None,
+            priority: Priority::Normal,
+            modes: Modes::default(),
             classifier: None,
         })
     }

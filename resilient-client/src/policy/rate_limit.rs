@@ -55,13 +55,14 @@ pub struct RateLimitPolicy {
     pub(crate) per: Duration,
     pub(crate) burst: Option<u32>,
     pub(crate) wait: bool,
+    pub(crate) observe_only: bool,
 }
 
 impl RateLimitPolicy {
     /// `count` calls per `per`: 1 to 1,000,000 of them, in a time that leaves at least 1 us to each. All of them may come
     /// at once, and what exceeds the rate is refused.
     pub const fn new(count: u32, per: Duration) -> Self {
-        Self { count, per, burst: None, wait: false }
+        Self { count, per, burst: None, wait: false, observe_only: false }
     }
 
     /// How many calls may go at once after a quiet spell: 1 to 1,000,000. Default the count.
@@ -73,6 +74,12 @@ impl RateLimitPolicy {
     /// Whether a call that exceeds the rate waits, as long as its deadline allows, instead of being refused. Default no.
     pub const fn wait(mut self, wait: bool) -> Self {
         self.wait = wait;
+        self
+    }
+
+    /// Whether it only says what it would have refused or delayed, and lets it through. Default no.
+    pub const fn observe_only(mut self, observe_only: bool) -> Self {
+        self.observe_only = observe_only;
         self
     }
 

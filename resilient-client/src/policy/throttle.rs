@@ -57,12 +57,13 @@ const OFF: u64 = 0;
 pub struct ThrottlePolicy {
     pub(crate) multiplier: f64,
     pub(crate) window: Duration,
+    pub(crate) observe_only: bool,
 }
 
 impl ThrottlePolicy {
     /// K = 2 over two minutes, the book's own values.
     pub const fn standard() -> Self {
-        Self { multiplier: 2.0, window: Duration::from_mins(2) }
+        Self { multiplier: 2.0, window: Duration::from_mins(2), observe_only: false }
     }
 
     /// K, how much more is sent than is accepted: 1 to 100. Default 2.
@@ -80,12 +81,18 @@ impl ThrottlePolicy {
         self
     }
 
+    /// Whether it only says what it would have refused, and lets it through. Default no.
+    pub const fn observe_only(mut self, observe_only: bool) -> Self {
+        self.observe_only = observe_only;
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
     /// Names the setting and the numbers when one lies outside the range given at its setter.
     pub fn compile(&self) -> Result<Rules, Invalid> {
-        let Self { multiplier, window } = *self;
+        let Self { multiplier, window, .. } = *self;
         if !(LEAST_MULTIPLIER..=MOST_MULTIPLIER).contains(&multiplier) {
             let problem =
                 format!("must be between {LEAST_MULTIPLIER} and {MOST_MULTIPLIER}, got {multiplier}");
@@ -165,6 +172,11 @@ impl Throttle {
             self.window.resize(rules.bucket_nanos);
         }
         self.multiplier.store(rules.multiplier.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Whether it refuses anything ever.
+    pub fn is_on(&self) -> bool {
+        self.multiplier.load(Ordering::Relaxed) != OFF
     }
 
     /// Whether a request may be sent; `draw` is uniform in `[0, 1)`. A request sent is to be followed by

@@ -29,6 +29,9 @@ pub(crate) fn trace(upstream: &str, event: &Event) {
         Event::Rejected { rejection } => {
             debug!(target: "resilient_client", upstream, "rejected: {rejection}");
         }
+        Event::WouldReject { rejection } => {
+            debug!(target: "resilient_client", upstream, "would reject: {rejection}");
+        }
         Event::BreakerTransition(change) => match change.to {
             State::Open => {
                 warn!(target: "resilient_client", upstream, from = ?change.from, cause = ?change.cause, "circuit breaker opened");

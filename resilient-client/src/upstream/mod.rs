@@ -1,29 +1,37 @@
 //! One upstream's live state: every machine that its calls share, and the permit that holds a place in all of them.
 //!
-//! State is kept per authority (scheme, host, port), because that is what fails together. Admission asks the machines
-//! in a fixed order, the breaker last, so that a full bulkhead never uses up a probe.
+//! State is kept per authority (scheme, host, port), because that is what fails together.
 
+mod admission;
 pub(crate) mod latency;
 mod permit;
 pub(crate) mod registry;
+mod snapshot;
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::engine::ledger::Grant;
 use crate::event::{Event, Events};
-use crate::policy::Plan;
+use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::{self, Breaker};
 use crate::policy::budget::Budget;
-use crate::policy::bulkhead::{Bulkhead, Full};
+use crate::policy::bulkhead::Bulkhead;
 use crate::policy::hedge::{self, Cap};
+use crate::policy::rate_limit::RateLimit;
+use crate::policy::throttle::Throttle;
+use crate::policy::{Modes, Plan};
 use crate::rng::Entropy;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
-use crate::time::{Tick, nanos};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::time::{self, Tick, nanos};
 
+pub(crate) use admission::{Admission, Ask, Waiting};
 pub(crate) use permit::Permit;
+pub use snapshot::UpstreamSnapshot;
 
 use self::latency::Digest;
 
@@ -39,10 +47,27 @@ pub enum Rejection {
         /// How long until a probe may pass.
         retry_after: Duration,
     },
-    /// As many attempts as allowed are in flight.
+    /// As many attempts as allowed are in flight, and there is no place to wait.
     BulkheadFull {
         /// How many are allowed.
         limit: u32,
+    },
+    /// It waited for a place in the bulkhead, in vain.
+    QueueWait {
+        /// How long it waited.
+        waited: Duration,
+        /// Whether a call of a higher priority took its place in the queue.
+        displaced: bool,
+    },
+    /// The rate agreed on for this upstream is used up.
+    RateLimited {
+        /// How long until an attempt would be let go.
+        retry_after: Duration,
+    },
+    /// The upstream accepts too little of what it is sent, so that most of it is refused here.
+    Throttled {
+        /// How many in a hundred are.
+        percent: u8,
     },
     /// The upstream asked for quiet with a 503 and `Retry-After`.
     HeldBack {
@@ -55,8 +80,10 @@ impl Rejection {
     /// How long until another call has a chance, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match *self {
-            Self::CircuitOpen { retry_after } | Self::HeldBack { retry_after } => Some(retry_after),
-            Self::BulkheadFull { .. } => None,
+            Self::CircuitOpen { retry_after }
+            | Self::HeldBack { retry_after }
+            | Self::RateLimited { retry_after } => Some(retry_after),
+            Self::BulkheadFull { .. } | Self::QueueWait { .. } | Self::Throttled { .. } => None,
         }
     }
 }
@@ -66,6 +93,12 @@ impl fmt::Display for Rejection {
         match self {
             Self::CircuitOpen { retry_after } => write!(f, "next probe in {retry_after:.1?}"),
             Self::BulkheadFull { limit } => write!(f, "{limit} attempts in flight"),
+            Self::QueueWait { waited, displaced: false } => write!(f, "waited {waited:.1?} for a place"),
+            Self::QueueWait { waited, displaced: true } => {
+                write!(f, "gave its place in the queue, after {waited:.1?}, to a call of a higher priority")
+            }
+            Self::RateLimited { retry_after } => write!(f, "the next may go in {retry_after:.1?}"),
+            Self::Throttled { percent } => write!(f, "{percent} % of requests are held back"),
             Self::HeldBack { retry_after } => write!(f, "for another {retry_after:.1?}"),
         }
     }
@@ -120,6 +153,10 @@ pub(crate) struct Upstream {
     breaker: Breaker,
     budget: Budget,
     bulkhead: Bulkhead,
+    throttle: Throttle,
+    rate_limit: RateLimit,
+    /// [`Modes`], as its bits.
+    modes: AtomicU32,
     hedges: Cap,
     latency: Digest,
     /// Until when a server's `Retry-After` holds everyone back, as a `Tick`; zero for never.
@@ -145,6 +182,9 @@ impl Upstream {
             breaker,
             budget: plan.budget.map_or_else(Budget::unlimited, Budget::new),
             bulkhead: plan.bulkhead.map_or_else(Bulkhead::unlimited, Bulkhead::new),
+            throttle: plan.throttle.map_or_else(Throttle::off, Throttle::new),
+            rate_limit: plan.rate_limit.map_or_else(RateLimit::unlimited, RateLimit::new),
+            modes: AtomicU32::new(plan.modes.bits()),
             hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
             latency: Digest::new(),
             held_until: AtomicU64::new(0),
@@ -161,7 +201,10 @@ impl Upstream {
     pub(crate) fn follow(&self, plan: &Plan) {
         self.abandoned_after.store(abandoned_after(plan), Ordering::Relaxed);
         self.budget.set_rules(plan.budget);
-        self.bulkhead.set_rules(plan.bulkhead);
+        self.bulkhead.set_rules(plan.bulkhead, time::now);
+        self.throttle.set_rules(plan.throttle);
+        self.rate_limit.set_rules(plan.rate_limit, time::now());
+        self.modes.store(plan.modes.bits(), Ordering::Relaxed);
         self.hedges.set_rules(plan.hedge);
         self.breaker.set_trip(plan.trip.as_ref());
         if let Some(transition) = self.breaker.set_rules(plan.breaker) {
@@ -219,28 +262,29 @@ impl Upstream {
         &self.entropy
     }
 
-    /// A place for one attempt in every machine, or the first refusal.
-    pub(crate) fn admit(self: &Arc<Self>, now: Tick) -> Result<Permit, Rejection> {
-        self.touch(now);
-        let held_until = Tick::from_nanos(self.held_until.load(Ordering::Relaxed));
-        if now < held_until {
-            return Err(Rejection::HeldBack { retry_after: now.until(held_until) });
+    /// Until when a server's `Retry-After` holds everyone back.
+    fn held_until(&self) -> Tick {
+        Tick::from_nanos(self.held_until.load(Ordering::Relaxed))
+    }
+
+    /// Whether the upstream took an attempt on, however that ended.
+    fn tell_throttle(&self, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
+        use FailureKind::{Body, BodyIdle, Status};
+        if !self.throttle.is_on() {
+            return;
         }
-        if let Err(Full { limit }) = self.bulkhead.try_acquire() {
-            return Err(Rejection::BulkheadFull { limit });
-        }
-        match self.breaker.try_acquire(now) {
-            Ok(admitted) => {
-                if let Some(transition) = admitted.transition {
-                    self.emit(|| Event::BreakerTransition(transition));
-                }
-                Ok(Permit::new(Arc::clone(self), admitted.permit, now))
+        match outcome {
+            Outcome::Ignored | Outcome::Abandoned => {}
+            Outcome::Success | Outcome::Failure(Body | BodyIdle) => self.throttle.accepted(now),
+            Outcome::Failure(Status) if status != Some(StatusCode::SERVICE_UNAVAILABLE) => {
+                self.throttle.accepted(now);
             }
-            Err(breaker::Rejected { retry_after }) => {
-                self.bulkhead.release();
-                Err(Rejection::CircuitOpen { retry_after })
-            }
+            Outcome::Throttled | Outcome::Failure(_) => self.throttle.refused(now),
         }
+    }
+
+    fn modes(&self) -> Modes {
+        Modes::from_bits(self.modes.load(Ordering::Relaxed))
     }
 
     /// How long half of the recent attempts took at most, in nanoseconds; `None` while too little is known.

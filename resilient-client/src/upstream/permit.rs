@@ -107,6 +107,7 @@ impl Permit {
             None if outcome == Outcome::Success && self.number == 1 => upstream.budget.deposit(),
             _ => {}
         }
+        upstream.tell_throttle(outcome, status, now);
         let took = self.answered.unwrap_or(now).as_nanos().saturating_sub(self.started.as_nanos());
         let transition =
             upstream.breaker.record(permit, verdict, took, now, || upstream.entropy.rng().unit());
@@ -154,7 +155,7 @@ impl Drop for Permit {
             let now = time::now();
             self.abandon(FailureKind::Timeout, now.since(self.started), u64::MAX, now);
         }
-        self.upstream.bulkhead.release();
+        self.upstream.bulkhead.release(time::now);
         if self.ends_call {
             self.upstream.leave();
         }

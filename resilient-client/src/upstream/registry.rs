@@ -157,9 +157,11 @@ impl Registry {
         }
     }
 
-    /// The sum of a number over every upstream.
-    pub(crate) fn sum(&self, mut of: impl FnMut(&Upstream) -> u64) -> u64 {
-        of(&self.overflow) + self.table.load().iter().map(|entry| of(&entry.upstream)).sum::<u64>()
+    /// Something of every upstream, the overflow last.
+    pub(crate) fn map<T>(&self, of: impl FnMut(&Upstream) -> T) -> Vec<T> {
+        let table = self.table.load();
+        let all = table.iter().map(|entry| &*entry.upstream).chain([&*self.overflow]);
+        all.map(of).collect()
     }
 
     /// The upstream that newcomers share when nobody can make room.
@@ -311,9 +313,9 @@ mod tests {
     #[test]
     fn the_longest_idle_makes_room() {
         let registry = registry(2);
-        drop(get(&registry, "http://a/", NOW).admit(NOW));
-        drop(get(&registry, "http://b/", NOW).admit(later(5)));
-        drop(get(&registry, "http://a/", NOW).admit(later(9)));
+        drop(get(&registry, "http://a/", NOW).place(NOW));
+        drop(get(&registry, "http://b/", NOW).place(later(5)));
+        drop(get(&registry, "http://a/", NOW).place(later(9)));
         get(&registry, "http://c/", later(10));
         assert_eq!(registry.len(), 2);
         let names: Vec<_> =
@@ -325,9 +327,9 @@ mod tests {
     fn the_busy_and_the_broken_stay_and_newcomers_share_the_overflow() {
         let registry = registry(2);
         let busy = get(&registry, "http://busy/", NOW);
-        let _held = busy.admit(NOW).unwrap();
+        let _held = busy.place(NOW).unwrap();
         let broken = get(&registry, "http://broken/", NOW);
-        while let Ok(mut permit) = broken.admit(NOW) {
+        while let Some(mut permit) = broken.place(NOW) {
             permit.settle(crate::outcome::Outcome::Ignored, Verdict::Failure, None, NOW);
         }
         drop(broken);

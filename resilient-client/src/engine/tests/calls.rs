@@ -390,7 +390,7 @@ async fn a_classifier_may_count_an_answer_as_a_failure_and_hand_it_over_all_the_
 async fn only_the_time_somebody_waited_for_a_piece_counts() {
     for (looks_away, failures) in [(true, 0), (false, 1)] {
         let rig = Rig::new(&standard(), [answer(200)]);
-        let mut permit = rig.upstream().admit(now()).unwrap().of_attempt(1, None);
+        let mut permit = rig.upstream().place(now()).unwrap().of_attempt(1, None);
         permit.sent();
         let head = Classified {
             status: None,

@@ -1,5 +1,6 @@
 //! Whole calls over a scripted server, on a virtual clock.
 
+mod admission;
 mod buffered;
 mod calls;
 mod cancel;
@@ -92,6 +93,11 @@ impl Rig {
     /// Attempts holding a slot.
     fn in_use(&self) -> u32 {
         self.upstream().in_use()
+    }
+
+    /// Attempts waiting for a slot.
+    fn queued(&self) -> usize {
+        self.core.snapshot().iter().map(|upstream| upstream.queued).sum()
     }
 
     fn tokens(&self) -> f64 {

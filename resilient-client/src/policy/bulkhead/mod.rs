@@ -36,6 +36,7 @@
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
+mod policy;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -43,88 +44,18 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
+use policy::MOST_IN_FLIGHT;
+pub use policy::{BulkheadPolicy, Rules};
 use queue::{Queue, State, Wakers};
 pub use queue::{WaitOver, Waiter};
 
-use super::Invalid;
-use super::invalid::{count, positive};
 use super::priority::Priority;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::time::Tick;
 
-const MOST_IN_FLIGHT: u32 = 1_000_000;
-const MOST_QUEUED: u32 = 1_000_000;
 /// The limit of a bulkhead without one: the counter's own.
 const UNLIMITED: u32 = u32::MAX;
-
-/// How many attempts one upstream may hold, and how many may wait. Plain data: [`compile`](Self::compile) checks it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct BulkheadPolicy {
-    pub(crate) max_in_flight: u32,
-    pub(crate) max_queued: u32,
-    pub(crate) queue_wait: Duration,
-}
-
-impl BulkheadPolicy {
-    /// At most 256 in flight, and no queue.
-    pub const fn standard() -> Self {
-        Self { max_in_flight: 256, max_queued: 0, queue_wait: Duration::from_secs(1) }
-    }
-
-    /// The most attempts in flight, bodies being read included: 1 to 1,000,000. Default 256.
-    pub const fn max_in_flight(mut self, attempts: u32) -> Self {
-        self.max_in_flight = attempts;
-        self
-    }
-
-    /// The most attempts waiting for a slot: at most 1,000,000. Default 0: who finds no slot is refused at once.
-    ///
-    /// A queue evens out bursts. It can't help an upstream that is too slow for its traffic: there it only makes every
-    /// call late, so keep it about as long as the limit or shorter.
-    pub const fn max_queued(mut self, attempts: u32) -> Self {
-        self.max_queued = attempts;
-        self
-    }
-
-    /// The longest wait for a slot, within the call's own deadline; longer than zero. Default 1 s.
-    ///
-    /// A burst that evens out at all does so within a few answers' time. Who has waited a second stands in a queue that
-    /// doesn't drain, and is better told while the caller can still do something else; it also leaves the greater part
-    /// of the standard policy's attempt timeout and total to the attempt itself.
-    pub const fn queue_wait(mut self, longest: Duration) -> Self {
-        self.queue_wait = longest;
-        self
-    }
-
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// Names the setting and the numbers when one lies outside the range given at its setter.
-    pub fn compile(&self) -> Result<Rules, Invalid> {
-        Ok(Rules {
-            max_in_flight: count("bulkhead.max_in_flight", self.max_in_flight, 1, MOST_IN_FLIGHT)?,
-            max_queued: count("bulkhead.max_queued", self.max_queued, 0, MOST_QUEUED)?,
-            queue_wait_nanos: positive("bulkhead.queue_wait", self.queue_wait)?,
-        })
-    }
-}
-
-impl Default for BulkheadPolicy {
-    fn default() -> Self {
-        Self::standard()
-    }
-}
-
-/// Checked settings. Made by [`BulkheadPolicy::compile`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    max_in_flight: u32,
-    max_queued: u32,
-    queue_wait_nanos: u64,
-}
 
 /// No slot was free, and no place in the queue if one was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,6 +167,12 @@ impl Bulkhead {
             Ok(_) => Ok(()),
             Err(_) => Err(self.full(priority)),
         }
+    }
+
+    /// Takes a slot whether there is one or not, for a bulkhead that only observes. To be given back like any other.
+    pub fn overrun(&self) {
+        let take = |word: u64| (in_use(word) < u32::MAX).then(|| word + 1);
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
     }
 
     /// Gives a slot back: to whoever is first in the queue, if anybody is. One release too many is ignored: a counter

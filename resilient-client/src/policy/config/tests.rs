@@ -133,7 +133,7 @@ fn a_misspelt_name_is_refused_with_the_one_that_was_meant() {
         ("[breaker]\nmincalls = 5", "unknown setting `mincalls`, did you mean `min_calls`?"),
         ("preset = \"standart\"", "unknown setting `standart`, did you mean `standard`?"),
         ("retry = { jitter = \"ful\" }", "unknown setting `ful`, did you mean `full`?"),
-        ("xyzzyplugh = 1", "unknown setting `xyzzyplugh`, known are preset, timeout, retry"),
+        ("xyzzyplugh = 1", "unknown setting `xyzzyplugh`, known are preset, host, route, timeout, retry"),
         ("[[host]]\nretry = \"off\"", "host without `origin`"),
         ("[[route]]\norigin = \"http://a\"", "route without `path`"),
     ] {
@@ -185,4 +185,41 @@ proptest! {
         let _ = read(&format!("[{name}]\n{field} = {value}"));
         let _ = read(&format!("[[{name}]]\n{field} = {value}")).map(|set| set.check());
     }
+}
+
+#[test]
+fn what_guards_the_way_in_can_be_set() {
+    let set = read(
+        r#"
+        priority = "critical"
+        bulkhead = { max_in_flight = 8, max_queued = 4, queue_wait = "200ms", observe_only = true }
+        rate_limit = { count = 100, per = "1s", burst = 5, wait = true }
+        throttle = { multiplier = 1.5, window = "1m" }
+
+        [[host]]
+        origin = "http://reports:80"
+        priority = "sheddable"
+        rate_limit = "off"
+        throttle = { observe_only = true }
+        "#,
+    );
+    let second = Duration::from_secs(1);
+    let bulkhead =
+        BulkheadPolicy::standard().max_in_flight(8).max_queued(4).queue_wait(second / 5).observe_only(true);
+    let throttle = ThrottlePolicy::standard().multiplier(1.5).window(60 * second);
+    let base = Policy::standard()
+        .priority(Priority::Critical)
+        .bulkhead(bulkhead)
+        .rate_limit(RateLimitPolicy::new(100, second).burst(5).wait(true))
+        .throttle(throttle.clone());
+    let expected = PolicySet::new(base).host("http://reports:80", |base| {
+        base.priority(Priority::Sheddable).rate_limit(None).throttle(throttle.observe_only(true))
+    });
+    assert_eq!(set.unwrap(), expected);
+    assert_eq!(refused("rate_limit = { count = 100 }"), "rate_limit needs both `count` and `per`");
+    assert_eq!(
+        refused("[[route]]\norigin = \"http://a\"\npath = \"/\"\nrate_limit = { per = \"1s\" }"),
+        "rate_limit needs both `count` and `per`"
+    );
+    assert!(refused("priority = \"hihg\"").contains("sheddable"));
 }

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering as Std};
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use Priority::{Critical, Normal, Sheddable};
 

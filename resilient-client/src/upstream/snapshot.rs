@@ -1,0 +1,52 @@
+//! What is known of an upstream at one moment, for people and for metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Upstream;
+use crate::policy::breaker;
+use crate::time::Tick;
+
+/// One upstream's live state at one moment. From [`Client::snapshot`](crate::Client::snapshot) and
+/// [`ResilienceLayer::snapshot`](crate::ResilienceLayer::snapshot).
+///
+/// Its parts are read one after the other while calls go on, so they may be a call apart.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UpstreamSnapshot {
+    /// The authority, such as `http://users:3000`, followed by the route or key if it has state of its own; `overflow` for
+    /// the one that newcomers share when there is room for no more.
+    pub name: Arc<str>,
+    /// Calls that have begun and aren't over: waiting, in flight, between attempts, or with a body still open.
+    pub calls: u64,
+    /// Attempts that hold a place: in flight, or with a body still open.
+    pub in_flight: u32,
+    /// The most that may; `None` without a limit.
+    pub limit: Option<u32>,
+    /// Attempts that wait for a place.
+    pub queued: usize,
+    /// The circuit breaker.
+    pub breaker: breaker::Snapshot,
+    /// Tokens in the budget for retries and hedges; infinite without a budget.
+    pub budget: f64,
+    /// Hedges that could be sent now under their cap.
+    pub hedges: f64,
+    /// What is left of a quiet the upstream asked for; usually zero.
+    pub held_back_for: Duration,
+}
+
+impl Upstream {
+    pub(crate) fn snapshot(&self, now: Tick) -> UpstreamSnapshot {
+        UpstreamSnapshot {
+            name: Arc::clone(self.name()),
+            calls: self.unfinished(),
+            in_flight: self.in_use(),
+            limit: self.bulkhead.limit(),
+            queued: self.bulkhead.queued(),
+            breaker: self.breaker_snapshot(now),
+            budget: self.budget.available(),
+            hedges: self.hedges.available(),
+            held_back_for: now.until(self.held_until()),
+        }
+    }
+}
