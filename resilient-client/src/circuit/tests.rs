@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use super::*;
 use crate::policy::breaker::Cause;
 
+mod half_open;
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
