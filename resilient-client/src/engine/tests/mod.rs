@@ -8,6 +8,7 @@ mod deadlines;
 mod experiments;
 mod hedging;
 mod hooks;
+mod metastable;
 mod reload;
 mod replay;
 mod script;
