@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,6 +50,10 @@ pub struct Seen {
     pub answered: usize,
     /// Connections over, whoever ended them.
     pub closed: usize,
+    /// Requests being made to wait by a [delay](Reply::delayed) now.
+    pub delayed: usize,
+    /// Requests whose client hung up while a [delay](Reply::delayed) kept it waiting.
+    pub hung_up: usize,
 }
 
 /// What to do with a connection as it is accepted.
@@ -70,6 +74,8 @@ enum Act {
     /// Sends the same again and again, until the client has had enough.
     Repeat(Bytes),
     Wait(Gate),
+    /// Works for so long, and notices if the client hangs up meanwhile.
+    Delay(Duration),
     /// Reads and does nothing until the client hangs up.
     Hang,
     Close,
@@ -154,6 +160,12 @@ impl Reply {
     /// This, once the gate is open.
     pub fn after(mut self, gate: &Gate) -> Self {
         self.acts.insert(0, Act::Wait(gate.clone()));
+        self
+    }
+
+    /// This, after so long, unless the client has hung up by then.
+    pub fn delayed(mut self, delay: Duration) -> Self {
+        self.acts.insert(0, Act::Delay(delay));
         self
     }
 
@@ -307,7 +319,7 @@ async fn serve(mut stream: TcpStream, connection: usize, orders: Orders) {
             // Before the last byte is out, for the same reason.
             orders.seen.change(|seen| seen.answered += 1);
         }
-        if !carry_out(&mut stream, reply).await {
+        if !carry_out(&mut stream, reply, &orders).await {
             break;
         }
     }
@@ -315,7 +327,7 @@ async fn serve(mut stream: TcpStream, connection: usize, orders: Orders) {
 }
 
 /// Whether the connection goes on.
-async fn carry_out(stream: &mut TcpStream, reply: Reply) -> bool {
+async fn carry_out(stream: &mut TcpStream, reply: Reply, orders: &Orders) -> bool {
     for act in reply.acts {
         match act {
             Act::Send(bytes) => {
@@ -328,6 +340,18 @@ async fn carry_out(stream: &mut TcpStream, reply: Reply) -> bool {
                 return false;
             }
             Act::Wait(gate) => gate.pass().await,
+            Act::Delay(delay) => {
+                orders.seen.change(|seen| seen.delayed += 1);
+                // Our client says nothing before it has its answer, so whatever comes here is its end.
+                let waited = tokio::time::timeout(delay, stream.read_u8()).await.is_err();
+                orders.seen.change(|seen| {
+                    seen.delayed -= 1;
+                    seen.hung_up += usize::from(!waited);
+                });
+                if !waited {
+                    return false;
+                }
+            }
             Act::Hang => {
                 let mut sink = [0; 1024];
                 while matches!(stream.read(&mut sink).await, Ok(1..)) {}
