@@ -375,7 +375,36 @@ impl StdError for Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
+        /// The marker stands for the secret, among whatever else its place may hold.
+        #[test]
+        fn no_secret_outlives_redaction(
+            scheme in prop::sample::select(vec!["http", "https", "ws", "x-own"]),
+            user in "[^/?#@\\\\:\\[\\]]{0,8}", password in "[^/?#@\\\\\\[\\]]{0,8}",
+            names in prop::collection::vec("[^&#=+%]{0,8}", 0..5),
+            value in "[^&#]{0,8}", after in "[^&#]{0,8}", fragment in ".{0,12}",
+        ) {
+            const SECRET: &str = "s3cr3t";
+            let query: Vec<_> = names.iter().map(|name| format!("{name}={value}{SECRET}{after}")).collect();
+            let url = format!(
+                "{scheme}://{user}{SECRET}:{password}{SECRET}@users:3000/a?{}#{SECRET}{fragment}", query.join("&"),
+            );
+            // What isn't a URL gets no further.
+            let Ok(url) = Url::parse(&url) else { return Ok(()) };
+            prop_assert!(url.as_str().contains(SECRET), "the secrets were there: {}", url);
+            let clean = redacted(&url);
+            prop_assert!(!clean.as_str().contains(SECRET), "{}", clean);
+            prop_assert_eq!((clean.host_str(), clean.path()), (Some("users"), "/a"));
+            let error = Error::new(ErrorKind::Status).with_status(StatusCode::NOT_FOUND, &url);
+            let said = format!("{error} {error:?} {error:#?}");
+            prop_assert!(!said.contains(SECRET), "{}", said);
+        }
+    }
 
     #[test]
     fn a_redacted_url_keeps_no_secret() {

@@ -311,6 +311,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
         #[test]
         fn any_bytes_give_an_answer_of_a_day_at_most_and_never_a_panic(
             plain in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),
@@ -327,6 +328,32 @@ mod tests {
                 }
             }
             prop_assert!(parse(&headers).is_none_or(|time| time <= DAY));
+        }
+
+        /// Whatever the header is called, also when it's called as gRPC's is, and whatever else is said beside it.
+        #[test]
+        fn any_name_and_any_bytes_give_an_answer_of_a_day_at_most_and_never_a_panic(
+            name in prop_oneof![
+                4 => "[a-z][a-z0-9-]{0,30}",
+                1 => Just(GRPC_TIMEOUT.as_str().to_owned()),
+                1 => Just(EXPECTED_TIMEOUT.as_str().to_owned()),
+            ],
+            values in prop::collection::vec(
+                (any::<bool>(), prop_oneof!["[-+0-9., \\t]{0,30}[HMSmunhsx]?", "\\PC{0,20}"]), 0..5),
+        ) {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            let mut headers = HeaderMap::new();
+            for (grpc, value) in &values {
+                if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                    headers.append(if *grpc { GRPC_TIMEOUT } else { name.clone() }, value);
+                }
+            }
+            let read = parse_named(&headers, &name);
+            prop_assert!(read.is_none_or(|time| time <= DAY));
+            // Another header's values are never taken for this one's.
+            headers.remove(&name);
+            headers.remove(GRPC_TIMEOUT);
+            prop_assert_eq!(parse_named(&headers, &name), None);
         }
 
         #[test]

@@ -162,6 +162,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
         #[test]
         fn any_bytes_give_an_answer_of_a_day_at_most_and_never_a_panic(
             values in prop::collection::vec(

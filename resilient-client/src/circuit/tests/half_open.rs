@@ -21,7 +21,7 @@ trait Gate: Sync {
     fn look(&self) -> String;
     /// Lets more time pass than any lease or open time here.
     async fn later(&self) {
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
     }
 }
 
@@ -386,7 +386,7 @@ mod peer {
         }
 
         async fn later(&self) {
-            self.clock.lock().unwrap().advance(Duration::from_secs(60));
+            self.clock.lock().unwrap().advance(Duration::from_mins(1));
         }
     }
 

@@ -14,18 +14,56 @@ use crate::policy::timeout::TimeoutPolicy;
 use crate::time::now;
 use crate::{Attempt, Prepared};
 
-/// Polls a call `polls` times, letting time pass in between, then drops it. True if it had ended by then.
-async fn dropped_after(rig: &Rig, polls: u32, options: &CallOptions) -> bool {
-    let mut call = pin!(rig.start(Method::GET, options.clone()));
+/// Polls a call, and the reading of its body if it `reads`, `polls` times, letting time pass in between, then drops it.
+/// True if it had ended by then.
+async fn dropped_after(rig: &Rig, polls: u32, options: &CallOptions, reads: bool) -> bool {
+    let call = rig.start(Method::GET, options.clone());
+    let mut call = pin!(async move {
+        if let Ok(response) = call.await
+            && reads
+        {
+            let _ = text(response).await;
+        }
+    });
     for _ in 0..polls {
         let mut cx = Context::from_waker(Waker::noop());
-        if let Poll::Ready(end) = call.as_mut().poll(&mut cx) {
-            drop(end);
+        if let Poll::Ready(()) = call.as_mut().poll(&mut cx) {
             return true;
         }
         tokio::time::sleep(ms(1)).await;
     }
     false
+}
+
+/// What a rig had given out before the call that is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    tokens: f64,
+    sent: usize,
+}
+
+impl Before {
+    pub(super) fn of(rig: &Rig) -> Self {
+        Self { tokens: rig.tokens(), sent: rig.script.count() }
+    }
+
+    /// Whether one call since then left everything as it found it: slots, gauges, probe places, tokens. `ended` if it came
+    /// to its end; `unsent` attempts at most may have been admitted and never sent.
+    pub(super) fn is_back(self, rig: &Rig, ended: bool, unsent: f64) -> Result<(), String> {
+        let upstream = rig.upstream();
+        let held = (rig.in_use(), upstream.unfinished(), upstream.breaker_snapshot(now()).probes);
+        if held != (0, 0, 0) {
+            return Err(format!("slots, calls and probe places kept: {held:?}"));
+        }
+        // Every token is unspent, spent on an attempt that was admitted, or back because it succeeded.
+        let extra = (rig.script.count() - self.sent).saturating_sub(1) as f64;
+        let spent = self.tokens - rig.tokens();
+        let back = if ended { 1.25 } else { 0.0 };
+        if spent > extra + unsent + 1e-9 || spent < extra - back - 1e-9 {
+            return Err(format!("{spent} tokens spent on {extra} extra attempts"));
+        }
+        Ok(())
+    }
 }
 
 /// A hook that takes a while.
@@ -50,34 +88,37 @@ async fn a_call_dropped_after_any_poll_gives_everything_back() {
         ("drip", vec![answer_with(200, vec![Piece::Data("x".into()), Piece::Pause(ms(9)), Piece::Break])]),
     ];
     let hedge = HedgePolicy::standard().delay(Delay::Fixed(ms(3))).max_hedges(2);
-    let policies: [(&str, Policy); 5] = [
+    let policies: [(&str, Policy); 6] = [
         ("standard", Policy::standard()),
         ("hedged", Policy::standard().hedge(hedge.clone())),
         ("hedged only", Policy::standard().hedge(hedge).retry(None)),
         ("no breaker", Policy::standard().breaker(None)),
         ("quick attempts", Policy::standard().timeout(TimeoutPolicy::standard().attempt(ms(5)))),
+        (HALF_OPEN, brittle()),
     ];
-    let ways =
-        [(CallOptions::new(), false), (CallOptions::new().buffered(1024), false), (CallOptions::new(), true)];
+    let plain = CallOptions::new;
+    let ways = [
+        (plain(), false, false),
+        (plain(), false, true),
+        (plain().buffered(1024), false, false),
+        (plain(), true, false),
+    ];
     let mut runs = 0;
     for (script, steps) in &scripts {
         for (policy_name, policy) in &policies {
-            for (options, hooked) in &ways {
+            for (options, hooked, reads) in &ways {
                 for polls in 0..40 {
                     let rig = Rig::with(policy.into(), hooked.then(slow_hook), steps.clone());
-                    let ended = dropped_after(&rig, polls, options).await;
+                    if *policy_name == HALF_OPEN {
+                        reopening(&rig, steps.clone()).await;
+                    }
+                    let (before, failed) = (Before::of(&rig), failures(&rig));
+                    let ended = dropped_after(&rig, polls, options, *reads).await;
                     let name = format!("{script}, {policy_name}, {options:?}, hook {hooked}, {polls} polls");
-                    assert_eq!((rig.in_use(), rig.upstream().unfinished()), (0, 0), "{name}");
-                    // Every token is unspent, spent on an attempt that was admitted, or back because it succeeded.
-                    let extra = f64::from(u32::try_from(rig.script.count()).unwrap().saturating_sub(1));
-                    let spent = 10.0 - rig.tokens();
-                    let back = if ended { 1.25 } else { 0.0 };
-                    let preparing = if *hooked { 2.0 } else { 0.0 };
-                    assert!(spent <= extra + preparing + 1e-9, "{name}: {spent} of {extra}");
-                    assert!(spent >= extra - back - 1e-9, "{name}: {spent} of {extra}");
+                    let unsent = if *hooked { 2.0 } else { 0.0 };
+                    before.is_back(&rig, ended, unsent).unwrap_or_else(|found| panic!("{name}: {found}"));
                     if !ended && *script == "hang" && *policy_name != "quick attempts" {
-                        let failures = rig.upstream().breaker_snapshot(now()).failures;
-                        assert_eq!(failures, 0, "{name}: young and abandoned");
+                        assert_eq!(failures(&rig), failed, "{name}: young and abandoned");
                     }
                     runs += 1;
                 }
@@ -85,6 +126,62 @@ async fn a_call_dropped_after_any_poll_gives_everything_back() {
         }
     }
     println!("{runs} calls dropped, nothing kept");
+}
+
+fn failures(rig: &Rig) -> u32 {
+    rig.upstream().breaker_snapshot(now()).failures
+}
+
+const HALF_OPEN: &str = "half open";
+
+/// Opens at the first failure, and lets two probes out a little later.
+fn brittle() -> Policy {
+    let breaker = BreakerPolicy::standard().cold_consecutive_failures(1).probes(2);
+    Policy::standard().breaker(breaker)
+}
+
+/// Opens the breaker, and waits until it would let probes out to a server that then follows `steps`.
+async fn reopening(rig: &Rig, steps: Vec<Step>) {
+    rig.script.then([answer(500)]);
+    drop(rig.get().await);
+    assert_eq!(rig.state(), State::Open);
+    tokio::time::sleep(ms(1_200)).await;
+    rig.script.then(steps);
+}
+
+/// The control: what is kept on purpose is found, one thing at a time.
+#[tokio::test(start_paused = true)]
+async fn control_what_a_call_keeps_is_found() {
+    async fn found(name: &str, half_open: bool, leak: impl AsyncFnOnce(&Rig)) {
+        let rig = Rig::new(&brittle(), [answer(200)]);
+        if half_open {
+            reopening(&rig, vec![answer(200)]).await;
+        }
+        let before = Before::of(&rig);
+        leak(&rig).await;
+        let found = before.is_back(&rig, false, 0.0).expect_err("the check must find it");
+        println!("cancellation: {name} found: {found}");
+    }
+    async fn forget_midway(rig: &Rig) {
+        let mut call = Box::pin(rig.start(Method::GET, CallOptions::new()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+        std::mem::forget(call);
+    }
+    let forget_response = async |rig: &Rig| std::mem::forget(rig.get().await.unwrap());
+    found("a response nobody drops", false, forget_response).await;
+    found("a call nobody drops", false, forget_midway).await;
+    found("a probe nobody drops", true, forget_midway).await;
+    found("a token taken for nothing", false, async |rig: &Rig| {
+        assert!(rig.upstream().budget().try_withdraw());
+    })
+    .await;
+    found("a token made of nothing", false, async |rig: &Rig| rig.upstream().budget().refund()).await;
+    // And a call that keeps nothing is not accused.
+    let rig = Rig::new(&brittle(), [answer(200)]);
+    let before = Before::of(&rig);
+    assert!(text(rig.get().await.unwrap()).await.is_ok());
+    assert_eq!(before.is_back(&rig, true, 0.0), Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +209,7 @@ async fn a_dropped_probe_gives_its_slot_back() {
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     rig.script.then([Step::Hang]);
     for _ in 0..1_000 {
-        dropped_after(&rig, 2, &CallOptions::new()).await;
+        dropped_after(&rig, 2, &CallOptions::new(), false).await;
     }
     assert_eq!(rig.state(), State::HalfOpen);
     rig.script.then([answer(200)]);

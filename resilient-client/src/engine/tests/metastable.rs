@@ -181,10 +181,10 @@ async fn chain(policy: &Policy, calls: usize, every: Duration) -> usize {
 #[tokio::test(start_paused = true)]
 async fn e5_three_layers_of_retries_do_not_multiply() {
     const CALLS: usize = 12_000;
+    /// Each of the control's is 64 requests.
+    const FEWER: usize = 200;
     let policy = Policy::standard().breaker(None);
     let ours = chain(&policy, CALLS, ms(5)).await;
-    // A call here has as many attempts in flight as there are layers of it, so fewer calls show the same.
-    const FEWER: usize = 200;
     let naive = chain(&policy.budget(None).bulkhead(None), FEWER, ms(5)).await;
     let amplification = ours as f64 / CALLS as f64;
     println!("E5: amplification {amplification:.4}; without budgets {:.1}", naive as f64 / FEWER as f64);

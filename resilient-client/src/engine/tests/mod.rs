@@ -4,6 +4,7 @@ mod admission;
 mod buffered;
 mod calls;
 mod cancel;
+mod closures;
 mod deadlines;
 mod experiments;
 mod hedging;

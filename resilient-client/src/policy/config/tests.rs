@@ -223,3 +223,129 @@ fn what_guards_the_way_in_can_be_set() {
     );
     assert!(refused("priority = \"hihg\"").contains("sheddable"));
 }
+
+/// Files that use everything there is.
+const TOML: &str = r#"
+preset = "standard"
+timeout = { total = "2s", attempt = "500ms", connect = "off", body_idle = "1m 30s" }
+retry = { max_attempts = 3, initial = "5ms", cap = "1s", jitter = "decorrelated", hold_back_on_429 = true }
+budget = { capacity = 50, initial = 5, deposit = 0.1 }
+bulkhead = { max_in_flight = 8, max_queued = 4, queue_wait = "200ms" }
+rate_limit = { count = 100, per = "1s", wait = true }
+throttle = { multiplier = 1.5, window = "1m" }
+priority = "critical"
+hedge = { delay = { quantile = 0.95, multiplier = 2.0, floor = "5ms" }, max_share = 0.05, burst = 5, max_hedges = 2 }
+[breaker]
+failure_rate = 0.4
+window = "20s"
+min_calls = 10
+slow_call = { duration = "1s", share = 0.5 }
+open_for = "2s"
+probes = 1
+observe_only = true
+[[host]]
+origin = "http://users:3000"
+breaker = "off"
+[[route]]
+origin = "http://users:3000"
+method = "GET"
+path = "/users/{id}"
+timeout = { total = "1s", attempt = "300ms" }
+"#;
+const JSON: &str = r#"{"preset": "none", "timeout": {"total": "2s", "attempt": "off"}, "retry": {"max_attempts": 2},
+"budget": {"capacity": 5, "initial": 1, "deposit": 0.5}, "breaker": {"window_calls": 100, "failure_rate": 0.5},
+"bulkhead": "off", "hedge": {"delay": "50ms"}, "host": [{"origin": "http://a", "retry": "off"}],
+"route": [{"origin": "http://a", "method": "*", "path": "/x/{id}", "hedge": "off"}]}"#;
+
+/// One change to a file: what typing, cutting, pasting and a bad disk do.
+#[derive(Clone, Debug)]
+enum Edit {
+    Put(u8),
+    Insert(&'static str),
+    Cut(usize),
+    Repeat(usize),
+}
+
+fn edited(text: &str, edits: &[(prop::sample::Index, Edit)]) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for (at, edit) in edits {
+        let at = at.index(bytes.len() + 1);
+        let end = |length: usize| (at + length).min(bytes.len());
+        match edit {
+            Edit::Put(byte) if at < bytes.len() => bytes[at] = *byte,
+            Edit::Put(byte) => bytes.push(*byte),
+            Edit::Insert(text) => drop(bytes.splice(at..at, text.bytes())),
+            Edit::Cut(length) => drop(bytes.drain(at..end(*length))),
+            Edit::Repeat(length) => {
+                let again = bytes[at..end(*length)].to_vec();
+                drop(bytes.splice(at..at, again));
+            }
+        }
+    }
+    bytes
+}
+
+fn edits_of_a_file() -> impl Strategy<Value = Vec<(prop::sample::Index, Edit)>> {
+    let pieces = [
+        "-1",
+        "0",
+        "1e999",
+        "nan",
+        "\"off\"",
+        "\"1s\"",
+        "99999999999999999999",
+        "\"18446744073709551615y\"",
+        "[",
+        "]",
+        "{",
+        "}",
+        "=",
+        ",",
+        "\"",
+        "null",
+        "true",
+        "{}",
+        "[]",
+        "é",
+        "\u{0}",
+    ];
+    let edit = prop_oneof![
+        any::<u8>().prop_map(Edit::Put),
+        prop::sample::select(pieces.to_vec()).prop_map(Edit::Insert),
+        (1_usize..20).prop_map(Edit::Cut),
+        (1_usize..60).prop_map(Edit::Repeat),
+    ];
+    prop::collection::vec((any::<prop::sample::Index>(), edit), 1..6)
+}
+
+/// Reading, checking and building must all end in a value or an error that says something.
+fn ends_well<E: std::fmt::Display>(read: Result<PolicySet, E>) -> Result<(), TestCaseError> {
+    match read.map(|set| set.check()) {
+        Ok(Ok(())) => {}
+        Ok(Err(invalid)) => prop_assert!(!invalid.setting().is_empty() && !invalid.to_string().is_empty()),
+        Err(error) => prop_assert!(!error.to_string().is_empty()),
+    }
+    Ok(())
+}
+
+#[test]
+fn the_files_that_are_edited_are_good_ones() {
+    assert_eq!(read(TOML).unwrap().check(), Ok(()));
+    assert_eq!(serde_json::from_str::<PolicySet>(JSON).unwrap().check(), Ok(()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_096))]
+    #[test]
+    fn no_edit_of_a_good_file_makes_the_reader_or_the_check_panic(edits in edits_of_a_file()) {
+        let (toml, json) = (edited(TOML, &edits), edited(JSON, &edits));
+        ends_well(toml::from_slice::<PolicySet>(&toml))?;
+        ends_well(serde_json::from_slice::<PolicySet>(&json))?;
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        ends_well(toml::from_slice::<PolicySet>(&bytes))?;
+        ends_well(serde_json::from_slice::<PolicySet>(&bytes))?;
+    }
+}
