@@ -85,7 +85,7 @@ async fn a_server_that_lost_half_its_workers_for_a_while_recovers() {
     let ours = Policy::standard().timeout(TimeoutPolicy::standard().attempt(ATTEMPT));
     let naive = ours.clone().budget(None).breaker(None).bulkhead(None);
     let both = async { tokio::join!(course(ours), course(naive)) };
-    let ((ours, asked), (naive, naive_asked)) = within(Duration::from_secs(60), both).await;
+    let ((ours, asked), (naive, naive_asked)) = within(Duration::from_mins(1), both).await;
     println!(
         "E1 over sockets: goodput at the end {:.1} %, amplification {asked:.2}; four tries {:.1} % and {naive_asked:.2}",
         ours * 100.0,
