@@ -145,9 +145,7 @@ async fn a_closure_that_panics_at_any_turn_costs_nothing() {
                     "{closure:?} at turn {turn}, {steps:?}, hedged {}, buffered {buffered}",
                     policy.hedge.is_some()
                 );
-                // What a hook takes its time to prepare has its token already: a retry, or two hedges.
-                let unsent = if matches!(closure, HooksFuture) { 2.0 } else { 0.0 };
-                before.is_back(&rig, ended, unsent).unwrap_or_else(|found| panic!("{name}: {found}"));
+                before.is_back(&rig, ended).unwrap_or_else(|found| panic!("{name}: {found}"));
                 of_this += u32::from(bomb.disarm());
                 runs += 1;
                 rig.script.then([answer(200)]);
