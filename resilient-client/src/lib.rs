@@ -79,6 +79,7 @@ pub mod advice;
 pub mod circuit;
 mod client;
 pub mod deadline;
+pub mod endpoints;
 mod engine;
 mod error;
 pub mod event;

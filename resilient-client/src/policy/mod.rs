@@ -19,6 +19,7 @@
 //! assert!(policy.check().is_ok());
 //! ```
 
+pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod bulkhead;

@@ -3,6 +3,8 @@
 //! State is kept per authority (scheme, host, port), because that is what fails together.
 
 mod admission;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine doesn't use it yet"))]
+pub(crate) mod endpoints;
 pub(crate) mod latency;
 mod permit;
 pub(crate) mod registry;

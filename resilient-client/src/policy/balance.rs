@@ -1,0 +1,198 @@
+//! Balancing: which of several endpoints takes a call, so that a bad one takes few.
+//!
+//! Turns (round robin) send a replica that answers ten times slower, or not at all, its full share. Here each call draws
+//! two endpoints at random and goes to the one that costs less: its recent latency times the calls it would have in
+//! flight. (The power of two choices: Michael Mitzenmacher, 2001. The cost: Finagle's peak EWMA.)
+//!
+//! - *Latency* rises to a slower answer at once and falls over [`decay`](BalancePolicy::decay), 10 s, with faster ones or
+//!   without any, so that an endpoint that was slow is tried again. An attempt that was cancelled counts as a slower answer
+//!   if it was out for longer.
+//! - *Failures* make an endpoint cost more: divide by the share that succeeded lately, down to a hundredth
+//!   ([`penalty`](BalancePolicy::penalty)). That is the work it takes to get one success there. A failure never lowers
+//!   the latency, so failing at once makes no endpoint look fast. One failure raises the cost by a third and ten
+//!   successes undo that: a constant penalty would shun a healthy endpoint for a minute after one error.
+//! - *Nothing known* yet: an endpoint counts as fast as the one it is compared with.
+//! - An endpoint whose own circuit breaker is open takes no calls, but for its probes, which need no comparison. At most
+//!   [half](BalancePolicy::max_ejected) may be out; when more are, all take calls again, open or not (Envoy's panic threshold):
+//!   then it isn't single endpoints that are broken, and the rest couldn't take the load.
+//! - A new or recovered endpoint [starts slowly](BalancePolicy::slow_start): it stands for a draw with a probability that
+//!   grows from 10 % to 1 over 10 s, which makes its share grow likewise (Envoy's slow start has the same numbers).
+//! - A retry or hedge goes to an endpoint the call hasn't tried, while there is one.
+//!
+//! One caveat: at a low rate calls rarely overlap, and then the fastest endpoint takes nearly all of them.
+//!
+//! ```
+//! use std::time::Duration;
+//! use resilient_client::policy::balance::BalancePolicy;
+//!
+//! BalancePolicy::standard().slow_start(Duration::ZERO).compile()?;
+//! let refused = BalancePolicy::standard().max_ejected(1.0).compile().unwrap_err();
+//! assert_eq!(refused.to_string(), "balance.max_ejected must be at least 0 and below 1, got 1");
+//! # Ok::<(), resilient_client::policy::Invalid>(())
+//! ```
+
+use std::time::Duration;
+
+use super::Invalid;
+use super::invalid::{at_most_ten_years, positive};
+use crate::time::Tick;
+
+/// Which endpoint takes a call. Plain data: [`compile`](Self::compile) checks it.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct BalancePolicy {
+    pub(crate) decay: Duration,
+    pub(crate) slow_start: Duration,
+    pub(crate) max_ejected: f64,
+    pub(crate) penalty: f64,
+}
+
+impl BalancePolicy {
+    /// The defaults named at each setting.
+    pub const fn standard() -> Self {
+        Self {
+            decay: Duration::from_secs(10),
+            slow_start: Duration::from_secs(10),
+            max_ejected: 0.5,
+            penalty: 100.0,
+        }
+    }
+
+    /// The time in which what is known of an endpoint loses all but 37 % of its weight: 10 ms to a day. Default 10 s, as
+    /// in Finagle.
+    pub const fn decay(mut self, time: Duration) -> Self {
+        self.decay = time;
+        self
+    }
+
+    /// How long a new or recovered endpoint takes to come to its full share; zero for at once. Default 10 s. The
+    /// endpoints of the first list don't: there is nobody else to take the load.
+    pub const fn slow_start(mut self, time: Duration) -> Self {
+        self.slow_start = time;
+        self
+    }
+
+    /// The share of endpoints, rounded down to a number of them, that may be out because their breakers are open: at
+    /// least 0 (none ever is) and below 1. Default 0.5. A single endpoint never is.
+    pub const fn max_ejected(mut self, share: f64) -> Self {
+        self.max_ejected = share;
+        self
+    }
+
+    /// How many times its cost an endpoint is charged when all it does is fail: 1 (off) to 1,000,000. Default 100.
+    pub const fn penalty(mut self, times: f64) -> Self {
+        self.penalty = times;
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the setting and the numbers when one lies outside the range given at its setter, and when a duration is
+    /// longer than ten years.
+    pub fn compile(&self) -> Result<Rules, Invalid> {
+        const SHORTEST: Duration = Duration::from_millis(10);
+        const LONGEST: Duration = Duration::from_hours(24);
+        let decay_nanos = positive("balance.decay", self.decay)?;
+        if !(SHORTEST..=LONGEST).contains(&self.decay) {
+            let problem = format!("must be between {SHORTEST:?} and {LONGEST:?}, got {:?}", self.decay);
+            return Err(Invalid::new("balance.decay", problem));
+        }
+        if !(self.max_ejected >= 0.0 && self.max_ejected < 1.0) {
+            let problem = format!("must be at least 0 and below 1, got {}", self.max_ejected);
+            return Err(Invalid::new("balance.max_ejected", problem));
+        }
+        if !(1.0..=1_000_000.0).contains(&self.penalty) {
+            let problem = format!("must be between 1 and 1000000, got {}", self.penalty);
+            return Err(Invalid::new("balance.penalty", problem));
+        }
+        Ok(Rules {
+            decay_millis: (decay_nanos / 1_000_000) as f32,
+            slow_start_nanos: at_most_ten_years("balance.slow_start", self.slow_start)?,
+            max_ejected: self.max_ejected,
+            least_success: (1.0 / self.penalty) as f32,
+        })
+    }
+}
+
+impl Default for BalancePolicy {
+    fn default() -> Self {
+        Self::standard()
+    }
+}
+
+/// Checked settings. Made by [`BalancePolicy::compile`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    pub(crate) decay_millis: f32,
+    slow_start_nanos: u64,
+    max_ejected: f64,
+    /// The share of successes below which it makes no difference.
+    pub(crate) least_success: f32,
+}
+
+impl Rules {
+    /// How many of `endpoints` may be out.
+    pub(crate) fn most_ejected(&self, endpoints: usize) -> usize {
+        // 0.29 of 100 comes to 28.999999999999996 in floating point.
+        const ROUNDING: f64 = 1e-9;
+        (endpoints as f64 * self.max_ejected + ROUNDING) as usize
+    }
+
+    /// The probability with which an endpoint that started at `since` stands for a draw; zero is long ago.
+    pub(crate) fn standing(&self, since: u64, now: Tick) -> f64 {
+        const LEAST: f64 = 0.1;
+        let age = now.as_nanos().saturating_sub(since);
+        if since == 0 || age >= self.slow_start_nanos {
+            return 1.0;
+        }
+        (age as f64 / self.slow_start_nanos as f64).max(LEAST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        BalancePolicy::standard().compile().unwrap()
+    }
+
+    #[test]
+    fn half_rounded_down_may_be_out() {
+        let out = [1, 2, 3, 4, 5, 10, 1001].map(|n| rules().most_ejected(n));
+        assert_eq!(out, [0, 1, 1, 2, 2, 5, 500]);
+        assert_eq!(BalancePolicy::standard().max_ejected(0.29).compile().unwrap().most_ejected(100), 29);
+        assert_eq!(BalancePolicy::standard().max_ejected(0.0).compile().unwrap().most_ejected(100), 0);
+        assert_eq!(BalancePolicy::standard().max_ejected(0.999).compile().unwrap().most_ejected(1), 0);
+    }
+
+    #[test]
+    fn a_newcomer_comes_in_over_ten_seconds() {
+        const SECOND: u64 = 1_000_000_000;
+        let at = |seconds: u64| rules().standing(SECOND, Tick::from_nanos((1 + seconds) * SECOND));
+        assert_eq!([0, 1, 3, 10, 11].map(at), [0.1, 0.1, 0.3, 1.0, 1.0]);
+        let off = BalancePolicy::standard().slow_start(Duration::ZERO).compile().unwrap();
+        assert!(off.standing(SECOND, Tick::from_nanos(SECOND)) >= 1.0);
+        assert!(rules().standing(0, Tick::from_nanos(1)) >= 1.0, "the first list starts in full");
+    }
+
+    #[test]
+    fn refuses_what_cannot_work_and_names_the_numbers() {
+        let standard = BalancePolicy::standard;
+        for (policy, message) in [
+            (standard().decay(Duration::ZERO), "balance.decay must be longer than zero, got 0s"),
+            (
+                standard().decay(Duration::from_millis(1)),
+                "balance.decay must be between 10ms and 86400s, got 1ms",
+            ),
+            (standard().max_ejected(-0.1), "balance.max_ejected must be at least 0 and below 1, got -0.1"),
+            (standard().max_ejected(f64::NAN), "balance.max_ejected must be at least 0 and below 1, got NaN"),
+            (standard().penalty(0.5), "balance.penalty must be between 1 and 1000000, got 0.5"),
+            (standard().penalty(f64::INFINITY), "balance.penalty must be between 1 and 1000000, got inf"),
+        ] {
+            assert_eq!(policy.compile().unwrap_err().to_string(), message);
+        }
+        assert!(standard().slow_start(Duration::MAX).compile().is_err());
+    }
+}

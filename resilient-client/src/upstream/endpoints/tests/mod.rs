@@ -1,0 +1,391 @@
+//! The set: who is chosen, who is out, and who is remembered.
+
+mod model;
+mod threads;
+
+use std::collections::HashMap;
+
+use super::endpoint::Standing;
+use super::*;
+use crate::policy::balance::BalancePolicy;
+use crate::policy::breaker::{BreakerPolicy, State, Verdict};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+const START: Tick = Tick::from_nanos(3_600 * SECOND);
+
+fn after(millis: u64) -> Tick {
+    START.after_nanos(millis * MS)
+}
+
+fn origins(ports: impl IntoIterator<Item = u16>) -> Vec<Origin> {
+    ports.into_iter().map(|port| Origin::parse(&format!("http://10.0.0.1:{port}")).unwrap()).collect()
+}
+
+/// Endpoints on these ports, whose breakers open for a second at the second failure in a row.
+fn set_with(policy: &BalancePolicy, ports: impl IntoIterator<Item = u16>) -> EndpointSet {
+    let breaker = BreakerPolicy::standard().consecutive_failures(2).cold_consecutive_failures(2);
+    let checks = Checks {
+        breaker: Some(breaker.compile().unwrap()),
+        entropy: Entropy::seeded(7),
+        ..Checks::default()
+    };
+    let set = EndpointSet::new(policy.compile().unwrap(), checks, Duration::from_secs(60));
+    set.update(&origins(ports), START);
+    set
+}
+
+fn set(ports: impl IntoIterator<Item = u16>) -> EndpointSet {
+    set_with(&BalancePolicy::standard(), ports)
+}
+
+fn endpoint(set: &EndpointSet, port: u16) -> Arc<Endpoint> {
+    let list = set.list.load();
+    Arc::clone(list.endpoints.iter().find(|endpoint| endpoint.origin().port() == port).unwrap())
+}
+
+/// The port the next attempt would go to, settled at once as `verdict` after `took` milliseconds.
+fn attempt(set: &EndpointSet, verdict: Verdict, took: u64, now: Tick, rng: &mut Rng) -> u16 {
+    let mut permit = set.admit(&[], now, rng).unwrap();
+    permit.settle(verdict, took * MS, now);
+    permit.endpoint().origin().port()
+}
+
+/// How a thousand attempts spread that all succeed after 10 ms, one after the other, 1 ms apart.
+fn shares(set: &EndpointSet, start: u64, rng: &mut Rng) -> HashMap<u16, u32> {
+    let mut shares = HashMap::new();
+    for n in 0..1_000 {
+        *shares.entry(attempt(set, Verdict::Success, 10, after(start + n), rng)).or_default() += 1;
+    }
+    shares
+}
+
+fn trip(set: &EndpointSet, port: u16, now: Tick) {
+    let endpoint = endpoint(set, port);
+    while endpoint.breaker.state() == State::Closed {
+        let permit = endpoint.breaker.try_acquire(now).unwrap().permit;
+        endpoint.breaker.record(permit, Verdict::Failure, 0, now, || 0.5);
+    }
+}
+
+#[test]
+fn no_endpoints_no_permit() {
+    assert!(set([]).admit(&[], START, &mut Rng::seeded(1)).is_none());
+}
+
+#[test]
+fn equal_endpoints_share_alike_while_calls_overlap() {
+    let (set, mut rng) = (set([1, 2, 3, 4]), Rng::seeded(1));
+    let held: Vec<_> = (0..400).map(|_| set.admit(&[], START, &mut rng).unwrap()).collect();
+    for snapshot in set.snapshot(START) {
+        assert!((98..=102).contains(&snapshot.in_flight), "{}", snapshot.in_flight);
+    }
+    for mut permit in held {
+        permit.settle(Verdict::Success, MS, START);
+    }
+    assert!(set.snapshot(START).iter().all(|snapshot| snapshot.in_flight == 0));
+}
+
+#[test]
+fn a_single_endpoint_is_never_out_and_its_breaker_never_asked() {
+    let (set, mut rng) = (set([1]), Rng::seeded(1));
+    for n in 0..100 {
+        let mut permit = set.admit(&[], after(n), &mut rng).unwrap();
+        assert!(!permit.is_probe() && !permit.is_overruled());
+        permit.settle(Verdict::Failure, 0, after(n));
+    }
+    let breaker = set.snapshot(after(100))[0].breaker;
+    assert_eq!((breaker.state, breaker.failures), (State::Closed, 0));
+}
+
+#[test]
+fn a_retry_goes_where_the_call_has_not_been() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    for _ in 0..200 {
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            let permit = set.admit(&tried, START, &mut rng).unwrap();
+            assert!(!tried.contains(&permit.endpoint().id()));
+            tried.push(permit.endpoint().id());
+            let mut permit = permit;
+            permit.settle(Verdict::Success, MS, START);
+        }
+        assert!(set.admit(&tried, START, &mut rng).is_some(), "and anywhere once it has been everywhere");
+    }
+}
+
+#[test]
+fn an_endpoint_whose_breaker_is_open_takes_no_calls_but_its_probes() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    trip(&set, 2, START);
+    for n in 0..500 {
+        assert_ne!(attempt(&set, Verdict::Success, 10, after(n), &mut rng), 2);
+    }
+    let mut held = Vec::new();
+    for n in 0..200 {
+        held.push(set.admit(&[], after(1_200 + n), &mut rng).unwrap());
+    }
+    let probes: Vec<_> = held.iter().filter(|permit| permit.endpoint().origin().port() == 2).collect();
+    assert_eq!(probes.len(), 3);
+    assert!(probes.iter().all(|permit| permit.is_probe()));
+}
+
+#[test]
+fn retries_do_not_probe_while_there_is_a_healthy_endpoint() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    trip(&set, 2, START);
+    let tried = [endpoint(&set, 1).id(), endpoint(&set, 3).id()];
+    for _ in 0..100 {
+        let permit = set.admit(&tried, after(2_000), &mut rng).unwrap();
+        assert_ne!(permit.endpoint().origin().port(), 2);
+    }
+    trip(&set, 1, after(500));
+    trip(&set, 3, after(500));
+    let open = [1, 2, 3].map(|port| endpoint(&set, port).standing(after(2_500)));
+    assert_eq!(open, [Standing::Probing; 3]);
+    assert!(set.admit(&tried, after(2_500), &mut rng).unwrap().is_probe(), "there being none, they do");
+}
+
+#[test]
+fn too_many_out_and_all_take_calls() {
+    let (set, mut rng) = (set([1, 2, 3, 4, 5]), Rng::seeded(1));
+    trip(&set, 1, START);
+    trip(&set, 2, START);
+    for n in 0..200 {
+        assert!(attempt(&set, Verdict::Success, 10, after(n), &mut rng) >= 3);
+    }
+    trip(&set, 3, after(200));
+    let held: Vec<_> = (0..500).map(|_| set.admit(&[], after(200), &mut rng).unwrap()).collect();
+    for port in 1..=5 {
+        let of_port: Vec<_> = held.iter().filter(|held| held.endpoint().origin().port() == port).collect();
+        assert!(!of_port.is_empty(), "{port}");
+        assert!(of_port.iter().all(|permit| permit.is_overruled() == (port <= 3)));
+    }
+    drop(held);
+}
+
+#[test]
+fn one_of_two_may_be_out_and_not_both() {
+    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
+    trip(&set, 1, START);
+    assert!((0..100).all(|_| attempt(&set, Verdict::Success, 10, START, &mut rng) == 2));
+    trip(&set, 2, START);
+    let permit = set.admit(&[], START, &mut rng).unwrap();
+    assert!(permit.is_overruled());
+}
+
+#[test]
+fn without_ejection_breakers_are_overruled_at_once() {
+    let (set, mut rng) = (set_with(&BalancePolicy::standard().max_ejected(0.0), [1, 2]), Rng::seeded(1));
+    trip(&set, 1, START);
+    let held: Vec<_> = (0..100).map(|_| set.admit(&[], START, &mut rng).unwrap()).collect();
+    assert!(held.iter().any(|permit| permit.endpoint().origin().port() == 1 && permit.is_overruled()));
+}
+
+#[test]
+fn failing_at_once_attracts_no_calls_even_without_breakers() {
+    for settled in [Verdict::Failure, Verdict::Success] {
+        let checks = Checks { entropy: Entropy::seeded(7), ..Checks::default() };
+        let rules = BalancePolicy::standard().compile().unwrap();
+        let set = EndpointSet::new(rules, checks, Duration::ZERO);
+        set.update(&origins([1, 2, 3]), START);
+        let (mut rng, mut to_first, mut pending) = (Rng::seeded(1), 0_u32, Vec::new());
+        for n in 0..3_000_u64 {
+            let now = after(n);
+            pending.retain_mut(|(until, permit): &mut (Tick, EndpointPermit)| {
+                let over = *until <= now;
+                if over {
+                    permit.settle(Verdict::Success, 20 * MS, now);
+                }
+                !over
+            });
+            let mut permit = set.admit(&[], now, &mut rng).unwrap();
+            if permit.endpoint().origin().port() == 1 {
+                to_first += 1;
+                permit.settle(settled, MS / 10, now);
+            } else {
+                pending.push((after(n + 20), permit));
+            }
+        }
+        // The other half of the test: an endpoint that is really that fast gets nearly everything.
+        let share = f64::from(to_first) / 3_000.0;
+        assert!(if settled == Verdict::Failure { share < 0.02 } else { share > 0.6 }, "{settled:?}: {share}");
+    }
+}
+
+#[test]
+fn one_failure_does_not_shun_a_healthy_endpoint() {
+    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
+    shares(&set, 0, &mut rng);
+    endpoint(&set, 1).score.failed(0, &set.list.load().rules, after(1_000));
+    // With overlapping calls, as a third more cost is less than one more call in flight.
+    let held: Vec<_> = (0..100).map(|_| set.admit(&[], after(1_000), &mut rng).unwrap()).collect();
+    let first = held.iter().filter(|permit| permit.endpoint().origin().port() == 1).count();
+    assert!((40..=46).contains(&first), "{first}");
+}
+
+#[test]
+fn a_hung_endpoint_repels_calls_whose_callers_all_give_up() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    shares(&set, 0, &mut rng);
+    let mut to_hung = 0;
+    for n in 0..300 {
+        let now = after(1_000 + n * 10);
+        let mut permit = set.admit(&[], now, &mut rng).unwrap();
+        if permit.endpoint().origin().port() == 1 {
+            to_hung += 1;
+            permit.settle(Verdict::Neutral, 200 * MS, now);
+        } else {
+            permit.settle(Verdict::Success, 10 * MS, now);
+        }
+    }
+    assert!(to_hung <= 2, "{to_hung}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_attempt_gives_its_place_back_and_its_age_is_learnt() {
+    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
+    for (age, failures) in [(900, 0), (1_100, 1)] {
+        let now = crate::time::now();
+        let permit = set.admit(&[], now, &mut rng).unwrap();
+        let endpoint = Arc::clone(permit.endpoint());
+        tokio::time::advance(Duration::from_millis(age)).await;
+        drop(permit);
+        let now = crate::time::now();
+        let snapshot = endpoint.snapshot(&set.list.load().rules, now);
+        assert_eq!((snapshot.in_flight, snapshot.breaker.failures), (0, failures));
+        assert!(snapshot.latency.abs_diff(age * MS) <= MS, "{}", snapshot.latency);
+    }
+}
+
+#[test]
+fn a_permit_is_settled_once() {
+    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
+    let mut permit = set.admit(&[], START, &mut rng).unwrap();
+    let endpoint = Arc::clone(permit.endpoint());
+    for _ in 0..10 {
+        permit.settle(Verdict::Failure, 0, START);
+    }
+    assert_eq!((endpoint.breaker.snapshot(START).failures, endpoint.in_flight()), (1, 1));
+    drop(permit);
+    assert_eq!(endpoint.in_flight(), 0);
+}
+
+#[test]
+fn a_new_endpoint_comes_in_over_ten_seconds() {
+    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
+    shares(&set, 0, &mut rng);
+    set.update(&origins([1, 2, 3]), after(1_000));
+    // Whether it wins when it stands is another matter: here how often it stands is counted.
+    let third = endpoint(&set, 3);
+    let rules = set.list.load().rules;
+    let chances = [0, 2_500, 5_000, 10_000].map(|age| third.standing_chance(&rules, after(1_000 + age)));
+    assert_eq!(chances, [0.1, 0.25, 0.5, 1.0]);
+    let share = |age: u64| {
+        let mut rng = Rng::seeded(age);
+        let held = (0..3_000).filter(|_| {
+            let list = set.list.load();
+            list.choose(&[], after(1_000 + age), &mut rng).unwrap().endpoint.origin().port() == 3
+        });
+        held.count() as f64 / 3_000.0
+    };
+    // With nothing in flight it wins each draw it stands for: two draws in three.
+    endpoint(&set, 1).begin();
+    endpoint(&set, 2).begin();
+    for (age, expected) in [(0, 0.067), (5_000, 0.333), (10_000, 0.667)] {
+        assert!((share(age) - expected).abs() < 0.03, "{age}: {}", share(age));
+    }
+}
+
+#[test]
+fn a_cold_endpoint_gets_neither_everything_nor_nothing() {
+    let policy = BalancePolicy::standard().slow_start(Duration::ZERO);
+    let (set, mut rng) = (set_with(&policy, [1, 2]), Rng::seeded(1));
+    shares(&set, 0, &mut rng);
+    set.update(&origins([1, 2, 3]), after(1_000));
+    let held: Vec<_> = (0..300).map(|_| set.admit(&[], after(1_001), &mut rng).unwrap()).collect();
+    let third = held.iter().filter(|permit| permit.endpoint().origin().port() == 3).count();
+    assert!((90..=110).contains(&third), "{third}");
+}
+
+#[test]
+fn a_recovered_endpoint_begins_anew() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    shares(&set, 0, &mut rng);
+    trip(&set, 2, after(1_000));
+    endpoint(&set, 2).score.failed(3 * SECOND, &set.list.load().rules, after(1_000));
+    let mut probes = 0;
+    for n in 0..100 {
+        probes += u32::from(attempt(&set, Verdict::Success, 10, after(2_200 + n), &mut rng) == 2);
+    }
+    let second = endpoint(&set, 2);
+    assert_eq!(second.breaker.state(), State::Closed);
+    let rules = set.list.load().rules;
+    assert!(second.standing_chance(&rules, after(2_300)) < 0.2);
+    assert!(second.snapshot(&rules, after(2_300)).latency < 11 * MS, "its bad time is forgotten");
+    assert!(probes >= 3);
+}
+
+#[test]
+fn endpoints_that_stay_or_come_back_keep_their_state_and_others_do_not() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    shares(&set, 0, &mut rng);
+    trip(&set, 2, after(1_000));
+    let (first, second) = (endpoint(&set, 1), endpoint(&set, 2));
+    assert_eq!(set.update(&origins([4, 1]), after(1_000)), Changed { added: 1, removed: 2 });
+    assert!(Arc::ptr_eq(&first, &endpoint(&set, 1)));
+    assert_eq!(set.update(&origins([1, 2, 4]), after(30_000)), Changed { added: 1, removed: 0 });
+    assert!(Arc::ptr_eq(&second, &endpoint(&set, 2)), "back within the minute");
+    assert_eq!(second.breaker.state(), State::Open);
+    set.update(&origins([1, 4]), after(40_000));
+    set.update(&origins([1, 4]), after(100_000));
+    set.update(&origins([1, 2, 4]), after(101_000));
+    assert!(!Arc::ptr_eq(&second, &endpoint(&set, 2)), "too late");
+}
+
+#[test]
+fn a_removed_endpoint_keeps_the_calls_it_has_and_gets_no_more() {
+    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
+    let mut held: Vec<_> = (0..10).map(|_| set.admit(&[], START, &mut rng).unwrap()).collect();
+    let first = endpoint(&set, 1);
+    let had = first.in_flight();
+    set.update(&origins([2]), START);
+    assert_eq!(first.in_flight(), had);
+    assert!((0..100).all(|_| attempt(&set, Verdict::Success, 1, START, &mut rng) == 2));
+    for permit in &mut held {
+        permit.settle(Verdict::Success, MS, START);
+    }
+    drop(held);
+    assert_eq!(first.in_flight(), 0);
+}
+
+#[test]
+fn duplicates_are_one_endpoint() {
+    let set = set([1, 1, 2, 1]);
+    assert_eq!(set.len(), 2);
+    assert!(!set.update(&origins([2, 1, 2]), START).any());
+}
+
+#[test]
+fn names_that_never_answer_the_same_twice_are_remembered_within_bounds() {
+    let set = set([1]);
+    for n in 0..40 {
+        set.update(&origins(n * 100 + 1..=n * 100 + 100), START);
+    }
+    let writer = set.writer.lock();
+    assert_eq!((set.len(), writer.gone.len()), (100, MOST_ENDPOINTS));
+}
+
+#[test]
+fn other_rules_reach_every_endpoint_and_keep_its_state() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    trip(&set, 1, START);
+    let strict = BreakerPolicy::standard().consecutive_failures(1).cold_consecutive_failures(1);
+    let rules = BalancePolicy::standard().compile().unwrap();
+    set.follow(rules, Some(strict.compile().unwrap()), None);
+    assert_eq!(endpoint(&set, 1).breaker.state(), State::Open);
+    let failed = attempt(&set, Verdict::Failure, 1, START, &mut rng);
+    assert_eq!(endpoint(&set, failed).breaker.state(), State::Open);
+    set.follow(rules, None, None);
+    assert!([1, 2, 3].iter().all(|port| endpoint(&set, *port).breaker.state() == State::Disabled));
+}
