@@ -4,6 +4,8 @@
 
 mod admission;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine doesn't use it yet"))]
+#[allow(dead_code, unused_imports)]
+pub(crate) mod endpoints;
 pub(crate) mod endpoints;
 pub(crate) mod latency;
 mod permit;

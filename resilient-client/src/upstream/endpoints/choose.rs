@@ -37,8 +37,8 @@ impl List {
             (Standing::In, Standing::In) if fresh(a) && fresh(b) => picked(self.duel(a, b, now, rng)),
             // A probe must not have to win a comparison: what is known of a broken endpoint speaks against it. It is left to
             // a call's first attempt, which can be repeated elsewhere.
-            (Standing::Probing, _) if tried.is_empty() => picked(a),
-            (_, Standing::Probing) if tried.is_empty() => picked(b),
+            (Standing::Probing, _) if tried.is_empty() && a.wants_probe(now) => picked(a),
+            (_, Standing::Probing) if tried.is_empty() && b.wants_probe(now) => picked(b),
             _ => self.search(tried, now, rng),
         }
     }

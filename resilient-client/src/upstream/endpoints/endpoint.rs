@@ -36,6 +36,8 @@ pub(crate) struct Endpoint {
     pub(super) score: Score,
     /// When it was added or came back, as a `Tick`; zero if that needs no care.
     since: AtomicU64,
+    /// When the probe that is out set out, as a `Tick`; zero while none is.
+    probed: AtomicU64,
     /// A dropped attempt older than this counts as a failure, in nanoseconds.
     pub(super) abandoned_after: AtomicU64,
     pub(super) entropy: Entropy,
@@ -63,6 +65,7 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             score: Score::new(),
             since: AtomicU64::new(since),
+            probed: AtomicU64::new(0),
             abandoned_after: AtomicU64::new(u64::MAX),
             entropy: checks.entropy.clone(),
             events: checks.events.clone(),
@@ -116,6 +119,22 @@ impl Endpoint {
                 None => Standing::Probing,
             },
         }
+    }
+
+    /// Whether the next probe should set out: one at a time, so that an endpoint that hangs costs one call per opening and not
+    /// as many as its breaker would admit. One that is out for long, an endless stream perhaps, keeps no other waiting.
+    pub(super) fn wants_probe(&self, now: Tick) -> bool {
+        const LONG: u64 = 5_000_000_000;
+        let probed = self.probed.load(Ordering::Relaxed);
+        probed == 0 || now.as_nanos().saturating_sub(probed) >= LONG
+    }
+
+    pub(super) fn probe_began(&self, now: Tick) {
+        self.probed.store(now.as_nanos().max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn probe_ended(&self) {
+        self.probed.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn load(&self, rules: &balance::Rules, now: Tick) -> Load {

@@ -10,6 +10,8 @@ mod permit;
 mod refresh;
 mod score;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet};

@@ -33,6 +33,9 @@ impl EndpointPermit {
         now: Tick,
     ) -> Self {
         endpoint.begin();
+        if breaker.as_ref().is_some_and(breaker::Permit::is_probe) {
+            endpoint.probe_began(now);
+        }
         Self { endpoint, breaker, rules, started: now, overruled, settled: false }
     }
 
@@ -65,6 +68,9 @@ impl EndpointPermit {
             Verdict::Neutral => endpoint.score.out_for(took, &self.rules, now),
         }
         let Some(permit) = self.breaker.take() else { return };
+        if permit.is_probe() {
+            endpoint.probe_ended();
+        }
         let unit = || endpoint.entropy.rng().unit();
         if let Some(transition) = endpoint.breaker.record(permit, verdict, took, now, unit) {
             if transition.to == State::Closed {
