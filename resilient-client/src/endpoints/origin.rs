@@ -78,6 +78,7 @@ impl Origin {
     }
 
     /// With `/` as its path.
+    #[allow(dead_code, reason = "the engine doesn't use it yet")]
     pub(crate) fn url(&self) -> &Url {
         &self.0.url
     }

@@ -170,8 +170,10 @@ mod tests {
     #[test]
     fn a_newcomer_comes_in_over_ten_seconds() {
         const SECOND: u64 = 1_000_000_000;
-        let at = |seconds: u64| rules().standing(SECOND, Tick::from_nanos((1 + seconds) * SECOND));
-        assert_eq!([0, 1, 3, 10, 11].map(at), [0.1, 0.1, 0.3, 1.0, 1.0]);
+        let percent = |seconds: u64| {
+            (rules().standing(SECOND, Tick::from_nanos((1 + seconds) * SECOND)) * 100.0).round()
+        };
+        assert_eq!([0, 1, 3, 10, 11].map(|age| percent(age) as u32), [10, 10, 30, 100, 100]);
         let off = BalancePolicy::standard().slow_start(Duration::ZERO).compile().unwrap();
         assert!(off.standing(SECOND, Tick::from_nanos(SECOND)) >= 1.0);
         assert!(rules().standing(0, Tick::from_nanos(1)) >= 1.0, "the first list starts in full");

@@ -161,7 +161,7 @@ impl Breaker {
         Word(self.word.load(Ordering::Acquire))
     }
 
-    fn only_observes(&self) -> bool {
+    pub(crate) fn only_observes(&self) -> bool {
         self.observe_only.load(Ordering::Relaxed) != 0
     }
 

@@ -113,9 +113,9 @@ impl Endpoint {
     pub(super) fn standing(&self, now: Tick) -> Standing {
         match self.breaker.state() {
             State::Closed | State::Disabled | State::ForcedClosed => Standing::In,
+            State::Open | State::HalfOpen | State::ForcedOpen if self.breaker.only_observes() => Standing::In,
             State::Open | State::HalfOpen | State::ForcedOpen => match self.breaker.rejects_now(now) {
                 Some(_) => Standing::Out,
-                // Observing only, it would admit the call without making a probe of it, and that is as good.
                 None => Standing::Probing,
             },
         }

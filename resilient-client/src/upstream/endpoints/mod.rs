@@ -99,16 +99,13 @@ impl EndpointSet {
                 continue;
             }
             added += 1;
-            endpoints.push(match gone.remove(origin) {
-                Some((returns, _)) => {
-                    returns.follow(checks);
-                    returns
-                }
-                None => {
-                    *next_id += 1;
-                    Arc::new(Endpoint::new(EndpointId(*next_id), origin.clone(), checks, since))
-                }
-            });
+            if let Some((returns, _)) = gone.remove(origin) {
+                returns.follow(checks);
+                endpoints.push(returns);
+                continue;
+            }
+            *next_id += 1;
+            endpoints.push(Arc::new(Endpoint::new(EndpointId(*next_id), origin.clone(), checks, since)));
         }
         let changed = Changed { added, removed: known.len() };
         for (origin, leaves) in known {

@@ -160,6 +160,7 @@ mod tests {
         Tick::from_nanos(seconds * SECOND)
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "an answer is a result")]
     fn addresses(hosts: &[u8]) -> Result<Vec<SocketAddr>, ResolveError> {
         Ok(hosts.iter().map(|host| SocketAddr::from(([10, 0, 0, *host], 80))).collect())
     }

@@ -126,7 +126,7 @@ impl Stamped {
     }
 
     fn millis(now: Tick) -> u64 {
-        now.as_nanos() / 1_000_000 & Self::MILLIS
+        (now.as_nanos() / 1_000_000) & Self::MILLIS
     }
 
     fn value(self) -> f32 {

@@ -31,7 +31,7 @@ fn set_with(policy: &BalancePolicy, ports: impl IntoIterator<Item = u16>) -> End
         entropy: Entropy::seeded(7),
         ..Checks::default()
     };
-    let set = EndpointSet::new(policy.compile().unwrap(), checks, Duration::from_secs(60));
+    let set = EndpointSet::new(policy.compile().unwrap(), checks, Duration::from_mins(1));
     set.update(&origins(ports), START);
     set
 }
@@ -170,6 +170,23 @@ fn too_many_out_and_all_take_calls() {
 }
 
 #[test]
+fn a_breaker_that_only_observes_changes_nothing() {
+    let checks = Checks {
+        breaker: Some(
+            BreakerPolicy::standard().cold_consecutive_failures(2).observe_only(true).compile().unwrap(),
+        ),
+        ..Checks::default()
+    };
+    let set = EndpointSet::new(BalancePolicy::standard().compile().unwrap(), checks, Duration::ZERO);
+    set.update(&origins([1, 2, 3]), START);
+    trip(&set, 2, START);
+    let mut rng = Rng::seeded(1);
+    let held: Vec<_> = (0..300).map(|_| set.admit(&[], START, &mut rng).unwrap()).collect();
+    assert!(set.snapshot(START).iter().all(|snapshot| (95..=105).contains(&snapshot.in_flight)));
+    assert!(held.iter().all(|permit| !permit.is_overruled()));
+}
+
+#[test]
 fn one_of_two_may_be_out_and_not_both() {
     let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
     trip(&set, 1, START);
@@ -284,8 +301,8 @@ fn a_new_endpoint_comes_in_over_ten_seconds() {
     // Whether it wins when it stands is another matter: here how often it stands is counted.
     let third = endpoint(&set, 3);
     let rules = set.list.load().rules;
-    let chances = [0, 2_500, 5_000, 10_000].map(|age| third.standing_chance(&rules, after(1_000 + age)));
-    assert_eq!(chances, [0.1, 0.25, 0.5, 1.0]);
+    let percent = |age: u64| (third.standing_chance(&rules, after(1_000 + age)) * 100.0).round() as u32;
+    assert_eq!([0, 2_500, 5_000, 10_000].map(percent), [10, 25, 50, 100]);
     let share = |age: u64| {
         let mut rng = Rng::seeded(age);
         let held = (0..3_000).filter(|_| {

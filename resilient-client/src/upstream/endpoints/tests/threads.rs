@@ -20,7 +20,8 @@ fn threads_lose_no_place_while_the_list_changes_and_breakers_open() {
                         let now = after(n);
                         let mut permit = set.admit(&[], now, &mut rng).unwrap();
                         let port = permit.endpoint().origin().port();
-                        let verdict = if port % 2 == 0 { Verdict::Failure } else { Verdict::Success };
+                        let verdict =
+                            if port.is_multiple_of(2) { Verdict::Failure } else { Verdict::Success };
                         permit.settle(verdict, n % 50 * MS, now);
                     }
                 })
@@ -65,5 +66,7 @@ fn threads_share_no_more_probes_than_there_are() {
     let to_second: Vec<_> = held.iter().filter(|held| held.endpoint().origin().port() == 2).collect();
     assert!((1..=3).contains(&to_second.len()), "{}", to_second.len());
     assert!(to_second.iter().all(|permit| permit.is_probe()));
-    held.iter_mut().for_each(|permit| permit.settle(Verdict::Neutral, 0, now));
+    for permit in &mut held {
+        permit.settle(Verdict::Neutral, 0, now);
+    }
 }
