@@ -193,7 +193,9 @@ impl Discovery {
         let Ok(runtime) = Handle::try_current() else {
             return answer.give(Err("there is no tokio runtime to ask in".into()));
         };
-        let asked = self.resolver.resolve(&self.host, self.origin.port());
+        let (resolver, host, port) = (Arc::clone(&self.resolver), Arc::clone(&self.host), self.origin.port());
+        // Even the question is put in the task: a resolver that panics there takes no call with it.
+        let asked = async move { resolver.resolve(&host, port).await };
         let task = runtime.spawn(answered_by(asked, answer));
         if let Some(before) = self.task.lock().replace(task.abort_handle()) {
             before.abort();

@@ -25,6 +25,7 @@ enum Scripted {
     After(u64, &'static [u8]),
     Hang,
     Panic,
+    PanicAtOnce,
 }
 
 impl Script {
@@ -53,6 +54,8 @@ impl Resolve for Script {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.0.answers.lock().unwrap();
         let next = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+        drop(answers);
+        assert!(!matches!(next, Some(Scripted::PanicAtOnce)), "scripted");
         let watch = SetOnDrop(Arc::clone(&self.0));
         Box::pin(async move {
             let _watch = watch;
@@ -64,7 +67,7 @@ impl Resolve for Script {
                     hosts
                 }
                 Scripted::Hang => std::future::pending().await,
-                Scripted::Panic => panic!("scripted"),
+                Scripted::Panic | Scripted::PanicAtOnce => panic!("scripted"),
             };
             Ok(hosts.iter().map(|host| SocketAddr::from(([10, 0, 0, *host], port))).collect())
         })
@@ -147,18 +150,19 @@ async fn later_calls_go_on_with_the_old_set_while_one_asks() {
 
 #[tokio::test(start_paused = true)]
 async fn failures_hangs_panics_and_empty_answers_keep_the_last_good_set() {
-    use Scripted::{Fail, Hang, Hosts, Panic};
-    let script = Script::of(&[Hosts(&[1, 2]), Fail("servfail"), Hosts(&[]), Panic, Hang, Hosts(&[3])]);
+    use Scripted::{Fail, Hang, Hosts, Panic, PanicAtOnce};
+    let script =
+        Script::of(&[Hosts(&[1, 2]), Fail("servfail"), Hosts(&[]), Panic, PanicAtOnce, Hang, Hosts(&[3])]);
     let balancer = dns(&script);
     call(&balancer).await;
-    for asked in 2..=5 {
+    for asked in 2..=6 {
         sleep(Duration::from_secs(40)).await;
         call(&balancer).await;
         assert_eq!((script.asked(), hosts(&balancer).len()), (asked, 2));
     }
     sleep(Duration::from_secs(12)).await;
     call(&balancer).await;
-    assert_eq!((script.asked(), hosts(&balancer)), (6, vec!["3:3000".to_owned()]));
+    assert_eq!((script.asked(), hosts(&balancer)), (7, vec!["3:3000".to_owned()]));
 }
 
 #[tokio::test(start_paused = true)]
