@@ -19,6 +19,18 @@
 //!   grows from 10 % to 1 over 10 s, which makes its share grow likewise (Envoy's slow start has the same numbers).
 //! - A retry or hedge goes to an endpoint the call hasn't tried, while there is one.
 //!
+//! Simulated (`upstream/endpoints/simulation.rs`: three replicas at 300 calls a second, 10 ms each, one replica bad, no retries; a
+//! failure counts as 3 s), the bad one's share as a multiple of a fair one, and p99:
+//!
+//! | | ten times slower | hung | refusing at once |
+//! |---|---|---|---|
+//! | round robin | 1.0, 3000 ms | 1.0, 3000 ms | 1.0, 3000 ms |
+//! | tower's `balance` with `PeakEwma` | 0.04, 63 ms | 0.004, 33 ms | 2.0, 3000 ms |
+//! | this | 0.03, 53 ms | 0.004, 33 ms | 0.004, 33 ms |
+//! | this, without breakers | 0.03, 53 ms | 0.003, 33 ms | 0.02, 39 ms |
+//!
+//! Beside a slow replica tower's and this differ by chance: with other seeds it was 55 ms and 57 ms.
+//!
 //! One caveat: at a low rate calls rarely overlap, and then the fastest endpoint takes nearly all of them.
 //!
 //! ```

@@ -5,8 +5,9 @@
 //! failure counts as the 3 s of the timeout, so that failing fast doesn't look quick. The first second isn't judged, but counts
 //! for the bad replica's share.
 //!
-//! What it found about tower's: a failure counts as any answer, so a replica that refuses at once is the fastest there is, and
-//! takes most of the calls. That is `tower::load::PeakEwma` as it is, and what Finagle leaves to its failure accrual.
+//! What it found about tower's: a failure counts as any answer, so a replica that refuses at once is the fastest there is. It
+//! takes every call it is drawn for, twice its fair share (two calls in three of three replicas). Finagle's cost has the same
+//! weakness, and leaves it to failure accrual; linkerd2-proxy has a penalty of 5 s for it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -143,7 +144,7 @@ fn sender(how: How, replicas: &[Arc<Replica>], seed: u64) -> Box<dyn FnMut(Durat
             })
         }
         How::Tower => {
-            // The default latency and decay of its users linkerd2-proxy and tonic.
+            // The latency it is to assume at first, and the decay, as linkerd2-proxy sets them.
             let peak = |replica| {
                 let (rtt, decay) = (Duration::from_millis(30), 10e9);
                 PeakEwma::new(Served(replica), rtt, decay, CompleteOnResponse::default())
