@@ -68,6 +68,8 @@ pub enum ErrorKind {
     /// The upstream asked for quiet and the time isn't over, which [`Error::retry_after`] gives; or it refuses so much that
     /// most is held back here. Nothing was sent.
     Throttled,
+    /// The name called has no endpoint: it doesn't resolve, or no list of them has been given. Nothing was sent.
+    NoEndpoint,
     /// The connection broke after the request may have been read.
     Transport,
     /// The response's body was cut off, reset, or could not be decoded.
@@ -106,6 +108,7 @@ impl Error {
             Rejection::CircuitOpen { .. } => ErrorKind::CircuitOpen,
             Rejection::BulkheadFull { .. } | Rejection::QueueWait { .. } => ErrorKind::BulkheadFull,
             Rejection::RateLimited { .. } => ErrorKind::RateLimited,
+            Rejection::NoEndpoint => ErrorKind::NoEndpoint,
             Rejection::HeldBack { .. } | Rejection::Throttled { .. } => ErrorKind::Throttled,
         });
         error.0.retry_after = rejection.retry_after();
@@ -142,9 +145,9 @@ impl Error {
     }
 
     #[must_use]
-    pub(crate) fn with_status(mut self, status: StatusCode, url: &Url) -> Self {
+    pub(crate) fn with_status(mut self, status: StatusCode, url: Option<&Url>) -> Self {
         self.0.status = Some(status);
-        self.0.url = Some(redacted(url));
+        self.0.url = url.map(redacted);
         self
     }
 
@@ -318,6 +321,7 @@ impl fmt::Display for Error {
             ErrorKind::Draining => "the client is draining",
             ErrorKind::BulkheadFull => "bulkhead is full",
             ErrorKind::RateLimited => "rate limit is used up",
+            ErrorKind::NoEndpoint => "nowhere to send it",
             ErrorKind::Throttled => "held back to spare the server",
             ErrorKind::Transport => "connection failed",
             ErrorKind::Body => "response body failed",
@@ -400,7 +404,7 @@ mod tests {
             let clean = redacted(&url);
             prop_assert!(!clean.as_str().contains(SECRET), "{}", clean);
             prop_assert_eq!((clean.host_str(), clean.path()), (Some("users"), "/a"));
-            let error = Error::new(ErrorKind::Status).with_status(StatusCode::NOT_FOUND, &url);
+            let error = Error::new(ErrorKind::Status).with_status(StatusCode::NOT_FOUND, Some(&url));
             let said = format!("{error} {error:?} {error:#?}");
             prop_assert!(!said.contains(SECRET), "{}", said);
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::endpoints::Origin;
 use crate::engine::report::{Decline, Trigger};
 use crate::outcome::Outcome;
 use crate::policy::breaker::Transition;
@@ -25,6 +26,8 @@ pub enum Event {
         number: u32,
         /// Why it was sent.
         trigger: Trigger,
+        /// Where it went, if the name called stands for several endpoints.
+        endpoint: Option<Origin>,
     },
     /// An attempt ended: at its response's head when that failed, else at the end of its body.
     AttemptFinished {

@@ -15,25 +15,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderName;
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::engine::Call;
 use crate::engine::body::ResponseBody;
 use crate::engine::core::{Core, Reloaded, Setup};
-use crate::engine::hook::{AttemptHook, Hook};
 use crate::engine::options::CallOptions;
+use crate::engine::pending::Pending;
 use crate::error::{BoxError, Error};
-use crate::event::Observer;
 use crate::policy::PolicySet;
-use crate::rng::Entropy;
 use crate::transport::replay::Replay;
 use crate::transport::service::ServiceExchange;
 use crate::upstream::UpstreamSnapshot;
 use crate::upstream::registry::Authority;
+use crate::verbs::setup_methods;
 
 /// Puts a [`Policy`](crate::Policy) round a `Service<http::Request<B>>`: the same engine as a [`Client`](crate::Client)'s,
 /// for callers who bring their own transport.
@@ -110,48 +107,7 @@ pub struct LayerBuilder {
 }
 
 impl LayerBuilder {
-    /// What to do for every call: one [`Policy`](crate::Policy), or a [`PolicySet`] with others for hosts and routes.
-    pub fn policy(mut self, policies: impl Into<PolicySet>) -> Self {
-        self.setup.policies = policies.into();
-        self
-    }
-
-    /// Hears every event of every call. Can be given several times.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.setup.observers.push(Arc::new(observer));
-        self
-    }
-
-    /// Asked before every attempt for its headers.
-    pub fn on_attempt(mut self, hook: impl AttemptHook) -> Self {
-        self.setup.hook = Some(Hook::new(hook));
-        self
-    }
-
-    /// The request header that tells servers how long their answer is waited for, in milliseconds; `None` to tell nobody.
-    /// Default `x-envoy-expected-rq-timeout-ms`. Calls marked streaming never tell.
-    pub fn deadline_header(mut self, name: impl Into<Option<HeaderName>>) -> Self {
-        self.setup.deadline_header = name.into();
-        self
-    }
-
-    /// The origins that are told, such as `http://users:3000`; nobody else is. Default: everybody.
-    pub fn deadline_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.setup.deadline_origins = Some(origins.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// The most upstreams to keep state for, at least 1. Default 1024.
-    pub fn max_upstreams(mut self, max: usize) -> Self {
-        self.setup.max_upstreams = max;
-        self
-    }
-
-    /// Makes every random choice follow from `seed`.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.setup.entropy = Entropy::seeded(seed);
-        self
-    }
+    setup_methods!();
 
     /// Builds the layer.
     ///
@@ -205,9 +161,9 @@ where
         match self.core.begin(&Authority::of_uri(uri), request.method(), uri.path(), &options) {
             Ok(begun) => {
                 let call = begun.call(ServiceExchange::new(self.service.clone(), request), safe);
-                ResponseFuture { state: State::Calling { call } }
+                ResponseFuture { call: Pending::Calling { call } }
             }
-            Err(error) => ResponseFuture { state: State::Failed { error: Some(error) } },
+            Err(error) => ResponseFuture { call: Pending::failed(error) },
         }
     }
 }
@@ -225,23 +181,7 @@ pin_project! {
         R::Error: Into<BoxError>,
     {
         #[pin]
-        state: State<S, B, R>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<S, B, R>
-    where
-        S: Service<http::Request<B>, Response = http::Response<R>>,
-        S: Clone,
-        S::Error: Into<BoxError>,
-        B: Replay,
-        R: Body<Data = Bytes>,
-        R::Error: Into<BoxError>,
-    {
-        Failed { error: Option<Error> },
-        Calling { #[pin] call: Call<ServiceExchange<S, B>> },
+        call: Pending<ServiceExchange<S, B>>,
     }
 }
 
@@ -254,13 +194,7 @@ where
     type Output = Result<http::Response<ResponseBody<R>>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Failed { error } => match error.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
-            },
-            StateProj::Calling { call } => call.poll(cx),
-        }
+        self.project().call.poll(cx)
     }
 }
 

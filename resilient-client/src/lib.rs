@@ -94,9 +94,11 @@ mod telemetry;
 pub mod time;
 mod transport;
 mod upstream;
+mod verbs;
 
 pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
 pub use deadline::Deadline;
+pub use endpoints::{Endpoints, EndpointsHandle};
 pub use engine::body::ResponseBody;
 pub use engine::core::Reloaded;
 pub use engine::hook::{Attempt, AttemptHook, Prepared};
@@ -107,7 +109,7 @@ pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
 pub use policy::Policy;
 pub use transport::ATTEMPT_COUNT;
 pub use transport::replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
-pub use upstream::{Rejection, UpstreamSnapshot};
+pub use upstream::{EndpointSnapshot, Rejection, UpstreamSnapshot};
 
 /// The README's code compiles, or this crate's tests fail.
 #[cfg(doctest)]

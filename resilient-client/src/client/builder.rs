@@ -4,17 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
-
 use super::{Client, Shared};
 use crate::engine::core::{Core, Setup};
-use crate::engine::hook::{AttemptHook, Hook};
 use crate::error::{Error, ErrorKind};
-use crate::event::Observer;
+use crate::policy::Plan;
 use crate::policy::set::PlanSet;
-use crate::policy::{Plan, PolicySet};
-use crate::rng::Entropy;
 use crate::transport::redirect;
+use crate::verbs::setup_methods;
 
 /// The most a convenience reader reads of a body, unless the builder says otherwise.
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -53,12 +49,7 @@ impl ClientBuilder {
         Self { setup: Setup::default(), configure: Vec::new(), max_body: MAX_BODY }
     }
 
-    /// What to do for every call: one [`Policy`](crate::Policy), or a [`PolicySet`] with others for hosts and routes. Default
-    /// [`Policy::standard`](crate::Policy::standard).
-    pub fn policy(mut self, policies: impl Into<PolicySet>) -> Self {
-        self.setup.policies = policies.into();
-        self
-    }
+    setup_methods!();
 
     /// Adjusts the reqwest client underneath: TLS, proxies, default headers, redirects, pool.
     ///
@@ -73,47 +64,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Hears every event of every call. Can be given several times.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.setup.observers.push(Arc::new(observer));
-        self
-    }
-
-    /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers.
-    pub fn on_attempt(mut self, hook: impl AttemptHook) -> Self {
-        self.setup.hook = Some(Hook::new(hook));
-        self
-    }
-
-    /// The request header that tells servers how long their answer is waited for, in milliseconds; `None` to tell nobody.
-    /// Default `x-envoy-expected-rq-timeout-ms`. Calls marked streaming never tell.
-    pub fn deadline_header(mut self, name: impl Into<Option<HeaderName>>) -> Self {
-        self.setup.deadline_header = name.into();
-        self
-    }
-
-    /// The origins that are told, such as `http://users:3000`; nobody else is. Default: everybody.
-    pub fn deadline_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.setup.deadline_origins = Some(origins.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest idle makes room; when all
-    /// are busy or open, newcomers share one.
-    pub fn max_upstreams(mut self, max: usize) -> Self {
-        self.setup.max_upstreams = max;
-        self
-    }
-
     /// The most bytes `bytes()`, `text()` and `json()` read of a body, after decompression. Default 16 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
-        self
-    }
-
-    /// Makes every random choice (jitter) follow from `seed`, so that a run can be repeated.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.setup.entropy = Entropy::seeded(seed);
         self
     }
 

@@ -9,7 +9,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use reqwest::{IntoUrl, Method, Request};
@@ -18,14 +17,13 @@ pub use builder::ClientBuilder;
 pub use request::RequestBuilder;
 pub use response::Response;
 
-use crate::engine::Call;
-use crate::engine::core::{Core, Reloaded};
+use crate::engine;
+use crate::engine::core::Core;
 use crate::engine::options::CallOptions;
 use crate::error::Error;
-use crate::policy::PolicySet;
 use crate::transport::reqwest::ReqwestExchange;
-use crate::upstream::UpstreamSnapshot;
 use crate::upstream::registry::Authority;
+use crate::verbs::client_methods;
 
 /// An HTTP client whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead.
 ///
@@ -57,36 +55,7 @@ impl Client {
         ClientBuilder::new()
     }
 
-    /// Starts a `GET` request.
-    pub fn get(&self, url: impl IntoUrl) -> RequestBuilder {
-        self.request(Method::GET, url)
-    }
-
-    /// Starts a `POST` request. It is repeated only when the server provably did not process it, unless it carries an
-    /// `Idempotency-Key` or is marked [`idempotent`](RequestBuilder::idempotent).
-    pub fn post(&self, url: impl IntoUrl) -> RequestBuilder {
-        self.request(Method::POST, url)
-    }
-
-    /// Starts a `PUT` request.
-    pub fn put(&self, url: impl IntoUrl) -> RequestBuilder {
-        self.request(Method::PUT, url)
-    }
-
-    /// Starts a `PATCH` request. Repeated under the same conditions as a `POST`.
-    pub fn patch(&self, url: impl IntoUrl) -> RequestBuilder {
-        self.request(Method::PATCH, url)
-    }
-
-    /// Starts a `DELETE` request.
-    pub fn delete(&self, url: impl IntoUrl) -> RequestBuilder {
-        self.request(Method::DELETE, url)
-    }
-
-    /// Starts a `HEAD` request.
-    pub fn head(&self, url: impl IntoUrl) -> RequestBuilder {
-        self.request(Method::HEAD, url)
-    }
+    client_methods!(impl IntoUrl);
 
     /// Starts a request. A bad URL shows when it is built or sent.
     pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
@@ -112,52 +81,14 @@ impl Client {
             Ok(begun) => {
                 let call = begun
                     .call(ReqwestExchange::new(self.transport.clone(), request, options.replay_buffer), safe);
-                Pending { state: State::Calling { call, max_body: self.shared.max_body } }
+                Pending { call: engine::pending::Pending::Calling { call }, max_body: self.shared.max_body }
             }
             Err(error) => Pending::failed(error),
         }
     }
 
-    /// Puts other policies in force for the calls that begin from now on, all of them or, when one can't work, none.
-    ///
-    /// Live state is kept: an open breaker stays open, a budget keeps its balance, slots stay taken. Calls in progress
-    /// finish under the policies they began with. A connect timeout belongs to the connection pool and isn't changed; the
-    /// answer says so.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has changed then.
-    pub fn reload(&self, policies: impl Into<PolicySet>) -> Result<Reloaded, Error> {
-        self.shared.core.reload(policies.into()).map_err(Error::config)
-    }
-
-    /// Begins no further call, on this client and its clones, and waits until those in progress have finished, bodies
-    /// read or dropped, or until `limit` has passed. Returns how many had not.
-    ///
-    /// Calls made while or after draining are refused with [`ErrorKind::Draining`](crate::ErrorKind::Draining).
-    pub async fn drain(&self, limit: Duration) -> u64 {
-        self.shared.core.drain(limit).await
-    }
-
     pub(crate) fn max_body(&self) -> usize {
         self.shared.max_body
-    }
-
-    /// Every upstream's live state, by name: breaker, places taken, tokens left.
-    ///
-    /// ```
-    /// # fn log(client: &resilient_client::Client) {
-    /// for upstream in client.snapshot() {
-    ///     println!("{}: {:?}, {} in flight", upstream.name, upstream.breaker.state, upstream.in_flight);
-    /// }
-    /// # }
-    /// ```
-    pub fn snapshot(&self) -> Vec<UpstreamSnapshot> {
-        self.shared.core.snapshot()
-    }
-
-    /// How many upstreams this client keeps state for.
-    pub fn upstreams(&self) -> usize {
-        self.shared.core.upstreams()
     }
 }
 
@@ -183,21 +114,14 @@ pin_project! {
     #[must_use = "futures do nothing unless you await or poll them"]
     pub struct Pending {
         #[pin]
-        state: State,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State {
-        Failed { error: Option<Error> },
-        Calling { #[pin] call: Call<ReqwestExchange>, max_body: usize },
+        call: engine::pending::Pending<ReqwestExchange>,
+        max_body: usize,
     }
 }
 
 impl Pending {
     pub(crate) fn failed(error: Error) -> Self {
-        Self { state: State::Failed { error: Some(error) } }
+        Self { call: engine::pending::Pending::failed(error), max_body: 0 }
     }
 }
 
@@ -205,15 +129,8 @@ impl Future for Pending {
     type Output = Result<Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Failed { error } => match error.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
-            },
-            StateProj::Calling { call, max_body } => {
-                call.poll(cx).map_ok(|response| response.with_max_body(*max_body))
-            }
-        }
+        let this = self.project();
+        this.call.poll(cx).map_ok(|response| response.with_max_body(*this.max_body))
     }
 }
 

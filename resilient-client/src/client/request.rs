@@ -1,17 +1,14 @@
 //! Building one call: reqwest's methods, and what this call asks for differently.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use reqwest::{Body, Request};
 
 use super::{Client, Pending};
-use crate::engine::options::{CallOptions, IDEMPOTENCY_KEY};
+use crate::engine::options::CallOptions;
 use crate::error::{Error, ErrorKind};
-use crate::policy::priority::Priority;
+use crate::verbs::request_methods;
 
 /// A request being built. The methods are reqwest's; a mistake in any of them shows when it is built or sent.
 #[must_use = "a request does nothing until `send` is called"]
@@ -90,65 +87,7 @@ impl RequestBuilder {
         self.map(|inner| inner.version(version))
     }
 
-    /// The total time of this call: every attempt, the waits between them, and the body.
-    pub fn timeout(mut self, total: Duration) -> Self {
-        self.options = self.options.timeout(total);
-        self
-    }
-
-    /// The time of each attempt of this call, up to its response's head.
-    pub fn attempt_timeout(mut self, attempt: Duration) -> Self {
-        self.options = self.options.attempt_timeout(attempt);
-        self
-    }
-
-    /// Lets the response's body take longer than the total, which then bounds the time to its head. The body's idle
-    /// timeout stays. Upgrades (101) and server-sent events have this without asking.
-    pub fn streaming(mut self) -> Self {
-        self.options = self.options.streaming();
-        self
-    }
-
-    /// Keeps up to `bytes` of a streamed body as it is sent, so that the call can be retried and hedged until the stream
-    /// has grown longer than that; see [`ReplayBody`](crate::ReplayBody), whose default is 64 KiB. A body of bytes is
-    /// replayed for free and needs none.
-    pub fn replay_buffer(mut self, bytes: usize) -> Self {
-        self.options.replay_buffer = Some(bytes);
-        self
-    }
-
-    /// Whether repeating this request does no harm, whatever its method says.
-    pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.options = self.options.idempotent(idempotent);
-        self
-    }
-
-    /// Sets `Idempotency-Key`, the same for every attempt, which makes the request safe to repeat against a server that
-    /// honours it.
-    pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
-        self.map(|inner| inner.header(IDEMPOTENCY_KEY, key.as_ref()))
-    }
-
-    /// Sets an `Idempotency-Key` made for this call: 122 random bits, the same for every attempt. A call made again by its
-    /// caller gets another, so a caller who may repeat it should bring a key of his own.
-    pub fn generate_idempotency_key(self) -> Self {
-        let mut text = uuid::Uuid::encode_buffer();
-        let key = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).to_owned();
-        self.idempotency_key(key)
-    }
-
-    /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from their host's: for a host behind
-    /// which several things fail separately, such as shards or tenants.
-    pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
-        self.options = self.options.key(key);
-        self
-    }
-
-    /// What this call is worth where not all can be served, in place of its policy's.
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.options = self.options.priority(priority);
-        self
-    }
+    request_methods!();
 
     /// The request, without sending it. What this call asks for differently, beyond reqwest's own settings, is left
     /// behind.
@@ -174,42 +113,6 @@ impl RequestBuilder {
             Ok(request) => client.execute_with(request, options),
             Err(error) => Pending::failed(Error::new(ErrorKind::Request).because(error)),
         }
-    }
-
-    /// Makes the call and reads the whole body as part of it, up to the client's limit for bodies read whole. A body that
-    /// stalls, is cut off or is reset is then retried like any failure, which nothing can do once the response is out.
-    ///
-    /// # Errors
-    /// Those of [`send`](Self::send), [`ErrorKind::BodyTooLarge`], and [`ErrorKind::Body`] when the last attempt's body
-    /// failed.
-    pub fn send_buffered(mut self) -> Pending {
-        self.options = self.options.buffered(self.client.max_body());
-        self.send()
-    }
-
-    /// The bytes of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
-    ///
-    /// # Errors
-    /// Those of `send_buffered`, and [`ErrorKind::Status`] for a 4xx or 5xx.
-    pub async fn fetch_bytes(self) -> Result<Bytes, Error> {
-        self.send_buffered().await?.error_for_status()?.bytes().await
-    }
-
-    /// The text of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
-    ///
-    /// # Errors
-    /// Those of `send_buffered`, and [`ErrorKind::Status`] for a 4xx or 5xx.
-    pub async fn fetch_text(self) -> Result<String, Error> {
-        self.send_buffered().await?.error_for_status()?.text().await
-    }
-
-    /// The JSON of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
-    ///
-    /// # Errors
-    /// Those of `send_buffered`, [`ErrorKind::Status`] for a 4xx or 5xx, and [`ErrorKind::Decode`].
-    #[cfg(feature = "json")]
-    pub async fn fetch_json<T: serde::de::DeserializeOwned>(self) -> Result<T, Error> {
-        self.send_buffered().await?.error_for_status()?.json().await
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Extensions, HeaderMap, StatusCode, Version};
 use reqwest::{Body, Url};
 
@@ -13,6 +13,7 @@ use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::report::CallReport;
 use crate::error::{Error, ErrorKind, redacted};
 use crate::transport::reqwest::assemble;
+use crate::verbs::response_methods;
 
 /// A response to a call.
 ///
@@ -154,13 +155,7 @@ impl Response {
         }
     }
 
-    /// The whole body, up to the client's limit for bodies read whole.
-    ///
-    /// # Errors
-    /// Those of [`chunk`](Self::chunk), and [`ErrorKind::BodyTooLarge`].
-    pub async fn bytes(mut self) -> Result<Bytes, Error> {
-        self.read_whole().await
-    }
+    response_methods!();
 
     /// The whole body as text, decoded as reqwest would.
     ///
@@ -172,16 +167,6 @@ impl Response {
         whole.headers_mut().clone_from(self.headers());
         let text = reqwest::Response::from(whole).text().await;
         text.map_err(|error| self.error(ErrorKind::Decode).because(error))
-    }
-
-    /// The whole body as JSON.
-    ///
-    /// # Errors
-    /// Those of [`bytes`](Self::bytes), and [`ErrorKind::Decode`].
-    #[cfg(feature = "json")]
-    pub async fn json<T: serde::de::DeserializeOwned>(mut self) -> Result<T, Error> {
-        let bytes = self.read_whole().await?;
-        serde_json::from_slice(&bytes).map_err(|error| self.error(ErrorKind::Decode).because(error))
     }
 
     /// The body as a stream of its pieces.
@@ -201,56 +186,13 @@ impl Response {
         })
     }
 
-    /// Turns a 4xx or 5xx into an error of the kind [`ErrorKind::Status`].
-    ///
-    /// # Errors
-    /// When the status is 4xx or 5xx.
-    pub fn error_for_status(self) -> Result<Self, Error> {
-        match self.error_for_status_ref() {
-            Ok(_) => Ok(self),
-            Err(error) => Err(error),
-        }
+    /// Nothing more will come.
+    fn is_read(&self) -> bool {
+        self.content_length() == Some(0)
     }
 
-    /// The same, keeping the response.
-    ///
-    /// # Errors
-    /// When the status is 4xx or 5xx.
-    pub fn error_for_status_ref(&self) -> Result<&Self, Error> {
-        let status = self.status();
-        if status.is_client_error() || status.is_server_error() {
-            Err(self.error(ErrorKind::Status).with_status(status, self.url()))
-        } else {
-            Ok(self)
-        }
-    }
-
-    fn error(&self, kind: ErrorKind) -> Error {
-        Error::new(kind).with_report(self.report().clone())
-    }
-
-    async fn read_whole(&mut self) -> Result<Bytes, Error> {
-        let Some(first) = self.chunk().await? else { return Ok(Bytes::new()) };
-        self.check_size(first.len())?;
-        if self.content_length() == Some(0) {
-            return Ok(first);
-        }
-        let Some(second) = self.chunk().await? else { return Ok(first) };
-        let mut whole = BytesMut::from(first);
-        let mut next = Some(second);
-        while let Some(chunk) = next {
-            self.check_size(whole.len().saturating_add(chunk.len()))?;
-            whole.extend_from_slice(&chunk);
-            next = self.chunk().await?;
-        }
-        Ok(whole.freeze())
-    }
-
-    fn check_size(&self, size: usize) -> Result<(), Error> {
-        if size <= self.max_body {
-            return Ok(());
-        }
-        Err(self.error(ErrorKind::BodyTooLarge).says(format!("more than {} bytes", self.max_body)))
+    fn status_error(&self, status: StatusCode) -> Error {
+        self.error(ErrorKind::Status).with_status(status, Some(self.url()))
     }
 }
 

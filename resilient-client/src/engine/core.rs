@@ -1,5 +1,6 @@
 //! What all calls of a client share, and how a call starts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,14 +13,16 @@ use super::ledger::Terms;
 use super::options::CallOptions;
 use super::{Call, Start, Ways};
 use crate::deadline::{self, header};
+use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, Observer};
 use crate::policy::set::{self, PlanSet};
-use crate::policy::{Invalid, Policy, PolicySet};
+use crate::policy::{Invalid, Plan, Policy, PolicySet};
 use crate::rng::Entropy;
 use crate::sync::Mutex;
 use crate::time::{self, Tick};
 use crate::transport::Exchange;
+use crate::upstream::endpoints::{Balancer, Checks};
 use crate::upstream::registry::{Authority, Registry};
 use crate::upstream::{Entered, Upstream, UpstreamSnapshot};
 
@@ -41,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) deadline_header: Option<HeaderName>,
     /// The origins that are told deadlines; `None` for all.
     pub(crate) deadline_origins: Option<Vec<String>>,
+    /// The names that stand for several endpoints.
+    pub(crate) endpoints: Vec<(String, Endpoints)>,
 }
 
 impl Default for Setup {
@@ -53,6 +58,7 @@ impl Default for Setup {
             hook: None,
             deadline_header: Some(header::EXPECTED_TIMEOUT),
             deadline_origins: None,
+            endpoints: Vec::new(),
         }
     }
 }
@@ -70,6 +76,8 @@ pub(crate) struct Core {
     deadline_header: Option<HeaderName>,
     /// Who is told deadlines; `None` for everybody.
     deadline_origins: Option<Vec<Authority<'static>>>,
+    /// The names that stand for several endpoints. Their state is shared by whatever routes and keys they have.
+    names: HashMap<Authority<'static>, Arc<Balancer>>,
     draining: AtomicBool,
 }
 
@@ -110,7 +118,23 @@ impl Core {
         let told = told.map(|told| set::origin(told).map_err(|invalid| invalid.of("deadline_origins")));
         let told = told.collect::<Result<Vec<_>, _>>()?;
         let deadline_origins = setup.deadline_origins.is_some().then_some(told);
-        Ok(Self { deadline_origins, ..Self::of(setup, plans) })
+        let mut names = HashMap::new();
+        for (name, endpoints) in &setup.endpoints {
+            let named = |invalid: Invalid| invalid.of(name);
+            let (authority, source) =
+                (set::origin(name).map_err(named)?, endpoints.compile().map_err(named)?);
+            let checks = Checks {
+                entropy: setup.entropy.clone(),
+                events: Events::new(setup.observers.clone()),
+                ..checks(plans.of_state(&authority, None))
+            };
+            let rules = plans.of_state(&authority, None).balance;
+            let balancer = Balancer::new(source, rules, checks, time::now());
+            if names.insert(authority, Arc::new(balancer)).is_some() {
+                return Err(Invalid::new("endpoints", "are given twice").of(name));
+            }
+        }
+        Ok(Self { deadline_origins, names, ..Self::of(setup, plans) })
     }
 
     /// The same with plans that are known to be good.
@@ -127,6 +151,7 @@ impl Core {
             hook,
             deadline_header,
             deadline_origins: None,
+            names: HashMap::new(),
             draining: AtomicBool::new(false),
         }
     }
@@ -150,6 +175,7 @@ impl Core {
             let plans = self.plans.load();
             let plan = plans.of_state(authority, scope.map(|scope| &**scope));
             Upstream::new(name, plan, self.entropy.clone(), self.events.clone(), now)
+                .behind(self.names.get(authority).cloned())
         };
         let told = !options.streaming
             && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(authority));
@@ -199,6 +225,10 @@ impl Core {
             |authority, scope, upstream| upstream.follow(plans.of_state(authority, scope)),
         );
         self.registry.overflow().follow(plans.base());
+        for (authority, balancer) in &self.names {
+            let plan = plans.of_state(authority, None);
+            balancer.set().follow(plan.balance, plan.breaker, plan.trip.as_ref());
+        }
         *current = Versioned { set, version };
         Ok(Reloaded { version, changes, not_applied })
     }
@@ -240,6 +270,11 @@ impl Core {
     pub(crate) fn upstreams(&self) -> usize {
         self.registry.len()
     }
+}
+
+/// What the endpoints of an upstream are checked with: the same breaker as the whole of it.
+fn checks(plan: &Plan) -> Checks {
+    Checks { breaker: plan.breaker, trip: plan.trip.clone(), ..Checks::default() }
 }
 
 impl Begun {

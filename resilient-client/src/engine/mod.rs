@@ -11,6 +11,7 @@ pub(crate) mod hook;
 pub(crate) mod ledger;
 pub(crate) mod options;
 mod patience;
+pub(crate) mod pending;
 mod reading;
 pub(crate) mod report;
 
@@ -39,8 +40,8 @@ use crate::policy::priority::Priority;
 use crate::policy::retry::{self, Delays};
 use crate::rng::Rng;
 use crate::time::{self, Tick};
-use crate::transport::{Exchange, KeptBody, Outbound};
-use crate::upstream::{Admission, Ask, Entered, Permit, Rejection, Upstream, Waiting};
+use crate::transport::{Exchange, KeptBody, Outbound, Target};
+use crate::upstream::{Admission, Ask, Entered, Permit, Refusal, Rejection, Tried, Upstream, Waiting};
 
 pin_project! {
     /// One call in progress. Dropping it at any point gives back whatever it holds.
@@ -56,6 +57,8 @@ pin_project! {
         hedges: Vec<Pin<Box<Flight<X>>>>,
         // The attempt that waits to be let in, with its number and why it is sent.
         entry: Option<(u32, Trigger, Waiting)>,
+        // Where its attempts went.
+        tried: Tried,
         // The last real response, being set aside or set aside.
         aside: Option<Aside<X>>,
         kept: Option<(X::Head, KeptBody)>,
@@ -126,6 +129,7 @@ impl<X: Exchange> Call<X> {
             flight: None,
             hedges: Vec::new(),
             entry: None,
+            tried: Tried::new(),
             aside: None,
             kept: None,
             fault: None,
@@ -160,7 +164,8 @@ impl<X: Exchange> Call<X> {
 
     /// The attempt that is due asks the upstream to be let in.
     fn set_out(self: Pin<&mut Self>, number: u32, trigger: Trigger, now: Tick) {
-        let ask = Ask { priority: self.ways.priority, deadline: self.ledger.terms().deadline };
+        let (priority, deadline) = (self.ways.priority, self.ledger.terms().deadline);
+        let ask = Ask { priority, deadline, tried: self.tried.clone() };
         match self.upstream.admit(ask, now) {
             Admission::Admitted(permit) => self.launch(number, trigger, permit, now),
             Admission::Refused(why) => self.refused(number, why),
@@ -190,8 +195,12 @@ impl<X: Exchange> Call<X> {
     }
 
     /// The upstream doesn't let the attempt in.
-    fn refused(self: Pin<&mut Self>, number: u32, rejection: Rejection) {
+    fn refused(self: Pin<&mut Self>, number: u32, refusal: Refusal) {
         let this = self.project();
+        let Refusal { rejection, cause } = refusal;
+        if let (Some(cause), None) = (cause, &this.fault) {
+            *this.fault = Some(Error::rejected(rejection).because(cause));
+        }
         this.upstream.emit(|| Event::Rejected { rejection });
         *this.rejection = Some(rejection);
         if number > 1 {
@@ -213,8 +222,16 @@ impl<X: Exchange> Call<X> {
             last: this.ledger.is_last(),
             until: this.ledger.would_end(now),
             deadline_header: this.ways.deadline_header.clone(),
+            target: permit.endpoint().map(|endpoint| Target {
+                endpoint: Arc::clone(endpoint),
+                host: this.upstream.host().cloned(),
+            }),
             headers: None,
         };
+        let endpoint = permit.endpoint().map(|endpoint| {
+            this.tried.push(endpoint.id());
+            endpoint.origin().clone()
+        });
         let Some(flight) = depart(this.exchange, this.ways.hook.as_ref(), outbound, permit, this.fault, now)
         else {
             // The body may have been outgrown since the ledger decided: an attempt that has failed may still be read.
@@ -231,9 +248,9 @@ impl<X: Exchange> Call<X> {
         }
         this.ledger.launched(now);
         if let Some(report) = this.report {
-            report.launched(number, trigger, now);
+            report.launched(number, trigger, endpoint.clone(), now);
         }
-        this.upstream.emit(|| Event::AttemptStarted { number, trigger });
+        this.upstream.emit(|| Event::AttemptStarted { number, trigger, endpoint });
     }
 
     /// Asks for a hedge; the ledger makes it due, or says why not.
@@ -333,7 +350,7 @@ impl<X: Exchange> Call<X> {
         end: &Classified,
         now: Tick,
     ) -> Option<Finished<X>> {
-        self.as_mut().cancel_losers(now);
+        self.as_mut().cancel_losers(permit.number(), now);
         let this = self.as_mut().project();
         *this.entry = None;
         match brought {
@@ -366,7 +383,7 @@ impl<X: Exchange> Call<X> {
     }
 
     /// Takes the attempts that lost off the wire; a loser says nothing about the server.
-    fn cancel_losers(self: Pin<&mut Self>, now: Tick) {
+    fn cancel_losers(self: Pin<&mut Self>, winner: u32, now: Tick) {
         let mut this = self.project();
         let in_place =
             this.flight.as_mut().as_pin_mut().map(|flight| (flight.number(), flight.take_permit()));
@@ -374,8 +391,7 @@ impl<X: Exchange> Call<X> {
         let beside = this.hedges.drain(..).map(|mut hedge| (hedge.number(), hedge.as_mut().take_permit()));
         for (number, permit) in in_place.into_iter().chain(beside) {
             if let Some(mut permit) = permit {
-                permit.timed(now);
-                permit.settle(Outcome::Abandoned, Verdict::Neutral, None, now);
+                permit.lose(number < winner, now);
             }
             if let Some(report) = this.report {
                 report.settled(number, Outcome::Abandoned, None, now);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 use smallvec::SmallVec;
 
+use crate::endpoints::Origin;
 use crate::outcome::Outcome;
 use crate::time::Tick;
 use crate::upstream::Rejection;
@@ -40,6 +41,7 @@ impl fmt::Display for Trigger {
 pub struct AttemptReport {
     pub(crate) number: u32,
     pub(crate) trigger: Trigger,
+    pub(crate) endpoint: Option<Origin>,
     pub(crate) started: Duration,
     pub(crate) duration: Duration,
     pub(crate) outcome: Option<Outcome>,
@@ -55,6 +57,11 @@ impl AttemptReport {
     /// Why it was sent.
     pub fn trigger(&self) -> Trigger {
         self.trigger
+    }
+
+    /// Where it went, if the name called stands for several endpoints.
+    pub fn endpoint(&self) -> Option<&Origin> {
+        self.endpoint.as_ref()
     }
 
     /// When it was sent, from the start of the call.
@@ -229,10 +236,11 @@ impl CallReport {
         self.queued = self.queued.saturating_add(now.since(since));
     }
 
-    pub(crate) fn launched(&mut self, number: u32, trigger: Trigger, now: Tick) {
+    pub(crate) fn launched(&mut self, number: u32, trigger: Trigger, endpoint: Option<Origin>, now: Tick) {
         self.attempts.push(AttemptReport {
             number,
             trigger,
+            endpoint,
             started: now.since(self.began),
             duration: Duration::ZERO,
             outcome: None,
@@ -266,7 +274,11 @@ impl fmt::Display for CallReport {
             write!(f, ", {:.1?} of it waiting to be let in", self.queued)?;
         }
         for attempt in &self.attempts {
-            write!(f, "\n  #{} {} at {:.1?}, ", attempt.number, attempt.trigger, attempt.started)?;
+            write!(f, "\n  #{} {} at {:.1?}", attempt.number, attempt.trigger, attempt.started)?;
+            if let Some(endpoint) = &attempt.endpoint {
+                write!(f, " to {endpoint}")?;
+            }
+            f.write_str(", ")?;
             match (attempt.outcome, attempt.status) {
                 (Some(outcome), Some(status)) => {
                     write!(f, "{:.1?}: {outcome} ({})", attempt.duration, status.as_u16())?;

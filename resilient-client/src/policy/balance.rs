@@ -144,6 +144,14 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Those of the standard policy, which a test holds them against.
+    pub(crate) const STANDARD: Self = Self {
+        decay_millis: 10_000.0,
+        slow_start_nanos: 10_000_000_000,
+        max_ejected: 0.5,
+        least_success: 0.01,
+    };
+
     /// How many of `endpoints` may be out.
     pub(crate) fn most_ejected(&self, endpoints: usize) -> usize {
         // 0.29 of 100 comes to 28.999999999999996 in floating point.

@@ -40,6 +40,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error};
 
 use self::read::{Either, Human, Several, Switch, names, table};
+use super::balance::BalancePolicy;
 use super::breaker::BreakerPolicy;
 use super::budget::BudgetPolicy;
 use super::bulkhead::BulkheadPolicy;
@@ -91,6 +92,7 @@ table!(SlowCall { duration: Human, share: f64 });
 table!(Bulkhead { max_in_flight: u32, max_queued: u32, queue_wait: Human, observe_only: bool });
 table!(Hedge { delay: HedgeDelay, max_share: f64, burst: u32, max_hedges: u32 });
 table!(RateLimit { count: u32, per: Human, burst: u32, wait: bool, observe_only: bool });
+table!(Balance { decay: Human, slow_start: Human, max_ejected: f64, penalty: f64 });
 table!(Throttle { multiplier: f64, window: Human, observe_only: bool });
 
 /// A table that says what its calls follow, beside what it is about.
@@ -106,6 +108,7 @@ macro_rules! policies {
             hedge: Switch<Hedge>,
             rate_limit: Switch<RateLimit>,
             throttle: Switch<Throttle>,
+            balance: Balance,
             priority: PriorityName,
         });
 
@@ -247,6 +250,13 @@ impl Change<ThrottlePolicy> for Throttle {
     }
 }
 
+impl Change<BalancePolicy> for Balance {
+    fn apply(self, mut to: BalancePolicy) -> BalancePolicy {
+        set!(to, self, { decay.0, slow_start.0, max_ejected, penalty });
+        to
+    }
+}
+
 /// `"50ms"`, always that; or what is usual, as a table.
 struct HedgeDelay(Delay);
 
@@ -298,6 +308,9 @@ macro_rules! apply {
         }
         if let Some(switch) = $table.throttle {
             policy.throttle = switch.turn(policy.throttle);
+        }
+        if let Some(change) = $table.balance {
+            policy.balance = change.apply(policy.balance);
         }
         if let Some(PriorityName(priority)) = $table.priority {
             policy.priority = priority;

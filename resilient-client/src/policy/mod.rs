@@ -37,6 +37,7 @@ pub mod timeout;
 pub use invalid::Invalid;
 pub use set::PolicySet;
 
+use balance::BalancePolicy;
 use breaker::BreakerPolicy;
 use budget::BudgetPolicy;
 use bulkhead::BulkheadPolicy;
@@ -60,6 +61,7 @@ pub struct Policy {
     pub(crate) hedge: Option<HedgePolicy>,
     pub(crate) rate_limit: Option<RateLimitPolicy>,
     pub(crate) throttle: Option<ThrottlePolicy>,
+    pub(crate) balance: BalancePolicy,
     pub(crate) priority: Priority,
     pub(crate) classifier: Option<Classifier>,
 }
@@ -76,6 +78,7 @@ impl Policy {
             hedge: None,
             rate_limit: None,
             throttle: None,
+            balance: BalancePolicy::standard(),
             priority: Priority::Normal,
             classifier: None,
         }
@@ -92,6 +95,7 @@ impl Policy {
             hedge: None,
             rate_limit: None,
             throttle: None,
+            balance: BalancePolicy::standard(),
             priority: Priority::Normal,
             classifier: None,
         }
@@ -154,6 +158,14 @@ impl Policy {
         self
     }
 
+    /// Which of several endpoints behind one name takes an attempt; see [`endpoints`](crate::endpoints). A host's policy
+    /// decides; a route's has no say in it.
+    #[must_use]
+    pub fn balance(mut self, balance: BalancePolicy) -> Self {
+        self.balance = balance;
+        self
+    }
+
     /// What the calls are worth where not all can be served, unless a call [says otherwise](crate::CallOptions::priority).
     /// Default [`Priority::Normal`].
     #[must_use]
@@ -196,6 +208,7 @@ impl Policy {
             ("hedge", self.hedge != other.hedge),
             ("rate_limit", self.rate_limit != other.rate_limit),
             ("throttle", self.throttle != other.throttle),
+            ("balance", self.balance != other.balance),
             ("priority", self.priority != other.priority),
             ("classifier", self.classifier != other.classifier),
         ];
@@ -215,6 +228,7 @@ impl Policy {
             hedge: self.hedge.as_ref().map(HedgePolicy::compile).transpose()?,
             rate_limit: self.rate_limit.as_ref().map(RateLimitPolicy::compile).transpose()?,
             throttle: self.throttle.as_ref().map(ThrottlePolicy::compile).transpose()?,
+            balance: self.balance.compile()?,
             priority: self.priority,
             modes: Modes::of(self),
             classifier: self.classifier.clone(),
@@ -310,6 +324,7 @@ pub(crate) struct Plan {
     pub(crate) hedge: Option<hedge::Rules>,
     pub(crate) rate_limit: Option<rate_limit::Rules>,
     pub(crate) throttle: Option<throttle::Rules>,
+    pub(crate) balance: balance::Rules,
     pub(crate) priority: Priority,
     pub(crate) modes: Modes,
     pub(crate) classifier: Option<Classifier>,
@@ -330,6 +345,7 @@ impl Plan {
             hedge: None,
             rate_limit: None,
             throttle: None,
+            balance: balance::Rules::STANDARD,
             priority: Priority::Normal,
             modes: Modes::default(),
             classifier: None,
@@ -347,6 +363,11 @@ mod tests {
     fn the_presets_can_work() {
         Policy::standard().check().unwrap();
         Policy::none().check().unwrap();
+    }
+
+    #[test]
+    fn what_stands_in_for_the_standard_rules_is_them() {
+        assert_eq!(BalancePolicy::standard().compile().unwrap(), balance::Rules::STANDARD);
     }
 
     #[test]

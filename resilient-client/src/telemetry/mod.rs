@@ -5,6 +5,7 @@
 
 use tracing::{Level, debug, info, level_filters::LevelFilter, warn};
 
+use crate::endpoints::Origin;
 use crate::event::Event;
 use crate::policy::breaker::State;
 
@@ -15,8 +16,9 @@ pub(crate) fn heard() -> bool {
 
 pub(crate) fn trace(upstream: &str, event: &Event) {
     match event {
-        Event::AttemptStarted { number, trigger } => {
-            debug!(target: "resilient_client", upstream, number, %trigger, "attempt started");
+        Event::AttemptStarted { number, trigger, endpoint } => {
+            let endpoint = endpoint.as_ref().map(Origin::as_str);
+            debug!(target: "resilient_client", upstream, number, %trigger, endpoint, "attempt started");
         }
         Event::AttemptFinished { number, duration, outcome, status } => {
             let status = status.map(|status| status.as_u16());

@@ -10,10 +10,11 @@ pub(crate) mod service;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
@@ -24,6 +25,7 @@ use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
 use crate::time::Tick;
+use crate::upstream::endpoints::Endpoint;
 
 /// What is particular to one attempt.
 #[derive(Debug)]
@@ -36,13 +38,29 @@ pub(crate) struct Outbound {
     pub(crate) until: Tick,
     /// The header that says how long that is, if the server is told.
     pub(crate) deadline_header: Option<HeaderName>,
+    /// Where to, in place of what the URL says.
+    pub(crate) target: Option<Target>,
     /// Headers to put over the request's own.
     pub(crate) headers: Option<HeaderMap>,
+}
+
+/// An endpoint behind the name that a request is addressed to.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// What the request names in its `Host` header, where that isn't the endpoint.
+    pub(crate) host: Option<http::uri::Authority>,
 }
 
 impl Outbound {
     /// Puts this attempt's headers over the request's, just before it is sent.
     pub(crate) fn apply(self, headers: &mut HeaderMap, now: Tick) {
+        if let Some(host) = self.target.and_then(|target| target.host)
+            && !headers.contains_key(HOST)
+            && let Ok(host) = HeaderValue::from_str(host.as_str())
+        {
+            headers.insert(HOST, host);
+        }
         if let Some(extra) = self.headers {
             let mut last = None;
             for (name, value) in extra {

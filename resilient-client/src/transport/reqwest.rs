@@ -108,6 +108,13 @@ fn whole_bytes(body: &mut Body) -> Option<Bytes> {
     }
 }
 
+/// Points a URL at another origin. None of these can fail between origins with hosts, which all of ours are.
+fn readdress(url: &mut Url, origin: &Url) {
+    let _ = url.set_scheme(origin.scheme());
+    let _ = url.set_host(origin.host_str());
+    let _ = url.set_port(origin.port());
+}
+
 /// Another of the same request, by hand: `Request::try_clone` costs four times the instructions, because it also clones
 /// the map of extensions, in which reqwest keeps a timeout that we have already taken over.
 fn copy(request: &Request, body: Option<Body>) -> Request {
@@ -156,6 +163,9 @@ impl Exchange for ReqwestExchange {
                 Kept::Gone => return None,
             },
         };
+        if let Some(target) = &outbound.target {
+            readdress(request.url_mut(), target.endpoint.origin().url());
+        }
         outbound.apply(request.headers_mut(), now);
         Some(Hopping::new(self.client.call(request)))
     }
@@ -232,6 +242,19 @@ mod tests {
     }
 
     #[test]
+    fn a_url_is_pointed_at_another_origin_and_keeps_the_rest() {
+        for (url, origin, expected) in [
+            ("http://users/a%20b?x=1#f", "http://10.0.0.1:3000", "http://10.0.0.1:3000/a%20b?x=1#f"),
+            ("http://users:3000/", "https://[::1]", "https://[::1]/"),
+            ("https://users:8443/x", "http://b.internal:80", "http://b.internal/x"),
+        ] {
+            let mut url: Url = url.parse().unwrap();
+            readdress(&mut url, &origin.parse().unwrap());
+            assert_eq!(url.as_str(), expected);
+        }
+    }
+
+    #[test]
     fn an_empty_body_stays_a_body() {
         let exchange = exchange(post(""));
         let Kept::Replayable { body, .. } = &exchange.request else { panic!("bytes are replayable") };
@@ -248,6 +271,7 @@ mod tests {
             last: true,
             until: Tick::NEVER,
             deadline_header: None,
+            target: None,
             headers: None,
         };
         assert!(exchange.launch(outbound(1), Tick::ZERO).is_some());

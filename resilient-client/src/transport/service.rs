@@ -11,6 +11,7 @@ use tower_service::Service;
 
 use super::replay::Replay;
 use super::{Exchange, KeptBody, Outbound, announces_stream};
+use crate::endpoints::Origin;
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
@@ -107,6 +108,16 @@ where
     }
 }
 
+/// Points a URI at another origin.
+fn readdress(uri: &mut http::Uri, origin: &Origin) {
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.scheme = Some(origin.scheme().clone());
+    parts.authority = Some(origin.authority().clone());
+    // What has a scheme and an authority needs a path, and nothing else can be missing.
+    parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+    *uri = http::Uri::from_parts(parts).unwrap_or_default();
+}
+
 /// A request that goes out as soon as its service is ready.
 #[derive(Debug)]
 pub(crate) struct Ready<B> {
@@ -145,6 +156,9 @@ where
                     if now >= outbound.until {
                         // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
                         return Poll::Pending;
+                    }
+                    if let Some(target) = &outbound.target {
+                        readdress(request.uri_mut(), target.endpoint.origin());
                     }
                     outbound.apply(request.headers_mut(), now);
                     service.call(request)

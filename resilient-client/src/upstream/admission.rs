@@ -1,13 +1,20 @@
 //! An attempt's way in: through every machine that may refuse it, or make it wait.
 //!
-//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, and the circuit
-//! breaker last, so that nothing that may still be refused uses up a probe. What an attempt took on the way, it gives
+//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, an endpoint where
+//! there are several, and the circuit breaker last, so that nothing that may still be refused uses up a probe. What an attempt took on the way, it gives
 //! back when something further on refuses it, or when it is dropped while it waits.
 
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use smallvec::SmallVec;
+
+use super::endpoints::EndpointId;
 use super::{Permit, Rejection, Upstream};
+use crate::endpoints::NoEndpoint;
 use crate::event::Event;
 use crate::policy::Modes;
 use crate::policy::breaker::Rejected;
@@ -17,63 +24,106 @@ use crate::policy::rate_limit::{Limited, Reservation};
 use crate::time::{self, Tick, nanos};
 
 /// What an attempt says of itself when it asks to be let in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) priority: Priority,
     /// It has no use for a place after this.
     pub(crate) deadline: Tick,
+    /// The endpoints that other attempts of its call went to.
+    pub(crate) tried: Tried,
+}
+
+/// The endpoints of a call's attempts. Few calls make more than two.
+pub(crate) type Tried = SmallVec<[EndpointId; 2]>;
+
+/// A refusal, and what is behind it where that is known.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) rejection: Rejection,
+    pub(crate) cause: Option<NoEndpoint>,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, cause: None }
+    }
 }
 
 /// The answer.
 #[derive(Debug)]
 pub(crate) enum Admission {
     Admitted(Permit),
-    Refused(Rejection),
+    Refused(Refusal),
     /// Neither yet.
     Waits(Waiting),
 }
 
 /// An attempt on its way in. Dropped, it leaves whatever line it stands in.
-#[derive(Debug)]
 pub(crate) struct Waiting {
     upstream: Arc<Upstream>,
     ask: Ask,
     since: Tick,
     /// Its place in the rate, which a refusal further on gives back.
     rate: Option<Reservation>,
-    /// Its place in the bulkhead's queue, once it has come so far.
-    slot: Option<Arc<Waiter>>,
+    stage: Stage,
+}
+
+/// What it waits for.
+enum Stage {
+    /// The addresses behind the upstream's name.
+    Names(Pin<Box<dyn Future<Output = Result<(), NoEndpoint>> + Send>>),
+    /// Its turn in the rate.
+    Rate(Tick),
+    /// A place in the bulkhead.
+    Slot(Arc<Waiter>),
+    /// Nothing any more.
+    Over,
 }
 
 impl Upstream {
     /// A place for one attempt in every machine, or the first refusal.
     pub(crate) fn admit(self: &Arc<Self>, ask: Ask, now: Tick) -> Admission {
         self.touch(now);
+        if let Some(balancer) = &self.balancer
+            && !balancer.is_fresh(now)
+        {
+            let balancer = Arc::clone(balancer);
+            let names = Stage::Names(Box::pin(async move { balancer.ready(now).await }));
+            return self.wait(ask, None, now, names);
+        }
+        self.admit_to_rate(ask, now, now)
+    }
+
+    fn wait(self: &Arc<Self>, ask: Ask, rate: Option<Reservation>, since: Tick, stage: Stage) -> Admission {
+        Admission::Waits(Waiting { upstream: Arc::clone(self), ask, since, rate, stage })
+    }
+
+    fn admit_to_rate(self: &Arc<Self>, ask: Ask, since: Tick, now: Tick) -> Admission {
         let held_until = self.held_until();
         if now < held_until {
-            return Admission::Refused(Rejection::HeldBack { retry_after: now.until(held_until) });
+            return Admission::Refused(Rejection::HeldBack { retry_after: now.until(held_until) }.into());
         }
         if self.throttle.is_on()
             && let Err(why) = self.ask_throttle(now)
         {
-            return Admission::Refused(why);
+            return Admission::Refused(why.into());
         }
         if self.rate_limit.is_unlimited() {
-            return self.admit_to_bulkhead(ask, None, now, now);
+            return self.admit_to_bulkhead(ask, None, since, now);
         }
         let waits = self.modes().has(Modes::RATE_WAITS) && !self.modes().has(Modes::RATE_OBSERVES);
         let longest_wait = if waits { nanos(now.until(ask.deadline)) } else { 0 };
         match self.rate_limit.reserve(now, longest_wait) {
             Err(Limited { retry_after }) => {
                 match self.judge(Rejection::RateLimited { retry_after }, Modes::RATE_OBSERVES) {
-                    Ok(()) => self.admit_to_bulkhead(ask, None, now, now),
-                    Err(why) => Admission::Refused(why),
+                    Ok(()) => self.admit_to_bulkhead(ask, None, since, now),
+                    Err(why) => Admission::Refused(why.into()),
                 }
             }
-            Ok(place) if place.go_at() <= now => self.admit_to_bulkhead(ask, Some(place), now, now),
+            Ok(place) if place.go_at() <= now => self.admit_to_bulkhead(ask, Some(place), since, now),
             Ok(place) => {
-                let upstream = Arc::clone(self);
-                Admission::Waits(Waiting { upstream, ask, since: now, rate: Some(place), slot: None })
+                let turn = Stage::Rate(place.go_at());
+                self.wait(ask, Some(place), since, turn)
             }
         }
     }
@@ -81,7 +131,8 @@ impl Upstream {
     /// A place at once, or none.
     #[cfg(test)]
     pub(crate) fn place(self: &Arc<Self>, now: Tick) -> Option<Permit> {
-        match self.admit(Ask { priority: Priority::Normal, deadline: Tick::NEVER }, now) {
+        let ask = Ask { priority: Priority::Normal, deadline: Tick::NEVER, tried: Tried::new() };
+        match self.admit(ask, now) {
             Admission::Admitted(permit) => Some(permit),
             Admission::Refused(_) | Admission::Waits(_) => None,
         }
@@ -118,29 +169,38 @@ impl Upstream {
         now: Tick,
     ) -> Admission {
         let Err(Full { limit }) = self.bulkhead.try_acquire(ask.priority) else {
-            return self.admit_to_breaker(rate, now);
+            return self.admit_to_endpoint(&ask, rate, now);
         };
         if self.judge(Rejection::BulkheadFull { limit }, Modes::BULKHEAD_OBSERVES).is_ok() {
             self.bulkhead.overrun();
-            return self.admit_to_breaker(rate, now);
+            return self.admit_to_endpoint(&ask, rate, now);
         }
         match self.bulkhead.enqueue(ask.priority, now, ask.deadline) {
-            Ok(waiter) => {
-                let (upstream, slot) = (Arc::clone(self), Some(waiter));
-                Admission::Waits(Waiting { upstream, ask, since, rate, slot })
-            }
+            Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter)),
             Err(Full { limit }) => self.refuse(rate, Rejection::BulkheadFull { limit }),
         }
     }
 
     /// With a slot taken.
-    fn admit_to_breaker(self: &Arc<Self>, rate: Option<Reservation>, now: Tick) -> Admission {
+    fn admit_to_endpoint(self: &Arc<Self>, ask: &Ask, rate: Option<Reservation>, now: Tick) -> Admission {
+        let endpoint = match &self.balancer {
+            None => None,
+            Some(balancer) => match balancer.admit(&ask.tried, now, &mut self.entropy.rng()) {
+                Ok(endpoint) => Some(endpoint),
+                Err(cause) => {
+                    self.bulkhead.release(|| now);
+                    self.give_rate_back(rate);
+                    let rejection = Rejection::NoEndpoint;
+                    return Admission::Refused(Refusal { rejection, cause: Some(cause) });
+                }
+            },
+        };
         match self.breaker.try_acquire(now) {
             Ok(admitted) => {
                 if let Some(transition) = admitted.transition {
                     self.emit(|| Event::BreakerTransition(transition));
                 }
-                Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, now))
+                Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, endpoint, now))
             }
             Err(Rejected { retry_after }) => {
                 self.bulkhead.release(|| now);
@@ -150,20 +210,25 @@ impl Upstream {
     }
 
     fn refuse(&self, rate: Option<Reservation>, why: Rejection) -> Admission {
+        self.give_rate_back(rate);
+        Admission::Refused(why.into())
+    }
+
+    fn give_rate_back(&self, rate: Option<Reservation>) {
         if let Some(place) = rate {
             self.rate_limit.give_back(place);
         }
-        Admission::Refused(why)
     }
 }
 
 impl Waiting {
     /// When to poll at the latest.
     pub(crate) fn until(&self) -> Tick {
-        match (&self.slot, &self.rate) {
-            (Some(slot), _) => slot.until(),
-            (None, Some(place)) => place.go_at(),
-            (None, None) => Tick::ZERO,
+        match &self.stage {
+            Stage::Names(_) => Tick::NEVER,
+            Stage::Rate(turn) => *turn,
+            Stage::Slot(waiter) => waiter.until(),
+            Stage::Over => Tick::ZERO,
         }
     }
 
@@ -173,31 +238,47 @@ impl Waiting {
     }
 
     /// Ready with a place or a refusal.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<Permit, Rejection>> {
-        let upstream = Arc::clone(&self.upstream);
-        let admission = if let Some(slot) = &self.slot {
-            let waited = ready!(upstream.bulkhead.poll_wait(slot, cx, now));
-            self.slot = None;
-            match waited {
-                Ok(()) => upstream.admit_to_breaker(self.rate.take(), now),
-                Err(over) => {
-                    let waited = now.since(self.since);
-                    let displaced = over == WaitOver::Displaced;
-                    upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<Permit, Refusal>> {
+        loop {
+            let upstream = &self.upstream;
+            let admission = match &mut self.stage {
+                Stage::Names(names) => {
+                    let resolved = ready!(names.as_mut().poll(cx));
+                    self.stage = Stage::Over;
+                    match resolved {
+                        Ok(()) => upstream.admit_to_rate(self.ask.clone(), self.since, now),
+                        Err(cause) => {
+                            let rejection = Rejection::NoEndpoint;
+                            Admission::Refused(Refusal { rejection, cause: Some(cause) })
+                        }
+                    }
                 }
-            }
-        } else if now < self.until() {
-            return Poll::Pending;
-        } else {
-            upstream.admit_to_bulkhead(self.ask, self.rate.take(), self.since, now)
-        };
-        match admission {
-            Admission::Admitted(permit) => Poll::Ready(Ok(permit)),
-            Admission::Refused(why) => Poll::Ready(Err(why)),
-            Admission::Waits(mut next) => {
-                // What this one held has moved on.
-                (self.rate, self.slot) = (next.rate.take(), next.slot.take());
-                self.poll(cx, now)
+                Stage::Rate(turn) if now < *turn => return Poll::Pending,
+                Stage::Rate(_) => {
+                    self.stage = Stage::Over;
+                    upstream.admit_to_bulkhead(self.ask.clone(), self.rate.take(), self.since, now)
+                }
+                Stage::Slot(waiter) => {
+                    let waited = ready!(upstream.bulkhead.poll_wait(waiter, cx, now));
+                    self.stage = Stage::Over;
+                    match waited {
+                        Ok(()) => upstream.admit_to_endpoint(&self.ask, self.rate.take(), now),
+                        Err(over) => {
+                            let (waited, displaced) = (now.since(self.since), over == WaitOver::Displaced);
+                            upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
+                        }
+                    }
+                }
+                Stage::Over => return Poll::Pending,
+            };
+            match admission {
+                Admission::Admitted(permit) => return Poll::Ready(Ok(permit)),
+                Admission::Refused(why) => return Poll::Ready(Err(why)),
+                Admission::Waits(mut next) => {
+                    // What that one holds moves here, and leaves nothing for it to give back.
+                    self.rate = next.rate.take();
+                    self.stage = std::mem::replace(&mut next.stage, Stage::Over);
+                }
             }
         }
     }
@@ -205,11 +286,20 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(slot) = &self.slot {
-            self.upstream.bulkhead.leave(slot, time::now);
+        if let Stage::Slot(waiter) = &self.stage {
+            self.upstream.bulkhead.leave(waiter, time::now);
         }
-        if let Some(place) = self.rate.take() {
-            self.upstream.rate_limit.give_back(place);
-        }
+        self.upstream.give_rate_back(self.rate.take());
+    }
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.stage {
+            Stage::Names(_) => "Waiting(for addresses)",
+            Stage::Rate(_) => "Waiting(for its turn)",
+            Stage::Slot(_) => "Waiting(for a place)",
+            Stage::Over => "Waiting(for nothing)",
+        })
     }
 }

@@ -3,9 +3,6 @@
 //! State is kept per authority (scheme, host, port), because that is what fails together.
 
 mod admission;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine doesn't use it yet"))]
-#[allow(dead_code, unused_imports)]
-pub(crate) mod endpoints;
 pub(crate) mod endpoints;
 pub(crate) mod latency;
 mod permit;
@@ -33,10 +30,12 @@ use crate::rng::Entropy;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::time::{self, Tick, nanos};
 
-pub(crate) use admission::{Admission, Ask, Waiting};
+pub(crate) use admission::{Admission, Ask, Refusal, Tried, Waiting};
+pub use endpoints::EndpointSnapshot;
 pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
+use self::endpoints::Balancer;
 use self::latency::Digest;
 
 /// The longest a 503's `Retry-After` may hold back other calls.
@@ -73,6 +72,8 @@ pub enum Rejection {
         /// How many in a hundred are.
         percent: u8,
     },
+    /// The upstream's name has no endpoint: it doesn't resolve, or no list of them has been given.
+    NoEndpoint,
     /// The upstream asked for quiet with a 503 and `Retry-After`.
     HeldBack {
         /// How long the quiet still lasts.
@@ -87,7 +88,10 @@ impl Rejection {
             Self::CircuitOpen { retry_after }
             | Self::HeldBack { retry_after }
             | Self::RateLimited { retry_after } => Some(retry_after),
-            Self::BulkheadFull { .. } | Self::QueueWait { .. } | Self::Throttled { .. } => None,
+            Self::BulkheadFull { .. }
+            | Self::QueueWait { .. }
+            | Self::Throttled { .. }
+            | Self::NoEndpoint => None,
         }
     }
 }
@@ -103,6 +107,7 @@ impl fmt::Display for Rejection {
             }
             Self::RateLimited { retry_after } => write!(f, "the next may go in {retry_after:.1?}"),
             Self::Throttled { percent } => write!(f, "{percent} % of requests are held back"),
+            Self::NoEndpoint => f.write_str("no endpoint is known"),
             Self::HeldBack { retry_after } => write!(f, "for another {retry_after:.1?}"),
         }
     }
@@ -173,6 +178,8 @@ pub(crate) struct Upstream {
     calls: AtomicU64,
     /// The registry has let go of it, or is about to: a call that finds it so must look again.
     retired: AtomicBool,
+    /// The endpoints its name stands for; `None` when it is the only one.
+    balancer: Option<Arc<Balancer>>,
     entropy: Entropy,
     events: Events,
 }
@@ -196,9 +203,16 @@ impl Upstream {
             abandoned_after: AtomicU64::new(abandoned_after(plan)),
             calls: AtomicU64::new(0),
             retired: AtomicBool::new(false),
+            balancer: None,
             entropy,
             events,
         }
+    }
+
+    /// With several endpoints behind its name.
+    pub(crate) fn behind(mut self, balancer: Option<Arc<Balancer>>) -> Self {
+        self.balancer = balancer;
+        self
     }
 
     /// Follows another plan from now on, and keeps its state.
@@ -301,6 +315,11 @@ impl Upstream {
     pub(crate) fn hedge_after(&self, rules: hedge::Rules, now: Tick) -> Option<u64> {
         self.hedges.deposit();
         rules.delay(&self.latency, now)
+    }
+
+    /// What requests name in their `Host` header, unless it is the endpoint itself.
+    pub(crate) fn host(&self) -> Option<&http::uri::Authority> {
+        self.balancer.as_ref().and_then(|balancer| balancer.host())
     }
 
     pub(crate) fn hedges(&self) -> &Cap {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::Upstream;
+use super::endpoints::{Endpoint, EndpointPermit};
 use crate::engine::ledger::Grant;
 use crate::event::Event;
 use crate::outcome::{FailureKind, Outcome};
@@ -24,6 +25,8 @@ pub(crate) struct Permit {
     upstream: Arc<Upstream>,
     /// `None` once settled.
     breaker: Option<breaker::Permit>,
+    /// Where it goes, if the upstream's name stands for several endpoints.
+    endpoint: Option<EndpointPermit>,
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
     number: u32,
@@ -47,10 +50,16 @@ enum Stage {
 }
 
 impl Permit {
-    pub(super) fn new(upstream: Arc<Upstream>, breaker: breaker::Permit, now: Tick) -> Self {
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        breaker: breaker::Permit,
+        endpoint: Option<EndpointPermit>,
+        now: Tick,
+    ) -> Self {
         Self {
             upstream,
             breaker: Some(breaker),
+            endpoint,
             grant: None,
             number: 1,
             started: now,
@@ -64,6 +73,11 @@ impl Permit {
     pub(crate) fn of_attempt(mut self, number: u32, grant: Option<Grant>) -> Self {
         (self.number, self.grant) = (number, grant);
         self
+    }
+
+    /// Where it goes; `None` when the upstream is all there is.
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.endpoint.as_ref().map(EndpointPermit::endpoint)
     }
 
     /// 1 for the first.
@@ -109,6 +123,15 @@ impl Permit {
         }
         upstream.tell_throttle(outcome, status, now);
         let took = self.answered.unwrap_or(now).as_nanos().saturating_sub(self.started.as_nanos());
+        if let Some(endpoint) = &mut self.endpoint {
+            // A 429 is quick and says nothing about how quick the endpoint is, except that it isn't slower.
+            let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
+            if self.stage == Stage::Sent {
+                endpoint.settle(verdict, took, now);
+            } else {
+                endpoint.settle(Verdict::Neutral, 0, now);
+            }
+        }
         let transition =
             upstream.breaker.record(permit, verdict, took, now, || upstream.entropy.rng().unit());
         if self.stage != Stage::Admitted {
@@ -127,6 +150,18 @@ impl Permit {
         }
         self.answered = Some(now);
         self.upstream.took(now.as_nanos().saturating_sub(self.started.as_nanos()), now);
+    }
+
+    /// Another attempt of its call has brought the answer: this one is cancelled, and lost if it had set out `first`.
+    pub(crate) fn lose(&mut self, first: bool, now: Tick) {
+        self.timed(now);
+        if let Some(endpoint) = &self.endpoint
+            && first
+            && self.is_sent()
+        {
+            endpoint.overtaken(nanos(now.since(self.started)), now);
+        }
+        self.settle(Outcome::Abandoned, Verdict::Neutral, None, now);
     }
 
     /// When the attempt was admitted.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Upstream;
+use super::endpoints::EndpointSnapshot;
 use crate::policy::breaker;
 use crate::time::Tick;
 
@@ -31,6 +32,8 @@ pub struct UpstreamSnapshot {
     pub budget: f64,
     /// Hedges that could be sent now under their cap.
     pub hedges: f64,
+    /// The endpoints its name stands for; empty when it is the only one.
+    pub endpoints: Vec<EndpointSnapshot>,
     /// What is left of a quiet the upstream asked for; usually zero.
     pub held_back_for: Duration,
 }
@@ -46,6 +49,7 @@ impl Upstream {
             breaker: self.breaker_snapshot(now),
             budget: self.budget.available(),
             hedges: self.hedges.available(),
+            endpoints: self.balancer.as_ref().map_or_else(Vec::new, |balancer| balancer.set().snapshot(now)),
             held_back_for: now.until(self.held_until()),
         }
     }

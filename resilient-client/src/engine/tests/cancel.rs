@@ -176,7 +176,7 @@ async fn control_what_a_call_keeps_is_found() {
     })
     .await;
     found("a token made of nothing", false, async |rig: &Rig| {
-        (0..8).for_each(|_| rig.upstream().budget().deposit())
+        (0..8).for_each(|_| rig.upstream().budget().deposit());
     })
     .await;
     // And a call that keeps nothing is not accused.

@@ -6,6 +6,7 @@ mod calls;
 mod cancel;
 mod closures;
 mod deadlines;
+mod endpoints;
 mod experiments;
 mod hedging;
 mod hooks;

@@ -195,6 +195,7 @@ fn what_guards_the_way_in_can_be_set() {
         bulkhead = { max_in_flight = 8, max_queued = 4, queue_wait = "200ms", observe_only = true }
         rate_limit = { count = 100, per = "1s", burst = 5, wait = true }
         throttle = { multiplier = 1.5, window = "1m" }
+        balance = { decay = "5s", slow_start = "1s", max_ejected = 0.3, penalty = 10.0 }
 
         [[host]]
         origin = "http://reports:80"
@@ -211,7 +212,10 @@ fn what_guards_the_way_in_can_be_set() {
         .priority(Priority::Critical)
         .bulkhead(bulkhead)
         .rate_limit(RateLimitPolicy::new(100, second).burst(5).wait(true))
-        .throttle(throttle.clone());
+        .throttle(throttle.clone())
+        .balance(
+            BalancePolicy::standard().decay(5 * second).slow_start(second).max_ejected(0.3).penalty(10.0),
+        );
     let expected = PolicySet::new(base).host("http://reports:80", |base| {
         base.priority(Priority::Sheddable).rate_limit(None).throttle(throttle.observe_only(true))
     });

@@ -76,6 +76,14 @@ impl Balancer {
         }
     }
 
+    /// Whether [`ready`](Self::ready) has nothing to wait for, nor to ask.
+    pub(crate) fn is_fresh(&self, now: Tick) -> bool {
+        match &self.feed {
+            Feed::Fixed | Feed::Watched(_) => true,
+            Feed::Dns(discovery) => now.as_nanos() < discovery.fresh_until.load(Ordering::Acquire),
+        }
+    }
+
     /// A place for an attempt of a call that has `tried` those before: see [`EndpointSet::admit`].
     ///
     /// # Errors

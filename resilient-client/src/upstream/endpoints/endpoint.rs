@@ -1,5 +1,7 @@
 //! One endpoint: where it is and what is known of it.
 
+use std::time::Duration;
+
 use crate::endpoints::Origin;
 use crate::event::{Event, Events};
 use crate::policy::balance;
@@ -44,16 +46,20 @@ pub(crate) struct Endpoint {
     events: Events,
 }
 
-/// An endpoint at one moment, for people.
+/// One of the endpoints behind a name at one moment. From [`UpstreamSnapshot`](crate::UpstreamSnapshot).
 #[derive(Clone, Debug)]
-pub(crate) struct EndpointSnapshot {
-    pub(crate) origin: Origin,
-    pub(crate) in_flight: u32,
-    /// Its latency estimate in nanoseconds; zero before anything is known.
-    pub(crate) latency: u64,
-    /// The share of failures lately, 0 to 1.
-    pub(crate) failing: f32,
-    pub(crate) breaker: Snapshot,
+#[non_exhaustive]
+pub struct EndpointSnapshot {
+    /// Where it is.
+    pub origin: Origin,
+    /// Attempts in flight there, and answered ones whose bodies haven't ended.
+    pub in_flight: u32,
+    /// The latency it is judged by: the peak of late, decaying. Zero before anything is known.
+    pub latency: Duration,
+    /// The share of its attempts that failed or were overtaken lately, 0 to 1, the newest weighing most.
+    pub failing: f32,
+    /// Its own circuit breaker.
+    pub breaker: Snapshot,
 }
 
 impl Endpoint {
@@ -161,7 +167,7 @@ impl Endpoint {
         EndpointSnapshot {
             origin: self.origin.clone(),
             in_flight: self.in_flight(),
-            latency,
+            latency: Duration::from_nanos(latency),
             failing,
             breaker: self.breaker.snapshot(now),
         }

@@ -21,7 +21,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub(crate) use balancer::Balancer;
-pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSnapshot};
+pub use endpoint::EndpointSnapshot;
+pub(crate) use endpoint::{Endpoint, EndpointId};
 pub(crate) use permit::EndpointPermit;
 
 use crate::endpoints::{Changed, MOST_ENDPOINTS, Origin};
@@ -139,11 +140,11 @@ impl EndpointSet {
         // Each lost race is another call's doing, so few are lost in a row.
         const RACES: usize = 8;
         let list = self.list.load();
-        let permit = |endpoint: &Arc<Endpoint>, breaker, overruled| {
-            Some(EndpointPermit::new(Arc::clone(endpoint), breaker, overruled, list.rules, now))
+        let permit = |endpoint: &Arc<Endpoint>, breaker| {
+            Some(EndpointPermit::new(Arc::clone(endpoint), breaker, list.rules, now))
         };
         if let [only] = &*list.endpoints {
-            return permit(only, None, false);
+            return permit(only, None);
         }
         for _ in 0..RACES {
             let pick = list.choose(tried, now, rng)?;
@@ -152,16 +153,17 @@ impl EndpointSet {
                     if let Some(transition) = admitted.transition {
                         pick.endpoint.emit(transition);
                     }
-                    return permit(pick.endpoint, Some(admitted.permit), false);
+                    return permit(pick.endpoint, Some(admitted.permit));
                 }
-                Err(_) if pick.panic => return permit(pick.endpoint, None, true),
+                Err(_) if pick.panic => return permit(pick.endpoint, None),
                 // Opened, or gave its last probe away, since it was chosen.
                 Err(_) => {}
             }
         }
-        permit(list.choose(tried, now, rng)?.endpoint, None, true)
+        permit(list.choose(tried, now, rng)?.endpoint, None)
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.list.load().endpoints.len()
     }

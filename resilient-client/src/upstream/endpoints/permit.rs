@@ -20,7 +20,6 @@ pub(crate) struct EndpointPermit {
     breaker: Option<breaker::Permit>,
     rules: Rules,
     started: Tick,
-    overruled: bool,
     settled: bool,
 }
 
@@ -28,7 +27,6 @@ impl EndpointPermit {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         breaker: Option<breaker::Permit>,
-        overruled: bool,
         rules: Rules,
         now: Tick,
     ) -> Self {
@@ -36,21 +34,30 @@ impl EndpointPermit {
         if breaker.as_ref().is_some_and(breaker::Permit::is_probe) {
             endpoint.probe_began(now);
         }
-        Self { endpoint, breaker, rules, started: now, overruled, settled: false }
+        Self { endpoint, breaker, rules, started: now, settled: false }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 
-    /// Whether too many endpoints are out and this one's breaker was overruled. Its result then moves no breaker.
+    /// Whether its result moves no breaker: too many endpoints are out, so that this one's was overruled, or it is the
+    /// only one.
+    #[cfg(test)]
     pub(crate) fn is_overruled(&self) -> bool {
-        self.overruled
+        self.breaker.is_none()
     }
 
     /// Whether the attempt is one of the few that test a broken endpoint.
+    #[cfg(test)]
     pub(crate) fn is_probe(&self) -> bool {
         self.breaker.as_ref().is_some_and(breaker::Permit::is_probe)
+    }
+
+    /// A hedge sent after this attempt answered before it. That says nothing to a breaker, since a healthy endpoint is
+    /// overtaken now and then, but who is overtaken again and again should get fewer calls.
+    pub(crate) fn overtaken(&self, took: u64, now: Tick) {
+        self.endpoint.score.failed(took, &self.rules, now);
     }
 
     /// The attempt came to something after `took` nanoseconds. Only the first time counts.

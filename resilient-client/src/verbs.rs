@@ -1,0 +1,326 @@
+//! What the clients have in common, written once.
+//!
+//! There are two clients, over reqwest and over hyper, and a layer. Each has its own transport and the rest is the same
+//! to the letter. The rest is here: macros of methods, because the types have no common ancestor that users should see.
+
+/// The builders' settings that go to the engine, whatever the transport. For a struct with a `setup`.
+macro_rules! setup_methods {
+    () => {
+        /// What to do for every call: one [`Policy`](crate::Policy), or a [`PolicySet`](crate::policy::PolicySet) with
+        /// others for hosts and routes. Default [`Policy::standard`](crate::Policy::standard).
+        pub fn policy(mut self, policies: impl Into<crate::policy::PolicySet>) -> Self {
+            self.setup.policies = policies.into();
+            self
+        }
+
+        /// Hears every event of every call. Can be given several times.
+        pub fn observer(mut self, observer: impl crate::event::Observer) -> Self {
+            self.setup.observers.push(std::sync::Arc::new(observer));
+            self
+        }
+
+        /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers.
+        pub fn on_attempt(mut self, hook: impl crate::AttemptHook) -> Self {
+            self.setup.hook = Some(crate::engine::hook::Hook::new(hook));
+            self
+        }
+
+        /// The request header that tells servers how long their answer is waited for, in milliseconds; `None` to tell
+        /// nobody. Default `x-envoy-expected-rq-timeout-ms`. Calls marked streaming never tell.
+        pub fn deadline_header(mut self, name: impl Into<Option<http::HeaderName>>) -> Self {
+            self.setup.deadline_header = name.into();
+            self
+        }
+
+        /// The origins that are told, such as `http://users:3000`; nobody else is. Default: everybody.
+        pub fn deadline_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
+            self.setup.deadline_origins = Some(origins.into_iter().map(Into::into).collect());
+            self
+        }
+
+        /// What `origin`, such as `http://users:3000`, stands for: each attempt goes to one of these
+        /// [endpoints](crate::endpoints). Breaker, budget and bulkhead of the whole remain, and each endpoint has a breaker of
+        /// its own. A name is taken once.
+        pub fn endpoints(
+            mut self,
+            origin: impl Into<String>,
+            endpoints: crate::endpoints::Endpoints,
+        ) -> Self {
+            self.setup.endpoints.push((origin.into(), endpoints));
+            self
+        }
+
+        /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest idle makes room; when all
+        /// are busy or open, newcomers share one.
+        pub fn max_upstreams(mut self, max: usize) -> Self {
+            self.setup.max_upstreams = max;
+            self
+        }
+
+        /// Makes every random choice (jitter) follow from `seed`, so that a run can be repeated.
+        pub fn seed(mut self, seed: u64) -> Self {
+            self.setup.entropy = crate::rng::Entropy::seeded(seed);
+            self
+        }
+    };
+}
+
+/// A client's verbs, and what it does for all calls. For a struct with a `request` method, whose URL is of type `$url`,
+/// and a `shared.core`.
+macro_rules! client_methods {
+    ($url:ty) => {
+        /// Starts a `GET` request.
+        pub fn get(&self, url: $url) -> RequestBuilder {
+            self.request(http::Method::GET, url)
+        }
+
+        /// Starts a `POST` request. It is repeated only when the server provably did not process it, unless it carries an
+        /// `Idempotency-Key` or is marked [`idempotent`](RequestBuilder::idempotent).
+        pub fn post(&self, url: $url) -> RequestBuilder {
+            self.request(http::Method::POST, url)
+        }
+
+        /// Starts a `PUT` request.
+        pub fn put(&self, url: $url) -> RequestBuilder {
+            self.request(http::Method::PUT, url)
+        }
+
+        /// Starts a `PATCH` request. Repeated under the same conditions as a `POST`.
+        pub fn patch(&self, url: $url) -> RequestBuilder {
+            self.request(http::Method::PATCH, url)
+        }
+
+        /// Starts a `DELETE` request.
+        pub fn delete(&self, url: $url) -> RequestBuilder {
+            self.request(http::Method::DELETE, url)
+        }
+
+        /// Starts a `HEAD` request.
+        pub fn head(&self, url: $url) -> RequestBuilder {
+            self.request(http::Method::HEAD, url)
+        }
+
+        /// Puts other policies in force for the calls that begin from now on, all of them or, when one can't work, none.
+        ///
+        /// Live state is kept: an open breaker stays open, a budget keeps its balance, slots stay taken. Calls in progress
+        /// finish under the policies they began with. A connect timeout belongs to the connection pool and isn't changed; the
+        /// answer says so.
+        ///
+        /// # Errors
+        /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has changed then.
+        pub fn reload(
+            &self,
+            policies: impl Into<crate::policy::PolicySet>,
+        ) -> Result<crate::Reloaded, crate::Error> {
+            self.shared.core.reload(policies.into()).map_err(crate::Error::config)
+        }
+
+        /// Begins no further call, on this client and its clones, and waits until those in progress have finished, bodies
+        /// read or dropped, or until `limit` has passed. Returns how many had not.
+        ///
+        /// Calls made while or after draining are refused with [`ErrorKind::Draining`](crate::ErrorKind::Draining).
+        pub async fn drain(&self, limit: std::time::Duration) -> u64 {
+            self.shared.core.drain(limit).await
+        }
+
+        /// Every upstream's live state, by name: breaker, places taken, tokens left.
+        ///
+        /// ```
+        /// # fn log(client: &resilient_client::Client) {
+        /// for upstream in client.snapshot() {
+        ///     println!("{}: {:?}, {} in flight", upstream.name, upstream.breaker.state, upstream.in_flight);
+        /// }
+        /// # }
+        /// ```
+        pub fn snapshot(&self) -> Vec<crate::UpstreamSnapshot> {
+            self.shared.core.snapshot()
+        }
+
+        /// How many upstreams this client keeps state for.
+        pub fn upstreams(&self) -> usize {
+            self.shared.core.upstreams()
+        }
+    };
+}
+
+/// What a call asks for differently, and the ways to make it. For a struct with a `client`, `options`, `header` and `send`.
+macro_rules! request_methods {
+    () => {
+        /// The total time of this call: every attempt, the waits between them, and the body.
+        pub fn timeout(mut self, total: std::time::Duration) -> Self {
+            self.options = self.options.timeout(total);
+            self
+        }
+
+        /// The time of each attempt of this call, up to its response's head.
+        pub fn attempt_timeout(mut self, attempt: std::time::Duration) -> Self {
+            self.options = self.options.attempt_timeout(attempt);
+            self
+        }
+
+        /// Lets the response's body take longer than the total, which then bounds the time to its head. The body's idle
+        /// timeout stays. Upgrades (101) and server-sent events have this without asking.
+        pub fn streaming(mut self) -> Self {
+            self.options = self.options.streaming();
+            self
+        }
+
+        /// Keeps up to `bytes` of a streamed body as it is sent, so that the call can be retried and hedged until the stream
+        /// has grown longer than that; see [`ReplayBody`](crate::ReplayBody), whose default is 64 KiB. A body of bytes is
+        /// replayed for free and needs none.
+        pub fn replay_buffer(mut self, bytes: usize) -> Self {
+            self.options.replay_buffer = Some(bytes);
+            self
+        }
+
+        /// Whether repeating this request does no harm, whatever its method says.
+        pub fn idempotent(mut self, idempotent: bool) -> Self {
+            self.options = self.options.idempotent(idempotent);
+            self
+        }
+
+        /// Sets `Idempotency-Key`, the same for every attempt, which makes the request safe to repeat against a server that
+        /// honours it.
+        pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
+            self.header(crate::IDEMPOTENCY_KEY, key.as_ref())
+        }
+
+        /// Sets an `Idempotency-Key` made for this call: 122 random bits, the same for every attempt. A call made again by
+        /// its caller gets another, so a caller who may repeat it should bring a key of his own.
+        pub fn generate_idempotency_key(self) -> Self {
+            let mut text = uuid::Uuid::encode_buffer();
+            let key = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).to_owned();
+            self.idempotency_key(key)
+        }
+
+        /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from their host's: for a host
+        /// behind which several things fail separately, such as shards or tenants.
+        pub fn key(mut self, key: impl Into<std::sync::Arc<str>>) -> Self {
+            self.options = self.options.key(key);
+            self
+        }
+
+        /// What this call is worth where not all can be served, in place of its policy's.
+        pub fn priority(mut self, priority: crate::policy::priority::Priority) -> Self {
+            self.options = self.options.priority(priority);
+            self
+        }
+
+        /// Makes the call and reads the whole body as part of it, up to the client's limit for bodies read whole. A body that
+        /// stalls, is cut off or is reset is then retried like any failure, which nothing can do once the response is out.
+        ///
+        /// # Errors
+        /// Those of [`send`](Self::send), [`ErrorKind::BodyTooLarge`](crate::ErrorKind::BodyTooLarge), and
+        /// [`ErrorKind::Body`](crate::ErrorKind::Body) when the last attempt's body failed.
+        pub fn send_buffered(mut self) -> Pending {
+            self.options = self.options.buffered(self.client.max_body());
+            self.send()
+        }
+
+        /// The bytes of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+        ///
+        /// # Errors
+        /// Those of `send_buffered`, and [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx or 5xx.
+        pub async fn fetch_bytes(self) -> Result<bytes::Bytes, crate::Error> {
+            self.send_buffered().await?.error_for_status()?.bytes().await
+        }
+
+        /// The text of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+        ///
+        /// # Errors
+        /// Those of `send_buffered`, and [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx or 5xx.
+        pub async fn fetch_text(self) -> Result<String, crate::Error> {
+            self.send_buffered().await?.error_for_status()?.text().await
+        }
+
+        /// The JSON of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+        ///
+        /// # Errors
+        /// Those of `send_buffered`, [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx or 5xx, and
+        /// [`ErrorKind::Decode`](crate::ErrorKind::Decode).
+        #[cfg(feature = "json")]
+        pub async fn fetch_json<T: serde::de::DeserializeOwned>(self) -> Result<T, crate::Error> {
+            self.send_buffered().await?.error_for_status()?.json().await
+        }
+    };
+}
+
+/// Reading a response whole, and its status as an error. For a struct with a `max_body`, `chunk`, `is_read`, `report`,
+/// `status` and `status_error`.
+macro_rules! response_methods {
+    () => {
+        /// The whole body, up to the client's limit for bodies read whole.
+        ///
+        /// # Errors
+        /// Those of [`chunk`](Self::chunk), and [`ErrorKind::BodyTooLarge`](crate::ErrorKind::BodyTooLarge).
+        pub async fn bytes(mut self) -> Result<bytes::Bytes, crate::Error> {
+            self.read_whole().await
+        }
+
+        /// The whole body as JSON.
+        ///
+        /// # Errors
+        /// Those of [`bytes`](Self::bytes), and [`ErrorKind::Decode`](crate::ErrorKind::Decode).
+        #[cfg(feature = "json")]
+        pub async fn json<T: serde::de::DeserializeOwned>(mut self) -> Result<T, crate::Error> {
+            let bytes = self.read_whole().await?;
+            serde_json::from_slice(&bytes)
+                .map_err(|error| self.error(crate::ErrorKind::Decode).because(error))
+        }
+
+        /// Turns a 4xx or 5xx into an error of the kind [`ErrorKind::Status`](crate::ErrorKind::Status).
+        ///
+        /// # Errors
+        /// When the status is 4xx or 5xx.
+        pub fn error_for_status(self) -> Result<Self, crate::Error> {
+            match self.error_for_status_ref() {
+                Ok(_) => Ok(self),
+                Err(error) => Err(error),
+            }
+        }
+
+        /// The same, keeping the response.
+        ///
+        /// # Errors
+        /// When the status is 4xx or 5xx.
+        pub fn error_for_status_ref(&self) -> Result<&Self, crate::Error> {
+            let status = self.status();
+            if status.is_client_error() || status.is_server_error() {
+                Err(self.status_error(status))
+            } else {
+                Ok(self)
+            }
+        }
+
+        fn error(&self, kind: crate::ErrorKind) -> crate::Error {
+            crate::Error::new(kind).with_report(self.report().clone())
+        }
+
+        async fn read_whole(&mut self) -> Result<bytes::Bytes, crate::Error> {
+            let Some(first) = self.chunk().await? else { return Ok(bytes::Bytes::new()) };
+            self.check_size(first.len())?;
+            if self.is_read() {
+                return Ok(first);
+            }
+            let Some(second) = self.chunk().await? else { return Ok(first) };
+            let mut whole = bytes::BytesMut::from(first);
+            let mut next = Some(second);
+            while let Some(chunk) = next {
+                self.check_size(whole.len().saturating_add(chunk.len()))?;
+                whole.extend_from_slice(&chunk);
+                next = self.chunk().await?;
+            }
+            Ok(whole.freeze())
+        }
+
+        fn check_size(&self, size: usize) -> Result<(), crate::Error> {
+            if size <= self.max_body {
+                return Ok(());
+            }
+            let too_large = self.error(crate::ErrorKind::BodyTooLarge);
+            Err(too_large.says(format!("more than {} bytes", self.max_body)))
+        }
+    };
+}
+
+pub(crate) use {client_methods, request_methods, response_methods, setup_methods};
