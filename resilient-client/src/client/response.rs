@@ -39,7 +39,7 @@ enum Watch {
 impl Response {
     pub(crate) fn live(inner: reqwest::Response, mut guard: Guard) -> Self {
         if inner.content_length() == Some(0) {
-            guard.ended();
+            guard.ended_with_head();
         }
         Self { inner, watch: Watch::Live(guard), max_body: usize::MAX }
     }

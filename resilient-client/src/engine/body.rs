@@ -56,8 +56,18 @@ impl Guard {
 
     /// The body has ended well; further calls do nothing. Reading the clock is left to this moment.
     pub(crate) fn ended(&mut self) {
+        self.ended_at(time::now);
+    }
+
+    /// There is no body: the call was over with the head, whose time is known.
+    pub(crate) fn ended_with_head(&mut self) {
+        let head = self.report.ended();
+        self.ended_at(|| head);
+    }
+
+    fn ended_at(&mut self, now: impl FnOnce() -> Tick) {
         if let Some(mut permit) = self.permit.take() {
-            permit.settle(Outcome::Success, self.verdict, self.status, time::now());
+            permit.settle(Outcome::Success, self.verdict, self.status, now());
         }
     }
 
@@ -157,7 +167,7 @@ pin_project! {
 impl<B: Body> ResponseBody<B> {
     pub(crate) fn live(body: B, mut guard: Guard) -> Self {
         if body.is_end_stream() {
-            guard.ended();
+            guard.ended_with_head();
         }
         Self { state: State::Live { body, guard } }
     }

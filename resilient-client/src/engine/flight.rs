@@ -59,9 +59,9 @@ pub(super) struct View<'a> {
 }
 
 impl<X: Exchange> Flight<X> {
-    /// On its way to the wire.
-    pub(super) fn sent(future: X::Future, mut permit: Permit, number: u32) -> Self {
-        permit.sent();
+    /// With the transport, to be sent at the first poll.
+    pub(super) fn launched(future: X::Future, mut permit: Permit, number: u32) -> Self {
+        permit.prepares();
         Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
     }
 
@@ -105,9 +105,6 @@ impl<X: Exchange> Flight<X> {
                         // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
                         return Poll::Pending;
                     }
-                    if let Some(permit) = this.permit {
-                        permit.sent();
-                    }
                     let Some(future) = exchange.launch(Outbound { headers: Some(headers), ..outbound }, now)
                     else {
                         // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
@@ -128,6 +125,9 @@ impl<X: Exchange> Flight<X> {
                 };
             }
             let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
+            if let Some(permit) = this.permit {
+                permit.sent();
+            }
             let end = ready!(future.poll(cx));
             this.future.set(None);
             let classified = Classifier::classify(view.classifier, X::end(&end));

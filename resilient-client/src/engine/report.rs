@@ -260,6 +260,11 @@ impl CallReport {
         self.declined.push(why);
     }
 
+    /// When the call had its result.
+    pub(crate) fn ended(&self) -> Tick {
+        self.began.after(self.elapsed)
+    }
+
     pub(crate) fn finish(&mut self, now: Tick, cut: bool) {
         self.elapsed = now.since(self.began);
         self.cut = cut;

@@ -43,9 +43,10 @@ pub(crate) struct Permit {
 enum Stage {
     /// Nobody has been told of it.
     Admitted,
-    /// A hook is at it. Nothing has been sent, and what becomes of it says nothing about the server.
+    /// A hook is at it, or nobody has polled it yet. Nothing has been sent, and what becomes of it says nothing about the
+    /// server.
     Preparing,
-    /// With the transport.
+    /// On its way.
     Sent,
 }
 
@@ -85,12 +86,12 @@ impl Permit {
         self.number
     }
 
-    /// A hook is asked before the attempt is sent.
+    /// The attempt has been announced and not sent.
     pub(crate) fn prepares(&mut self) {
         self.stage = Stage::Preparing;
     }
 
-    /// The attempt is with the transport.
+    /// The attempt is on its way.
     pub(crate) fn sent(&mut self) {
         self.stage = Stage::Sent;
     }

@@ -81,10 +81,12 @@ async fn a_hook_that_hangs_costs_attempts_and_not_for_ever() {
 async fn a_hook_that_panics_costs_no_slot() {
     let rig = rig(|_: &Attempt<'_>| -> Prepared { panic!("a bug in the user's closure") }, [answer(200)]);
     for _ in 0..10 {
-        let call = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+        let mut service = rig.service.clone();
+        let call =
+            tokio::spawn(async move { service.call(Rig::request(Method::GET, CallOptions::new())).await });
         assert!(call.await.unwrap_err().is_panic());
     }
-    assert_eq!(rig.in_use(), 0);
+    assert_eq!((rig.in_use(), rig.upstream().unfinished()), (0, 0));
 }
 
 /// The hook and the timer were ready in the same instant, and the attempt was sent for nobody.

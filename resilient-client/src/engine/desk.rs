@@ -1,0 +1,422 @@
+//! What a call knows, apart from its futures: it lets attempts in, sends them off, and says what follows each.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::body::Guard;
+use super::flight::{self, Brought, Flight, View};
+use super::hook::{self, Attempt, Hook};
+use super::ledger::{Decision, Ledger, Next, Terms, World};
+use super::reading::Aside;
+use super::report::{CallReport, Decline, Trigger};
+use super::{Finished, Landed};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::outcome::Outcome;
+use crate::outcome::classify::{Classified, Classifier};
+use crate::policy::priority::Priority;
+use crate::policy::retry::{self, Delays};
+use crate::rng::Rng;
+use crate::time::{self, Tick};
+use crate::transport::{Exchange, KeptBody, Outbound, Target};
+use crate::upstream::{Admission, Ask, Entered, Permit, Refusal, Rejection, Tried, Upstream, Waiting};
+
+/// How a call treats what its attempts bring.
+#[derive(Debug)]
+pub(crate) struct Ways {
+    pub(crate) classifier: Option<Classifier>,
+    /// Waits of the user's own between attempts.
+    pub(crate) delays: Option<Delays>,
+    /// The longest body to read inside an attempt; `None` to hand bodies over unread.
+    pub(crate) buffer: Option<usize>,
+    /// The longest pause in a body handed over unread, in nanoseconds.
+    pub(crate) body_idle: u64,
+    /// What the call is worth.
+    pub(crate) priority: Priority,
+    /// Asked before every attempt.
+    pub(crate) hook: Option<Hook>,
+    /// Whether the body may take longer than the call's total.
+    pub(crate) streaming: bool,
+    /// The header that tells the server how long its answer is waited for, if it is told.
+    pub(crate) deadline_header: Option<HeaderName>,
+}
+
+/// What every call starts from.
+pub(crate) struct Start<X> {
+    pub(crate) exchange: X,
+    pub(crate) upstream: Entered,
+    pub(crate) terms: Terms,
+    pub(crate) ways: Ways,
+    pub(crate) version: u64,
+    pub(crate) now: Tick,
+}
+
+/// See the [module docs](self). Dropped, it gives back what was granted to attempts that never set out.
+pub(super) struct Desk<X: Exchange> {
+    pub(super) exchange: X,
+    pub(super) ledger: Ledger,
+    ways: Ways,
+    report: Option<CallReport>,
+    /// The attempt that waits to be let in, with its number and why it is sent.
+    entry: Option<(u32, Trigger, Waiting)>,
+    /// Where its attempts went.
+    tried: Tried,
+    /// The last real response, being set aside or set aside.
+    aside: Option<Aside<X>>,
+    kept: Option<(X::Head, KeptBody)>,
+    /// How the last attempt without a response failed, or was refused.
+    fault: Option<Error>,
+    rejection: Option<Rejection>,
+    /// Left last, when nothing of the call is in it any more.
+    upstream: Entered,
+}
+
+impl<X: Exchange> Desk<X> {
+    pub(super) fn new(start: Start<X>) -> Self {
+        let Start { exchange, upstream, terms, mut ways, version, now } = start;
+        let report = CallReport::new(Arc::clone(upstream.name()), version, now);
+        Self {
+            exchange,
+            ledger: Ledger::new(terms, now).with_delays(ways.delays.take()),
+            ways,
+            report: Some(report),
+            entry: None,
+            tried: Tried::new(),
+            aside: None,
+            kept: None,
+            fault: None,
+            rejection: None,
+            upstream,
+        }
+    }
+
+    /// How the flights of this call look at what they bring, and the exchange they are launched by.
+    pub(super) fn view(&mut self) -> (&mut X, View<'_>) {
+        let Ways { classifier, buffer, body_idle, .. } = &self.ways;
+        // The attempt's own timer is there already: another is needed only if it could fire first.
+        let body_idle = if *body_idle < self.ledger.terms().attempt_timeout { *body_idle } else { u64::MAX };
+        (&mut self.exchange, View { classifier: classifier.as_ref(), buffer: *buffer, body_idle })
+    }
+
+    /// Reads on in an answer that is being set aside: ready when that is done.
+    pub(super) fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(aside) = &mut self.aside else { return Poll::Pending };
+        let cut = ready!(aside.poll(cx));
+        self.kept = self.aside.take().map(|aside| aside.finish(cut));
+        Poll::Ready(())
+    }
+
+    /// Until when an answer may take to be set aside, if one is.
+    pub(super) fn patience(&self) -> Option<Tick> {
+        self.aside.as_ref().map(Aside::until)
+    }
+
+    /// Sets an answer aside as it is.
+    pub(super) fn lose_patience(&mut self) {
+        self.kept = self.aside.take().map(|aside| aside.finish(true));
+    }
+
+    /// The first attempt, which is due at once.
+    pub(super) fn begin(&mut self, now: Tick) -> Option<Flight<X>> {
+        match self.ledger.decide(now) {
+            Decision::Launch { number, trigger } => self.set_out(number, trigger, now),
+            _ => None,
+        }
+    }
+
+    /// The attempt that is due asks the upstream to be let in.
+    pub(super) fn set_out(&mut self, number: u32, trigger: Trigger, now: Tick) -> Option<Flight<X>> {
+        let (priority, deadline) = (self.ways.priority, self.ledger.terms().deadline);
+        match self.upstream.admit(Ask { priority, deadline, tried: self.tried.clone() }, now) {
+            Admission::Admitted(permit) => return self.launch(number, trigger, permit, now),
+            Admission::Refused(why) => self.refused(number, why),
+            Admission::Waits(waiting) => {
+                self.ledger.waits();
+                self.entry = Some((number, trigger, waiting));
+            }
+        }
+        None
+    }
+
+    /// Ready when the attempt that waits to be let in has been, or has been refused.
+    pub(super) fn poll_entry(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Option<Flight<X>>> {
+        let Some((number, trigger, waiting)) = &mut self.entry else { return Poll::Pending };
+        let admitted = ready!(waiting.poll(cx, now));
+        let (number, trigger) = (*number, *trigger);
+        if let Some(report) = &mut self.report {
+            report.waited(waiting.since(), now);
+        }
+        self.entry = None;
+        Poll::Ready(match admitted {
+            Ok(permit) => self.launch(number, trigger, permit, now),
+            Err(why) => {
+                self.refused(number, why);
+                None
+            }
+        })
+    }
+
+    /// When to poll the entry at the latest.
+    pub(super) fn entry_until(&self) -> Tick {
+        self.entry.as_ref().map_or(Tick::NEVER, |(.., waiting)| waiting.until())
+    }
+
+    /// The upstream doesn't let the attempt in.
+    fn refused(&mut self, number: u32, refusal: Refusal) {
+        let Refusal { rejection, cause } = refusal;
+        if let (Some(cause), None) = (cause, &self.fault) {
+            self.fault = Some(Error::rejected(rejection).because(cause));
+        }
+        self.upstream.emit(|| Event::Rejected { rejection });
+        self.rejection = Some(rejection);
+        if number > 1 {
+            self.decline(Decline::Rejected(rejection));
+        }
+        // What it was granted goes back: it was never sent.
+        self.give_grant_back();
+        self.ledger.rejected();
+    }
+
+    /// Sends an attempt that has been let in.
+    fn launch(&mut self, number: u32, trigger: Trigger, permit: Permit, now: Tick) -> Option<Flight<X>> {
+        let permit = permit.of_attempt(number, self.ledger.take_grant());
+        let endpoint = permit.endpoint().map(|endpoint| {
+            self.tried.push(endpoint.id());
+            Arc::clone(endpoint)
+        });
+        let outbound = Outbound {
+            number,
+            last: self.ledger.is_last(),
+            until: self.ledger.would_end(now),
+            deadline_header: self.ways.deadline_header.clone(),
+            target: endpoint.clone().map(|endpoint| Target { endpoint, host: self.upstream.host().cloned() }),
+            headers: None,
+        };
+        let hook = self.ways.hook.as_ref();
+        let Some(flight) = depart(&mut self.exchange, hook, outbound, permit, &mut self.fault, now) else {
+            // The body may have been outgrown since the ledger decided: an attempt that has failed may still be read.
+            if number > 1 && !self.exchange.is_replayable() {
+                self.decline(Decline::BodyNotKept);
+            }
+            self.ledger.rejected();
+            return None;
+        };
+        self.ledger.launched(now);
+        let origin = || endpoint.as_ref().map(|endpoint| endpoint.origin().clone());
+        if let Some(report) = &mut self.report {
+            report.launched(number, trigger, origin(), now);
+        }
+        self.upstream.emit(|| Event::AttemptStarted { number, trigger, endpoint: origin() });
+        Some(flight)
+    }
+
+    /// Asks for a hedge; the ledger makes it due, or says why not.
+    pub(super) fn hedge(&mut self, now: Tick) {
+        let mut rng = self.upstream.entropy().rng();
+        let world = world(&self.upstream, self.exchange.is_replayable(), now, &mut rng);
+        if let Err(why) = self.ledger.hedge(now, &world) {
+            self.decline(why);
+        }
+    }
+
+    /// An attempt ended. `Ok` with the permit and what it brought when that is the call's result; else another attempt
+    /// follows or is in flight, and what this one brought is kept in case nothing better comes.
+    pub(super) fn landed(
+        &mut self,
+        landed: Landed<X>,
+        now: Tick,
+    ) -> Option<(Permit, Brought<X>, Classified)> {
+        let (number, permit, brought, classified) = landed;
+        let mut permit = permit?;
+        let (outcome, status) = (classified.outcome, classified.status);
+        self.settled(number, outcome, status, now);
+        if classified.is_success() {
+            // The verdict is left to the body, unless that has been read.
+            permit.timed(now);
+            self.ledger.succeeded();
+            return Some((permit, brought, classified));
+        }
+        permit.settle(outcome, classified.verdict, status, now);
+        if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
+            self.upstream.hold_back(asked, now);
+        }
+        let mut rng = self.upstream.entropy().rng();
+        let world = world(&self.upstream, self.exchange.is_replayable(), now, &mut rng);
+        match self.ledger.failed(number, &classified, now, world) {
+            Next::GiveUp(why) => {
+                if why == Decline::BudgetExhausted {
+                    // What called us shouldn't try again either; see `advice`.
+                    crate::advice::forbid_retry();
+                }
+                self.decline(why);
+                return Some((permit, brought, classified));
+            }
+            Next::Retry { number, delay } => {
+                self.upstream.emit(|| Event::RetryScheduled { number, delay, after: outcome });
+            }
+            Next::Wait => {}
+        }
+        match brought {
+            Brought::Head(answer) => self.aside = Some(Aside::new(answer, permit, now)),
+            Brought::Whole(head, body) => self.kept = Some((head, body)),
+            Brought::Fault(error) => self.fault = Some(error),
+        }
+        None
+    }
+
+    /// What an attempt came to, for the report.
+    pub(super) fn settled(
+        &mut self,
+        number: u32,
+        outcome: Outcome,
+        status: Option<http::StatusCode>,
+        now: Tick,
+    ) {
+        if let Some(report) = &mut self.report {
+            report.settled(number, outcome, status, now);
+        }
+    }
+
+    /// The deadline has cut an attempt short.
+    pub(super) fn cut_short(&mut self) {
+        self.fault = Some(Error::new(ErrorKind::Deadline));
+    }
+
+    /// The call's result, from the attempt that ends it.
+    pub(super) fn answer(
+        &mut self,
+        mut permit: Permit,
+        brought: Brought<X>,
+        end: &Classified,
+        now: Tick,
+    ) -> Option<Finished<X>> {
+        self.entry = None;
+        match brought {
+            Brought::Head(answer) => {
+                let mut report = self.report.take()?;
+                report.finish(now, false);
+                let unending = self.ways.streaming || X::is_unending(&answer);
+                let deadline = if unending { Tick::NEVER } else { self.ledger.terms().deadline };
+                report.streams = unending;
+                self.upstream.leave_with(&mut permit);
+                let guard = Guard::new(permit, report, end, deadline, self.ways.body_idle);
+                Some(Ok(X::seal(answer, guard)))
+            }
+            Brought::Whole(head, body) => {
+                let mut report = self.report.take()?;
+                report.finish(now, false);
+                permit.settle(end.outcome, end.verdict, end.status, now);
+                drop(permit);
+                self.upstream.leave();
+                Some(Ok(X::reassemble(head, body, report)))
+            }
+            Brought::Fault(error) => {
+                self.fault = Some(error);
+                // Settled already, unless a classifier of the user's calls an error a success.
+                permit.settle(end.outcome, end.verdict, end.status, now);
+                drop(permit);
+                self.without_answer(now)
+            }
+        }
+    }
+
+    /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
+    pub(super) fn without_answer(&mut self, now: Tick) -> Option<Finished<X>> {
+        self.entry = None;
+        let mut report = self.report.take()?;
+        if let Some(aside) = self.aside.take() {
+            self.kept = Some(aside.finish_now());
+        }
+        self.give_grant_back();
+        self.upstream.leave();
+        if let Some((head, body)) = self.kept.take() {
+            report.finish(now, body.cut);
+            return Some(Ok(X::reassemble(head, body, report)));
+        }
+        report.finish(now, false);
+        let error = match (self.fault.take(), self.rejection.take()) {
+            (Some(fault), _) => fault,
+            (None, Some(rejection)) => Error::rejected(rejection),
+            (None, None) => Error::new(ErrorKind::Deadline),
+        };
+        Some(Err(error.with_report(report)))
+    }
+
+    fn decline(&mut self, why: Decline) {
+        self.upstream.emit(|| Event::RetryDeclined { why: why.clone() });
+        if let Some(report) = &mut self.report {
+            report.decline(why);
+        }
+    }
+
+    fn give_grant_back(&mut self) {
+        if let Some(grant) = self.ledger.take_grant() {
+            self.upstream.give_back(grant);
+        }
+    }
+}
+
+impl<X: Exchange> Drop for Desk<X> {
+    fn drop(&mut self) {
+        self.give_grant_back();
+    }
+}
+
+/// Sends an attempt off, by way of the hook if there is one; `None` with the fault when the hook refuses.
+fn depart<X: Exchange>(
+    exchange: &mut X,
+    hook: Option<&Hook>,
+    outbound: Outbound,
+    permit: Permit,
+    fault: &mut Option<Error>,
+    mut now: Tick,
+) -> Option<Flight<X>> {
+    let number = outbound.number;
+    let prepared = match hook {
+        None => None,
+        Some(hook) => Some(hook.prepare(&Attempt { number, ..exchange.request()? })),
+    };
+    let headers = match prepared {
+        None => None,
+        Some(hook::State::Now(Ok(headers))) => Some(headers),
+        Some(hook::State::Now(Err(error))) => {
+            *fault = Some(flight::unprepared(error));
+            return None;
+        }
+        Some(hook::State::Later(later)) => return Some(Flight::preparing(later, outbound, permit)),
+    };
+    if headers.is_some() {
+        now = time::now();
+        if now >= outbound.until {
+            // The hook has used up the attempt's time: there is nothing to send any more.
+            return Some(Flight::overdue(permit, number));
+        }
+    }
+    exchange
+        .launch(Outbound { headers, ..outbound }, now)
+        .map(|future| Flight::launched(future, permit, number))
+}
+
+/// The world as it stands, for the ledger.
+fn world<'a>(upstream: &'a Upstream, replayable: bool, now: Tick, rng: &'a mut Rng) -> World<'a> {
+    World {
+        budget: upstream.budget(),
+        cap: upstream.hedges(),
+        circuit_open: upstream.is_circuit_open(now),
+        replayable,
+        usual: upstream.usual(now),
+        rng,
+    }
+}
+
+/// A 503 speaks for the whole server, a 429 often for one tenant only, so it holds other calls back only if asked to.
+fn holds_everyone_back(end: &Classified, retry: Option<retry::Rules>) -> Option<Duration> {
+    let speaks_for_all = match end.outcome {
+        Outcome::Throttled => retry.is_some_and(|retry| retry.hold_back_on_429()),
+        _ => true,
+    };
+    end.retry_after.filter(|_| speaks_for_all)
+}
