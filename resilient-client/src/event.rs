@@ -66,6 +66,11 @@ pub enum Event {
     },
     /// A circuit breaker changed its state.
     BreakerTransition(Transition),
+    /// How many attempts may be in flight was found to be another number.
+    LimitChanged {
+        /// It is now this.
+        limit: u32,
+    },
     /// The server asked for quiet: calls to this upstream fail at once for this long.
     HeldBack {
         /// How long.

@@ -23,7 +23,7 @@ use crate::sync::Mutex;
 use crate::time::{self, Tick};
 use crate::transport::Exchange;
 use crate::upstream::endpoints::{Balancer, Checks};
-use crate::upstream::registry::{Authority, Registry};
+use crate::upstream::registry::{Authority, Key, Registry};
 use crate::upstream::{Entered, Upstream, UpstreamSnapshot};
 
 /// The most upstreams kept apart, unless the builder says otherwise.
@@ -141,7 +141,7 @@ impl Core {
     pub(crate) fn of(setup: Setup, plans: PlanSet) -> Self {
         let Setup { policies, observers, max_upstreams, entropy, hook, deadline_header, .. } = setup;
         let (now, events) = (time::now(), Events::new(observers));
-        let overflow = Upstream::new("overflow".into(), plans.base(), entropy.clone(), events.clone(), now);
+        let overflow = Upstream::new(Key::overflow(), plans.base(), entropy.clone(), events.clone(), now);
         Self {
             plans: ArcSwap::from_pointee(plans),
             policies: Mutex::new(Versioned { set: policies, version: 0 }),
@@ -170,11 +170,11 @@ impl Core {
         // A key of the caller's is more specific than a route.
         let scope = options.key.as_ref().or(route);
         let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
-        let make = |authority: &Authority<'_>, name: Arc<str>| {
+        let make = |key: Key| {
             // Read anew under the registry's lock: a reload may have come in between.
             let plans = self.plans.load();
             let plan = plans.of_state(authority, scope.map(|scope| &**scope));
-            Upstream::new(name, plan, self.entropy.clone(), self.events.clone(), now)
+            Upstream::new(key, plan, self.entropy.clone(), self.events.clone(), now)
                 .behind(self.names.get(authority).cloned())
         };
         let told = !options.streaming

@@ -44,6 +44,7 @@ use super::balance::BalancePolicy;
 use super::breaker::BreakerPolicy;
 use super::budget::BudgetPolicy;
 use super::bulkhead::BulkheadPolicy;
+use super::concurrency::{ConcurrencyPolicy, Kind};
 use super::hedge::{Delay, HedgePolicy};
 use super::priority::Priority;
 use super::rate_limit::RateLimitPolicy;
@@ -92,6 +93,19 @@ table!(SlowCall { duration: Human, share: f64 });
 table!(Bulkhead { max_in_flight: u32, max_queued: u32, queue_wait: Human, observe_only: bool });
 table!(Hedge { delay: HedgeDelay, max_share: f64, burst: u32, max_hedges: u32 });
 table!(RateLimit { count: u32, per: Human, burst: u32, wait: bool, observe_only: bool });
+table!(Adaptive {
+    kind: KindName,
+    initial: u32,
+    min: u32,
+    max: u32,
+    window: Human,
+    min_samples: u32,
+    remeasure: Human,
+    tolerance: f64,
+    queue: (f64, f64),
+    backoff: f64,
+    slow_after: Human,
+});
 table!(Balance { decay: Human, slow_start: Human, max_ejected: f64, penalty: f64 });
 table!(Throttle { multiplier: f64, window: Human, observe_only: bool });
 
@@ -108,6 +122,7 @@ macro_rules! policies {
             hedge: Switch<Hedge>,
             rate_limit: Switch<RateLimit>,
             throttle: Switch<Throttle>,
+            concurrency: Switch<Adaptive>,
             balance: Balance,
             priority: PriorityName,
         });
@@ -136,6 +151,7 @@ policies!(File { preset: Preset, host: Several<HostTable>, route: Several<RouteT
 policies!(HostTable { origin: String });
 policies!(RouteTable { origin: String, method: String, path: String });
 
+names!(KindName(Kind) { "gradient" => Kind::Gradient, "vegas" => Kind::Vegas, "aimd" => Kind::Aimd });
 names!(PriorityName(Priority) {
     "sheddable" => Priority::Sheddable,
     "normal" => Priority::Normal,
@@ -250,6 +266,18 @@ impl Change<ThrottlePolicy> for Throttle {
     }
 }
 
+impl Change<ConcurrencyPolicy> for Adaptive {
+    fn apply(self, mut to: ConcurrencyPolicy) -> ConcurrencyPolicy {
+        set!(to, self, { kind.0, initial, min, max, window.0, min_samples });
+        to.remeasure = self.remeasure.map(|Human(every)| every).or(to.remeasure);
+        to.tolerance = self.tolerance.or(to.tolerance);
+        to.queue = self.queue.or(to.queue);
+        to.backoff = self.backoff.or(to.backoff);
+        to.slow_after = self.slow_after.map(|Human(age)| age).or(to.slow_after);
+        to
+    }
+}
+
 impl Change<BalancePolicy> for Balance {
     fn apply(self, mut to: BalancePolicy) -> BalancePolicy {
         set!(to, self, { decay.0, slow_start.0, max_ejected, penalty });
@@ -308,6 +336,9 @@ macro_rules! apply {
         }
         if let Some(switch) = $table.throttle {
             policy.throttle = switch.turn(policy.throttle);
+        }
+        if let Some(switch) = $table.concurrency {
+            policy.concurrency = switch.turn(policy.concurrency);
         }
         if let Some(change) = $table.balance {
             policy.balance = change.apply(policy.balance);

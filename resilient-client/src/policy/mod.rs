@@ -23,6 +23,7 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod bulkhead;
+pub mod concurrency;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod hedge;
@@ -41,6 +42,7 @@ use balance::BalancePolicy;
 use breaker::BreakerPolicy;
 use budget::BudgetPolicy;
 use bulkhead::BulkheadPolicy;
+use concurrency::ConcurrencyPolicy;
 use hedge::HedgePolicy;
 use priority::Priority;
 use rate_limit::RateLimitPolicy;
@@ -61,6 +63,7 @@ pub struct Policy {
     pub(crate) hedge: Option<HedgePolicy>,
     pub(crate) rate_limit: Option<RateLimitPolicy>,
     pub(crate) throttle: Option<ThrottlePolicy>,
+    pub(crate) concurrency: Option<ConcurrencyPolicy>,
     pub(crate) balance: BalancePolicy,
     pub(crate) priority: Priority,
     pub(crate) classifier: Option<Classifier>,
@@ -78,6 +81,7 @@ impl Policy {
             hedge: None,
             rate_limit: None,
             throttle: None,
+            concurrency: None,
             balance: BalancePolicy::standard(),
             priority: Priority::Normal,
             classifier: None,
@@ -95,6 +99,7 @@ impl Policy {
             hedge: None,
             rate_limit: None,
             throttle: None,
+            concurrency: None,
             balance: BalancePolicy::standard(),
             priority: Priority::Normal,
             classifier: None,
@@ -158,6 +163,14 @@ impl Policy {
         self
     }
 
+    /// How many attempts an upstream may have in flight, found out while they are made; `None`, the default, for what the
+    /// bulkhead says. It replaces the bulkhead's number; the bulkhead's queue stays.
+    #[must_use]
+    pub fn concurrency(mut self, concurrency: impl Into<Option<ConcurrencyPolicy>>) -> Self {
+        self.concurrency = concurrency.into();
+        self
+    }
+
     /// Which of several endpoints behind one name takes an attempt; see [`endpoints`](crate::endpoints). A host's policy
     /// decides; a route's has no say in it.
     #[must_use]
@@ -195,6 +208,7 @@ impl Policy {
             || self.hedge != other.hedge
             || self.rate_limit != other.rate_limit
             || self.throttle != other.throttle
+            || self.concurrency != other.concurrency
     }
 
     /// Which policies differ, as `whose: which`.
@@ -208,6 +222,7 @@ impl Policy {
             ("hedge", self.hedge != other.hedge),
             ("rate_limit", self.rate_limit != other.rate_limit),
             ("throttle", self.throttle != other.throttle),
+            ("concurrency", self.concurrency != other.concurrency),
             ("balance", self.balance != other.balance),
             ("priority", self.priority != other.priority),
             ("classifier", self.classifier != other.classifier),
@@ -228,6 +243,7 @@ impl Policy {
             hedge: self.hedge.as_ref().map(HedgePolicy::compile).transpose()?,
             rate_limit: self.rate_limit.as_ref().map(RateLimitPolicy::compile).transpose()?,
             throttle: self.throttle.as_ref().map(ThrottlePolicy::compile).transpose()?,
+            concurrency: self.concurrency.as_ref().map(ConcurrencyPolicy::compile).transpose()?,
             balance: self.balance.compile()?,
             priority: self.priority,
             modes: Modes::of(self),
@@ -281,6 +297,7 @@ impl Modes {
     pub(crate) const RATE_OBSERVES: Self = Self(2);
     pub(crate) const THROTTLE_OBSERVES: Self = Self(4);
     pub(crate) const BULKHEAD_OBSERVES: Self = Self(8);
+    pub(crate) const ADAPTS: Self = Self(16);
 
     fn of(policy: &Policy) -> Self {
         let rate = policy.rate_limit.as_ref();
@@ -288,6 +305,7 @@ impl Modes {
             (Self::RATE_WAITS, rate.is_some_and(|rate| rate.wait)),
             (Self::RATE_OBSERVES, rate.is_some_and(|rate| rate.observe_only)),
             (Self::THROTTLE_OBSERVES, policy.throttle.as_ref().is_some_and(|throttle| throttle.observe_only)),
+            (Self::ADAPTS, policy.concurrency.is_some()),
             (Self::BULKHEAD_OBSERVES, policy.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.observe_only)),
         ];
         Self(all.iter().filter(|(_, on)| *on).map(|(mode, _)| mode.0).sum())
@@ -324,6 +342,7 @@ pub(crate) struct Plan {
     pub(crate) hedge: Option<hedge::Rules>,
     pub(crate) rate_limit: Option<rate_limit::Rules>,
     pub(crate) throttle: Option<throttle::Rules>,
+    pub(crate) concurrency: Option<concurrency::Rules>,
     pub(crate) balance: balance::Rules,
     pub(crate) priority: Priority,
     pub(crate) modes: Modes,
@@ -345,6 +364,7 @@ impl Plan {
             hedge: None,
             rate_limit: None,
             throttle: None,
+            concurrency: None,
             balance: balance::Rules::STANDARD,
             priority: Priority::Normal,
             modes: Modes::default(),

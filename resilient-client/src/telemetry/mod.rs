@@ -31,6 +31,9 @@ pub(crate) fn trace(upstream: &str, event: &Event) {
         Event::Rejected { rejection } => {
             debug!(target: "resilient_client", upstream, "rejected: {rejection}");
         }
+        Event::LimitChanged { limit } => {
+            debug!(target: "resilient_client", upstream, limit, "concurrency limit changed");
+        }
         Event::WouldReject { rejection } => {
             debug!(target: "resilient_client", upstream, "would reject: {rejection}");
         }

@@ -11,7 +11,7 @@ mod snapshot;
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -22,6 +22,7 @@ use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::{self, Breaker};
 use crate::policy::budget::Budget;
 use crate::policy::bulkhead::Bulkhead;
+use crate::policy::concurrency::{self, Concurrency, Sample};
 use crate::policy::hedge::{self, Cap};
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
@@ -37,6 +38,7 @@ pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::Balancer;
 use self::latency::Digest;
+use self::registry::Key;
 
 /// The longest a 503's `Retry-After` may hold back other calls.
 const LONGEST_HOLD: Duration = Duration::from_secs(5);
@@ -158,12 +160,15 @@ impl Deref for Entered {
 /// The machines of one authority.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    key: Key,
     name: Arc<str>,
     breaker: Breaker,
     budget: Budget,
     bulkhead: Bulkhead,
     throttle: Throttle,
     rate_limit: RateLimit,
+    /// Finds the bulkhead's limit. Made when a policy first asks for it.
+    concurrency: OnceLock<Concurrency>,
     /// [`Modes`], as its bits.
     modes: AtomicU32,
     hedges: Cap,
@@ -185,16 +190,18 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn new(name: Arc<str>, plan: &Plan, entropy: Entropy, events: Events, now: Tick) -> Self {
+    pub(crate) fn new(key: Key, plan: &Plan, entropy: Entropy, events: Events, now: Tick) -> Self {
         let breaker = plan.breaker.map_or_else(Breaker::disabled, Breaker::new);
         breaker.set_trip(plan.trip.as_ref());
-        Self {
-            name,
+        let upstream = Self {
+            name: key.name(),
+            key,
             breaker,
             budget: plan.budget.map_or_else(Budget::unlimited, Budget::new),
             bulkhead: plan.bulkhead.map_or_else(Bulkhead::unlimited, Bulkhead::new),
             throttle: plan.throttle.map_or_else(Throttle::off, Throttle::new),
             rate_limit: plan.rate_limit.map_or_else(RateLimit::unlimited, RateLimit::new),
+            concurrency: OnceLock::new(),
             modes: AtomicU32::new(plan.modes.bits()),
             hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
             latency: Digest::new(),
@@ -206,7 +213,16 @@ impl Upstream {
             balancer: None,
             entropy,
             events,
-        }
+        };
+        upstream.adapt(plan, now);
+        upstream
+    }
+
+    /// Lets the limit be found, if the plan says so.
+    fn adapt(&self, plan: &Plan, now: Tick) {
+        let Some(rules) = plan.concurrency else { return };
+        let limit = self.concurrency.get_or_init(|| Concurrency::new(rules)).set_rules(rules);
+        self.bulkhead.set_limit(limit, || now);
     }
 
     /// With several endpoints behind its name.
@@ -220,6 +236,7 @@ impl Upstream {
         self.abandoned_after.store(abandoned_after(plan), Ordering::Relaxed);
         self.budget.set_rules(plan.budget);
         self.bulkhead.set_rules(plan.bulkhead, time::now);
+        self.adapt(plan, time::now());
         self.throttle.set_rules(plan.throttle);
         self.rate_limit.set_rules(plan.rate_limit, time::now());
         self.modes.store(plan.modes.bits(), Ordering::Relaxed);
@@ -268,6 +285,10 @@ impl Upstream {
         self.calls.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -298,6 +319,38 @@ impl Upstream {
                 self.throttle.accepted(now);
             }
             Outcome::Throttled | Outcome::Failure(_) => self.throttle.refused(now),
+        }
+    }
+
+    /// The machine that finds the limit, while it is asked to.
+    fn adaptive(&self) -> Option<&Concurrency> {
+        if self.modes().has(Modes::ADAPTS) { self.concurrency.get() } else { None }
+    }
+
+    /// An attempt that found `in_flight` others and itself in flight took `nanos` to come to something.
+    fn tell_concurrency(
+        &self,
+        in_flight: u32,
+        nanos: u64,
+        outcome: Outcome,
+        status: Option<StatusCode>,
+        now: Tick,
+    ) {
+        use FailureKind::{Body, BodyIdle, Redirect, Status};
+        let Some(concurrency) = self.adaptive() else { return };
+        let outcome = match outcome {
+            Outcome::Ignored | Outcome::Abandoned | Outcome::Failure(Redirect) => {
+                concurrency::Outcome::Ignored
+            }
+            Outcome::Success | Outcome::Failure(Body | BodyIdle) => concurrency::Outcome::Completed,
+            Outcome::Failure(Status) if status != Some(StatusCode::SERVICE_UNAVAILABLE) => {
+                concurrency::Outcome::Completed
+            }
+            Outcome::Throttled | Outcome::Failure(_) => concurrency::Outcome::Dropped,
+        };
+        if let Some(limit) = concurrency.record(Sample { rtt_nanos: nanos, in_flight, outcome }, now) {
+            self.bulkhead.set_limit(limit, || now);
+            self.emit(|| Event::LimitChanged { limit });
         }
     }
 

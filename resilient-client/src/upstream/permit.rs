@@ -30,6 +30,8 @@ pub(crate) struct Permit {
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
     number: u32,
+    /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
+    in_flight: u32,
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's.
     answered: Option<Tick>,
@@ -57,8 +59,10 @@ impl Permit {
         endpoint: Option<EndpointPermit>,
         now: Tick,
     ) -> Self {
+        let in_flight = upstream.adaptive().map_or(0, |_| upstream.in_use());
         Self {
             upstream,
+            in_flight,
             breaker: Some(breaker),
             endpoint,
             grant: None,
@@ -124,6 +128,9 @@ impl Permit {
         }
         upstream.tell_throttle(outcome, status, now);
         let took = self.answered.unwrap_or(now).as_nanos().saturating_sub(self.started.as_nanos());
+        if self.stage == Stage::Sent {
+            upstream.tell_concurrency(self.in_flight, took, outcome, status, now);
+        }
         if let Some(endpoint) = &mut self.endpoint {
             // A 429 is quick and says nothing about how quick the endpoint is, except that it isn't slower.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };

@@ -1,8 +1,8 @@
 //! Every upstream a client has met, found by authority.
 //!
 //! A lookup is the hottest shared thing in the crate, so it takes no lock and allocates nothing: it hashes the borrowed
-//! parts of the URL and reads an immutable table. A new upstream copies the table, which is rare and bounded by the
-//! cap. The cap keeps a caller that meets a million hosts from growing without end: the longest idle upstream makes
+//! parts of the URL and reads an immutable table. A new upstream copies a shard of the table, a few dozen entries. The
+//! cap keeps a caller that meets a million hosts from growing without end: the longest idle upstream makes
 //! room, one with an open breaker never does (a stream of made-up hosts must not wash the memory of a broken one away),
 //! and when nobody can make room, newcomers share one overflow upstream.
 
@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -78,70 +79,110 @@ fn lower_case(text: &str) -> Cow<'_, str> {
 impl fmt::Display for Authority<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&*self.scheme, self.port) {
+            ("", 0) => f.write_str(&self.host),
             ("http", 80) | ("https", 443) | (_, 0) => write!(f, "{}://{}", self.scheme, self.host),
             _ => write!(f, "{}://{}:{}", self.scheme, self.host, self.port),
         }
     }
 }
 
-#[derive(Clone)]
-struct Entry {
-    hash: u64,
+/// What an upstream is found by.
+#[derive(Debug)]
+pub(crate) struct Key {
     authority: Authority<'static>,
-    /// The route whose own state this is; `None` for the whole authority's.
+    /// The route or key whose own state this is; `None` for the whole authority's.
     scope: Option<Arc<str>>,
-    upstream: Arc<Upstream>,
 }
 
-impl Entry {
+impl Key {
+    pub(crate) fn new(authority: &Authority<'_>, scope: Option<&Arc<str>>) -> Self {
+        Self { authority: authority.clone().into_owned(), scope: scope.cloned() }
+    }
+
+    /// Its authority, followed by its route or key if it has one.
+    pub(crate) fn name(&self) -> Arc<str> {
+        match &self.scope {
+            None => self.authority.to_string().into(),
+            Some(scope) => format!("{} {scope}", self.authority).into(),
+        }
+    }
+
+    /// That of the upstream which newcomers share.
+    pub(crate) fn overflow() -> Self {
+        let nowhere = Authority { scheme: Cow::Borrowed(""), host: Cow::Borrowed("overflow"), port: 0 };
+        Self { authority: nowhere, scope: None }
+    }
+
     fn is(&self, authority: &Authority<'_>, scope: Option<&str>) -> bool {
         self.authority == *authority && self.scope.as_deref() == scope
     }
 }
 
-/// See the [module docs](self).
-pub(crate) struct Registry {
+#[derive(Clone)]
+struct Entry {
+    hash: u64,
+    upstream: Arc<Upstream>,
+}
+
+/// A part of the table, so that a newcomer copies a part only.
+struct Shard {
     table: ArcSwap<HashTable<Entry>>,
     /// Serialises writers only; a `Mutex` because two copies made at once would lose one of two newcomers.
     writer: Mutex<()>,
+}
+
+/// See the [module docs](self).
+pub(crate) struct Registry {
+    shards: Box<[Shard]>,
     overflow: Arc<Upstream>,
     cap: usize,
+    /// Upstreams in all shards together, and places taken for newcomers.
+    count: AtomicUsize,
     hasher: DefaultHashBuilder,
 }
 
+/// A shard holds about so many at the cap: few enough to copy, and enough for the longest idle of them to be long idle.
+const SHARD: usize = 32;
+const MOST_SHARDS: usize = 64;
+
 impl Registry {
     pub(crate) fn new(cap: usize, overflow: Upstream) -> Self {
+        let shards = (cap / SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
         Self {
-            table: ArcSwap::default(),
-            writer: Mutex::new(()),
+            shards: std::iter::repeat_with(Shard::new).take(shards).collect(),
             overflow: Arc::new(overflow),
             cap,
+            count: AtomicUsize::new(0),
             hasher: DefaultHashBuilder::default(),
         }
     }
 
-    /// The upstream of `authority`, or of a route of it, made by `make` (which is given its name) if it is new. A call has
+    /// The upstream of `authority`, or of a route of it, made by `make` if it is new. A call has
     /// [entered](Upstream::enter) it, so that it can't be evicted in between.
     pub(crate) fn enter(
         &self,
         authority: &Authority<'_>,
         scope: Option<&Arc<str>>,
         now: Tick,
-        make: impl Fn(&Authority<'_>, Arc<str>) -> Upstream,
+        make: impl Fn(Key) -> Upstream,
     ) -> Arc<Upstream> {
         let hash = self.hasher.hash_one((authority, scope));
+        let shard = self.shard(hash);
         loop {
-            let table = self.table.load();
-            let upstream = match table.find(hash, |entry| entry.is(authority, scope.map(|scope| &**scope))) {
-                Some(entry) => Arc::clone(&entry.upstream),
-                None => self.insert(hash, authority, scope, now, &make),
-            };
+            let found = find(&shard.table.load(), hash, authority, scope).cloned();
+            let upstream = found.unwrap_or_else(|| self.insert(shard, hash, authority, scope, now, &make));
             if upstream.enter() {
                 return upstream;
             }
             // It is being evicted: once the lock is free it is gone from the table, or stays.
-            drop(self.writer.lock());
+            drop(shard.writer.lock());
         }
+    }
+
+    /// The table itself uses the low bits and the seven highest.
+    fn shard(&self, hash: u64) -> &Shard {
+        // Their number is a power of two.
+        &self.shards[(hash >> 48) as usize & (self.shards.len() - 1)]
     }
 
     /// Changes what upstreams are made from, and then those there are, with no newcomer in between.
@@ -150,18 +191,25 @@ impl Registry {
         change: impl FnOnce(),
         mut each: impl FnMut(&Authority<'_>, Option<&str>, &Upstream),
     ) {
-        let _writer = self.writer.lock();
+        // In order, as nobody else holds two of them.
+        let _writers: Vec<_> = self.shards.iter().map(|shard| shard.writer.lock()).collect();
         change();
-        for entry in self.table.load().iter() {
-            each(&entry.authority, entry.scope.as_deref(), &entry.upstream);
+        for shard in &self.shards {
+            for entry in shard.table.load().iter() {
+                let key = entry.upstream.key();
+                each(&key.authority, key.scope.as_deref(), &entry.upstream);
+            }
         }
     }
 
     /// Something of every upstream, the overflow last.
-    pub(crate) fn map<T>(&self, of: impl FnMut(&Upstream) -> T) -> Vec<T> {
-        let table = self.table.load();
-        let all = table.iter().map(|entry| &*entry.upstream).chain([&*self.overflow]);
-        all.map(of).collect()
+    pub(crate) fn map<T>(&self, mut of: impl FnMut(&Upstream) -> T) -> Vec<T> {
+        let mut all = Vec::with_capacity(self.len() + 1);
+        for shard in &self.shards {
+            all.extend(shard.table.load().iter().map(|entry| of(&entry.upstream)));
+        }
+        all.push(of(&self.overflow));
+        all
     }
 
     /// The upstream that newcomers share when nobody can make room.
@@ -172,60 +220,80 @@ impl Registry {
     #[cold]
     fn insert(
         &self,
+        shard: &Shard,
         hash: u64,
         authority: &Authority<'_>,
         scope: Option<&Arc<str>>,
         now: Tick,
-        make: impl Fn(&Authority<'_>, Arc<str>) -> Upstream,
+        make: impl Fn(Key) -> Upstream,
     ) -> Arc<Upstream> {
-        let _writer = self.writer.lock();
-        let mut table = HashTable::clone(&self.table.load());
-        if let Some(entry) = table.find(hash, |entry| entry.is(authority, scope.map(|scope| &**scope))) {
-            return Arc::clone(&entry.upstream);
+        let room = self.take_place(shard, now);
+        let _writer = shard.writer.lock();
+        let table = shard.table.load();
+        if let Some(upstream) = find(&table, hash, authority, scope) {
+            if room {
+                self.count.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Arc::clone(upstream);
         }
-        if table.len() >= self.cap && !evict_longest_idle(&mut table, now) {
+        if !room {
             return Arc::clone(&self.overflow);
         }
-        let name = match scope {
-            None => authority.to_string(),
-            Some(scope) => format!("{authority} {scope}"),
-        };
-        let upstream = Arc::new(make(authority, name.into()));
-        let entry = Entry {
-            hash,
-            authority: authority.clone().into_owned(),
-            scope: scope.cloned(),
-            upstream: Arc::clone(&upstream),
-        };
-        table.insert_unique(hash, entry, |entry| entry.hash);
-        self.table.store(Arc::new(table));
+        let mut table = HashTable::clone(&table);
+        let upstream = Arc::new(make(Key::new(authority, scope)));
+        table.insert_unique(hash, Entry { hash, upstream: Arc::clone(&upstream) }, |entry| entry.hash);
+        shard.table.store(Arc::new(table));
         upstream
+    }
+
+    /// A place for one more, if there is one or somebody idle makes room: in the newcomer's own shard if possible.
+    fn take_place(&self, own: &Shard, now: Tick) -> bool {
+        let below_cap = |count: usize| (count < self.cap).then(|| count + 1);
+        let others = self.shards.iter().filter(|shard| !std::ptr::eq(*shard, own));
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_cap).is_ok()
+            || std::iter::once(own).chain(others).any(|shard| shard.evict_longest_idle(now))
     }
 
     /// How many upstreams are kept apart; the overflow isn't one of them.
     pub(crate) fn len(&self) -> usize {
-        self.table.load().len()
+        self.shards.iter().map(|shard| shard.table.load().len()).sum()
     }
 }
 
-/// Whether room was made. An upstream that a call is in, or its body, is never idle.
-fn evict_longest_idle(table: &mut HashTable<Entry>, now: Tick) -> bool {
-    let idle = |entry: &&Entry| entry.upstream.unfinished() == 0 && entry.upstream.is_idle(now);
-    let (hash, upstream) = loop {
-        let Some(longest) = table.iter().filter(idle).min_by_key(|entry| entry.upstream.last_used()) else {
-            return false;
+fn find<'a>(
+    table: &'a HashTable<Entry>,
+    hash: u64,
+    authority: &Authority<'_>,
+    scope: Option<&Arc<str>>,
+) -> Option<&'a Arc<Upstream>> {
+    let scope = scope.map(|scope| &**scope);
+    table.find(hash, |entry| entry.upstream.key().is(authority, scope)).map(|entry| &entry.upstream)
+}
+
+impl Shard {
+    fn new() -> Self {
+        Self { table: ArcSwap::default(), writer: Mutex::new(()) }
+    }
+
+    /// Whether its place is free now. An upstream that a call is in, or its body, is never idle.
+    fn evict_longest_idle(&self, now: Tick) -> bool {
+        let _writer = self.writer.lock();
+        let table = self.table.load();
+        let idle = |entry: &&Entry| entry.upstream.unfinished() == 0 && entry.upstream.is_idle(now);
+        let longest = loop {
+            let Some(longest) = table.iter().filter(idle).min_by_key(|entry| entry.upstream.last_used())
+            else {
+                return false;
+            };
+            // Refused when a call came in just now; then it isn't idle at the next look.
+            if longest.upstream.retire(now) {
+                break Arc::clone(&longest.upstream);
+            }
         };
-        // Refused when a call came in just now; then it isn't idle at the next look.
-        if longest.upstream.retire(now) {
-            break (longest.hash, Arc::clone(&longest.upstream));
-        }
-    };
-    match table.find_entry(hash, |entry| Arc::ptr_eq(&entry.upstream, &upstream)) {
-        Ok(entry) => {
-            entry.remove();
-            true
-        }
-        Err(_) => false,
+        let mut rest = HashTable::clone(&table);
+        rest.retain(|entry| !Arc::ptr_eq(&entry.upstream, &longest));
+        self.table.store(Arc::new(rest));
+        true
     }
 }
 
@@ -247,18 +315,18 @@ mod tests {
 
     const NOW: Tick = Tick::from_nanos(1_000_000_000);
 
-    fn upstream(name: Arc<str>) -> Upstream {
+    fn upstream(key: Key) -> Upstream {
         let plan = Policy::standard().compile(0).unwrap();
-        Upstream::new(name, &plan, Entropy::seeded(1), Events::default(), NOW)
+        Upstream::new(key, &plan, Entropy::seeded(1), Events::default(), NOW)
     }
 
     fn registry(cap: usize) -> Registry {
-        Registry::new(cap, upstream("overflow".into()))
+        Registry::new(cap, upstream(Key::overflow()))
     }
 
     fn get(registry: &Registry, url: &str, now: Tick) -> Arc<Upstream> {
         let url = url.parse().unwrap();
-        let found = registry.enter(&Authority::of_url(&url), None, now, |_, name| upstream(name));
+        let found = registry.enter(&Authority::of_url(&url), None, now, upstream);
         found.leave();
         found
     }
@@ -273,7 +341,7 @@ mod tests {
         let a = get(&registry, "http://Users:3000/a?x=1", NOW);
         let b = get(&registry, "http://users:3000/b", NOW);
         let uri: http::Uri = "http://USERS:3000/c".parse().unwrap();
-        let c = registry.enter(&Authority::of_uri(&uri), None, NOW, |_, name| upstream(name));
+        let c = registry.enter(&Authority::of_uri(&uri), None, NOW, upstream);
         assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&a, &c));
         assert_eq!(&**a.name(), "http://users:3000");
         assert!(!Arc::ptr_eq(&a, &get(&registry, "https://users:3000/", NOW)));
@@ -318,8 +386,7 @@ mod tests {
         drop(get(&registry, "http://a/", NOW).place(later(9)));
         get(&registry, "http://c/", later(10));
         assert_eq!(registry.len(), 2);
-        let names: Vec<_> =
-            registry.table.load().iter().map(|entry| entry.upstream.name().to_string()).collect();
+        let names: Vec<_> = registry.map(|upstream| upstream.name().to_string());
         assert!(!names.contains(&"http://b".to_string()), "{names:?}");
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Upstream;
 use super::endpoints::EndpointSnapshot;
 use crate::policy::breaker;
+use crate::policy::concurrency::{self, Concurrency};
 use crate::time::Tick;
 
 /// One upstream's live state at one moment. From [`Client::snapshot`](crate::Client::snapshot) and
@@ -24,6 +25,8 @@ pub struct UpstreamSnapshot {
     pub in_flight: u32,
     /// The most that may; `None` without a limit.
     pub limit: Option<u32>,
+    /// What the adaptive limit knows, if there is one.
+    pub concurrency: Option<concurrency::Snapshot>,
     /// Attempts that wait for a place.
     pub queued: usize,
     /// The circuit breaker.
@@ -45,6 +48,7 @@ impl Upstream {
             calls: self.unfinished(),
             in_flight: self.in_use(),
             limit: self.bulkhead.limit(),
+            concurrency: self.adaptive().map(Concurrency::snapshot),
             queued: self.bulkhead.queued(),
             breaker: self.breaker_snapshot(now),
             budget: self.budget.available(),

@@ -9,6 +9,7 @@ use super::*;
 use crate::engine::report::Decline;
 use crate::policy::breaker::BreakerPolicy;
 use crate::policy::bulkhead::BulkheadPolicy;
+use crate::policy::concurrency::ConcurrencyPolicy;
 use crate::policy::hedge::{Delay, HedgePolicy};
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::RateLimitPolicy;
@@ -393,4 +394,86 @@ async fn a_breaker_that_opens_while_a_call_waits_refuses_it() {
     assert_eq!(first.await.unwrap().unwrap().status(), 500);
     assert_eq!(second.await.unwrap().unwrap_err().kind(), ErrorKind::CircuitOpen);
     assert_eq!((rig.script.count(), rig.in_use()), (1, 0));
+}
+
+/// PROOF E12 in small, through whole calls: `Concurrency` has the long form. A server of 20 workers at 50 ms gets 1.2
+/// times what it can do; half of its workers go and come back.
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_finds_what_the_upstream_can_do_and_follows_it() {
+    let (adaptive, control) = (overloaded(Some(ConcurrencyPolicy::gradient())).await, overloaded(None).await);
+    println!("E12 in calls: adaptive {adaptive:?}, fixed at 256 (control) {control:?}");
+    for (phase, capacity) in adaptive.iter().zip([400.0, 200.0, 400.0]) {
+        assert!(phase.per_second >= 0.95 * capacity && phase.p99 <= ms(150), "{adaptive:?}");
+    }
+    assert!(control.iter().all(|phase| phase.p99 > ms(500)), "{control:?}");
+}
+
+#[derive(Debug)]
+struct Phase {
+    per_second: f64,
+    p99: Duration,
+}
+
+/// Three phases of 30 s; the last 15 s of each are looked at.
+async fn overloaded(concurrency: Option<ConcurrencyPolicy>) -> Vec<Phase> {
+    const SERVICE: Duration = Duration::from_millis(50);
+    let timeout = TimeoutPolicy::standard().attempt(SECOND * 5);
+    let policy = Policy::standard().timeout(timeout).retry(None).breaker(None).concurrency(concurrency);
+    let layer = ResilienceLayer::builder().policy(policy).seed(5).build().unwrap();
+    let workers = Arc::new(tokio::sync::Semaphore::new(20));
+    let served = Arc::clone(&workers);
+    let service = layer.layer(service_fn(move |_: Request<String>| {
+        let served = Arc::clone(&served);
+        async move {
+            let _worker = served.acquire().await;
+            tokio::time::sleep(SERVICE).await;
+            Ok::<_, std::io::Error>(Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+        }
+    }));
+    let mut rng = crate::rng::Rng::seeded(3);
+    let mut phases = Vec::new();
+    let mut away = None;
+    for capacity in [400.0, 200.0, 400.0] {
+        if capacity < 400.0 {
+            away = Some(Arc::clone(&workers).acquire_many_owned(10).await.unwrap());
+        } else {
+            drop(away.take());
+        }
+        let (begun, mut calls) = (now(), Vec::new());
+        let mut next = Duration::ZERO;
+        while next < SECOND * 30 {
+            let request = Request::get(URL).body(String::new()).unwrap();
+            let (call, sent) = (service.clone().call(request), now());
+            calls.push((sent, tokio::spawn(async move { call.await.is_ok().then(|| now().since(sent)) })));
+            // Timers tick in milliseconds: a wait for each gap would round every one of them up.
+            next += Duration::from_secs_f64(-(1.0 - rng.unit()).ln() / (1.2 * capacity));
+            tokio::time::sleep(next.saturating_sub(now().since(begun))).await;
+        }
+        let mut took = Vec::new();
+        for (sent, call) in calls {
+            if let Some(time) = call.await.unwrap()
+                && sent.since(begun) >= SECOND * 15
+            {
+                took.push(time);
+            }
+        }
+        took.sort_unstable();
+        phases.push(Phase { per_second: took.len() as f64 / 15.0, p99: took[took.len() * 99 / 100] });
+    }
+    phases
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_survives_a_reload_and_ends_with_its_policy() {
+    let fixed = Policy::standard().bulkhead(BulkheadPolicy::standard().max_in_flight(7));
+    let rig = Rig::new(&fixed.clone().concurrency(ConcurrencyPolicy::gradient().initial(40)), [answer(200)]);
+    let limit = |rig: &Rig| rig.core.snapshot()[0].limit;
+    drop(rig.get().await);
+    assert_eq!(limit(&rig), Some(40), "it replaces the bulkhead's");
+    rig.core
+        .reload(fixed.clone().concurrency(ConcurrencyPolicy::gradient().initial(20).max(30)).into())
+        .unwrap();
+    assert_eq!(limit(&rig), Some(30), "kept, as far as it may");
+    rig.core.reload(fixed.into()).unwrap();
+    assert_eq!(limit(&rig), Some(7));
 }

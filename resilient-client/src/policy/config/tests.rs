@@ -196,6 +196,7 @@ fn what_guards_the_way_in_can_be_set() {
         rate_limit = { count = 100, per = "1s", burst = 5, wait = true }
         throttle = { multiplier = 1.5, window = "1m" }
         balance = { decay = "5s", slow_start = "1s", max_ejected = 0.3, penalty = 10.0 }
+        concurrency = { kind = "vegas", initial = 30, min = 5, max = 200, window = "200ms", queue = [0.1, 0.2] }
 
         [[host]]
         origin = "http://reports:80"
@@ -213,6 +214,9 @@ fn what_guards_the_way_in_can_be_set() {
         .bulkhead(bulkhead)
         .rate_limit(RateLimitPolicy::new(100, second).burst(5).wait(true))
         .throttle(throttle.clone())
+        .concurrency(
+            ConcurrencyPolicy::vegas().initial(30).min(5).max(200).window(second / 5).queue(0.1, 0.2),
+        )
         .balance(
             BalancePolicy::standard().decay(5 * second).slow_start(second).max_ejected(0.3).penalty(10.0),
         );
