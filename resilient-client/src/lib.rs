@@ -69,6 +69,7 @@
 //!
 //! - [`Policy`] and [`policy`]: what can be set, and every default.
 //! - [`outcome::classify`]: what counts as a failure and what is tried again, as a table.
+//! - `hyper`, with the feature of that name: the same client without reqwest, at half the cost.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
@@ -83,6 +84,8 @@ pub mod endpoints;
 mod engine;
 mod error;
 pub mod event;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 mod layer;
 pub mod outcome;
 pub mod policy;

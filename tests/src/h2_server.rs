@@ -61,6 +61,8 @@ pub enum Act {
         /// Why.
         code: u32,
     },
+    /// Nothing; the connection serves on.
+    Nothing,
     /// The end of the connection, without a word.
     Close,
 }
@@ -182,6 +184,7 @@ async fn serve(
                 let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
                 send(&mut stream, GOAWAY, 0, 0, &payload).await?;
             }
+            Act::Nothing => {}
             Act::Close => return Ok(()),
         }
     }

@@ -13,14 +13,14 @@ use crate::transport::redirect;
 use crate::verbs::setup_methods;
 
 /// The most a convenience reader reads of a body, unless the builder says otherwise.
-const MAX_BODY: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_BODY: usize = 16 * 1024 * 1024;
 /// Idle connections older than this are closed: shorter than what servers and load balancers commonly allow, so that
 /// it is rarely the server who closes first.
-const POOL_IDLE: Duration = Duration::from_secs(15);
+pub(crate) const POOL_IDLE: Duration = Duration::from_secs(15);
 #[cfg(feature = "http2")]
-const PING_EVERY: Duration = Duration::from_secs(5);
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(5);
 #[cfg(feature = "http2")]
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Configure = Box<dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
 

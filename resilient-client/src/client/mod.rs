@@ -14,6 +14,10 @@ use pin_project_lite::pin_project;
 use reqwest::{IntoUrl, Method, Request};
 
 pub use builder::ClientBuilder;
+#[cfg(feature = "hyper")]
+pub(crate) use builder::{MAX_BODY, POOL_IDLE};
+#[cfg(all(feature = "hyper", feature = "http2"))]
+pub(crate) use builder::{PING_EVERY, PING_TIMEOUT};
 pub use request::RequestBuilder;
 pub use response::Response;
 

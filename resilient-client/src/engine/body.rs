@@ -178,6 +178,14 @@ impl<B: Body> ResponseBody<B> {
 }
 
 impl<B> ResponseBody<B> {
+    /// See [`Guard::look_away`].
+    #[cfg(feature = "hyper")]
+    pub(crate) fn look_away(&mut self) {
+        if let State::Live { guard, .. } = &mut self.state {
+            guard.look_away();
+        }
+    }
+
     /// How the call went.
     pub fn report(&self) -> &CallReport {
         match &self.state {

@@ -87,6 +87,13 @@ impl<X: Exchange> Flight<X> {
         self.project().permit.take()
     }
 
+    /// Its time is up. An answer whose body is still being read has come, so the transport isn't told of that.
+    pub(super) fn expired(self: Pin<&mut Self>) {
+        if let Some(future) = self.project().future.as_pin_mut() {
+            X::expired(future);
+        }
+    }
+
     /// Ready when the attempt has ended, as far as it is read in flight.
     pub(super) fn poll(
         self: Pin<&mut Self>,

@@ -100,6 +100,9 @@ impl<X: Exchange> Call<X> {
 
     /// The attempt has used up its time: cancelled, and settled as a timeout.
     fn expire(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
+        if let Some(flight) = self.as_mut().in_flight(number) {
+            flight.expired();
+        }
         let mut permit = self.as_mut().cancel(number);
         if let Some(permit) = permit.as_mut() {
             permit.timed(now);
@@ -109,6 +112,12 @@ impl<X: Exchange> Call<X> {
         let verdict = if sent { Verdict::Failure } else { Verdict::Neutral };
         let brought = Brought::Fault(Error::new(ErrorKind::Timeout));
         self.landed((number, permit, brought, Classified { verdict, ..Classified::TIMEOUT }), now)
+    }
+
+    fn in_flight(self: Pin<&mut Self>, number: u32) -> Option<Pin<&mut Flight<X>>> {
+        let this = self.project();
+        let beside = this.hedges.iter_mut().map(Pin::as_mut);
+        this.flight.as_pin_mut().into_iter().chain(beside).find(|flight| flight.number() == number)
     }
 
     /// Drops an attempt's future, which takes it off the wire.

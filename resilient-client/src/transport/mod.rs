@@ -3,6 +3,8 @@
 //! The engine knows no HTTP library. It drives an [`Exchange`], made for one call, which keeps what is needed to send
 //! the request again, says what an answer means, and turns answers into the caller's response type.
 
+#[cfg(feature = "hyper")]
+pub(crate) mod hyper;
 pub(crate) mod redirect;
 pub(crate) mod replay;
 pub(crate) mod reqwest;
@@ -117,6 +119,9 @@ pub(crate) trait Exchange {
     ///
     /// `None` when the request is gone, which the engine rules out by asking [`is_replayable`](Self::is_replayable).
     fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Self::Future>;
+
+    /// An attempt has used up its time and is about to be dropped for it, without an answer.
+    fn expired(_future: Pin<&mut Self::Future>) {}
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;

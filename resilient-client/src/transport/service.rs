@@ -33,18 +33,18 @@ impl<S, B: Replay> ServiceExchange<S, B> {
     pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
         Self { service, request: Some(request) }
     }
+}
 
-    fn copy(&self) -> Option<http::Request<B>> {
-        let request = self.request.as_ref()?;
-        let body = request.body().replay()?;
-        let mut copy = http::Request::new(body);
-        copy.method_mut().clone_from(request.method());
-        copy.uri_mut().clone_from(request.uri());
-        *copy.version_mut() = request.version();
-        copy.headers_mut().clone_from(request.headers());
-        copy.extensions_mut().clone_from(request.extensions());
-        Some(copy)
-    }
+/// A copy for another attempt; `None` when the body can't be sent again.
+pub(super) fn again<B: Replay>(request: &http::Request<B>) -> Option<http::Request<B>> {
+    let body = request.body().replay()?;
+    let mut copy = http::Request::new(body);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    copy.extensions_mut().clone_from(request.extensions());
+    Some(copy)
 }
 
 impl<S, B, R> Exchange for ServiceExchange<S, B>
@@ -79,7 +79,8 @@ where
         if outbound.number > 1 && !self.is_replayable() {
             return None;
         }
-        let request = if outbound.last { self.request.take() } else { self.copy() }?;
+        let request =
+            if outbound.last { self.request.take() } else { self.request.as_ref().and_then(again) }?;
         let ready = Ready { request, outbound, launched: now };
         Some(Attempting::NotReady { service: self.service.clone(), ready: Some(ready), waited: false })
     }

@@ -1,0 +1,149 @@
+//! Building a client over hyper: everything is checked here, nothing at the first call.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hyper_util::client::legacy::Builder;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::Client;
+use crate::client::{MAX_BODY, POOL_IDLE, Shared};
+#[cfg(feature = "http2")]
+use crate::client::{PING_EVERY, PING_TIMEOUT};
+use crate::engine::core::{Core, Setup};
+use crate::error::Error;
+use crate::transport::hyper::connect::Connector;
+use crate::transport::hyper::wire::Wire;
+use crate::verbs::setup_methods;
+
+type Adjust<T> = Box<dyn FnOnce(&mut T) + Send>;
+
+/// Builds a [`Client`].
+///
+/// ```
+/// use std::time::Duration;
+/// use resilient_client::hyper::Client;
+/// use resilient_client::{Policy, policy::timeout::TimeoutPolicy};
+///
+/// let timeout = TimeoutPolicy::standard().total(Duration::from_secs(2)).attempt(Duration::from_millis(500));
+/// let client = Client::builder()
+///     .policy(Policy::standard().timeout(timeout))
+///     .transport(|pool| _ = pool.pool_max_idle_per_host(32))
+///     .build()?;
+/// # Ok::<(), resilient_client::Error>(())
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ClientBuilder {
+    setup: Setup,
+    max_body: usize,
+    pool: Vec<Adjust<Builder>>,
+    sockets: Vec<Adjust<HttpConnector>>,
+    http2_only: bool,
+    #[cfg(feature = "hyper-rustls")]
+    tls: Option<rustls::ClientConfig>,
+}
+
+impl ClientBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            setup: Setup::default(),
+            max_body: MAX_BODY,
+            pool: Vec::new(),
+            sockets: Vec::new(),
+            http2_only: false,
+            #[cfg(feature = "hyper-rustls")]
+            tls: None,
+        }
+    }
+
+    setup_methods!();
+
+    /// The most bytes `bytes()`, `text()` and `json()` read of a body. Default 16 MiB.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Adjusts the connection pool: idle times, window sizes, limits of HTTP/1.1 and HTTP/2. Its own hidden repetition
+    /// stays off, whatever is set here.
+    pub fn transport(mut self, adjust: impl FnOnce(&mut Builder) + Send + 'static) -> Self {
+        self.pool.push(Box::new(adjust));
+        self
+    }
+
+    /// Adjusts how sockets are made: local addresses, buffers, keep-alive probes. The connect timeout is the policy's,
+    /// whatever is set here.
+    pub fn sockets(mut self, adjust: impl FnOnce(&mut HttpConnector) + Send + 'static) -> Self {
+        self.sockets.push(Box::new(adjust));
+        self
+    }
+
+    /// Speaks HTTP/2 to every server without asking, `http` URLs too. Otherwise HTTP/2 is spoken to `https` servers that
+    /// choose it.
+    #[cfg(feature = "http2")]
+    pub fn http2_prior_knowledge(mut self) -> Self {
+        self.http2_only = true;
+        self
+    }
+
+    /// TLS settings of your own: trusted roots, a client's certificate. Which protocols are offered is decided here.
+    /// Default: what the platform trusts.
+    #[cfg(feature = "hyper-rustls")]
+    pub fn tls_config(mut self, config: rustls::ClientConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Builds the client.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work or the platform's trust can't be read.
+    pub fn build(self) -> Result<Client, Error> {
+        let mut sockets = HttpConnector::new();
+        sockets.set_nodelay(true);
+        for adjust in self.sockets {
+            adjust(&mut sockets);
+        }
+        // Bounded as a whole, further up: name lookup and TLS belong to it.
+        sockets.set_connect_timeout(None);
+        let timeout = self.setup.policies.base().timeout.effective_connect();
+        let core = Core::new(self.setup).map_err(Error::config)?;
+        #[cfg(feature = "hyper-rustls")]
+        let connector = Connector::secure(sockets, self.tls, timeout)?;
+        #[cfg(not(feature = "hyper-rustls"))]
+        let connector = Connector::plain(sockets, timeout);
+        let mut pool = pool();
+        for adjust in self.pool {
+            adjust(&mut pool);
+        }
+        #[cfg(feature = "http2")]
+        if self.http2_only {
+            pool.http2_only(true);
+        }
+        // Hidden repetition would break every count. The ledger does it in the open.
+        pool.retry_canceled_requests(false);
+        let wire = Wire::new(pool.build(connector), self.http2_only);
+        Ok(Client { wire: Arc::new(wire), shared: Arc::new(Shared { core, max_body: self.max_body }) })
+    }
+}
+
+fn pool() -> Builder {
+    let mut pool = Builder::new(TokioExecutor::new());
+    pool.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
+    #[cfg(feature = "http2")]
+    pool.http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_while_idle(true);
+    pool
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("policies", &self.setup.policies)
+            .field("max_upstreams", &self.setup.max_upstreams)
+            .field("max_body", &self.max_body)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,172 @@
+//! The same client over hyper, without reqwest in between: about half the instructions a request.
+//!
+//! Verbs, policies, reports and errors are those of [`crate::Client`], because the engine is the same. What is between the
+//! engine and the socket is hyper-util's pooled client and nothing else: HTTP/1.1 and, with the feature `http2`, HTTP/2;
+//! `https` with the feature `hyper-rustls`.
+//!
+//! - **Exact counts.** The pool's own hidden repetition is off. What it would have repeated is an attempt that was never
+//!   sent, and the ledger repeats it, whatever the method, within the budget and in the report.
+//! - **A connection that lost its voice is retired.** Over HTTP/1.1 an attempt that times out takes its connection along.
+//!   An HTTP/2 connection serves on, and one whose path is dead would swallow every request to its host until the ping
+//!   notices; after two attempt timeouts in a row, without an answer in between, no further request is sent on it.
+//!   Attempts in flight on it may still finish.
+//! - **Connecting** means name lookup, TCP and TLS together; the policy's connect timeout bounds them all. IPv6 and IPv4
+//!   are raced (RFC 8305). Idle connections are closed after 15 s; HTTP/2 ones are pinged every 5 s.
+//!
+//! What reqwest does and this doesn't: redirects (a 3xx is the answer), cookies, proxies, decompression, default headers.
+//! URLs are absolute `http` or `https` [URIs](http::Uri), percent-encoded already, without credentials. For a connector of
+//! your own, such as a Unix socket's, put a [`ResilienceLayer`](crate::ResilienceLayer) round
+//! `hyper_util::client::legacy::Client`: it drives the same engine.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), resilient_client::Error> {
+//! use resilient_client::hyper::Client;
+//!
+//! let client = Client::builder().build()?;
+//! let response = client.get("http://users:3000/users/7").send().await?;
+//! println!("{}\n{}", response.status(), response.report());
+//! println!("{}", response.text().await?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+mod builder;
+mod request;
+mod response;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Method, Request, Uri};
+use pin_project_lite::pin_project;
+
+pub use body::Body;
+pub use builder::ClientBuilder;
+pub use request::RequestBuilder;
+pub use response::Response;
+
+use crate::client::Shared;
+use crate::engine;
+use crate::engine::options::CallOptions;
+use crate::error::{Error, ErrorKind};
+use crate::transport::hyper::HyperExchange;
+use crate::transport::hyper::wire::Wire;
+use crate::upstream::registry::Authority;
+use crate::verbs::client_methods;
+
+/// An HTTP client over hyper whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead. See
+/// the [module docs](self).
+///
+/// Cheap to clone; clones share connections and live state. Use one for as long as the process lives: a new client
+/// knows nothing about which upstreams are broken.
+#[derive(Clone)]
+pub struct Client {
+    wire: Arc<Wire>,
+    shared: Arc<Shared>,
+}
+
+impl Client {
+    /// A builder that starts from [`Policy::standard`](crate::Policy::standard).
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new()
+    }
+
+    client_methods!(impl TryInto<Uri, Error: Into<http::Error>>);
+
+    /// Starts a request. A bad URL shows when it is sent.
+    pub fn request(
+        &self,
+        method: Method,
+        url: impl TryInto<Uri, Error: Into<http::Error>>,
+    ) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), method, url.try_into().map_err(Into::into))
+    }
+
+    /// Makes a call with a ready request. [`CallOptions`] in its extensions hold for it.
+    ///
+    /// # Errors
+    /// See [`RequestBuilder::send`].
+    pub fn execute(&self, mut request: Request<Body>) -> Pending {
+        let options = request.extensions_mut().remove().unwrap_or_default();
+        self.clone().execute_with(request, &options)
+    }
+
+    fn execute_with(self, request: Request<Body>, options: &CallOptions) -> Pending {
+        if let Err(error) = check(request.uri()) {
+            return Pending::failed(error);
+        }
+        let Self { wire, shared } = self;
+        let (uri, max_body) = (request.uri().clone(), shared.max_body);
+        let safe = options.is_safe(request.method(), request.headers());
+        match shared.core.begin(&Authority::of_uri(&uri), request.method(), uri.path(), options) {
+            Ok(begun) => {
+                let call = begun.call(HyperExchange::new(wire, request, options.replay_buffer), safe);
+                Pending { call: engine::pending::Pending::Calling { call }, uri, max_body }
+            }
+            Err(error) => Pending::failed(error),
+        }
+    }
+
+    fn max_body(&self) -> usize {
+        self.shared.max_body
+    }
+}
+
+/// Refuses what the pool would refuse only when the call has been counted already.
+fn check(uri: &Uri) -> Result<(), Error> {
+    let says = |what: &str| Err(Error::new(ErrorKind::Request).says(what));
+    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
+        return says("the URL names no host");
+    };
+    if authority.as_str().contains('@') {
+        return says("credentials in the URL; use basic_auth");
+    }
+    match uri.scheme_str() {
+        Some("http") => Ok(()),
+        Some("https") if cfg!(feature = "hyper-rustls") => Ok(()),
+        Some("https") => says("https needs the feature `hyper-rustls`"),
+        _ => says("the URL is neither http nor https"),
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("core", &self.shared.core).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A call in progress. Dropping it cancels the call and gives back whatever it holds.
+    #[must_use = "futures do nothing unless you await or poll them"]
+    pub struct Pending {
+        #[pin]
+        call: engine::pending::Pending<HyperExchange>,
+        uri: Uri,
+        max_body: usize,
+    }
+}
+
+impl Pending {
+    fn failed(error: Error) -> Self {
+        Self { call: engine::pending::Pending::failed(error), uri: Uri::default(), max_body: 0 }
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.call.poll(cx).map_ok(|inner| Response::new(inner, std::mem::take(this.uri), *this.max_body))
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,208 @@
+//! Building one call over hyper.
+
+use std::fmt;
+#[cfg(feature = "query")]
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::header::AUTHORIZATION;
+#[cfg(any(feature = "json", feature = "form"))]
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+use super::{Body, Client, Pending};
+use crate::engine::options::CallOptions;
+use crate::error::{Error, ErrorKind};
+use crate::verbs::request_methods;
+
+/// A request being built. A mistake in any of its parts shows when it is built or sent.
+#[must_use = "a request does nothing until `send` is called"]
+pub struct RequestBuilder {
+    client: Client,
+    request: Result<Request<Body>, Error>,
+    options: CallOptions,
+}
+
+impl RequestBuilder {
+    pub(super) fn new(client: Client, method: Method, uri: Result<Uri, http::Error>) -> Self {
+        let request = uri.map(|uri| {
+            let mut request = Request::new(Body::empty());
+            *request.method_mut() = method;
+            *request.uri_mut() = uri;
+            request
+        });
+        Self { client, request: request.map_err(bad), options: CallOptions::new() }
+    }
+
+    fn change<E>(mut self, change: impl FnOnce(&mut Request<Body>) -> Result<(), E>) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        if let Ok(request) = &mut self.request
+            && let Err(error) = change(request)
+        {
+            self.request = Err(bad(error));
+        }
+        self
+    }
+
+    /// Adds a header.
+    pub fn header<K, V>(self, key: K, value: V) -> Self
+    where
+        HeaderName: TryFrom<K>,
+        <HeaderName as TryFrom<K>>::Error: Into<http::Error>,
+        HeaderValue: TryFrom<V>,
+        <HeaderValue as TryFrom<V>>::Error: Into<http::Error>,
+    {
+        self.change(|request| {
+            let name = HeaderName::try_from(key).map_err(Into::into)?;
+            let value = HeaderValue::try_from(value).map_err(Into::into)?;
+            request.headers_mut().try_append(name, value).map(drop).map_err(http::Error::from)
+        })
+    }
+
+    /// Sets headers, replacing those of the same names.
+    pub fn headers(self, headers: HeaderMap) -> Self {
+        self.change(|request| put_over(request.headers_mut(), headers))
+    }
+
+    /// Sets HTTP basic authentication.
+    pub fn basic_auth(self, username: impl fmt::Display, password: Option<impl fmt::Display>) -> Self {
+        let pair = match password {
+            Some(password) => format!("{username}:{password}"),
+            None => format!("{username}:"),
+        };
+        self.authorization(&format!("Basic {}", BASE64_STANDARD.encode(pair)))
+    }
+
+    /// Sets HTTP bearer authentication.
+    pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
+        self.authorization(&format!("Bearer {token}"))
+    }
+
+    fn authorization(self, value: &str) -> Self {
+        self.change(|request| {
+            let mut value = HeaderValue::try_from(value).map_err(http::Error::from)?;
+            value.set_sensitive(true);
+            request.headers_mut().try_append(AUTHORIZATION, value).map(drop).map_err(http::Error::from)
+        })
+    }
+
+    /// Sets the body. One made of bytes can be sent again; a [stream](Body::wrap) is sent once, so the call isn't retried
+    /// unless it has a [`replay_buffer`](Self::replay_buffer).
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
+        if let Ok(request) = &mut self.request {
+            *request.body_mut() = body.into();
+        }
+        self
+    }
+
+    #[cfg(any(feature = "json", feature = "form"))]
+    fn typed_body(request: &mut Request<Body>, kind: &'static str, body: impl Into<Body>) {
+        request.headers_mut().entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
+        *request.body_mut() = body.into();
+    }
+
+    /// Adds to the query string.
+    #[cfg(feature = "query")]
+    pub fn query(self, query: &(impl serde::Serialize + ?Sized)) -> Self {
+        let added = match serde_urlencoded::to_string(query) {
+            Ok(added) => added,
+            Err(error) => return self.change(|_| Err(error)),
+        };
+        self.change(|request| add_query(request.uri_mut(), &added))
+    }
+
+    /// Sets a URL-encoded form as the body.
+    #[cfg(feature = "form")]
+    pub fn form(self, form: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.change(|request| {
+            let form = serde_urlencoded::to_string(form)?;
+            Self::typed_body(request, "application/x-www-form-urlencoded", form);
+            Ok::<_, serde_urlencoded::ser::Error>(())
+        })
+    }
+
+    /// Sets JSON as the body.
+    #[cfg(feature = "json")]
+    pub fn json(self, json: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.change(|request| {
+            let json = serde_json::to_vec(json)?;
+            Self::typed_body(request, "application/json", json);
+            Ok::<_, serde_json::Error>(())
+        })
+    }
+
+    request_methods!();
+
+    /// The request, without sending it. What this call asks for differently is left behind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] when a part of it was bad.
+    pub fn build(self) -> Result<Request<Body>, Error> {
+        self.request
+    }
+
+    /// Makes the call.
+    ///
+    /// `Ok` is the last real response there was, whatever its status; see
+    /// [`error_for_status`](super::Response::error_for_status).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] and [`ErrorKind::Config`] when it can't be sent as asked; a rejection
+    /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or [`ErrorKind::Deadline`].
+    pub fn send(self) -> Pending {
+        let Self { client, request, options } = self;
+        match request {
+            Ok(request) => client.execute_with(request, &options),
+            Err(error) => Pending::failed(error),
+        }
+    }
+}
+
+fn bad(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Request).because(error)
+}
+
+fn put_over(headers: &mut HeaderMap, over: HeaderMap) -> Result<(), http::Error> {
+    let mut last = None;
+    for (name, value) in over {
+        // A name comes with the first of its values only.
+        match (name, &last) {
+            (Some(name), _) => {
+                headers.try_insert(name.clone(), value)?;
+                last = Some(name);
+            }
+            (None, Some(name)) => {
+                headers.try_append(name.clone(), value)?;
+            }
+            (None, None) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "query")]
+fn add_query(uri: &mut Uri, added: &str) -> Result<(), http::Error> {
+    if added.is_empty() {
+        return Ok(());
+    }
+    let mut path = uri.path().to_owned();
+    match uri.query() {
+        None | Some("") => write!(path, "?{added}"),
+        Some(query) => write!(path, "?{query}&{added}"),
+    }
+    .ok();
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(path.try_into()?);
+    *uri = Uri::from_parts(parts)?;
+    Ok(())
+}
+
+impl fmt::Debug for RequestBuilder {
+    /// Without the request: its URL and headers may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBuilder").field("options", &self.options).finish_non_exhaustive()
+    }
+}

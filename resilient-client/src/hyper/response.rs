@@ -1,0 +1,181 @@
+//! The response: its parts, with the body guarded and the report at hand.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::ready;
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, StatusCode, Uri, Version};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use reqwest::Url;
+
+use crate::engine::body::ResponseBody;
+use crate::engine::report::CallReport;
+use crate::error::{Error, ErrorKind, redacted};
+use crate::transport::hyper::connect::Link;
+use crate::verbs::response_methods;
+
+/// A response to a call.
+///
+/// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
+/// breaks or runs into the call's deadline is an error here and a failure to the circuit breaker.
+#[must_use = "a response holds a connection until its body is read or it is dropped"]
+pub struct Response {
+    inner: http::Response<ResponseBody<Incoming>>,
+    uri: Uri,
+    max_body: usize,
+}
+
+impl Response {
+    pub(super) fn new(inner: http::Response<ResponseBody<Incoming>>, uri: Uri, max_body: usize) -> Self {
+        Self { inner, uri, max_body }
+    }
+
+    /// How the call went, up to this response's head.
+    pub fn report(&self) -> &CallReport {
+        self.inner.body().report()
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    /// The HTTP version.
+    pub fn version(&self) -> Version {
+        self.inner.version()
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.inner.headers()
+    }
+
+    /// The headers, to change.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.inner.headers_mut()
+    }
+
+    /// What is left of the body's length, if it is known.
+    pub fn content_length(&self) -> Option<u64> {
+        self.inner.body().size_hint().exact()
+    }
+
+    /// The URL that was asked for.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The address that answered.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.inner.extensions().get::<Link>()?.remote_addr()
+    }
+
+    /// What the transport attached.
+    pub fn extensions(&self) -> &Extensions {
+        self.inner.extensions()
+    }
+
+    /// What the transport attached, to change.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        self.inner.extensions_mut()
+    }
+
+    /// The connection, after a response that switched protocols (101). It is yours from here: its slot is free again and
+    /// no timeout applies to it. `hyper_util::rt::TokioIo` makes it one of tokio's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transport`] when the connection wasn't upgraded.
+    pub async fn upgrade(self) -> Result<Upgraded, Error> {
+        let report = self.report().clone();
+        let upgraded = hyper::upgrade::on(self.inner).await;
+        upgraded.map_err(|error| Error::new(ErrorKind::Transport).because(error).with_report(report))
+    }
+
+    /// The next piece of the body; `None` at its end. Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Body`], [`ErrorKind::BodyIdle`] and [`ErrorKind::Deadline`].
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let reader = Reader(self.inner.body_mut());
+        let polled = poll_fn(|cx| {
+            loop {
+                match ready!(Pin::new(&mut *reader.0).poll_frame(cx)).transpose()?.map(Frame::into_data) {
+                    Some(Ok(data)) => return Ok(Some(data)).into(),
+                    None => return Ok(None).into(),
+                    // Trailers.
+                    Some(Err(_)) => {}
+                }
+            }
+        });
+        let chunk = polled.await;
+        drop(reader);
+        chunk.map_err(|error: Error| match error.report() {
+            Some(_) => error,
+            None => error.with_report(self.report().clone()),
+        })
+    }
+
+    response_methods!();
+
+    /// The whole body as text. What isn't UTF-8 becomes U+FFFD.
+    ///
+    /// # Errors
+    /// Those of [`bytes`](Self::bytes).
+    pub async fn text(mut self) -> Result<String, Error> {
+        let bytes = self.read_whole().await?;
+        Ok(String::from_utf8(bytes.into())
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    /// The body as a stream of its pieces.
+    #[cfg(feature = "stream")]
+    pub fn bytes_stream(self) -> impl futures_core::Stream<Item = Result<Bytes, Error>> + Send {
+        http_body_util::BodyDataStream::new(self.inner.into_body())
+    }
+
+    /// Nothing more will come.
+    fn is_read(&self) -> bool {
+        self.inner.body().is_end_stream()
+    }
+
+    fn absolute_url(&self) -> Option<Url> {
+        Url::parse(&self.uri.to_string()).ok()
+    }
+
+    fn status_error(&self, status: StatusCode) -> Error {
+        self.error(ErrorKind::Status).with_status(status, self.absolute_url().as_ref())
+    }
+}
+
+/// Somebody who waits for the next piece, and may stop waiting.
+struct Reader<'a>(&'a mut ResponseBody<Incoming>);
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.0.look_away();
+    }
+}
+
+impl From<Response> for http::Response<ResponseBody<Incoming>> {
+    /// Everything stays but the URL.
+    fn from(response: Response) -> Self {
+        response.inner
+    }
+}
+
+impl fmt::Debug for Response {
+    /// Without headers and query values, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.absolute_url().map(|url| redacted(&url).to_string());
+        f.debug_struct("Response")
+            .field("status", &self.status())
+            .field("url", &url.unwrap_or_default())
+            .field("report", &format_args!("{}", self.report()))
+            .finish_non_exhaustive()
+    }
+}
