@@ -13,6 +13,7 @@ use resilient_client_benches::{machines, noop};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 const AS_IT_COMES: &str = "reqwest as it comes";
+const HYPER: &str = "hyper-util";
 const NO_RETRIES: &str = "reqwest, no retries";
 
 #[global_allocator]
@@ -44,11 +45,14 @@ fn main() {
 
     let server = Server::start();
     let over = |client| per_call(wire::sequential("http", client, server.url()), n);
-    let ours = over(Client::ours(standard));
+    let ours = over(Client::ours(standard.clone()));
     // The goal was set against reqwest keeping a copy of each request, as it does unless told otherwise.
     table.counts("over reqwest", ours, (AS_IT_COMES, over(Client::bare_as_it_comes())), Goal::Ratio(1.0));
     table.counts("over reqwest", ours, (NO_RETRIES, over(Client::bare())), Goal::None);
-    table.alone("over reqwest, no policy", over(Client::ours(none)), Goal::None);
+    table.alone("over reqwest, no policy", over(Client::ours(none.clone())), Goal::None);
+    let ours = over(Client::ours_on_hyper(standard));
+    table.counts("over hyper", ours, (HYPER, over(Client::bare_hyper())), Goal::AtMost(16.0));
+    table.alone("over hyper, no policy", over(Client::ours_on_hyper(none)), Goal::None);
     table.print();
 
     let mut table = Table::new("Bytes a breaker takes, heap included");

@@ -62,6 +62,10 @@ fn main() {
     table.counts("over reqwest", ours, as_it_comes, Goal::Ratio(59.5 / 57.7));
     table.counts("over reqwest", ours, ("reqwest, no retries", counter.http("http-bare")), Goal::None);
     table.alone("over reqwest, no policy", counter.http("http-ours-none"), Goal::None);
+
+    let hyper = ("hyper-util", counter.http("http-hyper"));
+    table.counts("over hyper", counter.http("http-ours-hyper"), hyper, Goal::Ratio(32.2 / 28.9));
+    table.alone("over hyper, no policy", counter.http("http-ours-hyper-none"), Goal::None);
     table.print();
 }
 
@@ -81,6 +85,9 @@ fn subject(name: &str, url: &str) -> Subject {
         "http-bare" => wire::sequential("bare", Client::bare(), url),
         "http-bare-as-it-comes" => wire::sequential("bare", Client::bare_as_it_comes(), url),
         "http-ours-none" => wire::sequential("none", Client::ours(Policy::none()), url),
+        "http-hyper" => wire::sequential("bare", Client::bare_hyper(), url),
+        "http-ours-hyper" => wire::sequential("ours", Client::ours_on_hyper(standard), url),
+        "http-ours-hyper-none" => wire::sequential("none", Client::ours_on_hyper(Policy::none()), url),
         "http-ours" => wire::sequential("ours", Client::ours(standard), url),
         _ => panic!("no subject {name}"),
     }

@@ -3,6 +3,10 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use resilient_client::Policy;
 
 use crate::clock;
@@ -16,6 +20,10 @@ pub enum Client {
     Bare(reqwest::Client),
     /// Ours over reqwest.
     Ours(resilient_client::Client),
+    /// hyper-util's pooled client alone.
+    BareHyper(hyper_util::client::legacy::Client<HttpConnector, Empty<Bytes>>),
+    /// Ours over it.
+    OursOnHyper(resilient_client::hyper::Client),
 }
 
 impl Client {
@@ -36,6 +44,19 @@ impl Client {
         Self::Ours(builder.transport(reqwest::ClientBuilder::no_proxy).build().expect("client"))
     }
 
+    /// hyper-util's client with the socket option that reqwest and ours set.
+    pub fn bare_hyper() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+        Self::BareHyper(builder.pool_timer(TokioTimer::new()).build(connector))
+    }
+
+    /// Ours with `policy`, over hyper.
+    pub fn ours_on_hyper(policy: Policy) -> Self {
+        Self::OursOnHyper(resilient_client::hyper::Client::builder().policy(policy).build().expect("client"))
+    }
+
     /// Gets `url`; returns the length of its body.
     pub async fn get(&self, url: &str) -> usize {
         match self {
@@ -44,6 +65,14 @@ impl Client {
                 response.bytes().await.expect("body").len()
             }
             Self::Ours(client) => {
+                let response = client.get(url).send().await.expect("response");
+                response.bytes().await.expect("body").len()
+            }
+            Self::BareHyper(client) => {
+                let response = client.get(url.parse().expect("url")).await.expect("response");
+                response.into_body().collect().await.expect("body").to_bytes().len()
+            }
+            Self::OursOnHyper(client) => {
                 let response = client.get(url).send().await.expect("response");
                 response.bytes().await.expect("body").len()
             }
