@@ -119,10 +119,12 @@ impl Client {
 /// Refuses what the pool would refuse only when the call has been counted already.
 fn check(uri: &Uri) -> Result<(), Error> {
     let says = |what: &str| Err(Error::new(ErrorKind::Request).says(what));
-    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    // Not `host()`, which looks through the text twice.
+    if authority.is_empty() || authority.starts_with(':') {
         return says("the URL names no host");
-    };
-    if authority.as_str().contains('@') {
+    }
+    if authority.as_bytes().contains(&b'@') {
         return says("credentials in the URL; use basic_auth");
     }
     match uri.scheme_str() {

@@ -70,7 +70,7 @@ impl Response {
         &self.uri
     }
 
-    /// The address that answered.
+    /// The address that answered, unless the [builder](super::ClientBuilder::remote_addr) was told to forget it.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.inner.extensions().get::<Link>()?.remote_addr()
     }

@@ -35,16 +35,15 @@ impl<S, B: Replay> ServiceExchange<S, B> {
     }
 }
 
-/// A copy for another attempt; `None` when the body can't be sent again.
-pub(super) fn again<B: Replay>(request: &http::Request<B>) -> Option<http::Request<B>> {
-    let body = request.body().replay()?;
+/// A copy with a body of its own.
+pub(super) fn again<B>(request: &http::Request<B>, body: B) -> http::Request<B> {
     let mut copy = http::Request::new(body);
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     *copy.version_mut() = request.version();
     copy.headers_mut().clone_from(request.headers());
     copy.extensions_mut().clone_from(request.extensions());
-    Some(copy)
+    copy
 }
 
 impl<S, B, R> Exchange for ServiceExchange<S, B>
@@ -79,8 +78,13 @@ where
         if outbound.number > 1 && !self.is_replayable() {
             return None;
         }
-        let request =
-            if outbound.last { self.request.take() } else { self.request.as_ref().and_then(again) }?;
+        let kept = self.request.as_ref()?;
+        let body = if outbound.last { None } else { kept.body().replay() };
+        let request = match body {
+            Some(body) => again(kept, body),
+            None if outbound.last => self.request.take()?,
+            None => return None,
+        };
         let ready = Ready { request, outbound, launched: now };
         Some(Attempting::NotReady { service: self.service.clone(), ready: Some(ready), waited: false })
     }

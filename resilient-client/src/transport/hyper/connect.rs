@@ -32,13 +32,22 @@ pub(crate) struct Connector(Arc<Making>);
 
 struct Making {
     inner: Inner,
-    timeout: Option<Duration>,
+    options: Options,
+}
+
+/// How connections are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// For name lookup, TCP and TLS together.
+    pub(crate) timeout: Option<Duration>,
+    /// Whether every response is told of its connection. Those of HTTP/2 are without asking.
+    pub(crate) tell: bool,
 }
 
 impl Connector {
     #[cfg(not(feature = "hyper-rustls"))]
-    pub(crate) fn plain(inner: HttpConnector, timeout: Option<Duration>) -> Self {
-        Self(Arc::new(Making { inner, timeout }))
+    pub(crate) fn plain(inner: HttpConnector, options: Options) -> Self {
+        Self(Arc::new(Making { inner, options }))
     }
 
     /// With TLS for `https`; by what the platform trusts, unless there is a `config`.
@@ -46,7 +55,7 @@ impl Connector {
     pub(crate) fn secure(
         mut sockets: HttpConnector,
         config: Option<rustls::ClientConfig>,
-        timeout: Option<Duration>,
+        options: Options,
     ) -> Result<Self, crate::Error> {
         use hyper_rustls::HttpsConnectorBuilder;
         use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -66,7 +75,7 @@ impl Connector {
         let builder = builder.https_or_http().enable_http1();
         #[cfg(feature = "http2")]
         let builder = builder.enable_http2();
-        Ok(Self(Arc::new(Making { inner: builder.wrap_connector(sockets), timeout })))
+        Ok(Self(Arc::new(Making { inner: builder.wrap_connector(sockets), options })))
     }
 }
 
@@ -80,14 +89,14 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Making { inner, timeout } = &*self.0;
-        let (mut inner, timeout) = (inner.clone(), *timeout);
+        let Making { inner, options } = &*self.0;
+        let (mut inner, options) = (inner.clone(), *options);
         Box::pin(async move {
             let connecting = async {
                 std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
-                Ok(Linked::new(inner.call(to).await?))
+                Ok(Linked::new(inner.call(to).await?, options.tell))
             };
-            match timeout {
+            match options.timeout {
                 Some(timeout) => tokio::time::timeout(timeout, connecting).await?,
                 None => connecting.await,
             }
@@ -95,7 +104,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// What is known of one connection. It travels with every response on it.
+/// What is known of one connection. It travels with the responses on it.
 #[derive(Clone)]
 pub(crate) struct Link(Arc<State>);
 
@@ -141,23 +150,26 @@ pin_project! {
         #[pin]
         io: T,
         link: Link,
+        tell: bool,
     }
 }
 
 impl<T: Connection> Linked<T> {
-    fn new(io: T) -> Self {
+    fn new(io: T, tell: bool) -> Self {
         let mut extras = Extensions::new();
         io.connected().get_extras(&mut extras);
         let link = Link::new(extras.get().map(HttpInfo::remote_addr));
-        Self { io, link }
+        let tell = tell || io.connected().is_negotiated_h2();
+        Self { io, link, tell }
     }
 }
 
 impl<T: Connection> Connection for Linked<T> {
     fn connected(&self) -> Connected {
-        // Anew, because each extra costs every response an allocation.
+        // Anew, because the first extra costs every response three allocations, and each further one another.
         let inner = self.io.connected();
-        let connected = Connected::new().proxy(inner.is_proxied()).extra(self.link.clone());
+        let connected = Connected::new().proxy(inner.is_proxied());
+        let connected = if self.tell { connected.extra(self.link.clone()) } else { connected };
         if inner.is_negotiated_h2() { connected.negotiated_h2() } else { connected }
     }
 }

@@ -67,9 +67,12 @@ impl Exchange for HyperExchange {
         if outbound.number > 1 && !self.is_replayable() {
             return None;
         }
-        let once = self.request.as_ref().is_some_and(|request| !request.body().is_replayable());
-        let mut request =
-            if outbound.last || once { self.request.take() } else { self.request.as_ref().and_then(again) }?;
+        let kept = self.request.as_ref()?;
+        let body = if outbound.last { None } else { kept.body().replay() };
+        let mut request = match body {
+            Some(body) => again(kept, body),
+            None => self.request.take()?,
+        };
         outbound.apply(request.headers_mut(), now);
         Some(self.wire.send(request))
     }
