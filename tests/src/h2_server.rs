@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::Watched;
 
@@ -82,6 +83,7 @@ type Script = Arc<dyn Fn(&Request) -> Act + Send + Sync>;
 
 /// A server on a loopback port of its own, gone with all its connections when dropped.
 pub struct H2Server {
+    scheme: &'static str,
     address: SocketAddr,
     seen: Watched<Seen>,
     accepting: JoinHandle<()>,
@@ -90,16 +92,32 @@ pub struct H2Server {
 impl H2Server {
     /// Starts serving by `script`, which is asked about each request once that has been read whole.
     pub async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Self {
+        Self::listen(script, None).await
+    }
+
+    /// The same behind TLS.
+    pub async fn start_tls(
+        script: impl Fn(&Request) -> Act + Send + Sync + 'static,
+        tls: TlsAcceptor,
+    ) -> Self {
+        Self::listen(script, Some(tls)).await
+    }
+
+    async fn listen(
+        script: impl Fn(&Request) -> Act + Send + Sync + 'static,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port");
         let address = listener.local_addr().expect("a bound socket has an address");
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let (script, seen): (Script, _) = (Arc::new(script), Watched::default());
-        let accepting = tokio::spawn(accept(listener, script, seen.clone()));
-        Self { address, seen, accepting }
+        let accepting = tokio::spawn(accept(listener, tls, script, seen.clone()));
+        Self { scheme, address, seen, accepting }
     }
 
     /// The URL of a path here.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// What has been seen, to read or to wait on.
@@ -119,7 +137,7 @@ impl Drop for H2Server {
     }
 }
 
-async fn accept(listener: TcpListener, script: Script, seen: Watched<Seen>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, script: Script, seen: Watched<Seen>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
@@ -127,21 +145,27 @@ async fn accept(listener: TcpListener, script: Script, seen: Watched<Seen>) {
             seen.connections += 1;
             seen.connections
         });
-        let (script, seen) = (Arc::clone(&script), seen.clone());
+        let (tls, script, seen) = (tls.clone(), Arc::clone(&script), seen.clone());
         connections.spawn(async move {
             // A client that hangs up is an error here, and no concern of ours.
-            let _ = serve(stream, number, &script, &seen).await;
+            let _ = stream.set_nodelay(true);
+            let _ = match tls {
+                None => serve(stream, number, &script, &seen).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => serve(stream, number, &script, &seen).await,
+                    Err(error) => Err(error),
+                },
+            };
         });
     }
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     connection: usize,
     script: &Script,
     seen: &Watched<Seen>,
 ) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
     stream.read_exact(&mut [0; PREFACE]).await?;
     send(&mut stream, SETTINGS, 0, 0, &[]).await?;
     let mut bodies: HashMap<u32, Vec<u8>> = HashMap::new();
@@ -190,10 +214,17 @@ async fn serve(
     }
 }
 
-async fn send(stream: &mut TcpStream, kind: u8, flags: u8, id: u32, payload: &[u8]) -> std::io::Result<()> {
+async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    kind: u8,
+    flags: u8,
+    id: u32,
+    payload: &[u8],
+) -> std::io::Result<()> {
     let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend_from_slice(&id.to_be_bytes());
     frame.extend_from_slice(payload);
-    stream.write_all(&frame).await
+    stream.write_all(&frame).await?;
+    stream.flush().await
 }

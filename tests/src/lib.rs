@@ -10,6 +10,7 @@ pub mod front;
 pub mod h2_server;
 pub mod observer;
 pub mod server;
+pub mod tls;
 mod watched;
 
 use std::fmt::Write as _;

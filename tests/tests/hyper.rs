@@ -13,8 +13,9 @@ use resilient_client::outcome::{FailureKind, Outcome};
 use resilient_client::policy::retry::RetryPolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::{Attempt, CallReport, Decline, Error, ErrorKind, Policy, Prepared};
-use resilient_client_tests::h2_server::{Act, H2Server, NO_ERROR, REFUSED_STREAM};
+use resilient_client_tests::h2_server::{self, Act, H2Server, NO_ERROR, REFUSED_STREAM};
 use resilient_client_tests::server::{NobodyHome, Request};
+use resilient_client_tests::tls::Tls;
 use resilient_client_tests::{Gate, Heard, Reply, SOON, Server, everything_it_says, within};
 use tokio::task::JoinSet;
 
@@ -389,10 +390,42 @@ async fn an_http2_connection_is_retired_after_two_timeouts() {
     let (text, report) = call(client.get(server.url("/"))).await.unwrap();
     let timeout = failure(FailureKind::Timeout);
     assert_eq!((text.as_str(), outcomes(&report)), ("done", vec![timeout, timeout, Outcome::Success]));
-    let connections: Vec<_> = server.seen().read(|seen| seen.requests.iter().map(|r| r.connection).collect());
-    assert_eq!(connections, [1, 1, 2]);
+    assert_eq!(connections(&server), [1, 1, 2]);
     call(client.get(server.url("/"))).await.unwrap();
     assert_eq!(server.seen().read(|seen| seen.connections), 2, "the new one is kept");
+}
+
+/// The same where HTTP/2 was chosen by the server.
+#[tokio::test]
+async fn an_https_server_that_chooses_http2_gets_it_and_its_dead_connection_is_retired() {
+    let tls = Tls::new();
+    let script = |request: &h2_server::Request| match request.nth {
+        2 | 3 => Act::Nothing,
+        _ => Act::Answer("done"),
+    };
+    let server = H2Server::start_tls(script, tls.acceptor("h2")).await;
+    let timeout = TimeoutPolicy::standard().attempt(SHORT);
+    let client = builder(timeout, &Heard::new()).tls_config(tls.trusted()).build().unwrap();
+    let response = within(SOON, client.get(server.url("/")).send()).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_2);
+    assert!(response.remote_addr().is_some());
+    assert_eq!(response.text().await.unwrap(), "done");
+    let (_, report) = call(client.get(server.url("/"))).await.unwrap();
+    assert_eq!(report.attempts().len(), 3);
+    assert_eq!(connections(&server), [1, 1, 1, 2]);
+}
+
+#[tokio::test]
+async fn an_https_server_that_nobody_trusts_was_never_sent_to() {
+    let tls = Tls::new();
+    let server = H2Server::start_tls(|_| Act::Answer("done"), tls.acceptor("h2")).await;
+    let heard = Heard::new();
+    assert_never_sent("unknown issuer", &client_of(&heard), &heard, &server.url("/")).await;
+    assert_eq!(server.count(), 0);
+}
+
+fn connections(server: &H2Server) -> Vec<usize> {
+    server.seen().read(|seen| seen.requests.iter().map(|request| request.connection).collect())
 }
 
 /// The control: one timeout now and then is the request's fault, not the connection's.
