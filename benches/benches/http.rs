@@ -1,4 +1,5 @@
-//! A closed loop over loopback against a server in another process: bare reqwest and ours over reqwest, in turns.
+//! A closed loop over loopback against a server in another process: bare reqwest and ours over it, in turns; then the same
+//! with hyper-util.
 
 use std::time::Duration;
 
@@ -9,9 +10,6 @@ use resilient_client_benches::side_by_side::{median, quantile};
 use resilient_client_benches::table::{Goal, Table};
 use resilient_client_benches::wire::{Client, Loop, Slice};
 
-const BARE: &str = "bare reqwest";
-const OURS: &str = "ours over reqwest";
-
 fn main() {
     if serve_if_asked() {
         return;
@@ -19,24 +17,25 @@ fn main() {
     let args = Args::from_env();
     if args.wants("http") {
         let server = Server::start();
-        compare(&server, args.effort);
+        let standard = Policy::standard;
+        let ours = ("ours over reqwest", Client::ours(standard()));
+        compare(&server, args.effort, [("bare reqwest", Client::bare()), ours]);
+        let ours = ("ours over hyper", Client::ours_on_hyper(standard()));
+        compare(&server, args.effort, [("bare hyper-util", Client::bare_hyper()), ours]);
     }
 }
 
-fn compare(server: &Server, effort: Effort) {
+fn compare(server: &Server, effort: Effort, [bare, ours]: [(&'static str, Client); 2]) {
     let mut table = Table::new("Over loopback, one GET and its body; medians of the rounds");
     for callers in [1, 64] {
-        let loops = [
-            Loop::new(BARE, Client::bare(), callers),
-            Loop::new(OURS, Client::ours(Policy::standard()), callers),
-        ];
+        let loops = [&bare, &ours].map(|(name, client)| Loop::new(name, client.clone(), callers));
         let rounds = in_turns(&loops, server.url(), effort);
         print(&loops, &rounds, callers);
         for (what, of) in QUANTITIES {
             let column = |i: usize| rounds.iter().map(|round| of(&round[i])).collect::<Vec<_>>();
             let ratio = rounds.iter().map(|round| of(&round[1]) / of(&round[0])).collect();
-            let what = format!("{what}, {callers} at once");
-            table.versus(&what, median(column(1)), (BARE, median(column(0))), median(ratio), Goal::None);
+            let what = format!("{}: {what}, {callers} at once", ours.0);
+            table.versus(&what, median(column(1)), (bare.0, median(column(0))), median(ratio), Goal::None);
         }
     }
     table.print();

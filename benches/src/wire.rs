@@ -21,7 +21,7 @@ pub enum Client {
     /// Ours over reqwest.
     Ours(resilient_client::Client),
     /// hyper-util's pooled client alone.
-    BareHyper(hyper_util::client::legacy::Client<HttpConnector, Empty<Bytes>>),
+    BareHyper(Box<hyper_util::client::legacy::Client<HttpConnector, Empty<Bytes>>>),
     /// Ours over it.
     OursOnHyper(resilient_client::hyper::Client),
 }
@@ -49,7 +49,7 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
-        Self::BareHyper(builder.pool_timer(TokioTimer::new()).build(connector))
+        Self::BareHyper(Box::new(builder.pool_timer(TokioTimer::new()).build(connector)))
     }
 
     /// Ours with `policy`, over hyper.

@@ -1,6 +1,11 @@
 //! The client over hyper: the same verbs, the same engine, and nothing hidden below it.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -329,7 +334,52 @@ async fn a_server_that_closes_between_requests_costs_no_get_and_doubles_no_post(
     assert!(server.count() <= heard.attempts());
 }
 
-/// Over reqwest the pool repeats such a request unseen. Here each try is an attempt, so the counts are exact.
+/// A connection that is found closed before the request on it was written. Over reqwest the pool repeats such a request
+/// unseen; here that is an attempt, and repeated because it was never sent.
+#[tokio::test]
+async fn a_request_that_the_pool_hands_back_unwritten_is_an_attempt_of_its_own() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let ((close, closing), (closed, is_closed)) = (mpsc::channel(), mpsc::channel());
+    let server = std::thread::spawn(move || {
+        let first = answer_one(&listener);
+        closing.recv().unwrap();
+        drop(first);
+        closed.send(()).unwrap();
+        answer_one(&listener)
+    });
+    let heard = Heard::new();
+    let client = client_of(&heard);
+    call(client.get(&url)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+
+    // This task and the connection's must be woken by the same look at the clock and the sockets: this one runs first,
+    // and the other then finds the end of its connection and a request that it hasn't written.
+    let mut timer = Box::pin(tokio::time::sleep(Duration::from_millis(1)));
+    assert!(poll_fn(|cx| Poll::Ready(timer.as_mut().poll(cx))).await.is_pending());
+    close.send(()).unwrap();
+    is_closed.recv().unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    timer.await;
+    let (_, report) = call(client.post(&url)).await.unwrap();
+    assert_eq!(outcomes(&report), [failure(FailureKind::Unsent), Outcome::Success]);
+    assert_eq!(heard.attempts(), 3, "and two requests were read");
+    drop(server.join().unwrap());
+}
+
+fn answer_one(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").unwrap();
+    stream
+}
+
+/// Each try is an attempt, so the counts are exact.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_swallows_every_second_request_sees_exactly_the_attempts() {
     within(3 * SOON, async {
