@@ -577,3 +577,26 @@ async fn a_drain_waits_for_the_body_and_refuses_newcomers() {
     assert_eq!(response.text().await.unwrap(), "done");
     assert_eq!(client.drain(SOON).await, 0);
 }
+
+/// One name, two servers, and a `Host` that says which of them was meant.
+#[tokio::test]
+async fn attempts_go_to_the_endpoints_of_a_name() {
+    let (failing, working) = (
+        Server::start(|_| Reply::answer(503, "no")).await,
+        Server::start(|_| Reply::answer(200, "yes")).await,
+    );
+    let endpoints = resilient_client::Endpoints::fixed([failing.url(""), working.url("")]);
+    let policy = Policy::standard().breaker(None);
+    let client = Client::builder().policy(policy).endpoints("http://users", endpoints).build().unwrap();
+    for _ in 0..20 {
+        let (text, report) = call(client.get("http://users/a?x=1")).await.unwrap();
+        assert_eq!((text.as_str(), report.upstream()), ("yes", "http://users"));
+    }
+    for server in [&failing, &working] {
+        let address = server.address().to_string();
+        let named =
+            |request: &Request| request.header("host") == Some(&address) && request.target == "/a?x=1";
+        assert!(server.count() > 0 && server.requests().iter().all(named), "{:?}", server.requests());
+    }
+    assert_eq!(working.count(), 20);
+}

@@ -114,7 +114,7 @@ where
 }
 
 /// Points a URI at another origin.
-fn readdress(uri: &mut http::Uri, origin: &Origin) {
+pub(super) fn readdress(uri: &mut http::Uri, origin: &Origin) {
     let mut parts = std::mem::take(uri).into_parts();
     parts.scheme = Some(origin.scheme().clone());
     parts.authority = Some(origin.authority().clone());

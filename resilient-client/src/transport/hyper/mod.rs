@@ -12,7 +12,7 @@ use hyper_util::client::legacy;
 
 use self::wire::{Sending, Wire};
 use super::replay::Replay as _;
-use super::service::again;
+use super::service::{again, readdress};
 use super::{Exchange, KeptBody, Outbound, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
@@ -73,6 +73,9 @@ impl Exchange for HyperExchange {
             Some(body) => again(kept, body),
             None => self.request.take()?,
         };
+        if let Some(target) = &outbound.target {
+            readdress(request.uri_mut(), target.endpoint.origin());
+        }
         outbound.apply(request.headers_mut(), now);
         Some(self.wire.send(request))
     }
