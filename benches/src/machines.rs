@@ -10,6 +10,7 @@ use recloser::Recloser;
 use resilient_client::policy::breaker::{Breaker, BreakerPolicy, Rejected, Verdict};
 use resilient_client::policy::budget::{Budget, BudgetPolicy};
 use resilient_client::policy::bulkhead::{Bulkhead, BulkheadPolicy};
+use resilient_client::policy::priority::Priority;
 use resilient_client::time::{self, Tick};
 
 use crate::subject::Subject;
@@ -151,8 +152,8 @@ pub fn withdraw_refund(name: &'static str, threads: usize) -> Subject {
 pub fn bulkhead(name: &'static str, threads: usize) -> Subject {
     let bulkhead = Bulkhead::new(BulkheadPolicy::standard().compile().expect("rules"));
     Subject::shared(name, threads, move |_| {
-        let taken = bulkhead.try_acquire();
-        bulkhead.release();
+        let taken = bulkhead.try_acquire(Priority::Normal);
+        bulkhead.release(|| Tick::ZERO);
         taken
     })
 }

@@ -65,8 +65,9 @@ pub(super) struct Desk<X: Exchange> {
     /// Where its attempts went.
     tried: Tried,
     /// The last real response, being set aside or set aside.
-    aside: Option<Aside<X>>,
-    kept: Option<(X::Head, KeptBody)>,
+    // Both boxed: few calls have any, and every call is moved with the room for it.
+    aside: Option<Box<Aside<X>>>,
+    kept: Option<Box<(X::Head, KeptBody)>>,
     /// How the last attempt without a response failed, or was refused.
     fault: Option<Error>,
     rejection: Option<Rejection>,
@@ -105,18 +106,18 @@ impl<X: Exchange> Desk<X> {
     pub(super) fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(aside) = &mut self.aside else { return Poll::Pending };
         let cut = ready!(aside.poll(cx));
-        self.kept = self.aside.take().map(|aside| aside.finish(cut));
+        self.kept = self.aside.take().map(|aside| Box::new(aside.finish(cut)));
         Poll::Ready(())
     }
 
     /// Until when an answer may take to be set aside, if one is.
     pub(super) fn patience(&self) -> Option<Tick> {
-        self.aside.as_ref().map(Aside::until)
+        self.aside.as_ref().map(|aside| aside.until())
     }
 
     /// Sets an answer aside as it is.
     pub(super) fn lose_patience(&mut self) {
-        self.kept = self.aside.take().map(|aside| aside.finish(true));
+        self.kept = self.aside.take().map(|aside| Box::new(aside.finish(true)));
     }
 
     /// The first attempt, which is due at once.
@@ -260,8 +261,8 @@ impl<X: Exchange> Desk<X> {
             Next::Wait => {}
         }
         match brought {
-            Brought::Head(answer) => self.aside = Some(Aside::new(answer, permit, now)),
-            Brought::Whole(head, body) => self.kept = Some((head, body)),
+            Brought::Head(answer) => self.aside = Some(Box::new(Aside::new(answer, permit, now))),
+            Brought::Whole(head, body) => self.kept = Some(Box::new((head, body))),
             Brought::Fault(error) => self.fault = Some(error),
         }
         None
@@ -328,11 +329,11 @@ impl<X: Exchange> Desk<X> {
         self.entry = None;
         let mut report = self.report.take()?;
         if let Some(aside) = self.aside.take() {
-            self.kept = Some(aside.finish_now());
+            self.kept = Some(Box::new(aside.finish_now()));
         }
         self.give_grant_back();
         self.upstream.leave();
-        if let Some((head, body)) = self.kept.take() {
+        if let Some((head, body)) = self.kept.take().map(|kept| *kept) {
             report.finish(now, body.cut);
             return Some(Ok(X::reassemble(head, body, report)));
         }

@@ -20,11 +20,11 @@ pin_project! {
     /// One attempt in flight.
     pub(super) struct Flight<X: Exchange> {
         // What a hook still has to say, before there is a future.
-        preparing: Option<(Later, Outbound)>,
+        preparing: Option<Box<(Later, Outbound)>>,
         // `None` once the head has come.
         #[pin]
         future: Option<X::Future>,
-        reading: Option<Whole<X>>,
+        reading: Option<Box<Whole<X>>>,
         permit: Option<Permit>,
         number: u32,
     }
@@ -69,7 +69,13 @@ impl<X: Exchange> Flight<X> {
     pub(super) fn preparing(later: Later, outbound: Outbound, mut permit: Permit) -> Self {
         permit.prepares();
         let number = outbound.number;
-        Self { preparing: Some((later, outbound)), future: None, reading: None, permit: Some(permit), number }
+        Self {
+            preparing: Some(Box::new((later, outbound))),
+            future: None,
+            reading: None,
+            permit: Some(permit),
+            number,
+        }
     }
 
     /// Never sent, because its time was up before it could be: it only waits to be told so.
@@ -102,9 +108,11 @@ impl<X: Exchange> Flight<X> {
         view: View<'_>,
     ) -> Poll<(Brought<X>, Classified)> {
         let mut this = self.project();
-        if let Some((later, _)) = this.preparing {
-            let prepared = ready!(later.as_mut().poll(cx));
-            let Some((_, outbound)) = this.preparing.take() else { return Poll::Pending };
+        if let Some(preparing) = this.preparing {
+            let prepared = ready!(preparing.0.as_mut().poll(cx));
+            let Some((_, outbound)) = this.preparing.take().map(|preparing| *preparing) else {
+                return Poll::Pending;
+            };
             match prepared {
                 Ok(headers) => {
                     let now = time::now();
@@ -140,12 +148,12 @@ impl<X: Exchange> Flight<X> {
             let classified = Classifier::classify(view.classifier, X::end(&end));
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
-                    *this.reading = Some(Whole {
+                    *this.reading = Some(Box::new(Whole {
                         reading: Reading::new(answer, limit),
                         head: classified,
                         limit,
                         patience: Patience::new(view.body_idle),
-                    });
+                    }));
                 }
                 (Ok(answer), _) => return Poll::Ready((Brought::Head(answer), classified)),
                 (Err(fault), _) => {

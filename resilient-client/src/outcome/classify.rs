@@ -201,7 +201,9 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         // The server's own layer turned the request away for want of time: nothing was tried, nothing is wrong with it.
         return Classified { status: Some(status), ..Classified::IGNORED };
     }
-    let repeat = if advice::forbids_retry(headers) { Repeat::Never } else { repeat };
+    // Asked only where it can matter: looking for two long names in every head is dear.
+    let forbidden = repeat != Repeat::Never && advice::forbids_retry(headers);
+    let repeat = if forbidden { Repeat::Never } else { repeat };
     let retry_after = match status {
         S::TOO_MANY_REQUESTS | S::SERVICE_UNAVAILABLE => retry_after::parse(headers, crate::time::wall()),
         _ => None,
