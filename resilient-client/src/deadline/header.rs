@@ -66,13 +66,12 @@ pub fn parse_named(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
 /// Up to 10 s it takes no allocation; a longer one takes one.
 pub fn value(remaining: Duration) -> Option<HeaderValue> {
     let ms = remaining.min(LONGEST).as_millis() as usize;
-    let text = match ms {
-        0 => return None,
-        1..=TABLE_UP_TO => Bytes::from_static(in_table(ms)),
-        _ => Bytes::from(ms.to_string()),
-    };
-    // Always Ok: digits are valid in a header.
-    HeaderValue::from_maybe_shared(text).ok()
+    match ms {
+        0 => None,
+        // Digits: UTF-8, and valid in a header.
+        1..=TABLE_UP_TO => std::str::from_utf8(in_table(ms)).ok().map(HeaderValue::from_static),
+        _ => HeaderValue::from_maybe_shared(Bytes::from(ms.to_string())).ok(),
+    }
 }
 
 /// The shortest valid answer in every line and list of this header.

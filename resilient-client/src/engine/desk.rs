@@ -76,6 +76,7 @@ pub(super) struct Desk<X: Exchange> {
 }
 
 impl<X: Exchange> Desk<X> {
+    #[inline]
     pub(super) fn new(start: Start<X>) -> Self {
         let Start { exchange, upstream, terms, mut ways, version, now } = start;
         let report = CallReport::new(Arc::clone(upstream.name()), version, now);
@@ -121,6 +122,7 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// The first attempt, which is due at once.
+    #[inline]
     pub(super) fn begin(&mut self, now: Tick) -> Option<Flight<X>> {
         match self.ledger.decide(now) {
             Decision::Launch { number, trigger } => self.set_out(number, trigger, now),
@@ -131,7 +133,7 @@ impl<X: Exchange> Desk<X> {
     /// The attempt that is due asks the upstream to be let in.
     pub(super) fn set_out(&mut self, number: u32, trigger: Trigger, now: Tick) -> Option<Flight<X>> {
         let (priority, deadline) = (self.ways.priority, self.ledger.terms().deadline);
-        match self.upstream.admit(Ask { priority, deadline, tried: self.tried.clone() }, now) {
+        match self.upstream.admit(Ask { priority, deadline, tried: &self.tried }, now) {
             Admission::Admitted(permit) => return self.launch(number, trigger, permit, now),
             Admission::Refused(why) => self.refused(number, why),
             Admission::Waits(waiting) => {
@@ -193,7 +195,9 @@ impl<X: Exchange> Desk<X> {
             last: self.ledger.is_last(),
             until: self.ledger.would_end(now),
             deadline_header: self.ways.deadline_header.clone(),
-            target: endpoint.clone().map(|endpoint| Target { endpoint, host: self.upstream.host().cloned() }),
+            target: endpoint
+                .clone()
+                .map(|endpoint| Box::new(Target { endpoint, host: self.upstream.host().cloned() })),
             headers: None,
         };
         let hook = self.ways.hook.as_ref();
@@ -382,7 +386,7 @@ fn depart<X: Exchange>(
     };
     let headers = match prepared {
         None => None,
-        Some(hook::State::Now(Ok(headers))) => Some(headers),
+        Some(hook::State::Now(Ok(headers))) => Some(Box::new(headers)),
         Some(hook::State::Now(Err(error))) => {
             *fault = Some(flight::unprepared(error));
             return None;

@@ -120,7 +120,8 @@ impl<X: Exchange> Flight<X> {
                         // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
                         return Poll::Pending;
                     }
-                    let Some(future) = exchange.launch(Outbound { headers: Some(headers), ..outbound }, now)
+                    let Some(future) =
+                        exchange.launch(Outbound { headers: Some(Box::new(headers)), ..outbound }, now)
                     else {
                         // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
                         let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };

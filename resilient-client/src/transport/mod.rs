@@ -40,10 +40,11 @@ pub(crate) struct Outbound {
     pub(crate) until: Tick,
     /// The header that says how long that is, if the server is told.
     pub(crate) deadline_header: Option<HeaderName>,
+    // Both boxed: few calls have any, and this is moved about with every attempt.
     /// Where to, in place of what the URL says.
-    pub(crate) target: Option<Target>,
+    pub(crate) target: Option<Box<Target>>,
     /// Headers to put over the request's own.
-    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) headers: Option<Box<HeaderMap>>,
 }
 
 /// An endpoint behind the name that a request is addressed to.
@@ -65,7 +66,7 @@ impl Outbound {
         }
         if let Some(extra) = self.headers {
             let mut last = None;
-            for (name, value) in extra {
+            for (name, value) in *extra {
                 // A name comes with the first of its values only.
                 match (name, &last) {
                     (Some(name), _) => {

@@ -25,12 +25,12 @@ use crate::time::{self, Tick, nanos};
 
 /// What an attempt says of itself when it asks to be let in.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct Ask<'a> {
     pub(crate) priority: Priority,
     /// It has no use for a place after this.
     pub(crate) deadline: Tick,
     /// The endpoints that other attempts of its call went to.
-    pub(crate) tried: Tried,
+    pub(crate) tried: &'a [EndpointId],
 }
 
 /// The endpoints of a call's attempts. Few calls make more than two.
@@ -61,7 +61,9 @@ pub(crate) enum Admission {
 /// An attempt on its way in. Dropped, it leaves whatever line it stands in.
 pub(crate) struct Waiting {
     upstream: Arc<Upstream>,
-    ask: Ask,
+    priority: Priority,
+    deadline: Tick,
+    tried: Tried,
     since: Tick,
     /// Its place in the rate, which a refusal further on gives back.
     rate: Option<Reservation>,
@@ -82,23 +84,31 @@ enum Stage {
 
 impl Upstream {
     /// A place for one attempt in every machine, or the first refusal.
-    pub(crate) fn admit(self: &Arc<Self>, ask: Ask, now: Tick) -> Admission {
+    pub(crate) fn admit(self: &Arc<Self>, ask: Ask<'_>, now: Tick) -> Admission {
         self.touch(now);
         if let Some(balancer) = &self.balancer
             && !balancer.is_fresh(now)
         {
             let balancer = Arc::clone(balancer);
             let names = Stage::Names(Box::pin(async move { balancer.ready(now).await }));
-            return self.wait(ask, None, now, names);
+            return self.wait(&ask, None, now, names);
         }
-        self.admit_to_rate(ask, now, now)
+        self.admit_to_rate(&ask, now, now)
     }
 
-    fn wait(self: &Arc<Self>, ask: Ask, rate: Option<Reservation>, since: Tick, stage: Stage) -> Admission {
-        Admission::Waits(Waiting { upstream: Arc::clone(self), ask, since, rate, stage })
+    fn wait(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        rate: Option<Reservation>,
+        since: Tick,
+        stage: Stage,
+    ) -> Admission {
+        let (upstream, tried) = (Arc::clone(self), ask.tried.into());
+        let Ask { priority, deadline, .. } = *ask;
+        Admission::Waits(Waiting { upstream, priority, deadline, tried, since, rate, stage })
     }
 
-    fn admit_to_rate(self: &Arc<Self>, ask: Ask, since: Tick, now: Tick) -> Admission {
+    fn admit_to_rate(self: &Arc<Self>, ask: &Ask<'_>, since: Tick, now: Tick) -> Admission {
         let held_until = self.held_until();
         if now < held_until {
             return Admission::Refused(Rejection::HeldBack { retry_after: now.until(held_until) }.into());
@@ -131,7 +141,7 @@ impl Upstream {
     /// A place at once, or none.
     #[cfg(test)]
     pub(crate) fn place(self: &Arc<Self>, now: Tick) -> Option<Permit> {
-        let ask = Ask { priority: Priority::Normal, deadline: Tick::NEVER, tried: Tried::new() };
+        let ask = Ask { priority: Priority::Normal, deadline: Tick::NEVER, tried: &[] };
         match self.admit(ask, now) {
             Admission::Admitted(permit) => Some(permit),
             Admission::Refused(_) | Admission::Waits(_) => None,
@@ -163,17 +173,17 @@ impl Upstream {
 
     fn admit_to_bulkhead(
         self: &Arc<Self>,
-        ask: Ask,
+        ask: &Ask<'_>,
         rate: Option<Reservation>,
         since: Tick,
         now: Tick,
     ) -> Admission {
         let Err(Full { limit }) = self.bulkhead.try_acquire(ask.priority) else {
-            return self.admit_to_endpoint(&ask, rate, now);
+            return self.admit_to_endpoint(ask, rate, now);
         };
         if self.judge(Rejection::BulkheadFull { limit }, Modes::BULKHEAD_OBSERVES).is_ok() {
             self.bulkhead.overrun();
-            return self.admit_to_endpoint(&ask, rate, now);
+            return self.admit_to_endpoint(ask, rate, now);
         }
         match self.bulkhead.enqueue(ask.priority, now, ask.deadline) {
             Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter)),
@@ -182,10 +192,10 @@ impl Upstream {
     }
 
     /// With a slot taken.
-    fn admit_to_endpoint(self: &Arc<Self>, ask: &Ask, rate: Option<Reservation>, now: Tick) -> Admission {
+    fn admit_to_endpoint(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<Reservation>, now: Tick) -> Admission {
         let endpoint = match &self.balancer {
             None => None,
-            Some(balancer) => match balancer.admit(&ask.tried, now, &mut self.entropy.rng()) {
+            Some(balancer) => match balancer.admit(ask.tried, now, &mut self.entropy.rng()) {
                 Ok(endpoint) => Some(endpoint),
                 Err(cause) => {
                     self.bulkhead.release(|| now);
@@ -241,12 +251,13 @@ impl Waiting {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<Permit, Refusal>> {
         loop {
             let upstream = &self.upstream;
+            let ask = Ask { priority: self.priority, deadline: self.deadline, tried: &self.tried };
             let admission = match &mut self.stage {
                 Stage::Names(names) => {
                     let resolved = ready!(names.as_mut().poll(cx));
                     self.stage = Stage::Over;
                     match resolved {
-                        Ok(()) => upstream.admit_to_rate(self.ask.clone(), self.since, now),
+                        Ok(()) => upstream.admit_to_rate(&ask, self.since, now),
                         Err(cause) => {
                             let rejection = Rejection::NoEndpoint;
                             Admission::Refused(Refusal { rejection, cause: Some(cause) })
@@ -256,13 +267,13 @@ impl Waiting {
                 Stage::Rate(turn) if now < *turn => return Poll::Pending,
                 Stage::Rate(_) => {
                     self.stage = Stage::Over;
-                    upstream.admit_to_bulkhead(self.ask.clone(), self.rate.take(), self.since, now)
+                    upstream.admit_to_bulkhead(&ask, self.rate.take(), self.since, now)
                 }
                 Stage::Slot(waiter) => {
                     let waited = ready!(upstream.bulkhead.poll_wait(waiter, cx, now));
                     self.stage = Stage::Over;
                     match waited {
-                        Ok(()) => upstream.admit_to_endpoint(&self.ask, self.rate.take(), now),
+                        Ok(()) => upstream.admit_to_endpoint(&ask, self.rate.take(), now),
                         Err(over) => {
                             let (waited, displaced) = (now.since(self.since), over == WaitOver::Displaced);
                             upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
