@@ -71,6 +71,7 @@
 //! - [`outcome::classify`]: what counts as a failure and what is tried again, as a table.
 //! - `hyper`, with the feature of that name: the same client without reqwest, at half the cost.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
+//! - `stale`, with the feature `cache`: an older answer when the server fails.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 
@@ -92,6 +93,8 @@ pub mod policy;
 pub mod rng;
 #[cfg(any(test, feature = "server"))]
 pub mod server;
+#[cfg(feature = "cache")]
+pub mod stale;
 mod sync;
 mod telemetry;
 pub mod time;

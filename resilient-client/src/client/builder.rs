@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fallback::Answers;
 use super::{Client, Shared};
 use crate::engine::core::{Core, Setup};
 use crate::error::{Error, ErrorKind};
@@ -42,11 +43,19 @@ pub struct ClientBuilder {
     setup: Setup,
     configure: Vec<Configure>,
     max_body: usize,
+    #[cfg(feature = "cache")]
+    stale: Option<crate::stale::StaleIfError>,
 }
 
 impl ClientBuilder {
     pub(crate) fn new() -> Self {
-        Self { setup: Setup::default(), configure: Vec::new(), max_body: MAX_BODY }
+        Self {
+            setup: Setup::default(),
+            configure: Vec::new(),
+            max_body: MAX_BODY,
+            #[cfg(feature = "cache")]
+            stale: None,
+        }
     }
 
     setup_methods!();
@@ -68,6 +77,26 @@ impl ClientBuilder {
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
+    }
+
+    /// Keeps answers and gives the last one, marked, when the server fails; see [`stale`](crate::stale). Default: not at all.
+    #[cfg(feature = "cache")]
+    pub fn stale_if_error(mut self, stale: crate::stale::StaleIfError) -> Self {
+        self.stale = Some(stale);
+        self
+    }
+
+    #[cfg(feature = "cache")]
+    fn answers(&self) -> Result<Answers, Error> {
+        let hooked = self.setup.hook.is_some();
+        let limits = self.stale.as_ref().map(|stale| stale.compile(hooked)).transpose();
+        Ok(Answers::within(limits.map_err(Error::config)?))
+    }
+
+    #[cfg(not(feature = "cache"))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with the feature")]
+    fn answers(&self) -> Result<Answers, Error> {
+        Ok(Answers::default())
     }
 
     /// Builds the client and the reqwest client underneath.
@@ -93,9 +122,10 @@ impl ClientBuilder {
         }
         // Hidden retries would break every count; zero per request also keeps reqwest from cloning each request.
         transport = transport.retry(reqwest::retry::never().max_retries_per_request(0));
+        let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
         let transport = transport.build().map_err(|error| Error::new(ErrorKind::Config).because(error))?;
-        Ok(client(transport, core, self.max_body))
+        Ok(client(transport, core, self.max_body, answers))
     }
 
     /// Builds the client over a reqwest client of your own, whose settings stay its own; [`transport`](Self::transport)
@@ -104,18 +134,20 @@ impl ClientBuilder {
     /// # Errors
     /// [`ErrorKind::Config`] when the policy can't work.
     pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
+        let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        Ok(client(transport, core, self.max_body))
+        Ok(client(transport, core, self.max_body, answers))
     }
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
-        client(transport, Core::of(Setup::default(), PlanSet::of(Plan::standard())), MAX_BODY)
+        let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
+        client(transport, core, MAX_BODY, Answers::default())
     }
 }
 
-fn client(transport: reqwest::Client, core: Core, max_body: usize) -> Client {
-    Client { transport, shared: Arc::new(Shared { core, max_body }) }
+fn client(transport: reqwest::Client, core: Core, max_body: usize, answers: Answers) -> Client {
+    Client { transport, shared: Arc::new(Shared { core, max_body, answers }) }
 }
 
 impl fmt::Debug for ClientBuilder {

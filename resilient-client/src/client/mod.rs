@@ -1,6 +1,7 @@
 //! The client: reqwest's verbs, with the engine behind them.
 
 mod builder;
+mod fallback;
 mod request;
 mod response;
 
@@ -8,10 +9,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use reqwest::{IntoUrl, Method, Request};
+
+use fallback::{Answers, Fallback};
 
 pub use builder::ClientBuilder;
 #[cfg(feature = "hyper")]
@@ -51,6 +54,7 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) core: Core,
     pub(crate) max_body: usize,
+    answers: Answers,
 }
 
 impl Client {
@@ -80,15 +84,23 @@ impl Client {
     pub(crate) fn execute_with(&self, request: Request, mut options: CallOptions) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
         let safe = options.is_safe(request.method(), request.headers());
+        let fallback = self.shared.answers.about(&request, &options);
         let url = request.url();
         match self.shared.core.begin(&Authority::of_url(url), request.method(), url.path(), &options) {
             Ok(begun) => {
                 let call = begun
                     .call(ReqwestExchange::new(self.transport.clone(), request, options.replay_buffer), safe);
-                Pending { call: engine::pending::Pending::Calling { call }, max_body: self.shared.max_body }
+                let call = engine::pending::Pending::Calling { call };
+                Pending { call, max_body: self.shared.max_body, fallback }
             }
             Err(error) => Pending::failed(error),
         }
+    }
+
+    /// How much is stored for when servers fail; `None` when nothing ever is.
+    #[cfg(feature = "cache")]
+    pub fn stale_snapshot(&self) -> Option<crate::stale::StaleSnapshot> {
+        self.shared.answers.snapshot()
     }
 
     pub(crate) fn max_body(&self) -> usize {
@@ -120,12 +132,13 @@ pin_project! {
         #[pin]
         call: engine::pending::Pending<ReqwestExchange>,
         max_body: usize,
+        fallback: Fallback,
     }
 }
 
 impl Pending {
     pub(crate) fn failed(error: Error) -> Self {
-        Self { call: engine::pending::Pending::failed(error), max_body: 0 }
+        Self { call: engine::pending::Pending::failed(error), max_body: 0, fallback: Fallback::default() }
     }
 }
 
@@ -134,7 +147,8 @@ impl Future for Pending {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        this.call.poll(cx).map_ok(|response| response.with_max_body(*this.max_body))
+        let ended = ready!(this.call.poll(cx));
+        Poll::Ready(this.fallback.settle(ended).map(|response| response.with_max_body(*this.max_body)))
     }
 }
 

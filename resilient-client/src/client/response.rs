@@ -53,6 +53,27 @@ impl Response {
         self
     }
 
+    /// The same with another body.
+    #[cfg(feature = "cache")]
+    pub(super) fn map_body(self, wrap: impl FnOnce(Body) -> Body) -> Self {
+        let Self { inner, watch, max_body } = self;
+        let url = inner.url().clone();
+        let (parts, body) = http::Response::<Body>::from(inner).into_parts();
+        Self { inner: assemble(url, parts, wrap(body)), watch, max_body }
+    }
+
+    /// Whether this is an older answer, given because the call failed; see [`stale`](crate::stale).
+    #[cfg(feature = "cache")]
+    pub fn is_degraded(&self) -> bool {
+        self.degraded().is_some()
+    }
+
+    /// Why this is an older answer and how old, if it is one.
+    #[cfg(feature = "cache")]
+    pub fn degraded(&self) -> Option<&crate::stale::Degraded> {
+        self.extensions().get()
+    }
+
     /// How the call went, up to this response's head.
     pub fn report(&self) -> &CallReport {
         match &self.watch {

@@ -1,0 +1,155 @@
+//! Where the client meets the store of older answers. Without the feature, or unless asked for, there is nothing here.
+
+#[cfg(not(feature = "cache"))]
+pub(crate) use off::{Answers, Fallback};
+#[cfg(feature = "cache")]
+pub(crate) use on::{Answers, Fallback};
+
+#[cfg(feature = "cache")]
+mod on {
+    use std::sync::Arc;
+
+    use reqwest::{Body, Request, Url};
+
+    use crate::client::Response;
+    use crate::engine::options::CallOptions;
+    use crate::engine::report::CallReport;
+    use crate::error::Error;
+    use crate::stale::{self, Asked, Cache, Read, StaleSnapshot, Stored, Tee};
+    use crate::transport::KeptBody;
+    use crate::transport::reqwest::assemble;
+
+    /// The client's store, if it has one.
+    #[derive(Default)]
+    pub(crate) struct Answers(Option<Arc<Cache>>);
+
+    impl Answers {
+        pub(in crate::client) fn within(limits: Option<stale::Limits>) -> Self {
+            Self(limits.map(|limits| Arc::new(Cache::new(limits))))
+        }
+
+        pub(in crate::client) fn about(&self, request: &Request, options: &CallOptions) -> Fallback {
+            let Some(cache) = &self.0 else { return Fallback::default() };
+            let (method, url) = (request.method(), request.url());
+            let key = options.key.as_deref();
+            let has_body = request.body().is_some();
+            let asked = Asked::new(cache, method, url, request.headers(), key, has_body);
+            // A caller who wants a stream wants it live.
+            let asked = asked.filter(|asked| !(options.streaming && matches!(asked, Asked::Read(_))));
+            Fallback(asked.map(|asked| Box::new((asked, url.clone()))))
+        }
+
+        pub(in crate::client) fn snapshot(&self) -> Option<StaleSnapshot> {
+            self.0.as_ref().map(|cache| cache.snapshot())
+        }
+    }
+
+    /// What the store has to do with a call: mostly nothing.
+    #[derive(Default)]
+    pub(crate) struct Fallback(Option<Box<(Asked, Url)>>);
+
+    impl Fallback {
+        /// The call's result: its own, or an older answer in its place.
+        pub(in crate::client) fn settle(
+            &mut self,
+            ended: Result<Response, Error>,
+        ) -> Result<Response, Error> {
+            let Some(asked) = self.0.take() else { return ended };
+            match (*asked, ended) {
+                ((Asked::Read(read), url), Ok(response)) => Ok(answered(*read, &url, response)),
+                ((Asked::Read(read), url), Err(error)) => failed(&read, url, error),
+                ((Asked::Write { cache, url }, _), ended) => {
+                    if let Ok(response) = &ended
+                        && (response.status().is_success() || response.status().is_redirection())
+                    {
+                        cache.changed(&url);
+                    }
+                    ended
+                }
+            }
+        }
+    }
+
+    fn answered(read: Read, url: &Url, response: Response) -> Response {
+        let status = response.status();
+        if Read::stands_in_for_status(status) {
+            return match read.look_up() {
+                Some(stored) => {
+                    let report = response.report().clone();
+                    let degraded = stored.degraded(None, Some(status));
+                    given(stored, degraded, url.clone(), report)
+                }
+                None => response,
+            };
+        }
+        let report = response.report();
+        let own = is_own(url, response.url(), report) && !report.is_streaming() && !report.is_cut();
+        match read.answered(status, response.headers(), response.content_length(), own) {
+            Some(draft) => response.map_body(|body| Body::wrap(Tee::new(body, draft))),
+            None => response,
+        }
+    }
+
+    fn failed(read: &Read, url: Url, error: Error) -> Result<Response, Error> {
+        let stored = Read::stands_in_for_error(&error).then(|| read.look_up()).flatten();
+        match (stored, error.report().cloned()) {
+            (Some(stored), Some(report)) => {
+                let degraded = stored.degraded(Some(error), None);
+                Ok(given(stored, degraded, url, report))
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn given(stored: Stored, degraded: stale::Degraded, url: Url, report: CallReport) -> Response {
+        let Stored { status, headers, body, .. } = stored;
+        let mut response = http::Response::new(());
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
+        response.extensions_mut().insert(degraded);
+        let (parts, ()) = response.into_parts();
+        Response::kept(assemble(url, parts, Body::wrap(KeptBody { bytes: body, cut: false })), report)
+    }
+
+    /// Whether the answer came from the URL that was asked, at its own place or at one of its endpoints, and not from where a
+    /// redirect led.
+    fn is_own(asked: &Url, answered: &Url, report: &CallReport) -> bool {
+        let here = |origin: &Url| origin.origin() == answered.origin();
+        let endpoint = |url: &Url| {
+            let mut endpoints = report.attempts().iter().filter_map(|attempt| attempt.endpoint()).peekable();
+            if endpoints.peek().is_none() { here(url) } else { endpoints.any(|origin| here(origin.url())) }
+        };
+        asked.path() == answered.path() && asked.query() == answered.query() && endpoint(asked)
+    }
+}
+
+#[cfg(not(feature = "cache"))]
+mod off {
+    use reqwest::Request;
+
+    use crate::client::Response;
+    use crate::engine::options::CallOptions;
+    use crate::error::Error;
+
+    #[derive(Default)]
+    pub(crate) struct Answers;
+
+    impl Answers {
+        #[allow(clippy::unused_self, reason = "as with the feature")]
+        pub(in crate::client) fn about(&self, _: &Request, _: &CallOptions) -> Fallback {
+            Fallback
+        }
+    }
+
+    #[derive(Default)]
+    pub(crate) struct Fallback;
+
+    impl Fallback {
+        #[allow(clippy::unused_self, reason = "as with the feature")]
+        pub(in crate::client) fn settle(
+            &mut self,
+            ended: Result<Response, Error>,
+        ) -> Result<Response, Error> {
+            ended
+        }
+    }
+}
