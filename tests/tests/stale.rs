@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
-use resilient_client::policy::retry::RetryPolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::stale::StaleIfError;
 use resilient_client::{Attempt, Client, ErrorKind, Policy, Prepared, Response};
@@ -17,7 +16,7 @@ const WINDOW: (&str, &str) = ("cache-control", "max-age=0, stale-if-error=600");
 
 fn client_with(stale: StaleIfError) -> Client {
     let timeout = TimeoutPolicy::standard().total(Duration::from_secs(5)).attempt(Duration::from_secs(2));
-    let policy = Policy::standard().timeout(timeout).retry(RetryPolicy::off()).no_breaker();
+    let policy = Policy::standard().timeout(timeout).retry(None).breaker(None);
     let builder = Client::builder().policy(policy).transport(reqwest::ClientBuilder::no_proxy);
     builder.stale_if_error(stale).build().unwrap()
 }
@@ -111,7 +110,7 @@ async fn a_final_503_is_replaced_and_named_and_a_404_is_not() {
 async fn an_open_breaker_a_timeout_and_a_broken_body_are_failures_too() {
     let server = counting(&[WINDOW]).await;
     let timeout = TimeoutPolicy::standard().total(Duration::from_secs(5)).attempt(Duration::from_millis(200));
-    let policy = Policy::standard().timeout(timeout).retry(RetryPolicy::off());
+    let policy = Policy::standard().timeout(timeout).retry(None);
     let client = Client::builder()
         .policy(policy)
         .transport(reqwest::ClientBuilder::no_proxy)

@@ -335,7 +335,7 @@ mod tests {
             "no-cache=\"set-cookie\", stale-if-error=600",
             "must-revalidate, stale-if-error=600",
             "Must-Revalidate, max-age=0, stale-if-error=600",
-            "stale-if-error=600, private=\"x, no-store\"",
+            "stale-if-error=600, private=\"x,no-store,y\"",
             "stale-if-error=600, x=\u{e9}",
             "max-age=0, stale-if-error=0",
             "stale-if-error=many",
