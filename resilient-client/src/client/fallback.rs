@@ -16,8 +16,8 @@ mod on {
     use crate::engine::report::CallReport;
     use crate::error::Error;
     use crate::stale::{self, Asked, Cache, Read, StaleSnapshot, Stored, Tee};
-    use crate::transport::KeptBody;
     use crate::transport::reqwest::assemble;
+    use crate::transport::{KeptBody, announces_stream};
 
     /// The client's store, if it has one.
     #[derive(Default)]
@@ -83,7 +83,9 @@ mod on {
             };
         }
         let report = response.report();
-        let own = is_own(url, response.url(), report) && !report.is_streaming() && !report.is_cut();
+        // Read whole or not: what a stream had to say is over.
+        let stream = report.is_streaming() || announces_stream(status, response.headers());
+        let own = is_own(url, response.url(), report) && !stream && !report.is_cut();
         match read.answered(status, response.headers(), response.content_length(), own) {
             Some(draft) => response.map_body(|body| Body::wrap(Tee::new(body, draft))),
             None => response,

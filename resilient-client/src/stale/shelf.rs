@@ -80,18 +80,11 @@ impl<V: Clone> Shelf<V> {
         }
         let place = (Arc::clone(&key.url), Arc::clone(&key.who));
         let slot = Slot { entry: Some(Held { key, value, weight }), newer: NONE, older: NONE };
-        let index = match self.free.pop() {
-            Some(index) => {
-                if let Some(free) = self.slots.get_mut(index) {
-                    *free = slot;
-                }
-                index
-            }
-            None => {
-                self.slots.push(slot);
-                self.slots.len() - 1
-            }
-        };
+        let index = self.free.pop().unwrap_or(self.slots.len());
+        match self.slots.get_mut(index) {
+            Some(free) => *free = slot,
+            None => self.slots.push(slot),
+        }
         self.bytes += weight;
         self.places.entry(place.0).or_default().insert(place.1, index);
         self.link_newest(index);
