@@ -96,7 +96,7 @@ impl ClientBuilder {
     #[cfg(not(feature = "cache"))]
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with the feature")]
     fn answers(&self) -> Result<Answers, Error> {
-        Ok(Answers::default())
+        Ok(Answers::none())
     }
 
     /// Builds the client and the reqwest client underneath.
@@ -142,7 +142,7 @@ impl ClientBuilder {
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
-        client(transport, core, MAX_BODY, Answers::default())
+        client(transport, core, MAX_BODY, Answers::none())
     }
 }
 

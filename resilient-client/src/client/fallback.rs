@@ -20,16 +20,19 @@ mod on {
     use crate::transport::{KeptBody, announces_stream};
 
     /// The client's store, if it has one.
-    #[derive(Default)]
     pub(crate) struct Answers(Option<Arc<Cache>>);
 
     impl Answers {
+        pub(in crate::client) fn none() -> Self {
+            Self(None)
+        }
+
         pub(in crate::client) fn within(limits: Option<stale::Limits>) -> Self {
             Self(limits.map(|limits| Arc::new(Cache::new(limits))))
         }
 
         pub(in crate::client) fn about(&self, request: &Request, options: &CallOptions) -> Fallback {
-            let Some(cache) = &self.0 else { return Fallback::default() };
+            let Some(cache) = &self.0 else { return Fallback::none() };
             let (method, url) = (request.method(), request.url());
             let key = options.key.as_deref();
             let has_body = request.body().is_some();
@@ -45,10 +48,13 @@ mod on {
     }
 
     /// What the store has to do with a call: mostly nothing.
-    #[derive(Default)]
     pub(crate) struct Fallback(Option<Box<(Asked, Url)>>);
 
     impl Fallback {
+        pub(in crate::client) fn none() -> Self {
+            Self(None)
+        }
+
         /// The call's result: its own, or an older answer in its place.
         pub(in crate::client) fn settle(
             &mut self,
@@ -132,20 +138,26 @@ mod off {
     use crate::engine::options::CallOptions;
     use crate::error::Error;
 
-    #[derive(Default)]
     pub(crate) struct Answers;
 
     impl Answers {
+        pub(in crate::client) fn none() -> Self {
+            Self
+        }
+
         #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(in crate::client) fn about(&self, _: &Request, _: &CallOptions) -> Fallback {
             Fallback
         }
     }
 
-    #[derive(Default)]
     pub(crate) struct Fallback;
 
     impl Fallback {
+        pub(in crate::client) fn none() -> Self {
+            Self
+        }
+
         #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(in crate::client) fn settle(
             &mut self,

@@ -138,7 +138,7 @@ pin_project! {
 
 impl Pending {
     pub(crate) fn failed(error: Error) -> Self {
-        Self { call: engine::pending::Pending::failed(error), max_body: 0, fallback: Fallback::default() }
+        Self { call: engine::pending::Pending::failed(error), max_body: 0, fallback: Fallback::none() }
     }
 }
 
