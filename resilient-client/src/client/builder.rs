@@ -147,7 +147,7 @@ impl ClientBuilder {
 }
 
 fn client(transport: reqwest::Client, core: Core, max_body: usize, answers: Answers) -> Client {
-    Client { transport, shared: Arc::new(Shared { core, max_body, answers }) }
+    Client { transport, shared: Arc::new(Shared { core, max_body }), answers }
 }
 
 impl fmt::Debug for ClientBuilder {

@@ -20,6 +20,7 @@ mod on {
     use crate::transport::{KeptBody, announces_stream};
 
     /// The client's store, if it has one.
+    #[derive(Clone)]
     pub(crate) struct Answers(Option<Arc<Cache>>);
 
     impl Answers {
@@ -138,6 +139,7 @@ mod off {
     use crate::engine::options::CallOptions;
     use crate::error::Error;
 
+    #[derive(Clone)]
     pub(crate) struct Answers;
 
     impl Answers {

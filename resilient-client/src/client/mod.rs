@@ -49,12 +49,12 @@ use crate::verbs::client_methods;
 pub struct Client {
     transport: reqwest::Client,
     shared: Arc<Shared>,
+    answers: Answers,
 }
 
 pub(crate) struct Shared {
     pub(crate) core: Core,
     pub(crate) max_body: usize,
-    answers: Answers,
 }
 
 impl Client {
@@ -84,7 +84,7 @@ impl Client {
     pub(crate) fn execute_with(&self, request: Request, mut options: CallOptions) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
         let safe = options.is_safe(request.method(), request.headers());
-        let fallback = self.shared.answers.about(&request, &options);
+        let fallback = self.answers.about(&request, &options);
         let url = request.url();
         match self.shared.core.begin(&Authority::of_url(url), request.method(), url.path(), &options) {
             Ok(begun) => {
@@ -100,7 +100,7 @@ impl Client {
     /// How much is stored for when servers fail; `None` when nothing ever is.
     #[cfg(feature = "cache")]
     pub fn stale_snapshot(&self) -> Option<crate::stale::StaleSnapshot> {
-        self.shared.answers.snapshot()
+        self.answers.snapshot()
     }
 
     pub(crate) fn max_body(&self) -> usize {

@@ -24,7 +24,7 @@ use crate::policy::rate_limit::{Limited, Reservation};
 use crate::time::{self, Tick, nanos};
 
 /// What an attempt says of itself when it asks to be let in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask<'a> {
     pub(crate) priority: Priority,
     /// It has no use for a place after this.
