@@ -436,3 +436,22 @@ async fn nothing_is_sent_before_the_first_poll_nor_for_a_call_polled_too_late() 
     assert_eq!((counts.failures, counts.successes, rig.in_use()), (0, 1, 0));
     assert!((rig.tokens() - before).abs() < 1e-9, "{} {before}", rig.tokens());
 }
+
+/// "300 outer timeouts against a hung server must open it." A timeout of the caller's own drops the call, which in every
+/// peer hides the server's silence from the breaker. The control: callers who gave it no time to answer prove nothing.
+#[tokio::test(start_paused = true)]
+async fn three_hundred_timeouts_of_the_callers_own_open_the_circuit() {
+    for (patience, opens) in [(ms(1_200), true), (ms(800), false)] {
+        let rig = Rig::new(&standard(), [Step::Hang]);
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let call = rig.start(Method::GET, CallOptions::new());
+            calls.spawn(async move { tokio::time::timeout(patience, call).await.is_err() });
+            tokio::time::sleep(ms(10)).await;
+        }
+        let timed_out = calls.join_all().await.into_iter().filter(|timed_out| *timed_out).count();
+        let open = rig.state() != State::Closed;
+        assert_eq!((open, timed_out == 300), (opens, !opens), "{timed_out} timeouts, {:?}", rig.state());
+        assert_eq!((rig.in_use(), rig.upstream().unfinished()), (0, 0));
+    }
+}
