@@ -35,7 +35,8 @@ pub struct Config {
     /// What an acknowledged write survives, with `SQLite`
     #[arg(long, env = "SQLITE_SYNCHRONOUS", value_enum, default_value_t)]
     pub sqlite_synchronous: Synchronous,
-    /// Where user-service is
+    /// Where user-service is: one URL, or the origins of several replicas, such as
+    /// `http://10.0.0.1:3000,http://10.0.0.2:3000`
     #[arg(long, env = "USER_SERVICE_URL", hide_env_values = true, default_value = USER_SERVICE_URL)]
     pub user_service_url: String,
     /// How long resilient-client may take to ask user-service, in milliseconds, retries included; then the order is

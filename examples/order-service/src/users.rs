@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use resilient_client::{Client, Policy, policy::timeout::TimeoutPolicy};
+use resilient_client::{
+    Client, ClientBuilder, Endpoints, Policy,
+    event::Observer,
+    policy::{hedge::HedgePolicy, timeout::TimeoutPolicy},
+};
 use url::Url;
 
 use crate::{
@@ -15,11 +19,16 @@ use crate::{
 const ATTEMPT: Duration = Duration::from_millis(300);
 /// A user is far smaller.
 const MAX_BODY: usize = 64 * 1024;
+/// What several replicas of user-service are called together, here and in logs. It isn't resolved.
+const NAME: &str = "http://user-service";
 
 /// user-service, asked through resilient-client.
 ///
 /// The standard policy with a short total: whoever places an order waits for this call, and an order that can't be
 /// verified in time is kept as pending anyway. Once the circuit breaker is open, the answer is immediate.
+///
+/// With several replicas each try goes to one that does well, and one that takes unusually long is overtaken by a second
+/// try elsewhere (a hedge). A lookup changes nothing, so asking twice does no harm.
 #[derive(Clone, Debug)]
 pub struct ResilientUsers {
     client: Client,
@@ -29,12 +38,26 @@ pub struct ResilientUsers {
 impl ResilientUsers {
     /// A client for the user-service that the configuration names.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let base = base_url(&config.user_service_url)?;
+        Self::build(config, Client::builder())
+    }
+
+    /// The same, and `observer` hears all that happens to its calls.
+    pub fn observed(config: &Config, observer: impl Observer) -> Result<Self, Error> {
+        Self::build(config, Client::builder().observer(observer))
+    }
+
+    fn build(config: &Config, builder: ClientBuilder) -> Result<Self, Error> {
         let total = Duration::from_millis(config.user_timeout_ms);
         let attempt = ATTEMPT.min(total);
-        let timeout = TimeoutPolicy::standard().total(total).attempt(attempt);
-        let client = Client::builder()
-            .policy(Policy::standard().timeout(timeout))
+        let policy = Policy::standard().timeout(TimeoutPolicy::standard().total(total).attempt(attempt));
+        let (base, builder) = if config.user_service_url.contains(',') {
+            let policy = policy.hedge(HedgePolicy::standard());
+            (NAME.to_owned(), builder.policy(policy).endpoints(NAME, replicas(&config.user_service_url)?))
+        } else {
+            let base = base_url(&config.user_service_url);
+            (base.map_err(|why| Error::config(format!("user-service-url {why}")))?, builder.policy(policy))
+        };
+        let client = builder
             .max_body(MAX_BODY)
             // A redirect or a proxy's page must not pass for user-service's own 200.
             .transport(|transport| transport.redirect(reqwest::redirect::Policy::none()).no_proxy())
@@ -66,24 +89,61 @@ fn unavailable(error: &resilient_client::Error) -> Unavailable {
     Unavailable::new(causes(error))
 }
 
-/// The URL without its trailing slash, so that a path can follow.
-fn base_url(raw: &str) -> Result<String, Error> {
-    // The URL may hold a password, so no message repeats it.
-    let refuse = |why: &str| Err(Error::config(format!("user-service-url {why}")));
-    let Ok(url) = Url::parse(raw) else { return refuse("is not a URL, such as http://127.0.0.1:3000") };
+/// The URL without its trailing slash, so that a path can follow; or what is wrong with it. That never repeats the URL,
+/// which may hold a password.
+fn base_url(raw: &str) -> Result<String, &'static str> {
+    let url = Url::parse(raw).map_err(|_| "is not a URL, such as http://127.0.0.1:3000")?;
     if url.scheme() != "http" {
         // Services in one cluster; TLS would be a feature of the crate and a line here.
-        return refuse("must begin with http://");
+        return Err("must begin with http://");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return refuse("must not have a query or a fragment");
+        return Err("must not have a query or a fragment");
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// Several origins, separated by commas.
+fn replicas(raw: &str) -> Result<Endpoints, Error> {
+    let origins = raw.split(',').map(str::trim);
+    for (number, origin) in (1..).zip(origins.clone()) {
+        base_url(origin).map_err(|why| Error::config(format!("user-service-url number {number} {why}")))?;
+    }
+    let endpoints = Endpoints::fixed(origins);
+    // What it repeats of an origin holds no password.
+    endpoints.check().map_err(|invalid| Error::config(format!("user-service-url: {invalid}")))?;
+    Ok(endpoints)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::base_url;
+    use super::*;
+
+    #[test]
+    fn replicas_are_origins_separated_by_commas() {
+        let config = |urls: &str| Config { user_service_url: urls.into(), ..Config::default() };
+        let one = ResilientUsers::new(&config("http://gateway/users-v1/")).unwrap();
+        assert_eq!(one.base, "http://gateway/users-v1");
+        let three = ResilientUsers::new(&config("http://a:1, http://b:2,http://c:3/")).unwrap();
+        assert_eq!(three.base, "http://user-service");
+    }
+
+    #[test]
+    fn a_list_that_cannot_work_is_refused_saying_which_replica_and_why() {
+        for (urls, why) in [
+            ("http://a,", "user-service-url number 2 is not a URL, such as http://127.0.0.1:3000"),
+            (",", "user-service-url number 1 is not"),
+            ("http://a,https://b", "user-service-url number 2 must begin with http://"),
+            ("http://a:1,http://b:1,HTTP://A:1/", "endpoints number 3, HTTP://A:1/: is number 1 again"),
+            ("http://a,http://b/v1", "endpoints number 2, http://b/v1: must be a scheme, a host and a port"),
+            ("http://a,http://u:secret@b", "endpoints number 2, http://***@b: must not carry a user"),
+            ("http://a,http://b?x=secret", "number 2 must not have a query or a fragment"),
+        ] {
+            let error = replicas(urls).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(why), "{urls}: {error}");
+            assert!(!error.to_string().contains("secret"), "{urls}: {error}");
+        }
+    }
 
     #[test]
     fn a_base_url_may_have_a_path() {
@@ -102,7 +162,8 @@ mod tests {
             "http://u:secret@h?x=1",
             "http://h/#f",
         ] {
-            let error = base_url(bad).unwrap_err();
+            let config = Config { user_service_url: bad.into(), ..Config::default() };
+            let error = ResilientUsers::new(&config).unwrap_err();
             assert!(error.is_config() && !error.to_string().contains("secret"), "{bad}: {error}");
         }
     }

@@ -112,6 +112,25 @@ async fn an_answer_that_breaks_off_is_none() {
     assert!(ask(&client(address)).await.is_err());
 }
 
+/// One replica hangs, one is gone, one is well: every question is answered, by the one that is well.
+#[tokio::test]
+async fn one_good_replica_is_enough() {
+    let (hung, hangs) = listen().await;
+    let (closed, gone) = listen().await;
+    drop(closed);
+    let (listener, well) = listen().await;
+    let router = Router::new().fallback(any(StatusCode::OK));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let urls = [hangs, gone, well].map(|address| format!("http://{address}")).join(",");
+    let users = ResilientUsers::new(&Config { user_service_url: urls, ..Config::default() }).unwrap();
+    for _ in 0..30 {
+        assert_eq!(ask(&users).await, Ok(Existence::Exists));
+    }
+    // Held to here, so that it accepts connections and answers none.
+    drop(hung);
+}
+
 #[tokio::test]
 async fn once_the_breaker_is_open_nothing_is_sent() {
     let (users, calls) = always(500).await;
