@@ -1,17 +1,12 @@
 //! When the circuit breaker of the resilient order-service changed.
 //!
-//! resilient-client says so as an operator would hear it, in `tracing` events; a small layer inside that order-service
-//! passes each change on to the demo as one byte on standard output.
+//! An observer inside that order-service passes each change on to the demo as one byte on standard output.
 
-use std::fmt::Debug;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
+use resilient_client::event::{Event, Observer};
+use resilient_client::policy::breaker::State;
 
 /// What a circuit breaker may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,50 +37,25 @@ impl Breaker {
     }
 }
 
-/// Makes the process it is installed in tell the demo what its circuit breaker does.
-pub(crate) fn reporter<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
-    Reporter.with_filter(Targets::new().with_target("resilient_client", Level::INFO))
-}
-
-struct Reporter;
-
-impl<S: Subscriber> Layer<S> for Reporter {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut change = Change::default();
-        event.record(&mut change);
-        if let Some(mark) = change.mark() {
-            let mut out = std::io::stdout().lock();
-            // The reader is gone only when the demo is, and then this process ends too.
-            let _ = out.write_all(&[mark]).and_then(|()| out.flush());
-        }
+/// Makes the process it is installed in tell the demo what its circuit breaker does. Replicas have breakers of their own,
+/// which would be heard too: the story about them doesn't listen.
+pub(crate) fn reporter() -> impl Observer {
+    |_upstream: &str, event: &Event| {
+        let Event::BreakerTransition(change) = event else { return };
+        let Some(mark) = mark(change.to) else { return };
+        let mut out = std::io::stdout().lock();
+        // The reader is gone only when the demo is, and then this process ends too.
+        let _ = out.write_all(&[mark]).and_then(|()| out.flush());
     }
 }
 
-/// What an event says about a circuit breaker.
-#[derive(Default)]
-struct Change {
-    message: String,
-    to: String,
-}
-
-impl Visit for Change {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        match field.name() {
-            "message" => self.message = format!("{value:?}"),
-            "to" => self.to = format!("{value:?}"),
-            _ => {}
-        }
-    }
-}
-
-impl Change {
-    fn mark(&self) -> Option<u8> {
-        match (self.message.as_str(), self.to.as_str()) {
-            ("circuit breaker opened", _) => Some(b'O'),
-            ("circuit breaker closed", _) => Some(b'C'),
-            ("circuit breaker changed", "HalfOpen") => Some(b'H'),
-            _ => None,
-        }
+/// The byte that stands for a change; the demo forces no state.
+const fn mark(to: State) -> Option<u8> {
+    match to {
+        State::Closed => Some(b'C'),
+        State::Open => Some(b'O'),
+        State::HalfOpen => Some(b'H'),
+        _ => None,
     }
 }
 
@@ -119,6 +89,17 @@ impl BreakerLog {
 mod tests {
     use super::*;
     use crate::clock::now;
+
+    #[test]
+    fn a_mark_names_its_state() {
+        for (state, shown) in [
+            (State::Closed, Breaker::Closed),
+            (State::Open, Breaker::Open),
+            (State::HalfOpen, Breaker::HalfOpen),
+        ] {
+            assert_eq!(mark(state).and_then(Breaker::of_mark), Some(shown));
+        }
+    }
 
     #[test]
     fn remembers_when_it_opened_and_how_often_it_probed() {

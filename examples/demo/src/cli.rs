@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Exit with status 1 unless isolation held
     #[arg(long)]
     pub(crate) check: bool,
+    /// Runs so many replicas of user-service, and refuses on, slows, hangs and kills single ones of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(3..=9))]
+    pub(crate) replicas: Option<u8>,
     /// Decides arrivals, users and which calls are slow
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
@@ -59,7 +62,7 @@ pub(crate) enum Role {
     },
 }
 
-/// user-service listens three times: each order-service has a door of its own, so a call is counted by where it came
+/// Each user-service listens three times: each order-service has a door of its own, so a call is counted by where it came
 /// in and the two clients need not say who they are; the demo sets faults through the third.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeUser {
@@ -83,6 +86,7 @@ pub(crate) struct ServeOrder {
     pub(crate) port: u16,
     #[arg(long)]
     pub(crate) database: PathBuf,
+    /// One URL, or several with commas between
     #[arg(long)]
     pub(crate) user_service: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! A small switchable layer round user-service: makes a share of the calls slow, and counts every call.
+//! A small switchable layer round user-service: makes a share of the calls slow, or refuses all, and counts every call.
 //!
 //! Which calls are slow is drawn from the seed and the call's number at its door, so the n-th call of either
 //! order-service meets the same fate and a run can be repeated.
@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::put;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub(crate) struct Faults {
     pub(crate) slow_share: f64,
     /// How long a slow call waits before it is served, in milliseconds.
     pub(crate) delay_ms: u64,
+    /// Answers every call with a 503, at once.
+    pub(crate) refuse: bool,
 }
 
 /// The faults in force, shared by every door.
@@ -51,7 +54,7 @@ impl Switch {
         app.merge(Router::new().route(CONTROL_PATH, put(set)).with_state(self.clone()))
     }
 
-    /// `app` as one order-service meets it: counted and sometimes slow.
+    /// `app` as one order-service meets it: counted, and sometimes slow or refusing.
     pub(crate) fn door(&self, app: Router, caller: Client, seed: u64) -> Router {
         let door = Door { caller, seed, switch: self.clone(), calls: Arc::default() };
         app.layer(from_fn_with_state(door, pass))
@@ -70,6 +73,9 @@ async fn pass(State(door): State<Door>, request: Request, next: Next) -> Respons
     let number = door.calls.fetch_add(1, Ordering::Relaxed);
     announce(door.caller);
     let faults = door.switch.get();
+    if faults.refuse {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     if is_slow(door.seed, number, faults.slow_share) {
         tokio::time::sleep(Duration::from_millis(faults.delay_ms)).await;
     }

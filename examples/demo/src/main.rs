@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Every box is a process: this program starts itself again in other roles. Read on in `story.rs`, which tells the
-//! phases in order; `roles.rs` is what the other processes run, `verdict.rs` is what must hold.
+//! phases in order; `roles.rs` is what the other processes run, `verdict.rs` is what must hold. With `--replicas` there
+//! are several user-services and another story, told in `replicas.rs`.
 
 mod audit;
 mod breaker_log;
@@ -24,6 +25,7 @@ mod paint;
 mod phases;
 mod ports;
 mod processes;
+mod replicas;
 mod report;
 mod results;
 mod roles;
@@ -84,28 +86,64 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
     let json = options.json.as_deref().map(|path| File::create(path).map_err(|error| about(path, &error)));
     let json = json.transpose()?;
     let directory = Directory::open(options.keep.as_deref())?;
-    let plan = if options.quick { Plan::QUICK } else { Plan::FULL };
     let paint = Paint::for_stdout();
-    say(&report::introduction(&plan, options.orders, options.reads, options.seed))?;
+    say(&introduction(&options))?;
 
+    let replicas = options.replicas.map_or(1, usize::from);
     let mut fleet = tokio::select! {
-        fleet = Fleet::start(directory.path(), options.keep.is_none(), options.seed) => fleet?,
+        fleet = Fleet::start(directory.path(), options.keep.is_none(), options.seed, replicas) => fleet?,
         () = &mut interrupted => return say_interrupted(),
     };
     let told = tokio::select! {
-        told = story::tell(&mut fleet, &options, &plan, paint) => Some(told),
+        told = tell(&mut fleet, &options, paint) => Some(told),
         () = &mut interrupted => None,
     };
     // However it went: every process is ended before anything is said about it.
     fleet.stop().await?;
-    let Some(results) = told.transpose()? else { return say_interrupted() };
+    let Some(end) = told.transpose()? else { return say_interrupted() };
 
-    let verdict = Verdict::of(&results);
-    say(&format!("\n{}", report::summary(paint, &results, &verdict)))?;
+    say(&format!("\n{}", end.summary))?;
     if let Some(file) = json {
-        serde_json::to_writer_pretty(file, &json!({ "results": results, "verdict": verdict }))?;
+        serde_json::to_writer_pretty(file, &end.json)?;
     }
-    Ok(if options.check && !verdict.passed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if options.check && !end.passed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn introduction(Options { quick, orders, reads, seed, replicas, .. }: &Options) -> String {
+    match replicas {
+        None => report::introduction(Plan::of(*quick), *orders, *reads, *seed),
+        Some(replicas) => {
+            replicas::introduction(replicas::Plan::of(*quick), usize::from(*replicas), *orders, *reads, *seed)
+        }
+    }
+}
+
+/// What a story came to.
+struct End {
+    summary: String,
+    json: serde_json::Value,
+    passed: bool,
+}
+
+/// Tells the story that was asked for.
+async fn tell(fleet: &mut Fleet, options: &Options, paint: Paint) -> Result<End, Problem> {
+    Ok(if options.replicas.is_some() {
+        let results = replicas::tell(fleet, options, replicas::Plan::of(options.quick), paint).await?;
+        let verdict = replicas::Verdict::of(&results);
+        End {
+            summary: replicas::summary(paint, &results, &verdict),
+            passed: verdict.passed(),
+            json: json!({ "results": results, "verdict": verdict }),
+        }
+    } else {
+        let results = story::tell(fleet, options, Plan::of(options.quick), paint).await?;
+        let verdict = Verdict::of(&results);
+        End {
+            summary: report::summary(paint, &results, &verdict),
+            passed: verdict.passed(),
+            json: json!({ "results": results, "verdict": verdict }),
+        }
+    })
 }
 
 fn say_interrupted() -> Result<ExitCode, Problem> {

@@ -6,12 +6,14 @@
 //! - reqwest as it comes (but for proxies, which have no business on loopback): no timeout, no limit on calls in flight,
 //!   no circuit breaker, and no retry of anything that user-service may have seen;
 //! - the order waits until user-service has answered;
+//! - with several user-services it asks them in turn (round robin);
 //! - 200 lets the order through, 404 refuses it, and anything else, or no connection, is a 500: the order is gone.
 //!
 //! order-service itself would keep the order whatever client its [`UserDirectory`] uses, so the question is asked in
 //! front of it, and the directory behind repeats the answer without asking again.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -27,7 +29,8 @@ use serde::Deserialize;
 #[derive(Clone)]
 pub(crate) struct NaiveUsers {
     http: reqwest::Client,
-    base: String,
+    bases: Arc<[String]>,
+    turn: Arc<AtomicUsize>,
     /// Users don't come and go during the demo, so the latest answer about one is the answer.
     answers: Arc<Mutex<HashMap<String, Existence>>>,
 }
@@ -41,9 +44,11 @@ struct Ordered {
 const LARGEST_ORDER: usize = 64 * 1024;
 
 impl NaiveUsers {
-    pub(crate) fn new(base: String) -> reqwest::Result<Self> {
+    /// `bases`: one URL, or several with commas between.
+    pub(crate) fn new(bases: &str) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { http, base, answers: Arc::default() })
+        let bases = bases.split(',').map(str::to_owned).collect();
+        Ok(Self { http, bases, turn: Arc::default(), answers: Arc::default() })
     }
 
     /// `app`, with user-service asked before an order gets there.
@@ -52,7 +57,8 @@ impl NaiveUsers {
     }
 
     async fn ask(&self, user_id: &str) -> Result<Existence, StatusCode> {
-        let response = self.http.get(format!("{}/users/{user_id}", self.base)).send().await;
+        let base = &self.bases[self.turn.fetch_add(1, Ordering::Relaxed) % self.bases.len()];
+        let response = self.http.get(format!("{base}/users/{user_id}")).send().await;
         let response = response.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         let existence = match response.status() {
             StatusCode::OK => Existence::Exists,

@@ -21,10 +21,34 @@ pub(crate) enum Phase {
     Killed,
     /// It has been started again.
     Recovery,
+    /// With replicas: one answers 503 at once.
+    OneRefuses,
+    /// With replicas: all answers of one are slow.
+    OneSlow,
+    /// With replicas: one is stopped with `SIGSTOP`.
+    OneHangs,
+    /// With replicas: one is killed with `kill -9`.
+    OneKilled,
 }
 
 impl Phase {
-    pub(crate) const ALL: [Self; 5] = [Self::Healthy, Self::Slow, Self::Hang, Self::Killed, Self::Recovery];
+    /// In the order of their discriminants, so that `phase as usize` is an index.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Healthy,
+        Self::Slow,
+        Self::Hang,
+        Self::Killed,
+        Self::Recovery,
+        Self::OneRefuses,
+        Self::OneSlow,
+        Self::OneHangs,
+        Self::OneKilled,
+    ];
+    /// Those of the story about one user-service, in its order.
+    pub(crate) const STORY: [Self; 5] = [Self::Healthy, Self::Slow, Self::Hang, Self::Killed, Self::Recovery];
+    /// Those of the story about replicas, in its order.
+    pub(crate) const REPLICAS: [Self; 6] =
+        [Self::Healthy, Self::OneRefuses, Self::OneSlow, Self::OneHangs, Self::OneKilled, Self::Recovery];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -33,6 +57,10 @@ impl Phase {
             Self::Hang => "hang",
             Self::Killed => "kill -9",
             Self::Recovery => "recovery",
+            Self::OneRefuses => "1 refuses",
+            Self::OneSlow => "1 slow",
+            Self::OneHangs => "1 hangs",
+            Self::OneKilled => "1 killed",
         }
     }
 }
@@ -52,7 +80,7 @@ impl CurrentPhase {
 }
 
 /// What [`Phase::Slow`] switches on.
-pub(crate) const SLOW: Faults = Faults { slow_share: 0.3, delay_ms: 1500 };
+pub(crate) const SLOW: Faults = Faults { slow_share: 0.3, delay_ms: 1500, refuse: false };
 /// The last part of [`Phase::Slow`], in which calls are quick again: otherwise those still waiting at its end would be
 /// caught by the hang and count as lost to slowness.
 pub(crate) const SLOW_ENDS: Duration = Duration::from_secs(2);
@@ -71,8 +99,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) const FULL: Self = Self::seconds([15, 15, 20, 15, 10, 30]);
-    pub(crate) const QUICK: Self = Self::seconds([4, 5, 5, 3, 2, 10]);
+    const FULL: Self = Self::seconds([15, 15, 20, 15, 10, 30]);
+    const QUICK: Self = Self::seconds([4, 5, 5, 3, 2, 10]);
+
+    pub(crate) const fn of(quick: bool) -> &'static Self {
+        if quick { &Self::QUICK } else { &Self::FULL }
+    }
 
     const fn seconds([healthy, slow, hang, killed, recovery, recovery_limit]: [u64; 6]) -> Self {
         Self {
@@ -94,6 +126,11 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_phase_is_its_index() {
+        assert!(Phase::ALL.iter().enumerate().all(|(index, phase)| *phase as usize == index));
+    }
 
     #[test]
     fn the_plans_keep_their_promises() {

@@ -7,27 +7,38 @@ use tokio::net::TcpListener;
 use crate::cli::Client;
 
 /// The ports, all on loopback, fixed for the whole run so that user-service comes back where it was.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ports {
-    pub(crate) user_control: u16,
-    /// user-service as each order-service knows it.
-    pub(crate) user_door: [u16; Client::TWINS.len()],
+    /// By replica of user-service.
+    pub(crate) users: Vec<UserPorts>,
     /// By order-service.
     pub(crate) order: [u16; Client::ALL.len()],
 }
 
+/// Where one replica of user-service listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UserPorts {
+    pub(crate) control: u16,
+    /// It as each order-service knows it.
+    pub(crate) door: [u16; Client::TWINS.len()],
+}
+
 impl Ports {
-    pub(crate) async fn choose() -> io::Result<Self> {
+    pub(crate) async fn choose(replicas: usize) -> io::Result<Self> {
         // All held until all are chosen, so that none is chosen twice.
         let mut held = Vec::new();
-        let mut ports = [0; 6];
-        for port in &mut ports {
+        let mut hold = async || {
             let listener = free_port().await?;
-            *port = listener.local_addr()?.port();
+            let port = listener.local_addr()?.port();
             held.push(listener);
+            io::Result::Ok(port)
+        };
+        let mut users = Vec::new();
+        for _ in 0..replicas {
+            users.push(UserPorts { control: hold().await?, door: [hold().await?, hold().await?] });
         }
-        let [user_control, to_naive, to_resilient, order @ ..] = ports;
-        Ok(Self { user_control, user_door: [to_naive, to_resilient], order })
+        let order = [hold().await?, hold().await?, hold().await?];
+        Ok(Self { users, order })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::signal::{self, Signal};
 /// How long a process may take from its start to its first answer.
 const STARTUP_LIMIT: Duration = Duration::from_secs(15);
 
-/// How many calls reached user-service, by caller. Read from a pipe that user-service writes a byte to for every call,
+/// How many calls reached a user-service, by caller. Read from a pipe that user-service writes a byte to for every call,
 /// so no call is missed when it is killed.
 #[derive(Default)]
 pub(crate) struct Arrivals([AtomicU64; Client::ALL.len()]);
@@ -52,16 +52,18 @@ pub(crate) struct Fleet {
     seed: u64,
     ports: Ports,
     http: reqwest::Client,
-    arrivals: Arc<Arrivals>,
+    /// By replica of user-service.
+    arrivals: Vec<Arc<Arrivals>>,
     /// By order-service; locks, because the readers of the pipes write them.
     breakers: [Arc<Mutex<BreakerLog>>; Client::ALL.len()],
     watchdog: Process,
-    user: Option<Process>,
+    /// By replica; `None` for a dead one.
+    users: Vec<Option<Process>>,
     orders: Vec<Process>,
 }
 
 struct Process {
-    name: &'static str,
+    name: String,
     pid: u32,
     child: Child,
     /// Held, never written to (but for the watchdog's): see [`crate::lifeline`].
@@ -69,9 +71,14 @@ struct Process {
 }
 
 impl Fleet {
-    /// Starts everything and returns when all of it answers. Databases and logs go to `directory`; the watchdog
+    /// Starts everything, with so many replicas of user-service, and returns when all of it answers. Databases and logs go to `directory`; the watchdog
     /// removes it if the demo is killed, when `remove` says so.
-    pub(crate) async fn start(directory: &Path, remove: bool, seed: u64) -> io::Result<Self> {
+    pub(crate) async fn start(
+        directory: &Path,
+        remove: bool,
+        seed: u64,
+        replicas: usize,
+    ) -> io::Result<Self> {
         signal::allow_open_files(4096)?;
         let program = std::env::current_exe()?;
         let mut command = Command::new(&program);
@@ -84,45 +91,53 @@ impl Fleet {
             program,
             directory: directory.to_owned(),
             seed,
-            ports: Ports::choose().await?,
+            ports: Ports::choose(replicas).await?,
             http: reqwest::Client::builder()
                 .timeout(Duration::from_secs(2))
                 .pool_max_idle_per_host(0)
                 .no_proxy()
                 .build()
                 .map_err(io::Error::other)?,
-            arrivals: Arc::default(),
+            arrivals: (0..replicas).map(|_| Arc::default()).collect(),
             breakers: Default::default(),
             watchdog,
-            user: None,
+            users: (0..replicas).map(|_| None).collect(),
             orders: Vec::new(),
         };
-        fleet.start_user_service().await?;
+        for replica in 0..replicas {
+            fleet.start_user_service(replica).await?;
+        }
         for client in Client::ALL {
             fleet.start_order_service(client).await?;
         }
         Ok(fleet)
     }
 
-    /// Starts user-service, for the first time or again on the same ports and database, and waits for its first answer.
-    pub(crate) async fn start_user_service(&mut self) -> io::Result<()> {
-        let [naive, resilient] = self.ports.user_door.map(|port| port.to_string());
+    /// Starts a replica of user-service (the first is number 0), for the first time or again on the same ports, and
+    /// waits for its first answer. They share one database.
+    pub(crate) async fn start_user_service(&mut self, replica: usize) -> io::Result<()> {
+        let ports = self.ports.users[replica];
+        let [naive, resilient] = ports.door.map(|port| port.to_string());
         let mut command = Command::new(&self.program);
         command.arg("serve-user").args(["--naive-port", &naive, "--resilient-port", &resilient]);
-        command.args(["--control-port", &self.ports.user_control.to_string()]);
+        command.args(["--control-port", &ports.control.to_string()]);
         command.arg("--database").arg(self.directory.join("users.db"));
         command.args(["--seed", &self.seed.to_string()]);
-        let mut process = self.spawn("user-service", command).await?;
+        let name = match self.users.len() {
+            1 => "user-service".to_owned(),
+            _ => format!("user-service {}", replica + 1),
+        };
+        let mut process = self.spawn(&name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
-            let arrivals = Arc::clone(&self.arrivals);
+            let arrivals = Arc::clone(&self.arrivals[replica]);
             tokio::spawn(listen(pipe, move |byte| {
                 if let Some(caller) = caller_of(byte) {
                     arrivals.count(caller);
                 }
             }));
         }
-        self.wait_until_ready(&mut process, &self.user_control()).await?;
-        self.user = Some(process);
+        self.wait_until_ready(&mut process, &self.user_control(replica)).await?;
+        self.users[replica] = Some(process);
         Ok(())
     }
 
@@ -136,8 +151,10 @@ impl Fleet {
         command.args(["serve-order", "--client", client.name()]);
         command.args(["--port", &self.ports.order[client as usize].to_string()]);
         command.arg("--database").arg(self.directory.join(file));
-        if let Some(door) = self.ports.user_door.get(client as usize) {
-            command.args(["--user-service", &url(*door)]);
+        if Client::TWINS.contains(&client) {
+            let doors: Vec<_> =
+                self.ports.users.iter().map(|ports| url(ports.door[client as usize])).collect();
+            command.args(["--user-service", &doors.join(",")]);
         }
         let mut process = self.spawn(name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
@@ -153,9 +170,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// The base URL at which the demo, unfaulted and uncounted, talks to user-service.
-    pub(crate) fn user_control(&self) -> String {
-        url(self.ports.user_control)
+    /// The base URL at which the demo, unfaulted and uncounted, talks to a replica of user-service.
+    pub(crate) fn user_control(&self, replica: usize) -> String {
+        url(self.ports.users[replica].control)
     }
 
     /// The base URL of an order-service.
@@ -163,9 +180,9 @@ impl Fleet {
         url(self.ports.order[client as usize])
     }
 
-    /// Calls that reached user-service so far.
-    pub(crate) fn arrivals(&self) -> &Arrivals {
-        &self.arrivals
+    /// Calls of an order-service that reached each replica of user-service so far.
+    pub(crate) fn arrivals(&self, caller: Client) -> Vec<u64> {
+        self.arrivals.iter().map(|arrivals| arrivals.of(caller)).collect()
     }
 
     /// What an order-service's circuit breaker has done so far.
@@ -173,22 +190,27 @@ impl Fleet {
         self.breakers[client as usize].lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Switches user-service's faults.
-    pub(crate) async fn set_faults(&self, faults: Faults) -> io::Result<()> {
-        let url = format!("{}{CONTROL_PATH}", self.user_control());
+    /// Switches the faults of a replica of user-service.
+    pub(crate) async fn set_faults(&self, replica: usize, faults: Faults) -> io::Result<()> {
+        let url = format!("{}{CONTROL_PATH}", self.user_control(replica));
         let answer =
             self.http.put(url).json(&faults).send().await.and_then(reqwest::Response::error_for_status);
         answer.map(drop).map_err(io::Error::other)
     }
 
-    /// Freezes user-service with `SIGSTOP`.
-    pub(crate) fn hang_user_service(&self) -> io::Result<()> {
-        self.user.as_ref().map_or(Ok(()), |user| signal::send(user.pid, Signal::Stop))
+    /// Freezes a replica of user-service with `SIGSTOP`.
+    pub(crate) fn hang_user_service(&self, replica: usize) -> io::Result<()> {
+        self.users[replica].as_ref().map_or(Ok(()), |user| signal::send(user.pid, Signal::Stop))
     }
 
-    /// `kill -9` to user-service, running or frozen.
-    pub(crate) async fn kill_user_service(&mut self) -> io::Result<()> {
-        match self.user.take() {
+    /// Lets a frozen one go on.
+    pub(crate) fn resume_user_service(&self, replica: usize) -> io::Result<()> {
+        self.users[replica].as_ref().map_or(Ok(()), |user| signal::send(user.pid, Signal::Continue))
+    }
+
+    /// `kill -9` to a replica of user-service, running or frozen.
+    pub(crate) async fn kill_user_service(&mut self, replica: usize) -> io::Result<()> {
+        match self.users[replica].take() {
             Some(user) => self.bury(user).await,
             None => Ok(()),
         }
@@ -198,14 +220,16 @@ impl Fleet {
     pub(crate) fn casualty(&mut self) -> Option<String> {
         let ended = self.orders.iter_mut().find_map(|order| {
             let status = order.child.try_wait().ok().flatten()?;
-            Some((order.name, status))
+            Some((order.name.clone(), status))
         });
-        ended.map(|(name, status)| format!("{name} ended: {status}{}", self.log_tail(name)))
+        ended.map(|(name, status)| format!("{name} ended: {status}{}", self.log_tail(&name)))
     }
 
     /// Ends every process and waits until each is gone.
     pub(crate) async fn stop(mut self) -> io::Result<()> {
-        for process in self.user.take().into_iter().chain(std::mem::take(&mut self.orders)) {
+        for process in
+            self.users.drain(..).flatten().chain(std::mem::take(&mut self.orders)).collect::<Vec<_>>()
+        {
             self.bury(process).await?;
         }
         let Process { mut child, lifeline, .. } = self.watchdog;
@@ -214,7 +238,7 @@ impl Fleet {
         Ok(())
     }
 
-    async fn spawn(&mut self, name: &'static str, mut command: Command) -> io::Result<Process> {
+    async fn spawn(&mut self, name: &str, mut command: Command) -> io::Result<Process> {
         let process = spawn(name, command.kill_on_drop(true), &self.directory)?;
         self.watchdog.lifeline.write_all(born(process.pid).as_bytes()).await?;
         Ok(process)
@@ -231,7 +255,7 @@ impl Fleet {
         let started = now();
         loop {
             if let Some(status) = process.child.try_wait()? {
-                let why = format!("{} ended at once: {status}{}", process.name, self.log_tail(process.name));
+                let why = format!("{} ended at once: {status}{}", process.name, self.log_tail(&process.name));
                 return Err(io::Error::other(why));
             }
             let answer = self.http.get(format!("{base}/readyz")).send().await;
@@ -239,7 +263,7 @@ impl Fleet {
                 return Ok(());
             }
             if started.elapsed() > STARTUP_LIMIT {
-                let why = format!("{} did not get ready{}", process.name, self.log_tail(process.name));
+                let why = format!("{} did not get ready{}", process.name, self.log_tail(&process.name));
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -256,7 +280,7 @@ impl Fleet {
 
 /// Starts this program in another role. A process group of its own keeps the terminal's Ctrl-C for the demo, which then
 /// ends its children itself.
-fn spawn(name: &'static str, command: &mut Command, directory: &Path) -> io::Result<Process> {
+fn spawn(name: &str, command: &mut Command, directory: &Path) -> io::Result<Process> {
     let log = File::options().create(true).append(true).open(log_path(directory, name))?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     #[cfg(unix)]
@@ -264,7 +288,7 @@ fn spawn(name: &'static str, command: &mut Command, directory: &Path) -> io::Res
     let mut child = command.spawn()?;
     let pid = child.id().ok_or_else(|| io::Error::other(format!("{name} has no pid")))?;
     let lifeline = child.stdin.take().ok_or_else(|| io::Error::other(format!("{name} has no stdin")))?;
-    Ok(Process { name, pid, child, lifeline })
+    Ok(Process { name: name.to_owned(), pid, child, lifeline })
 }
 
 fn log_path(directory: &Path, name: &str) -> PathBuf {

@@ -119,6 +119,8 @@ pub(crate) fn opening(phase: Phase) -> String {
         Phase::Hang => "SIGSTOP to user-service: it takes connections and never answers".into(),
         Phase::Killed => "kill -9 to user-service: connections are refused".into(),
         Phase::Recovery => "user-service is started again".into(),
+        // Phases of the other story, which has openings of its own.
+        Phase::OneRefuses | Phase::OneSlow | Phase::OneHangs | Phase::OneKilled => phase.name().into(),
     }
 }
 
@@ -126,7 +128,7 @@ pub(crate) fn opening(phase: Phase) -> String {
 pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> String {
     let mut out = String::new();
     let bold = |text: &str| paint.apply(Colour::Bold, text);
-    let heads = cells(Phase::ALL.map(|phase| phase.name().to_owned()));
+    let heads = cells(Phase::STORY.map(|phase| phase.name().to_owned()));
     let _ = writeln!(out, "{}", bold(&format!("{:<34}{heads}", "")));
     for (label, figure) in PHASE_ROWS {
         let twins = [(label, Client::Naive, &results.naive), ("", Client::Resilient, &results.resilient)];
@@ -199,16 +201,16 @@ fn cells(texts: impl IntoIterator<Item = String>) -> String {
     texts.into_iter().fold(String::new(), |line, text| line + &format!("{text:>13}"))
 }
 
-fn check_line(paint: Paint, check: &Check) -> String {
+pub(crate) fn check_line(paint: Paint, check: &Check) -> String {
     let (colour, word) = if check.held { (Colour::Green, "held  ") } else { (Colour::Red, "FAILED") };
     format!("{} {:<34} {}", paint.apply(colour, word), check.name, check.figures)
 }
 
-const fn phase_colour(phase: Phase) -> Colour {
+pub(crate) const fn phase_colour(phase: Phase) -> Colour {
     match phase {
         Phase::Healthy | Phase::Recovery => Colour::Green,
-        Phase::Slow => Colour::Yellow,
-        Phase::Hang | Phase::Killed => Colour::Red,
+        Phase::Slow | Phase::OneSlow | Phase::OneRefuses => Colour::Yellow,
+        Phase::Hang | Phase::Killed | Phase::OneHangs | Phase::OneKilled => Colour::Red,
     }
 }
 
@@ -221,11 +223,11 @@ const fn breaker_colour(breaker: Breaker) -> Option<Colour> {
 }
 
 /// Exact where it matters: nothing but all is 100 %.
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", (share * 1000.0).floor() / 10.0)
 }
 
-fn duration(ms: f64) -> String {
+pub(crate) fn duration(ms: f64) -> String {
     match ms {
         ..10.0 => format!("{ms:.1} ms"),
         ..1000.0 => format!("{ms:.0} ms"),
@@ -234,7 +236,7 @@ fn duration(ms: f64) -> String {
 }
 
 /// A duration in five columns; `-` for none.
-fn span(time: Option<Duration>) -> String {
+pub(crate) fn span(time: Option<Duration>) -> String {
     let Some(ms) = time.map(millis) else { return "-".into() };
     match ms {
         ..9.95 => format!("{ms:.1}ms"),
@@ -281,7 +283,7 @@ mod tests {
 
     #[test]
     fn nothing_is_wider_than_the_terminal() {
-        let phases = Phase::ALL.map(|phase| PhaseFigures {
+        let phases = Phase::STORY.map(|phase| PhaseFigures {
             phase,
             orders: 99_999,
             settled: 88_888,
@@ -307,7 +309,7 @@ mod tests {
         let (naive, resilient, alone) = (twin.clone(), twin.clone(), twin);
         let results = Results { seed: u64::MAX, quick: false, naive, resilient, alone };
         let shown = summary(Paint::plain(), &results, &Verdict::of(&results));
-        let introduced = introduction(&Plan::FULL, 500, 500, u64::MAX);
+        let introduced = introduction(Plan::of(false), 500, 500, u64::MAX);
         for line in shown.lines().chain(introduced.lines()) {
             assert!(line.len() <= WIDTH, "{} columns: {line}", line.len());
         }

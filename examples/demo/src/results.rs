@@ -131,7 +131,7 @@ impl Twin {
         };
         let last_unsettled = books.sent().iter().filter(unsettled).map(|sent| sent.at).max();
         Self {
-            phases: Phase::ALL
+            phases: Phase::STORY
                 .map(|phase| PhaseFigures::new(phase, books.phase(phase), outside[phase as usize]))
                 .into(),
             once_open: OnceOpen::count(books.sent(), breaker, start),

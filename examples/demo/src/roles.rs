@@ -53,12 +53,12 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     let open = async |users: Arc<dyn UserDirectory>| order_service::AppState::open(&config, users).await;
     let (state, router) = match options.client {
         Client::Naive => {
-            let users = NaiveUsers::new(config.user_service_url.clone())?;
+            let users = NaiveUsers::new(&config.user_service_url)?;
             let state = open(Arc::new(users.clone())).await?;
             (state.clone(), users.in_front_of(order_service::app(state)))
         }
         Client::Resilient => {
-            let state = open(Arc::new(ResilientUsers::new(&config)?)).await?;
+            let state = open(Arc::new(ResilientUsers::observed(&config, breaker_log::reporter())?)).await?;
             (state.clone(), order_service::app(state))
         }
         Client::Alone => {
@@ -89,13 +89,10 @@ fn sqlite(file: &Path) -> String {
     format!("sqlite://{}?mode=rwc", file.display())
 }
 
-/// Warnings, and all that circuit breakers do, to the log; the latter to the demo too.
+/// Warnings, and all that circuit breakers do, to the log.
 fn log() -> Result<(), Problem> {
     let interesting = Targets::new().with_default(Level::WARN).with_target("resilient_client", Level::INFO);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    tracing_subscriber::registry()
-        .with(lines.with_filter(interesting))
-        .with(breaker_log::reporter())
-        .try_init()?;
+    tracing_subscriber::registry().with(lines.with_filter(interesting)).try_init()?;
     Ok(())
 }

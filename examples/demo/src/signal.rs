@@ -6,6 +6,8 @@ use std::io;
 pub(crate) enum Signal {
     /// Freezes a process where it stands: its port still accepts, nothing answers. A hang, not a refusal.
     Stop,
+    /// Lets a frozen process go on.
+    Continue,
     /// Ends a process without a word, stopped or not.
     Kill,
 }
@@ -18,6 +20,7 @@ pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(no_such)?;
     let signal = match signal {
         Signal::Stop => Native::STOP,
+        Signal::Continue => Native::CONT,
         Signal::Kill => Native::KILL,
     };
     Ok(kill_process(pid, signal)?)

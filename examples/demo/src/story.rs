@@ -20,8 +20,10 @@ use crate::processes::Fleet;
 use crate::report::{self, Second};
 use crate::results::{Outside, Results, Return, Twin};
 
+/// The user-service this story is about: here it has no other replica.
+const THE_ONE: usize = 0;
 /// How many customers there are.
-const USERS: usize = 20;
+pub(crate) const USERS: usize = 20;
 /// How often the demo looks whether an order is still pending, once user-service is back.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long orders may stay pending after the load has ended.
@@ -34,7 +36,7 @@ pub(crate) async fn tell(
     plan: &Plan,
     paint: Paint,
 ) -> Result<Results, Problem> {
-    let users = load::create_users(&fleet.user_control(), USERS).await?;
+    let users = load::create_users(&fleet.user_control(THE_ONE), USERS).await?;
     let mut targets = Vec::new();
     for client in Client::ALL {
         targets.push(Arc::new(Target::prepare(fleet.order_service(client), users.clone()).await?));
@@ -77,7 +79,7 @@ pub(crate) async fn tell(
 }
 
 /// Waits until nothing is pending; not for ever, for then the audit says how much is.
-async fn settle(target: &Target) {
+pub(crate) async fn settle(target: &Target) {
     let since = now();
     while target.has_pending().await.unwrap_or(true) && since.elapsed() < SETTLE_LIMIT {
         sleep(LOOK_EVERY).await;
@@ -115,7 +117,7 @@ impl<'a> Stage<'a> {
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick comes at once.
         seconds.reset();
-        let counted = Client::ALL.map(|client| fleet.arrivals().of(client));
+        let counted = Client::ALL.map(|client| fleet.arrivals(client).iter().sum());
         Self { fleet, targets, phase, start, paint, seconds, outside: Default::default(), counted }
     }
 
@@ -126,21 +128,21 @@ impl<'a> Stage<'a> {
         self.watch(Phase::Healthy, plan.healthy).await?;
 
         self.open(Phase::Slow)?;
-        self.fleet.set_faults(SLOW).await?;
+        self.fleet.set_faults(THE_ONE, SLOW).await?;
         self.watch(Phase::Slow, plan.slow.saturating_sub(SLOW_ENDS)).await?;
-        self.fleet.set_faults(Faults::default()).await?;
+        self.fleet.set_faults(THE_ONE, Faults::default()).await?;
         self.watch(Phase::Slow, SLOW_ENDS).await?;
 
         self.open(Phase::Hang)?;
-        self.fleet.hang_user_service()?;
+        self.fleet.hang_user_service(THE_ONE)?;
         self.watch(Phase::Hang, plan.hang).await?;
 
         self.open(Phase::Killed)?;
-        self.fleet.kill_user_service().await?;
+        self.fleet.kill_user_service(THE_ONE).await?;
         self.watch(Phase::Killed, plan.killed).await?;
 
         self.open(Phase::Recovery)?;
-        self.fleet.start_user_service().await?;
+        self.fleet.start_user_service(THE_ONE).await?;
         let ready = self.start.elapsed();
         let resolved = self.watch_recovery(plan).await?;
         Ok(Told { outside: self.outside, back: Return { ready, resolved } })
@@ -199,7 +201,7 @@ impl<'a> Stage<'a> {
         }
         let [naive, resilient, _] = Client::ALL.map(|client| {
             let twin = client as usize;
-            let all = self.fleet.arrivals().of(client);
+            let all = self.fleet.arrivals(client).iter().sum();
             let calls = all - std::mem::replace(&mut self.counted[twin], all);
             let waiting = self.targets[twin].waiting();
             let outside = &mut self.outside[twin][phase as usize];
