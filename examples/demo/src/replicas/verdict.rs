@@ -8,8 +8,10 @@ use super::results::{PhaseFigures, Results, Twin};
 use crate::phases::Phase;
 use crate::verdict::Check;
 
-/// The least share of orders that must be settled at once, in every phase.
-const SUCCESS: f64 = 0.999;
+/// The share of orders that may not be settled at once, in every phase...
+const UNSETTLED: f64 = 0.001;
+/// ...plus this many times the share that the lone order-service, which asks nobody, failed to settle meanwhile.
+const STRAY_FACTOR: f64 = 3.0;
 /// Orders may take this many times as long as while all was well, or as the lone order-service's orders take meanwhile
 /// if that is more, because then it is this machine that is slow...
 const SLOWER: f64 = 1.5;
@@ -44,7 +46,7 @@ impl Verdict {
 
 fn checks(twin: &Twin, alone: &Twin) -> Vec<Check> {
     vec![
-        settled(twin),
+        settled(twin, alone),
         quick(twin, alone),
         attracts_nothing(twin),
         comes_back(twin),
@@ -53,11 +55,17 @@ fn checks(twin: &Twin, alone: &Twin) -> Vec<Check> {
     ]
 }
 
-fn settled(twin: &Twin) -> Check {
-    let worst = twin.phases.iter().min_by(|a, b| a.success().total_cmp(&b.success()));
+fn settled(twin: &Twin, alone: &Twin) -> Check {
+    let limit = |phase| {
+        let meanwhile = alone.phase(phase).map_or(0.0, |phase| 1.0 - phase.success());
+        UNSETTLED + STRAY_FACTOR * meanwhile
+    };
+    let short = |phase: &PhaseFigures| 1.0 - phase.success() - limit(phase.phase);
+    let worst = twin.phases.iter().max_by(|a, b| short(a).total_cmp(&short(b)));
     Check {
         name: "orders: 99.9 % settled at once",
-        held: worst.is_some_and(|phase| phase.success() >= SUCCESS),
+        // A hair's breadth, because shares are rounded.
+        held: worst.is_some_and(|phase| phase.orders > 0 && short(phase) <= 1e-9),
         figures: worst.map_or_else(String::new, |phase| {
             format!("worst: {} of {}, {}", phase.settled, phase.orders, phase.phase.name())
         }),
@@ -143,8 +151,8 @@ pub(super) mod tests {
         let phases = Phase::REPLICAS.map(|phase| PhaseFigures {
             phase,
             orders: 1000,
-            settled: 999,
-            accepted: 1,
+            settled: 1000,
+            accepted: 0,
             failed: 0,
             p50_ms: 3.0,
             p99_ms: 8.0,
@@ -154,7 +162,7 @@ pub(super) mod tests {
             calls: if phase == Phase::OneKilled { vec![300, 0, 300] } else { vec![300; 3] },
             most_waiting: 5,
         });
-        let audit = Audit { placed: 6000, acknowledged: 5900, resolved: 6, ..Audit::default() };
+        let audit = Audit { placed: 6000, acknowledged: 5900, resolved: 0, ..Audit::default() };
         Twin { phases: phases.into(), audit }
     }
 
@@ -188,6 +196,17 @@ pub(super) mod tests {
                 verdict.resilient.iter().filter(|check| !check.held).map(|check| check.name).collect();
             assert!(matches!(failed[..], [only] if only.starts_with(expected)), "{expected}: {failed:?}");
         }
+    }
+
+    #[test]
+    fn one_order_in_a_thousand_may_be_left_open() {
+        let (mut twin, mut alone) = (good(), good());
+        twin.phases[3].settled = 999;
+        assert!(settled(&twin, &alone).held);
+        twin.phases[3].settled = 969;
+        assert!(!settled(&twin, &alone).held);
+        alone.phases[3].settled = 990;
+        assert!(settled(&twin, &alone).held, "this machine");
     }
 
     #[test]
