@@ -118,7 +118,11 @@ pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> Str
     let _ = writeln!(out, "{}", bold(&format!("{:<34}{heads}", "")));
     for (label, figure) in ROWS {
         let twins = [(label, Client::Naive, &results.naive), ("", Client::Resilient, &results.resilient)];
-        let control = label.contains("p99").then_some(("", Client::Alone, &results.alone));
+        let control = (label.contains("p99") || label.contains("settled")).then_some((
+            "",
+            Client::Alone,
+            &results.alone,
+        ));
         for (label, client, twin) in twins.into_iter().chain(control) {
             let figures = cells(twin.phases.iter().map(figure));
             let _ = writeln!(out, "{label:<23} {:<10}{figures}", client.name());
