@@ -220,6 +220,31 @@ async fn a_replica_that_refuses_at_once_attracts_no_traffic() {
     }
 }
 
+/// A call that drew a newcomer and a slow endpoint went to the slow one whenever the newcomer didn't stand yet, which is nine
+/// times of ten at first, whatever was known of it.
+#[tokio::test(start_paused = true)]
+async fn while_one_starts_slowly_a_slow_one_takes_no_more() {
+    let network = Network::of(&[
+        ("a:1", Replica::Answers(10)),
+        ("b:2", Replica::Answers(10)),
+        ("c:3", Replica::Answers(10)),
+    ]);
+    let (endpoints, handle) = Endpoints::watched();
+    handle.set(["http://a:1", "http://c:3"]).unwrap();
+    let layer = layer(Policy::standard(), endpoints);
+    drive(&layer, &network, 5).await;
+    network.set("c:3", Replica::Answers(150));
+    drive(&layer, &network, 2).await;
+
+    handle.set(["http://a:1", "http://b:2", "http://c:3"]).unwrap();
+    network.asked.lock().unwrap().clear();
+    let seen = drive(&layer, &network, 5).await;
+    let shares = ["a:1", "b:2", "c:3"].map(|replica| network.share(replica));
+    println!("b starts slowly, c is slow: shares {shares:.3?}, {seen:?}");
+    assert!(shares[2] <= 0.1, "{shares:?}");
+    assert!(shares[1] <= 0.3, "it starts slowly still: {shares:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_upstreams_own_breaker_still_opens_when_all_are_down() {
     let network = Network::of(&[]);
