@@ -22,19 +22,21 @@ pub(crate) struct Pick<'a> {
 impl List {
     /// The endpoint for an attempt of a call that has `tried` those before. `None` only when there is none at all.
     pub(super) fn choose(&self, tried: &[EndpointId], now: Tick, rng: &mut Rng) -> Option<Pick<'_>> {
-        let (a, b) = match &*self.endpoints {
+        let drawn = match &*self.endpoints {
             [] => return None,
             [only] => return Some(Pick { endpoint: only, panic: true }),
-            endpoints => {
-                let (a, b) = two_below(endpoints.len(), rng);
-                (endpoints.get(a)?, endpoints.get(b)?)
-            }
+            endpoints => two_below(endpoints.len(), rng),
         };
+        let (a, b) = (self.endpoints.get(drawn.0)?, self.endpoints.get(drawn.1)?);
         let picked = |endpoint| Some(Pick { endpoint, panic: false });
         let fresh = |endpoint: &Endpoint| !tried.contains(&endpoint.id());
         let (a_stands, b_stands) = (a.standing(now), b.standing(now));
         match (a_stands, b_stands) {
-            (Standing::In, Standing::In) if fresh(a) && fresh(b) => picked(self.duel(a, b, now, rng)),
+            (Standing::In, Standing::In) if fresh(a) && fresh(b) => {
+                let equal = |endpoint: &Endpoint| endpoint.standing(now) == Standing::In && fresh(endpoint);
+                let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| equal(endpoint));
+                picked(self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a))
+            }
             // A probe must not have to win a comparison: what is known of a broken endpoint speaks against it. It is left to
             // a call's first attempt, which can be repeated elsewhere.
             (Standing::Probing, _) if tried.is_empty() && a.wants_probe(now) => picked(a),
@@ -68,38 +70,49 @@ impl List {
             0 => self.endpoints.first()?,
             1 => candidates().next().or(self.endpoints.first())?,
             count => {
-                let (a, b) = two_below(count, rng);
-                let first = self.endpoints.first()?;
-                self.duel(
-                    candidates().nth(a).unwrap_or(first),
-                    candidates().nth(b).unwrap_or(first),
-                    now,
-                    rng,
-                )
+                let drawn = two_below(count, rng);
+                let winner = self.duel(drawn, count, |n| candidates().nth(n), now, rng);
+                winner.or(self.endpoints.first())?
             }
         };
         Some(Pick { endpoint, panic })
     }
 
-    /// The one that costs less, if both stand for the draw.
+    /// The one of two that costs less, if both stand for the draw. In place of one that doesn't, a third is drawn from the
+    /// `count` that `nth` knows: without an opponent the other would win, whatever is known of it.
     fn duel<'a>(
         &self,
-        a: &'a Arc<Endpoint>,
-        b: &'a Arc<Endpoint>,
+        (i, j): (usize, usize),
+        count: usize,
+        nth: impl Fn(usize) -> Option<&'a Arc<Endpoint>>,
         now: Tick,
         rng: &mut Rng,
-    ) -> &'a Arc<Endpoint> {
-        let mut stands = |endpoint: &Endpoint| {
+    ) -> Option<&'a Arc<Endpoint>> {
+        let stands = |endpoint: &Endpoint, rng: &mut Rng| {
             let chance = endpoint.standing_chance(&self.rules, now);
             chance >= 1.0 || rng.unit() < chance
         };
-        let a_wins = match (stands(a), stands(b)) {
-            (true, false) => true,
-            (false, true) => false,
-            _ => a.load(&self.rules, now).at_most(b.load(&self.rules, now)),
+        let (a, b) = (nth(i)?, nth(j)?);
+        let (a, b) = match (stands(a, rng), stands(b, rng)) {
+            (true, true) | (false, false) => (a, b),
+            (a_stands, _) => {
+                let stander = if a_stands { a } else { b };
+                let third =
+                    another_below(count, (i, j), rng).and_then(nth).filter(|third| stands(third, rng));
+                (stander, third.unwrap_or(stander))
+            }
         };
-        if a_wins { a } else { b }
+        let a_wins = a.load(&self.rules, now).at_most(b.load(&self.rules, now));
+        Some(if a_wins { a } else { b })
     }
+}
+
+/// A number below `count` that is neither of two different ones, each as likely as any other; `None` if there is none.
+fn another_below(count: usize, (i, j): (usize, usize), rng: &mut Rng) -> Option<usize> {
+    let most = count.checked_sub(3)?;
+    let drawn = rng.between(0, most as u64) as usize;
+    let drawn = if drawn >= i.min(j) { drawn + 1 } else { drawn };
+    Some(if drawn >= i.max(j) { drawn + 1 } else { drawn })
 }
 
 /// Two different numbers below `count`, which is at least two, each pair and order as likely as any other.
