@@ -16,6 +16,8 @@ const UNREPEATABLE: &str = "ours, standard policy, body sent once";
 const NONE: &str = "ours, no policy";
 const TOWER: &str = "tower: retry, limit, timeout";
 const TOWER_BUDGET: &str = "tower: and its budget and a total timeout";
+const SEATBELT: &str = "seatbelt: retry, breaker, timeout";
+const TOWER_RESILIENCE: &str = "tower-resilience";
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -43,6 +45,8 @@ fn subjects() -> Vec<Subject> {
         noop::ours(NONE, &Policy::none()),
         noop::tower(TOWER),
         noop::tower_with_budget(TOWER_BUDGET),
+        noop::seatbelt(SEATBELT),
+        noop::tower_resilience(TOWER_RESILIENCE),
     ]
 }
 
@@ -50,7 +54,7 @@ fn compare(effort: Effort) {
     let timings = side_by_side(&mut subjects(), effort);
     timings.print("call round a service that does nothing");
     let mut table = Table::new("Call round a service that does nothing, ns");
-    for peer in [TOWER, TOWER_BUDGET] {
+    for peer in [TOWER, TOWER_BUDGET, SEATBELT, TOWER_RESILIENCE] {
         let ratio = timings.ratio(OURS, peer);
         table.versus("whole call", timings.median(OURS), (peer, timings.median(peer)), ratio, Goal::None);
     }

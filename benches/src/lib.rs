@@ -17,6 +17,7 @@ pub mod clock;
 pub mod loopback;
 pub mod machines;
 pub mod noop;
+pub mod peers;
 pub mod side_by_side;
 pub mod subject;
 pub mod table;

@@ -151,9 +151,9 @@ pub fn withdraw_refund(name: &'static str, threads: usize) -> Subject {
 /// A slot is taken and given back.
 pub fn bulkhead(name: &'static str, threads: usize) -> Subject {
     let bulkhead = Bulkhead::new(BulkheadPolicy::standard().compile().expect("rules"));
-    Subject::shared(name, threads, move |_| {
+    Subject::shared(name, threads, move |i| {
         let taken = bulkhead.try_acquire(Priority::Normal);
-        bulkhead.release(|| Tick::ZERO);
+        bulkhead.release(|| tick(i));
         taken
     })
 }

@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{Service, ServiceBuilder, service_fn};
 
+use crate::peers;
 use crate::subject::{Subject, cpu_time};
 
 type Body = Empty<Bytes>;
@@ -28,7 +29,9 @@ fn nothing<B>() -> impl Service<
     Response = Response,
     Error = Infallible,
     Future = Ready<Result<Response, Infallible>>,
-> + Clone {
+> + Clone
++ Send
++ 'static {
     service_fn(|_request: http::Request<B>| ready(Ok(Response::new(Body::new()))))
 }
 
@@ -97,6 +100,34 @@ pub fn tower_with_budget(name: &'static str) -> Subject {
         .timeout(Duration::from_secs(3))
         .service(nothing());
     subject(name, service, Body::new)
+}
+
+/// tower-resilience round it: total timeout, retry, breaker, bulkhead, timeout of each attempt. No budget, no report.
+pub fn tower_resilience(name: &'static str) -> Subject {
+    subject(name, peers::tower_resilience(nothing(), peers::ATTEMPT), Body::new)
+}
+
+/// seatbelt round it: retry, breaker, timeout of each attempt. No limit, no budget, no total timeout.
+pub fn seatbelt(name: &'static str) -> Subject {
+    let runtime = runtime();
+    let service = {
+        let _entered = runtime.enter();
+        let nothing = layered::Execute::new(|_request| ready(Ok::<_, ()>(Response::new(Body::new()))));
+        peers::seatbelt::<http::Request<Body>, Response, (), _>(nothing, || ())
+    };
+    let uri = http::Uri::from_static("http://users:3000/users/7");
+    Subject::timed(name, move |n| {
+        let _entered = runtime.enter();
+        let mut cx = Context::from_waker(Waker::noop());
+        cpu_time(n, |_| {
+            let mut request = http::Request::new(Body::new());
+            request.uri_mut().clone_from(&uri);
+            match pin!(layered::Service::execute(&service, request)).poll(&mut cx) {
+                Poll::Ready(Ok(response)) => response,
+                Poll::Ready(Err(())) | Poll::Pending => panic!("{name} failed"),
+            }
+        })
+    })
 }
 
 #[derive(Clone)]
