@@ -36,6 +36,8 @@ fn main() {
     for peer in [
         ("bare service", per_call(noop::bare("bare service"), n)),
         ("tower: retry, limit, timeout", per_call(noop::tower("tower"), n)),
+        ("seatbelt: retry, breaker, timeout", per_call(noop::seatbelt("seatbelt"), n)),
+        ("tower-resilience", per_call(noop::tower_resilience("tower-resilience"), n)),
     ] {
         table.versus("round a service that does nothing", ours, peer, f64::NAN, Goal::AtMost(0.0));
     }
@@ -49,18 +51,29 @@ fn main() {
     // The goal was set against reqwest keeping a copy of each request, as it does unless told otherwise.
     table.counts("over reqwest", ours, (AS_IT_COMES, over(Client::bare_as_it_comes())), Goal::Ratio(1.0));
     table.counts("over reqwest", ours, (NO_RETRIES, over(Client::bare())), Goal::None);
+    for (peer, client) in [
+        ("reqwest-retry", Client::middleware()),
+        ("tower", Client::tower()),
+        ("tower-resilience", Client::tower_resilience()),
+    ] {
+        table.counts("over reqwest", ours, (peer, over(client)), Goal::None);
+    }
     table.alone("over reqwest, no policy", over(Client::ours(none.clone())), Goal::None);
     let ours = over(Client::ours_on_hyper(standard));
     table.counts("over hyper", ours, (HYPER, over(Client::bare_hyper())), Goal::AtMost(16.0));
     table.alone("over hyper, no policy", over(Client::ours_on_hyper(none)), Goal::None);
-    table.print();
+    table.publish(&args);
 
     let mut table = Table::new("Bytes a breaker takes, heap included");
     let ours = bytes(machines::breaker);
-    for peer in [("failsafe", bytes(machines::failsafe)), ("recloser", bytes(machines::recloser))] {
+    for peer in [
+        ("failsafe", bytes(machines::failsafe)),
+        ("recloser", bytes(machines::recloser)),
+        ("tower-resilience", bytes(machines::tower_resilience)),
+    ] {
         table.counts("breaker", ours, peer, Goal::AtMost(400.0));
     }
-    table.print();
+    table.publish(&args);
 }
 
 /// What a call allocates once everything is warm: connections, tables, buffers.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use resilient_client::Policy;
-use resilient_client_benches::args::{Args, Effort};
+use resilient_client_benches::args::Args;
 use resilient_client_benches::noop;
 use resilient_client_benches::side_by_side::side_by_side;
 use resilient_client_benches::subject::Subject;
@@ -33,7 +33,7 @@ fn main() {
     criterion.final_summary();
     let args = Args::from_env();
     if args.wants("call side by side") {
-        compare(args.effort);
+        compare(&args);
     }
 }
 
@@ -50,8 +50,8 @@ fn subjects() -> Vec<Subject> {
     ]
 }
 
-fn compare(effort: Effort) {
-    let timings = side_by_side(&mut subjects(), effort);
+fn compare(args: &Args) {
+    let timings = side_by_side(&mut subjects(), args.effort);
     timings.print("call round a service that does nothing");
     let mut table = Table::new("Call round a service that does nothing, ns");
     for peer in [TOWER, TOWER_BUDGET, SEATBELT, TOWER_RESILIENCE] {
@@ -62,5 +62,5 @@ fn compare(effort: Effort) {
     {
         table.alone(&format!("{ours}: above the bare service"), timings.difference(ours, BARE), goal);
     }
-    table.print();
+    table.publish(args);
 }

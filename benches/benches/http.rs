@@ -1,5 +1,5 @@
-//! A closed loop over loopback against a server in another process: bare reqwest and ours over it, in turns; then the same
-//! with hyper-util.
+//! A closed loop over loopback against a server in another process: ours over reqwest, reqwest alone and the peers over it, in
+//! turns; then ours over hyper and hyper-util alone.
 
 use std::time::Duration;
 
@@ -18,27 +18,39 @@ fn main() {
     if args.wants("http") {
         let server = Server::start();
         let standard = Policy::standard;
-        let ours = ("ours over reqwest", Client::ours(standard()));
-        compare(&server, args.effort, [("bare reqwest", Client::bare()), ours]);
-        let ours = ("ours over hyper", Client::ours_on_hyper(standard()));
-        compare(&server, args.effort, [("bare hyper-util", Client::bare_hyper()), ours]);
+        let over_reqwest = [
+            ("ours over reqwest", Client::ours(standard())),
+            ("bare reqwest", Client::bare()),
+            ("reqwest-retry", Client::middleware()),
+            ("tower over reqwest", Client::tower()),
+            ("tower-resilience over reqwest", Client::tower_resilience()),
+        ];
+        compare(&server, &args, &over_reqwest);
+        let over_hyper =
+            [("ours over hyper", Client::ours_on_hyper(standard())), ("bare hyper-util", Client::bare_hyper())];
+        compare(&server, &args, &over_hyper);
     }
 }
 
-fn compare(server: &Server, effort: Effort, [bare, ours]: [(&'static str, Client); 2]) {
+/// The first is ours.
+fn compare(server: &Server, args: &Args, clients: &[(&'static str, Client)]) {
     let mut table = Table::new("Over loopback, one GET and its body; medians of the rounds");
     for callers in [1, 64] {
-        let loops = [&bare, &ours].map(|(name, client)| Loop::new(name, client.clone(), callers));
-        let rounds = in_turns(&loops, server.url(), effort);
+        let loops: Vec<Loop> =
+            clients.iter().map(|(name, client)| Loop::new(name, client.clone(), callers)).collect();
+        let rounds = in_turns(&loops, server.url(), args.effort);
         print(&loops, &rounds, callers);
         for (what, of) in QUANTITIES {
             let column = |i: usize| rounds.iter().map(|round| of(&round[i])).collect::<Vec<_>>();
-            let ratio = rounds.iter().map(|round| of(&round[1]) / of(&round[0])).collect();
-            let what = format!("{}: {what}, {callers} at once", ours.0);
-            table.versus(&what, median(column(1)), (bare.0, median(column(0))), median(ratio), Goal::None);
+            for peer in 1..loops.len() {
+                let ratio = rounds.iter().map(|round| of(&round[0]) / of(&round[peer])).collect();
+                let what = format!("{}: {what}, {callers} at once", loops[0].name);
+                let theirs = (loops[peer].name, median(column(peer)));
+                table.versus(&what, median(column(0)), theirs, median(ratio), Goal::None);
+            }
         }
     }
-    table.print();
+    table.publish(args);
 }
 
 type Quantity = (&'static str, fn(&Slice) -> f64);
@@ -49,27 +61,27 @@ const QUANTITIES: [Quantity; 4] = [
     ("CPU a call, us", |slice| slice.cpu),
 ];
 
-/// Each round runs both, the other one first each time; the first round only warms up.
-fn in_turns(loops: &[Loop; 2], url: &str, effort: Effort) -> Vec<[Slice; 2]> {
-    let length = Duration::from_millis(effort.pick(500, 250, 10));
+/// Each round runs all, another one first each time; the first round only warms up.
+fn in_turns(loops: &[Loop], url: &str, effort: Effort) -> Vec<Vec<Slice>> {
+    // Fewer and shorter slices than for two: what is added stands beside the pairs that matter.
+    let length = Duration::from_millis(effort.pick(400, 120, 10));
     let rounds = effort.pick(21, 7, 1);
     let round = |number: usize| {
-        let run = |i: usize| loops[i].run(url, length);
-        if number.is_multiple_of(2) {
-            [run(0), run(1)]
-        } else {
-            let ours = run(1);
-            [run(0), ours]
-        }
+        let mut order: Vec<usize> = (0..loops.len()).collect();
+        order.rotate_left(number % loops.len());
+        let mut slices: Vec<(usize, Slice)> =
+            order.into_iter().map(|i| (i, loops[i].run(url, length))).collect();
+        slices.sort_unstable_by_key(|(i, _)| *i);
+        slices.into_iter().map(|(_, slice)| slice).collect()
     };
-    round(0);
+    let _: Vec<Slice> = round(0);
     (1..=rounds).map(round).collect()
 }
 
-fn print(loops: &[Loop; 2], rounds: &[[Slice; 2]], callers: usize) {
+fn print(loops: &[Loop], rounds: &[Vec<Slice>], callers: usize) {
     println!("\n{callers} at once: median [quartiles] of {} rounds", rounds.len());
     for (i, name) in loops.iter().map(|subject| subject.name).enumerate() {
-        print!("  {name:<20}");
+        print!("  {name:<30}");
         for (what, of) in QUANTITIES {
             let values: Vec<f64> = rounds.iter().map(|round| of(&round[i])).collect();
             let at = |share| quantile(values.clone(), share);

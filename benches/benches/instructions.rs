@@ -4,6 +4,9 @@
 //! warming up cancel out. Counts are the same from run to run to within a few in a thousand, whatever else the machine
 //! does.
 //!
+//! With `--check FILE` it only compares ours with the ceilings in that file, and fails above them; `--update FILE` writes
+//! them anew.
+//!
 //! Under valgrind every clock read is a system call, so a clock read counts for fewer instructions than it is worth.
 
 use std::env;
@@ -40,16 +43,26 @@ fn main() {
         noop: args.effort.pick(20_000, 5_000, 10),
         http: args.effort.pick(1_000, 300, 5),
     };
+    if let Some(file) = args.file("--update") {
+        return update(&counter, file);
+    }
+    if let Some(file) = args.file("--check") {
+        return check(&counter, file);
+    }
     let mut table = Table::new("Instructions per call, callgrind");
     let closed = counter.noop("breaker-closed");
     table.counts("breaker, closed", closed, ("failsafe", counter.noop("failsafe-closed")), Goal::None);
     table.counts("breaker, closed", closed, ("recloser", counter.noop("recloser-closed")), Goal::None);
+    let theirs = ("tower-resilience", counter.noop("tower-resilience-closed"));
+    table.counts("breaker, closed", closed, theirs, Goal::None);
     table.alone("breaker, rejected", counter.noop("breaker-rejected"), Goal::None);
 
     let (ours, bare) = (counter.noop("call-ours"), counter.noop("call-bare"));
     let tower = ("tower: retry, limit, timeout", counter.noop("call-tower"));
     let tower_budget = ("tower: and its budget and a total timeout", counter.noop("call-tower-budget"));
-    for peer in [("bare service", bare), tower, tower_budget] {
+    let seatbelt = ("seatbelt: retry, breaker, timeout", counter.noop("call-seatbelt"));
+    let tower_resilience = ("tower-resilience", counter.noop("call-tower-resilience"));
+    for peer in [("bare service", bare), tower, tower_budget, seatbelt, tower_resilience] {
         table.counts("round a service that does nothing", ours, peer, Goal::None);
     }
     table.alone("the same, above the bare service", ours - bare, Goal::None);
@@ -61,12 +74,54 @@ fn main() {
     let as_it_comes = ("reqwest as it comes", counter.http("http-bare-as-it-comes"));
     table.counts("over reqwest", ours, as_it_comes, Goal::Ratio(59.5 / 57.7));
     table.counts("over reqwest", ours, ("reqwest, no retries", counter.http("http-bare")), Goal::None);
+    for (peer, name) in [
+        ("reqwest-retry", "http-middleware"),
+        ("tower", "http-tower"),
+        ("tower-resilience", "http-tower-resilience"),
+    ] {
+        table.counts("over reqwest", ours, (peer, counter.http(name)), Goal::None);
+    }
     table.alone("over reqwest, no policy", counter.http("http-ours-none"), Goal::None);
 
     let hyper = ("hyper-util", counter.http("http-hyper"));
     table.counts("over hyper", counter.http("http-ours-hyper"), hyper, Goal::Ratio(32.2 / 28.9));
     table.alone("over hyper, no policy", counter.http("http-ours-hyper-none"), Goal::None);
-    table.print();
+    table.publish(&args);
+}
+
+/// What a change must not make dearer unnoticed: subjects of ours, counted against committed ceilings.
+const WATCHED: [&str; 3] = ["call-ours", "http-ours", "http-ours-hyper"];
+/// A ceiling above what was measured: the counts of two runs differ by a few in a thousand.
+const SLACK: f64 = 1.03;
+
+/// Writes ceilings from what is measured now.
+fn update(counter: &Counter, file: &Path) {
+    let ceilings: serde_json::Map<String, serde_json::Value> = WATCHED
+        .iter()
+        .map(|name| ((*name).to_owned(), ((counter.watched(name) * SLACK).round() as u64).into()))
+        .collect();
+    let text = serde_json::to_string_pretty(&ceilings).expect("JSON");
+    std::fs::write(file, text + "\n").expect("the file of ceilings");
+    println!("{} now holds {ceilings:?}", file.display());
+}
+
+/// Ends this process with failure when a count is above its ceiling.
+fn check(counter: &Counter, file: &Path) {
+    let text = std::fs::read_to_string(file).expect("the file of ceilings");
+    let ceilings: serde_json::Value = serde_json::from_str(&text).expect("ceilings");
+    println!("\nInstructions per call against {}", file.display());
+    let mut above = 0;
+    for name in WATCHED {
+        let ceiling = ceilings[name].as_f64().expect("a ceiling");
+        let counted = counter.watched(name);
+        let verdict = if counted <= ceiling { "ok" } else { "ABOVE" };
+        println!("  {name:<16} {counted:>8} of at most {ceiling:>8}  {verdict}");
+        above += u32::from(counted > ceiling);
+    }
+    if above > 0 {
+        println!("  Either find what became dearer, or accept it: -- --update benches/instructions.json");
+        std::process::exit(1);
+    }
 }
 
 fn subject(name: &str, url: &str) -> Subject {
@@ -75,15 +130,21 @@ fn subject(name: &str, url: &str) -> Subject {
         "breaker-closed" => machines::closed("ours", 1),
         "breaker-rejected" => machines::rejected("ours", 1),
         "failsafe-closed" => machines::failsafe_closed("failsafe", 1),
+        "tower-resilience-closed" => machines::tower_resilience_closed("tower-resilience", 1),
         "recloser-closed" => machines::recloser_closed("recloser", 1),
         "call-bare" => noop::bare("bare"),
         "call-ours" => noop::ours("ours", &standard),
         "call-ours-once" => noop::ours_unrepeatable("ours", &standard),
         "call-ours-none" => noop::ours("ours", &Policy::none()),
         "call-tower" => noop::tower("tower"),
+        "call-seatbelt" => noop::seatbelt("seatbelt"),
+        "call-tower-resilience" => noop::tower_resilience("tower-resilience"),
         "call-tower-budget" => noop::tower_with_budget("tower"),
         "http-bare" => wire::sequential("bare", Client::bare(), url),
         "http-bare-as-it-comes" => wire::sequential("bare", Client::bare_as_it_comes(), url),
+        "http-middleware" => wire::sequential("reqwest-retry", Client::middleware(), url),
+        "http-tower" => wire::sequential("tower", Client::tower(), url),
+        "http-tower-resilience" => wire::sequential("tower-resilience", Client::tower_resilience(), url),
         "http-ours-none" => wire::sequential("none", Client::ours(Policy::none()), url),
         "http-hyper" => wire::sequential("bare", Client::bare_hyper(), url),
         "http-ours-hyper" => wire::sequential("ours", Client::ours_on_hyper(standard), url),
@@ -117,6 +178,10 @@ impl Counter {
 
     fn http(&self, name: &str) -> f64 {
         self.per_call(name, self.http)
+    }
+
+    fn watched(&self, name: &str) -> f64 {
+        if name.starts_with("http") { self.http(name) } else { self.noop(name) }
     }
 
     fn per_call(&self, name: &str, n: u64) -> f64 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use criterion::Criterion;
 use resilient_client::policy::budget::{Budget, BudgetPolicy};
 use resilient_client::policy::bulkhead::{Bulkhead, BulkheadPolicy};
-use resilient_client_benches::args::{Args, Effort};
+use resilient_client_benches::args::Args;
 use resilient_client_benches::machines;
 use resilient_client_benches::side_by_side::{Timings, side_by_side};
 use resilient_client_benches::subject::Subject;
@@ -28,7 +28,7 @@ fn main() {
     }
     criterion.final_summary();
     if args.wants("machines side by side") {
-        compare(args.effort);
+        compare(&args);
         sizes();
     }
 }
@@ -47,6 +47,7 @@ fn groups() -> Vec<Group> {
                 machines::closed_with_clock("ours, two clock reads", 1),
                 machines::failsafe_closed("failsafe", 1),
                 machines::recloser_closed("recloser", 1),
+                machines::tower_resilience_closed("tower-resilience", 1),
             ],
         },
         Group {
@@ -56,6 +57,7 @@ fn groups() -> Vec<Group> {
                 machines::closed_with_clock("ours, two clock reads", 2),
                 machines::failsafe_closed("failsafe", 2),
                 machines::recloser_closed("recloser", 2),
+                machines::tower_resilience_closed("tower-resilience", 2),
             ],
         },
         Group {
@@ -98,21 +100,21 @@ fn groups() -> Vec<Group> {
 }
 
 /// The same subjects in turns, against the goals.
-fn compare(effort: Effort) {
+fn compare(args: &Args) {
     let mut table = Table::new("Machines, ns");
     for mut group in groups() {
-        let timings = side_by_side(&mut group.subjects, effort);
+        let timings = side_by_side(&mut group.subjects, args.effort);
         timings.print(group.name);
         let (goal, peers): (_, &[_]) = match group.name {
-            "breaker closed" => (Goal::AtMost(12.0), &["failsafe", "recloser"]),
-            "breaker closed, 2 threads" => (Goal::AtMost(50.0), &["failsafe", "recloser"]),
+            "breaker closed" => (Goal::AtMost(12.0), &["failsafe", "recloser", "tower-resilience"]),
+            "breaker closed, 2 threads" => (Goal::AtMost(50.0), &["failsafe", "recloser", "tower-resilience"]),
             "breaker rejected" => (Goal::AtMost(10.0), &["failsafe", "recloser"]),
             "breaker rejected, 2 threads" => (Goal::None, &["failsafe", "recloser"]),
             _ => continue,
         };
         versus(&mut table, group.name, &timings, peers, goal);
     }
-    table.print();
+    table.publish(args);
 }
 
 fn versus(table: &mut Table, what: &str, timings: &Timings, peers: &[&str], goal: Goal) {

@@ -1,5 +1,7 @@
 //! What cargo and criterion put on the command line, as far as our own passes care.
 
+use std::path::{Path, PathBuf};
+
 /// How long to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
@@ -27,6 +29,10 @@ impl Effort {
 pub struct Args {
     /// How long to measure.
     pub effort: Effort,
+    /// Where the tables go besides, as JSON, a line each; from the workspace's root. Criterion doesn't run then.
+    pub json: Option<PathBuf>,
+    /// Our own flags that only one bench knows, with what follows each, if anything.
+    own: Vec<(String, Option<PathBuf>)>,
     filter: Option<String>,
     /// Criterion was asked for something that isn't measuring, such as `--list`.
     elsewhere: bool,
@@ -52,13 +58,15 @@ impl Args {
             "--output-format",
         ];
         let (mut bench, mut quick, mut test, mut elsewhere) = (false, false, false, false);
-        let mut filter = None;
+        let (mut filter, mut json, mut own) = (None, None, Vec::new());
         let mut args = args;
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--bench" => bench = true,
                 "--quick" => quick = true,
                 "--test" => test = true,
+                "--json" => json = args.next().map(from_root),
+                "--check" | "--update" => own.push((arg, args.next().map(from_root))),
                 "--list" | "--profile-time" => elsewhere = true,
                 flag if VALUED.contains(&flag) => drop(args.next()),
                 flag if flag.starts_with('-') => {}
@@ -70,13 +78,23 @@ impl Args {
             (false, true) => Effort::Quick,
             (false, false) => Effort::Full,
         };
-        Self { effort, filter, elsewhere }
+        Self { effort, json, own, filter, elsewhere }
+    }
+
+    /// The file given with a flag of our own.
+    pub fn file(&self, flag: &str) -> Option<&Path> {
+        self.own.iter().find(|(own, _)| own == flag).and_then(|(_, file)| file.as_deref())
     }
 
     /// Whether a pass of this name was asked for.
     pub fn wants(&self, pass: &str) -> bool {
         !self.elsewhere && self.filter.as_ref().is_none_or(|filter| pass.contains(filter.as_str()))
     }
+}
+
+/// Cargo starts benches in their package's folder; what a user writes is seen from the workspace.
+pub fn from_root(path: impl AsRef<Path>) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
 #[cfg(test)]
@@ -99,6 +117,9 @@ mod tests {
     fn a_flags_value_is_no_filter() {
         assert!(parse("--save-baseline before --bench").wants("http"));
         assert!(!parse("machines --bench").wants("http"));
+        let parsed = parse("--json target/results.jsonl --check benches/instructions.json --bench");
+        assert!(parsed.wants("http") && parsed.json.is_some() && parsed.file("--check").is_some());
+        assert_eq!(parsed.file("--update"), None);
         assert!(!parse("--list --bench").wants("http"));
     }
 }

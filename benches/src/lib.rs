@@ -5,6 +5,7 @@
 //! benches/call.rs          the whole stack round a service that does nothing        time
 //! benches/http.rs          over loopback, the server being another process          time
 //! benches/allocations.rs   both of the above, counted by the allocator              counts
+//! benches/storm.rs         stacks against a server that fails                        outcomes
 //! benches/instructions.rs  both of the above, counted by callgrind where it exists  counts
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod machines;
 pub mod noop;
 pub mod peers;
 pub mod side_by_side;
+pub mod storm;
 pub mod subject;
 pub mod table;
 pub mod wire;

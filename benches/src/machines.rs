@@ -3,6 +3,8 @@
 //! Ours takes `now`; the peers read the clock themselves where they need it, so there is a subject of ours that does too.
 //! Every peer is set up as its own README shows.
 
+use std::future::Future as _;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use failsafe::CircuitBreaker;
@@ -12,6 +14,9 @@ use resilient_client::policy::budget::{Budget, BudgetPolicy};
 use resilient_client::policy::bulkhead::{Bulkhead, BulkheadPolicy};
 use resilient_client::policy::priority::Priority;
 use resilient_client::time::{self, Tick};
+use tower::{Layer as _, Service as _};
+use tower_resilience::circuitbreaker::CircuitBreakerLayer;
+use tower_resilience::core::DefaultClassifier;
 
 use crate::subject::Subject;
 
@@ -41,6 +46,20 @@ pub fn failsafe() -> impl CircuitBreaker + Sync {
 pub fn recloser() -> Recloser {
     Recloser::default()
 }
+
+/// tower-resilience's, its standard preset, round a service that does nothing.
+pub fn tower_resilience() -> TowerResilienceBreaker {
+    let layer = CircuitBreakerLayer::standard().build().expect("breaker");
+    layer.layer(tower::service_fn(nothing as fn(()) -> _))
+}
+
+fn nothing((): ()) -> std::future::Ready<Result<(), ()>> {
+    std::future::ready(Ok(()))
+}
+
+type Nothing = tower::util::ServiceFn<fn(()) -> std::future::Ready<Result<(), ()>>>;
+/// The breaker round it.
+pub type TowerResilienceBreaker = tower_resilience::circuitbreaker::CircuitBreaker<Nothing, DefaultClassifier>;
 
 fn open_breaker(policy: &BreakerPolicy) -> Breaker {
     let breaker = Breaker::new(policy.compile().expect("rules"));
@@ -77,6 +96,25 @@ pub fn failsafe_closed(name: &'static str, threads: usize) -> Subject {
 pub fn recloser_closed(name: &'static str, threads: usize) -> Subject {
     let breaker = recloser();
     Subject::shared(name, threads, move |_| breaker.call(|| Ok::<(), ()>(())).is_ok())
+}
+
+/// tower-resilience, closed: its layer round a ready future, polled by hand, since it has no breaker apart from its layer.
+pub fn tower_resilience_closed(name: &'static str, threads: usize) -> Subject {
+    let breaker = tower_resilience();
+    Subject::shared(name, threads, move |_| {
+        // Each caller has a clone of the service, as tower has it; the state is shared.
+        let mut breaker = breaker.clone();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(breaker.poll_ready(&mut cx).is_ready());
+        let mut call = breaker.call(());
+        // Its lock is tokio's, which gives way when the other thread holds it.
+        loop {
+            match call.as_mut().poll(&mut cx) {
+                Poll::Ready(result) => return result.is_ok(),
+                Poll::Pending => std::hint::spin_loop(),
+            }
+        }
+    })
 }
 
 /// Ours, open: the rejection.

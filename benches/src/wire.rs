@@ -1,20 +1,27 @@
 //! Clients over loopback: a GET and its whole body, as a user would write it.
 
+use std::fmt;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use reqwest_middleware::ClientWithMiddleware;
+use reqwest_retry::RetryTransientMiddleware;
+use reqwest_retry::policies::ExponentialBackoff;
 use resilient_client::Policy;
+use tower::{Service, ServiceExt as _};
 
 use crate::clock;
+use crate::peers::{self, TowerResilienceStack, TowerStack};
 use crate::side_by_side::quantile;
 use crate::subject::Subject;
 
 /// One way to make a call.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Client {
     /// reqwest alone.
     Bare(reqwest::Client),
@@ -24,6 +31,20 @@ pub enum Client {
     BareHyper(Box<hyper_util::client::legacy::Client<HttpConnector, Empty<Bytes>>>),
     /// Ours over it.
     OursOnHyper(resilient_client::hyper::Client),
+    /// reqwest-middleware with reqwest-retry.
+    Middleware(ClientWithMiddleware),
+    /// tower's layers over reqwest.
+    Tower(TowerStack<reqwest::Client>),
+    /// tower-resilience's layers over reqwest.
+    TowerResilience(
+        Box<TowerResilienceStack<OverReqwest, Repeatable, reqwest::Response, reqwest::Error>>,
+    ),
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -35,7 +56,7 @@ impl Client {
 
     /// reqwest as it comes: its retries of unprocessed HTTP/2 requests are on, so it keeps a copy of each request.
     pub fn bare_as_it_comes() -> Self {
-        Self::Bare(reqwest::Client::builder().no_proxy().build().expect("reqwest"))
+        Self::Bare(as_it_comes())
     }
 
     /// Ours with `policy`.
@@ -57,6 +78,24 @@ impl Client {
         Self::OursOnHyper(resilient_client::hyper::Client::builder().policy(policy).build().expect("client"))
     }
 
+    /// reqwest-retry as its README sets it up, over reqwest as it comes.
+    pub fn middleware() -> Self {
+        let retry = ExponentialBackoff::builder().build_with_max_retries(3);
+        let builder = reqwest_middleware::ClientBuilder::new(as_it_comes());
+        Self::Middleware(builder.with(RetryTransientMiddleware::new_with_policy(retry)).build())
+    }
+
+    /// tower's layers over reqwest as it comes.
+    pub fn tower() -> Self {
+        Self::Tower(peers::tower(as_it_comes(), peers::ATTEMPT))
+    }
+
+    /// tower-resilience's layers over reqwest as it comes.
+    pub fn tower_resilience() -> Self {
+        let stack = peers::tower_resilience(Repeatable::over(as_it_comes()), peers::ATTEMPT);
+        Self::TowerResilience(Box::new(stack))
+    }
+
     /// Gets `url`; returns the length of its body.
     pub async fn get(&self, url: &str) -> usize {
         match self {
@@ -76,7 +115,62 @@ impl Client {
                 let response = client.get(url).send().await.expect("response");
                 response.bytes().await.expect("body").len()
             }
+            Self::Middleware(client) => {
+                let response = client.get(url).send().await.expect("response");
+                response.bytes().await.expect("body").len()
+            }
+            Self::Tower(stack) => {
+                let response = stack.clone().oneshot(request(url)).await.expect("response");
+                response.bytes().await.expect("body").len()
+            }
+            Self::TowerResilience(stack) => {
+                let calling = stack.as_ref().clone().oneshot(Repeatable(request(url)));
+                calling.await.expect("response").bytes().await.expect("body").len()
+            }
         }
+    }
+}
+
+fn as_it_comes() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("reqwest")
+}
+
+fn request(url: &str) -> reqwest::Request {
+    reqwest::Request::new(http::Method::GET, url.parse().expect("url"))
+}
+
+/// reqwest's request for layers that ask for `Clone`.
+#[derive(Debug)]
+pub struct Repeatable(pub reqwest::Request);
+
+impl Clone for Repeatable {
+    fn clone(&self) -> Self {
+        Self(self.0.try_clone().expect("a GET has no body"))
+    }
+}
+
+impl Repeatable {
+    /// A service that sends them.
+    pub fn over(client: reqwest::Client) -> OverReqwest {
+        OverReqwest(client)
+    }
+}
+
+/// reqwest as a service of [`Repeatable`].
+#[derive(Clone, Debug)]
+pub struct OverReqwest(reqwest::Client);
+
+impl Service<Repeatable> for OverReqwest {
+    type Response = reqwest::Response;
+    type Error = reqwest::Error;
+    type Future = <reqwest::Client as Service<reqwest::Request>>::Future;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Repeatable) -> Self::Future {
+        self.0.call(request.0)
     }
 }
 
