@@ -26,8 +26,10 @@ fn main() {
             ("tower-resilience over reqwest", Client::tower_resilience()),
         ];
         compare(&server, &args, &over_reqwest);
-        let over_hyper =
-            [("ours over hyper", Client::ours_on_hyper(standard())), ("bare hyper-util", Client::bare_hyper())];
+        let over_hyper = [
+            ("ours over hyper", Client::ours_on_hyper(standard())),
+            ("bare hyper-util", Client::bare_hyper()),
+        ];
         compare(&server, &args, &over_hyper);
     }
 }

@@ -107,7 +107,9 @@ fn compare(args: &Args) {
         timings.print(group.name);
         let (goal, peers): (_, &[_]) = match group.name {
             "breaker closed" => (Goal::AtMost(12.0), &["failsafe", "recloser", "tower-resilience"]),
-            "breaker closed, 2 threads" => (Goal::AtMost(50.0), &["failsafe", "recloser", "tower-resilience"]),
+            "breaker closed, 2 threads" => {
+                (Goal::AtMost(50.0), &["failsafe", "recloser", "tower-resilience"])
+            }
             "breaker rejected" => (Goal::AtMost(10.0), &["failsafe", "recloser"]),
             "breaker rejected, 2 threads" => (Goal::None, &["failsafe", "recloser"]),
             _ => continue,

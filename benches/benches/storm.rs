@@ -26,7 +26,13 @@ fn main() {
     let mut table = Storm::default();
     for (place, (stack, fault)) in cells.iter().enumerate() {
         let of = |quantity: fn(&Outcome) -> f64| {
-            median(rounds.iter().map(|round| quantity(&round[place])).filter(|value| value.is_finite()).collect())
+            median(
+                rounds
+                    .iter()
+                    .map(|round| quantity(&round[place]))
+                    .filter(|value| value.is_finite())
+                    .collect(),
+            )
         };
         let outcome = Outcome {
             success: of(|outcome| outcome.success),

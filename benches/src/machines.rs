@@ -3,7 +3,6 @@
 //! Ours takes `now`; the peers read the clock themselves where they need it, so there is a subject of ours that does too.
 //! Every peer is set up as its own README shows.
 
-use std::future::Future as _;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -59,7 +58,8 @@ fn nothing((): ()) -> std::future::Ready<Result<(), ()>> {
 
 type Nothing = tower::util::ServiceFn<fn(()) -> std::future::Ready<Result<(), ()>>>;
 /// The breaker round it.
-pub type TowerResilienceBreaker = tower_resilience::circuitbreaker::CircuitBreaker<Nothing, DefaultClassifier>;
+pub type TowerResilienceBreaker =
+    tower_resilience::circuitbreaker::CircuitBreaker<Nothing, DefaultClassifier>;
 
 fn open_breaker(policy: &BreakerPolicy) -> Breaker {
     let breaker = Breaker::new(policy.compile().expect("rules"));

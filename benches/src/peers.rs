@@ -166,7 +166,9 @@ where
         if failed { RecoveryInfo::retry() } else { RecoveryInfo::never() }
     };
     (
-        SeatbeltRetry::layer("retry", &context).clone_input().recovery_with(move |result, _| recovery(result)),
+        SeatbeltRetry::layer("retry", &context)
+            .clone_input()
+            .recovery_with(move |result, _| recovery(result)),
         Breaker::layer("breaker", &context)
             .recovery_with(move |result, _| recovery(result))
             .rejected_input(move |_, _| Err(rejected())),

@@ -127,20 +127,28 @@ impl Storm {
     pub fn publish(&self, args: &Args) {
         println!("\nUnder fault: success % / requests per call / p99 ms; medians of the rounds");
         print!("  {:<24}", "stack");
-        Fault::ALL.iter().for_each(|fault| print!("{:>24}", fault.name()));
+        for fault in &Fault::ALL {
+            print!("{:>24}", fault.name());
+        }
         println!();
         for stack in Stack::ALL {
             let cells: Vec<_> = self.cells.iter().filter(|(of, ..)| *of == stack).collect();
             if !cells.is_empty() {
                 print!("  {:<24}", stack.name());
-                cells.iter().for_each(|(_, _, outcome)| print!("{:>24}", short(outcome)));
+                for (_, _, outcome) in &cells {
+                    print!("{:>24}", short(outcome));
+                }
                 println!();
             }
         }
-        println!("\nRetry-After obeyed, % of retries (Retry-After cell); recovery after the stall, s (overload cell)");
+        println!(
+            "\nRetry-After obeyed, % of retries (Retry-After cell); recovery after the stall, s (overload cell)"
+        );
         for (stack, fault, outcome) in &self.cells {
             match fault {
-                Fault::RetryAfter if outcome.obeyed.is_finite() => println!("  {:<24} obeyed {:>6.1} %", stack.name(), outcome.obeyed),
+                Fault::RetryAfter if outcome.obeyed.is_finite() => {
+                    println!("  {:<24} obeyed {:>6.1} %", stack.name(), outcome.obeyed);
+                }
                 Fault::Overload => println!("  {:<24} recovered {:>+6.1} s", stack.name(), outcome.recovered),
                 _ => {}
             }

@@ -36,9 +36,7 @@ pub enum Client {
     /// tower's layers over reqwest.
     Tower(TowerStack<reqwest::Client>),
     /// tower-resilience's layers over reqwest.
-    TowerResilience(
-        Box<TowerResilienceStack<OverReqwest, Repeatable, reqwest::Response, reqwest::Error>>,
-    ),
+    TowerResilience(Box<TowerResilienceStack<OverReqwest, Repeatable, reqwest::Response, reqwest::Error>>),
 }
 
 impl fmt::Debug for Client {

@@ -88,11 +88,13 @@ impl Stack {
     pub fn caller(self, url: &str) -> Caller {
         match self {
             Self::Reqwest => over_reqwest(ClientWithMiddleware::from(reqwest()), url),
-            Self::ReqwestRetry => {
-                over_reqwest(retrying(reqwest(), ExponentialBackoff::builder().build_with_max_retries(3)), url)
-            }
+            Self::ReqwestRetry => over_reqwest(
+                retrying(reqwest(), ExponentialBackoff::builder().build_with_max_retries(3)),
+                url,
+            ),
             Self::ReqwestRetryTuned => {
-                let bounded = reqwest::Client::builder().no_proxy().timeout(ATTEMPT).build().expect("reqwest");
+                let bounded =
+                    reqwest::Client::builder().no_proxy().timeout(ATTEMPT).build().expect("reqwest");
                 let waits = ExponentialBackoff::builder()
                     .retry_bounds(FIRST_WAIT, LONGEST_WAIT)
                     .jitter(Jitter::Bounded)
