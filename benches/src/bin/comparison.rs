@@ -1,0 +1,269 @@
+//! Turns what the benches wrote with `--json FILE` into docs/COMPARISON.md and its bar plots.
+//!
+//! ```text
+//! cargo run --release -p resilient-client-benches --bin comparison -- FILE DATE [REMARK]
+//! ```
+//!
+//! The machine, the compiler and the commit are asked for; the date is given, because nothing here reads a calendar.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use resilient_client_benches::args::from_root;
+use resilient_client_benches::storm::Fault;
+use serde_json::Value;
+
+/// Counts first: they are the same on a busy machine.
+const ORDER: [&str; 5] = ["Instructions", "Allocations", "Bytes", "Machines", "Call"];
+const PEERS: [&str; 12] = [
+    "failsafe",
+    "layered",
+    "hyper",
+    "hyper-util",
+    "recloser",
+    "reqwest",
+    "reqwest-middleware",
+    "reqwest-retry",
+    "seatbelt",
+    "tokio",
+    "tower",
+    "tower-resilience",
+];
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let (Some(file), Some(date)) = (args.next(), args.next()) else {
+        eprintln!("comparison FILE DATE [REMARK]");
+        std::process::exit(2);
+    };
+    let text = fs::read_to_string(from_root(&file)).expect("what the benches wrote");
+    let mut lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let place = |line: &Value| {
+        let title = line["title"].as_str().unwrap_or_default();
+        let known = ORDER.iter().position(|start| title.starts_with(start)).unwrap_or(ORDER.len());
+        // The storm first: what a stack does for its user comes before what it costs.
+        if line["kind"] == "storm" { 0 } else { known + 1 }
+    };
+    lines.sort_by_key(place);
+    let mut page = head(&date, args.next().as_deref());
+    for (number, line) in lines.iter().enumerate() {
+        if line["kind"] == "storm" { storm(&mut page, line) } else { table(&mut page, line, number) }
+    }
+    write("docs/COMPARISON.md", &page);
+}
+
+fn head(date: &str, remark: Option<&str>) -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let mut page = format!(
+        "# Beside its peers\n\nWritten by the `comparison` binary from one run of `cargo bench`; how each number is taken and \
+         how each peer is set up is in [benches/README.md](../benches/README.md).\n\n\
+         - Date: {date}. Commit: {}. {}.\n- Machine: {cores} cores,{}.\n- Versions: {}.\n",
+        asked("git", &["rev-parse", "--short", "HEAD"]),
+        asked("rustc", &["--version"]),
+        model
+            .trim_start_matches([' ', '\t', ':'])
+            .split('@')
+            .next()
+            .map(|name| format!(" {name}"))
+            .unwrap_or_default(),
+        versions(),
+    );
+    if let Some(remark) = remark {
+        let _ = writeln!(page, "- {remark}");
+    }
+    page.push_str(
+        "\nCounts (allocations, instructions, requests, successes) hold on any machine; times are worth something only beside \
+         another of the same run.\n",
+    );
+    page
+}
+
+fn asked(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).current_dir(from_root("")).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// From the lock file: what was built.
+fn versions() -> String {
+    let lock = fs::read_to_string(from_root("Cargo.lock")).unwrap_or_default();
+    let of = |peer: &str| {
+        let named = format!("name = \"{peer}\"\nversion = \"");
+        let all: Vec<&str> = lock.split(&named).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        (!all.is_empty()).then(|| format!("{peer} {}", all.join(" and ")))
+    };
+    PEERS.iter().filter_map(|peer| of(peer)).collect::<Vec<_>>().join(", ")
+}
+
+fn table(page: &mut String, line: &Value, number: usize) {
+    let title = line["title"].as_str().unwrap_or_default();
+    let rows = line["rows"].as_array().cloned().unwrap_or_default();
+    let _ = write!(
+        page,
+        "\n## {title}\n\n| what | ours | peer | theirs | ratio | goal | |\n|---|--:|---|--:|--:|---|---|\n"
+    );
+    for row in &rows {
+        let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+        let value = |key: &str| row[key].as_f64().map_or("-".to_owned(), figure);
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            text("what"),
+            value("ours"),
+            text("peer"),
+            value("theirs"),
+            row["ratio"].as_f64().map_or("-".to_owned(), |ratio| format!("{ratio:.3}")),
+            text("goal"),
+            verdict(&row["met"]),
+        );
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    for row in rows.iter().filter(|row| row["theirs"].is_number()) {
+        let (what, ours) = (row["what"].as_str().unwrap_or_default(), row["ours"].as_f64().unwrap_or(0.0));
+        if groups.last().is_none_or(|group| group.title != what) {
+            groups.push(Group { title: what.to_owned(), bars: vec![("ours".to_owned(), ours)] });
+        }
+        let peer = row["peer"].as_str().unwrap_or_default().to_owned();
+        if let Some(group) = groups.last_mut() {
+            group.bars.push((peer, row["theirs"].as_f64().unwrap_or(0.0)));
+        }
+    }
+    if !groups.is_empty() {
+        let first = title.split([' ', ',']).next().unwrap_or_default().to_lowercase();
+        plot(page, &format!("{first}-{number}"), title, &groups);
+    }
+}
+
+fn storm(page: &mut String, line: &Value) {
+    let rows = line["rows"].as_array().cloned().unwrap_or_default();
+    let mut stacks: Vec<&str> = Vec::new();
+    for row in &rows {
+        let stack = row["stack"].as_str().unwrap_or_default();
+        if !stacks.contains(&stack) {
+            stacks.push(stack);
+        }
+    }
+    let cell = |stack: &str, fault: Fault| {
+        rows.iter().find(|row| row["stack"] == stack && row["fault"] == fault.name())
+    };
+    page.push_str("\n## Under fault: success % / requests per call / p99 ms\n\n| stack |");
+    for fault in &Fault::ALL {
+        let _ = write!(page, " {} |", fault.name());
+    }
+    page.push_str(" Retry-After obeyed | recovered after the stall |\n|---|");
+    page.push_str(&"--:|".repeat(Fault::ALL.len() + 2));
+    for stack in &stacks {
+        let _ = write!(page, "\n| {stack} |");
+        for fault in Fault::ALL {
+            let number = |key: &str| cell(stack, fault).and_then(|row| row[key].as_f64()).unwrap_or(f64::NAN);
+            let _ = write!(
+                page,
+                " {:.1} / {:.2} / {:.0} |",
+                number("success"),
+                number("amplification"),
+                number("p99")
+            );
+        }
+        let of = |fault, key: &str| cell(stack, fault).and_then(|row| row[key].as_f64());
+        let obeyed = of(Fault::RetryAfter, "obeyed").map_or("-".to_owned(), |share| format!("{share:.0} %"));
+        let recovered =
+            of(Fault::Overload, "recovered").map_or("-".to_owned(), |after| format!("{after:+.1} s"));
+        let _ = write!(page, " {obeyed} | {recovered} |");
+    }
+    page.push_str("\n\n| stack | fault | goal | |\n|---|---|---|---|\n");
+    for row in &rows {
+        for goal in row["goals"].as_array().into_iter().flatten() {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} |",
+                text(&row["stack"]),
+                text(&row["fault"]),
+                text(&goal["goal"]),
+                verdict(&goal["met"])
+            );
+        }
+    }
+    for (name, key) in [("success, %", "success"), ("requests per call", "amplification")] {
+        let groups: Vec<Group> = Fault::ALL
+            .iter()
+            .map(|fault| Group {
+                title: fault.name().to_owned(),
+                bars: stacks
+                    .iter()
+                    .filter_map(|stack| Some(((*stack).to_owned(), cell(stack, *fault)?[key].as_f64()?)))
+                    .collect(),
+            })
+            .collect();
+        plot(page, &format!("storm-{key}"), &format!("Under fault: {name}"), &groups);
+    }
+}
+
+fn verdict(met: &Value) -> &'static str {
+    match met.as_bool() {
+        Some(true) => "met",
+        Some(false) => "**missed**",
+        None => "",
+    }
+}
+
+struct Group {
+    title: String,
+    bars: Vec<(String, f64)>,
+}
+
+/// Bars in groups, each group to its own scale. Ours are dark.
+fn plot(page: &mut String, name: &str, title: &str, groups: &[Group]) {
+    const WIDTH: f64 = 860.0;
+    const LABELS: f64 = 300.0;
+    const BAR: f64 = 18.0;
+    let mut body = String::new();
+    let mut y = 48.0;
+    for group in groups {
+        let _ = writeln!(body, r#"<text x="8" y="{y}" font-weight="bold">{}</text>"#, escaped(&group.title));
+        y += 6.0;
+        let most = group.bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
+        for (label, value) in &group.bars {
+            let length = (WIDTH - LABELS - 90.0) * value / most;
+            let colour = if label.starts_with("ours") { "#14507a" } else { "#a8b4bd" };
+            let (text, after) = (y + 13.0, LABELS + length + 5.0);
+            let _ = writeln!(
+                body,
+                r#"<text x="{:.0}" y="{text}" text-anchor="end">{}</text><rect x="{LABELS}" y="{y}" width="{length:.1}" height="{:.0}" fill="{colour}"/><text x="{after:.1}" y="{text}">{}</text>"#,
+                LABELS - 6.0,
+                escaped(label),
+                BAR - 3.0,
+                figure(*value),
+            );
+            y += BAR;
+        }
+        y += 22.0;
+    }
+    let svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"8\" y=\"22\" font-size=\"15\">{}</text>\n{body}</svg>\n",
+        escaped(title)
+    );
+    write(&format!("docs/comparison-{name}.svg"), &svg);
+    let _ = write!(page, "\n![{title}](comparison-{name}.svg)\n");
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn write(path: &str, text: &str) {
+    fs::write(from_root(Path::new(path)), text).expect("docs");
+}
