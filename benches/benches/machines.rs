@@ -7,10 +7,10 @@ use criterion::Criterion;
 use resilient_client::policy::budget::{Budget, BudgetPolicy};
 use resilient_client::policy::bulkhead::{Bulkhead, BulkheadPolicy};
 use resilient_client_benches::args::Args;
-use resilient_client_benches::machines;
 use resilient_client_benches::side_by_side::{Timings, side_by_side};
 use resilient_client_benches::subject::Subject;
 use resilient_client_benches::table::{Goal, Table};
+use resilient_client_benches::{machines, noop};
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -86,6 +86,18 @@ fn groups() -> Vec<Group> {
             ],
         },
         Group {
+            name: "upstreams, whole call",
+            subjects: vec![
+                noop::ours_hosts("1 host", 1, 1),
+                noop::ours_hosts("16 hosts", 16, 1),
+                noop::ours_hosts("1000 hosts", 1000, 1),
+                noop::ours_hosts("100,000 hosts", 100_000, 1),
+                noop::ours_hosts("1 host, 2 threads", 1, 2),
+                noop::ours_hosts("16 hosts, 2 threads", 16, 2),
+                noop::ours_hosts("1000 hosts, 2 threads", 1000, 2),
+            ],
+        },
+        Group {
             name: "budget and bulkhead",
             subjects: vec![
                 machines::deposit("deposit", 1),
@@ -112,6 +124,13 @@ fn compare(args: &Args) {
             }
             "breaker rejected" => (Goal::AtMost(10.0), &["failsafe", "recloser"]),
             "breaker rejected, 2 threads" => (Goal::None, &["failsafe", "recloser"]),
+            "upstreams, whole call" => {
+                for hosts in ["16 hosts", "1000 hosts", "100,000 hosts"] {
+                    let above = timings.difference(hosts, "1 host");
+                    table.alone(&format!("call to one of {hosts}, above one of 1"), above, Goal::None);
+                }
+                continue;
+            }
             _ => continue,
         };
         versus(&mut table, group.name, &timings, peers, goal);

@@ -31,6 +31,7 @@ fn nothing<B>() -> impl Service<
     Future = Ready<Result<Response, Infallible>>,
 > + Clone
 + Send
++ Sync
 + 'static {
     service_fn(|_request: http::Request<B>| ready(Ok(Response::new(Body::new()))))
 }
@@ -78,6 +79,33 @@ pub fn ours_unrepeatable(name: &'static str, policy: &Policy) -> Subject {
     let layer = ResilienceLayer::new(policy).expect("policy");
     let service = ServiceBuilder::new().layer(layer).service(nothing());
     subject(name, service, || SendOnce::new(Body::new()))
+}
+
+/// Ours round it, calling so many hosts in turn, by so many threads: what finding a host's state costs as hosts grow.
+pub fn ours_hosts(name: &'static str, hosts: usize, threads: usize) -> Subject {
+    let layer = ResilienceLayer::builder().policy(Policy::standard()).max_upstreams(2 * hosts).build();
+    let service = ServiceBuilder::new().layer(layer.expect("policy")).service(nothing());
+    let uris: Vec<http::Uri> =
+        (0..hosts).map(|i| format!("http://users-{i}:3000/users/7").parse().expect("uri")).collect();
+    let runtime = runtime();
+    let once = move |i: u64| {
+        let _entered = runtime.enter();
+        let mut service = service.clone();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut request = http::Request::new(Body::new());
+        // Steps of a prime, so that neighbours in memory aren't neighbours in time.
+        request.uri_mut().clone_from(&uris[(i as usize).wrapping_mul(7919) % uris.len()]);
+        assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+        match pin!(service.call(request)).poll(&mut cx) {
+            Poll::Ready(Ok(response)) => response.status(),
+            Poll::Ready(Err(_)) | Poll::Pending => panic!("a call failed"),
+        }
+    };
+    // Every host's state is made before anything is measured.
+    for i in 0..hosts as u64 {
+        once(i);
+    }
+    Subject::shared(name, threads, once)
 }
 
 /// tower's layers round it: retry, then for each attempt a concurrency limit and a timeout. No breaker, no budget, no
