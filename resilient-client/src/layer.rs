@@ -29,7 +29,6 @@ use crate::policy::PolicySet;
 use crate::transport::replay::Replay;
 use crate::transport::service::ServiceExchange;
 use crate::upstream::UpstreamSnapshot;
-use crate::upstream::registry::Authority;
 use crate::verbs::setup_methods;
 
 /// Puts a [`Policy`](crate::Policy) round a `Service<http::Request<B>>`: the same engine as a [`Client`](crate::Client)'s,
@@ -156,15 +155,8 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let options = request.extensions().get::<CallOptions>().cloned().unwrap_or_default();
-        let safe = options.is_safe(request.method(), request.headers());
-        let uri = request.uri();
-        match self.core.begin(&Authority::of_uri(uri), request.method(), uri.path(), &options) {
-            Ok(begun) => {
-                let call = begun.call(ServiceExchange::new(self.service.clone(), request), safe);
-                ResponseFuture { call: Pending::Calling { call } }
-            }
-            Err(error) => ResponseFuture { call: Pending::failed(error) },
-        }
+        let exchange = ServiceExchange::new(self.service.clone(), request);
+        ResponseFuture { call: Pending::new(Arc::clone(&self.core), exchange, options) }
     }
 }
 

@@ -49,6 +49,11 @@ impl Tick {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The same in nanoseconds.
+    pub(crate) const fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// How long until `later`; zero when it has passed.
     pub const fn until(self, later: Self) -> Duration {
         later.since(self)

@@ -66,7 +66,7 @@ macro_rules! setup_methods {
 }
 
 /// A client's verbs, and what it does for all calls. For a struct with a `request` method, whose URL is of type `$url`,
-/// and a `shared.core`.
+/// and a `core`.
 macro_rules! client_methods {
     ($url:ty) => {
         /// Starts a `GET` request.
@@ -112,7 +112,7 @@ macro_rules! client_methods {
             &self,
             policies: impl Into<crate::policy::PolicySet>,
         ) -> Result<crate::Reloaded, crate::Error> {
-            self.shared.core.reload(policies.into()).map_err(crate::Error::config)
+            self.core.reload(policies.into()).map_err(crate::Error::config)
         }
 
         /// Begins no further call, on this client and its clones, and waits until those in progress have finished, bodies
@@ -120,7 +120,7 @@ macro_rules! client_methods {
         ///
         /// Calls made while or after draining are refused with [`ErrorKind::Draining`](crate::ErrorKind::Draining).
         pub async fn drain(&self, limit: std::time::Duration) -> u64 {
-            self.shared.core.drain(limit).await
+            self.core.drain(limit).await
         }
 
         /// Every upstream's live state, by name: breaker, places taken, tokens left.
@@ -133,12 +133,12 @@ macro_rules! client_methods {
         /// # }
         /// ```
         pub fn snapshot(&self) -> Vec<crate::UpstreamSnapshot> {
-            self.shared.core.snapshot()
+            self.core.snapshot()
         }
 
         /// How many upstreams this client keeps state for.
         pub fn upstreams(&self) -> usize {
-            self.shared.core.upstreams()
+            self.core.upstreams()
         }
     };
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Client;
 use super::fallback::Answers;
-use super::{Client, Shared};
 use crate::engine::core::{Core, Setup};
 use crate::error::{Error, ErrorKind};
 use crate::policy::Plan;
@@ -147,7 +147,7 @@ impl ClientBuilder {
 }
 
 fn client(transport: reqwest::Client, core: Core, max_body: usize, answers: Answers) -> Client {
-    Client { transport, shared: Arc::new(Shared { core, max_body }), answers }
+    Client { transport, core: Arc::new(core), max_body, answers }
 }
 
 impl fmt::Debug for ClientBuilder {

@@ -32,7 +32,12 @@ mod on {
             Self(limits.map(|limits| Arc::new(Cache::new(limits))))
         }
 
-        pub(in crate::client) fn about(&self, request: &Request, options: &CallOptions) -> Fallback {
+        pub(in crate::client) fn about(
+            &self,
+            request: &Request,
+            options: &CallOptions,
+            max_body: usize,
+        ) -> Fallback {
             let Some(cache) = &self.0 else { return Fallback::none() };
             let (method, url) = (request.method(), request.url());
             let key = options.key.as_deref();
@@ -40,7 +45,7 @@ mod on {
             let asked = Asked::new(cache, method, url, request.headers(), key, has_body);
             // A caller who wants a stream wants it live.
             let asked = asked.filter(|asked| !(options.streaming && matches!(asked, Asked::Read(_))));
-            Fallback(asked.map(|asked| Box::new((asked, url.clone()))))
+            Fallback(asked.map(|asked| Box::new((asked, url.clone(), max_body))))
         }
 
         pub(in crate::client) fn snapshot(&self) -> Option<StaleSnapshot> {
@@ -49,7 +54,7 @@ mod on {
     }
 
     /// What the store has to do with a call: mostly nothing.
-    pub(crate) struct Fallback(Option<Box<(Asked, Url)>>);
+    pub(crate) struct Fallback(Option<Box<(Asked, Url, usize)>>);
 
     impl Fallback {
         pub(in crate::client) fn none() -> Self {
@@ -63,9 +68,11 @@ mod on {
         ) -> Result<Response, Error> {
             let Some(asked) = self.0.take() else { return ended };
             match (*asked, ended) {
-                ((Asked::Read(read), url), Ok(response)) => Ok(answered(*read, &url, response)),
-                ((Asked::Read(read), url), Err(error)) => failed(&read, url, error),
-                ((Asked::Write { cache, url }, _), ended) => {
+                ((Asked::Read(read), url, max_body), Ok(response)) => {
+                    Ok(answered(*read, &url, response, max_body))
+                }
+                ((Asked::Read(read), url, max_body), Err(error)) => failed(&read, url, error, max_body),
+                ((Asked::Write { cache, url }, ..), ended) => {
                     if let Ok(response) = &ended
                         && (response.status().is_success() || response.status().is_redirection())
                     {
@@ -77,14 +84,14 @@ mod on {
         }
     }
 
-    fn answered(read: Read, url: &Url, response: Response) -> Response {
+    fn answered(read: Read, url: &Url, response: Response, max_body: usize) -> Response {
         let status = response.status();
         if Read::stands_in_for_status(status) {
             return match read.look_up() {
                 Some(stored) => {
                     let report = response.report().clone();
                     let degraded = stored.degraded(None, Some(status));
-                    given(stored, degraded, url.clone(), report)
+                    given(stored, degraded, url.clone(), report, max_body)
                 }
                 None => response,
             };
@@ -99,24 +106,31 @@ mod on {
         }
     }
 
-    fn failed(read: &Read, url: Url, error: Error) -> Result<Response, Error> {
+    fn failed(read: &Read, url: Url, error: Error, max_body: usize) -> Result<Response, Error> {
         let stored = Read::stands_in_for_error(&error).then(|| read.look_up()).flatten();
         match (stored, error.report().cloned()) {
             (Some(stored), Some(report)) => {
                 let degraded = stored.degraded(Some(error), None);
-                Ok(given(stored, degraded, url, report))
+                Ok(given(stored, degraded, url, report, max_body))
             }
             _ => Err(error),
         }
     }
 
-    fn given(stored: Stored, degraded: stale::Degraded, url: Url, report: CallReport) -> Response {
+    fn given(
+        stored: Stored,
+        degraded: stale::Degraded,
+        url: Url,
+        report: CallReport,
+        max_body: usize,
+    ) -> Response {
         let Stored { status, headers, body, .. } = stored;
         let mut response = http::Response::new(());
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         response.extensions_mut().insert(degraded);
         let (parts, ()) = response.into_parts();
-        Response::kept(assemble(url, parts, Body::wrap(KeptBody { bytes: body, cut: false })), report)
+        let body = Body::wrap(KeptBody { bytes: body, cut: false });
+        Response::kept(assemble(url, parts, body), report, max_body)
     }
 
     /// Whether the answer came from the URL that was asked, at its own place or at one of its endpoints, and not from where a
@@ -148,7 +162,7 @@ mod off {
         }
 
         #[allow(clippy::unused_self, reason = "as with the feature")]
-        pub(in crate::client) fn about(&self, _: &Request, _: &CallOptions) -> Fallback {
+        pub(in crate::client) fn about(&self, _: &Request, _: &CallOptions, _: usize) -> Fallback {
             Fallback
         }
     }

@@ -29,7 +29,6 @@ use crate::engine::core::Core;
 use crate::engine::options::CallOptions;
 use crate::error::Error;
 use crate::transport::reqwest::ReqwestExchange;
-use crate::upstream::registry::Authority;
 use crate::verbs::client_methods;
 
 /// An HTTP client whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead.
@@ -48,13 +47,9 @@ use crate::verbs::client_methods;
 #[derive(Clone)]
 pub struct Client {
     transport: reqwest::Client,
-    shared: Arc<Shared>,
+    core: Arc<Core>,
+    max_body: usize,
     answers: Answers,
-}
-
-pub(crate) struct Shared {
-    pub(crate) core: Core,
-    pub(crate) max_body: usize,
 }
 
 impl Client {
@@ -78,23 +73,16 @@ impl Client {
     /// # Errors
     /// See [`RequestBuilder::send`].
     pub fn execute(&self, request: Request) -> Pending {
-        self.execute_with(request, CallOptions::new())
+        self.clone().execute_with(request, CallOptions::new())
     }
 
-    pub(crate) fn execute_with(&self, request: Request, mut options: CallOptions) -> Pending {
+    #[inline]
+    pub(crate) fn execute_with(self, request: Request, mut options: CallOptions) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
-        let safe = options.is_safe(request.method(), request.headers());
-        let fallback = self.answers.about(&request, &options);
-        let url = request.url();
-        match self.shared.core.begin(&Authority::of_url(url), request.method(), url.path(), &options) {
-            Ok(begun) => {
-                let call = begun
-                    .call(ReqwestExchange::new(self.transport.clone(), request, options.replay_buffer), safe);
-                let call = engine::pending::Pending::Calling { call };
-                Pending { call, max_body: self.shared.max_body, fallback }
-            }
-            Err(error) => Pending::failed(error),
-        }
+        let Self { transport, core, max_body, answers } = self;
+        let fallback = answers.about(&request, &options, max_body);
+        let exchange = ReqwestExchange::new(transport, request, options.replay_buffer, max_body);
+        Pending { call: engine::pending::Pending::new(core, exchange, options), fallback }
     }
 
     /// How much is stored for when servers fail; `None` when nothing ever is.
@@ -104,7 +92,7 @@ impl Client {
     }
 
     pub(crate) fn max_body(&self) -> usize {
-        self.shared.max_body
+        self.max_body
     }
 }
 
@@ -121,7 +109,7 @@ impl From<reqwest::Client> for Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("core", &self.shared.core).finish_non_exhaustive()
+        f.debug_struct("Client").field("core", &self.core).finish_non_exhaustive()
     }
 }
 
@@ -131,14 +119,13 @@ pin_project! {
     pub struct Pending {
         #[pin]
         call: engine::pending::Pending<ReqwestExchange>,
-        max_body: usize,
         fallback: Fallback,
     }
 }
 
 impl Pending {
     pub(crate) fn failed(error: Error) -> Self {
-        Self { call: engine::pending::Pending::failed(error), max_body: 0, fallback: Fallback::none() }
+        Self { call: engine::pending::Pending::failed(error), fallback: Fallback::none() }
     }
 }
 
@@ -148,7 +135,7 @@ impl Future for Pending {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let ended = ready!(this.call.poll(cx));
-        Poll::Ready(this.fallback.settle(ended).map(|response| response.with_max_body(*this.max_body)))
+        Poll::Ready(this.fallback.settle(ended))
     }
 }
 

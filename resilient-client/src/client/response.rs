@@ -37,20 +37,16 @@ enum Watch {
 }
 
 impl Response {
-    pub(crate) fn live(inner: reqwest::Response, mut guard: Guard) -> Self {
+    #[inline]
+    pub(crate) fn live(inner: reqwest::Response, mut guard: Guard, max_body: usize) -> Self {
         if inner.content_length() == Some(0) {
             guard.ended_with_head();
         }
-        Self { inner, watch: Watch::Live(guard), max_body: usize::MAX }
+        Self { inner, watch: Watch::Live(guard), max_body }
     }
 
-    pub(crate) fn kept(inner: reqwest::Response, report: CallReport) -> Self {
-        Self { inner, watch: Watch::Kept(report), max_body: usize::MAX }
-    }
-
-    pub(crate) fn with_max_body(mut self, max_body: usize) -> Self {
-        self.max_body = max_body;
-        self
+    pub(crate) fn kept(inner: reqwest::Response, report: CallReport, max_body: usize) -> Self {
+        Self { inner, watch: Watch::Kept(report), max_body }
     }
 
     /// The same with another body.

@@ -35,6 +35,7 @@
 //! [Envoy]: https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter
 //! [gRPC over HTTP/2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,15 +64,35 @@ pub fn parse_named(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
 /// The value to send: `remaining` in whole milliseconds, rounded down, at most 24 hours. `None` when that is zero: the
 /// call is over, and the answer would come too late.
 ///
-/// Up to 10 s it takes no allocation; a longer one takes one.
+/// Up to 10 s it takes no allocation; a longer one takes one. A thread that asks for the same again, as it does for nearly
+/// every attempt, gets a clone.
 pub fn value(remaining: Duration) -> Option<HeaderValue> {
-    let ms = remaining.min(LONGEST).as_millis() as usize;
-    match ms {
-        0 => None,
-        // Digits: UTF-8, and valid in a header.
-        1..=TABLE_UP_TO => std::str::from_utf8(in_table(ms)).ok().map(HeaderValue::from_static),
-        _ => HeaderValue::from_maybe_shared(Bytes::from(ms.to_string())).ok(),
+    let ms = remaining.min(LONGEST).as_millis() as u64;
+    if ms == 0 {
+        return None;
     }
+    let again = |last: &RefCell<(u64, HeaderValue)>| {
+        let mut last = last.try_borrow_mut().ok()?;
+        if last.0 != ms {
+            *last = (ms, made(ms as usize)?);
+        }
+        Some(last.1.clone())
+    };
+    // Err: the thread is ending.
+    LAST.try_with(again).ok().flatten().or_else(|| made(ms as usize))
+}
+
+thread_local! {
+    /// The value made last, and of what.
+    static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
+}
+
+fn made(ms: usize) -> Option<HeaderValue> {
+    if ms > TABLE_UP_TO {
+        return HeaderValue::from_maybe_shared(Bytes::from(ms.to_string())).ok();
+    }
+    // Digits: UTF-8, and valid in a header.
+    std::str::from_utf8(in_table(ms)).ok().map(HeaderValue::from_static)
 }
 
 /// The shortest valid answer in every line and list of this header.

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, Method};
+use http::HeaderName;
+#[cfg(test)]
+use http::Method;
 
+use super::desk::{Desk, Ways};
 use super::hook::Hook;
 use super::ledger::Terms;
 use super::options::CallOptions;
-use super::{Call, Start, Ways};
 use crate::deadline::{self, header};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
@@ -21,7 +23,7 @@ use crate::policy::{Invalid, Plan, Policy, PolicySet};
 use crate::rng::Entropy;
 use crate::sync::Mutex;
 use crate::time::{self, Tick};
-use crate::transport::Exchange;
+use crate::transport::{Address, Exchange};
 use crate::upstream::endpoints::{Balancer, Checks};
 use crate::upstream::registry::{Authority, Key, Registry};
 use crate::upstream::{Entered, Upstream, UpstreamSnapshot};
@@ -98,16 +100,6 @@ pub struct Reloaded {
     pub not_applied: Vec<String>,
 }
 
-/// A call that has begun: its upstream, its terms, its clock. What it lacks is its request.
-#[derive(Debug)]
-pub(crate) struct Begun {
-    upstream: Entered,
-    terms: Terms,
-    ways: Ways,
-    version: u64,
-    now: Tick,
-}
-
 impl Core {
     pub(crate) fn new(setup: Setup) -> Result<Self, Invalid> {
         if setup.max_upstreams == 0 {
@@ -156,20 +148,18 @@ impl Core {
         }
     }
 
-    /// Begins a call to `authority`.
-    pub(crate) fn begin(
+    /// The upstream of a call to `authority`, with the call in it; and the call's plan.
+    fn enter(
         &self,
-        authority: &Authority<'_>,
-        method: &Method,
-        path: &str,
+        address: &Address<'_>,
         options: &CallOptions,
-    ) -> Result<Begun, Error> {
-        let now = time::now();
+        now: Tick,
+    ) -> Result<(Entered, Arc<Plan>), Error> {
+        let authority = &address.authority;
         let plans = self.plans.load();
-        let (plan, route) = plans.of_call(authority, method, path);
+        let (plan, route) = plans.of_call(authority, address.method, address.path);
         // A key of the caller's is more specific than a route.
         let scope = options.key.as_ref().or(route);
-        let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
         let make = |key: Key| {
             // Read anew under the registry's lock: a reload may have come in between.
             let plans = self.plans.load();
@@ -177,35 +167,58 @@ impl Core {
             Upstream::new(key, plan, self.entropy.clone(), self.events.clone(), now)
                 .behind(self.names.get(authority).cloned())
         };
-        let told = !options.streaming
-            && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(authority));
         let upstream = Entered::new(self.registry.enter(authority, scope, now, make));
         // Asked once the call counts: a drain either sees it or is seen by it.
         if self.draining.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Draining));
         }
+        Ok((upstream, Arc::clone(plan)))
+    }
+
+    /// A call begins: it is in its upstream from here on, and its time runs.
+    #[inline]
+    pub(super) fn begin<X: Exchange>(
+        self: Arc<Self>,
+        exchange: &X,
+        options: &CallOptions,
+        now: Tick,
+    ) -> Result<Desk<X>, Error> {
+        let address = exchange.address().ok_or_else(|| Error::new(ErrorKind::Request))?;
+        let (upstream, plan) = self.enter(&address, options, now)?;
+        let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
         let own = now.after_nanos(timeout.total);
-        let deadline = deadline::current().map_or(own, |ambient| own.min(ambient.tick()));
         let terms = Terms {
-            deadline,
+            deadline: deadline::current().map_or(own, |ambient| own.min(ambient.tick())),
             attempt_timeout: timeout.attempt,
             retry: plan.retry,
             hedge_after: plan.hedge.and_then(|hedge| upstream.hedge_after(hedge, now)),
             hedges: plan.hedge.map_or(0, |hedge| hedge.max_hedges()),
-            replayable: false,
-            safe: false,
+            replayable: exchange.is_replayable(),
+            safe: options.is_safe(address.method, address.headers),
         };
         let ways = Ways {
-            classifier: plan.classifier.clone(),
-            delays: plan.delays.clone(),
             buffer: options.buffer,
-            body_idle: timeout.body_idle,
             priority: options.priority.unwrap_or(plan.priority),
-            hook: self.hook.clone(),
             streaming: options.streaming,
-            deadline_header: self.deadline_header.clone().filter(|_| told),
+            tells: !options.streaming && self.tells(&address.authority),
         };
-        Ok(Begun { upstream, terms, ways, version: plan.version, now })
+        Ok(Desk::new(self, plan, upstream, terms, ways, now))
+    }
+
+    /// Whether servers at `authority` are told how long they are waited for.
+    fn tells(&self, authority: &Authority<'_>) -> bool {
+        self.deadline_header.is_some()
+            && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(authority))
+    }
+
+    /// Asked before every attempt.
+    pub(super) fn hook(&self) -> Option<&Hook> {
+        self.hook.as_ref()
+    }
+
+    /// The header that tells a server how long its answer is waited for.
+    pub(super) fn deadline_header(&self) -> Option<&HeaderName> {
+        self.deadline_header.as_ref()
     }
 
     /// Puts other policies in force, all or none. Live state is kept.
@@ -249,10 +262,10 @@ impl Core {
     /// The live state of `authority`, for tests that look inside.
     #[cfg(test)]
     pub(crate) fn upstream_of(&self, authority: &Authority<'_>) -> Arc<Upstream> {
-        let options = CallOptions::new();
-        self.begin(authority, &Method::GET, "/", &options)
-            .map(|begun| Arc::clone(&begun.upstream))
-            .expect("not draining")
+        let headers = &http::HeaderMap::new();
+        let address = Address { authority: authority.clone(), method: &Method::GET, path: "/", headers };
+        let entered = self.enter(&address, &CallOptions::new(), time::now());
+        entered.map(|(upstream, _)| Arc::clone(&upstream)).expect("not draining")
     }
 
     /// Every upstream, by name; the overflow only when a call is in it.
@@ -275,13 +288,4 @@ impl Core {
 /// What the endpoints of an upstream are checked with: the same breaker as the whole of it.
 fn checks(plan: &Plan) -> Checks {
     Checks { breaker: plan.breaker, trip: plan.trip.clone(), ..Checks::default() }
-}
-
-impl Begun {
-    /// The call, with its request. `safe` says whether repeating it does no harm.
-    pub(crate) fn call<X: Exchange>(self, exchange: X, safe: bool) -> Call<X> {
-        let Self { upstream, terms, ways, version, now } = self;
-        let terms = Terms { replayable: exchange.is_replayable(), safe, ..terms };
-        Call::new(Start { exchange, upstream, terms, ways, version, now })
-    }
 }

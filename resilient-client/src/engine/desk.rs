@@ -4,87 +4,83 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::HeaderName;
-
 use super::body::Guard;
+use super::core::Core;
 use super::flight::{self, Brought, Flight, View};
 use super::hook::{self, Attempt, Hook};
-use super::ledger::{Decision, Ledger, Next, Terms, World};
+use super::ledger::{Ledger, Next, Terms, World};
 use super::reading::Aside;
 use super::report::{CallReport, Decline, Trigger};
 use super::{Finished, Landed};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::Outcome;
-use crate::outcome::classify::{Classified, Classifier};
+use crate::outcome::classify::Classified;
+use crate::policy::Plan;
 use crate::policy::priority::Priority;
-use crate::policy::retry::{self, Delays};
+use crate::policy::retry;
 use crate::rng::Rng;
 use crate::time::{self, Tick};
-use crate::transport::{Exchange, KeptBody, Outbound, Target};
+use crate::transport::{Departure, Exchange, KeptBody, Outbound, Target};
 use crate::upstream::{Admission, Ask, Entered, Permit, Refusal, Rejection, Tried, Upstream, Waiting};
 
-/// How a call treats what its attempts bring.
-#[derive(Debug)]
-pub(crate) struct Ways {
-    pub(crate) classifier: Option<Classifier>,
-    /// Waits of the user's own between attempts.
-    pub(crate) delays: Option<Delays>,
+/// How a call treats what its attempts bring, as far as it isn't in its plan.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways {
     /// The longest body to read inside an attempt; `None` to hand bodies over unread.
-    pub(crate) buffer: Option<usize>,
-    /// The longest pause in a body handed over unread, in nanoseconds.
-    pub(crate) body_idle: u64,
+    pub(super) buffer: Option<usize>,
     /// What the call is worth.
-    pub(crate) priority: Priority,
-    /// Asked before every attempt.
-    pub(crate) hook: Option<Hook>,
+    pub(super) priority: Priority,
     /// Whether the body may take longer than the call's total.
-    pub(crate) streaming: bool,
-    /// The header that tells the server how long its answer is waited for, if it is told.
-    pub(crate) deadline_header: Option<HeaderName>,
+    pub(super) streaming: bool,
+    /// Whether the server is told how long its answer is waited for.
+    pub(super) tells: bool,
 }
 
-/// What every call starts from.
-pub(crate) struct Start<X> {
-    pub(crate) exchange: X,
-    pub(crate) upstream: Entered,
-    pub(crate) terms: Terms,
-    pub(crate) ways: Ways,
-    pub(crate) version: u64,
-    pub(crate) now: Tick,
+/// An attempt that waits to be let in.
+struct Entry {
+    number: u32,
+    trigger: Trigger,
+    waiting: Box<Waiting>,
 }
 
 /// See the [module docs](self). Dropped, it gives back what was granted to attempts that never set out.
 pub(super) struct Desk<X: Exchange> {
-    pub(super) exchange: X,
     pub(super) ledger: Ledger,
+    core: Arc<Core>,
+    plan: Arc<Plan>,
     ways: Ways,
     report: Option<CallReport>,
-    /// The attempt that waits to be let in, with its number and why it is sent.
-    entry: Option<(u32, Trigger, Waiting)>,
+    // Boxed, all of them: few calls have any, and every call is moved with the room for it.
+    entry: Option<Box<Entry>>,
     /// Where its attempts went.
     tried: Tried,
     /// The last real response, being set aside or set aside.
-    // Both boxed: few calls have any, and every call is moved with the room for it.
     aside: Option<Box<Aside<X>>>,
     kept: Option<Box<(X::Head, KeptBody)>>,
     /// How the last attempt without a response failed, or was refused.
     fault: Option<Error>,
-    rejection: Option<Rejection>,
+    rejection: Option<Box<Rejection>>,
     /// Left last, when nothing of the call is in it any more.
     upstream: Entered,
 }
 
 impl<X: Exchange> Desk<X> {
     #[inline]
-    pub(super) fn new(start: Start<X>) -> Self {
-        let Start { exchange, upstream, terms, mut ways, version, now } = start;
-        let report = CallReport::new(Arc::clone(upstream.name()), version, now);
+    pub(super) fn new(
+        core: Arc<Core>,
+        plan: Arc<Plan>,
+        upstream: Entered,
+        terms: Terms,
+        ways: Ways,
+        now: Tick,
+    ) -> Self {
         Self {
-            exchange,
-            ledger: Ledger::new(terms, now).with_delays(ways.delays.take()),
+            ledger: Ledger::new(terms, now),
+            report: Some(CallReport::new(Arc::clone(upstream.name()), plan.version, now)),
+            core,
+            plan,
             ways,
-            report: Some(report),
             entry: None,
             tried: Tried::new(),
             aside: None,
@@ -95,12 +91,14 @@ impl<X: Exchange> Desk<X> {
         }
     }
 
-    /// How the flights of this call look at what they bring, and the exchange they are launched by.
-    pub(super) fn view(&mut self) -> (&mut X, View<'_>) {
-        let Ways { classifier, buffer, body_idle, .. } = &self.ways;
+    /// How the flights of this call look at what they bring.
+    #[inline]
+    pub(super) fn view(&self) -> View<'_> {
+        let body_idle = self.plan.timeout.body_idle;
         // The attempt's own timer is there already: another is needed only if it could fire first.
-        let body_idle = if *body_idle < self.ledger.terms().attempt_timeout { *body_idle } else { u64::MAX };
-        (&mut self.exchange, View { classifier: classifier.as_ref(), buffer: *buffer, body_idle })
+        let body_idle = if body_idle < self.ledger.terms().attempt_timeout { body_idle } else { u64::MAX };
+        let classifier = self.plan.classifier.as_ref();
+        View { classifier, buffer: self.ways.buffer, body_idle }
     }
 
     /// Reads on in an answer that is being set aside: ready when that is done.
@@ -121,40 +119,49 @@ impl<X: Exchange> Desk<X> {
         self.kept = self.aside.take().map(|aside| Box::new(aside.finish(true)));
     }
 
-    /// The first attempt, which is due at once.
-    #[inline]
-    pub(super) fn begin(&mut self, now: Tick) -> Option<Flight<X>> {
-        match self.ledger.decide(now) {
-            Decision::Launch { number, trigger } => self.set_out(number, trigger, now),
-            _ => None,
-        }
+    /// Whether nothing but an attempt in flight, or time, can bring this call on.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.entry.is_none() && self.aside.is_none()
     }
 
     /// The attempt that is due asks the upstream to be let in.
-    pub(super) fn set_out(&mut self, number: u32, trigger: Trigger, now: Tick) -> Option<Flight<X>> {
+    #[inline]
+    pub(super) fn set_out(
+        &mut self,
+        exchange: &mut X,
+        number: u32,
+        trigger: Trigger,
+        cx: &mut Context<'_>,
+        now: Tick,
+    ) -> Option<Flight<X>> {
         let (priority, deadline) = (self.ways.priority, self.ledger.terms().deadline);
         match self.upstream.admit(Ask { priority, deadline, tried: &self.tried }, now) {
-            Admission::Admitted(permit) => return self.launch(number, trigger, permit, now),
+            Admission::Admitted(permit) => return self.launch(exchange, number, trigger, permit, cx, now),
             Admission::Refused(why) => self.refused(number, why),
             Admission::Waits(waiting) => {
                 self.ledger.waits();
-                self.entry = Some((number, trigger, waiting));
+                self.entry = Some(Box::new(Entry { number, trigger, waiting }));
             }
         }
         None
     }
 
     /// Ready when the attempt that waits to be let in has been, or has been refused.
-    pub(super) fn poll_entry(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Option<Flight<X>>> {
-        let Some((number, trigger, waiting)) = &mut self.entry else { return Poll::Pending };
-        let admitted = ready!(waiting.poll(cx, now));
-        let (number, trigger) = (*number, *trigger);
+    pub(super) fn poll_entry(
+        &mut self,
+        exchange: &mut X,
+        cx: &mut Context<'_>,
+        now: Tick,
+    ) -> Poll<Option<Flight<X>>> {
+        let Some(entry) = &mut self.entry else { return Poll::Pending };
+        let admitted = ready!(entry.waiting.poll(cx, now));
+        let (number, trigger) = (entry.number, entry.trigger);
         if let Some(report) = &mut self.report {
-            report.waited(waiting.since(), now);
+            report.waited(entry.waiting.since(), now);
         }
         self.entry = None;
         Poll::Ready(match admitted {
-            Ok(permit) => self.launch(number, trigger, permit, now),
+            Ok(permit) => self.launch(exchange, number, trigger, permit, cx, now),
             Err(why) => {
                 self.refused(number, why);
                 None
@@ -164,7 +171,7 @@ impl<X: Exchange> Desk<X> {
 
     /// When to poll the entry at the latest.
     pub(super) fn entry_until(&self) -> Tick {
-        self.entry.as_ref().map_or(Tick::NEVER, |(.., waiting)| waiting.until())
+        self.entry.as_ref().map_or(Tick::NEVER, |entry| entry.waiting.until())
     }
 
     /// The upstream doesn't let the attempt in.
@@ -174,7 +181,7 @@ impl<X: Exchange> Desk<X> {
             self.fault = Some(Error::rejected(rejection).because(cause));
         }
         self.upstream.emit(|| Event::Rejected { rejection });
-        self.rejection = Some(rejection);
+        self.rejection = Some(Box::new(rejection));
         if number > 1 {
             self.decline(Decline::Rejected(rejection));
         }
@@ -184,26 +191,36 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// Sends an attempt that has been let in.
-    fn launch(&mut self, number: u32, trigger: Trigger, permit: Permit, now: Tick) -> Option<Flight<X>> {
+    #[inline]
+    fn launch(
+        &mut self,
+        exchange: &mut X,
+        number: u32,
+        trigger: Trigger,
+        permit: Permit,
+        cx: &mut Context<'_>,
+        now: Tick,
+    ) -> Option<Flight<X>> {
         let permit = permit.of_attempt(number, self.ledger.take_grant());
         let endpoint = permit.endpoint().map(|endpoint| {
             self.tried.push(endpoint.id());
             Arc::clone(endpoint)
         });
+        let header = if self.ways.tells { self.core.deadline_header() } else { None };
         let outbound = Outbound {
             number,
             last: self.ledger.is_last(),
             until: self.ledger.would_end(now),
-            deadline_header: self.ways.deadline_header.clone(),
+            deadline_header: header.cloned(),
             target: endpoint
                 .clone()
                 .map(|endpoint| Box::new(Target { endpoint, host: self.upstream.host().cloned() })),
             headers: None,
         };
-        let hook = self.ways.hook.as_ref();
-        let Some(flight) = depart(&mut self.exchange, hook, outbound, permit, &mut self.fault, now) else {
+        let (hook, fault) = (self.core.hook(), &mut self.fault);
+        let Some(flight) = depart(exchange, hook, outbound, permit, fault, cx, now) else {
             // The body may have been outgrown since the ledger decided: an attempt that has failed may still be read.
-            if number > 1 && !self.exchange.is_replayable() {
+            if number > 1 && !exchange.is_replayable() {
                 self.decline(Decline::BodyNotKept);
             }
             self.ledger.rejected();
@@ -219,37 +236,43 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// Asks for a hedge; the ledger makes it due, or says why not.
-    pub(super) fn hedge(&mut self, now: Tick) {
+    pub(super) fn hedge(&mut self, exchange: &X, now: Tick) {
         let mut rng = self.upstream.entropy().rng();
-        let world = world(&self.upstream, self.exchange.is_replayable(), now, &mut rng);
+        let world = world(&self.upstream, &self.plan, exchange.is_replayable(), now, &mut rng);
         if let Err(why) = self.ledger.hedge(now, &world) {
             self.decline(why);
         }
     }
 
-    /// An attempt ended. `Ok` with the permit and what it brought when that is the call's result; else another attempt
+    /// An attempt ended. With its permit and what it brought when that is the call's result; else another attempt
     /// follows or is in flight, and what this one brought is kept in case nothing better comes.
-    pub(super) fn landed(
-        &mut self,
-        landed: Landed<X>,
-        now: Tick,
-    ) -> Option<(Permit, Brought<X>, Classified)> {
-        let (number, permit, brought, classified) = landed;
-        let mut permit = permit?;
-        let (outcome, status) = (classified.outcome, classified.status);
-        self.settled(number, outcome, status, now);
-        if classified.is_success() {
-            // The verdict is left to the body, unless that has been read.
-            permit.timed(now);
-            self.ledger.succeeded();
-            return Some((permit, brought, classified));
+    #[inline]
+    pub(super) fn landed(&mut self, exchange: &X, landed: Landed<X>, now: Tick) -> Option<Landed<X>> {
+        let Landed { number, classified, .. } = landed;
+        self.settled(number, classified.outcome, classified.status, now);
+        if !classified.is_success() {
+            return self.failed(exchange, landed, now);
         }
+        let mut landed = landed;
+        // The verdict is left to the body, unless that has been read.
+        if let Some(permit) = &mut landed.permit {
+            permit.timed(now);
+        }
+        self.ledger.succeeded();
+        Some(landed)
+    }
+
+    #[cold]
+    fn failed(&mut self, exchange: &X, mut landed: Landed<X>, now: Tick) -> Option<Landed<X>> {
+        let Landed { number, classified, .. } = landed;
+        let (outcome, status) = (classified.outcome, classified.status);
+        let permit = landed.permit.as_mut()?;
         permit.settle(outcome, classified.verdict, status, now);
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(asked, now);
         }
         let mut rng = self.upstream.entropy().rng();
-        let world = world(&self.upstream, self.exchange.is_replayable(), now, &mut rng);
+        let world = world(&self.upstream, &self.plan, exchange.is_replayable(), now, &mut rng);
         match self.ledger.failed(number, &classified, now, world) {
             Next::GiveUp(why) => {
                 if why == Decline::BudgetExhausted {
@@ -257,16 +280,18 @@ impl<X: Exchange> Desk<X> {
                     crate::advice::forbid_retry();
                 }
                 self.decline(why);
-                return Some((permit, brought, classified));
+                return Some(landed);
             }
             Next::Retry { number, delay } => {
                 self.upstream.emit(|| Event::RetryScheduled { number, delay, after: outcome });
             }
             Next::Wait => {}
         }
-        match brought {
-            Brought::Head(answer) => self.aside = Some(Box::new(Aside::new(answer, permit, now))),
-            Brought::Whole(head, body) => self.kept = Some(Box::new((head, body))),
+        match landed.brought {
+            Brought::Head(answer) => {
+                self.aside = landed.permit.map(|permit| Box::new(Aside::new(answer, permit, now)));
+            }
+            Brought::Whole(whole) => self.kept = Some(whole),
             Brought::Fault(error) => self.fault = Some(error),
         }
         None
@@ -291,45 +316,43 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// The call's result, from the attempt that ends it.
-    pub(super) fn answer(
-        &mut self,
-        mut permit: Permit,
-        brought: Brought<X>,
-        end: &Classified,
-        now: Tick,
-    ) -> Option<Finished<X>> {
+    #[inline]
+    pub(super) fn answer(&mut self, exchange: &mut X, landed: Landed<X>, now: Tick) -> Option<Finished<X>> {
+        let Landed { permit, brought, classified: end, .. } = landed;
+        let (mut permit, mut report) = (permit?, self.report.take()?);
         self.entry = None;
         match brought {
             Brought::Head(answer) => {
-                let mut report = self.report.take()?;
                 report.finish(now, false);
                 let unending = self.ways.streaming || X::is_unending(&answer);
                 let deadline = if unending { Tick::NEVER } else { self.ledger.terms().deadline };
                 report.streams = unending;
                 self.upstream.leave_with(&mut permit);
-                let guard = Guard::new(permit, report, end, deadline, self.ways.body_idle);
-                Some(Ok(X::seal(answer, guard)))
+                let guard = Guard::new(permit, report, &end, deadline, self.plan.timeout.body_idle);
+                Some(Ok(exchange.seal(answer, guard)))
             }
-            Brought::Whole(head, body) => {
-                let mut report = self.report.take()?;
+            Brought::Whole(whole) => {
                 report.finish(now, false);
                 permit.settle(end.outcome, end.verdict, end.status, now);
                 drop(permit);
                 self.upstream.leave();
-                Some(Ok(X::reassemble(head, body, report)))
+                let (head, body) = *whole;
+                Some(Ok(exchange.reassemble(head, body, report)))
             }
             Brought::Fault(error) => {
                 self.fault = Some(error);
                 // Settled already, unless a classifier of the user's calls an error a success.
                 permit.settle(end.outcome, end.verdict, end.status, now);
                 drop(permit);
-                self.without_answer(now)
+                self.report = Some(report);
+                self.without_answer(exchange, now)
             }
         }
     }
 
     /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
-    pub(super) fn without_answer(&mut self, now: Tick) -> Option<Finished<X>> {
+    #[cold]
+    pub(super) fn without_answer(&mut self, exchange: &mut X, now: Tick) -> Option<Finished<X>> {
         self.entry = None;
         let mut report = self.report.take()?;
         if let Some(aside) = self.aside.take() {
@@ -339,12 +362,12 @@ impl<X: Exchange> Desk<X> {
         self.upstream.leave();
         if let Some((head, body)) = self.kept.take().map(|kept| *kept) {
             report.finish(now, body.cut);
-            return Some(Ok(X::reassemble(head, body, report)));
+            return Some(Ok(exchange.reassemble(head, body, report)));
         }
         report.finish(now, false);
         let error = match (self.fault.take(), self.rejection.take()) {
             (Some(fault), _) => fault,
-            (None, Some(rejection)) => Error::rejected(rejection),
+            (None, Some(rejection)) => Error::rejected(*rejection),
             (None, None) => Error::new(ErrorKind::Deadline),
         };
         Some(Err(error.with_report(report)))
@@ -371,48 +394,55 @@ impl<X: Exchange> Drop for Desk<X> {
 }
 
 /// Sends an attempt off, by way of the hook if there is one; `None` with the fault when the hook refuses.
+#[inline]
 fn depart<X: Exchange>(
     exchange: &mut X,
     hook: Option<&Hook>,
     outbound: Outbound,
     permit: Permit,
     fault: &mut Option<Error>,
-    mut now: Tick,
+    cx: &mut Context<'_>,
+    now: Tick,
 ) -> Option<Flight<X>> {
     let number = outbound.number;
-    let prepared = match hook {
-        None => None,
-        Some(hook) => Some(hook.prepare(&Attempt { number, ..exchange.request()? })),
+    let Some(hook) = hook else {
+        let to = Departure { upstream: permit.upstream(), cx, now };
+        return exchange.launch(outbound, to).map(|future| Flight::launched(future, permit, number));
     };
-    let headers = match prepared {
-        None => None,
-        Some(hook::State::Now(Ok(headers))) => Some(Box::new(headers)),
-        Some(hook::State::Now(Err(error))) => {
+    match hook.prepare(&Attempt { number, ..exchange.request()? }) {
+        hook::State::Now(Ok(headers)) => {
+            let now = time::now();
+            if now >= outbound.until {
+                // The hook has used up the attempt's time: there is nothing to send any more.
+                return Some(Flight::overdue(permit, number));
+            }
+            let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
+            let to = Departure { upstream: permit.upstream(), cx, now };
+            exchange.launch(outbound, to).map(|future| Flight::launched(future, permit, number))
+        }
+        hook::State::Now(Err(error)) => {
             *fault = Some(flight::unprepared(error));
-            return None;
+            None
         }
-        Some(hook::State::Later(later)) => return Some(Flight::preparing(later, outbound, permit)),
-    };
-    if headers.is_some() {
-        now = time::now();
-        if now >= outbound.until {
-            // The hook has used up the attempt's time: there is nothing to send any more.
-            return Some(Flight::overdue(permit, number));
-        }
+        hook::State::Later(later) => Some(Flight::preparing(later, outbound, permit)),
     }
-    exchange
-        .launch(Outbound { headers, ..outbound }, now)
-        .map(|future| Flight::launched(future, permit, number))
 }
 
 /// The world as it stands, for the ledger.
-fn world<'a>(upstream: &'a Upstream, replayable: bool, now: Tick, rng: &'a mut Rng) -> World<'a> {
+fn world<'a>(
+    upstream: &'a Upstream,
+    plan: &'a Plan,
+    replayable: bool,
+    now: Tick,
+    rng: &'a mut Rng,
+) -> World<'a> {
     World {
         budget: upstream.budget(),
         cap: upstream.hedges(),
         circuit_open: upstream.is_circuit_open(now),
         replayable,
         usual: upstream.usual(now),
+        delays: plan.delays.as_ref(),
         rng,
     }
 }

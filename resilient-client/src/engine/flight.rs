@@ -13,7 +13,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::FailureKind;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
 use crate::time::{self, Tick};
-use crate::transport::{Exchange, KeptBody, Outbound};
+use crate::transport::{Departure, Exchange, KeptBody, Outbound};
 use crate::upstream::Permit;
 
 pin_project! {
@@ -42,10 +42,20 @@ struct Whole<X: Exchange> {
 pub(super) enum Brought<X: Exchange> {
     /// A head, its body still to come.
     Head(X::Answer),
-    /// An answer read to its end.
-    Whole(X::Head, KeptBody),
+    /// An answer read to its end. Boxed with what it was read by.
+    Whole(Box<(X::Head, KeptBody)>),
     /// Nothing.
     Fault(Error),
+}
+
+/// An attempt that has ended.
+pub(super) struct Landed<X: Exchange> {
+    pub(super) number: u32,
+    /// Its place in the upstream.
+    pub(super) permit: Option<Permit>,
+    pub(super) brought: Brought<X>,
+    /// What that means.
+    pub(super) classified: Classified,
 }
 
 /// How the flights of a call look at what they bring.
@@ -101,6 +111,7 @@ impl<X: Exchange> Flight<X> {
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.
+    #[inline]
     pub(super) fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -120,9 +131,10 @@ impl<X: Exchange> Flight<X> {
                         // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
                         return Poll::Pending;
                     }
-                    let Some(future) =
-                        exchange.launch(Outbound { headers: Some(Box::new(headers)), ..outbound }, now)
-                    else {
+                    let Some(permit) = this.permit.as_ref() else { return Poll::Pending };
+                    let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
+                    let to = Departure { upstream: permit.upstream(), cx, now };
+                    let Some(future) = exchange.launch(outbound, to) else {
                         // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
                         let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
                         return Poll::Ready((Brought::Fault(not_kept()), end));
@@ -196,7 +208,7 @@ impl<X: Exchange> Whole<X> {
         match end {
             End::Whole => {
                 let (parts, body) = reading.finish(false);
-                (Brought::Whole(parts, body), head)
+                (Brought::Whole(Box::new((parts, body))), head)
             }
             End::TooLong => {
                 let error = Error::new(ErrorKind::BodyTooLarge).says(format!("more than {limit} bytes"));

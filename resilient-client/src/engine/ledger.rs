@@ -87,6 +87,8 @@ pub(crate) struct World<'a> {
     pub(crate) replayable: bool,
     /// How long an attempt usually takes, in nanoseconds, where that is known.
     pub(crate) usual: Option<u64>,
+    /// Waits of the user's own between attempts.
+    pub(crate) delays: Option<&'a Delays>,
     pub(crate) rng: &'a mut Rng,
 }
 
@@ -118,7 +120,7 @@ struct InFlight {
 pub(crate) struct Ledger {
     terms: Terms,
     due: Option<Due>,
-    in_flight: SmallVec<[InFlight; 2]>,
+    in_flight: SmallVec<[InFlight; 1]>,
     /// When to consider a hedge; never once none is left.
     hedge_at: Tick,
     hedges_left: u32,
@@ -132,9 +134,8 @@ pub(crate) struct Ledger {
     quiet_until: Tick,
     /// A 425 has had its one repetition.
     tried_once_more: bool,
-    /// Waits of the user's own.
-    delays: Option<Delays>,
-    backoff: Option<Backoff>,
+    /// Boxed, as only calls that are retried have one.
+    backoff: Option<Box<Backoff>>,
 }
 
 impl Ledger {
@@ -151,14 +152,8 @@ impl Ledger {
             waiting: false,
             quiet_until: Tick::ZERO,
             tried_once_more: false,
-            delays: None,
             backoff: None,
         }
-    }
-
-    /// With waits of the user's own, if there are any.
-    pub(crate) fn with_delays(self, delays: Option<Delays>) -> Self {
-        Self { delays, ..self }
     }
 
     /// What to do now. Asking twice gives the same answer.
@@ -298,7 +293,7 @@ impl Ledger {
         } else {
             Decline::RetriesOff
         })?;
-        let delay = self.delay(retry, quiet, now, world.rng)?;
+        let delay = self.delay(retry, quiet, now, world)?;
         self.has_time(delay, now, world.usual)?;
         self.reserved = Some(grant(world, false)?);
         Ok(delay)
@@ -354,11 +349,11 @@ impl Ledger {
         retry: retry::Rules,
         quiet: Option<Duration>,
         now: Tick,
-        rng: &mut Rng,
+        world: &mut World<'_>,
     ) -> Result<Duration, Decline> {
         let left = now.until(self.terms.deadline);
-        let delays = self.delays.as_ref();
-        let new = || delays.map_or_else(|| Backoff::new(&retry), Delays::backoff);
+        let (delays, rng) = (world.delays, &mut *world.rng);
+        let new = || Box::new(delays.map_or_else(|| Backoff::new(&retry), Delays::backoff));
         let backoff = self.backoff.get_or_insert_with(new);
         let Some(floor) = quiet else {
             return backoff.next(rng).map(Duration::from_nanos).ok_or(Decline::DelaysEnded);

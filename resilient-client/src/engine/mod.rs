@@ -18,15 +18,17 @@ pub(crate) mod report;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
+use self::core::Core;
 use self::desk::Desk;
-pub(crate) use self::desk::{Start, Ways};
-use self::flight::{Brought, Flight};
+use self::flight::{Brought, Flight, Landed, View};
 use self::ledger::Decision;
+use self::options::CallOptions;
 use crate::error::{Error, ErrorKind};
 use crate::outcome::classify::Classified;
 use crate::outcome::{FailureKind, Outcome};
@@ -36,55 +38,58 @@ use crate::transport::Exchange;
 use crate::upstream::Permit;
 
 pin_project! {
-    /// One call in progress. Dropping it at any point gives back whatever it holds.
-    ///
-    /// Its first attempt has been let in and made ready; nothing is sent before the first poll.
+    /// One call. It begins when it is first polled: its time runs from there, and until then it holds nothing. Dropping it
+    /// at any point gives back whatever it holds.
+    //
+    // Moved to its place by whoever awaits it, and never again: what begins is written into it, not it into something.
     #[must_use = "futures do nothing unless polled"]
     pub(crate) struct Call<X: Exchange> {
+        // What it takes to begin; `None` once it has.
+        before: Option<(Arc<Core>, CallOptions)>,
+        exchange: X,
         // The attempts in flight: one in place, which is all that most calls have, and hedges beside it.
         #[pin]
         flight: Option<Flight<X>>,
         hedges: Vec<Pin<Box<Flight<X>>>>,
         #[pin]
         timer: Option<Sleep>,
-        polled: bool,
-        // Dropped last: the call leaves its upstream when nothing of it is there any more.
-        desk: Desk<X>,
+        // `None` before the call begins and after its end. Dropped last: the call leaves its upstream when nothing of it is
+        // there any more.
+        desk: Option<Desk<X>>,
     }
 }
 
 /// What a call comes to.
 type Finished<X> = Result<<X as Exchange>::Response, Error>;
 
-/// An attempt that has ended: its number, its place in the upstream, what it brought, and what that means.
-type Landed<X> = (u32, Option<Permit>, Brought<X>, Classified);
-
 impl<X: Exchange> Call<X> {
-    pub(crate) fn new(start: Start<X>) -> Self {
-        let now = start.now;
-        let mut desk = Desk::new(start);
-        let flight = desk.begin(now);
-        Self { flight, hedges: Vec::new(), timer: None, polled: false, desk }
+    pub(crate) fn new(core: Arc<Core>, exchange: X, options: CallOptions) -> Self {
+        Self {
+            before: Some((core, options)),
+            exchange,
+            flight: None,
+            hedges: Vec::new(),
+            timer: None,
+            desk: None,
+        }
     }
 
     /// Ready with the first attempt in flight that has ended.
+    #[inline]
     fn poll_flights(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed<X>> {
         let mut this = self.project();
-        let (exchange, view) = this.desk.view();
+        let Some(desk) = this.desk else { return Poll::Pending };
         if let Some(mut flight) = this.flight.as_mut().as_pin_mut()
-            && let Poll::Ready((brought, classified)) = flight.as_mut().poll(cx, exchange, view)
+            && let Poll::Ready((brought, classified)) = flight.as_mut().poll(cx, this.exchange, desk.view())
         {
             let (number, permit) = (flight.number(), flight.take_permit());
             this.flight.set(None);
-            return Poll::Ready((number, permit, brought, classified));
+            return Poll::Ready(Landed { number, permit, brought, classified });
         }
-        for (index, hedge) in this.hedges.iter_mut().enumerate() {
-            if let Poll::Ready((brought, classified)) = hedge.as_mut().poll(cx, exchange, view) {
-                let mut hedge = this.hedges.swap_remove(index);
-                return Poll::Ready((hedge.number(), hedge.as_mut().take_permit(), brought, classified));
-            }
+        if this.hedges.is_empty() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        poll_hedges(this.hedges, cx, this.exchange, desk.view())
     }
 
     /// Takes an attempt in that has been sent off.
@@ -99,6 +104,7 @@ impl<X: Exchange> Call<X> {
     }
 
     /// The attempt has used up its time: cancelled, and settled as a timeout.
+    #[cold]
     fn expire(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
         if let Some(flight) = self.as_mut().in_flight(number) {
             flight.expired();
@@ -111,7 +117,8 @@ impl<X: Exchange> Call<X> {
         let sent = permit.as_ref().is_none_or(Permit::is_sent);
         let verdict = if sent { Verdict::Failure } else { Verdict::Neutral };
         let brought = Brought::Fault(Error::new(ErrorKind::Timeout));
-        self.landed((number, permit, brought, Classified { verdict, ..Classified::TIMEOUT }), now)
+        let classified = Classified { verdict, ..Classified::TIMEOUT };
+        self.landed(Landed { number, permit, brought, classified }, now)
     }
 
     fn in_flight(self: Pin<&mut Self>, number: u32) -> Option<Pin<&mut Flight<X>>> {
@@ -135,18 +142,21 @@ impl<X: Exchange> Call<X> {
     }
 
     /// An attempt ended. Ready with the call's result, unless another attempt follows or is in flight.
+    #[inline]
     fn landed(mut self: Pin<&mut Self>, landed: Landed<X>, now: Tick) -> Option<Finished<X>> {
-        let (permit, brought, end) = self.as_mut().project().desk.landed(landed, now)?;
-        self.as_mut().cancel_losers(permit.number(), now);
-        self.project().desk.answer(permit, brought, &end, now)
+        let this = self.as_mut().project();
+        let landed = this.desk.as_mut()?.landed(this.exchange, landed, now)?;
+        if self.flight.is_some() || !self.hedges.is_empty() {
+            self.as_mut().cancel_losers(landed.number, now);
+        }
+        let this = self.project();
+        this.desk.as_mut()?.answer(this.exchange, landed, now)
     }
 
     /// Takes the attempts that lost off the wire; a loser says nothing about the server.
+    #[cold]
     fn cancel_losers(self: Pin<&mut Self>, winner: u32, now: Tick) {
         let mut this = self.project();
-        if this.flight.is_none() && this.hedges.is_empty() {
-            return;
-        }
         let in_place =
             this.flight.as_mut().as_pin_mut().map(|flight| (flight.number(), flight.take_permit()));
         this.flight.set(None);
@@ -155,15 +165,18 @@ impl<X: Exchange> Call<X> {
             if let Some(mut permit) = permit {
                 permit.lose(number < winner, now);
             }
-            this.desk.settled(number, Outcome::Abandoned, None, now);
+            if let Some(desk) = this.desk {
+                desk.settled(number, Outcome::Abandoned, None, now);
+            }
         }
     }
 
     /// The deadline has passed, or nothing can follow.
+    #[cold]
     fn over(mut self: Pin<&mut Self>, now: Tick) -> Option<Finished<X>> {
         while let Some(number) = self.first_in_flight() {
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
-            let desk = self.as_mut().project().desk;
+            let Some(desk) = self.as_mut().project().desk else { break };
             // An attempt that the deadline cuts short has had its chance once half an attempt's time has gone by; with
             // less, it was the caller who was late.
             let enough = desk.ledger.terms().attempt_timeout / 2;
@@ -171,7 +184,8 @@ impl<X: Exchange> Call<X> {
             desk.settled(number, outcome, None, now);
             desk.cut_short();
         }
-        self.project().desk.without_answer(now)
+        let this = self.project();
+        this.desk.as_mut()?.without_answer(this.exchange, now)
     }
 
     fn first_in_flight(&self) -> Option<u32> {
@@ -194,43 +208,70 @@ impl<X: Exchange> Call<X> {
     }
 }
 
+/// Ready with the first attempt, of those sent beside the one in place, that has ended.
+#[cold]
+fn poll_hedges<X: Exchange>(
+    hedges: &mut Vec<Pin<Box<Flight<X>>>>,
+    cx: &mut Context<'_>,
+    exchange: &mut X,
+    view: View<'_>,
+) -> Poll<Landed<X>> {
+    for (index, hedge) in hedges.iter_mut().enumerate() {
+        if let Poll::Ready((brought, classified)) = hedge.as_mut().poll(cx, exchange, view) {
+            let mut hedge = hedges.swap_remove(index);
+            let (number, permit) = (hedge.number(), hedge.as_mut().take_permit());
+            return Poll::Ready(Landed { number, permit, brought, classified });
+        }
+    }
+    Poll::Pending
+}
+
 impl<X: Exchange> Future for Call<X> {
     type Output = Finished<X>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // The first time, the clock is read before anything is sent: the call may have been kept, unpolled, past its end.
+        // What the clock says, if it has been read just now: once for all that follows without waiting.
         let mut looked = None;
-        if !std::mem::replace(self.as_mut().project().polled, true) {
+        // Whether the timer is set for all that is known.
+        let mut timed = true;
+        let this = self.as_mut().project();
+        if let Some((core, options)) = this.before.take() {
             let now = time::now();
-            looked = Some(now);
-            match self.desk.ledger.decide(now) {
-                Decision::Finish => return self.over(now).map_or(Poll::Pending, Poll::Ready),
-                Decision::Expire { number } => {
-                    if let Some(finished) = self.as_mut().expire(number, now) {
-                        return Poll::Ready(finished);
-                    }
-                }
-                _ => {}
-            }
+            *this.desk = Some(core.begin(this.exchange, &options, now)?);
+            (looked, timed) = (Some(now), false);
         }
         loop {
             // 1. Has an attempt in flight ended?
             if let Poll::Ready(landed) = self.as_mut().poll_flights(cx) {
-                if let Some(finished) = self.as_mut().landed(landed, time::now()) {
+                let now = time::now();
+                if let Some(finished) = self.as_mut().landed(landed, now) {
                     return Poll::Ready(finished);
                 }
-                looked = None;
+                (looked, timed) = (Some(now), false);
                 continue;
             }
+            let mut this = self.as_mut().project();
+            let Some(desk) = this.desk else { return Poll::Pending };
 
             // 2. Is an answer being set aside?
-            let desk = self.as_mut().project().desk;
             if desk.poll_aside(cx).is_ready() {
+                (looked, timed) = (None, false);
                 continue;
             }
 
-            // 3. What now? Nothing is sent while an answer is being set aside.
-            let now = looked.take().unwrap_or_else(time::now);
+            // 3. Nothing new, and the timer knows when there is.
+            if timed
+                && desk.is_quiet()
+                && let Some(timer) = this.timer.as_mut().as_pin_mut()
+                && !timer.is_elapsed()
+                && timer.poll(cx).is_pending()
+            {
+                return Poll::Pending;
+            }
+
+            // 4. What now? Nothing is sent while an answer is being set aside.
+            timed = false;
+            let now = *looked.get_or_insert_with(time::now);
             let until = match (desk.ledger.decide(now), desk.patience()) {
                 (Decision::Finish, _) => {
                     return self.as_mut().over(now).map_or(Poll::Pending, Poll::Ready);
@@ -247,27 +288,28 @@ impl<X: Exchange> Future for Call<X> {
                 }
                 (Decision::Launch { .. } | Decision::Hedge, Some(patience)) => patience,
                 (Decision::Launch { number, trigger }, None) => {
-                    let flight = desk.set_out(number, trigger, now);
+                    let flight = desk.set_out(this.exchange, number, trigger, cx, now);
                     self.as_mut().take_in(flight);
                     continue;
                 }
                 (Decision::Hedge, None) => {
-                    desk.hedge(now);
+                    desk.hedge(this.exchange, now);
                     continue;
                 }
                 (Decision::WaitUntil(until), Some(patience)) => patience.min(until),
                 (Decision::WaitUntil(until), None) => {
-                    if let Poll::Ready(flight) = desk.poll_entry(cx, now) {
+                    if let Poll::Ready(flight) = desk.poll_entry(this.exchange, cx, now) {
                         self.as_mut().take_in(flight);
                         continue;
                     }
                     desk.entry_until().min(until)
                 }
             }
-            .min(self.desk.ledger.terms().deadline);
+            .min(desk.ledger.terms().deadline);
             if self.as_mut().poll_timer(cx, until).is_pending() {
                 return Poll::Pending;
             }
+            looked = None;
         }
     }
 }

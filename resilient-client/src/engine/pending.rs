@@ -1,17 +1,20 @@
-//! A call as its caller holds it: in progress, or refused before it began.
+//! A call as its caller holds it: to be made, or refused before.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
 use super::Call;
+use super::core::Core;
+use super::options::CallOptions;
 use crate::error::Error;
 use crate::transport::Exchange;
 
 pin_project! {
-    /// A call in progress, or the error that kept it from beginning.
+    /// A call, or the error that keeps it from being made.
     #[project = PendingProj]
     pub(crate) enum Pending<X: Exchange> {
         Failed { error: Option<Error> },
@@ -20,6 +23,11 @@ pin_project! {
 }
 
 impl<X: Exchange> Pending<X> {
+    #[inline]
+    pub(crate) fn new(core: Arc<Core>, exchange: X, options: CallOptions) -> Self {
+        Self::Calling { call: Call::new(core, exchange, options) }
+    }
+
     pub(crate) fn failed(error: Error) -> Self {
         Self::Failed { error: Some(error) }
     }
@@ -28,13 +36,13 @@ impl<X: Exchange> Pending<X> {
 impl<X: Exchange> Future for Pending<X> {
     type Output = Result<X::Response, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            PendingProj::Failed { error } => match error.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
-            },
             PendingProj::Calling { call } => call.poll(cx),
+            PendingProj::Failed { error } => {
+                error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
+            }
         }
     }
 }

@@ -42,8 +42,10 @@ pub struct AttemptReport {
     pub(crate) number: u32,
     pub(crate) trigger: Trigger,
     pub(crate) endpoint: Option<Origin>,
-    pub(crate) started: Duration,
-    pub(crate) duration: Duration,
+    /// From the start of the call, in nanoseconds.
+    started: u64,
+    /// In nanoseconds.
+    duration: u64,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) status: Option<StatusCode>,
 }
@@ -66,12 +68,12 @@ impl AttemptReport {
 
     /// When it was sent, from the start of the call.
     pub fn started(&self) -> Duration {
-        self.started
+        Duration::from_nanos(self.started)
     }
 
     /// From sending to the response's head, or to its failure.
     pub fn duration(&self) -> Duration {
-        self.duration
+        Duration::from_nanos(self.duration)
     }
 
     /// What it came to; `None` when the call ended while it was still in flight.
@@ -162,17 +164,20 @@ impl fmt::Display for Decline {
 ///   #1 first at 0.0ns, 3.1ms: status (503)
 ///   #2 retry at 21.0ms, 20.2ms: success (200)
 /// ```
+// Small, because it moves with every response: times are nanoseconds, and what few calls have is apart.
 #[derive(Clone, Debug)]
 pub struct CallReport {
     upstream: Arc<str>,
     began: Tick,
-    elapsed: Duration,
+    /// In nanoseconds.
+    elapsed: u64,
+    /// In nanoseconds.
+    queued: u64,
     attempts: SmallVec<[AttemptReport; 1]>,
-    declined: SmallVec<[Decline; 1]>,
+    declined: Vec<Decline>,
+    version: u64,
     cut: bool,
     pub(crate) streams: bool,
-    queued: Duration,
-    version: u64,
 }
 
 impl CallReport {
@@ -182,11 +187,11 @@ impl CallReport {
             version,
             streams: false,
             began,
-            elapsed: Duration::ZERO,
+            elapsed: 0,
             attempts: SmallVec::new(),
-            declined: SmallVec::new(),
+            declined: Vec::new(),
             cut: false,
-            queued: Duration::ZERO,
+            queued: 0,
         }
     }
 
@@ -197,7 +202,7 @@ impl CallReport {
 
     /// From the start of the call to its result (the response's head, for a response).
     pub fn elapsed(&self) -> Duration {
-        self.elapsed
+        Duration::from_nanos(self.elapsed)
     }
 
     /// Every attempt handed to the transport, in order.
@@ -229,11 +234,11 @@ impl CallReport {
 
     /// How long its attempts waited to be let in: for the rate limit, a place in the bulkhead, or the first endpoints.
     pub fn queued(&self) -> Duration {
-        self.queued
+        Duration::from_nanos(self.queued)
     }
 
     pub(crate) fn waited(&mut self, since: Tick, now: Tick) {
-        self.queued = self.queued.saturating_add(now.since(since));
+        self.queued = self.queued.saturating_add(now.nanos_since(since));
     }
 
     pub(crate) fn launched(&mut self, number: u32, trigger: Trigger, endpoint: Option<Origin>, now: Tick) {
@@ -241,8 +246,8 @@ impl CallReport {
             number,
             trigger,
             endpoint,
-            started: now.since(self.began),
-            duration: Duration::ZERO,
+            started: now.nanos_since(self.began),
+            duration: 0,
             outcome: None,
             status: None,
         });
@@ -250,7 +255,7 @@ impl CallReport {
 
     pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
         if let Some(attempt) = self.attempts.iter_mut().rev().find(|attempt| attempt.number == number) {
-            attempt.duration = now.since(self.began).saturating_sub(attempt.started);
+            attempt.duration = now.nanos_since(self.began).saturating_sub(attempt.started);
             attempt.outcome = Some(outcome);
             attempt.status = status;
         }
@@ -262,11 +267,11 @@ impl CallReport {
 
     /// When the call had its result.
     pub(crate) fn ended(&self) -> Tick {
-        self.began.after(self.elapsed)
+        self.began.after_nanos(self.elapsed)
     }
 
     pub(crate) fn finish(&mut self, now: Tick, cut: bool) {
-        self.elapsed = now.since(self.began);
+        self.elapsed = now.nanos_since(self.began);
         self.cut = cut;
     }
 }
@@ -274,21 +279,21 @@ impl CallReport {
 impl fmt::Display for CallReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.attempts.len() == 1 { "" } else { "s" };
-        write!(f, "{}: {} attempt{plural} in {:.1?}", self.upstream, self.attempts.len(), self.elapsed)?;
-        if !self.queued.is_zero() {
-            write!(f, ", {:.1?} of it waiting to be let in", self.queued)?;
+        write!(f, "{}: {} attempt{plural} in {:.1?}", self.upstream, self.attempts.len(), self.elapsed())?;
+        if self.queued != 0 {
+            write!(f, ", {:.1?} of it waiting to be let in", self.queued())?;
         }
         for attempt in &self.attempts {
-            write!(f, "\n  #{} {} at {:.1?}", attempt.number, attempt.trigger, attempt.started)?;
+            write!(f, "\n  #{} {} at {:.1?}", attempt.number, attempt.trigger, attempt.started())?;
             if let Some(endpoint) = &attempt.endpoint {
                 write!(f, " to {endpoint}")?;
             }
             f.write_str(", ")?;
             match (attempt.outcome, attempt.status) {
                 (Some(outcome), Some(status)) => {
-                    write!(f, "{:.1?}: {outcome} ({})", attempt.duration, status.as_u16())?;
+                    write!(f, "{:.1?}: {outcome} ({})", attempt.duration(), status.as_u16())?;
                 }
-                (Some(outcome), None) => write!(f, "{:.1?}: {outcome}", attempt.duration)?,
+                (Some(outcome), None) => write!(f, "{:.1?}: {outcome}", attempt.duration())?,
                 (None, _) => f.write_str("still in flight")?,
             }
         }

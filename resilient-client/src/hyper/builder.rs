@@ -8,7 +8,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::Client;
-use crate::client::{MAX_BODY, POOL_IDLE, Shared};
+use crate::client::{MAX_BODY, POOL_IDLE};
 #[cfg(feature = "http2")]
 use crate::client::{PING_EVERY, PING_TIMEOUT};
 use crate::engine::core::{Core, Setup};
@@ -134,7 +134,7 @@ impl ClientBuilder {
         // Hidden repetition would break every count. The ledger does it in the open.
         pool.retry_canceled_requests(false);
         let wire = Wire::new(pool.build(connector), self.http2_only);
-        Ok(Client { wire: Arc::new(wire), shared: Arc::new(Shared { core, max_body: self.max_body }) })
+        Ok(Client { wire: Arc::new(wire), core: Arc::new(core), max_body: self.max_body })
     }
 }
 

@@ -49,13 +49,12 @@ pub use builder::ClientBuilder;
 pub use request::RequestBuilder;
 pub use response::Response;
 
-use crate::client::Shared;
 use crate::engine;
+use crate::engine::core::Core;
 use crate::engine::options::CallOptions;
 use crate::error::{Error, ErrorKind};
 use crate::transport::hyper::HyperExchange;
 use crate::transport::hyper::wire::Wire;
-use crate::upstream::registry::Authority;
 use crate::verbs::client_methods;
 
 /// An HTTP client over hyper whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead. See
@@ -66,7 +65,8 @@ use crate::verbs::client_methods;
 #[derive(Clone)]
 pub struct Client {
     wire: Arc<Wire>,
-    shared: Arc<Shared>,
+    core: Arc<Core>,
+    max_body: usize,
 }
 
 impl Client {
@@ -92,27 +92,24 @@ impl Client {
     /// See [`RequestBuilder::send`].
     pub fn execute(&self, mut request: Request<Body>) -> Pending {
         let options = request.extensions_mut().remove().unwrap_or_default();
-        self.clone().execute_with(request, &options)
+        self.clone().execute_with(request, options)
     }
 
-    fn execute_with(self, request: Request<Body>, options: &CallOptions) -> Pending {
-        if let Err(error) = check(request.uri()) {
-            return Pending::failed(error);
-        }
-        let Self { wire, shared } = self;
-        let (uri, max_body) = (request.uri().clone(), shared.max_body);
-        let safe = options.is_safe(request.method(), request.headers());
-        match shared.core.begin(&Authority::of_uri(&uri), request.method(), uri.path(), options) {
-            Ok(begun) => {
-                let call = begun.call(HyperExchange::new(wire, request, options.replay_buffer), safe);
-                Pending { call: engine::pending::Pending::Calling { call }, uri, max_body }
+    #[inline]
+    fn execute_with(self, request: Request<Body>, options: CallOptions) -> Pending {
+        let Self { wire, core, max_body } = self;
+        let call = match check(request.uri()) {
+            Ok(()) => {
+                let exchange = HyperExchange::new(wire, request, options.replay_buffer, max_body);
+                engine::pending::Pending::new(core, exchange, options)
             }
-            Err(error) => Pending::failed(error),
-        }
+            Err(error) => engine::pending::Pending::failed(error),
+        };
+        Pending { call }
     }
 
     fn max_body(&self) -> usize {
-        self.shared.max_body
+        self.max_body
     }
 }
 
@@ -137,7 +134,7 @@ fn check(uri: &Uri) -> Result<(), Error> {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("core", &self.shared.core).finish_non_exhaustive()
+        f.debug_struct("Client").field("core", &self.core).finish_non_exhaustive()
     }
 }
 
@@ -147,23 +144,21 @@ pin_project! {
     pub struct Pending {
         #[pin]
         call: engine::pending::Pending<HyperExchange>,
-        uri: Uri,
-        max_body: usize,
     }
 }
 
 impl Pending {
     fn failed(error: Error) -> Self {
-        Self { call: engine::pending::Pending::failed(error), uri: Uri::default(), max_body: 0 }
+        Self { call: engine::pending::Pending::failed(error) }
     }
 }
 
 impl Future for Pending {
     type Output = Result<Response, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        this.call.poll(cx).map_ok(|inner| Response::new(inner, std::mem::take(this.uri), *this.max_body))
+        self.project().call.poll(cx)
     }
 }
 

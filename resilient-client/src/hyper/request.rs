@@ -155,7 +155,7 @@ impl RequestBuilder {
     pub fn send(self) -> Pending {
         let Self { client, request, options } = self;
         match request {
-            Ok(request) => client.execute_with(request, &options),
+            Ok(request) => client.execute_with(request, options),
             Err(error) => Pending::failed(error),
         }
     }

@@ -31,7 +31,8 @@ pub struct Response {
 }
 
 impl Response {
-    pub(super) fn new(inner: http::Response<ResponseBody<Incoming>>, uri: Uri, max_body: usize) -> Self {
+    #[inline]
+    pub(crate) fn new(inner: http::Response<ResponseBody<Incoming>>, uri: Uri, max_body: usize) -> Self {
         Self { inner, uri, max_body }
     }
 

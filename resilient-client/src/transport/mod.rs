@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::deadline::header;
@@ -27,7 +27,9 @@ use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
 use crate::time::Tick;
+use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoint;
+use crate::upstream::registry::Authority;
 
 /// What is particular to one attempt.
 #[derive(Debug)]
@@ -95,6 +97,25 @@ impl Outbound {
 /// The request header that counts attempts, from the second on (Envoy's, which servers and proxies know).
 pub const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
+/// Whom a request is addressed to, and what policies go by.
+pub(crate) struct Address<'a> {
+    pub(crate) authority: Authority<'a>,
+    pub(crate) method: &'a Method,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+/// What an attempt sets out with: where it has its place, whom to wake, and the time.
+pub(crate) struct Departure<'a, 'b> {
+    #[cfg_attr(
+        not(feature = "hyper"),
+        allow(dead_code, reason = "only hyper's transport names the host itself")
+    )]
+    pub(crate) upstream: &'a Upstream,
+    pub(crate) cx: &'a mut Context<'b>,
+    pub(crate) now: Tick,
+}
+
 /// One call's way to the wire.
 pub(crate) trait Exchange {
     /// A response's head, with its body still to come.
@@ -110,6 +131,9 @@ pub(crate) trait Exchange {
     /// What the caller gets.
     type Response;
 
+    /// Whom the request is addressed to; `None` when it is gone.
+    fn address(&self) -> Option<Address<'_>>;
+
     /// Whether the request can be sent again.
     fn is_replayable(&self) -> bool;
 
@@ -119,7 +143,7 @@ pub(crate) trait Exchange {
     /// Starts an attempt.
     ///
     /// `None` when the request is gone, which the engine rules out by asking [`is_replayable`](Self::is_replayable).
-    fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Self::Future>;
+    fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
     fn expired(_future: Pin<&mut Self::Future>) {}
@@ -134,10 +158,10 @@ pub(crate) trait Exchange {
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body);
 
     /// The caller's response, its body watched by `guard`.
-    fn seal(answer: Self::Answer, guard: Guard) -> Self::Response;
+    fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response;
 
     /// The caller's response from an answer that was read inside the call.
-    fn reassemble(head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response;
+    fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response;
 }
 
 /// The body of an answer that was read inside the call: its bytes, and whether they are all of it.

@@ -4,54 +4,54 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::Method;
 use http_body::Body as _;
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
 use super::redirect::Hopping;
 use super::replay::{Replay as _, ReplayBody};
-use super::{Exchange, KeptBody, Outbound, announces_stream};
+use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::error::BoxError;
 use crate::outcome::classify::Ended;
-use crate::time::Tick;
+use crate::upstream::registry::Authority;
 
 /// One call over a `reqwest::Client`.
 #[derive(Debug)]
 pub(crate) struct ReqwestExchange {
     client: reqwest::Client,
-    request: Kept,
+    /// Apart from its body, if that can be made again.
+    request: Request,
+    body: Payload,
+    /// The most that is read of a response's body at once.
+    max_body: usize,
 }
 
-/// What is left of the request to send.
-#[derive(Debug)]
-enum Kept {
-    /// A request, apart from its body, of which any number can be made.
-    Replayable { request: Request, body: Payload },
-    /// A stream: the one request there can be.
-    Once(Request),
-    /// The last attempt has taken it.
-    Gone,
-}
-
-/// A body from which any number of bodies can be made.
+/// What is left of the request's body to send.
 #[derive(Debug)]
 enum Payload {
     None,
     Bytes(Bytes),
     /// A stream that is kept as it is read, until it outgrows its buffer.
     Stream(ReplayBody<Body>),
+    /// A stream: it stays in the one request there can be.
+    Once,
+    /// The last attempt has taken the request.
+    Gone,
 }
 
 impl Payload {
+    /// What another request's body is made from; `None` where there can't be another.
     fn again(&self) -> Option<Self> {
         Some(match self {
             Self::None => Self::None,
             Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
             Self::Stream(stream) => Self::Stream(stream.replay()?),
+            Self::Once | Self::Gone => return None,
         })
     }
 
@@ -59,6 +59,7 @@ impl Payload {
         match self {
             Self::None | Self::Bytes(_) => true,
             Self::Stream(stream) => stream.is_replayable(),
+            Self::Once | Self::Gone => false,
         }
     }
 
@@ -66,9 +67,10 @@ impl Payload {
         if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
     }
 
+    /// The body that the last request takes along.
     fn into_body(self) -> Option<Body> {
         match self {
-            Self::None => None,
+            Self::None | Self::Once | Self::Gone => None,
             Self::Bytes(bytes) => Some(bytes.into()),
             Self::Stream(stream) => Some(Body::wrap(stream)),
         }
@@ -77,23 +79,52 @@ impl Payload {
 
 impl ReqwestExchange {
     /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
-    pub(crate) fn new(client: reqwest::Client, mut request: Request, replay_buffer: Option<usize>) -> Self {
+    #[inline]
+    pub(crate) fn new(
+        client: reqwest::Client,
+        mut request: Request,
+        replay_buffer: Option<usize>,
+        max_body: usize,
+    ) -> Self {
         // The engine keeps time; a second timer inside reqwest would only fire with a less telling error.
         // Asked first: clearing a timeout that was never set allocates the map it isn't in.
         if request.timeout().is_some() {
             *request.timeout_mut() = None;
         }
-        let payload = match (request.body_mut().as_mut().map(whole_bytes), replay_buffer) {
-            (None, _) => Payload::None,
-            (Some(Some(bytes)), _) => Payload::Bytes(bytes),
-            (Some(None), Some(limit)) => {
-                let stream = request.body_mut().take().unwrap_or_default();
-                Payload::Stream(ReplayBody::with_limit(stream, limit))
-            }
-            (Some(None), None) => return Self { client, request: Kept::Once(request) },
-        };
-        *request.body_mut() = None;
-        Self { client, request: Kept::Replayable { request, body: payload } }
+        let body =
+            if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
+        Self { client, request, body, max_body }
+    }
+
+    /// The request that nothing can follow.
+    fn take(&mut self) -> Option<Request> {
+        let body = std::mem::replace(&mut self.body, Payload::Gone);
+        if matches!(body, Payload::Gone) {
+            return None;
+        }
+        let stays = matches!(body, Payload::Once);
+        let rest = Request::new(Method::GET, self.request.url().clone());
+        let mut request = std::mem::replace(&mut self.request, rest);
+        if !stays {
+            *request.body_mut() = body.into_body();
+        }
+        Some(request)
+    }
+}
+
+/// Takes a body out of its request, unless that can be sent only once.
+fn payload(request: &mut Request, replay_buffer: Option<usize>) -> Payload {
+    match (request.body_mut().as_mut().map(whole_bytes), replay_buffer) {
+        (None, _) => Payload::None,
+        (Some(Some(bytes)), _) => {
+            *request.body_mut() = None;
+            Payload::Bytes(bytes)
+        }
+        (Some(None), Some(limit)) => {
+            let stream = request.body_mut().take().unwrap_or_default();
+            Payload::Stream(ReplayBody::with_limit(stream, limit))
+        }
+        (Some(None), None) => Payload::Once,
     }
 }
 
@@ -133,40 +164,47 @@ impl Exchange for ReqwestExchange {
     type Body = Body;
     type Response = Response;
 
+    #[inline]
+    fn address(&self) -> Option<Address<'_>> {
+        let request = &self.request;
+        Some(Address {
+            authority: Authority::of_url(request.url()),
+            method: request.method(),
+            path: request.url().path(),
+            headers: request.headers(),
+        })
+    }
+
+    #[inline]
     fn is_replayable(&self) -> bool {
-        matches!(&self.request, Kept::Replayable { body, .. } if body.is_replayable())
+        self.body.is_replayable()
     }
 
     fn request(&self) -> Option<Attempt<'_>> {
-        let (request, body) = match &self.request {
-            Kept::Replayable { request, body } => (request, body.bytes()),
-            Kept::Once(request) => (request, None),
-            Kept::Gone => return None,
-        };
-        let url = request.url().as_str().into();
-        Some(Attempt { number: 0, method: request.method(), url, headers: request.headers(), body })
+        (!matches!(self.body, Payload::Gone)).then(|| Attempt {
+            number: 0,
+            method: self.request.method(),
+            url: self.request.url().as_str().into(),
+            headers: self.request.headers(),
+            body: self.body.bytes(),
+        })
     }
 
-    fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Self::Future> {
+    #[inline]
+    fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future> {
         // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
         if outbound.number > 1 && !self.is_replayable() {
             return None;
         }
-        let mut request = match &self.request {
-            Kept::Replayable { request, body } if !outbound.last => copy(request, body.again()?.into_body()),
-            _ => match std::mem::replace(&mut self.request, Kept::Gone) {
-                Kept::Replayable { mut request, body } => {
-                    *request.body_mut() = body.into_body();
-                    request
-                }
-                Kept::Once(request) => request,
-                Kept::Gone => return None,
-            },
+        let body = if outbound.last { None } else { self.body.again() };
+        let mut request = match body {
+            Some(body) => copy(&self.request, body.into_body()),
+            None => self.take()?,
         };
         if let Some(target) = &outbound.target {
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
-        outbound.apply(request.headers_mut(), now);
+        outbound.apply(request.headers_mut(), departure.now);
         Some(Hopping::new(self.client.call(request)))
     }
 
@@ -187,12 +225,13 @@ impl Exchange for ReqwestExchange {
         ((url, parts), body)
     }
 
-    fn seal(answer: Self::Answer, guard: Guard) -> Self::Response {
-        Response::live(answer, guard)
+    #[inline]
+    fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
+        Response::live(answer, guard, self.max_body)
     }
 
-    fn reassemble((url, parts): Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
-        Response::kept(assemble(url, parts, Body::wrap(body)), report)
+    fn reassemble(&mut self, (url, parts): Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
+        Response::kept(assemble(url, parts, Body::wrap(body)), report, self.max_body)
     }
 }
 
@@ -209,13 +248,17 @@ pub(crate) fn assemble(url: Url, parts: http::response::Parts, body: Body) -> re
 
 #[cfg(test)]
 mod tests {
-    use http::{Method, Version};
+    use http::Version;
 
     use super::*;
+    use crate::engine::core::{Core, Setup};
+    use crate::policy::Plan;
+    use crate::policy::set::PlanSet;
+    use crate::time::Tick;
 
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        ReqwestExchange::new(client, request, None)
+        ReqwestExchange::new(client, request, None, usize::MAX)
     }
 
     fn post(body: impl Into<Body>) -> Request {
@@ -230,8 +273,7 @@ mod tests {
     fn a_request_made_from_parts_is_the_one_that_was_given() {
         let given = post("hello");
         let exchange = exchange(post("hello"));
-        let Kept::Replayable { request, body } = &exchange.request else { panic!("bytes are replayable") };
-        let made = || copy(request, body.again().unwrap().into_body());
+        let made = || copy(&exchange.request, exchange.body.again().unwrap().into_body());
         for made in [made(), made()] {
             assert_eq!(made.method(), given.method());
             assert_eq!(made.url(), given.url());
@@ -257,8 +299,7 @@ mod tests {
     #[test]
     fn an_empty_body_stays_a_body() {
         let exchange = exchange(post(""));
-        let Kept::Replayable { body, .. } = &exchange.request else { panic!("bytes are replayable") };
-        assert_eq!(body.again().unwrap().into_body().unwrap().as_bytes(), Some(&b""[..]));
+        assert_eq!(exchange.body.again().unwrap().into_body().unwrap().as_bytes(), Some(&b""[..]));
     }
 
     #[test]
@@ -274,7 +315,11 @@ mod tests {
             target: None,
             headers: None,
         };
-        assert!(exchange.launch(outbound(1), Tick::ZERO).is_some());
-        assert!(exchange.launch(outbound(2), Tick::ZERO).is_none());
+        let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
+        let upstream = &core.upstream_of(&exchange.address().unwrap().authority);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut launch =
+            |number| exchange.launch(outbound(number), Departure { upstream, cx, now: Tick::ZERO }).is_some();
+        assert_eq!([1, 2].map(&mut launch), [true, false]);
     }
 }

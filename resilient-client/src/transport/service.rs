@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::replay::Replay;
-use super::{Exchange, KeptBody, Outbound, announces_stream};
+use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::endpoints::Origin;
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
@@ -18,6 +18,7 @@ use crate::engine::report::CallReport;
 use crate::error::BoxError;
 use crate::outcome::classify::Ended;
 use crate::time::{self, Tick};
+use crate::upstream::registry::Authority;
 
 /// One call over clones of a tower service.
 ///
@@ -26,12 +27,23 @@ use crate::time::{self, Tick};
 #[derive(Debug)]
 pub(crate) struct ServiceExchange<S, B> {
     service: S,
+    /// `None` once the last attempt has taken it.
     request: Option<http::Request<B>>,
 }
 
 impl<S, B: Replay> ServiceExchange<S, B> {
     pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
         Self { service, request: Some(request) }
+    }
+}
+
+/// Whom a request is addressed to.
+pub(super) fn address<B>(request: &http::Request<B>) -> Address<'_> {
+    Address {
+        authority: Authority::of_uri(request.uri()),
+        method: request.method(),
+        path: request.uri().path(),
+        headers: request.headers(),
     }
 }
 
@@ -59,6 +71,10 @@ where
     type Body = R;
     type Response = http::Response<ResponseBody<R>>;
 
+    fn address(&self) -> Option<Address<'_>> {
+        self.request.as_ref().map(address)
+    }
+
     fn is_replayable(&self) -> bool {
         self.request.as_ref().is_some_and(|request| request.body().is_replayable())
     }
@@ -73,7 +89,7 @@ where
         })
     }
 
-    fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Self::Future> {
+    fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future> {
         // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
         if outbound.number > 1 && !self.is_replayable() {
             return None;
@@ -85,8 +101,17 @@ where
             None if outbound.last => self.request.take()?,
             None => return None,
         };
-        let ready = Ready { request, outbound, launched: now };
-        Some(Attempting::NotReady { service: self.service.clone(), ready: Some(ready), waited: false })
+        let Departure { cx, now, .. } = departure;
+        let mut service = self.service.clone();
+        Some(match service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                Attempting::Called { future: service.call(addressed(request, outbound, now)) }
+            }
+            Poll::Ready(Err(error)) => Attempting::Unready { error: Some(error.into()) },
+            Poll::Pending => {
+                Attempting::Waiting { waiting: Some(Box::new(Waiting { service, request, outbound })) }
+            }
+        })
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -104,11 +129,11 @@ where
         answer.into_parts()
     }
 
-    fn seal(answer: Self::Answer, guard: Guard) -> Self::Response {
+    fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
         answer.map(|body| ResponseBody::live(body, guard))
     }
 
-    fn reassemble(head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
+    fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
         http::Response::from_parts(head, ResponseBody::kept(body, report))
     }
 }
@@ -123,19 +148,28 @@ pub(super) fn readdress(uri: &mut http::Uri, origin: &Origin) {
     *uri = http::Uri::from_parts(parts).unwrap_or_default();
 }
 
+/// The request as it goes out, with the attempt's own headers, to the attempt's own endpoint.
+fn addressed<B>(mut request: http::Request<B>, outbound: Outbound, now: Tick) -> http::Request<B> {
+    if let Some(target) = &outbound.target {
+        readdress(request.uri_mut(), target.endpoint.origin());
+    }
+    outbound.apply(request.headers_mut(), now);
+    request
+}
+
 /// A request that goes out as soon as its service is ready.
-#[derive(Debug)]
-pub(crate) struct Ready<B> {
+pub(crate) struct Waiting<S, B> {
+    service: S,
     request: http::Request<B>,
     outbound: Outbound,
-    launched: Tick,
 }
 
 pin_project! {
-    /// One attempt: wait until the service is ready, then call it.
+    /// One attempt. Most services are ready at once, so only the others are waited for, in a box.
     #[project = AttemptingProj]
     pub(crate) enum Attempting<S: Service<http::Request<B>>, B> {
-        NotReady { service: S, ready: Option<Ready<B>>, waited: bool },
+        Unready { error: Option<BoxError> },
+        Waiting { waiting: Option<Box<Waiting<S, B>>> },
         Called { #[pin] future: S::Future },
     }
 }
@@ -146,29 +180,31 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let future = match self.as_mut().project() {
+            let waiting = match self.as_mut().project() {
                 AttemptingProj::Called { future } => return future.poll(cx).map_err(Into::into),
-                AttemptingProj::NotReady { service, ready, waited } => {
-                    let polled = service.poll_ready(cx);
-                    let waits = std::mem::replace(waited, true);
-                    ready!(polled).map_err(Into::into)?;
-                    let Some(Ready { mut request, outbound, launched }) = ready.take() else {
-                        return Poll::Ready(Err("attempt polled after its service failed".into()));
-                    };
-                    let now = if waits { time::now() } else { launched };
-                    if now >= outbound.until {
-                        // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
-                        return Poll::Pending;
-                    }
-                    if let Some(target) = &outbound.target {
-                        readdress(request.uri_mut(), target.endpoint.origin());
-                    }
-                    outbound.apply(request.headers_mut(), now);
-                    service.call(request)
+                AttemptingProj::Unready { error } => {
+                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
                 }
+                AttemptingProj::Waiting { waiting } => waiting,
             };
+            let Some(first) = waiting else { return Poll::Pending };
+            if let Err(error) = ready!(first.service.poll_ready(cx)) {
+                *waiting = None;
+                return Poll::Ready(Err(error.into()));
+            }
+            let now = time::now();
+            if now >= first.outbound.until {
+                // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
+                return Poll::Pending;
+            }
+            let Some(Waiting { mut service, request, outbound }) = waiting.take().map(|waiting| *waiting)
+            else {
+                return Poll::Pending;
+            };
+            let future = service.call(addressed(request, outbound, now));
             self.set(Attempting::Called { future });
         }
     }

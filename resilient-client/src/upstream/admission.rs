@@ -10,8 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use smallvec::SmallVec;
-
 use super::endpoints::EndpointId;
 use super::{Permit, Rejection, Upstream};
 use crate::endpoints::NoEndpoint;
@@ -33,8 +31,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) tried: &'a [EndpointId],
 }
 
-/// The endpoints of a call's attempts. Few calls make more than two.
-pub(crate) type Tried = SmallVec<[EndpointId; 2]>;
+/// The endpoints of a call's attempts.
+pub(crate) type Tried = Vec<EndpointId>;
 
 /// A refusal, and what is behind it where that is known.
 #[derive(Debug)]
@@ -54,8 +52,8 @@ impl From<Rejection> for Refusal {
 pub(crate) enum Admission {
     Admitted(Permit),
     Refused(Refusal),
-    /// Neither yet.
-    Waits(Waiting),
+    /// Neither yet. Boxed, because few have to.
+    Waits(Box<Waiting>),
 }
 
 /// An attempt on its way in. Dropped, it leaves whatever line it stands in.
@@ -105,7 +103,7 @@ impl Upstream {
     ) -> Admission {
         let (upstream, tried) = (Arc::clone(self), ask.tried.into());
         let Ask { priority, deadline, .. } = *ask;
-        Admission::Waits(Waiting { upstream, priority, deadline, tried, since, rate, stage })
+        Admission::Waits(Box::new(Waiting { upstream, priority, deadline, tried, since, rate, stage }))
     }
 
     fn admit_to_rate(self: &Arc<Self>, ask: &Ask<'_>, since: Tick, now: Tick) -> Admission {
@@ -196,7 +194,7 @@ impl Upstream {
         let endpoint = match &self.balancer {
             None => None,
             Some(balancer) => match balancer.admit(ask.tried, now, &mut self.entropy.rng()) {
-                Ok(endpoint) => Some(endpoint),
+                Ok(endpoint) => Some(Box::new(endpoint)),
                 Err(cause) => {
                     self.bulkhead.release(|| now);
                     self.give_rate_back(rate);

@@ -14,6 +14,8 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+#[cfg(feature = "hyper")]
+use http::HeaderValue;
 use http::StatusCode;
 
 use crate::engine::ledger::Grant;
@@ -162,6 +164,9 @@ impl Deref for Entered {
 pub(crate) struct Upstream {
     key: Key,
     name: Arc<str>,
+    /// What requests to it say in `Host`, as RFC 9110 (7.2) has it: host and, unless it is the scheme's own, port.
+    #[cfg(feature = "hyper")]
+    host_header: Option<HeaderValue>,
     breaker: Breaker,
     budget: Budget,
     bulkhead: Bulkhead,
@@ -195,6 +200,8 @@ impl Upstream {
         breaker.set_trip(plan.trip.as_ref());
         let upstream = Self {
             name: key.name(),
+            #[cfg(feature = "hyper")]
+            host_header: key.host_header(),
             key,
             breaker,
             budget: plan.budget.map_or_else(Budget::unlimited, Budget::new),
@@ -287,6 +294,12 @@ impl Upstream {
 
     pub(crate) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// What requests to it say in `Host`; `None` where several share it.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn host_header(&self) -> Option<&HeaderValue> {
+        self.host_header.as_ref()
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {

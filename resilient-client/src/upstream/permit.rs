@@ -25,16 +25,17 @@ pub(crate) struct Permit {
     upstream: Arc<Upstream>,
     /// `None` once settled.
     breaker: Option<breaker::Permit>,
-    /// Where it goes, if the upstream's name stands for several endpoints.
-    endpoint: Option<EndpointPermit>,
+    /// Where it goes, if the upstream's name stands for several endpoints. Boxed, because most don't, and a permit moves
+    /// with every response.
+    endpoint: Option<Box<EndpointPermit>>,
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
     started: Tick,
-    /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's.
-    answered: Option<Tick>,
+    /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's. Never until then.
+    answered: Tick,
     stage: Stage,
     /// The call is over with this attempt.
     ends_call: bool,
@@ -56,7 +57,7 @@ impl Permit {
     pub(super) fn new(
         upstream: Arc<Upstream>,
         breaker: breaker::Permit,
-        endpoint: Option<EndpointPermit>,
+        endpoint: Option<Box<EndpointPermit>>,
         now: Tick,
     ) -> Self {
         let in_flight = upstream.adaptive().map_or(0, |_| upstream.in_use());
@@ -68,7 +69,7 @@ impl Permit {
             grant: None,
             number: 1,
             started: now,
-            answered: None,
+            answered: Tick::NEVER,
             stage: Stage::Admitted,
             ends_call: false,
         }
@@ -82,7 +83,12 @@ impl Permit {
 
     /// Where it goes; `None` when the upstream is all there is.
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
-        self.endpoint.as_ref().map(EndpointPermit::endpoint)
+        self.endpoint.as_ref().map(|endpoint| endpoint.endpoint())
+    }
+
+    /// The upstream it is a place in.
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.upstream
     }
 
     /// 1 for the first.
@@ -127,7 +133,7 @@ impl Permit {
             _ => {}
         }
         upstream.tell_throttle(outcome, status, now);
-        let took = self.answered.unwrap_or(now).as_nanos().saturating_sub(self.started.as_nanos());
+        let took = self.answered.min(now).nanos_since(self.started);
         if self.stage == Stage::Sent {
             upstream.tell_concurrency(self.in_flight, took, outcome, status, now);
         }
@@ -156,8 +162,8 @@ impl Permit {
         if self.stage != Stage::Sent {
             return;
         }
-        self.answered = Some(now);
-        self.upstream.took(now.as_nanos().saturating_sub(self.started.as_nanos()), now);
+        self.answered = now;
+        self.upstream.took(now.nanos_since(self.started), now);
     }
 
     /// Another attempt of its call has brought the answer: this one is cancelled, and lost if it had set out `first`.

@@ -8,23 +8,33 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use hashbrown::{DefaultHashBuilder, HashTable};
+#[cfg(feature = "hyper")]
+use http::HeaderValue;
 
 use super::Upstream;
 use crate::sync::Mutex;
 use crate::time::Tick;
 
 /// What fails together, borrowed from a URL: scheme, host and port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
     scheme: Cow<'a, str>,
     host: Cow<'a, str>,
     port: u16,
+}
+
+/// The scheme hardly ever tells two authorities apart that host and port don't, so only its length is hashed.
+impl Hash for Authority<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.host.as_bytes());
+        state.write_u64(u64::from(self.port) << 32 | self.scheme.len() as u64);
+    }
 }
 
 impl<'a> Authority<'a> {
@@ -46,11 +56,12 @@ impl<'a> Authority<'a> {
             "http" => 80,
             _ => 0,
         };
-        Self {
-            scheme: Cow::Borrowed(scheme),
-            host: lower_case(host),
-            port: port.parse().unwrap_or(default_port),
-        }
+        let host = if has(host, |byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(host.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(host)
+        };
+        Self { scheme: Cow::Borrowed(scheme), host, port: port.unwrap_or(default_port) }
     }
 
     pub(crate) fn into_owned(self) -> Authority<'static> {
@@ -62,25 +73,39 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Both in one pass: `Uri::host` and `Uri::port` look through the text twice each. The port is empty where there is none.
-fn host_and_port(authority: &str) -> (&str, &str) {
+/// Host and port of what stands in a URI's authority. `Uri::host` and `Uri::port` look through the text twice each. The port
+/// is `None` where there is none, or not a port's number.
+fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     let bytes = authority.as_bytes();
-    // Nearly no URL has credentials, and to look whether is cheaper than to look where.
-    let at = if bytes.contains(&b'@') { bytes.iter().rposition(|byte| *byte == b'@') } else { None };
-    let from = at.map_or(0, |at| at + 1);
-    let colon =
-        bytes.iter().rposition(|byte| !byte.is_ascii_digit()).filter(|at| bytes.get(*at) == Some(&b':'));
-    let host = authority.get(from..colon.unwrap_or(bytes.len())).unwrap_or_default();
-    (host, colon.and_then(|colon| authority.get(colon + 1..)).unwrap_or_default())
+    let (mut colon, mut port, mut unit) = (bytes.len(), 0_u32, 1_u32);
+    while let Some(digit) =
+        colon.checked_sub(1).and_then(|at| bytes.get(at)).filter(|byte| byte.is_ascii_digit())
+    {
+        // Ten digits and more are no port, whatever they come to.
+        port = port.wrapping_add(u32::from(digit - b'0').wrapping_mul(unit));
+        unit = unit.wrapping_mul(10);
+        colon -= 1;
+    }
+    let digits = bytes.len() - colon;
+    let end = match colon.checked_sub(1).and_then(|at| bytes.get(at)) {
+        Some(b':') => colon - 1,
+        _ => bytes.len(),
+    };
+    let named = end < bytes.len() && (1..=5).contains(&digits);
+    let port = if named { u16::try_from(port).ok() } else { None };
+    let host = authority.get(..end).unwrap_or_default();
+    let host = if has(host, |byte| byte == b'@') {
+        host.rsplit_once('@').map_or(host, |(_, host)| host)
+    } else {
+        host
+    };
+    (host, port)
 }
 
-fn lower_case(text: &str) -> Cow<'_, str> {
-    // All of it, without an early end: that is faster for what is as short as a host.
-    if text.bytes().fold(false, |any, byte| any | byte.is_ascii_uppercase()) {
-        Cow::Owned(text.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(text)
-    }
+/// Whether a text has such a byte. All of it is looked at, without an early end: that is faster for what is as short as a
+/// host, and nearly no host has what is looked for.
+fn has(text: &str, is: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(0, |found, byte| found | u8::from(is(byte))) != 0
 }
 
 impl fmt::Display for Authority<'_> {
@@ -111,6 +136,17 @@ impl Key {
         match &self.scope {
             None => self.authority.to_string().into(),
             Some(scope) => format!("{} {scope}", self.authority).into(),
+        }
+    }
+
+    /// What requests to it say in `Host`; `None` for the nameless and for those that share an upstream.
+    #[cfg(feature = "hyper")]
+    pub(super) fn host_header(&self) -> Option<HeaderValue> {
+        let Authority { scheme, host, port } = &self.authority;
+        match (&**scheme, port) {
+            ("", _) => None,
+            ("http", 80) | ("https", 443) => HeaderValue::from_str(host).ok(),
+            _ => HeaderValue::from_str(&format!("{host}:{port}")).ok(),
         }
     }
 

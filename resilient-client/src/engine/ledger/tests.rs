@@ -61,6 +61,7 @@ fn fail_number(number: u32, ledger: &mut Ledger, end: &Classified, now: Tick, bu
             circuit_open: false,
             replayable: true,
             usual: None,
+            delays: None,
             rng: &mut Rng::seeded(7),
         },
     )
@@ -117,6 +118,7 @@ fn a_stream_that_outgrew_its_buffer_is_not_repeated_from_then_on() {
             circuit_open: false,
             replayable: false,
             usual: None,
+            delays: None,
             rng,
         };
         in_flight(terms).failed(1, &end(Repeat::Unprocessed), ms(1), world)
@@ -152,6 +154,7 @@ fn an_open_circuit_ends_the_call_and_costs_no_token() {
         circuit_open: true,
         replayable: true,
         usual: None,
+        delays: None,
         rng: &mut Rng::seeded(7),
     };
     assert_eq!(ledger.failed(1, &end(Repeat::IfSafe), ms(1), world), Next::GiveUp(Decline::CircuitOpen));
@@ -184,6 +187,7 @@ fn a_retry_after_that_barely_fits_is_honoured_and_stays_before_the_deadline() {
             circuit_open: false,
             replayable: true,
             usual: None,
+            delays: None,
             rng: &mut Rng::seeded(seed),
         };
         let Next::Retry { delay, .. } = ledger.failed(1, &asked(9), ms(1), world) else { panic!("it fits") };
@@ -223,7 +227,7 @@ fn fail_beside(
     cap: &Cap,
 ) -> Next {
     let rng = &mut Rng::seeded(7);
-    let world = World { budget, cap, circuit_open: false, replayable: true, usual: None, rng };
+    let world = World { budget, cap, circuit_open: false, replayable: true, usual: None, delays: None, rng };
     ledger.failed(number, end, at, world)
 }
 
@@ -260,7 +264,15 @@ fn what_one_attempt_was_told_to_wait_binds_the_one_after_another() {
     let (terms, budget, cap) = hedging(10, Some(5));
     let mut ledger = in_flight(terms);
     let rng = &mut Rng::seeded(7);
-    let world = World { budget: &budget, cap: &cap, circuit_open: false, replayable: true, usual: None, rng };
+    let world = World {
+        budget: &budget,
+        cap: &cap,
+        circuit_open: false,
+        replayable: true,
+        usual: None,
+        delays: None,
+        rng,
+    };
     ledger.hedge(ms(10), &world).unwrap();
     assert!(ledger.take_grant().is_some());
     ledger.launched(ms(10));
@@ -353,7 +365,7 @@ proptest! {
                         ..end(*repeat)
                     };
                     let circuit_open = launches as usize > story.open_from;
-                    let world = World { budget: &budget, cap: &Cap::closed(), circuit_open, replayable: true, usual: None, rng: &mut rng };
+                    let world = World { budget: &budget, cap: &Cap::closed(), circuit_open, replayable: true, usual: None, delays: None, rng: &mut rng };
                     let next = ledger.failed(launches, &end, now, world);
                     if let Next::Retry { delay, .. } = next {
                         prop_assert!(!circuit_open && *repeat != Repeat::Never);

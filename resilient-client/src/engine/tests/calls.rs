@@ -415,26 +415,23 @@ async fn only_the_time_somebody_waited_for_a_piece_counts() {
     }
 }
 
-/// A call's first attempt is let in when the call is made; who polls late, or never, must not cost the server anything.
+/// Who polls late, or never, must not cost the server anything, nor himself: like any future's, a call's time runs from its
+/// first poll.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_sent_before_the_first_poll_nor_for_a_call_polled_too_late() {
+async fn a_call_begins_when_it_is_first_polled_and_holds_nothing_before() {
     let rig = Rig::new(&standard(), [answer(200)]);
     let before = rig.tokens();
     drop(rig.start(Method::GET, CallOptions::new()));
     let unpolled = rig.start(Method::GET, CallOptions::new());
-    let (late, hurried) = (rig.start(Method::GET, CallOptions::new()), CallOptions::new().timeout(ms(100)));
-    let too_late = rig.start(Method::GET, hurried);
+    let late = rig.start(Method::GET, CallOptions::new().timeout(ms(100)));
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!((rig.script.count(), rig.in_use()), (0, 3));
+    assert_eq!((rig.script.count(), rig.in_use(), rig.upstream().unfinished()), (0, 0, 0));
     drop(unpolled);
-    assert_eq!(too_late.await.unwrap_err().kind(), ErrorKind::Deadline);
-    assert_eq!(rig.script.count(), 0, "its time was over before anything could be sent");
-    // The first attempt's time is over, the call's isn't.
     let report = late.await.unwrap().into_body().report().clone();
-    assert_eq!((outcomes(&report), rig.script.count()), (vec!["timeout", "success"], 1));
+    assert_eq!((outcomes(&report), report.elapsed(), rig.script.count()), (vec!["success"], ms(1), 1));
     let counts = rig.upstream().breaker_snapshot(now());
     assert_eq!((counts.failures, counts.successes, rig.in_use()), (0, 1, 0));
-    assert!((rig.tokens() - before).abs() < 1e-9, "{} {before}", rig.tokens());
+    assert!((rig.tokens() - before - 0.25).abs() < 1e-9, "{} {before}", rig.tokens());
 }
 
 /// "300 outer timeouts against a hung server must open it." A timeout of the caller's own drops the call, which in every

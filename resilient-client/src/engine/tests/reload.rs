@@ -148,16 +148,20 @@ async fn a_stream_of_events_outlives_the_total_and_keeps_the_idle_bound() {
     assert_eq!(text(response).await.unwrap_err().kind(), ErrorKind::BodyIdle);
 }
 
-/// A retry is for a moment neither waiting nor in flight, and a call can be made and not polled yet: a drain saw neither.
+/// A retry is for a moment neither waiting nor in flight: a drain saw nothing of it. A call that nobody has polled hasn't
+/// begun, and is refused when it would.
 #[tokio::test(start_paused = true)]
-async fn a_drain_sees_every_call_that_was_made_before_it() {
+async fn a_drain_sees_every_call_that_began_before_it() {
     let rig = Rig::new(&attempts(2), [answer(503), answer(200)]);
-    let made = rig.start(Method::GET, CallOptions::new());
-    assert_eq!(rig.core.drain(ms(10)).await, 1, "made, and not yet polled");
-    let response = made.await.unwrap();
+    let unpolled = rig.start(Method::GET, CallOptions::new());
+    let mut begun = Box::pin(rig.start(Method::GET, CallOptions::new()));
+    assert!(tokio::time::timeout(Duration::ZERO, &mut begun).await.is_err(), "polled once");
+    assert_eq!(rig.core.drain(ms(10)).await, 1, "begun, and not answered");
+    let response = begun.await.unwrap();
     assert_eq!((response.status().as_u16(), rig.core.drain(ms(10)).await), (200, 1), "its body is unread");
     assert_eq!(text(response).await.unwrap(), "body");
     assert_eq!(rig.core.drain(ms(10)).await, 0);
-    let error = rig.get().await.unwrap_err();
-    assert_eq!((error.kind(), rig.core.drain(ms(10)).await), (ErrorKind::Draining, 0));
+    for error in [unpolled.await.unwrap_err(), rig.get().await.unwrap_err()] {
+        assert_eq!((error.kind(), rig.core.drain(ms(10)).await), (ErrorKind::Draining, 0));
+    }
 }

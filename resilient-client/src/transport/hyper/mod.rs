@@ -12,31 +12,45 @@ use hyper_util::client::legacy;
 
 use self::wire::{Sending, Wire};
 use super::replay::Replay as _;
-use super::service::{again, readdress};
-use super::{Exchange, KeptBody, Outbound, announces_stream};
+use super::service::{address, again, readdress};
+use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
-use crate::hyper::Body;
+use crate::hyper::{Body, Response};
 use crate::outcome::classify::Ended;
-use crate::time::Tick;
 
 /// One call over a connection pool.
 #[derive(Debug)]
 pub(crate) struct HyperExchange {
     wire: Arc<Wire>,
-    /// `None` once the last attempt has taken it.
-    request: Option<Request<Body>>,
+    /// Its URL stays when the last attempt has taken the rest.
+    request: Request<Body>,
+    gone: bool,
+    /// The most that is read of a response's body at once.
+    max_body: usize,
 }
 
 impl HyperExchange {
     /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
-    pub(crate) fn new(wire: Arc<Wire>, request: Request<Body>, replay_buffer: Option<usize>) -> Self {
-        let request = match replay_buffer {
-            Some(limit) => request.map(|body| body.kept(limit)),
-            None => request,
-        };
-        Self { wire, request: Some(request) }
+    pub(crate) fn new(
+        wire: Arc<Wire>,
+        mut request: Request<Body>,
+        replay_buffer: Option<usize>,
+        max_body: usize,
+    ) -> Self {
+        if let Some(limit) = replay_buffer {
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = body.kept(limit);
+        }
+        Self { wire, request, gone: false, max_body }
+    }
+
+    fn take(&mut self) -> Request<Body> {
+        self.gone = true;
+        let mut rest = Request::new(Body::empty());
+        rest.uri_mut().clone_from(self.request.uri());
+        std::mem::replace(&mut self.request, rest)
     }
 }
 
@@ -46,37 +60,45 @@ impl Exchange for HyperExchange {
     type Future = Sending;
     type Head = http::response::Parts;
     type Body = Incoming;
-    type Response = http::Response<ResponseBody<Incoming>>;
+    type Response = Response;
 
+    #[inline]
+    fn address(&self) -> Option<Address<'_>> {
+        Some(address(&self.request))
+    }
+
+    #[inline]
     fn is_replayable(&self) -> bool {
-        self.request.as_ref().is_some_and(|request| request.body().is_replayable())
+        !self.gone && self.request.body().is_replayable()
     }
 
     fn request(&self) -> Option<Attempt<'_>> {
-        self.request.as_ref().map(|request| Attempt {
+        (!self.gone).then(|| Attempt {
             number: 0,
-            method: request.method(),
-            url: request.uri().to_string().into(),
-            headers: request.headers(),
-            body: request.body().as_bytes().filter(|bytes| !bytes.is_empty()),
+            method: self.request.method(),
+            url: self.request.uri().to_string().into(),
+            headers: self.request.headers(),
+            body: self.request.body().as_bytes().filter(|bytes| !bytes.is_empty()),
         })
     }
 
-    fn launch(&mut self, outbound: Outbound, now: Tick) -> Option<Sending> {
+    #[inline]
+    fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Sending> {
         // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
-        if outbound.number > 1 && !self.is_replayable() {
+        if self.gone || outbound.number > 1 && !self.is_replayable() {
             return None;
         }
-        let kept = self.request.as_ref()?;
-        let body = if outbound.last { None } else { kept.body().replay() };
+        let body = if outbound.last { None } else { self.request.body().replay() };
         let mut request = match body {
-            Some(body) => again(kept, body),
-            None => self.request.take()?,
+            Some(body) => again(&self.request, body),
+            None => self.take(),
         };
-        if let Some(target) = &outbound.target {
-            readdress(request.uri_mut(), target.endpoint.origin());
+        match &outbound.target {
+            Some(target) => readdress(request.uri_mut(), target.endpoint.origin()),
+            // First, while there are no headers to look through; what comes after may replace it.
+            None => self.wire.name_host(&mut request, departure.upstream.host_header()),
         }
-        outbound.apply(request.headers_mut(), now);
+        outbound.apply(request.headers_mut(), departure.now);
         Some(self.wire.send(request))
     }
 
@@ -99,11 +121,14 @@ impl Exchange for HyperExchange {
         answer.into_parts()
     }
 
-    fn seal(answer: Self::Answer, guard: Guard) -> Self::Response {
-        answer.map(|body| ResponseBody::live(body, guard))
+    #[inline]
+    fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
+        let answer = answer.map(|body| ResponseBody::live(body, guard));
+        Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 
-    fn reassemble(head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
-        http::Response::from_parts(head, ResponseBody::kept(body, report))
+    fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
+        let answer = http::Response::from_parts(head, ResponseBody::kept(body, report));
+        Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 }
