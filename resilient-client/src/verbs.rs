@@ -314,11 +314,11 @@ macro_rules! response_methods {
         }
 
         fn check_size(&self, size: usize) -> Result<(), crate::Error> {
-            if size <= self.max_body {
+            if size <= self.max_body() {
                 return Ok(());
             }
             let too_large = self.error(crate::ErrorKind::BodyTooLarge);
-            Err(too_large.says(format!("more than {} bytes", self.max_body)))
+            Err(too_large.says(format!("more than {} bytes", self.max_body())))
         }
     };
 }

@@ -578,6 +578,23 @@ async fn a_drain_waits_for_the_body_and_refuses_newcomers() {
     assert_eq!(client.drain(SOON).await, 0);
 }
 
+#[tokio::test]
+async fn every_request_says_whom_it_is_for_and_what_its_author_says_instead() {
+    let server = Server::start(|_| Reply::answer(200, "hello")).await;
+    let client = Client::builder().build().unwrap();
+    let get = || client.get(server.url("/"));
+    for request in [get(), get(), get().header("host", "users.internal"), get().header("x-own", "1"), get()] {
+        call(request).await.unwrap();
+    }
+    let address = server.address().to_string();
+    let hosts: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|request| request.header("host").unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(hosts, [&*address, &*address, "users.internal", &*address, &*address]);
+}
+
 /// One name, two servers, and a `Host` that says which of them was meant.
 #[tokio::test]
 async fn attempts_go_to_the_endpoints_of_a_name() {

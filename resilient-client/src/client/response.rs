@@ -20,15 +20,18 @@ use crate::verbs::response_methods;
 /// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
 /// breaks or runs into the call's deadline is an error here and a failure to the circuit breaker.
 #[must_use = "a response holds a connection until its body is read or it is dropped"]
-pub struct Response {
+pub struct Response(Box<Whole>);
+
+/// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs less.
+struct Whole {
     inner: reqwest::Response,
     watch: Watch,
     max_body: usize,
 }
 
-/// Who looks after the body. Boxing the guard would cost an allocation a call.
+/// Who looks after the body.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)]
+#[allow(clippy::large_enum_variant, reason = "boxed with the rest")]
 enum Watch {
     /// It is still coming.
     Live(Guard),
@@ -42,20 +45,24 @@ impl Response {
         if inner.content_length() == Some(0) {
             guard.ended_with_head();
         }
-        Self { inner, watch: Watch::Live(guard), max_body }
+        Self(Box::new(Whole { inner, watch: Watch::Live(guard), max_body }))
     }
 
     pub(crate) fn kept(inner: reqwest::Response, report: CallReport, max_body: usize) -> Self {
-        Self { inner, watch: Watch::Kept(report), max_body }
+        Self(Box::new(Whole { inner, watch: Watch::Kept(report), max_body }))
+    }
+
+    fn max_body(&self) -> usize {
+        self.0.max_body
     }
 
     /// The same with another body.
     #[cfg(feature = "cache")]
     pub(super) fn map_body(self, wrap: impl FnOnce(Body) -> Body) -> Self {
-        let Self { inner, watch, max_body } = self;
+        let Whole { inner, watch, max_body } = *self.0;
         let url = inner.url().clone();
         let (parts, body) = http::Response::<Body>::from(inner).into_parts();
-        Self { inner: assemble(url, parts, wrap(body)), watch, max_body }
+        Self(Box::new(Whole { inner: assemble(url, parts, wrap(body)), watch, max_body }))
     }
 
     /// Whether this is an older answer, given because the call failed; see [`stale`](crate::stale).
@@ -72,7 +79,7 @@ impl Response {
 
     /// How the call went, up to this response's head.
     pub fn report(&self) -> &CallReport {
-        match &self.watch {
+        match &self.0.watch {
             Watch::Live(guard) => guard.report(),
             Watch::Kept(report) => report,
         }
@@ -80,47 +87,47 @@ impl Response {
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.inner.status()
+        self.0.inner.status()
     }
 
     /// The HTTP version.
     pub fn version(&self) -> Version {
-        self.inner.version()
+        self.0.inner.version()
     }
 
     /// The headers.
     pub fn headers(&self) -> &HeaderMap {
-        self.inner.headers()
+        self.0.inner.headers()
     }
 
     /// The headers, to change.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        self.inner.headers_mut()
+        self.0.inner.headers_mut()
     }
 
     /// The length of the body, if it is known before reading.
     pub fn content_length(&self) -> Option<u64> {
-        self.inner.content_length()
+        self.0.inner.content_length()
     }
 
     /// The URL that answered, after redirects.
     pub fn url(&self) -> &Url {
-        self.inner.url()
+        self.0.inner.url()
     }
 
     /// The address that answered.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.inner.remote_addr()
+        self.0.inner.remote_addr()
     }
 
     /// What the transport attached.
     pub fn extensions(&self) -> &Extensions {
-        self.inner.extensions()
+        self.0.inner.extensions()
     }
 
     /// What the transport attached, to change.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
-        self.inner.extensions_mut()
+        self.0.inner.extensions_mut()
     }
 
     /// The connection, after a response that switched protocols (101). It is yours from here: its slot is free again and
@@ -129,7 +136,7 @@ impl Response {
     /// # Errors
     /// [`ErrorKind::Transport`] when the connection wasn't upgraded.
     pub async fn upgrade(self) -> Result<reqwest::Upgraded, Error> {
-        let Self { inner, watch, .. } = self;
+        let Whole { inner, watch, .. } = *self.0;
         let report = match watch {
             Watch::Live(mut guard) => {
                 guard.ended();
@@ -146,11 +153,12 @@ impl Response {
     /// # Errors
     /// [`ErrorKind::Body`], [`ErrorKind::BodyIdle`] and [`ErrorKind::Deadline`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        match &mut self.watch {
+        let Whole { inner, watch, .. } = &mut *self.0;
+        match watch {
             Watch::Live(guard) => {
                 let reader = Reader(guard);
                 let chunk = {
-                    let mut next = pin!(self.inner.chunk());
+                    let mut next = pin!(inner.chunk());
                     poll_fn(|cx| {
                         let polled = next.as_mut().poll(cx).map(Result::transpose);
                         reader.0.judge(cx, polled)
@@ -158,14 +166,13 @@ impl Response {
                     .await
                     .transpose()
                 };
-                if self.inner.content_length() == Some(0) && chunk.is_ok() {
+                if inner.content_length() == Some(0) && chunk.is_ok() {
                     // That was the last piece, and who counts bytes won't ask for another.
                     reader.0.ended();
                 }
                 chunk
             }
-            Watch::Kept(report) => self
-                .inner
+            Watch::Kept(report) => inner
                 .chunk()
                 .await
                 .map_err(|error| Error::new(ErrorKind::Body).because(error).with_report(report.clone())),
@@ -191,7 +198,7 @@ impl Response {
     pub fn bytes_stream(self) -> impl futures_core::Stream<Item = Result<Bytes, Error>> + Send {
         use http_body_util::{BodyDataStream, BodyExt as _};
 
-        let Self { inner, watch, .. } = self;
+        let Whole { inner, watch, .. } = *self.0;
         let body = Body::from(inner);
         BodyDataStream::new(match watch {
             Watch::Live(guard) => ResponseBody::live(body, guard).boxed_unsync(),
@@ -226,7 +233,7 @@ impl From<Response> for reqwest::Response {
     /// Everything stays: URL, version, remote address, extensions, and the guard on the body, whose errors become
     /// `reqwest::Error`s with ours as their source. The report is lost; read it before.
     fn from(response: Response) -> Self {
-        let Response { inner, watch, .. } = response;
+        let Whole { inner, watch, .. } = *response.0;
         match watch {
             Watch::Kept(_) => inner,
             Watch::Live(guard) => {

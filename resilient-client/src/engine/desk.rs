@@ -207,11 +207,13 @@ impl<X: Exchange> Desk<X> {
             Arc::clone(endpoint)
         });
         let header = if self.ways.tells { self.core.deadline_header() } else { None };
+        let (until, attempt) = (self.ledger.would_end(now), self.plan.timeout.attempt);
         let outbound = Outbound {
             number,
             last: self.ledger.is_last(),
-            until: self.ledger.would_end(now),
+            until,
             deadline_header: header.cloned(),
+            usual: until == now.after_nanos(attempt) && !until.is_never(),
             target: endpoint
                 .clone()
                 .map(|endpoint| Box::new(Target { endpoint, host: self.upstream.host().cloned() })),
@@ -246,20 +248,22 @@ impl<X: Exchange> Desk<X> {
 
     /// An attempt ended. With its permit and what it brought when that is the call's result; else another attempt
     /// follows or is in flight, and what this one brought is kept in case nothing better comes.
-    #[inline]
     pub(super) fn landed(&mut self, exchange: &X, landed: Landed<X>, now: Tick) -> Option<Landed<X>> {
         let Landed { number, classified, .. } = landed;
         self.settled(number, classified.outcome, classified.status, now);
-        if !classified.is_success() {
-            return self.failed(exchange, landed, now);
-        }
-        let mut landed = landed;
-        // The verdict is left to the body, unless that has been read.
-        if let Some(permit) = &mut landed.permit {
-            permit.timed(now);
-        }
-        self.ledger.succeeded();
-        Some(landed)
+        if classified.is_success() { Some(landed) } else { self.failed(exchange, landed, now) }
+    }
+
+    /// The attempt that ended is the only one there was, and has the answer.
+    #[inline]
+    pub(super) fn succeeded(
+        &mut self,
+        exchange: &mut X,
+        landed: Landed<X>,
+        now: Tick,
+    ) -> Option<Finished<X>> {
+        self.settled(landed.number, landed.classified.outcome, landed.classified.status, now);
+        self.answer(exchange, landed, now)
     }
 
     #[cold]
@@ -316,11 +320,17 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// The call's result, from the attempt that ends it.
-    #[inline]
+    #[allow(clippy::inline_always, reason = "what it returns is large, and is taken apart at once")]
+    #[inline(always)]
     pub(super) fn answer(&mut self, exchange: &mut X, landed: Landed<X>, now: Tick) -> Option<Finished<X>> {
         let Landed { permit, brought, classified: end, .. } = landed;
         let (mut permit, mut report) = (permit?, self.report.take()?);
         self.entry = None;
+        if end.is_success() {
+            // The verdict is left to the body, unless that has been read.
+            permit.timed(now);
+            self.ledger.succeeded();
+        }
         match brought {
             Brought::Head(answer) => {
                 report.finish(now, false);

@@ -111,7 +111,8 @@ impl<X: Exchange> Flight<X> {
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.
-    #[inline]
+    #[allow(clippy::inline_always, reason = "what it returns is large, and is taken apart at once")]
+    #[inline(always)]
     pub(super) fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -75,7 +75,8 @@ impl<X: Exchange> Call<X> {
     }
 
     /// Ready with the first attempt in flight that has ended.
-    #[inline]
+    #[allow(clippy::inline_always, reason = "what it returns is large, and is taken apart at once")]
+    #[inline(always)]
     fn poll_flights(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed<X>> {
         let mut this = self.project();
         let Some(desk) = this.desk else { return Poll::Pending };
@@ -142,7 +143,7 @@ impl<X: Exchange> Call<X> {
     }
 
     /// An attempt ended. Ready with the call's result, unless another attempt follows or is in flight.
-    #[inline]
+    #[cold]
     fn landed(mut self: Pin<&mut Self>, landed: Landed<X>, now: Tick) -> Option<Finished<X>> {
         let this = self.as_mut().project();
         let landed = this.desk.as_mut()?.landed(this.exchange, landed, now)?;
@@ -244,6 +245,11 @@ impl<X: Exchange> Future for Call<X> {
             // 1. Has an attempt in flight ended?
             if let Poll::Ready(landed) = self.as_mut().poll_flights(cx) {
                 let now = time::now();
+                if landed.classified.is_success() && self.hedges.is_empty() && self.flight.is_none() {
+                    let this = self.as_mut().project();
+                    let Some(desk) = this.desk else { return Poll::Pending };
+                    return desk.succeeded(this.exchange, landed, now).map_or(Poll::Pending, Poll::Ready);
+                }
                 if let Some(finished) = self.as_mut().landed(landed, now) {
                     return Poll::Ready(finished);
                 }

@@ -13,42 +13,44 @@ use crate::time::{self, Tick};
 pub(super) struct Patience {
     /// The longest pause, in nanoseconds.
     idle: u64,
-    /// Since when the next frame is waited for.
-    since: Option<Tick>,
-    /// When the reader looked away, still without it.
-    until: Option<Tick>,
+    /// Since when the next frame is waited for; never while it isn't.
+    since: Tick,
+    /// When the reader looked away, still without it; never while it looks.
+    until: Tick,
     /// Made only once the body pends; most bodies arrive with their head.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
     pub(super) fn new(idle: u64) -> Self {
-        Self { idle, since: None, until: None, timer: None }
+        Self { idle, since: Tick::NEVER, until: Tick::NEVER, timer: None }
     }
 
     /// A frame came.
     pub(super) fn rest(&mut self) {
-        (self.since, self.until) = (None, None);
+        (self.since, self.until) = (Tick::NEVER, Tick::NEVER);
     }
 
     /// The reader looks away.
     pub(super) fn look_away(&mut self) {
-        if self.since.is_some() {
-            self.until = Some(time::now());
+        if !self.since.is_never() {
+            self.until = time::now();
         }
     }
 
     /// From when to when the next frame was waited for; `None` when nobody waits for one.
     pub(super) fn waited(&self, now: Tick) -> Option<(Tick, Tick)> {
-        self.since.map(|since| (since, self.until.unwrap_or(now)))
+        (!self.since.is_never()).then(|| (self.since, self.until.min(now)))
     }
 
     /// Ready once the idle timeout or `deadline` has passed without a frame.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Tick) -> Poll<()> {
-        self.until = None;
+        self.until = Tick::NEVER;
         loop {
-            let since = *self.since.get_or_insert_with(time::now);
-            let until = since.after_nanos(self.idle).min(deadline);
+            if self.since.is_never() {
+                self.since = time::now();
+            }
+            let until = self.since.after_nanos(self.idle).min(deadline);
             if until.is_never() {
                 return Poll::Pending;
             }

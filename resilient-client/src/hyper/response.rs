@@ -24,7 +24,10 @@ use crate::verbs::response_methods;
 /// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
 /// breaks or runs into the call's deadline is an error here and a failure to the circuit breaker.
 #[must_use = "a response holds a connection until its body is read or it is dropped"]
-pub struct Response {
+pub struct Response(Box<Whole>);
+
+/// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs less.
+struct Whole {
     inner: http::Response<ResponseBody<Incoming>>,
     uri: Uri,
     max_body: usize,
@@ -33,57 +36,61 @@ pub struct Response {
 impl Response {
     #[inline]
     pub(crate) fn new(inner: http::Response<ResponseBody<Incoming>>, uri: Uri, max_body: usize) -> Self {
-        Self { inner, uri, max_body }
+        Self(Box::write(Box::new_uninit(), Whole { inner, uri, max_body }))
+    }
+
+    fn max_body(&self) -> usize {
+        self.0.max_body
     }
 
     /// How the call went, up to this response's head.
     pub fn report(&self) -> &CallReport {
-        self.inner.body().report()
+        self.0.inner.body().report()
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.inner.status()
+        self.0.inner.status()
     }
 
     /// The HTTP version.
     pub fn version(&self) -> Version {
-        self.inner.version()
+        self.0.inner.version()
     }
 
     /// The headers.
     pub fn headers(&self) -> &HeaderMap {
-        self.inner.headers()
+        self.0.inner.headers()
     }
 
     /// The headers, to change.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        self.inner.headers_mut()
+        self.0.inner.headers_mut()
     }
 
     /// What is left of the body's length, if it is known.
     pub fn content_length(&self) -> Option<u64> {
-        self.inner.body().size_hint().exact()
+        self.0.inner.body().size_hint().exact()
     }
 
     /// The URL that was asked for.
     pub fn uri(&self) -> &Uri {
-        &self.uri
+        &self.0.uri
     }
 
     /// The address that answered, unless the [builder](super::ClientBuilder::remote_addr) was told to forget it.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.inner.extensions().get::<Link>()?.remote_addr()
+        self.0.inner.extensions().get::<Link>()?.remote_addr()
     }
 
     /// What the transport attached.
     pub fn extensions(&self) -> &Extensions {
-        self.inner.extensions()
+        self.0.inner.extensions()
     }
 
     /// What the transport attached, to change.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
-        self.inner.extensions_mut()
+        self.0.inner.extensions_mut()
     }
 
     /// The connection, after a response that switched protocols (101). It is yours from here: its slot is free again and
@@ -93,7 +100,7 @@ impl Response {
     /// [`ErrorKind::Transport`] when the connection wasn't upgraded.
     pub async fn upgrade(self) -> Result<Upgraded, Error> {
         let report = self.report().clone();
-        let upgraded = hyper::upgrade::on(self.inner).await;
+        let upgraded = hyper::upgrade::on(self.0.inner).await;
         upgraded.map_err(|error| Error::new(ErrorKind::Transport).because(error).with_report(report))
     }
 
@@ -102,7 +109,7 @@ impl Response {
     /// # Errors
     /// [`ErrorKind::Body`], [`ErrorKind::BodyIdle`] and [`ErrorKind::Deadline`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        let reader = Reader(self.inner.body_mut());
+        let reader = Reader(self.0.inner.body_mut());
         let polled = poll_fn(|cx| {
             loop {
                 match ready!(Pin::new(&mut *reader.0).poll_frame(cx)).transpose()?.map(Frame::into_data) {
@@ -136,16 +143,16 @@ impl Response {
     /// The body as a stream of its pieces.
     #[cfg(feature = "stream")]
     pub fn bytes_stream(self) -> impl futures_core::Stream<Item = Result<Bytes, Error>> + Send {
-        http_body_util::BodyDataStream::new(self.inner.into_body())
+        http_body_util::BodyDataStream::new(self.0.inner.into_body())
     }
 
     /// Nothing more will come.
     fn is_read(&self) -> bool {
-        self.inner.body().is_end_stream()
+        self.0.inner.body().is_end_stream()
     }
 
     fn absolute_url(&self) -> Option<Url> {
-        Url::parse(&self.uri.to_string()).ok()
+        Url::parse(&self.0.uri.to_string()).ok()
     }
 
     fn status_error(&self, status: StatusCode) -> Error {
@@ -165,7 +172,7 @@ impl Drop for Reader<'_> {
 impl From<Response> for http::Response<ResponseBody<Incoming>> {
     /// Everything stays but the URL.
     fn from(response: Response) -> Self {
-        response.inner
+        response.0.inner
     }
 }
 

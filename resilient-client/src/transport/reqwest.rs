@@ -150,7 +150,9 @@ fn readdress(url: &mut Url, origin: &Url) {
 /// the map of extensions, in which reqwest keeps a timeout that we have already taken over.
 fn copy(request: &Request, body: Option<Body>) -> Request {
     let mut copy = Request::new(request.method().clone(), request.url().clone());
-    copy.headers_mut().clone_from(request.headers());
+    if !request.headers().is_empty() {
+        copy.headers_mut().clone_from(request.headers());
+    }
     *copy.version_mut() = request.version();
     *copy.body_mut() = body;
     copy
@@ -204,7 +206,8 @@ impl Exchange for ReqwestExchange {
         if let Some(target) = &outbound.target {
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
-        outbound.apply(request.headers_mut(), departure.now);
+        // reqwest adds headers of its own, for which a clone has no room.
+        outbound.apply_one_by_one(request.headers_mut(), departure.now);
         Some(Hopping::new(self.client.call(request)))
     }
 
@@ -312,6 +315,7 @@ mod tests {
             last: true,
             until: Tick::NEVER,
             deadline_header: None,
+            usual: false,
             target: None,
             headers: None,
         };

@@ -17,7 +17,7 @@ use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::error::BoxError;
 use crate::outcome::classify::Ended;
-use crate::time::{self, Tick};
+use crate::time;
 use crate::upstream::registry::Authority;
 
 /// One call over clones of a tower service.
@@ -53,8 +53,13 @@ pub(super) fn again<B>(request: &http::Request<B>, body: B) -> http::Request<B> 
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    copy.extensions_mut().clone_from(request.extensions());
+    // Most have neither, and to copy nothing isn't free.
+    if !request.headers().is_empty() {
+        copy.headers_mut().clone_from(request.headers());
+    }
+    if !request.extensions().is_empty() {
+        copy.extensions_mut().clone_from(request.extensions());
+    }
     copy
 }
 
@@ -96,16 +101,18 @@ where
         }
         let kept = self.request.as_ref()?;
         let body = if outbound.last { None } else { kept.body().replay() };
-        let request = match body {
+        let mut request = match body {
             Some(body) => again(kept, body),
             None if outbound.last => self.request.take()?,
             None => return None,
         };
-        let Departure { cx, now, .. } = departure;
+        let Departure { upstream, cx, now } = departure;
         let mut service = self.service.clone();
+        address_to(&outbound, &mut request);
         Some(match service.poll_ready(cx) {
             Poll::Ready(Ok(())) => {
-                Attempting::Called { future: service.call(addressed(request, outbound, now)) }
+                outbound.apply(request.headers_mut(), upstream, None, now);
+                Attempting::Called { future: service.call(request) }
             }
             Poll::Ready(Err(error)) => Attempting::Unready { error: Some(error.into()) },
             Poll::Pending => {
@@ -148,13 +155,11 @@ pub(super) fn readdress(uri: &mut http::Uri, origin: &Origin) {
     *uri = http::Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// The request as it goes out, with the attempt's own headers, to the attempt's own endpoint.
-fn addressed<B>(mut request: http::Request<B>, outbound: Outbound, now: Tick) -> http::Request<B> {
+/// Points the request at the attempt's own endpoint, if it has one.
+fn address_to<B>(outbound: &Outbound, request: &mut http::Request<B>) {
     if let Some(target) = &outbound.target {
         readdress(request.uri_mut(), target.endpoint.origin());
     }
-    outbound.apply(request.headers_mut(), now);
-    request
 }
 
 /// A request that goes out as soon as its service is ready.
@@ -200,11 +205,12 @@ where
                 // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
                 return Poll::Pending;
             }
-            let Some(Waiting { mut service, request, outbound }) = waiting.take().map(|waiting| *waiting)
+            let Some(Waiting { mut service, mut request, outbound }) = waiting.take().map(|waiting| *waiting)
             else {
                 return Poll::Pending;
             };
-            let future = service.call(addressed(request, outbound, now));
+            outbound.apply_one_by_one(request.headers_mut(), now);
+            let future = service.call(request);
             self.set(Attempting::Called { future });
         }
     }

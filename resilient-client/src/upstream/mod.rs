@@ -16,7 +16,7 @@ use std::time::Duration;
 
 #[cfg(feature = "hyper")]
 use http::HeaderValue;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use crate::engine::ledger::Grant;
 use crate::event::{Event, Events};
@@ -167,6 +167,9 @@ pub(crate) struct Upstream {
     /// What requests to it say in `Host`, as RFC 9110 (7.2) has it: host and, unless it is the scheme's own, port.
     #[cfg(feature = "hyper")]
     host_header: Option<HeaderValue>,
+    /// The headers that most requests to it are given, and the time they tell of: that of the first attempt that had as long
+    /// as its plan says. After a reload that changes it they are of no use, and headers are put together one by one.
+    usual_headers: OnceLock<(Duration, HeaderMap)>,
     breaker: Breaker,
     budget: Budget,
     bulkhead: Bulkhead,
@@ -202,6 +205,7 @@ impl Upstream {
             name: key.name(),
             #[cfg(feature = "hyper")]
             host_header: key.host_header(),
+            usual_headers: OnceLock::new(),
             key,
             breaker,
             budget: plan.budget.map_or_else(Budget::unlimited, Budget::new),
@@ -300,6 +304,14 @@ impl Upstream {
     #[cfg(feature = "hyper")]
     pub(crate) fn host_header(&self) -> Option<&HeaderValue> {
         self.host_header.as_ref()
+    }
+
+    /// The headers that most requests to it are given, made by `make` if they haven't been.
+    pub(crate) fn usual_headers(
+        &self,
+        make: impl FnOnce() -> (Duration, HeaderMap),
+    ) -> &(Duration, HeaderMap) {
+        self.usual_headers.get_or_init(make)
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {

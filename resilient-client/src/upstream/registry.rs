@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use hashbrown::{DefaultHashBuilder, HashTable};
 #[cfg(feature = "hyper")]
 use http::HeaderValue;
+use http::uri::Scheme;
 
 use super::Upstream;
 use crate::sync::Mutex;
@@ -24,9 +25,10 @@ use crate::time::Tick;
 /// What fails together, borrowed from a URL: scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
-    scheme: Cow<'a, str>,
-    host: Cow<'a, str>,
+    // In the order in which two are told apart soonest.
     port: u16,
+    host: Cow<'a, str>,
+    scheme: Cow<'a, str>,
 }
 
 /// The scheme hardly ever tells two authorities apart that host and port don't, so only its length is hashed.
@@ -49,18 +51,14 @@ impl<'a> Authority<'a> {
 
     /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless upstream.
     pub(crate) fn of_uri(uri: &'a http::Uri) -> Self {
-        let scheme = uri.scheme_str().unwrap_or_default();
-        let (host, port) = host_and_port(uri.authority().map_or("", http::uri::Authority::as_str));
-        let default_port = match scheme {
-            "https" => 443,
-            "http" => 80,
-            _ => 0,
+        let (scheme, default_port) = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => ("http", 80),
+            Some(scheme) if *scheme == Scheme::HTTPS => ("https", 443),
+            Some(scheme) => (scheme.as_str(), 0),
+            None => ("", 0),
         };
-        let host = if has(host, |byte| byte.is_ascii_uppercase()) {
-            Cow::Owned(host.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(host)
-        };
+        let (host, port, upper) = host_and_port(uri.authority().map_or("", http::uri::Authority::as_str));
+        let host = if upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
         Self { scheme: Cow::Borrowed(scheme), host, port: port.unwrap_or(default_port) }
     }
 
@@ -73,40 +71,41 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Host and port of what stands in a URI's authority. `Uri::host` and `Uri::port` look through the text twice each. The port
-/// is `None` where there is none, or not a port's number.
-fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+/// Host and port of what stands in a URI's authority, and whether the host has upper-case letters. `Uri::host` and
+/// `Uri::port` look through the text twice each. The port is `None` where there is none, or not a port's number.
+fn host_and_port(authority: &str) -> (&str, Option<u16>, bool) {
     let bytes = authority.as_bytes();
-    let (mut colon, mut port, mut unit) = (bytes.len(), 0_u32, 1_u32);
-    while let Some(digit) =
-        colon.checked_sub(1).and_then(|at| bytes.get(at)).filter(|byte| byte.is_ascii_digit())
-    {
-        // Ten digits and more are no port, whatever they come to.
-        port = port.wrapping_add(u32::from(digit - b'0').wrapping_mul(unit));
-        unit = unit.wrapping_mul(10);
-        colon -= 1;
-    }
-    let digits = bytes.len() - colon;
-    let end = match colon.checked_sub(1).and_then(|at| bytes.get(at)) {
-        Some(b':') => colon - 1,
-        _ => bytes.len(),
-    };
-    let named = end < bytes.len() && (1..=5).contains(&digits);
-    let port = if named { u16::try_from(port).ok() } else { None };
-    let host = authority.get(..end).unwrap_or_default();
-    let host = if has(host, |byte| byte == b'@') {
-        host.rsplit_once('@').map_or(host, |(_, host)| host)
+    let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (rest, number) = bytes.split_at(bytes.len() - digits);
+    let named = rest.last() == Some(&b':');
+    // More than five digits are no port, whatever they come to.
+    let port = if named && (1..=5).contains(&digits) {
+        let number = number.iter().fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+        u16::try_from(number).ok()
     } else {
-        host
+        None
     };
-    (host, port)
+    let host = authority.get(..if named { rest.len() - 1 } else { bytes.len() }).unwrap_or_default();
+    let found = host.bytes().fold(0, |found, byte| found | NOTED[byte as usize]);
+    // Nearly no URL has credentials.
+    let host = if found & AT != 0 { host.rsplit_once('@').map_or(host, |(_, host)| host) } else { host };
+    (host, port, found & UPPER != 0)
 }
 
-/// Whether a text has such a byte. All of it is looked at, without an early end: that is faster for what is as short as a
-/// host, and nearly no host has what is looked for.
-fn has(text: &str, is: impl Fn(u8) -> bool) -> bool {
-    text.bytes().fold(0, |found, byte| found | u8::from(is(byte))) != 0
-}
+const AT: u8 = 1;
+const UPPER: u8 = 2;
+
+/// What a host is looked through for. By table and without an early end, which is faster for what is as short as a host.
+static NOTED: [u8; 256] = {
+    let mut noted = [0; 256];
+    noted[b'@' as usize] = AT;
+    let mut letter = b'A';
+    while letter <= b'Z' {
+        noted[letter as usize] = UPPER;
+        letter += 1;
+    }
+    noted
+};
 
 impl fmt::Display for Authority<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -52,6 +52,31 @@ async fn the_server_is_told_how_long_its_answer_is_waited_for() {
     assert!(told[1] < 2_500 && told[1] > 2_400, "{told:?}");
 }
 
+/// The headers that most requests get are put together once an upstream, and cloned: never for whom they don't hold.
+#[tokio::test(start_paused = true)]
+async fn what_most_servers_are_told_is_told_to_nobody_else() {
+    let attempts_of =
+        |seconds| Policy::standard().timeout(TimeoutPolicy::standard().attempt(Duration::from_secs(seconds)));
+    let rig = Rig::new(&attempts_of(3), [answer(200)]);
+    let hurried = || CallOptions::new().timeout(ms(1_000));
+    rig.start(Method::GET, hurried()).await.unwrap();
+    rig.get().await.unwrap();
+    deadline::scope(Deadline::within(ms(2_500)), rig.get()).await.unwrap();
+    rig.start(Method::GET, CallOptions::new().streaming()).await.unwrap();
+    rig.get().await.unwrap();
+    rig.core.reload(attempts_of(2).into()).unwrap();
+    rig.get().await.unwrap();
+    rig.start(Method::GET, hurried()).await.unwrap();
+    let mut own = Rig::request(Method::GET, CallOptions::new());
+    own.headers_mut().insert("x-own", "1".parse().unwrap());
+    rig.service.clone().call(own).await.unwrap();
+    let expected = ["1000", "3000", "2500", "", "3000", "2000", "1000", "2000"];
+    let heard: Vec<String> = told(&rig).into_iter().map(Option::unwrap_or_default).collect();
+    assert_eq!(heard, expected);
+    let last = rig.script.headers().pop().unwrap();
+    assert_eq!((last.len(), last.contains_key("x-own")), (2, true));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_streaming_call_and_a_call_without_bounds_tell_nothing() {
     let rig = Rig::new(&Policy::standard(), [answer(200)]);

@@ -93,12 +93,16 @@ impl Exchange for HyperExchange {
             Some(body) => again(&self.request, body),
             None => self.take(),
         };
-        match &outbound.target {
-            Some(target) => readdress(request.uri_mut(), target.endpoint.origin()),
-            // First, while there are no headers to look through; what comes after may replace it.
-            None => self.wire.name_host(&mut request, departure.upstream.host_header()),
-        }
-        outbound.apply(request.headers_mut(), departure.now);
+        let Departure { upstream, now, .. } = departure;
+        let host = match &outbound.target {
+            Some(target) => {
+                readdress(request.uri_mut(), target.endpoint.origin());
+                None
+            }
+            None if self.wire.is_plain(&request) => upstream.host_header(),
+            None => None,
+        };
+        outbound.apply(request.headers_mut(), upstream, host, now);
         Some(self.wire.send(request))
     }
 

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::header::{HOST, HeaderValue};
 use http::uri::Scheme;
 use http::{Extensions, Request, Response};
 use hyper::body::Incoming;
@@ -27,20 +26,10 @@ impl Wire {
         Self { pool, http2_only }
     }
 
-    /// Whether the request goes over HTTP/1.1 for sure.
-    fn is_plain(&self, request: &Request<Body>) -> bool {
+    /// Whether the request goes over HTTP/1.1 for sure, and says in `Host` whom it is for. The pool would set that itself,
+    /// at ten times the cost.
+    pub(super) fn is_plain(&self, request: &Request<Body>) -> bool {
         !self.http2_only && request.uri().scheme() == Some(&Scheme::HTTP)
-    }
-
-    /// Sets `Host` to what the upstream is called, as the pool would at ten times the cost.
-    #[inline]
-    pub(super) fn name_host(&self, request: &mut Request<Body>, host: Option<&HeaderValue>) {
-        if let Some(host) = host
-            && self.is_plain(request)
-            && (request.headers().is_empty() || !request.headers().contains_key(HOST))
-        {
-            request.headers_mut().insert(HOST, host.clone());
-        }
     }
 
     /// Sends an attempt off.

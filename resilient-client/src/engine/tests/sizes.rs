@@ -1,0 +1,15 @@
+//! What is moved with every call must not grow unnoticed: each copy of a kilobyte costs a hundred instructions.
+
+use crate::engine::Call;
+use crate::engine::report::CallReport;
+use crate::transport::reqwest::ReqwestExchange;
+use crate::upstream::Permit;
+
+#[test]
+fn what_moves_with_a_call_is_small() {
+    assert!(size_of::<Permit>() <= 64, "{}", size_of::<Permit>());
+    assert!(size_of::<CallReport>() <= 112, "{}", size_of::<CallReport>());
+    assert_eq!(size_of::<crate::Response>(), size_of::<usize>());
+    // With the request, tokio's timer (112) and the place of one attempt.
+    assert!(size_of::<Call<ReqwestExchange>>() <= 1056, "{}", size_of::<Call<ReqwestExchange>>());
+}
