@@ -71,7 +71,7 @@ pub enum Event {
         /// It is now this.
         limit: u32,
     },
-    /// The server asked for quiet: calls to this upstream fail at once for this long.
+    /// The server asked for quiet, and not this one call only: calls to this upstream fail at once for this long.
     HeldBack {
         /// How long.
         duration: Duration,

@@ -6,6 +6,7 @@ mod admission;
 pub(crate) mod endpoints;
 pub(crate) mod latency;
 mod permit;
+mod quiet;
 pub(crate) mod registry;
 mod snapshot;
 
@@ -40,10 +41,8 @@ pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::Balancer;
 use self::latency::Digest;
+use self::quiet::Quiet;
 use self::registry::Key;
-
-/// The longest a 503's `Retry-After` may hold back other calls.
-const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
 /// Why an attempt was refused before anything was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +77,7 @@ pub enum Rejection {
     },
     /// The upstream's name has no endpoint: it doesn't resolve, or no list of them has been given.
     NoEndpoint,
-    /// The upstream asked for quiet with a 503 and `Retry-After`.
+    /// The upstream asked for quiet with 503s and `Retry-After`: ten in a row, or one while nothing had succeeded for 10 s.
     HeldBack {
         /// How long the quiet still lasts.
         retry_after: Duration,
@@ -181,8 +180,7 @@ pub(crate) struct Upstream {
     modes: AtomicU32,
     hedges: Cap,
     latency: Digest,
-    /// Until when a server's `Retry-After` holds everyone back, as a `Tick`; zero for never.
-    held_until: AtomicU64,
+    quiet: Quiet,
     /// When a call last asked, as a `Tick`, coarsely: it only orders idle upstreams for eviction.
     last_used: AtomicU64,
     /// A dropped attempt older than this counts as a failure, in nanoseconds.
@@ -216,7 +214,7 @@ impl Upstream {
             modes: AtomicU32::new(plan.modes.bits()),
             hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
             latency: Digest::new(),
-            held_until: AtomicU64::new(0),
+            quiet: Quiet::new(),
             last_used: AtomicU64::new(now.as_nanos()),
             abandoned_after: AtomicU64::new(abandoned_after(plan)),
             calls: AtomicU64::new(0),
@@ -328,7 +326,7 @@ impl Upstream {
 
     /// Until when a server's `Retry-After` holds everyone back.
     fn held_until(&self) -> Tick {
-        Tick::from_nanos(self.held_until.load(Ordering::Relaxed))
+        self.quiet.until()
     }
 
     /// Whether the upstream took an attempt on, however that ended.
@@ -414,14 +412,11 @@ impl Upstream {
         self.breaker.rejects_now(now).is_some()
     }
 
-    /// The server asked every client for quiet.
+    /// The server asked for quiet: everybody is held back, unless the rest of its answers speak against that.
     pub(crate) fn hold_back(&self, asked: Duration, now: Tick) {
-        let duration = asked.min(LONGEST_HOLD);
-        if duration.is_zero() {
-            return;
+        if let Some(duration) = self.quiet.asked(asked, now) {
+            self.emit(|| Event::HeldBack { duration });
         }
-        self.held_until.fetch_max(now.after(duration).as_nanos(), Ordering::Relaxed);
-        self.emit(|| Event::HeldBack { duration });
     }
 
     /// The breaker's state and counts.
@@ -440,7 +435,7 @@ impl Upstream {
 
     /// Nothing in flight, nothing to remember: safe to forget.
     pub(crate) fn is_idle(&self, now: Tick) -> bool {
-        let held = now.as_nanos() < self.held_until.load(Ordering::Relaxed);
+        let held = now < self.held_until();
         let breaker = self.breaker_snapshot(now);
         !held && self.in_use() == 0 && breaker.state != breaker::State::Open && !breaker.forced
     }

@@ -132,6 +132,9 @@ impl Permit {
             None if outcome == Outcome::Success && self.number == 1 => upstream.budget.deposit(),
             _ => {}
         }
+        if outcome == Outcome::Success {
+            upstream.quiet.succeeded(now);
+        }
         upstream.tell_throttle(outcome, status, now);
         let took = self.answered.min(now).nanos_since(self.started);
         if self.stage == Stage::Sent {

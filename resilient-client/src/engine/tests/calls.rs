@@ -415,6 +415,32 @@ async fn only_the_time_somebody_waited_for_a_piece_counts() {
     }
 }
 
+/// One 503 with `Retry-After` in ten answers silenced a server that served the other nine.
+#[tokio::test(start_paused = true)]
+async fn one_wish_for_quiet_among_successes_binds_its_own_call_only() {
+    let rig = Rig::new(&standard(), [answer(200), quiet(503, "1"), answer(200)]);
+    rig.get().await.unwrap();
+    let asked = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+    tokio::time::sleep(ms(10)).await;
+    let began = now();
+    assert_eq!(text(rig.get().await.unwrap()).await.unwrap(), "body", "another call meanwhile");
+    assert!(now().since(began) < ms(10));
+    let report = asked.await.unwrap().unwrap().into_body().report().clone();
+    assert_eq!(outcomes(&report), ["status", "success"]);
+    assert!(report.attempts()[1].started() >= Duration::from_secs(1), "{report}");
+
+    rig.script.then([quiet(503, "1")]);
+    let no_retry = || rig.start(Method::POST, CallOptions::new());
+    for _ in 0..10 {
+        assert_eq!(no_retry().await.unwrap().status().as_u16(), 503);
+    }
+    assert_eq!(
+        no_retry().await.unwrap_err().kind(),
+        ErrorKind::Throttled,
+        "ten in a row speak for the server"
+    );
+}
+
 /// Who polls late, or never, must not cost the server anything, nor himself: like any future's, a call's time runs from its
 /// first poll.
 #[tokio::test(start_paused = true)]

@@ -102,8 +102,9 @@ impl RetryPolicy {
         self
     }
 
-    /// Whether a 429 with `Retry-After` holds back other calls to the upstream too, as a 503 does. Default false: a
-    /// server often limits one tenant, not all.
+    /// Whether a 429 with `Retry-After` holds back other calls to the upstream too, as a 503 does: when ten answers in a row
+    /// have asked for quiet, or at the first while nothing has succeeded for 10 s, for 5 s at most. Default false: a server
+    /// often limits one tenant, not all.
     pub const fn hold_back_on_429(mut self, hold_back: bool) -> Self {
         self.hold_back_on_429 = hold_back;
         self
