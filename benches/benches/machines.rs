@@ -10,7 +10,7 @@ use resilient_client_benches::args::Args;
 use resilient_client_benches::side_by_side::{Timings, side_by_side};
 use resilient_client_benches::subject::Subject;
 use resilient_client_benches::table::{Goal, Table};
-use resilient_client_benches::{machines, noop};
+use resilient_client_benches::{lookups, machines, noop};
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -54,6 +54,7 @@ fn groups() -> Vec<Group> {
             name: "breaker closed, 2 threads",
             subjects: vec![
                 machines::closed("ours", 2),
+                machines::closed("ours, 1 thread", 1),
                 machines::closed_with_clock("ours, two clock reads", 2),
                 machines::failsafe_closed("failsafe", 2),
                 machines::recloser_closed("recloser", 2),
@@ -85,6 +86,8 @@ fn groups() -> Vec<Group> {
                 machines::half_open_rejected("ours, rejected, 2 threads", 2),
             ],
         },
+        lookups_of("lookup", 1),
+        lookups_of("lookup, 2 threads", 2),
         Group {
             name: "upstreams, whole call",
             subjects: vec![
@@ -111,31 +114,74 @@ fn groups() -> Vec<Group> {
     ]
 }
 
+fn lookups_of(name: &'static str, threads: usize) -> Group {
+    let subjects = vec![
+        lookups::ours("ours, 16 hosts", 16, threads),
+        lookups::ours("ours, 1000 hosts", 1000, threads),
+        lookups::ours("ours, 100,000 hosts", 100_000, threads),
+        lookups::ours_by_uri("ours from a URI, 16 hosts", 16, threads),
+        lookups::ours_by_uri("ours from a URI, 1000 hosts", 1000, threads),
+        lookups::governor("governor, 16 hosts", 16, threads),
+        lookups::governor("governor, 1000 hosts", 1000, threads),
+        lookups::governor("governor, 100,000 hosts", 100_000, threads),
+    ];
+    Group { name, subjects }
+}
+
 /// The same subjects in turns, against the goals.
 fn compare(args: &Args) {
     let mut table = Table::new("Machines, ns");
     for mut group in groups() {
         let timings = side_by_side(&mut group.subjects, args.effort);
         timings.print(group.name);
-        let (goal, peers): (_, &[_]) = match group.name {
-            "breaker closed" => (Goal::AtMost(12.0), &["failsafe", "recloser", "tower-resilience"]),
-            "breaker closed, 2 threads" => {
-                (Goal::AtMost(50.0), &["failsafe", "recloser", "tower-resilience"])
+        let name = group.name;
+        match name {
+            "breaker closed" => {
+                let peers = ["ours, two clock reads", "failsafe", "recloser", "tower-resilience"];
+                versus(&mut table, name, &timings, &peers, Goal::AtMost(12.0));
             }
-            "breaker rejected" => (Goal::AtMost(10.0), &["failsafe", "recloser"]),
-            "breaker rejected, 2 threads" => (Goal::None, &["failsafe", "recloser"]),
+            "breaker closed, 2 threads" => {
+                let peers =
+                    ["ours, 1 thread", "ours, two clock reads", "failsafe", "recloser", "tower-resilience"];
+                versus(&mut table, name, &timings, &peers, Goal::AtMost(50.0));
+            }
+            "breaker rejected" => {
+                versus(&mut table, name, &timings, &["failsafe", "recloser"], Goal::AtMost(10.0));
+            }
+            "breaker rejected, 2 threads" => {
+                versus(&mut table, name, &timings, &["failsafe", "recloser"], Goal::None);
+            }
+            "lookup" | "lookup, 2 threads" => lookups_versus(&mut table, name, &timings),
             "upstreams, whole call" => {
                 for hosts in ["16 hosts", "1000 hosts", "100,000 hosts"] {
                     let above = timings.difference(hosts, "1 host");
                     table.alone(&format!("call to one of {hosts}, above one of 1"), above, Goal::None);
                 }
-                continue;
             }
-            _ => continue,
-        };
-        versus(&mut table, group.name, &timings, peers, goal);
+            // Ours alone: no peer's half-open breaker stays so, and none has the others by themselves.
+            _ => {
+                for subject in &group.subjects {
+                    let what = format!("{name}: {}", subject.name());
+                    table.alone(&what, timings.median(subject.name()), Goal::None);
+                }
+            }
+        }
     }
     table.publish(args);
+}
+
+fn lookups_versus(table: &mut Table, name: &str, timings: &Timings) {
+    let most = Goal::AtMost(45.0);
+    for (hosts, goal) in [("16 hosts", most), ("1000 hosts", most), ("100,000 hosts", Goal::None)] {
+        let (ours, governor) = (&format!("ours, {hosts}"), &format!("governor, {hosts}"));
+        let theirs = ("governor, keyed", timings.median(governor));
+        let ratio = timings.ratio(ours, governor);
+        table.versus(&format!("{name}, {hosts}"), timings.median(ours), theirs, ratio, goal);
+    }
+    for hosts in ["16 hosts", "1000 hosts"] {
+        let from_uri = timings.median(&format!("ours from a URI, {hosts}"));
+        table.alone(&format!("{name}, {hosts}, reading the URI too"), from_uri, Goal::None);
+    }
 }
 
 fn versus(table: &mut Table, what: &str, timings: &Timings, peers: &[&str], goal: Goal) {

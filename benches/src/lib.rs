@@ -15,6 +15,7 @@
 
 pub mod args;
 pub mod clock;
+pub mod lookups;
 pub mod loopback;
 pub mod machines;
 pub mod noop;

@@ -17,8 +17,8 @@ use tokio::runtime::Runtime;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{Service, ServiceBuilder, service_fn};
 
-use crate::peers;
 use crate::subject::{Subject, cpu_time};
+use crate::{lookups, peers};
 
 type Body = Empty<Bytes>;
 type Response = http::Response<Body>;
@@ -85,8 +85,7 @@ pub fn ours_unrepeatable(name: &'static str, policy: &Policy) -> Subject {
 pub fn ours_hosts(name: &'static str, hosts: usize, threads: usize) -> Subject {
     let layer = ResilienceLayer::builder().policy(Policy::standard()).max_upstreams(2 * hosts).build();
     let service = ServiceBuilder::new().layer(layer.expect("policy")).service(nothing());
-    let uris: Vec<http::Uri> =
-        (0..hosts).map(|i| format!("http://users-{i}:3000/users/7").parse().expect("uri")).collect();
+    let uris = lookups::uris(hosts);
     let runtime = runtime();
     let once = move |i: u64| {
         let _entered = runtime.enter();

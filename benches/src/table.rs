@@ -117,6 +117,9 @@ pub struct Storm {
     cells: Vec<(Stack, Fault, Outcome)>,
 }
 
+/// What isn't sent can't succeed, and what is sent is answered by nobody: nothing is asked of the share.
+const NOTHING: f64 = f64::NEG_INFINITY;
+
 impl Storm {
     /// Adds one.
     pub fn push(&mut self, stack: Stack, fault: Fault, outcome: Outcome) {
@@ -142,14 +145,17 @@ impl Storm {
             }
         }
         println!(
-            "\nRetry-After obeyed, % of retries (Retry-After cell); recovery after the stall, s (overload cell)"
+            "\nRetry-After obeyed, % of retries (Retry-After cell); recovery once all workers are back, s (overload and stall cells)"
         );
         for (stack, fault, outcome) in &self.cells {
             match fault {
                 Fault::RetryAfter if outcome.obeyed.is_finite() => {
                     println!("  {:<24} obeyed {:>6.1} %", stack.name(), outcome.obeyed);
                 }
-                Fault::Overload => println!("  {:<24} recovered {:>+6.1} s", stack.name(), outcome.recovered),
+                Fault::Overload | Fault::Stall => {
+                    let (stack, fault) = (stack.name(), fault.name());
+                    println!("  {stack:<24} recovered {:>+6.1} s  {fault}", outcome.recovered);
+                }
                 _ => {}
             }
         }
@@ -166,7 +172,7 @@ impl Storm {
             rows.push(json!({
                 "stack": stack.name(), "fault": fault.name(), "success": outcome.success,
                 "amplification": outcome.amplification, "p99": outcome.p99, "obeyed": finite(outcome.obeyed),
-                "recovered": outcome.recovered, "goals": goals,
+                "recovered": finite(outcome.recovered), "goals": goals,
             }));
         }
         append(args, &json!({ "kind": "storm", "rows": rows }));
@@ -180,17 +186,18 @@ impl Storm {
         let hedged = stack == Stack::OursHedge;
         let (success, amplification, p99) = match fault {
             Fault::Some503 => (98.8, 1.45, 100.0),
-            Fault::All503 => (0.0, 0.1, f64::INFINITY),
+            Fault::All503 => (NOTHING, 0.1, f64::INFINITY),
             Fault::Hang => (99.9, 1.07, if hedged { 50.0 } else { 530.0 }),
             Fault::StalledBody => (99.9, 1.07, if hedged { 60.0 } else { 550.0 }),
             Fault::Close => (99.9, 1.12, 30.0),
             Fault::RetryAfter => return vec![at_least("Retry-After obeyed, %", outcome.obeyed, 100.0)],
             Fault::Overload => (86.0, 1.03, f64::INFINITY),
+            Fault::Stall => (NOTHING, 1.03, f64::INFINITY),
         };
-        let mut goals = vec![
-            at_least("success, %", outcome.success, success),
-            at_most("requests per call", outcome.amplification, amplification),
-        ];
+        let mut goals = vec![at_most("requests per call", outcome.amplification, amplification)];
+        if success.is_finite() {
+            goals.push(at_least("success, %", outcome.success, success));
+        }
         if p99.is_finite() {
             goals.push(at_most("p99, ms", outcome.p99, p99));
         }

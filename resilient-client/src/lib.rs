@@ -78,6 +78,9 @@
 #[cfg(any(feature = "backoff", feature = "failsafe"))]
 mod adapters;
 pub mod advice;
+#[cfg(feature = "__bench")]
+#[doc(hidden)]
+pub mod bench_internals;
 pub mod circuit;
 mod client;
 pub mod deadline;

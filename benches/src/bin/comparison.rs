@@ -17,8 +17,9 @@ use serde_json::Value;
 
 /// Counts first: they are the same on a busy machine.
 const ORDER: [&str; 5] = ["Instructions", "Allocations", "Bytes", "Machines", "Call"];
-const PEERS: [&str; 12] = [
+const PEERS: [&str; 13] = [
     "failsafe",
+    "governor",
     "layered",
     "hyper",
     "hyper-util",
@@ -49,6 +50,7 @@ fn main() {
     };
     lines.sort_by_key(place);
     let mut page = head(&date, args.next().as_deref());
+    goals(&mut page, &lines);
     for (number, line) in lines.iter().enumerate() {
         if line["kind"] == "storm" { storm(&mut page, line) } else { table(&mut page, line, number) }
     }
@@ -81,6 +83,38 @@ fn head(date: &str, remark: Option<&str>) -> String {
          another of the same run.\n",
     );
     page
+}
+
+/// What was asked for, at a glance: how much of it is met, and by name what isn't.
+fn goals(page: &mut String, lines: &[Value]) {
+    let (mut met, mut missed) = (0, Vec::new());
+    for line in lines {
+        for row in line["rows"].as_array().into_iter().flatten() {
+            let text = |key: &str| row[key].as_str().unwrap_or_default();
+            let mut judge = |verdict: &Value, what: String| match verdict.as_bool() {
+                Some(true) => met += 1,
+                Some(false) => missed.push(what),
+                None => {}
+            };
+            for goal in row["goals"].as_array().into_iter().flatten() {
+                let goal_text = goal["goal"].as_str().unwrap_or_default();
+                judge(&goal["met"], format!("{} under {}: {goal_text}", text("stack"), text("fault")));
+            }
+            let ours = row["ours"].as_f64().map_or_else(String::new, figure);
+            let ratio = row["ratio"].as_f64().map_or_else(String::new, |ratio| format!(", ratio {ratio:.3}"));
+            let title = line["title"].as_str().unwrap_or_default();
+            judge(&row["met"], format!("{title}: {}, {ours}{ratio}; goal {}", text("what"), text("goal")));
+        }
+    }
+    missed.dedup();
+    let _ = writeln!(
+        page,
+        "\n## Goals\n\n{met} met, {} missed. Why: [DESIGN.md](DESIGN.md#what-a-call-costs).\n",
+        missed.len()
+    );
+    for what in missed {
+        let _ = writeln!(page, "- {what}");
+    }
 }
 
 fn asked(program: &str, args: &[&str]) -> String {

@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 
 use super::server::{Counts, Server};
 use super::stack::Stack;
-use super::{Fault, IN_TIME, RATE, STALL_FOR, STALL_FROM};
+use super::{Fault, IN_TIME, RATE};
 use crate::clock;
 use crate::side_by_side::quantile;
 
@@ -24,7 +24,8 @@ pub struct Outcome {
     pub p99: f64,
     /// Percent of the requests that had been told when to come again that came no sooner; NaN if there were none.
     pub obeyed: f64,
-    /// Seconds from the end of the stall to when 90 % of calls succeed again, for good; less than 0: before it ended.
+    /// Seconds from when the workers are back to when 90 % of calls succeed again, for good; less than 0: before that. NaN if
+    /// none were gone.
     pub recovered: f64,
 }
 
@@ -36,7 +37,7 @@ pub fn run(stack: Stack, fault: Fault, seed: u64, length: Duration) -> Outcome {
         let calls = open_loop(stack, &server.url(), length).await;
         (calls, server.counts().await)
     });
-    sum_up(&calls, counts)
+    sum_up(fault, &calls, counts)
 }
 
 struct Call {
@@ -69,7 +70,7 @@ async fn open_loop(stack: Stack, url: &str, length: Duration) -> Vec<Call> {
     done.take()
 }
 
-fn sum_up(calls: &[Call], counts: Counts) -> Outcome {
+fn sum_up(fault: Fault, calls: &[Call], counts: Counts) -> Outcome {
     let percent = |part: u64, of: u64| 100.0 * part as f64 / of as f64;
     let succeeded = calls.iter().filter(|call| call.succeeded).count();
     Outcome {
@@ -77,7 +78,9 @@ fn sum_up(calls: &[Call], counts: Counts) -> Outcome {
         amplification: counts.requests as f64 / calls.len() as f64,
         p99: quantile(calls.iter().map(|call| call.took.as_secs_f64() * 1e3).collect(), 0.99),
         obeyed: percent(counts.obeyed, counts.told),
-        recovered: last_bad(calls) - (STALL_FROM + STALL_FOR).as_secs_f64(),
+        recovered: fault
+            .gone()
+            .map_or(f64::NAN, |gone| last_bad(calls) - (gone.from + gone.length).as_secs_f64()),
     }
 }
 

@@ -18,10 +18,16 @@ pub const RATE: u64 = 300;
 pub const IN_TIME: Duration = Duration::from_secs(2);
 /// The bound of an attempt, for every stack that has one.
 pub const ATTEMPT: Duration = Duration::from_millis(500);
-/// When the overloaded server's workers stop, from the first request on.
-pub const STALL_FROM: Duration = Duration::from_secs(3);
-/// How long they do nothing. Then without retries, timeouts or a breaker 12 % of 14 s of calls aren't served in time.
-pub const STALL_FOR: Duration = Duration::from_millis(2430);
+/// Workers of the server that are gone for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone {
+    /// How many of the ten.
+    pub workers: u32,
+    /// When they leave, from the first request on.
+    pub from: Duration,
+    /// How long they stay away.
+    pub length: Duration,
+}
 
 /// What the server does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +44,16 @@ pub enum Fault {
     Close,
     /// 30 % of requests are answered 503 with `Retry-After: 1`.
     RetryAfter,
-    /// Ten workers, 25 ms a request, an endless queue that nothing leaves; for a while all of them stand still.
+    /// Ten workers, 25 ms a request, an endless queue that nothing leaves; for a while half of the workers are gone.
     Overload,
+    /// The same, and for a while all of them are gone: a call of those 2.43 s can succeed only if it is sent to a server that
+    /// does nothing, so who stops sending loses up to 17 % of all.
+    Stall,
 }
 
 impl Fault {
     /// In the order of the table.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Some503,
         Self::All503,
         Self::Hang,
@@ -52,6 +61,7 @@ impl Fault {
         Self::Close,
         Self::RetryAfter,
         Self::Overload,
+        Self::Stall,
     ];
 
     /// Its heading.
@@ -64,6 +74,7 @@ impl Fault {
             Self::Close => "close 10 %",
             Self::RetryAfter => "Retry-After: 1 x 30 %",
             Self::Overload => "overload, recovery",
+            Self::Stall => "stall, recovery",
         }
     }
 
@@ -74,7 +85,22 @@ impl Fault {
             Self::All503 => 1.0,
             Self::Hang | Self::StalledBody => 0.05,
             Self::Close => 0.1,
-            Self::Overload => 0.0,
+            Self::Overload | Self::Stall => 0.0,
+        }
+    }
+
+    /// The workers that leave, if the server has any.
+    pub fn gone(self) -> Option<Gone> {
+        match self {
+            // So long that of 14 s of calls without retries, timeouts or a breaker 12 % aren't served in time.
+            Self::Overload => {
+                Some(Gone { workers: 5, from: Duration::from_secs(2), length: Duration::from_millis(6700) })
+            }
+            // As long as it takes for the same share when none is left.
+            Self::Stall => {
+                Some(Gone { workers: 10, from: Duration::from_secs(3), length: Duration::from_millis(2430) })
+            }
+            _ => None,
         }
     }
 }

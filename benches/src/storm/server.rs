@@ -1,7 +1,7 @@
 //! The server that fails as told: the bench binary, started once more for each fault and stack, so that none meets what
 //! another left behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,9 +18,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
-use super::{Fault, STALL_FOR, STALL_FROM};
+use super::{Fault, Gone};
 use crate::clock;
 
 /// Holds the fault's place in [`Fault::ALL`] and the seed, in a process that serves.
@@ -114,7 +114,7 @@ async fn serve(fault: Fault, seed: u64) {
         seed,
         counts: RefCell::default(),
         told: RefCell::default(),
-        began: RefCell::default(),
+        began: Cell::default(),
         workers: Rc::new(Semaphore::new(WORKERS)),
     });
     loop {
@@ -138,7 +138,7 @@ struct Faulty {
     counts: RefCell<Counts>,
     /// When the calls that were told so may come again.
     told: RefCell<HashMap<u64, Instant>>,
-    began: RefCell<Option<Instant>>,
+    began: Cell<bool>,
     workers: Rc<Semaphore>,
 }
 
@@ -152,7 +152,7 @@ impl Faulty {
         let (number, call) = (self.count(&request, now), call_of(&request));
         let struck = share_of(self.seed, number) < self.fault.share();
         match self.fault {
-            Fault::Overload => self.work(now).await,
+            Fault::Overload | Fault::Stall => self.work().await,
             _ if !struck => {}
             Fault::Some503 | Fault::All503 => return Ok(unavailable(false)),
             Fault::RetryAfter => {
@@ -178,18 +178,31 @@ impl Faulty {
     }
 
     /// A worker's time, which is spent even if nobody waits for it any more.
-    async fn work(&self, now: Instant) {
-        let stall = *self.began.borrow_mut().get_or_insert(now) + STALL_FROM;
+    async fn work(&self) {
+        if !self.began.replace(true)
+            && let Some(gone) = self.fault.gone()
+        {
+            self.leave(gone);
+        }
         let workers = self.workers.clone();
         let work = tokio::task::spawn_local(async move {
             let _worker = workers.acquire().await;
-            let now = clock::now();
-            if now >= stall && now < stall + STALL_FOR {
-                sleep(stall + STALL_FOR - now).await;
-            }
             sleep(WORK).await;
         });
         let _ = work.await;
+    }
+
+    /// Each of them leaves when its time has come and it is done with what it has, and comes back together with the others.
+    fn leave(&self, gone: Gone) {
+        let left = clock::now() + gone.from;
+        for _ in 0..gone.workers {
+            let workers = self.workers.clone();
+            tokio::task::spawn_local(async move {
+                sleep_until(left.into()).await;
+                let _worker = workers.acquire().await;
+                sleep_until((left + gone.length).into()).await;
+            });
+        }
     }
 }
 

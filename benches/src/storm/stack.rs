@@ -11,13 +11,15 @@ use reqwest_middleware::ClientWithMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use reqwest_retry::{Jitter, RetryTransientMiddleware};
 use resilient_client::Policy;
+use resilient_client::policy::bulkhead::BulkheadPolicy;
+use resilient_client::policy::concurrency::ConcurrencyPolicy;
 use resilient_client::policy::hedge::HedgePolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use tower::{Layer as _, Service, ServiceExt as _};
 use tower_resilience::hedge::HedgeLayer;
 
-use super::ATTEMPT;
 use super::server::CALL;
+use super::{ATTEMPT, IN_TIME, RATE};
 use crate::peers::{self, FIRST_WAIT, LONGEST_WAIT};
 use crate::wire::Repeatable;
 
@@ -43,13 +45,15 @@ pub enum Stack {
     Ours,
     /// Ours with hedging.
     OursHedge,
+    /// Ours with a limit of attempts in flight that adapts, in place of the fixed one, and a queue in front of it.
+    OursAdaptive,
     /// Ours over hyper.
     OursHyper,
 }
 
 impl Stack {
     /// In the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Reqwest,
         Self::ReqwestRetry,
         Self::ReqwestRetryTuned,
@@ -58,11 +62,18 @@ impl Stack {
         Self::TowerResilienceHedge,
         Self::Ours,
         Self::OursHedge,
+        Self::OursAdaptive,
         Self::OursHyper,
     ];
     /// Those of `--quick`.
-    pub const QUICK: [Self; 5] =
-        [Self::Reqwest, Self::ReqwestRetryTuned, Self::TowerResilience, Self::Ours, Self::OursHedge];
+    pub const QUICK: [Self; 6] = [
+        Self::Reqwest,
+        Self::ReqwestRetryTuned,
+        Self::TowerResilience,
+        Self::Ours,
+        Self::OursHedge,
+        Self::OursAdaptive,
+    ];
 
     /// Its name in the table.
     pub fn name(self) -> &'static str {
@@ -75,13 +86,14 @@ impl Stack {
             Self::TowerResilienceHedge => "tower-resilience, hedge",
             Self::Ours => "ours",
             Self::OursHedge => "ours, hedge",
+            Self::OursAdaptive => "ours, adaptive limit",
             Self::OursHyper => "ours on hyper",
         }
     }
 
     /// Whether the goals are about it.
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Ours | Self::OursHedge | Self::OursHyper)
+        matches!(self, Self::Ours | Self::OursHedge | Self::OursAdaptive | Self::OursHyper)
     }
 
     /// A new one that gets `url`. Call it inside a runtime.
@@ -115,6 +127,11 @@ impl Stack {
             }
             Self::Ours => ours(policy(), url),
             Self::OursHedge => ours(policy().hedge(HedgePolicy::standard()), url),
+            Self::OursAdaptive => {
+                // A second's worth of calls may wait for a second, half of the time a success may take.
+                let queue = BulkheadPolicy::standard().max_queued(RATE as u32).queue_wait(IN_TIME / 2);
+                ours(policy().concurrency(ConcurrencyPolicy::gradient()).bulkhead(queue), url)
+            }
             Self::OursHyper => {
                 let client = resilient_client::hyper::Client::builder().policy(policy()).build();
                 let (client, url) = (client.expect("client"), url.to_owned());
