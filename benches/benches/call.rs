@@ -20,6 +20,16 @@ const SEATBELT: &str = "seatbelt: retry, breaker, timeout";
 const TOWER_RESILIENCE: &str = "tower-resilience";
 
 fn main() {
+    let args = Args::from_env();
+    if args.json.is_none() {
+        with_criterion();
+    }
+    if args.wants("call side by side") {
+        compare(&args);
+    }
+}
+
+fn with_criterion() {
     let mut criterion = Criterion::default()
         .sample_size(30)
         .warm_up_time(Duration::from_millis(500))
@@ -31,10 +41,6 @@ fn main() {
     }
     group.finish();
     criterion.final_summary();
-    let args = Args::from_env();
-    if args.wants("call side by side") {
-        compare(&args);
-    }
 }
 
 fn subjects() -> Vec<Subject> {

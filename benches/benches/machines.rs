@@ -13,12 +13,22 @@ use resilient_client_benches::table::{Goal, Table};
 use resilient_client_benches::{lookups, machines, noop};
 
 fn main() {
+    let args = Args::from_env();
+    if args.json.is_none() {
+        with_criterion();
+    }
+    if args.wants("machines side by side") {
+        compare(&args);
+        sizes();
+    }
+}
+
+fn with_criterion() {
     let mut criterion = Criterion::default()
         .sample_size(30)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    let args = Args::from_env();
     for mut group in groups() {
         let mut bench = criterion.benchmark_group(group.name);
         for subject in &mut group.subjects {
@@ -27,10 +37,6 @@ fn main() {
         bench.finish();
     }
     criterion.final_summary();
-    if args.wants("machines side by side") {
-        compare(&args);
-        sizes();
-    }
 }
 
 struct Group {
