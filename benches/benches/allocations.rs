@@ -33,14 +33,17 @@ fn main() {
     let standard = Policy::standard();
     let none = Policy::none();
     let ours = per_call(noop::ours("ours", &standard), n);
+    let bare = ("bare service", per_call(noop::bare("bare service"), n));
+    table.versus("round a service that does nothing", ours, bare, f64::NAN, Goal::AtMost(0.0));
     for peer in [
-        ("bare service", per_call(noop::bare("bare service"), n)),
         ("tower: retry, limit, timeout", per_call(noop::tower("tower"), n)),
         ("seatbelt: retry, breaker, timeout", per_call(noop::seatbelt("seatbelt"), n)),
         ("tower-resilience", per_call(noop::tower_resilience("tower-resilience"), n)),
     ] {
-        table.versus("round a service that does nothing", ours, peer, f64::NAN, Goal::AtMost(0.0));
+        table.versus("round a service that does nothing", ours, peer, f64::NAN, Goal::None);
     }
+    let untold = per_call(noop::ours_untold("no deadline header", &standard), n);
+    table.alone("the same, no deadline header", untold, Goal::AtMost(0.0));
     table.alone("the same, no policy", per_call(noop::ours("none", &none), n), Goal::AtMost(0.0));
     let rejected = per_call(machines::rejected("rejected", 1), n);
     table.alone("a rejection of the open breaker", rejected, Goal::AtMost(0.0));

@@ -13,6 +13,7 @@ use resilient_client_benches::table::{Goal, Table};
 const BARE: &str = "bare service";
 const OURS: &str = "ours, standard policy";
 const UNREPEATABLE: &str = "ours, standard policy, body sent once";
+const UNTOLD: &str = "ours, standard policy, no deadline header";
 const NONE: &str = "ours, no policy";
 const TOWER: &str = "tower: retry, limit, timeout";
 const TOWER_BUDGET: &str = "tower: and its budget and a total timeout";
@@ -48,6 +49,7 @@ fn subjects() -> Vec<Subject> {
         noop::bare(BARE),
         noop::ours(OURS, &Policy::standard()),
         noop::ours_unrepeatable(UNREPEATABLE, &Policy::standard()),
+        noop::ours_untold(UNTOLD, &Policy::standard()),
         noop::ours(NONE, &Policy::none()),
         noop::tower(TOWER),
         noop::tower_with_budget(TOWER_BUDGET),
@@ -64,8 +66,12 @@ fn compare(args: &Args) {
         let ratio = timings.ratio(OURS, peer);
         table.versus("whole call", timings.median(OURS), (peer, timings.median(peer)), ratio, Goal::None);
     }
-    for (ours, goal) in [(OURS, Goal::AtMost(300.0)), (UNREPEATABLE, Goal::AtMost(200.0)), (NONE, Goal::None)]
-    {
+    for (ours, goal) in [
+        (OURS, Goal::AtMost(300.0)),
+        (UNREPEATABLE, Goal::AtMost(200.0)),
+        (UNTOLD, Goal::None),
+        (NONE, Goal::None),
+    ] {
         table.alone(&format!("{ours}: above the bare service"), timings.difference(ours, BARE), goal);
     }
     table.publish(args);

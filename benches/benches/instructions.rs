@@ -67,6 +67,7 @@ fn main() {
     }
     table.alone("the same, above the bare service", ours - bare, Goal::None);
     table.alone("the same, body sent once", counter.noop("call-ours-once") - bare, Goal::None);
+    table.alone("the same, no deadline header", counter.noop("call-ours-untold") - bare, Goal::None);
     table.alone("the same, no policy", counter.noop("call-ours-none") - bare, Goal::None);
 
     let ours = counter.http("http-ours");
@@ -135,6 +136,7 @@ fn subject(name: &str, url: &str) -> Subject {
         "call-bare" => noop::bare("bare"),
         "call-ours" => noop::ours("ours", &standard),
         "call-ours-once" => noop::ours_unrepeatable("ours", &standard),
+        "call-ours-untold" => noop::ours_untold("ours", &standard),
         "call-ours-none" => noop::ours("ours", &Policy::none()),
         "call-tower" => noop::tower("tower"),
         "call-seatbelt" => noop::seatbelt("seatbelt"),

@@ -415,10 +415,7 @@ fn depart<X: Exchange>(
     now: Tick,
 ) -> Option<Flight<X>> {
     let number = outbound.number;
-    let Some(hook) = hook else {
-        let to = Departure { upstream: permit.upstream(), cx, now };
-        return exchange.launch(outbound, to).map(|future| Flight::launched(future, permit, number));
-    };
+    let Some(hook) = hook else { return hand_over(exchange, outbound, permit, cx, now) };
     match hook.prepare(&Attempt { number, ..exchange.request()? }) {
         hook::State::Now(Ok(headers)) => {
             let now = time::now();
@@ -427,8 +424,7 @@ fn depart<X: Exchange>(
                 return Some(Flight::overdue(permit, number));
             }
             let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
-            let to = Departure { upstream: permit.upstream(), cx, now };
-            exchange.launch(outbound, to).map(|future| Flight::launched(future, permit, number))
+            hand_over(exchange, outbound, permit, cx, now)
         }
         hook::State::Now(Err(error)) => {
             *fault = Some(flight::unprepared(error));
@@ -436,6 +432,24 @@ fn depart<X: Exchange>(
         }
         hook::State::Later(later) => Some(Flight::preparing(later, outbound, permit)),
     }
+}
+
+/// Hands an attempt to the transport; `None` when there is nothing left to send.
+#[inline]
+fn hand_over<X: Exchange>(
+    exchange: &mut X,
+    outbound: Outbound,
+    mut permit: Permit,
+    cx: &mut Context<'_>,
+    now: Tick,
+) -> Option<Flight<X>> {
+    let number = outbound.number;
+    permit.leaves();
+    let Some(future) = exchange.launch(outbound, Departure { upstream: permit.upstream(), cx, now }) else {
+        permit.stays();
+        return None;
+    };
+    Some(Flight::launched(future, permit, number))
 }
 
 /// The world as it stands, for the ledger.

@@ -132,10 +132,12 @@ impl<X: Exchange> Flight<X> {
                         // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
                         return Poll::Pending;
                     }
-                    let Some(permit) = this.permit.as_ref() else { return Poll::Pending };
+                    let Some(permit) = this.permit.as_mut() else { return Poll::Pending };
+                    permit.sent();
                     let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
                     let to = Departure { upstream: permit.upstream(), cx, now };
                     let Some(future) = exchange.launch(outbound, to) else {
+                        permit.prepares();
                         // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
                         let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
                         return Poll::Ready((Brought::Fault(not_kept()), end));

@@ -46,6 +46,8 @@ pub(crate) struct Permit {
 enum Stage {
     /// Nobody has been told of it.
     Admitted,
+    /// Nobody has been told of it, and it is being handed to the transport, which may send it at once, or panic.
+    Leaving,
     /// A hook is at it, or nobody has polled it yet. Nothing has been sent, and what becomes of it says nothing about the
     /// server.
     Preparing,
@@ -96,6 +98,16 @@ impl Permit {
         self.number
     }
 
+    /// The attempt is being handed to the transport: from here on the server may know of it.
+    pub(crate) fn leaves(&mut self) {
+        self.stage = Stage::Leaving;
+    }
+
+    /// The transport has nothing to send.
+    pub(crate) fn stays(&mut self) {
+        self.stage = Stage::Admitted;
+    }
+
     /// The attempt has been announced and not sent.
     pub(crate) fn prepares(&mut self) {
         self.stage = Stage::Preparing;
@@ -127,7 +139,7 @@ impl Permit {
         let Some(permit) = self.breaker.take() else { return };
         let upstream = &*self.upstream;
         match self.grant.take() {
-            Some(grant) if self.stage != Stage::Sent => upstream.give_back(grant),
+            Some(grant) if !matches!(self.stage, Stage::Leaving | Stage::Sent) => upstream.give_back(grant),
             Some(grant) if outcome == Outcome::Success => upstream.budget.refund(grant.token),
             None if outcome == Outcome::Success && self.number == 1 => upstream.budget.deposit(),
             _ => {}
@@ -151,7 +163,7 @@ impl Permit {
         }
         let transition =
             upstream.breaker.record(permit, verdict, took, now, || upstream.entropy.rng().unit());
-        if self.stage != Stage::Admitted {
+        if !matches!(self.stage, Stage::Admitted | Stage::Leaving) {
             let (number, duration) = (self.number, now.since(self.started));
             upstream.emit(|| Event::AttemptFinished { number, duration, outcome, status });
         }

@@ -225,3 +225,26 @@ async fn a_panicking_transport_costs_no_slot_and_no_probe() {
     assert_eq!(rig.in_use(), 0);
     assert_eq!(rig.state(), State::Closed);
 }
+
+/// Its second attempt may have been sent before the service panicked, so its token is spent; all else comes back.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_panics_while_it_is_called_has_had_its_attempt() {
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    let service = tower::service_fn(move |_: Request<String>| {
+        let nth = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert!(nth == 0, "as it happens");
+        let answer = Response::builder().status(503).body(http_body_util::Empty::<bytes::Bytes>::new());
+        std::future::ready(Ok::<_, crate::error::BoxError>(answer.unwrap()))
+    });
+    let core = Arc::new(Core::new(Setup::default()).unwrap());
+    let upstream = core.upstream_of(&Authority::of_uri(&URL.parse().unwrap()));
+    let before = upstream.budget().available();
+    let call = ResilienceLayer::of(core).layer(service).call(Rig::request(Method::GET, CallOptions::new()));
+    assert!(tokio::spawn(call).await.unwrap_err().is_panic());
+    assert_eq!((upstream.in_use(), upstream.unfinished()), (0, 0));
+    assert_eq!(
+        (asked.load(std::sync::atomic::Ordering::Relaxed), before - upstream.budget().available()),
+        (2, 1.0)
+    );
+}
