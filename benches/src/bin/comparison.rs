@@ -188,7 +188,7 @@ fn storm(page: &mut String, line: &Value) {
     for fault in &Fault::ALL {
         let _ = write!(page, " {} |", fault.name());
     }
-    page.push_str(" Retry-After obeyed | recovered after the stall |\n|---|");
+    page.push_str(" Retry-After obeyed | recovered after the overload |\n|---|");
     page.push_str(&"--:|".repeat(Fault::ALL.len() + 2));
     for stack in &stacks {
         let _ = write!(page, "\n| {stack} |");
