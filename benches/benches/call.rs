@@ -22,7 +22,7 @@ const TOWER_RESILIENCE: &str = "tower-resilience";
 
 fn main() {
     let args = Args::from_env();
-    if args.json.is_none() {
+    if args.with_criterion() {
         with_criterion();
     }
     if args.wants("call side by side") {

@@ -14,7 +14,7 @@ use resilient_client_benches::{lookups, machines, noop};
 
 fn main() {
     let args = Args::from_env();
-    if args.json.is_none() {
+    if args.with_criterion() {
         with_criterion();
     }
     if args.wants("machines side by side") {

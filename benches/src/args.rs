@@ -29,7 +29,7 @@ impl Effort {
 pub struct Args {
     /// How long to measure.
     pub effort: Effort,
-    /// Where the tables go besides, as JSON, a line each; from the workspace's root. Criterion doesn't run then.
+    /// Where the tables go besides, as JSON, a line each; from the workspace's root.
     pub json: Option<PathBuf>,
     /// Our own flags that only one bench knows, with what follows each, if anything.
     own: Vec<(String, Option<PathBuf>)>,
@@ -81,6 +81,11 @@ impl Args {
         Self { effort, json, own, filter, elsewhere }
     }
 
+    /// Whether criterion runs: not for tables to be written down, nor when there is no time for its warming up.
+    pub fn with_criterion(&self) -> bool {
+        self.effort != Effort::Quick && self.json.is_none()
+    }
+
     /// The file given with a flag of our own.
     pub fn file(&self, flag: &str) -> Option<&Path> {
         self.own.iter().find(|(own, _)| own == flag).and_then(|(_, file)| file.as_deref())
@@ -111,6 +116,9 @@ mod tests {
         assert_eq!(parse("--quick --bench").effort, Effort::Quick);
         assert_eq!(parse("--test --bench").effort, Effort::Smoke);
         assert_eq!(parse("").effort, Effort::Smoke, "cargo test --benches passes nothing");
+        let with_criterion =
+            ["--bench", "", "--quick --bench", "--json x --bench"].map(|line| parse(line).with_criterion());
+        assert_eq!(with_criterion, [true, true, false, false]);
     }
 
     #[test]

@@ -78,9 +78,9 @@ fn host_and_port(authority: &str) -> (&str, Option<u16>, bool) {
     let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let (rest, number) = bytes.split_at(bytes.len() - digits);
     let named = rest.last() == Some(&b':');
-    // More than five digits are no port, whatever they come to.
-    let port = if named && (1..=5).contains(&digits) {
-        let number = number.iter().fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+    let port = if named && digits > 0 {
+        let add = |number: u32, digit: &u8| number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+        let number = number.iter().fold(0, add);
         u16::try_from(number).ok()
     } else {
         None
@@ -349,6 +349,8 @@ impl fmt::Debug for Registry {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::event::Events;
     use crate::policy::Policy;
@@ -403,18 +405,36 @@ mod tests {
             "http://users:/",
             "/relative",
             "users:80",
+            "http://users:000081/",
+            "http://users:65535/",
+            "http://a:b@[::1]:9/",
             "http://7",
             "http://7:8",
         ] {
-            let uri: http::Uri = text.parse().unwrap();
-            let authority = Authority::of_uri(&uri);
-            assert_eq!(authority.host, uri.host().unwrap_or_default(), "{text}");
-            let default_port = match uri.scheme_str() {
-                Some("https") => 443,
-                Some("http") => 80,
-                _ => 0,
-            };
-            assert_eq!(authority.port, uri.port_u16().unwrap_or(default_port), "{text}");
+            is_read_as_its_own_accessors_read_it(&text.parse().unwrap());
+        }
+    }
+
+    fn is_read_as_its_own_accessors_read_it(uri: &http::Uri) {
+        let authority = Authority::of_uri(uri);
+        assert_eq!(authority.host, uri.host().unwrap_or_default().to_lowercase(), "{uri}");
+        let default_port = match uri.scheme_str() {
+            Some("https") => 443,
+            Some("http") => 80,
+            _ => 0,
+        };
+        assert_eq!(authority.port, uri.port_u16().unwrap_or(default_port), "{uri}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_uri_is_read_as_its_own_accessors_read_it(
+            scheme in "https?|ftp", user in "([a-z0-9:]{0,4}@)?", host in "[a-zA-Z0-9.-]{1,12}|\\[[0-9a-f:]{2,9}\\]",
+            port in "(:[0-9]{0,6})?", path in "(/[a-z0-9:@]{0,5})?",
+        ) {
+            if let Ok(uri) = format!("{scheme}://{user}{host}{port}{path}").parse() {
+                is_read_as_its_own_accessors_read_it(&uri);
+            }
         }
     }
 
