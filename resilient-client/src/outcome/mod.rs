@@ -8,6 +8,18 @@ pub mod retry_after;
 
 use std::fmt;
 
+/// What made an attempt fail, as far as it is shared: one cause counts once, however many attempts tell of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The attempt failed by itself: the server answered with a failure, or not in time. Each such failure counts.
+    #[default]
+    Own,
+    /// The connection with this number failed. All attempts on it tell of one event.
+    Connection(u64),
+    /// A connection was lost or couldn't be made, and nobody knows which it was. Such failures count once an instant.
+    Lost,
+}
+
 /// What one attempt came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
