@@ -1,12 +1,16 @@
 //! The body guard: an attempt isn't over when its head has come.
 //!
-//! A server that sends a head and then stalls is as broken as one that sends nothing. So the permit moves into the
-//! response: the slot is held, and the verdict is open, until the body ends, fails, stalls for longer than the idle
-//! timeout, runs into the call's deadline, or is dropped.
+//! The head has said what it means for the server. A server that sends a head and then stalls is as broken as one that
+//! sends nothing, so the permit moves into the response: the slot is held, and a second word can follow, until the body
+//! ends, fails, stalls for longer than the idle timeout, runs into the call's deadline, or is dropped.
 //!
-//! What a dropped body says about the server depends on who was waiting. Nobody reading: the caller has seen the head
-//! and wanted no more, a success. Somebody reading: like any call that is dropped, a failure when the wait had been
-//! long, else nothing.
+//! | end of the body | what it adds |
+//! |---|---|
+//! | it ended | bodies end well |
+//! | it failed, or stalled for longer than the idle timeout | a failure, in place of the head's success |
+//! | the same of a stream (an upgrade, server-sent events, a call marked streaming) that had brought something | nothing: streams end so, and may be silent |
+//! | the call's deadline passed, or the body was dropped, while somebody waited for it for longer than `abandoned_after` | a failure |
+//! | the same after a shorter wait, or while nobody waited | nothing: the caller wanted no more |
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,7 +18,7 @@ use std::task::{Context, Poll, ready};
 use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::outcome::classify::Classified;
+use crate::outcome::classify::{Classified, Repeat};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::time::{self, Tick};
@@ -32,22 +36,22 @@ pub(crate) struct Guard {
     permit: Option<Permit>,
     report: CallReport,
     status: Option<StatusCode>,
-    /// What the head said of the server, which holds unless the body fails.
-    verdict: Verdict,
     deadline: Tick,
     patience: Patience,
+    /// The first piece has come.
+    begun: bool,
 }
 
 impl Guard {
+    /// `permit` has said what the head means.
     pub(crate) fn new(
         permit: Permit,
         report: CallReport,
-        head: &Classified,
+        status: Option<StatusCode>,
         deadline: Tick,
         idle: u64,
     ) -> Self {
-        let Classified { status, verdict, .. } = *head;
-        Self { permit: Some(permit), report, status, verdict, deadline, patience: Patience::new(idle) }
+        Self { permit: Some(permit), report, status, deadline, patience: Patience::new(idle), begun: false }
     }
 
     pub(crate) fn report(&self) -> &CallReport {
@@ -67,17 +71,17 @@ impl Guard {
 
     fn ended_at(&mut self, now: impl FnOnce() -> Tick) {
         if let Some(mut permit) = self.permit.take() {
-            permit.settle(Outcome::Success, self.verdict, self.status, now());
+            permit.body(Verdict::Success, &Classified::answered(self.status), now());
         }
     }
 
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
-        if let Some(mut permit) = self.permit.take() {
-            let outcome = Outcome::Failure(kind);
-            self.report.settled(permit.number(), outcome, self.status, now);
-            permit.settle(outcome, Verdict::Failure, self.status, now);
-        }
+        let Some(mut permit) = self.permit.take() else { return };
+        let end = Classified { status: self.status, ..Classified::failure(kind, Repeat::IfSafe) };
+        self.report.settled(permit.number(), end.outcome, self.status, now);
+        let expected = self.begun && self.report.is_streaming();
+        permit.body(if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);
     }
 
     /// The reader looks away while it waits: what a later drop says about the server is how long it had waited.
@@ -94,6 +98,10 @@ impl Guard {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
+                // Most bodies come with their head, so the first piece is let through without a look at the clock.
+                if std::mem::replace(&mut self.begun, true) && self.is_overdue() {
+                    return Poll::Ready(Some(Err(self.overdue())));
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
@@ -112,6 +120,22 @@ impl Guard {
         }
     }
 
+    fn is_overdue(&self) -> bool {
+        !self.deadline.is_never() && self.permit.is_some() && time::now() >= self.deadline
+    }
+
+    /// The call's time is over while the body still comes: whoever reads it was too slow, or it is too long.
+    #[cold]
+    fn overdue(&mut self) -> Error {
+        if let Some(mut permit) = self.permit.take() {
+            let now = time::now();
+            self.report.settled(permit.number(), Outcome::Abandoned, self.status, now);
+            permit.body(Verdict::Neutral, &Classified::ABANDONED, now);
+        }
+        Error::new(ErrorKind::Deadline).with_report(self.report.clone())
+    }
+
+    #[cold]
     fn out_of_patience(&mut self) -> Error {
         let now = time::now();
         let kind = if now >= self.deadline {
@@ -139,7 +163,7 @@ impl Drop for Guard {
             Some((since, until)) if !self.report.is_streaming() => {
                 permit.abandon(FailureKind::BodyIdle, until.since(since), u64::MAX, now);
             }
-            _ => permit.settle(Outcome::Success, self.verdict, self.status, now),
+            _ => permit.body(Verdict::Neutral, &Classified::answered(self.status), now),
         }
     }
 }

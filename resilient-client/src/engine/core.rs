@@ -10,7 +10,7 @@ use http::HeaderName;
 #[cfg(test)]
 use http::Method;
 
-use super::desk::{Desk, Ways};
+use super::desk::{self, Desk, Ways};
 use super::hook::Hook;
 use super::ledger::Terms;
 use super::options::CallOptions;
@@ -187,8 +187,10 @@ impl Core {
         let (upstream, plan) = self.enter(&address, options, now)?;
         let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
         let own = now.after_nanos(timeout.total);
+        let deadline = deadline::current().map_or(own, |ambient| own.min(ambient.tick()));
+        let (chance, hurried) = desk::chance(deadline.nanos_since(now), timeout.attempt);
         let terms = Terms {
-            deadline: deadline::current().map_or(own, |ambient| own.min(ambient.tick())),
+            deadline,
             attempt_timeout: timeout.attempt,
             retry: plan.retry,
             hedge_after: plan.hedge.and_then(|hedge| upstream.hedge_after(hedge, now)),
@@ -201,6 +203,8 @@ impl Core {
             priority: options.priority.unwrap_or(plan.priority),
             streaming: options.streaming,
             tells: !options.streaming && self.tells(&address.authority),
+            chance,
+            hurried,
         };
         Ok(Desk::new(self, plan, upstream, terms, ways, now))
     }

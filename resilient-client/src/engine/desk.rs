@@ -35,6 +35,26 @@ pub(super) struct Ways {
     pub(super) streaming: bool,
     /// Whether the server is told how long its answer is waited for.
     pub(super) tells: bool,
+    /// How long, in microseconds, an attempt that the deadline cuts short must have been out to be held against the server.
+    pub(super) chance: u32,
+    /// The call has less time than an attempt may take, because whoever waits for its caller has no more.
+    pub(super) hurried: bool,
+}
+
+/// With less than this, in nanoseconds, nobody's deadline says anything about a server.
+const LEAST_CHANCE: u64 = 100_000_000;
+/// A deadline that cuts an attempt short within so many times what attempts usually take was too short.
+const USUAL_TIMES: u64 = 3;
+
+/// How long an attempt must have been out, in microseconds, to be held against the server when the call's deadline cuts it
+/// short, and whether the call is hurried: `left` is the time it has, `attempt` what it gives an attempt, in nanoseconds.
+///
+/// Half of an attempt's time is a chance. A caller's deadline that leaves less than an attempt's time must not hide a
+/// server that hangs, so then half of what is left is one; but hardly any time is none.
+pub(super) fn chance(left: u64, attempt: u64) -> (u32, bool) {
+    let hurried = left < attempt;
+    let chance = if hurried { (left / 2).max(LEAST_CHANCE).min(attempt / 2) } else { attempt / 2 };
+    (u32::try_from(chance / 1000).unwrap_or(u32::MAX), hurried)
 }
 
 /// An attempt that waits to be let in.
@@ -269,9 +289,9 @@ impl<X: Exchange> Desk<X> {
     #[cold]
     fn failed(&mut self, exchange: &X, mut landed: Landed<X>, now: Tick) -> Option<Landed<X>> {
         let Landed { number, classified, .. } = landed;
-        let (outcome, status) = (classified.outcome, classified.status);
+        let outcome = classified.outcome;
         let permit = landed.permit.as_mut()?;
-        permit.settle(outcome, classified.verdict, status, now);
+        permit.settle(&classified, now);
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(asked, now);
         }
@@ -314,6 +334,12 @@ impl<X: Exchange> Desk<X> {
         }
     }
 
+    /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be held against the server.
+    pub(super) fn chance(&self, now: Tick) -> u64 {
+        let usual = if self.ways.hurried { self.upstream.usual_or_shortest(now) } else { None };
+        (u64::from(self.ways.chance) * 1000).max(usual.map_or(0, |usual| usual.saturating_mul(USUAL_TIMES)))
+    }
+
     /// The deadline has cut an attempt short.
     pub(super) fn cut_short(&mut self) {
         self.fault = Some(Error::new(ErrorKind::Deadline));
@@ -333,18 +359,23 @@ impl<X: Exchange> Desk<X> {
         }
         match brought {
             Brought::Head(answer) => {
+                permit.head(&end, now);
+                self.forget_the_rest();
                 report.finish(now, false);
                 let unending = self.ways.streaming || X::is_unending(&answer);
                 let deadline = if unending { Tick::NEVER } else { self.ledger.terms().deadline };
                 report.streams = unending;
                 self.upstream.leave_with(&mut permit);
-                let guard = Guard::new(permit, report, &end, deadline, self.plan.timeout.body_idle);
+                let timeout = &self.plan.timeout;
+                let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
+                let guard = Guard::new(permit, report, end.status, deadline, idle);
                 Some(Ok(exchange.seal(answer, guard)))
             }
             Brought::Whole(whole) => {
                 report.finish(now, false);
-                permit.settle(end.outcome, end.verdict, end.status, now);
+                permit.settle(&end, now);
                 drop(permit);
+                self.forget_the_rest();
                 self.upstream.leave();
                 let (head, body) = *whole;
                 Some(Ok(exchange.reassemble(head, body, report)))
@@ -352,12 +383,21 @@ impl<X: Exchange> Desk<X> {
             Brought::Fault(error) => {
                 self.fault = Some(error);
                 // Settled already, unless a classifier of the user's calls an error a success.
-                permit.settle(end.outcome, end.verdict, end.status, now);
+                permit.settle(&end, now);
                 drop(permit);
                 self.report = Some(report);
                 self.without_answer(exchange, now)
             }
         }
+    }
+
+    /// The answer is there: what was kept in case none came, and what was granted to an attempt that won't set out, are given
+    /// back now and not when the caller drops the call.
+    fn forget_the_rest(&mut self) {
+        if self.aside.is_some() || self.kept.is_some() {
+            (self.aside, self.kept) = (None, None);
+        }
+        self.give_grant_back();
     }
 
     /// The result of a call whose last attempt brought no response: the last real response there was, else the error.

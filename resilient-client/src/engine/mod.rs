@@ -178,9 +178,8 @@ impl<X: Exchange> Call<X> {
         while let Some(number) = self.first_in_flight() {
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
             let Some(desk) = self.as_mut().project().desk else { break };
-            // An attempt that the deadline cuts short has had its chance once half an attempt's time has gone by; with
-            // less, it was the caller who was late.
-            let enough = desk.ledger.terms().attempt_timeout / 2;
+            // With less than a chance to answer, it was the caller who was late.
+            let enough = desk.chance(now);
             let outcome = permit.abandon(FailureKind::Timeout, now.since(permit.started()), enough, now);
             desk.settled(number, outcome, None, now);
             desk.cut_short();

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{FailureKind, Outcome, retry_after};
+use super::{Cause, FailureKind, Outcome, retry_after};
 use crate::advice;
 use crate::policy::breaker::Verdict;
 use crate::transport::redirect::AfterRedirect;
@@ -63,22 +63,47 @@ pub struct Classified {
     pub retry_after: Option<Duration>,
     /// The response's status, where there was one.
     pub status: Option<StatusCode>,
+    /// Whether the failure is the attempt's own, or one that others tell of, too.
+    pub cause: Cause,
 }
 
 impl Classified {
     /// A failure of `kind` that counts against the breaker.
+    ///
+    /// A connection that was lost or couldn't be made may have been shared with other attempts; any other failure is the
+    /// attempt's own.
     pub const fn failure(kind: FailureKind, repeat: Repeat) -> Self {
+        let cause = match kind {
+            FailureKind::Connect
+            | FailureKind::Unsent
+            | FailureKind::Refused
+            | FailureKind::Transport
+            | FailureKind::Body => Cause::Lost,
+            FailureKind::Timeout
+            | FailureKind::Status
+            | FailureKind::BodyIdle
+            | FailureKind::Redirect => Cause::Own,
+        };
         Self {
             outcome: Outcome::Failure(kind),
             verdict: Verdict::Failure,
             repeat,
             retry_after: None,
             status: None,
+            cause,
         }
     }
 
     /// The attempt timeout passed before the response's head came.
     pub const TIMEOUT: Self = Self::failure(FailureKind::Timeout, Repeat::IfSafe);
+
+    /// The answer is there, its body read or not wanted.
+    pub(crate) const fn answered(status: Option<StatusCode>) -> Self {
+        Self { outcome: Outcome::Success, verdict: Verdict::Success, status, ..Self::IGNORED }
+    }
+
+    /// Nobody waited for the answer, or not for long.
+    pub(crate) const ABANDONED: Self = Self { outcome: Outcome::Abandoned, ..Self::IGNORED };
 
     /// An end that says nothing about the server.
     pub const IGNORED: Self = Self {
@@ -87,6 +112,7 @@ impl Classified {
         repeat: Repeat::Never,
         retry_after: None,
         status: None,
+        cause: Cause::Own,
     };
 }
 
@@ -208,7 +234,7 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         S::TOO_MANY_REQUESTS | S::SERVICE_UNAVAILABLE => retry_after::parse(headers, crate::time::wall()),
         _ => None,
     };
-    Classified { outcome, verdict, repeat, retry_after, status: Some(status) }
+    Classified { outcome, verdict, repeat, retry_after, status: Some(status), cause: Cause::Own }
 }
 
 /// Reads an error of the transport by walking its chain of sources.

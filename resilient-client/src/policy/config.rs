@@ -71,7 +71,7 @@ impl<C> Switch<C> {
     }
 }
 
-table!(Timeout { total: Switch<Human>, attempt: Switch<Human>, connect: Switch<Human>, body_idle: Switch<Human> });
+table!(Timeout { total: Switch<Human>, attempt: Switch<Human>, connect: Switch<Human>, body_idle: Switch<Human>, stream_idle: Switch<Human> });
 table!(Retry { max_attempts: u32, initial: Human, cap: Human, jitter: JitterName, hold_back_on_429: bool });
 table!(Budget { capacity: u32, initial: u32, deposit: f64 });
 table!(Breaker {
@@ -183,6 +183,7 @@ impl Change<TimeoutPolicy> for Timeout {
         turn(&mut to.attempt, self.attempt);
         turn(&mut to.connect, self.connect);
         turn(&mut to.body_idle, self.body_idle);
+        turn(&mut to.stream_idle, self.stream_idle);
         to
     }
 }

@@ -29,22 +29,24 @@ pub struct TimeoutPolicy {
     pub(crate) attempt: Option<Duration>,
     pub(crate) connect: Option<Duration>,
     pub(crate) body_idle: Option<Duration>,
+    pub(crate) stream_idle: Option<Duration>,
 }
 
 impl TimeoutPolicy {
-    /// Total 10 s, attempt 3 s, connect 1 s, body idle 5 s.
+    /// Total 10 s, attempt 3 s, connect 1 s, body idle 5 s, stream idle 60 s.
     pub const fn standard() -> Self {
         Self {
             total: Some(Duration::from_secs(10)),
             attempt: Some(Duration::from_secs(3)),
             connect: Some(Duration::from_secs(1)),
             body_idle: Some(Duration::from_secs(5)),
+            stream_idle: Some(Duration::from_mins(1)),
         }
     }
 
     /// No bounds at all.
     pub const fn none() -> Self {
-        Self { total: None, attempt: None, connect: None, body_idle: None }
+        Self { total: None, attempt: None, connect: None, body_idle: None, stream_idle: None }
     }
 
     /// The whole call: queueing, every attempt, backoff and the body. Default 10 s.
@@ -71,10 +73,19 @@ impl TimeoutPolicy {
         self
     }
 
-    /// The longest pause inside a response's body. Default 5 s.
+    /// The longest pause inside a response's body that isn't a [stream](Self::stream_idle). Default 5 s.
     #[must_use]
     pub fn body_idle(mut self, body_idle: impl Into<Option<Duration>>) -> Self {
         self.body_idle = body_idle.into();
+        self
+    }
+
+    /// The longest pause in a stream: server-sent events, an upgrade's body, or a call marked
+    /// [streaming](crate::CallOptions::streaming). Default 60 s, since heartbeats of 15 to 30 s are common. Silence isn't held
+    /// against the server.
+    #[must_use]
+    pub fn stream_idle(mut self, stream_idle: impl Into<Option<Duration>>) -> Self {
+        self.stream_idle = stream_idle.into();
         self
     }
 
@@ -84,6 +95,7 @@ impl TimeoutPolicy {
             total: bound("timeout.total", self.total)?,
             attempt: bound("timeout.attempt", self.attempt)?,
             body_idle: bound("timeout.body_idle", self.body_idle)?,
+            stream_idle: bound("timeout.stream_idle", self.stream_idle)?,
         };
         bound("timeout.connect", self.connect)?;
         ordered("timeout.attempt", self.attempt, "timeout.total", self.total)?;
@@ -104,10 +116,12 @@ pub(crate) struct Rules {
     pub(crate) total: u64,
     pub(crate) attempt: u64,
     pub(crate) body_idle: u64,
+    pub(crate) stream_idle: u64,
 }
 
 impl Rules {
-    pub(crate) const UNBOUNDED: Self = Self { total: u64::MAX, attempt: u64::MAX, body_idle: u64::MAX };
+    pub(crate) const UNBOUNDED: Self =
+        Self { total: u64::MAX, attempt: u64::MAX, body_idle: u64::MAX, stream_idle: u64::MAX };
 
     /// These bounds with a call's own overrides.
     ///

@@ -386,6 +386,11 @@ impl Upstream {
         self.latency.median(now)
     }
 
+    /// The same by what little is known: the shortest of them, where there are too few for a median.
+    pub(crate) fn usual_or_shortest(&self, now: Tick) -> Option<u64> {
+        self.usual(now).or_else(|| self.latency.shortest(now))
+    }
+
     /// How long an attempt may be out before a hedge follows, in nanoseconds. Asked once a call, which pays its share
     /// into the cap.
     pub(crate) fn hedge_after(&self, rules: hedge::Rules, now: Tick) -> Option<u64> {
@@ -405,6 +410,14 @@ impl Upstream {
     /// An attempt took `nanos` to its answer, or had been out that long when it was cancelled.
     pub(crate) fn took(&self, nanos: u64, now: Tick) {
         self.latency.record(nanos, now);
+    }
+
+    /// An attempt that nobody waits for any more had been out that long. It would have taken longer still: that is news when it
+    /// is more than usual. Less says nothing, since it was the caller who was in a hurry.
+    pub(crate) fn takes_longer_than(&self, nanos: u64, now: Tick) {
+        if self.usual(now).is_some_and(|usual| nanos > usual) {
+            self.latency.record(nanos, now);
+        }
     }
 
     /// Whether the breaker would refuse another attempt.

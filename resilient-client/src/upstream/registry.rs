@@ -354,6 +354,7 @@ mod tests {
     use super::*;
     use crate::event::Events;
     use crate::policy::Policy;
+    use crate::outcome::classify::Classified;
     use crate::policy::breaker::Verdict;
     use crate::rng::Entropy;
 
@@ -466,7 +467,7 @@ mod tests {
         let _held = busy.place(NOW).unwrap();
         let broken = get(&registry, "http://broken/", NOW);
         while let Some(mut permit) = broken.place(NOW) {
-            permit.settle(crate::outcome::Outcome::Ignored, Verdict::Failure, None, NOW);
+            permit.settle(&Classified { verdict: Verdict::Failure, ..Classified::IGNORED }, NOW);
         }
         drop(broken);
         let x = get(&registry, "http://x/", NOW);

@@ -392,14 +392,9 @@ async fn only_the_time_somebody_waited_for_a_piece_counts() {
         let rig = Rig::new(&standard(), [answer(200)]);
         let mut permit = rig.upstream().place(now()).unwrap().of_attempt(1, None);
         permit.sent();
-        let head = Classified {
-            status: None,
-            outcome: Outcome::Success,
-            verdict: Verdict::Success,
-            ..Classified::IGNORED
-        };
+        permit.head(&Classified::answered(None), now());
         let report = crate::CallReport::new("x".into(), 0, now());
-        let mut guard = Guard::new(permit, report, &head, Tick::NEVER, u64::MAX);
+        let mut guard = Guard::new(permit, report, None, Tick::NEVER, u64::MAX);
         std::future::poll_fn(|cx| {
             assert!(guard.judge::<(), crate::error::BoxError>(cx, Poll::Pending).is_pending());
             Poll::Ready(())

@@ -15,6 +15,7 @@ mod reload;
 mod replay;
 mod script;
 mod sizes;
+mod verdicts;
 
 use std::sync::{Arc, Mutex};
 

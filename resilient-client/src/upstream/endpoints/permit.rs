@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
+use crate::outcome::Cause;
 use crate::policy::balance::Rules;
-use crate::policy::breaker::{self, State, Verdict};
+use crate::policy::breaker::{self, BodyPermit, State, Verdict};
 use crate::sync::Ordering;
 use crate::time::{self, Tick};
 
@@ -18,6 +19,8 @@ pub(crate) struct EndpointPermit {
     endpoint: Arc<Endpoint>,
     /// `None` when the breaker wasn't asked, or said no and was overruled.
     breaker: Option<breaker::Permit>,
+    /// Leave to say what became of the body, once its head has been answered well.
+    body: Option<(BodyPermit, Tick)>,
     rules: Rules,
     started: Tick,
     settled: bool,
@@ -34,7 +37,7 @@ impl EndpointPermit {
         if breaker.as_ref().is_some_and(breaker::Permit::is_probe) {
             endpoint.probe_began(now);
         }
-        Self { endpoint, breaker, rules, started: now, settled: false }
+        Self { endpoint, breaker, body: None, rules, started: now, settled: false }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -65,6 +68,11 @@ impl EndpointPermit {
     /// [`Verdict::Neutral`] for one that was cancelled (a hedge's loser): its age is a lower bound. With an age of zero it
     /// says nothing at all: an attempt that was never sent.
     pub(crate) fn settle(&mut self, verdict: Verdict, took: u64, now: Tick) {
+        self.settle_caused(verdict, Cause::Own, took, now);
+    }
+
+    /// The same, with the cause of a failure.
+    pub(crate) fn settle_caused(&mut self, verdict: Verdict, cause: Cause, took: u64, now: Tick) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
@@ -78,11 +86,27 @@ impl EndpointPermit {
         if permit.is_probe() {
             endpoint.probe_ended();
         }
+        if verdict == Verdict::Success {
+            self.body = Some((permit.body(), now));
+        }
         let unit = || endpoint.entropy.rng().unit();
-        if let Some(transition) = endpoint.breaker.record(permit, verdict, took, now, unit) {
+        if let Some(transition) = endpoint.breaker.record_caused(permit, verdict, cause, took, now, unit) {
             if transition.to == State::Closed {
                 endpoint.recovered(now);
             }
+            endpoint.emit(transition);
+        }
+    }
+
+    /// What became of the body of an answer whose head was a success. Only the first time counts.
+    pub(crate) fn settle_body(&mut self, verdict: Verdict, cause: Cause, now: Tick) {
+        let Some((body, at)) = self.body.take() else { return };
+        let endpoint = &*self.endpoint;
+        if verdict == Verdict::Failure {
+            endpoint.score.failed(now.nanos_since(self.started), &self.rules, now);
+        }
+        let unit = || endpoint.entropy.rng().unit();
+        if let Some(transition) = endpoint.breaker.record_body(body, verdict, cause, at, now, unit) {
             endpoint.emit(transition);
         }
     }
