@@ -23,6 +23,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::deadline::header;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
@@ -193,6 +194,9 @@ pub(crate) trait Exchange {
 
     /// Whether an answer's body has no end in sight: an upgrade, or server-sent events.
     fn is_unending(answer: &Self::Answer) -> bool;
+
+    /// How much of an answer's body is to come, as far as its head tells.
+    fn expected(&self, answer: &Self::Answer) -> Expected;
 
     /// Takes an answer apart, to set it aside while another attempt is made.
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body);

@@ -14,6 +14,7 @@ use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::endpoints::Origin;
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::BoxError;
 use crate::outcome::classify::Ended;
@@ -29,11 +30,14 @@ pub(crate) struct ServiceExchange<S, B> {
     service: S,
     /// `None` once the last attempt has taken it.
     request: Option<http::Request<B>>,
+    /// It asks for the head alone.
+    for_head: bool,
 }
 
 impl<S, B: Replay> ServiceExchange<S, B> {
     pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
-        Self { service, request: Some(request) }
+        let for_head = request.method() == http::Method::HEAD;
+        Self { service, request: Some(request), for_head }
     }
 }
 
@@ -132,12 +136,17 @@ where
         announces_stream(answer.status(), answer.headers())
     }
 
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        Expected::at_head(self.for_head, answer.status(), &answer.body().size_hint())
+    }
+
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
         answer.into_parts()
     }
 
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
-        answer.map(|body| ResponseBody::live(body, guard))
+        let expected = self.expected(&answer);
+        answer.map(|body| ResponseBody::live(body, guard, expected))
     }
 
     fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
