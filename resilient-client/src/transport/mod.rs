@@ -172,8 +172,11 @@ pub(crate) trait Exchange {
     /// What the caller gets.
     type Response;
 
-    /// Whom the request is addressed to; `None` when it is gone.
-    fn address(&self) -> Option<Address<'_>>;
+    /// Whom the request is addressed to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] when it is gone, or its URL names no port or address that there could be.
+    fn address(&self) -> Result<Address<'_>, Error>;
 
     /// Whether the request can be sent again.
     fn is_replayable(&self) -> bool;

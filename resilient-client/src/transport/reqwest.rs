@@ -17,7 +17,7 @@ use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 use crate::outcome::classify::Ended;
 use crate::upstream::registry::Authority;
 
@@ -169,9 +169,9 @@ impl Exchange for ReqwestExchange {
     type Response = Response;
 
     #[inline]
-    fn address(&self) -> Option<Address<'_>> {
+    fn address(&self) -> Result<Address<'_>, Error> {
         let request = &self.request;
-        Some(Address {
+        Ok(Address {
             authority: Authority::of_url(request.url()),
             method: request.method(),
             path: request.url().path(),

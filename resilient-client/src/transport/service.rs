@@ -16,7 +16,7 @@ use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
 use crate::time;
 use crate::upstream::registry::Authority;
@@ -42,13 +42,15 @@ impl<S, B: Replay> ServiceExchange<S, B> {
 }
 
 /// Whom a request is addressed to.
-pub(super) fn address<B>(request: &http::Request<B>) -> Address<'_> {
-    Address {
-        authority: Authority::of_uri(request.uri()),
+#[inline]
+pub(super) fn address<B>(request: &http::Request<B>) -> Result<Address<'_>, Error> {
+    Ok(Address {
+        authority: Authority::read(request.uri())
+            .map_err(|problem| Error::new(ErrorKind::Request).says(problem))?,
         method: request.method(),
         path: request.uri().path(),
         headers: request.headers(),
-    }
+    })
 }
 
 /// A copy with a body of its own.
@@ -80,8 +82,8 @@ where
     type Body = R;
     type Response = http::Response<ResponseBody<R>>;
 
-    fn address(&self) -> Option<Address<'_>> {
-        self.request.as_ref().map(address)
+    fn address(&self) -> Result<Address<'_>, Error> {
+        self.request.as_ref().map_or_else(|| Err(Error::new(ErrorKind::Request)), address)
     }
 
     fn is_replayable(&self) -> bool {

@@ -19,6 +19,7 @@ use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
+use crate::error::Error;
 use crate::hyper::{Body, Response};
 use crate::outcome::classify::Ended;
 
@@ -68,8 +69,8 @@ impl Exchange for HyperExchange {
     type Response = Response;
 
     #[inline]
-    fn address(&self) -> Option<Address<'_>> {
-        Some(address(&self.request))
+    fn address(&self) -> Result<Address<'_>, Error> {
+        address(&self.request)
     }
 
     #[inline]
