@@ -1,5 +1,6 @@
 //! The one error of this crate.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -304,9 +305,26 @@ pub(crate) fn redacted(url: &Url) -> Url {
     clean.set_fragment(None);
     if url.query().is_some() {
         let names = url.query_pairs().map(|(name, _)| name);
-        clean.query_pairs_mut().clear().extend_keys_only::<_, std::borrow::Cow<'_, str>>(names);
+        clean.query_pairs_mut().clear().extend_keys_only::<_, Cow<'_, str>>(names);
     }
     clean
+}
+
+/// The same for a text that should hold a URL, perhaps among other words, and may be none.
+///
+/// What stands before the last `@` is hidden, query and fragment are cut off. Only an `@` in the path of what is a URL
+/// without credentials is left alone.
+pub(crate) fn redacted_text(text: &str) -> Cow<'_, str> {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let Some((before, after)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };
+    let Some((scheme, rest)) = before.split_once("://") else { return Cow::Owned(format!("***@{after}")) };
+    if let Some((authority, _)) = rest.split_once('/')
+        && !authority.contains('@')
+        && Url::parse(&format!("http://{authority}/")).is_ok()
+    {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{scheme}://***@{after}"))
 }
 
 impl fmt::Display for Error {

@@ -32,6 +32,8 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
+/// `:status: 200` and `content-length: 10`: 8 and 28 in HPACK's static table, the second with a value of its own.
+const TEN_BYTES: &[u8] = &[0x88, 0x0f, 0x0d, 2, b'1', b'0'];
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -53,6 +55,10 @@ pub struct Request {
 pub enum Act {
     /// 200 with this body.
     Answer(&'static str),
+    /// 200 with a length of 10, and no more than this of the body; then the end that is named.
+    Short(&'static str, End),
+    /// 200 with a length of 10, and the end of the stream: an answer to `HEAD`.
+    Head,
     /// `RST_STREAM` with this code.
     Reset(u32),
     /// `GOAWAY` with this last stream and code; the connection stays until the client leaves.
@@ -66,6 +72,15 @@ pub enum Act {
     Nothing,
     /// The end of the connection, without a word.
     Close,
+}
+
+/// How a body ends that is too short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `RST_STREAM` with this code.
+    Reset(u32),
+    /// A graceful `GOAWAY` that admits every stream, and then the end of the connection.
+    GoAway,
 }
 
 /// What a server has seen.
@@ -203,6 +218,19 @@ async fn serve(
                 send(&mut stream, HEADERS, END_HEADERS, id, &[0x88]).await?;
                 send(&mut stream, DATA, END_STREAM, id, body.as_bytes()).await?;
             }
+            Act::Short(body, end) => {
+                send(&mut stream, HEADERS, END_HEADERS, id, TEN_BYTES).await?;
+                send(&mut stream, DATA, 0, id, body.as_bytes()).await?;
+                match end {
+                    End::Reset(code) => send(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,
+                    End::GoAway => {
+                        let payload = [id.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+                        send(&mut stream, GOAWAY, 0, 0, &payload).await?;
+                        return Ok(());
+                    }
+                }
+            }
+            Act::Head => send(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, TEN_BYTES).await?,
             Act::Reset(code) => send(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,
             Act::GoAway { last, code } => {
                 let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();

@@ -15,6 +15,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use super::length::Expected;
 use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
@@ -183,17 +184,17 @@ pin_project! {
     #[derive(Debug)]
     #[project = StateProj]
     enum State<B> {
-        Live { #[pin] body: B, guard: Guard },
+        Live { #[pin] body: B, guard: Guard, expected: Expected },
         Kept { body: KeptBody, report: CallReport },
     }
 }
 
 impl<B: Body> ResponseBody<B> {
-    pub(crate) fn live(body: B, mut guard: Guard) -> Self {
+    pub(crate) fn live(body: B, mut guard: Guard, expected: Expected) -> Self {
         if body.is_end_stream() {
             guard.ended_with_head();
         }
-        Self { state: State::Live { body, guard } }
+        Self { state: State::Live { body, guard, expected } }
     }
 
     pub(crate) fn kept(body: KeptBody, report: CallReport) -> Self {
@@ -228,11 +229,14 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self.project().state.project() {
-            StateProj::Live { mut body, guard } => {
+            StateProj::Live { mut body, guard, expected } => {
                 let polled = body.as_mut().poll_frame(cx);
+                if let Err(short) = expected.see(&polled) {
+                    return guard.judge(cx, Poll::Ready(Some(Err(short))));
+                }
                 let judged = guard.judge(cx, polled);
                 // Readers that trust `is_end_stream` never ask for the `None` that would end the guard.
-                if body.is_end_stream() && matches!(judged, Poll::Ready(Some(Ok(_)))) {
+                if body.is_end_stream() && expected.is_met() && matches!(judged, Poll::Ready(Some(Ok(_)))) {
                     guard.ended();
                 }
                 judged
@@ -243,7 +247,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.state {
-            State::Live { body, .. } => body.is_end_stream(),
+            State::Live { body, expected, .. } => body.is_end_stream() && expected.is_met(),
             State::Kept { body, .. } => body.is_end_stream(),
         }
     }

@@ -183,7 +183,7 @@ impl Core {
         options: &CallOptions,
         now: Tick,
     ) -> Result<Desk<X>, Error> {
-        let address = exchange.address().ok_or_else(|| Error::new(ErrorKind::Request))?;
+        let address = exchange.address()?;
         let (upstream, plan) = self.enter(&address, options, now)?;
         let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
         let own = now.after_nanos(timeout.total);

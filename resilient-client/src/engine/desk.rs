@@ -313,7 +313,7 @@ impl<X: Exchange> Desk<X> {
         }
         match landed.brought {
             Brought::Head(answer) => {
-                self.aside = landed.permit.map(|permit| Box::new(Aside::new(answer, permit, now)));
+                self.aside = landed.permit.map(|permit| Box::new(Aside::new(exchange, answer, permit, now)));
             }
             Brought::Whole(whole) => self.kept = Some(whole),
             Brought::Fault(error) => self.fault = Some(error),

@@ -165,7 +165,7 @@ impl<X: Exchange> Flight<X> {
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
                     *this.reading = Some(Box::new(Whole {
-                        reading: Reading::new(answer, limit),
+                        reading: Reading::new(exchange, answer, limit),
                         head: classified,
                         limit,
                         patience: Patience::new(view.body_idle),

@@ -10,6 +10,7 @@ mod desk;
 mod flight;
 pub(crate) mod hook;
 pub(crate) mod ledger;
+pub(crate) mod length;
 pub(crate) mod options;
 mod patience;
 pub(crate) mod pending;

@@ -25,11 +25,13 @@
 //! One caveat: a policy that isn't named keeps what the less specific one said when the set was put together. So name
 //! hosts before their routes.
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::Method;
 
 use super::{Invalid, Plan, Policy};
+use crate::error::redacted_text;
 use crate::upstream::registry::Authority;
 
 /// A client's policies: one for everything, and others for hosts and routes. See the [module docs](self).
@@ -40,13 +42,13 @@ pub struct PolicySet {
     routes: Vec<Route>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Host {
     origin: String,
     policy: Policy,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Route {
     origin: String,
     method: String,
@@ -163,6 +165,23 @@ impl PolicySet {
     }
 }
 
+/// Without what may be secret: an origin is checked only when the set is used.
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, policy } = self;
+        f.debug_struct("Host").field("origin", &redacted_text(origin)).field("policy", policy).finish()
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("name", &redacted_text(&self.name()))
+            .field("policy", &self.policy)
+            .finish()
+    }
+}
+
 impl Route {
     fn name(&self) -> String {
         format!("{} {}{}", self.method, self.origin, self.template)
@@ -262,7 +281,8 @@ pub(crate) fn origin(text: &str) -> Result<Authority<'static>, Invalid> {
     if url.host_str().is_none() {
         return Err(refuse("has no host"));
     }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+    let credentials = !url.username().is_empty() || url.password().is_some();
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || credentials {
         return Err(refuse("has more than an origin"));
     }
     Ok(Authority::of_url(&url).into_owned())
@@ -281,7 +301,7 @@ fn method(text: &str) -> Result<Option<Method>, Invalid> {
 }
 
 fn segments(template: &str) -> Result<Vec<Option<String>>, Invalid> {
-    let refuse = |why: &str| Invalid::new("template", format!("{why}: {template:?}"));
+    let refuse = |why: &str| Invalid::new("template", format!("{why}: {:?}", redacted_text(template)));
     let path = template.strip_prefix('/').ok_or_else(|| refuse("must begin with /"))?;
     path.split('/')
         .map(|segment| match (segment.strip_prefix('{'), segment.ends_with('}')) {
@@ -353,6 +373,10 @@ mod tests {
             (set().host("users:3000", |policy| policy), "users:3000: origin has no host: want scheme"),
             (set().host("http://users/x", |policy| policy), "http://users/x: origin has more than an origin"),
             (
+                set().host("http://:pw@users", |policy| policy),
+                "http://***@users: origin has more than an origin",
+            ),
+            (
                 set().route(USERS, "get", "/", |policy| policy),
                 "get http://users:3000/: method must be a method in",
             ),
@@ -365,6 +389,25 @@ mod tests {
             let message = set.check().unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn a_mistake_keeps_secrets() {
+        for origin in
+            ["http://:s3cret@users", "http://me:s3cret@users", "me:s3cret@users", "http://users?k=s3cret"]
+        {
+            let sets = [
+                set().host(origin, |policy| policy),
+                set().route(origin, "GET", "/@{name}", |policy| policy),
+                set().route(USERS, "GET", "/users?key=s3cret", |policy| policy),
+            ];
+            for set in sets {
+                let said = format!("{} {set:?}", set.check().unwrap_err());
+                assert!(!said.contains("s3cret"), "{said}");
+            }
+        }
+        let route = format!("{:?}", set().route(USERS, "GET", "/@{name}", |policy| policy));
+        assert!(route.contains("GET http://users:3000/@{name}"), "{route}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::deadline::header;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
@@ -171,8 +172,11 @@ pub(crate) trait Exchange {
     /// What the caller gets.
     type Response;
 
-    /// Whom the request is addressed to; `None` when it is gone.
-    fn address(&self) -> Option<Address<'_>>;
+    /// Whom the request is addressed to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] when it is gone, or its URL names no port or address that there could be.
+    fn address(&self) -> Result<Address<'_>, Error>;
 
     /// Whether the request can be sent again.
     fn is_replayable(&self) -> bool;
@@ -193,6 +197,9 @@ pub(crate) trait Exchange {
 
     /// Whether an answer's body has no end in sight: an upgrade, or server-sent events.
     fn is_unending(answer: &Self::Answer) -> bool;
+
+    /// How much of an answer's body is to come, as far as its head tells.
+    fn expected(&self, answer: &Self::Answer) -> Expected;
 
     /// Takes an answer apart, to set it aside while another attempt is made.
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body);

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::Method;
-use http_body::Body as _;
+use http_body::{Body as _, SizeHint};
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
@@ -15,8 +15,9 @@ use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 use crate::outcome::classify::Ended;
 use crate::upstream::registry::Authority;
 
@@ -103,7 +104,8 @@ impl ReqwestExchange {
             return None;
         }
         let stays = matches!(body, Payload::Once);
-        let rest = Request::new(Method::GET, self.request.url().clone());
+        // Its method stays, for what the answer's length means.
+        let rest = Request::new(self.request.method().clone(), self.request.url().clone());
         let mut request = std::mem::replace(&mut self.request, rest);
         if !stays {
             *request.body_mut() = body.into_body();
@@ -167,9 +169,9 @@ impl Exchange for ReqwestExchange {
     type Response = Response;
 
     #[inline]
-    fn address(&self) -> Option<Address<'_>> {
+    fn address(&self) -> Result<Address<'_>, Error> {
         let request = &self.request;
-        Some(Address {
+        Ok(Address {
             authority: Authority::of_url(request.url()),
             method: request.method(),
             path: request.url().path(),
@@ -222,6 +224,12 @@ impl Exchange for ReqwestExchange {
         announces_stream(answer.status(), answer.headers())
     }
 
+    #[inline]
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        let hint = answer.content_length().map(SizeHint::with_exact).unwrap_or_default();
+        Expected::at_head(self.request.method() == Method::HEAD, answer.status(), &hint)
+    }
+
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
         let url = answer.url().clone();
         let (parts, body) = http::Response::<Body>::from(answer).into_parts();
@@ -230,7 +238,8 @@ impl Exchange for ReqwestExchange {
 
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
-        Response::live(answer, guard, self.max_body)
+        let expected = self.expected(&answer);
+        Response::live(answer, guard, expected, self.max_body)
     }
 
     fn reassemble(&mut self, (url, parts): Self::Head, body: KeptBody, report: CallReport) -> Self::Response {

@@ -14,8 +14,9 @@ use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::endpoints::Origin;
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
 use crate::time;
 use crate::upstream::registry::Authority;
@@ -29,22 +30,27 @@ pub(crate) struct ServiceExchange<S, B> {
     service: S,
     /// `None` once the last attempt has taken it.
     request: Option<http::Request<B>>,
+    /// It asks for the head alone.
+    for_head: bool,
 }
 
 impl<S, B: Replay> ServiceExchange<S, B> {
     pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
-        Self { service, request: Some(request) }
+        let for_head = request.method() == http::Method::HEAD;
+        Self { service, request: Some(request), for_head }
     }
 }
 
 /// Whom a request is addressed to.
-pub(super) fn address<B>(request: &http::Request<B>) -> Address<'_> {
-    Address {
-        authority: Authority::of_uri(request.uri()),
+#[inline]
+pub(super) fn address<B>(request: &http::Request<B>) -> Result<Address<'_>, Error> {
+    Ok(Address {
+        authority: Authority::read(request.uri())
+            .map_err(|problem| Error::new(ErrorKind::Request).says(problem))?,
         method: request.method(),
         path: request.uri().path(),
         headers: request.headers(),
-    }
+    })
 }
 
 /// A copy with a body of its own.
@@ -76,8 +82,8 @@ where
     type Body = R;
     type Response = http::Response<ResponseBody<R>>;
 
-    fn address(&self) -> Option<Address<'_>> {
-        self.request.as_ref().map(address)
+    fn address(&self) -> Result<Address<'_>, Error> {
+        self.request.as_ref().map_or_else(|| Err(Error::new(ErrorKind::Request)), address)
     }
 
     fn is_replayable(&self) -> bool {
@@ -132,12 +138,17 @@ where
         announces_stream(answer.status(), answer.headers())
     }
 
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        Expected::at_head(self.for_head, answer.status(), &answer.body().size_hint())
+    }
+
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
         answer.into_parts()
     }
 
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
-        answer.map(|body| ResponseBody::live(body, guard))
+        let expected = self.expected(&answer);
+        answer.map(|body| ResponseBody::live(body, guard, expected))
     }
 
     fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {

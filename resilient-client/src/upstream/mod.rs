@@ -4,6 +4,7 @@
 
 mod admission;
 pub(crate) mod endpoints;
+mod host;
 pub(crate) mod latency;
 mod permit;
 mod quiet;

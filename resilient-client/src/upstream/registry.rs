@@ -18,7 +18,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use http::HeaderValue;
 use http::uri::Scheme;
 
-use super::Upstream;
+use super::{Upstream, host};
 use crate::sync::Mutex;
 use crate::time::Tick;
 
@@ -49,17 +49,36 @@ impl<'a> Authority<'a> {
         }
     }
 
-    /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless upstream.
+    /// Of a URI that is known to be good.
+    #[cfg(any(test, feature = "__bench"))]
     pub(crate) fn of_uri(uri: &'a http::Uri) -> Self {
+        Self::read(uri).unwrap_or_else(|_| Key::overflow().authority)
+    }
+
+    /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless upstream. Normalised as a URL is.
+    ///
+    /// # Errors
+    /// Says what is wrong with the port or the host. `http::Uri` takes `http://users:99999` and finds no port in it, and a
+    /// transport then goes to port 80.
+    pub(crate) fn read(uri: &'a http::Uri) -> Result<Self, String> {
         let (scheme, default_port) = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => ("http", 80),
             Some(scheme) if *scheme == Scheme::HTTPS => ("https", 443),
             Some(scheme) => (scheme.as_str(), 0),
             None => ("", 0),
         };
-        let (host, port, upper) = host_and_port(uri.authority().map_or("", http::uri::Authority::as_str));
+        let text = uri.authority().map_or("", http::uri::Authority::as_str);
+        let HostAndPort { host, port, upper, bad_port } = host_and_port(text);
         let host = if upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
-        Self { scheme: Cow::Borrowed(scheme), host, port: port.unwrap_or(default_port) }
+        // Only these two are known to go to hosts and ports.
+        let host = if default_port == 0 {
+            host
+        } else if bad_port {
+            return Err(bad_port_in(text));
+        } else {
+            host::normal(host).ok_or_else(|| no_host_in(text))?
+        };
+        Ok(Self { scheme: Cow::Borrowed(scheme), host, port: port.unwrap_or(default_port) })
     }
 
     pub(crate) fn into_owned(self) -> Authority<'static> {
@@ -71,9 +90,19 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Host and port of what stands in a URI's authority, and whether the host has upper-case letters. `Uri::host` and
-/// `Uri::port` look through the text twice each. The port is `None` where there is none, or not a port's number.
-fn host_and_port(authority: &str) -> (&str, Option<u16>, bool) {
+/// What stands in a URI's authority.
+struct HostAndPort<'a> {
+    host: &'a str,
+    /// `None` where there is none, or it is bad.
+    port: Option<u16>,
+    /// The host has upper-case letters.
+    upper: bool,
+    /// There is a port, and it isn't a port's number.
+    bad_port: bool,
+}
+
+/// `Uri::host` and `Uri::port` look through the text twice each.
+fn host_and_port(authority: &str) -> HostAndPort<'_> {
     let bytes = authority.as_bytes();
     let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let (rest, number) = bytes.split_at(bytes.len() - digits);
@@ -89,16 +118,39 @@ fn host_and_port(authority: &str) -> (&str, Option<u16>, bool) {
     let found = host.bytes().fold(0, |found, byte| found | NOTED[byte as usize]);
     // Nearly no URL has credentials.
     let host = if found & AT != 0 { host.rsplit_once('@').map_or(host, |(_, host)| host) } else { host };
-    (host, port, found & UPPER != 0)
+    // A colon that isn't an address's is followed by something else than digits.
+    let odd_colon = found & COLON != 0 && !host.starts_with('[') && host.contains(':');
+    let bad_port = odd_colon || named && digits > 0 && port.is_none();
+    HostAndPort { host, port, upper: found & UPPER != 0, bad_port }
+}
+
+#[cold]
+fn no_host_in(authority: &str) -> &'static str {
+    if authority.contains('%') {
+        "the URL names an IPv6 zone, which the URL standard has no place for"
+    } else {
+        "the URL's host looks like an IP address and is none"
+    }
+}
+
+/// Names the port if that can't be anything else, such as the password of a URL without a host.
+#[cold]
+fn bad_port_in(authority: &str) -> String {
+    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+    let number = port.len() <= 8 && port.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let shown = if number { format!(": {port}") } else { String::new() };
+    format!("the URL's port must be a number up to 65535{shown}")
 }
 
 const AT: u8 = 1;
 const UPPER: u8 = 2;
+const COLON: u8 = 4;
 
 /// What a host is looked through for. By table and without an early end, which is faster for what is as short as a host.
 static NOTED: [u8; 256] = {
     let mut noted = [0; 256];
     noted[b'@' as usize] = AT;
+    noted[b':' as usize] = COLON;
     let mut letter = b'A';
     while letter <= b'Z' {
         noted[letter as usize] = UPPER;
@@ -409,16 +461,52 @@ mod tests {
             "http://users:000081/",
             "http://users:65535/",
             "http://a:b@[::1]:9/",
-            "http://7",
-            "http://7:8",
         ] {
             is_read_as_its_own_accessors_read_it(&text.parse().unwrap());
         }
     }
 
+    #[test]
+    fn a_port_that_is_none_is_refused_and_not_taken_for_the_usual_one() {
+        for (text, said) in [
+            ("http://users:65536/", ": 65536"),
+            ("http://users:99999", ": 99999"),
+            ("https://users:-1/x", ": -1"),
+            ("http://users:8o80/", "65535"),
+            ("http://alice:hunter2@users:8o80/", "65535"),
+            ("http://[::1]:99999/", ": 99999"),
+            ("http://[::1]:x/", ""),
+        ] {
+            let Ok(uri) = text.parse() else { continue };
+            let refusal = Authority::read(&uri).unwrap_err();
+            assert!(refusal.ends_with(said) && !refusal.contains("hunter2"), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_one_upstream_over_both_kinds_of_url() {
+        for text in ["http://127.1:80/", "http://0x7f000001/", "http://2130706433/", "HTTP://127.0.0.1"] {
+            let uri: http::Uri = text.parse().unwrap();
+            assert_eq!(
+                Authority::read(&uri).unwrap(),
+                Authority::of_url(&"http://127.0.0.1".parse().unwrap())
+            );
+        }
+    }
+
     fn is_read_as_its_own_accessors_read_it(uri: &http::Uri) {
-        let authority = Authority::of_uri(uri);
-        assert_eq!(authority.host, uri.host().unwrap_or_default().to_lowercase(), "{uri}");
+        let host = uri.host().unwrap_or_default().to_lowercase();
+        let authority = Authority::read(uri);
+        let port = uri.authority().and_then(|all| all.as_str().rsplit_once(':')).map_or("", |(_, port)| port);
+        if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && uri.port_u16().is_none() {
+            assert!(authority.is_err() || uri.scheme_str() == Some("ftp"), "{uri}");
+            return;
+        }
+        // Addresses are written in one way only, and some are none: `host` has the tests.
+        let Ok(authority) = authority else { return };
+        if authority.host != host {
+            assert_eq!(Some(&*authority.host), host::normal(host.into()).as_deref(), "{uri}");
+        }
         let default_port = match uri.scheme_str() {
             Some("https") => 443,
             Some("http") => 80,

@@ -6,7 +6,8 @@ pub(crate) mod wire;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::Request;
+use http::{Method, Request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 
@@ -16,7 +17,9 @@ use super::service::{address, again, readdress};
 use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
+use crate::error::Error;
 use crate::hyper::{Body, Response};
 use crate::outcome::classify::Ended;
 
@@ -27,6 +30,8 @@ pub(crate) struct HyperExchange {
     /// Its URL stays when the last attempt has taken the rest.
     request: Request<Body>,
     gone: bool,
+    /// It asks for the head alone.
+    for_head: bool,
     /// The most that is read of a response's body at once.
     max_body: usize,
 }
@@ -43,7 +48,8 @@ impl HyperExchange {
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.kept(limit);
         }
-        Self { wire, request, gone: false, max_body }
+        let for_head = request.method() == Method::HEAD;
+        Self { wire, request, gone: false, for_head, max_body }
     }
 
     fn take(&mut self) -> Request<Body> {
@@ -63,8 +69,8 @@ impl Exchange for HyperExchange {
     type Response = Response;
 
     #[inline]
-    fn address(&self) -> Option<Address<'_>> {
-        Some(address(&self.request))
+    fn address(&self) -> Result<Address<'_>, Error> {
+        address(&self.request)
     }
 
     #[inline]
@@ -121,13 +127,19 @@ impl Exchange for HyperExchange {
         announces_stream(answer.status(), answer.headers())
     }
 
+    #[inline]
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        Expected::at_head(self.for_head, answer.status(), &answer.body().size_hint())
+    }
+
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
         answer.into_parts()
     }
 
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
-        let answer = answer.map(|body| ResponseBody::live(body, guard));
+        let expected = self.expected(&answer);
+        let answer = answer.map(|body| ResponseBody::live(body, guard, expected));
         Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 
