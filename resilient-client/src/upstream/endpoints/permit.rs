@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
+use super::probation::{Decided, Leave};
 use crate::policy::balance::Rules;
-use crate::policy::breaker::{self, State, Verdict};
+use crate::policy::breaker::{self, Verdict};
 use crate::sync::Ordering;
 use crate::time::{self, Tick};
 
@@ -16,8 +17,10 @@ use crate::time::{self, Tick};
 #[derive(Debug)]
 pub(crate) struct EndpointPermit {
     endpoint: Arc<Endpoint>,
-    /// `None` when the breaker wasn't asked, or said no and was overruled.
+    /// `None` when the breaker wasn't asked.
     breaker: Option<breaker::Permit>,
+    /// For a probe, which keeps others from setting out.
+    leave: Option<Leave>,
     rules: Rules,
     started: Tick,
     settled: bool,
@@ -27,22 +30,19 @@ impl EndpointPermit {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         breaker: Option<breaker::Permit>,
+        leave: Option<Leave>,
         rules: Rules,
         now: Tick,
     ) -> Self {
         endpoint.begin();
-        if breaker.as_ref().is_some_and(breaker::Permit::is_probe) {
-            endpoint.probe_began(now);
-        }
-        Self { endpoint, breaker, rules, started: now, settled: false }
+        Self { endpoint, breaker, leave, rules, started: now, settled: false }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 
-    /// Whether its result moves no breaker: too many endpoints are out, so that this one's was overruled, or it is the
-    /// only one.
+    /// Whether its result moves no breaker: somebody forced the name's closed.
     #[cfg(test)]
     pub(crate) fn is_overruled(&self) -> bool {
         self.breaker.is_none()
@@ -70,20 +70,27 @@ impl EndpointPermit {
         }
         let endpoint = &*self.endpoint;
         match verdict {
-            Verdict::Success => endpoint.score.succeeded(took, &self.rules, now),
+            Verdict::Success => {
+                endpoint.succeeded(now);
+                endpoint.score.succeeded(took, &self.rules, now);
+            }
             Verdict::Failure => endpoint.score.failed(took, &self.rules, now),
             Verdict::Neutral => endpoint.score.out_for(took, &self.rules, now),
         }
         let Some(permit) = self.breaker.take() else { return };
-        if permit.is_probe() {
-            endpoint.probe_ended();
-        }
         let unit = || endpoint.entropy.rng().unit();
-        if let Some(transition) = endpoint.breaker.record(permit, verdict, took, now, unit) {
-            if transition.to == State::Closed {
-                endpoint.recovered(now);
-            }
-            endpoint.emit(transition);
+        let transition = endpoint.breaker.record(permit, verdict, took, now, unit);
+        if let Some(leave) = self.leave.take() {
+            let decided = match verdict {
+                Verdict::Success => Decided::Well,
+                Verdict::Failure => Decided::Ill,
+                Verdict::Neutral => Decided::Nothing,
+            };
+            // After the breaker has heard of it: a probe let go in between would set out beside the first.
+            endpoint.probation.end(leave, decided, now);
+        }
+        if let Some(transition) = transition {
+            endpoint.changed(transition, now);
         }
     }
 }
