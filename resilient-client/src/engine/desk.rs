@@ -154,8 +154,14 @@ impl<X: Exchange> Desk<X> {
         cx: &mut Context<'_>,
         now: Tick,
     ) -> Option<Flight<X>> {
-        let (priority, deadline) = (self.ways.priority, self.ledger.terms().deadline);
-        match self.upstream.admit(Ask { priority, deadline, tried: &self.tried }, now) {
+        let ask = Ask {
+            priority: self.ways.priority,
+            deadline: self.ledger.terms().deadline,
+            tried: &self.tried,
+            again_from: self.ledger.quiet_until(),
+            repeatable: self.ledger.has_room_for_another(now),
+        };
+        match self.upstream.admit(ask, now) {
             Admission::Admitted(permit) => return self.launch(exchange, number, trigger, permit, cx, now),
             Admission::Refused(why) => self.refused(number, why),
             Admission::Waits(waiting) => {
@@ -260,7 +266,7 @@ impl<X: Exchange> Desk<X> {
     /// Asks for a hedge; the ledger makes it due, or says why not.
     pub(super) fn hedge(&mut self, exchange: &X, now: Tick) {
         let mut rng = self.upstream.entropy().rng();
-        let world = world(&self.upstream, &self.plan, exchange.is_replayable(), now, &mut rng);
+        let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
         if let Err(why) = self.ledger.hedge(now, &world) {
             self.decline(why);
         }
@@ -293,10 +299,10 @@ impl<X: Exchange> Desk<X> {
         let permit = landed.permit.as_mut()?;
         permit.settle(&classified, now);
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
-            self.upstream.hold_back(asked, now);
+            self.upstream.hold_back(permit.endpoint(), asked, now);
         }
         let mut rng = self.upstream.entropy().rng();
-        let world = world(&self.upstream, &self.plan, exchange.is_replayable(), now, &mut rng);
+        let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
         match self.ledger.failed(number, &classified, now, world) {
             Next::GiveUp(why) => {
                 if why == Decline::BudgetExhausted {
@@ -496,6 +502,7 @@ fn hand_over<X: Exchange>(
 fn world<'a>(
     upstream: &'a Upstream,
     plan: &'a Plan,
+    tried: &Tried,
     replayable: bool,
     now: Tick,
     rng: &'a mut Rng,
@@ -504,6 +511,7 @@ fn world<'a>(
         budget: upstream.budget(),
         cap: upstream.hedges(),
         circuit_open: upstream.is_circuit_open(now),
+        elsewhere: upstream.has_another(tried, now),
         replayable,
         usual: upstream.usual(now),
         delays: plan.delays.as_ref(),

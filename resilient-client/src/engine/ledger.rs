@@ -31,6 +31,9 @@ use crate::policy::retry::{self, Backoff, Delays};
 use crate::rng::Rng;
 use crate::time::{Tick, nanos};
 
+/// The most endpoints that a call may find dead and still go on to another.
+const MOST_WALKED: u32 = 16;
+
 /// What a call may do, fixed when it starts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
@@ -83,6 +86,8 @@ pub(crate) struct World<'a> {
     pub(crate) cap: &'a Cap,
     /// Whether the circuit breaker would refuse another attempt.
     pub(crate) circuit_open: bool,
+    /// Whether the name stands for several endpoints, and one may be asked that the call hasn't tried.
+    pub(crate) elsewhere: bool,
     /// Whether the request can still be sent again: a streamed body may have outgrown its buffer since the call began.
     pub(crate) replayable: bool,
     /// How long an attempt usually takes, in nanoseconds, where that is known.
@@ -126,6 +131,8 @@ pub(crate) struct Ledger {
     hedges_left: u32,
     /// Attempts launched.
     attempts: u32,
+    /// Those of them that never reached an endpoint, and were followed by one to another.
+    walked: u32,
     /// What was granted to an attempt that hasn't been launched.
     reserved: Option<Grant>,
     /// The attempt that is due waits to be let in.
@@ -148,6 +155,7 @@ impl Ledger {
             hedge_at: Tick::NEVER,
             hedges_left: if terms.hedge_after.is_some() { terms.hedges } else { 0 },
             attempts: 0,
+            walked: 0,
             reserved: None,
             waiting: false,
             quiet_until: Tick::ZERO,
@@ -190,7 +198,7 @@ impl Ledger {
 
     /// Whether the attempt about to be launched can't be followed by another, so the request needn't be kept.
     pub(crate) fn is_last(&self) -> bool {
-        !self.terms.replayable || self.attempts + 1 >= self.max_attempts()
+        !self.terms.replayable || self.counted() + 1 >= self.max_attempts()
     }
 
     /// The attempt decided on is on its way.
@@ -204,6 +212,17 @@ impl Ledger {
             Some(after) if self.hedges_left > 0 => now.after_nanos(after),
             _ => Tick::NEVER,
         };
+    }
+
+    /// Until when the server asked to be left alone.
+    pub(crate) fn quiet_until(&self) -> Tick {
+        self.quiet_until
+    }
+
+    /// Whether the attempt about to be launched could be followed by another even if it took all its time.
+    pub(crate) fn has_room_for_another(&self, now: Tick) -> bool {
+        let left = nanos(now.until(self.terms.deadline));
+        self.terms.safe && !self.is_last() && left / 2 >= self.terms.attempt_timeout
     }
 
     /// Until when an attempt launched now would be waited for.
@@ -275,15 +294,20 @@ impl Ledger {
     /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
     /// an attempt that something else forbids.
     fn another(&mut self, end: &Classified, now: Tick, world: &mut World<'_>) -> Result<Duration, Decline> {
+        if self.walks_on(end.repeat, world) {
+            self.has_time(Duration::ZERO, now, world.usual)?;
+            self.walked += 1;
+            return Ok(Duration::ZERO);
+        }
         match end.repeat {
             Repeat::Never => return Err(Decline::Final(end.outcome)),
             Repeat::Once if self.tried_once_more => return Err(Decline::TriedOnceMore),
             repeat => self.may_repeat(repeat, world)?,
         }
-        // What another attempt, since ended, was told still holds.
-        let quiet = Some(now.until(self.quiet_until)).filter(|quiet| !quiet.is_zero());
-        if quiet.is_none()
-            && end.retry_after.is_none()
+        // What another attempt, since ended, was told still holds, of the endpoint that said it.
+        let told = now < self.quiet_until || end.retry_after.is_some();
+        let quiet = Some(now.until(self.quiet_until)).filter(|quiet| !quiet.is_zero() && !world.elsewhere);
+        if (!told || world.elsewhere)
             && let Some(hedged) = self.hedge_at_once(now, world)
         {
             return hedged.map(|()| Duration::ZERO);
@@ -297,6 +321,23 @@ impl Ledger {
         self.has_time(delay, now, world.usual)?;
         self.reserved = Some(grant(world, false)?);
         Ok(delay)
+    }
+
+    /// Whether a request that an endpoint never saw goes on to the next. Like a name's addresses, which are tried one by one until
+    /// one answers: at once, since who is asked next had nothing to do with it, and neither paid for nor counted, since it is
+    /// the first attempt anybody sees. There are as many steps as other endpoints that may be asked.
+    fn walks_on(&self, repeat: Repeat, world: &World<'_>) -> bool {
+        repeat == Repeat::Unprocessed
+            && world.elsewhere
+            && self.terms.retry.is_some_and(|retry| retry.max_attempts() > 1)
+            && self.walked < MOST_WALKED
+            && self.terms.replayable
+            && world.replayable
+    }
+
+    /// Attempts that count among the policy's.
+    fn counted(&self) -> u32 {
+        self.attempts - self.walked
     }
 
     /// With hedging on, a failure before the hedge was due is as good a reason to send it, and there is no slow attempt
@@ -325,7 +366,7 @@ impl Ledger {
         if !self.terms.replayable {
             return Err(Decline::BodyIsStream);
         }
-        match (self.attempts >= self.max_attempts(), self.max_attempts()) {
+        match (self.counted() >= self.max_attempts(), self.max_attempts()) {
             (true, 1) => return Err(Decline::RetriesOff),
             (true, _) => return Err(Decline::AttemptsExhausted(self.attempts)),
             (false, _) => {}

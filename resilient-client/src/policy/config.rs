@@ -106,7 +106,7 @@ table!(Adaptive {
     backoff: f64,
     slow_after: Human,
 });
-table!(Balance { decay: Human, slow_start: Human, max_ejected: f64, penalty: f64 });
+table!(Balance { decay: Human, slow_start: Human, penalty: f64 });
 table!(Throttle { multiplier: f64, window: Human, observe_only: bool });
 
 /// A table that says what its calls follow, beside what it is about.
@@ -281,7 +281,7 @@ impl Change<ConcurrencyPolicy> for Adaptive {
 
 impl Change<BalancePolicy> for Balance {
     fn apply(self, mut to: BalancePolicy) -> BalancePolicy {
-        set!(to, self, { decay.0, slow_start.0, max_ejected, penalty });
+        set!(to, self, { decay.0, slow_start.0, penalty });
         to
     }
 }

@@ -1,21 +1,24 @@
 //! An attempt's way in: through every machine that may refuse it, or make it wait.
 //!
-//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, an endpoint where
-//! there are several, and the circuit breaker last, so that nothing that may still be refused uses up a probe. What an attempt took on the way, it gives
-//! back when something further on refuses it, or when it is dropped while it waits.
+//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, and the circuit breaker
+//! last (the endpoints' own, where the name stands for several), so that nothing that may still be refused uses up a probe. What
+//! an attempt took on the way, it gives back when something further on refuses it, or when it is dropped while it waits.
+//!
+//! What held at the door may not hold any more when a wait is over, so it is asked again after each.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use super::endpoints::EndpointId;
+use super::endpoints::{Balancer, EndpointId, EndpointPermit, Seek, Shut};
 use super::{Permit, Rejection, Upstream};
 use crate::endpoints::NoEndpoint;
 use crate::event::Event;
 use crate::policy::Modes;
-use crate::policy::breaker::Rejected;
+use crate::policy::breaker::{Rejected, State};
 use crate::policy::bulkhead::{Full, WaitOver, Waiter};
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{Limited, Reservation};
@@ -29,6 +32,19 @@ pub(crate) struct Ask<'a> {
     pub(crate) deadline: Tick,
     /// The endpoints that other attempts of its call went to.
     pub(crate) tried: &'a [EndpointId],
+    /// Those aren't asked again before this: one of them answered with `Retry-After`.
+    pub(crate) again_from: Tick,
+    /// Another attempt could follow, whatever comes of this one.
+    pub(crate) repeatable: bool,
+}
+
+impl Ask<'_> {
+    /// A first attempt that waits for nothing.
+    #[cfg(test)]
+    pub(crate) fn plainly() -> Self {
+        let (priority, deadline) = (Priority::Normal, Tick::NEVER);
+        Ask { priority, deadline, tried: &[], again_from: Tick::ZERO, repeatable: false }
+    }
 }
 
 /// The endpoints of a call's attempts.
@@ -62,7 +78,11 @@ pub(crate) struct Waiting {
     priority: Priority,
     deadline: Tick,
     tried: Tried,
+    again_from: Tick,
+    repeatable: bool,
     since: Tick,
+    /// Ready when the server has asked everybody to stay away: who waits is told at once.
+    held: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Its place in the rate, which a refusal further on gives back.
     rate: Option<Reservation>,
     stage: Stage,
@@ -101,12 +121,41 @@ impl Upstream {
         since: Tick,
         stage: Stage,
     ) -> Admission {
-        let (upstream, tried) = (Arc::clone(self), ask.tried.into());
-        let Ask { priority, deadline, .. } = *ask;
-        Admission::Waits(Box::new(Waiting { upstream, priority, deadline, tried, since, rate, stage }))
+        let Ask { priority, deadline, again_from, repeatable, .. } = *ask;
+        Admission::Waits(Box::new(Waiting {
+            upstream: Arc::clone(self),
+            priority,
+            deadline,
+            tried: ask.tried.into(),
+            again_from,
+            repeatable,
+            since,
+            held: self.next_hold(),
+            rate,
+            stage,
+        }))
+    }
+
+    /// Ready when a server's `Retry-After` begins to hold everybody back.
+    fn next_hold(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let upstream = Arc::clone(self);
+        Box::pin(async move { upstream.hold_begins.notified().await })
+    }
+
+    /// How long a server's `Retry-After` still holds everybody back. With several endpoints it does only when there is nobody else
+    /// to ask.
+    fn held_for(&self, now: Tick) -> Option<Duration> {
+        match &self.balancer {
+            None => Some(now.until(self.held_until())).filter(|held| !held.is_zero()),
+            Some(balancer) => match balancer.set().shut(now) {
+                Some(Shut::Held(held)) => Some(held),
+                Some(Shut::Open(_) | Shut::Empty) | None => None,
+            },
+        }
     }
 
     fn admit_to_rate(self: &Arc<Self>, ask: &Ask<'_>, since: Tick, now: Tick) -> Admission {
+        // With several endpoints whoever asked for time is passed over when one is chosen.
         let held_until = self.held_until();
         if now < held_until {
             return Admission::Refused(Rejection::HeldBack { retry_after: now.until(held_until) }.into());
@@ -139,8 +188,7 @@ impl Upstream {
     /// A place at once, or none.
     #[cfg(test)]
     pub(crate) fn place(self: &Arc<Self>, now: Tick) -> Option<Permit> {
-        let ask = Ask { priority: Priority::Normal, deadline: Tick::NEVER, tried: &[] };
-        match self.admit(ask, now) {
+        match self.admit(Ask::plainly(), now) {
             Admission::Admitted(permit) => Some(permit),
             Admission::Refused(_) | Admission::Waits(_) => None,
         }
@@ -191,30 +239,48 @@ impl Upstream {
 
     /// With a slot taken.
     fn admit_to_endpoint(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<Reservation>, now: Tick) -> Admission {
+        // With endpoints this breaker has no rules, and says what somebody forced.
+        let admitted = match self.breaker.try_acquire(now) {
+            Ok(admitted) => admitted,
+            Err(Rejected { retry_after }) => {
+                self.bulkhead.release(|| now);
+                return self.refuse(rate, Rejection::CircuitOpen { retry_after });
+            }
+        };
         let endpoint = match &self.balancer {
             None => None,
-            Some(balancer) => match balancer.admit(ask.tried, now, &mut self.entropy.rng()) {
+            Some(balancer) => match self.choose_endpoint(balancer, ask, now) {
                 Ok(endpoint) => Some(Box::new(endpoint)),
-                Err(cause) => {
+                Err(refusal) => {
                     self.bulkhead.release(|| now);
                     self.give_rate_back(rate);
-                    let rejection = Rejection::NoEndpoint;
-                    return Admission::Refused(Refusal { rejection, cause: Some(cause) });
+                    return Admission::Refused(refusal);
                 }
             },
         };
-        match self.breaker.try_acquire(now) {
-            Ok(admitted) => {
-                if let Some(transition) = admitted.transition {
-                    self.emit(|| Event::BreakerTransition(transition));
-                }
-                Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, endpoint, now))
-            }
-            Err(Rejected { retry_after }) => {
-                self.bulkhead.release(|| now);
-                self.refuse(rate, Rejection::CircuitOpen { retry_after })
-            }
+        if let Some(transition) = admitted.transition {
+            self.emit(|| Event::BreakerTransition(transition));
         }
+        Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, endpoint, now))
+    }
+
+    fn choose_endpoint(
+        &self,
+        balancer: &Balancer,
+        ask: &Ask<'_>,
+        now: Tick,
+    ) -> Result<EndpointPermit, Refusal> {
+        let seek = Seek {
+            tried: ask.tried,
+            again_from: ask.again_from,
+            repeatable: ask.repeatable && self.budget.available() >= 1.0,
+            overrules: self.breaker.state() == State::ForcedClosed,
+        };
+        balancer.admit(&seek, now, &mut self.entropy.rng()).map_err(|shut| match shut {
+            Shut::Empty => Refusal { rejection: Rejection::NoEndpoint, cause: Some(balancer.nobody()) },
+            Shut::Open(retry_after) => Rejection::CircuitOpen { retry_after }.into(),
+            Shut::Held(retry_after) => Rejection::HeldBack { retry_after }.into(),
+        })
     }
 
     fn refuse(&self, rate: Option<Reservation>, why: Rejection) -> Admission {
@@ -245,11 +311,19 @@ impl Waiting {
         self.since
     }
 
-    /// Ready with a place or a refusal.
+    /// Ready with a place or a refusal. Past the deadline it is never ready: nobody has a use for a place then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<Permit, Refusal>> {
+        if now >= self.deadline {
+            return Poll::Pending;
+        }
         loop {
+            if let Some(retry_after) = self.is_held(cx, now) {
+                self.leave(|| now);
+                return Poll::Ready(Err(Rejection::HeldBack { retry_after }.into()));
+            }
             let upstream = &self.upstream;
-            let ask = Ask { priority: self.priority, deadline: self.deadline, tried: &self.tried };
+            let Self { priority, deadline, again_from, repeatable, .. } = *self;
+            let ask = Ask { priority, deadline, tried: &self.tried, again_from, repeatable };
             let admission = match &mut self.stage {
                 Stage::Names(names) => {
                     let resolved = ready!(names.as_mut().poll(cx));
@@ -291,14 +365,29 @@ impl Waiting {
             }
         }
     }
+
+    /// For how long a server holds everybody back, asked at every door and whenever that begins.
+    fn is_held(&mut self, cx: &mut Context<'_>, now: Tick) -> Option<Duration> {
+        while self.held.as_mut().poll(cx).is_ready() {
+            self.held = self.upstream.next_hold();
+        }
+        // Whether there is anybody to ask isn't known before there are addresses.
+        if matches!(self.stage, Stage::Names(_) | Stage::Over) { None } else { self.upstream.held_for(now) }
+    }
+
+    /// Leaves whatever line it stands in.
+    fn leave(&mut self, now: impl FnOnce() -> Tick) {
+        if let Stage::Slot(waiter) = &self.stage {
+            self.upstream.bulkhead.leave(waiter, now);
+        }
+        self.stage = Stage::Over;
+        self.upstream.give_rate_back(self.rate.take());
+    }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Stage::Slot(waiter) = &self.stage {
-            self.upstream.bulkhead.leave(waiter, time::now);
-        }
-        self.upstream.give_rate_back(self.rate.take());
+        self.leave(time::now);
     }
 }
 

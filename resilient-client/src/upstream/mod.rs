@@ -19,6 +19,7 @@ use std::time::Duration;
 #[cfg(feature = "hyper")]
 use http::HeaderValue;
 use http::{HeaderMap, StatusCode};
+use tokio::sync::Notify;
 
 use crate::engine::ledger::Grant;
 use crate::event::{Event, Events};
@@ -40,7 +41,7 @@ pub use endpoints::EndpointSnapshot;
 pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
-use self::endpoints::Balancer;
+use self::endpoints::{Balancer, Endpoint, EndpointId};
 use self::latency::Digest;
 use self::quiet::Quiet;
 use self::registry::Key;
@@ -182,6 +183,8 @@ pub(crate) struct Upstream {
     hedges: Cap,
     latency: Digest,
     quiet: Quiet,
+    /// Wakes who waits to be let in when a server's `Retry-After` begins to hold everybody back.
+    hold_begins: Notify,
     /// When a call last asked, as a `Tick`, coarsely: it only orders idle upstreams for eviction.
     last_used: AtomicU64,
     /// A dropped attempt older than this counts as a failure, in nanoseconds.
@@ -216,6 +219,7 @@ impl Upstream {
             hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
             latency: Digest::new(),
             quiet: Quiet::new(),
+            hold_begins: Notify::new(),
             last_used: AtomicU64::new(now.as_nanos()),
             abandoned_after: AtomicU64::new(abandoned_after(plan)),
             calls: AtomicU64::new(0),
@@ -235,8 +239,12 @@ impl Upstream {
         self.bulkhead.set_limit(limit, || now);
     }
 
-    /// With several endpoints behind its name.
+    /// With several endpoints behind its name. Their breakers judge what fails there: a breaker of the name's would count it a
+    /// second time. It follows no rules, and only an operator opens or closes it.
     pub(crate) fn behind(mut self, balancer: Option<Arc<Balancer>>) -> Self {
+        if balancer.is_some() {
+            self.breaker = Breaker::disabled();
+        }
         self.balancer = balancer;
         self
     }
@@ -251,6 +259,9 @@ impl Upstream {
         self.rate_limit.set_rules(plan.rate_limit, time::now());
         self.modes.store(plan.modes.bits(), Ordering::Relaxed);
         self.hedges.set_rules(plan.hedge);
+        if self.balancer.is_some() {
+            return;
+        }
         self.breaker.set_trip(plan.trip.as_ref());
         if let Some(transition) = self.breaker.set_rules(plan.breaker) {
             self.emit(|| Event::BreakerTransition(transition));
@@ -421,15 +432,30 @@ impl Upstream {
         }
     }
 
-    /// Whether the breaker would refuse another attempt.
+    /// Whether no attempt would be let through now: by the breaker or, with several endpoints, by any of theirs.
     pub(crate) fn is_circuit_open(&self, now: Tick) -> bool {
-        self.breaker.rejects_now(now).is_some()
+        let shut = |balancer: &Balancer| {
+            self.breaker.state() != breaker::State::ForcedClosed && balancer.set().shut(now).is_some()
+        };
+        self.breaker.rejects_now(now).is_some() || self.balancer.as_deref().is_some_and(shut)
     }
 
-    /// The server asked for quiet: everybody is held back, unless the rest of its answers speak against that.
-    pub(crate) fn hold_back(&self, asked: Duration, now: Tick) {
-        if let Some(duration) = self.quiet.asked(asked, now) {
-            self.emit(|| Event::HeldBack { duration });
+    /// Whether there is an endpoint to ask that a call hasn't `tried`.
+    pub(crate) fn has_another(&self, tried: &[EndpointId], now: Tick) -> bool {
+        self.balancer.as_deref().is_some_and(|balancer| balancer.set().has_another(tried, now))
+    }
+
+    /// The server asked to be left alone: everybody is held back, unless the rest of its answers speak against that. Of several
+    /// endpoints only the one that said so is meant.
+    pub(crate) fn hold_back(&self, endpoint: Option<&Arc<Endpoint>>, asked: Duration, now: Tick) {
+        let held = match endpoint {
+            Some(endpoint) => endpoint.asked_for_time(asked, now),
+            None => self.quiet.asked(asked, now).inspect(|&duration| {
+                self.emit(|| Event::HeldBack { duration });
+            }),
+        };
+        if held.is_some() {
+            self.hold_begins.notify_waiters();
         }
     }
 

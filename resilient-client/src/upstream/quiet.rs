@@ -19,17 +19,17 @@ use crate::time::Tick;
 
 /// Answers in a row. At a share of 30 % of them, so many come together by chance once in 240,000 answers; when all are,
 /// it takes half as many as the breaker's rule for failures in a row.
-pub(super) const IN_A_ROW: u32 = 10;
+pub(in crate::upstream) const IN_A_ROW: u32 = 10;
 /// As long as the breaker's window.
-pub(super) const MEMORY: Duration = Duration::from_secs(10);
+pub(in crate::upstream) const MEMORY: Duration = Duration::from_secs(10);
 /// The longest that one answer may hold back other calls.
-pub(super) const LONGEST: Duration = Duration::from_secs(5);
+pub(in crate::upstream) const LONGEST: Duration = Duration::from_secs(5);
 /// When a success came is kept as coarsely as this: a store a call would bounce the cache line.
 const COARSE: Duration = Duration::from_secs(1);
 
 /// See the [module docs](self). Shared by every call to one upstream.
 #[derive(Debug)]
-pub(super) struct Quiet {
+pub(in crate::upstream) struct Quiet {
     /// A `Tick`; zero for never.
     until: AtomicU64,
     /// Answers that asked for quiet since the last success.
@@ -39,17 +39,17 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    pub(super) fn new() -> Self {
+    pub(in crate::upstream) fn new() -> Self {
         Self { until: AtomicU64::new(0), asked: AtomicU32::new(0), succeeded: AtomicU64::new(0) }
     }
 
     /// Until when everybody is held back.
-    pub(super) fn until(&self) -> Tick {
+    pub(in crate::upstream) fn until(&self) -> Tick {
         Tick::from_nanos(self.until.load(Ordering::Relaxed))
     }
 
     /// An attempt succeeded.
-    pub(super) fn succeeded(&self, now: Tick) {
+    pub(in crate::upstream) fn succeeded(&self, now: Tick) {
         if self.asked.load(Ordering::Relaxed) != 0 {
             self.asked.store(0, Ordering::Relaxed);
         }
@@ -60,7 +60,7 @@ impl Quiet {
     }
 
     /// An answer asked for so much quiet. For how long everybody is held back because of it; `None` when nobody is.
-    pub(super) fn asked(&self, quiet: Duration, now: Tick) -> Option<Duration> {
+    pub(in crate::upstream) fn asked(&self, quiet: Duration, now: Tick) -> Option<Duration> {
         let quiet = quiet.min(LONGEST);
         if quiet.is_zero() {
             return None;

@@ -29,7 +29,8 @@ pub struct UpstreamSnapshot {
     pub concurrency: Option<concurrency::Snapshot>,
     /// Attempts that wait for a place.
     pub queued: usize,
-    /// The circuit breaker.
+    /// The circuit breaker. Where the name stands for several endpoints theirs judge, and this one is disabled unless somebody
+    /// forced it.
     pub breaker: breaker::Snapshot,
     /// Tokens in the budget for retries and hedges; infinite without a budget.
     pub budget: f64,

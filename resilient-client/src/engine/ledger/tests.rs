@@ -59,6 +59,7 @@ fn fail_number(number: u32, ledger: &mut Ledger, end: &Classified, now: Tick, bu
             budget,
             cap: &Cap::closed(),
             circuit_open: false,
+            elsewhere: false,
             replayable: true,
             usual: None,
             delays: None,
@@ -116,6 +117,7 @@ fn a_stream_that_outgrew_its_buffer_is_not_repeated_from_then_on() {
             budget: &budget,
             cap: &Cap::closed(),
             circuit_open: false,
+            elsewhere: false,
             replayable: false,
             usual: None,
             delays: None,
@@ -152,6 +154,7 @@ fn an_open_circuit_ends_the_call_and_costs_no_token() {
         budget: &budget,
         cap: &Cap::closed(),
         circuit_open: true,
+        elsewhere: false,
         replayable: true,
         usual: None,
         delays: None,
@@ -185,6 +188,7 @@ fn a_retry_after_that_barely_fits_is_honoured_and_stays_before_the_deadline() {
             budget: &budget(10),
             cap: &Cap::closed(),
             circuit_open: false,
+            elsewhere: false,
             replayable: true,
             usual: None,
             delays: None,
@@ -227,7 +231,16 @@ fn fail_beside(
     cap: &Cap,
 ) -> Next {
     let rng = &mut Rng::seeded(7);
-    let world = World { budget, cap, circuit_open: false, replayable: true, usual: None, delays: None, rng };
+    let world = World {
+        budget,
+        cap,
+        circuit_open: false,
+        elsewhere: false,
+        replayable: true,
+        usual: None,
+        delays: None,
+        rng,
+    };
     ledger.failed(number, end, at, world)
 }
 
@@ -268,6 +281,7 @@ fn what_one_attempt_was_told_to_wait_binds_the_one_after_another() {
         budget: &budget,
         cap: &cap,
         circuit_open: false,
+        elsewhere: false,
         replayable: true,
         usual: None,
         delays: None,
@@ -365,7 +379,7 @@ proptest! {
                         ..end(*repeat)
                     };
                     let circuit_open = launches as usize > story.open_from;
-                    let world = World { budget: &budget, cap: &Cap::closed(), circuit_open, replayable: true, usual: None, delays: None, rng: &mut rng };
+                    let world = World { budget: &budget, cap: &Cap::closed(), circuit_open, elsewhere: false, replayable: true, usual: None, delays: None, rng: &mut rng };
                     let next = ledger.failed(launches, &end, now, world);
                     if let Next::Retry { delay, .. } = next {
                         prop_assert!(!circuit_open && *repeat != Repeat::Never);

@@ -195,7 +195,7 @@ fn what_guards_the_way_in_can_be_set() {
         bulkhead = { max_in_flight = 8, max_queued = 4, queue_wait = "200ms", observe_only = true }
         rate_limit = { count = 100, per = "1s", burst = 5, wait = true }
         throttle = { multiplier = 1.5, window = "1m" }
-        balance = { decay = "5s", slow_start = "1s", max_ejected = 0.3, penalty = 10.0 }
+        balance = { decay = "5s", slow_start = "1s", penalty = 10.0 }
         concurrency = { kind = "vegas", initial = 30, min = 5, max = 200, window = "200ms", queue = [0.1, 0.2] }
 
         [[host]]
@@ -217,9 +217,7 @@ fn what_guards_the_way_in_can_be_set() {
         .concurrency(
             ConcurrencyPolicy::vegas().initial(30).min(5).max(200).window(second / 5).queue(0.1, 0.2),
         )
-        .balance(
-            BalancePolicy::standard().decay(5 * second).slow_start(second).max_ejected(0.3).penalty(10.0),
-        );
+        .balance(BalancePolicy::standard().decay(5 * second).slow_start(second).penalty(10.0));
     let expected = PolicySet::new(base).host("http://reports:80", |base| {
         base.priority(Priority::Sheddable).rate_limit(None).throttle(throttle.observe_only(true))
     });

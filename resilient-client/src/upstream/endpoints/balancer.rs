@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::refresh::{LOST, PATIENCE, Refresh, Step};
-use super::{Checks, EndpointId, EndpointPermit, EndpointSet};
+use super::{Checks, EndpointPermit, EndpointSet, Seek, Shut};
 use crate::endpoints::{NoEndpoint, Origin, Resolve, ResolveError, Source, Watched};
 use crate::policy::balance::Rules;
 use crate::rng::{Entropy, Rng};
@@ -84,23 +84,24 @@ impl Balancer {
         }
     }
 
-    /// A place for an attempt of a call that has `tried` those before: see [`EndpointSet::admit`].
+    /// A place for an attempt: see [`EndpointSet::admit`].
     ///
     /// # Errors
-    /// [`NoEndpoint`] when a watched list was never set, or nobody waited for [`ready`](Self::ready).
-    pub(crate) fn admit(
-        &self,
-        tried: &[EndpointId],
-        now: Tick,
-        rng: &mut Rng,
-    ) -> Result<EndpointPermit, NoEndpoint> {
+    /// [`Shut`] when no endpoint may be asked. [`Shut::Empty`] when a watched list was never set, or nobody waited for
+    /// [`ready`](Self::ready).
+    pub(crate) fn admit(&self, seek: &Seek<'_>, now: Tick, rng: &mut Rng) -> Result<EndpointPermit, Shut> {
         if let Feed::Watched(following) = &self.feed {
             following.catch_up(&self.set, now);
         }
-        self.set.admit(tried, now, rng).ok_or_else(|| match &self.feed {
+        self.set.admit(seek, now, rng)
+    }
+
+    /// Why there is no endpoint at all.
+    pub(crate) fn nobody(&self) -> NoEndpoint {
+        match &self.feed {
             Feed::Dns(discovery) => discovery.unresolved(None),
             Feed::Fixed | Feed::Watched(_) => NoEndpoint::NotSet,
-        })
+        }
     }
 
     /// What requests name in their `Host` header, unless it is the endpoint itself.

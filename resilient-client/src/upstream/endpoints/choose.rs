@@ -3,79 +3,117 @@
 //! Two are drawn. While both take any call and the call hasn't tried either, that is all there is to do, whatever the number
 //! of endpoints. Otherwise all of them are looked at: with one of n out that happens to two calls in n, so it costs each call
 //! a constant on average.
+//!
+//! Of those that may be asked, in this order:
+//!
+//! 1. one that takes any call and hasn't been tried,
+//! 2. one on probation whose first probe has succeeded,
+//! 3. another on probation that hasn't been tried, if the call can still be repeated: those left have failed it,
+//! 4. one that has been tried,
+//! 5. any other on probation,
+//! 6. one that asked for time, when there is nobody else.
+//!
+//! Before that, a call's first attempt is taken for a probe of an endpoint it drew, when that has been
+//! [passed by](super::probation) often enough. A probe must not have to win a comparison: what is known of a broken endpoint
+//! speaks against it.
 
 use std::sync::Arc;
 
-use super::List;
-use super::endpoint::{Endpoint, EndpointId, Standing};
+use smallvec::SmallVec;
+
+use super::endpoint::{Endpoint, Takes};
+use super::{List, Seek, Shut};
 use crate::rng::Rng;
 use crate::time::Tick;
 
-/// An endpoint, and whether its breaker is to be asked or overruled.
-#[derive(Debug)]
-pub(crate) struct Pick<'a> {
-    pub(crate) endpoint: &'a Arc<Endpoint>,
-    /// Too many are out: take it even if its breaker refuses.
-    pub(crate) panic: bool,
+/// How good a reason there is to ask an endpoint, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Well,
+    Recovering,
+    ProbeFirst,
+    Tried,
+    Probe,
+    TriedProbe,
+    Spared,
+    SparedProbe,
 }
 
 impl List {
-    /// The endpoint for an attempt of a call that has `tried` those before. `None` only when there is none at all.
-    pub(super) fn choose(&self, tried: &[EndpointId], now: Tick, rng: &mut Rng) -> Option<Pick<'_>> {
-        let drawn = match &*self.endpoints {
-            [] => return None,
-            [only] => return Some(Pick { endpoint: only, panic: true }),
-            endpoints => two_below(endpoints.len(), rng),
-        };
-        let (a, b) = (self.endpoints.get(drawn.0)?, self.endpoints.get(drawn.1)?);
-        let picked = |endpoint| Some(Pick { endpoint, panic: false });
-        let fresh = |endpoint: &Endpoint| !tried.contains(&endpoint.id());
-        let (a_stands, b_stands) = (a.standing(now), b.standing(now));
-        match (a_stands, b_stands) {
-            (Standing::In, Standing::In) if fresh(a) && fresh(b) => {
-                let equal = |endpoint: &Endpoint| endpoint.standing(now) == Standing::In && fresh(endpoint);
-                let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| equal(endpoint));
-                picked(self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a))
-            }
-            // A probe must not have to win a comparison: what is known of a broken endpoint speaks against it. It is left to
-            // a call's first attempt, which can be repeated elsewhere.
-            (Standing::Probing, _) if tried.is_empty() && a.wants_probe(now) => picked(a),
-            (_, Standing::Probing) if tried.is_empty() && b.wants_probe(now) => picked(b),
-            _ => self.search(tried, now, rng),
+    /// The endpoint for an attempt. `None` when none may be asked.
+    pub(super) fn choose(&self, seek: &Seek<'_>, now: Tick, rng: &mut Rng) -> Option<&Arc<Endpoint>> {
+        if self.endpoints.len() < 2 {
+            return self.search(seek, now, rng);
         }
+        let drawn = two_below(self.endpoints.len(), rng);
+        let (a, b) = (self.endpoints.get(drawn.0)?, self.endpoints.get(drawn.1)?);
+        let fits = |endpoint: &Endpoint| {
+            (endpoint.is_well(now) || seek.overrules) && !seek.tried.contains(&endpoint.id())
+        };
+        if fits(a) && fits(b) {
+            let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| fits(endpoint));
+            return Some(self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a));
+        }
+        if seek.tried.is_empty() && !seek.overrules {
+            for endpoint in [a, b] {
+                if !endpoint.takes_any()
+                    && endpoint.probation.drawn(seek.repeatable)
+                    && !endpoint.is_spared(now)
+                    && endpoint.takes(now) == Takes::Probe
+                {
+                    return Some(endpoint);
+                }
+            }
+        }
+        self.search(seek, now, rng)
     }
 
     /// Looks at every endpoint.
     #[cold]
-    fn search(&self, tried: &[EndpointId], now: Tick, rng: &mut Rng) -> Option<Pick<'_>> {
-        let out = self.endpoints.iter().filter(|endpoint| endpoint.standing(now) == Standing::Out).count();
-        let panic = out > self.rules.most_ejected(self.endpoints.len());
-        // From the best to the worst reason to take an endpoint.
-        let rank = |endpoint: &Endpoint| {
-            let stands = endpoint.standing(now);
-            match (stands, tried.contains(&endpoint.id())) {
-                (Standing::In, false) => Some(0),
-                (_, false) if panic => Some(0),
-                (Standing::In, true) => Some(1),
-                (_, true) if panic => Some(1),
-                (Standing::Probing, false) => Some(2),
-                (Standing::Probing, true) => Some(3),
-                (Standing::Out, _) => None,
+    fn search(&self, seek: &Seek<'_>, now: Tick, rng: &mut Rng) -> Option<&Arc<Endpoint>> {
+        // Each is judged once: breakers change between two looks.
+        let mut best = None;
+        let mut candidates: SmallVec<[&Arc<Endpoint>; 16]> = SmallVec::new();
+        for endpoint in &self.endpoints {
+            let Some(rank) = rank(endpoint, seek, now) else { continue };
+            if best.is_none_or(|best| rank < best) {
+                best = Some(rank);
+                candidates.clear();
             }
-        };
-        let best = self.endpoints.iter().filter_map(|endpoint| rank(endpoint)).min();
-        let candidates = || self.endpoints.iter().filter(|endpoint| best.is_some() && rank(endpoint) == best);
-        let endpoint = match candidates().count() {
-            // Breakers changed between two looks. Any endpoint will do, and its breaker has the last word.
-            0 => self.endpoints.first()?,
-            1 => candidates().next().or(self.endpoints.first())?,
-            count => {
-                let drawn = two_below(count, rng);
-                let winner = self.duel(drawn, count, |n| candidates().nth(n), now, rng);
-                winner.or(self.endpoints.first())?
+            if best == Some(rank) {
+                candidates.push(endpoint);
             }
+        }
+        match &*candidates {
+            [] => None,
+            [only] => Some(only),
+            [first, ..] => {
+                let drawn = two_below(candidates.len(), rng);
+                let winner = self.duel(drawn, candidates.len(), |n| candidates.get(n).copied(), now, rng);
+                Some(winner.unwrap_or(first))
+            }
+        }
+    }
+
+    /// What the first endpoint to be asked again waits for, and for how long.
+    #[cold]
+    pub(super) fn shut(&self, seek: &Seek<'_>, now: Tick) -> Shut {
+        // What a caller is told when nobody refuses any more.
+        const SOON: std::time::Duration = std::time::Duration::from_millis(1);
+        let waits = |endpoint: &Arc<Endpoint>| match endpoint.takes(now) {
+            Takes::Nothing(wait) => Some((wait, Shut::Open(wait))),
+            Takes::Held(wait) => Some((wait, Shut::Held(wait))),
+            Takes::Any | Takes::Probe if seek.rests(endpoint, now) => {
+                let wait = now.until(seek.again_from);
+                Some((wait, Shut::Held(wait)))
+            }
+            Takes::Any | Takes::Probe => None,
         };
-        Some(Pick { endpoint, panic })
+        if self.endpoints.is_empty() {
+            return Shut::Empty;
+        }
+        let first = self.endpoints.iter().filter_map(waits).min_by_key(|(wait, _)| *wait);
+        first.map_or(Shut::Open(SOON), |(_, shut)| shut)
     }
 
     /// The one of two that costs less, if both stand for the draw. In place of one that doesn't, a third is drawn from the
@@ -105,6 +143,36 @@ impl List {
         let a_wins = a.load(&self.rules, now).at_most(b.load(&self.rules, now));
         Some(if a_wins { a } else { b })
     }
+}
+
+impl Seek<'_> {
+    /// Whether the call was told to leave those alone where it has been, this one among them.
+    fn rests(&self, endpoint: &Endpoint, now: Tick) -> bool {
+        now < self.again_from && self.tried.contains(&endpoint.id())
+    }
+}
+
+/// `None` for one that may not be asked.
+fn rank(endpoint: &Endpoint, seek: &Seek<'_>, now: Tick) -> Option<Rank> {
+    if seek.rests(endpoint, now) {
+        return None;
+    }
+    let tried = seek.tried.contains(&endpoint.id());
+    let takes = if seek.overrules { Takes::Any } else { endpoint.takes(now) };
+    let rank = match (takes, tried) {
+        (Takes::Any, false) => Rank::Well,
+        (Takes::Any, true) => Rank::Tried,
+        (Takes::Probe, false) if endpoint.probation.is_trusted() => Rank::Recovering,
+        (Takes::Probe, false) if seek.repeatable && endpoint.probation.decides() => Rank::ProbeFirst,
+        (Takes::Probe, false) => Rank::Probe,
+        (Takes::Probe, true) => Rank::TriedProbe,
+        (Takes::Nothing(_) | Takes::Held(_), _) => return None,
+    };
+    Some(match (endpoint.is_spared(now), takes) {
+        (false, _) => rank,
+        (true, Takes::Any) => Rank::Spared,
+        (true, _) => Rank::SparedProbe,
+    })
 }
 
 /// A number below `count` that is neither of two different ones, each as likely as any other; `None` if there is none.

@@ -11,21 +11,28 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::{Tick, nanos};
 
 use super::Checks;
+use super::probation::{Decided, Leave, Probation};
 use super::score::{Load, Score};
+use crate::upstream::quiet::Quiet;
+
+/// The longest that one answer's `Retry-After` keeps an endpoint out of the draw while others may be asked. It may well know
+/// better; but a number that somebody mistyped shouldn't cost a replica for a day.
+const LONGEST_SPARED: Duration = Duration::from_mins(1);
 
 /// Tells a set's endpoints apart, even after one has left and another has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EndpointId(pub(super) u64);
 
-/// What an endpoint's breaker would say.
+/// Which calls an endpoint takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It takes any call.
-    In,
+pub(super) enum Takes {
+    Any,
     /// The next call would be a probe.
-    Probing,
-    /// It takes none.
-    Out,
+    Probe,
+    /// None: its breaker is open, or its probes are out, for another so long.
+    Nothing(Duration),
+    /// None: it asked everybody to stay away, for another so long.
+    Held(Duration),
 }
 
 /// One endpoint of a set. It lives as long as the set lists it or a call holds it.
@@ -38,8 +45,12 @@ pub(crate) struct Endpoint {
     pub(super) score: Score,
     /// When it was added or came back, as a `Tick`; zero if that needs no care.
     since: AtomicU64,
-    /// When the probe that is out set out, as a `Tick`; zero while none is.
-    probed: AtomicU64,
+    /// Asked once the breaker would let a probe through.
+    pub(super) probation: Probation,
+    /// Whether its `Retry-After` holds for everybody.
+    hold: Quiet,
+    /// Until when others are asked rather than this one, as it wished, as a `Tick`. Never before the end of `hold`.
+    spared_until: AtomicU64,
     /// A dropped attempt older than this counts as a failure, in nanoseconds.
     pub(super) abandoned_after: AtomicU64,
     pub(super) entropy: Entropy,
@@ -71,7 +82,9 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             score: Score::new(),
             since: AtomicU64::new(since),
-            probed: AtomicU64::new(0),
+            probation: Probation::new(),
+            hold: Quiet::new(),
+            spared_until: AtomicU64::new(0),
             abandoned_after: AtomicU64::new(u64::MAX),
             entropy: checks.entropy.clone(),
             events: checks.events.clone(),
@@ -116,31 +129,51 @@ impl Endpoint {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(super) fn standing(&self, now: Tick) -> Standing {
+    /// Whether it takes any call and nothing speaks for asking another one: two loads, for the many draws in which that is all
+    /// there is to know.
+    pub(super) fn is_well(&self, now: Tick) -> bool {
+        self.takes_any() && !self.is_spared(now)
+    }
+
+    /// Whether its breaker lets every call through.
+    pub(super) fn takes_any(&self) -> bool {
         match self.breaker.state() {
-            State::Closed | State::Disabled | State::ForcedClosed => Standing::In,
-            State::Open | State::HalfOpen | State::ForcedOpen if self.breaker.only_observes() => Standing::In,
-            State::Open | State::HalfOpen | State::ForcedOpen => match self.breaker.rejects_now(now) {
-                Some(_) => Standing::Out,
-                None => Standing::Probing,
-            },
+            State::Closed | State::Disabled | State::ForcedClosed => true,
+            State::Open | State::HalfOpen | State::ForcedOpen => self.breaker.only_observes(),
         }
     }
 
-    /// Whether the next probe should set out: one at a time, so that an endpoint that hangs costs one call per opening and not
-    /// as many as its breaker would admit. One that is out for long, an endless stream perhaps, keeps no other waiting.
-    pub(super) fn wants_probe(&self, now: Tick) -> bool {
-        const LONG: u64 = 5_000_000_000;
-        let probed = self.probed.load(Ordering::Relaxed);
-        probed == 0 || now.as_nanos().saturating_sub(probed) >= LONG
+    /// Whether it asked to be left alone, so that others are asked first.
+    pub(super) fn is_spared(&self, now: Tick) -> bool {
+        now.as_nanos() < self.spared_until.load(Ordering::Relaxed)
     }
 
-    pub(super) fn probe_began(&self, now: Tick) {
-        self.probed.store(now.as_nanos().max(1), Ordering::Relaxed);
+    pub(super) fn takes(&self, now: Tick) -> Takes {
+        let held = now.until(self.hold.until());
+        if !held.is_zero() {
+            return Takes::Held(held);
+        }
+        if self.takes_any() {
+            return Takes::Any;
+        }
+        let shut = self.breaker.rejects_now(now).max(self.probation.shut_for(now));
+        shut.map_or(Takes::Probe, Takes::Nothing)
     }
 
-    pub(super) fn probe_ended(&self) {
-        self.probed.store(0, Ordering::Relaxed);
+    /// It answered with `Retry-After`: others are asked first for so long. For how long nobody may ask it, as far as one
+    /// answer can say that.
+    pub(crate) fn asked_for_time(&self, asked: Duration, now: Tick) -> Option<Duration> {
+        let until = now.after(asked.min(LONGEST_SPARED));
+        self.spared_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+        let held = self.hold.asked(asked, now);
+        if let Some(duration) = held {
+            self.events.emit(self.origin.as_str(), || Event::HeldBack { duration });
+        }
+        held
+    }
+
+    pub(super) fn succeeded(&self, now: Tick) {
+        self.hold.succeeded(now);
     }
 
     pub(super) fn load(&self, rules: &balance::Rules, now: Tick) -> Load {
@@ -155,7 +188,33 @@ impl Endpoint {
     /// Its breaker closed: what is remembered of the bad time says nothing any more, and the good one begins slowly.
     pub(super) fn recovered(&self, now: Tick) {
         self.score.clear();
+        self.returned(now);
+    }
+
+    /// It takes calls again after a time in which it took none: slowly at first.
+    pub(super) fn returned(&self, now: Tick) {
         self.since.store(now.as_nanos().max(1), Ordering::Relaxed);
+    }
+
+    /// Leave that no probe was sent on.
+    pub(super) fn take_back(&self, leave: Option<Leave>, now: Tick) -> Option<Leave> {
+        if let Some(leave) = leave {
+            self.probation.end(leave, Decided::NotSent, now);
+        }
+        None
+    }
+
+    /// Its breaker changed its state, and it wasn't by a change of rules.
+    pub(super) fn changed(&self, transition: Transition, now: Tick) {
+        match (transition.from, transition.to) {
+            (_, State::Closed) => {
+                self.probation.reset();
+                self.recovered(now);
+            }
+            (State::Closed, _) => self.probation.reset(),
+            _ => {}
+        }
+        self.emit(transition);
     }
 
     pub(super) fn emit(&self, transition: Transition) {

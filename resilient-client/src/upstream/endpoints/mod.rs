@@ -7,6 +7,7 @@ mod balancer;
 mod choose;
 mod endpoint;
 mod permit;
+mod probation;
 mod refresh;
 mod score;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use arc_swap::ArcSwap;
 
 pub(crate) use balancer::Balancer;
 pub use endpoint::EndpointSnapshot;
+use endpoint::Takes;
 pub(crate) use endpoint::{Endpoint, EndpointId};
 pub(crate) use permit::EndpointPermit;
 
@@ -58,6 +60,37 @@ pub(crate) struct EndpointSet {
 struct List {
     endpoints: Box<[Arc<Endpoint>]>,
     rules: Rules,
+}
+
+/// What an attempt looks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seek<'a> {
+    /// Where its call has been.
+    pub(crate) tried: &'a [EndpointId],
+    /// Those aren't asked again before this: one of them answered the call with `Retry-After`.
+    pub(crate) again_from: Tick,
+    /// Another attempt could follow, whatever comes of this one.
+    pub(crate) repeatable: bool,
+    /// Somebody forced the name's breaker closed: its endpoints' aren't asked.
+    pub(crate) overrules: bool,
+}
+
+impl Seek<'_> {
+    /// The first attempt of a call that can't be repeated.
+    pub(crate) const fn first() -> Self {
+        Seek { tried: &[], again_from: Tick::ZERO, repeatable: false, overrules: false }
+    }
+}
+
+/// Why no endpoint may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shut {
+    /// There is none.
+    Empty,
+    /// Their breakers refuse: the first to let a probe through does so after this.
+    Open(Duration),
+    /// They asked to be left alone: the first may be asked after this.
+    Held(Duration),
 }
 
 #[derive(Debug)]
@@ -102,6 +135,8 @@ impl EndpointSet {
             added += 1;
             if let Some((returns, _)) = gone.remove(origin) {
                 returns.follow(checks);
+                // What went away and came back has been started anew, as likely as not.
+                returns.returned(now);
                 endpoints.push(returns);
                 continue;
             }
@@ -133,34 +168,60 @@ impl EndpointSet {
         }
     }
 
-    /// A place at the best endpoint for an attempt of a call that has `tried` those before. `None` when there is none.
+    /// A place at the best endpoint for an attempt.
     ///
-    /// Of a single endpoint nothing is asked: the upstream's own breaker governs.
-    pub(crate) fn admit(&self, tried: &[EndpointId], now: Tick, rng: &mut Rng) -> Option<EndpointPermit> {
+    /// # Errors
+    /// [`Shut`] when no endpoint may be asked.
+    pub(crate) fn admit(&self, seek: &Seek<'_>, now: Tick, rng: &mut Rng) -> Result<EndpointPermit, Shut> {
         // Each lost race is another call's doing, so few are lost in a row.
-        const RACES: usize = 8;
+        const RACES: usize = 64;
         let list = self.list.load();
-        let permit = |endpoint: &Arc<Endpoint>, breaker| {
-            Some(EndpointPermit::new(Arc::clone(endpoint), breaker, list.rules, now))
+        let permit = |endpoint: &Arc<Endpoint>, breaker, leave| {
+            Ok(EndpointPermit::new(Arc::clone(endpoint), breaker, leave, list.rules, now))
         };
-        if let [only] = &*list.endpoints {
-            return permit(only, None);
-        }
         for _ in 0..RACES {
-            let pick = list.choose(tried, now, rng)?;
-            match pick.endpoint.breaker.try_acquire(now) {
+            let Some(endpoint) = list.choose(seek, now, rng) else { break };
+            if seek.overrules {
+                return permit(endpoint, None, None);
+            }
+            let leave = if endpoint.takes_any() {
+                None
+            } else {
+                // Many may have chosen it; one gets leave, and the others look elsewhere.
+                let Some(leave) = endpoint.probation.begin(now) else { continue };
+                Some(leave)
+            };
+            match endpoint.breaker.try_acquire(now) {
                 Ok(admitted) => {
+                    let leave =
+                        if admitted.permit.is_probe() { leave } else { endpoint.take_back(leave, now) };
                     if let Some(transition) = admitted.transition {
-                        pick.endpoint.emit(transition);
+                        endpoint.emit(transition);
                     }
-                    return permit(pick.endpoint, Some(admitted.permit));
+                    return permit(endpoint, Some(admitted.permit), leave);
                 }
-                Err(_) if pick.panic => return permit(pick.endpoint, None),
                 // Opened, or gave its last probe away, since it was chosen.
-                Err(_) => {}
+                Err(_) => drop(endpoint.take_back(leave, now)),
             }
         }
-        permit(list.choose(tried, now, rng)?.endpoint, None)
+        Err(list.shut(seek, now))
+    }
+
+    /// Why no endpoint may be asked now, if that is so; nothing is known of an empty list.
+    pub(crate) fn shut(&self, now: Tick) -> Option<Shut> {
+        let list = self.list.load();
+        let refuses = |endpoint: &Arc<Endpoint>| !matches!(endpoint.takes(now), Takes::Any | Takes::Probe);
+        let all = !list.endpoints.is_empty() && list.endpoints.iter().all(refuses);
+        all.then(|| list.shut(&Seek::first(), now))
+    }
+
+    /// Whether there is an endpoint that a call hasn't `tried`, may ask, and wasn't asked to spare.
+    pub(crate) fn has_another(&self, tried: &[EndpointId], now: Tick) -> bool {
+        self.list.load().endpoints.iter().any(|endpoint| {
+            !tried.contains(&endpoint.id())
+                && !endpoint.is_spared(now)
+                && matches!(endpoint.takes(now), Takes::Any | Takes::Probe)
+        })
     }
 
     #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
+use super::probation::{Decided, Leave};
 use crate::outcome::Cause;
 use crate::policy::balance::Rules;
-use crate::policy::breaker::{self, BodyPermit, State, Verdict};
+use crate::policy::breaker::{self, BodyPermit, Verdict};
 use crate::sync::Ordering;
 use crate::time::{self, Tick};
 
@@ -17,10 +18,12 @@ use crate::time::{self, Tick};
 #[derive(Debug)]
 pub(crate) struct EndpointPermit {
     endpoint: Arc<Endpoint>,
-    /// `None` when the breaker wasn't asked, or said no and was overruled.
+    /// `None` when the breaker wasn't asked.
     breaker: Option<breaker::Permit>,
     /// Leave to say what became of the body, once its head has been answered well.
     body: Option<(BodyPermit, Tick)>,
+    /// For a probe, which keeps others from setting out.
+    leave: Option<Leave>,
     rules: Rules,
     started: Tick,
     settled: bool,
@@ -30,22 +33,19 @@ impl EndpointPermit {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         breaker: Option<breaker::Permit>,
+        leave: Option<Leave>,
         rules: Rules,
         now: Tick,
     ) -> Self {
         endpoint.begin();
-        if breaker.as_ref().is_some_and(breaker::Permit::is_probe) {
-            endpoint.probe_began(now);
-        }
-        Self { endpoint, breaker, body: None, rules, started: now, settled: false }
+        Self { endpoint, breaker, body: None, leave, rules, started: now, settled: false }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 
-    /// Whether its result moves no breaker: too many endpoints are out, so that this one's was overruled, or it is the
-    /// only one.
+    /// Whether its result moves no breaker: somebody forced the name's closed.
     #[cfg(test)]
     pub(crate) fn is_overruled(&self) -> bool {
         self.breaker.is_none()
@@ -78,23 +78,30 @@ impl EndpointPermit {
         }
         let endpoint = &*self.endpoint;
         match verdict {
-            Verdict::Success => endpoint.score.succeeded(took, &self.rules, now),
+            Verdict::Success => {
+                endpoint.succeeded(now);
+                endpoint.score.succeeded(took, &self.rules, now);
+            }
             Verdict::Failure => endpoint.score.failed(took, &self.rules, now),
             Verdict::Neutral => endpoint.score.out_for(took, &self.rules, now),
         }
         let Some(permit) = self.breaker.take() else { return };
-        if permit.is_probe() {
-            endpoint.probe_ended();
-        }
         if verdict == Verdict::Success {
             self.body = Some((permit.body(), now));
         }
         let unit = || endpoint.entropy.rng().unit();
-        if let Some(transition) = endpoint.breaker.record_caused(permit, verdict, cause, took, now, unit) {
-            if transition.to == State::Closed {
-                endpoint.recovered(now);
-            }
-            endpoint.emit(transition);
+        let transition = endpoint.breaker.record_caused(permit, verdict, cause, took, now, unit);
+        if let Some(leave) = self.leave.take() {
+            let decided = match verdict {
+                Verdict::Success => Decided::Well,
+                Verdict::Failure => Decided::Ill,
+                Verdict::Neutral => Decided::Nothing,
+            };
+            // After the breaker has heard of it: a probe let go in between would set out beside the first.
+            endpoint.probation.end(leave, decided, now);
+        }
+        if let Some(transition) = transition {
+            endpoint.changed(transition, now);
         }
     }
 
@@ -107,7 +114,7 @@ impl EndpointPermit {
         }
         let unit = || endpoint.entropy.rng().unit();
         if let Some(transition) = endpoint.breaker.record_body(body, verdict, cause, at, now, unit) {
-            endpoint.emit(transition);
+            endpoint.changed(transition, now);
         }
     }
 }

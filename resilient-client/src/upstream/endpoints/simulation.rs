@@ -167,7 +167,9 @@ fn sender(how: How, replicas: &[Arc<Replica>], seed: u64) -> Box<dyn FnMut(Durat
             set.update(&origins, time::now());
             Box::new(move |work| {
                 let now = time::now();
-                let mut permit = set.admit(&[], now, &mut rng).unwrap();
+                let Ok(mut permit) = set.admit(&Seek::first(), now, &mut rng) else {
+                    return Box::pin(std::future::ready(false));
+                };
                 let replica = Arc::clone(&replicas[usize::from(permit.endpoint().origin().port()) - 1]);
                 Box::pin(async move {
                     let good = matches!(timeout(TIMEOUT, replica.serve(work)).await, Ok(Ok(())));

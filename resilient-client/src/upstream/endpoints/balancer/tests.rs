@@ -176,7 +176,8 @@ async fn a_name_that_does_not_resolve_is_a_typed_error_and_tried_again() {
         assert_eq!(error.to_string(), "users.internal doesn't resolve");
         assert_eq!(error.source().unwrap().to_string(), "no such host");
         let rng = &mut Rng::seeded(1);
-        assert!(matches!(balancer.admit(&[], time::now(), rng), Err(NoEndpoint::Unresolved { .. })));
+        assert!(matches!(balancer.admit(&Seek::first(), time::now(), rng), Err(Shut::Empty)));
+        assert!(matches!(balancer.nobody(), NoEndpoint::Unresolved { .. }));
     }
     assert_eq!(script.asked(), 1, "believed for a second");
     sleep(Duration::from_secs(1)).await;
@@ -184,7 +185,7 @@ async fn a_name_that_does_not_resolve_is_a_typed_error_and_tried_again() {
     assert!(error.source().unwrap().to_string().contains("panicked"));
     sleep(Duration::from_secs(1)).await;
     ready(&balancer).await.unwrap();
-    assert!(balancer.admit(&[], time::now(), &mut Rng::seeded(1)).is_ok());
+    assert!(balancer.admit(&Seek::first(), time::now(), &mut Rng::seeded(1)).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,7 +233,8 @@ async fn an_address_that_flaps_every_interval_keeps_its_state() {
     let balancer = dns(&script);
     call(&balancer).await;
     let mut rng = Rng::seeded(1);
-    let held: Vec<_> = (0..10).map(|_| balancer.admit(&[], time::now(), &mut rng).unwrap()).collect();
+    let held: Vec<_> =
+        (0..10).map(|_| balancer.admit(&Seek::first(), time::now(), &mut rng).unwrap()).collect();
     for expected in [&["1:3000"][..], &["2:3000"], &["1:3000", "2:3000"]] {
         sleep(Duration::from_secs(40)).await;
         call(&balancer).await;
@@ -249,7 +251,8 @@ async fn an_address_gone_for_longer_is_new_again() {
     let balancer = dns(&script);
     call(&balancer).await;
     let mut rng = Rng::seeded(1);
-    let held: Vec<_> = (0..10).map(|_| balancer.admit(&[], time::now(), &mut rng).unwrap()).collect();
+    let held: Vec<_> =
+        (0..10).map(|_| balancer.admit(&Seek::first(), time::now(), &mut rng).unwrap()).collect();
     for _ in 0..2 {
         sleep(Duration::from_secs(61)).await;
         call(&balancer).await;
@@ -265,8 +268,8 @@ async fn a_watched_list_is_followed_from_the_next_attempt_on() {
     let (endpoints, handle) = Endpoints::watched();
     let balancer = balancer(&endpoints);
     let mut rng = Rng::seeded(1);
-    let mut admit = || balancer.admit(&[], time::now(), &mut rng);
-    assert!(matches!(admit(), Err(NoEndpoint::NotSet)));
+    let mut admit = || balancer.admit(&Seek::first(), time::now(), &mut rng);
+    assert!(matches!(admit(), Err(Shut::Empty)) && matches!(balancer.nobody(), NoEndpoint::NotSet));
     handle.set(["http://10.0.0.1"]).unwrap();
     let held = admit().unwrap();
     assert_eq!(held.endpoint().origin().as_str(), "http://10.0.0.1");

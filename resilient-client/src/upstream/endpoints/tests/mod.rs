@@ -5,7 +5,6 @@ mod threads;
 
 use std::collections::HashMap;
 
-use super::endpoint::Standing;
 use super::*;
 use crate::policy::balance::BalancePolicy;
 use crate::policy::breaker::{BreakerPolicy, State, Verdict};
@@ -40,6 +39,11 @@ fn set(ports: impl IntoIterator<Item = u16>) -> EndpointSet {
     set_with(&BalancePolicy::standard(), ports)
 }
 
+/// What an attempt of a call looks for that has been there and can still be repeated.
+fn again(tried: &[EndpointId]) -> Seek<'_> {
+    Seek { tried, repeatable: true, ..Seek::first() }
+}
+
 fn endpoint(set: &EndpointSet, port: u16) -> Arc<Endpoint> {
     let list = set.list.load();
     Arc::clone(list.endpoints.iter().find(|endpoint| endpoint.origin().port() == port).unwrap())
@@ -47,7 +51,7 @@ fn endpoint(set: &EndpointSet, port: u16) -> Arc<Endpoint> {
 
 /// The port the next attempt would go to, settled at once as `verdict` after `took` milliseconds.
 fn attempt(set: &EndpointSet, verdict: Verdict, took: u64, now: Tick, rng: &mut Rng) -> u16 {
-    let mut permit = set.admit(&[], now, rng).unwrap();
+    let mut permit = set.admit(&Seek::first(), now, rng).unwrap();
     permit.settle(verdict, took * MS, now);
     permit.endpoint().origin().port()
 }
@@ -71,13 +75,13 @@ fn trip(set: &EndpointSet, port: u16, now: Tick) {
 
 #[test]
 fn no_endpoints_no_permit() {
-    assert!(set([]).admit(&[], START, &mut Rng::seeded(1)).is_none());
+    assert!(matches!(set([]).admit(&Seek::first(), START, &mut Rng::seeded(1)), Err(Shut::Empty)));
 }
 
 #[test]
 fn equal_endpoints_share_alike_while_calls_overlap() {
     let (set, mut rng) = (set([1, 2, 3, 4]), Rng::seeded(1));
-    let held: Vec<_> = (0..400).map(|_| set.admit(&[], START, &mut rng).unwrap()).collect();
+    let held: Vec<_> = (0..400).map(|_| set.admit(&Seek::first(), START, &mut rng).unwrap()).collect();
     for snapshot in set.snapshot(START) {
         assert!((98..=102).contains(&snapshot.in_flight), "{}", snapshot.in_flight);
     }
@@ -88,15 +92,16 @@ fn equal_endpoints_share_alike_while_calls_overlap() {
 }
 
 #[test]
-fn a_single_endpoint_is_never_out_and_its_breaker_never_asked() {
+fn a_single_endpoints_breaker_judges_like_any_other() {
     let (set, mut rng) = (set([1]), Rng::seeded(1));
-    for n in 0..100 {
-        let mut permit = set.admit(&[], after(n), &mut rng).unwrap();
-        assert!(!permit.is_probe() && permit.is_overruled());
-        permit.settle(Verdict::Failure, 0, after(n));
+    for _ in 0..2 {
+        assert_eq!(attempt(&set, Verdict::Failure, 0, START, &mut rng), 1);
     }
-    let breaker = set.snapshot(after(100))[0].breaker;
-    assert_eq!((breaker.state, breaker.failures), (State::Closed, 0));
+    let open = endpoint(&set, 1).breaker.snapshot(START).open_for;
+    assert_eq!(set.admit(&Seek::first(), START, &mut rng).unwrap_err(), Shut::Open(open));
+    let probe = set.admit(&Seek::first(), START.after(open), &mut rng).unwrap();
+    assert!(probe.is_probe());
+    assert!(matches!(set.admit(&Seek::first(), START.after(open), &mut rng), Err(Shut::Open(_))));
 }
 
 #[test]
@@ -105,13 +110,16 @@ fn a_retry_goes_where_the_call_has_not_been() {
     for _ in 0..200 {
         let mut tried = Vec::new();
         for _ in 0..3 {
-            let permit = set.admit(&tried, START, &mut rng).unwrap();
+            let permit = set.admit(&again(&tried), START, &mut rng).unwrap();
             assert!(!tried.contains(&permit.endpoint().id()));
             tried.push(permit.endpoint().id());
             let mut permit = permit;
             permit.settle(Verdict::Success, MS, START);
         }
-        assert!(set.admit(&tried, START, &mut rng).is_some(), "and anywhere once it has been everywhere");
+        assert!(
+            set.admit(&again(&tried), START, &mut rng).is_ok(),
+            "and anywhere once it has been everywhere"
+        );
     }
 }
 
@@ -125,7 +133,7 @@ fn an_endpoint_whose_breaker_is_open_takes_no_calls_but_its_probes() {
     let mut held = Vec::new();
     let mut probes_by = |until: u64| {
         for n in held.len() as u64..until / 10 {
-            held.push(set.admit(&[], after(1_200 + n * 10), &mut rng).unwrap());
+            held.push(set.admit(&again(&[]), after(1_200 + n * 10), &mut rng).unwrap());
         }
         let to_second = held.iter().filter(|permit| permit.endpoint().origin().port() == 2);
         to_second.map(|permit| u32::from(permit.is_probe())).collect::<Vec<_>>()
@@ -136,37 +144,104 @@ fn an_endpoint_whose_breaker_is_open_takes_no_calls_but_its_probes() {
 }
 
 #[test]
-fn retries_do_not_probe_while_there_is_a_healthy_endpoint() {
-    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
-    trip(&set, 2, START);
-    let tried = [endpoint(&set, 1).id(), endpoint(&set, 3).id()];
-    for _ in 0..100 {
-        let permit = set.admit(&tried, after(2_000), &mut rng).unwrap();
-        assert_ne!(permit.endpoint().origin().port(), 2);
+fn beside_one_that_is_well_few_calls_are_probes() {
+    for (seek, most) in [(again(&[]), 1_000 / 20), (Seek::first(), 1_000 / 200)] {
+        let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
+        trip(&set, 2, START);
+        let mut probes = 0;
+        for n in 0..1_000 {
+            let now = after(6_000 * (n + 1));
+            let mut permit = set.admit(&seek, now, &mut rng).unwrap();
+            probes += u64::from(permit.is_probe());
+            let verdict = if permit.is_probe() { Verdict::Failure } else { Verdict::Success };
+            permit.settle(verdict, MS, now);
+        }
+        assert_eq!(probes, most);
     }
-    trip(&set, 1, after(500));
-    trip(&set, 3, after(500));
-    let open = [1, 2, 3].map(|port| endpoint(&set, port).standing(after(2_500)));
-    assert_eq!(open, [Standing::Probing; 3]);
-    assert!(set.admit(&tried, after(2_500), &mut rng).unwrap().is_probe(), "there being none, they do");
 }
 
 #[test]
-fn too_many_out_and_all_take_calls() {
-    let (set, mut rng) = (set([1, 2, 3, 4, 5]), Rng::seeded(1));
+fn a_retry_goes_to_who_is_well_then_to_a_probe_then_to_who_has_failed_it() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    trip(&set, 2, START);
+    let tried = [endpoint(&set, 1).id(), endpoint(&set, 3).id()];
+    let mut goes = |seek: &Seek<'_>| {
+        let mut permit = set.admit(seek, after(2_000), &mut rng).unwrap();
+        permit.settle(Verdict::Neutral, 0, after(2_000));
+        permit.endpoint().origin().port()
+    };
+    assert_eq!(goes(&again(&tried[..1])), 3);
+    assert_ne!(goes(&Seek { repeatable: false, ..again(&tried) }), 2, "what can't be repeated takes no risk");
+    assert_eq!(goes(&again(&tried)), 2);
+    assert_ne!(goes(&again(&tried)), 2, "it decided nothing");
+}
+
+/// Half of them kept the other half in the draw.
+#[test]
+fn who_is_out_takes_no_calls_however_many_are() {
+    let (set, mut rng) = (set(1..=10), Rng::seeded(1));
+    for dead in 1..=9 {
+        trip(&set, dead, START);
+        for _ in 0..200 {
+            assert!(attempt(&set, Verdict::Success, 10, START, &mut rng) > dead);
+        }
+    }
+    trip(&set, 10, START);
+    let refused = set.admit(&Seek::first(), START, &mut rng).unwrap_err();
+    let first = (1..=10).map(|port| endpoint(&set, port).breaker.snapshot(START).open_for).min().unwrap();
+    assert_eq!(refused, Shut::Open(first));
+    assert_eq!(set.shut(START), Some(Shut::Open(first)));
+    let later = START.after(first);
+    assert_eq!(set.shut(later), None);
+    let held: Vec<_> = (0..50).filter_map(|_| set.admit(&Seek::first(), later, &mut rng).ok()).collect();
+    assert!(held.len() == 10 && held.iter().all(EndpointPermit::is_probe), "one for each of them");
+    drop(held);
+}
+
+#[test]
+fn forced_closed_the_name_overrules_its_endpoints() {
+    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
     trip(&set, 1, START);
     trip(&set, 2, START);
-    for n in 0..200 {
-        assert!(attempt(&set, Verdict::Success, 10, after(n), &mut rng) >= 3);
+    let overruled = Seek { overrules: true, ..Seek::first() };
+    let mut permit = set.admit(&overruled, START, &mut rng).unwrap();
+    assert!(permit.is_overruled() && !permit.is_probe());
+    permit.settle(Verdict::Success, MS, START);
+    assert_eq!(endpoint(&set, 1).breaker.state(), State::Open);
+}
+
+/// One of three answered 503 with `Retry-After`, and every fourth client stayed away from all three.
+#[test]
+fn who_asked_for_time_is_passed_over_while_there_is_somebody_else() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    // Not the first answer of a young client: nobody is held back by one.
+    shares(&set, 0, &mut rng);
+    let now = after(1_000);
+    let told = |port: u16, seconds: u64| {
+        assert_eq!(endpoint(&set, port).asked_for_time(Duration::from_secs(seconds), now), None);
+    };
+    told(2, 60);
+    for n in 0..300 {
+        assert_ne!(attempt(&set, Verdict::Success, 10, after(1_000 + n * 100), &mut rng), 2);
     }
-    trip(&set, 3, after(200));
-    let held: Vec<_> = (0..500).map(|_| set.admit(&[], after(200), &mut rng).unwrap()).collect();
-    for port in 1..=5 {
-        let of_port: Vec<_> = held.iter().filter(|held| held.endpoint().origin().port() == port).collect();
-        assert!(!of_port.is_empty(), "{port}");
-        assert!(of_port.iter().all(|permit| permit.is_overruled() == (port <= 3)));
-    }
-    drop(held);
+    assert!((0..300).any(|n| attempt(&set, Verdict::Success, 10, after(61_000 + n * 10), &mut rng) == 2));
+    told(1, 60);
+    told(2, 60);
+    told(3, 60);
+    let all: Vec<_> = (0..30).map(|_| attempt(&set, Verdict::Success, 10, now, &mut rng)).collect();
+    assert!([1, 2, 3].iter().all(|port| all.contains(port)), "nobody else: {all:?}");
+}
+
+#[test]
+fn the_call_that_was_told_asks_none_it_has_tried() {
+    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
+    let tried = [endpoint(&set, 1).id(), endpoint(&set, 2).id()];
+    let told = Seek { again_from: after(3_000), ..again(&tried) };
+    assert_eq!(set.admit(&told, START, &mut rng).unwrap_err(), Shut::Held(Duration::from_secs(3)));
+    assert!(set.has_another(&tried[..1], START) && !set.has_another(&tried, START));
+    let permit = set.admit(&Seek { tried: &tried[..1], ..told }, START, &mut rng).unwrap();
+    assert_eq!(permit.endpoint().origin().port(), 2);
+    assert!(set.admit(&told, after(3_000), &mut rng).is_ok());
 }
 
 #[test]
@@ -181,27 +256,9 @@ fn a_breaker_that_only_observes_changes_nothing() {
     set.update(&origins([1, 2, 3]), START);
     trip(&set, 2, START);
     let mut rng = Rng::seeded(1);
-    let held: Vec<_> = (0..300).map(|_| set.admit(&[], START, &mut rng).unwrap()).collect();
+    let held: Vec<_> = (0..300).map(|_| set.admit(&Seek::first(), START, &mut rng).unwrap()).collect();
     assert!(set.snapshot(START).iter().all(|snapshot| (95..=105).contains(&snapshot.in_flight)));
     assert!(held.iter().all(|permit| !permit.is_overruled()));
-}
-
-#[test]
-fn one_of_two_may_be_out_and_not_both() {
-    let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
-    trip(&set, 1, START);
-    assert!((0..100).all(|_| attempt(&set, Verdict::Success, 10, START, &mut rng) == 2));
-    trip(&set, 2, START);
-    let permit = set.admit(&[], START, &mut rng).unwrap();
-    assert!(permit.is_overruled());
-}
-
-#[test]
-fn without_ejection_breakers_are_overruled_at_once() {
-    let (set, mut rng) = (set_with(&BalancePolicy::standard().max_ejected(0.0), [1, 2]), Rng::seeded(1));
-    trip(&set, 1, START);
-    let held: Vec<_> = (0..100).map(|_| set.admit(&[], START, &mut rng).unwrap()).collect();
-    assert!(held.iter().any(|permit| permit.endpoint().origin().port() == 1 && permit.is_overruled()));
 }
 
 #[test]
@@ -221,7 +278,7 @@ fn failing_at_once_attracts_no_calls_even_without_breakers() {
                 }
                 !over
             });
-            let mut permit = set.admit(&[], now, &mut rng).unwrap();
+            let mut permit = set.admit(&Seek::first(), now, &mut rng).unwrap();
             if permit.endpoint().origin().port() == 1 {
                 to_first += 1;
                 permit.settle(settled, MS / 10, now);
@@ -241,7 +298,7 @@ fn one_failure_does_not_shun_a_healthy_endpoint() {
     shares(&set, 0, &mut rng);
     endpoint(&set, 1).score.failed(0, &set.list.load().rules, after(1_000));
     // With overlapping calls, as a third more cost is less than one more call in flight.
-    let held: Vec<_> = (0..100).map(|_| set.admit(&[], after(1_000), &mut rng).unwrap()).collect();
+    let held: Vec<_> = (0..100).map(|_| set.admit(&Seek::first(), after(1_000), &mut rng).unwrap()).collect();
     let first = held.iter().filter(|permit| permit.endpoint().origin().port() == 1).count();
     assert!((40..=46).contains(&first), "{first}");
 }
@@ -253,7 +310,7 @@ fn a_hung_endpoint_repels_calls_whose_callers_all_give_up() {
     let mut to_hung = 0;
     for n in 0..300 {
         let now = after(1_000 + n * 10);
-        let mut permit = set.admit(&[], now, &mut rng).unwrap();
+        let mut permit = set.admit(&Seek::first(), now, &mut rng).unwrap();
         if permit.endpoint().origin().port() == 1 {
             to_hung += 1;
             permit.settle(Verdict::Neutral, 200 * MS, now);
@@ -269,7 +326,7 @@ async fn a_dropped_attempt_gives_its_place_back_and_its_age_is_learnt() {
     let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
     for (age, failures) in [(900, 0), (1_100, 1)] {
         let now = crate::time::now();
-        let permit = set.admit(&[], now, &mut rng).unwrap();
+        let permit = set.admit(&Seek::first(), now, &mut rng).unwrap();
         let endpoint = Arc::clone(permit.endpoint());
         tokio::time::advance(Duration::from_millis(age)).await;
         drop(permit);
@@ -284,7 +341,7 @@ async fn a_dropped_attempt_gives_its_place_back_and_its_age_is_learnt() {
 #[test]
 fn a_permit_is_settled_once() {
     let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
-    let mut permit = set.admit(&[], START, &mut rng).unwrap();
+    let mut permit = set.admit(&Seek::first(), START, &mut rng).unwrap();
     let endpoint = Arc::clone(permit.endpoint());
     for _ in 0..10 {
         permit.settle(Verdict::Failure, 0, START);
@@ -308,7 +365,7 @@ fn a_new_endpoint_comes_in_over_ten_seconds() {
         let mut rng = Rng::seeded(age);
         let held = (0..3_000).filter(|_| {
             let list = set.list.load();
-            list.choose(&[], after(1_000 + age), &mut rng).unwrap().endpoint.origin().port() == 3
+            list.choose(&Seek::first(), after(1_000 + age), &mut rng).unwrap().origin().port() == 3
         });
         held.count() as f64 / 3_000.0
     };
@@ -326,7 +383,7 @@ fn a_cold_endpoint_gets_neither_everything_nor_nothing() {
     let (set, mut rng) = (set_with(&policy, [1, 2]), Rng::seeded(1));
     shares(&set, 0, &mut rng);
     set.update(&origins([1, 2, 3]), after(1_000));
-    let held: Vec<_> = (0..300).map(|_| set.admit(&[], after(1_001), &mut rng).unwrap()).collect();
+    let held: Vec<_> = (0..300).map(|_| set.admit(&Seek::first(), after(1_001), &mut rng).unwrap()).collect();
     let third = held.iter().filter(|permit| permit.endpoint().origin().port() == 3).count();
     assert!((90..=110).contains(&third), "{third}");
 }
@@ -339,7 +396,10 @@ fn a_recovered_endpoint_begins_anew() {
     endpoint(&set, 2).score.failed(3 * SECOND, &set.list.load().rules, after(1_000));
     let mut probes = 0;
     for n in 0..100 {
-        probes += u32::from(attempt(&set, Verdict::Success, 10, after(2_200 + n), &mut rng) == 2);
+        let now = after(2_200 + n);
+        let mut permit = set.admit(&again(&[]), now, &mut rng).unwrap();
+        permit.settle(Verdict::Success, 10 * MS, now);
+        probes += u32::from(permit.endpoint().origin().port() == 2);
     }
     let second = endpoint(&set, 2);
     assert_eq!(second.breaker.state(), State::Closed);
@@ -362,6 +422,8 @@ fn endpoints_that_stay_or_come_back_keep_their_state_and_others_do_not() {
     assert!(Arc::ptr_eq(&first, &endpoint(&set, 1)));
     assert_eq!(set.update(&origins([1, 2, 4]), after(30_000)), Changed { added: 1, removed: 0 });
     assert!(Arc::ptr_eq(&second, &endpoint(&set, 2)), "back within the minute");
+    let chance = second.standing_chance(&set.list.load().rules, after(30_000));
+    assert!(chance < 0.2, "and slowly: {chance}");
     assert_eq!(second.breaker.state(), State::Open);
     set.update(&origins([1, 4]), after(40_000));
     set.update(&origins([1, 4]), after(100_000));
@@ -372,7 +434,7 @@ fn endpoints_that_stay_or_come_back_keep_their_state_and_others_do_not() {
 #[test]
 fn a_removed_endpoint_keeps_the_calls_it_has_and_gets_no_more() {
     let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
-    let mut held: Vec<_> = (0..10).map(|_| set.admit(&[], START, &mut rng).unwrap()).collect();
+    let mut held: Vec<_> = (0..10).map(|_| set.admit(&Seek::first(), START, &mut rng).unwrap()).collect();
     let first = endpoint(&set, 1);
     let had = first.in_flight();
     set.update(&origins([2]), START);

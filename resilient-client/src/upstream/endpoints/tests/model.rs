@@ -8,7 +8,8 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 enum Step {
     Update(Vec<u16>),
-    Admit { retry_of: usize },
+    Admit { retry_of: usize, repeatable: bool, rested: bool },
+    AsksForTime { which: usize, seconds: u64 },
     Settle { which: usize, verdict: Verdict, took: u64 },
     Drop { which: usize },
     Wait(u64),
@@ -20,7 +21,9 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         1 => prop::collection::vec(1_u16..8, 0..8).prop_map(Step::Update),
-        8 => (0_usize..4).prop_map(|retry_of| Step::Admit { retry_of }),
+        8 => (0_usize..4, any::<bool>(), any::<bool>())
+            .prop_map(|(retry_of, repeatable, rested)| Step::Admit { retry_of, repeatable, rested }),
+        1 => (any::<usize>(), 0_u64..100).prop_map(|(which, seconds)| Step::AsksForTime { which, seconds }),
         6 => (any::<usize>(), verdict, 0_u64..4_000)
             .prop_map(|(which, verdict, took)| Step::Settle { which, verdict, took }),
         2 => any::<usize>().prop_map(|which| Step::Drop { which }),
@@ -56,31 +59,45 @@ proptest! {
                         held.swap_remove(which % held.len());
                     }
                 }
-                Step::Admit { retry_of } => {
+                Step::AsksForTime { which, seconds } => {
+                    let list = set.list.load();
+                    if let Some(endpoint) = list.endpoints.get(which % list.endpoints.len().max(1)) {
+                        endpoint.asked_for_time(Duration::from_secs(seconds), now);
+                    }
+                }
+                Step::Admit { retry_of, repeatable, rested } => {
                     let tried: Vec<_> = last.iter().rev().take(retry_of).copied().collect();
-                    let standing: HashMap<_, _> = set.list.load().endpoints.iter()
-                        .map(|endpoint| (endpoint.id(), endpoint.standing(now))).collect();
-                    let Some(permit) = set.admit(&tried, now, &mut rng) else {
-                        prop_assert!(listed.is_empty(), "there is always somebody");
-                        continue;
+                    let again_from = if rested { now.after_nanos(SECOND) } else { Tick::ZERO };
+                    let seek = Seek { again_from, repeatable, ..again(&tried) };
+                    let before: Vec<_> = set.list.load().endpoints.iter()
+                        .map(|endpoint| (endpoint.id(), endpoint.takes(now), endpoint.is_spared(now))).collect();
+                    let may = |(id, takes, _): &(EndpointId, Takes, bool)| {
+                        matches!(takes, Takes::Any | Takes::Probe) && !(rested && tried.contains(id))
+                    };
+                    let permit = match set.admit(&seek, now, &mut rng) {
+                        Ok(permit) => permit,
+                        Err(Shut::Empty) => {
+                            prop_assert!(listed.is_empty());
+                            continue;
+                        }
+                        Err(Shut::Open(wait) | Shut::Held(wait)) => {
+                            prop_assert!(!before.iter().any(may), "there is somebody to ask");
+                            prop_assert!(!wait.is_zero() && wait <= Duration::from_secs(10), "{:?}", wait);
+                            continue;
+                        }
                     };
                     let (id, port) = (permit.endpoint().id(), permit.endpoint().origin().port());
                     prop_assert!(listed.contains(&port), "never one that was removed");
-                    let n = standing.len();
-                    let out = standing.values().filter(|standing| **standing == Standing::Out).count();
-                    if n > 1 && out <= n / 2 {
-                        prop_assert_ne!(standing[&id], Standing::Out, "none that is out, of at most half");
-                        prop_assert!(!permit.is_overruled());
-                    }
-                    if n > 1 && permit.is_overruled() {
-                        prop_assert!(out > n / 2);
-                    }
-                    if tried.contains(&id) {
-                        let others = standing.iter().filter(|(id, standing)| {
-                            !tried.contains(id) && (**standing == Standing::In || out > n / 2)
-                        });
-                        prop_assert_eq!(others.count(), 0, "tried before, with others to try");
-                    }
+                    let asked = before.iter().find(|(asked, ..)| *asked == id).unwrap();
+                    prop_assert!(may(asked), "none that is out, held back or resting: {:?}", asked);
+                    prop_assert!(!permit.is_overruled());
+                    prop_assert_eq!(permit.is_probe(), asked.1 == Takes::Probe);
+                    let well = |(id, takes, spared): &(EndpointId, Takes, bool)| {
+                        *takes == Takes::Any && !spared && !tried.contains(id)
+                    };
+                    let anybody_well = before.iter().any(well);
+                    prop_assert!(!anybody_well || !tried.contains(&id), "tried before, with others to try");
+                    prop_assert!(!anybody_well || !asked.2, "asked for time, with others to ask");
                     last.push(id);
                     held.push(permit);
                 }
