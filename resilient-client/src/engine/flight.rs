@@ -69,9 +69,13 @@ pub(super) struct View<'a> {
 }
 
 impl<X: Exchange> Flight<X> {
-    /// With the transport, to be sent at the first poll.
+    /// With the transport, to be sent at the first poll, unless it is at work already.
     pub(super) fn launched(future: X::Future, mut permit: Permit, number: u32) -> Self {
-        permit.prepares();
+        if X::is_eager(&future) {
+            permit.sent();
+        } else {
+            permit.prepares();
+        }
         Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
     }
 
@@ -161,7 +165,7 @@ impl<X: Exchange> Flight<X> {
             }
             let end = ready!(future.poll(cx));
             this.future.set(None);
-            let classified = Classifier::classify(view.classifier, X::end(&end));
+            let classified = Classifier::classify(view.classifier, X::end(&end), X::evidence(&end));
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
                     *this.reading = Some(Box::new(Whole {

@@ -4,9 +4,22 @@
 //! reads that one answer. So a retry and a breaker can never disagree about whether a response was a failure.
 
 pub mod classify;
+mod errors;
 pub mod retry_after;
 
 use std::fmt;
+
+/// What a failure is put down to. A breaker counts a cause once, however many attempts it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Cause {
+    /// The attempt itself: a status, or a timeout of its own.
+    #[default]
+    Own,
+    /// The connection with this number, unique in this process: whatever befell it, befell all attempts on it.
+    Connection(u64),
+    /// A connection that was lost, or not made, and nobody knows which: those lost at one moment had one cause.
+    Lost,
+}
 
 /// What one attempt came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,9 +43,10 @@ pub enum Outcome {
 pub enum FailureKind {
     /// No connection: refused, unreachable, DNS, TLS or the connect timeout. The request was never sent.
     Connect,
-    /// A connection was lost before the request was written to it. The request was never sent.
+    /// A connection was lost before the request was written to it, or none was waited for long enough. The request was
+    /// never sent, and that says nothing about the server.
     Unsent,
-    /// The server said it did not process the request: HTTP/2 `REFUSED_STREAM`, or `GOAWAY` beyond the last stream.
+    /// The server said it did not process the request: HTTP/2 `REFUSED_STREAM`, or `GOAWAY` below the request's stream.
     Refused,
     /// The connection broke after the request may have been read: reset, closed or garbled.
     Transport,
