@@ -189,12 +189,8 @@ impl Error {
     /// No attempt was processed by the server, provably: none was sent, no connection was made, or the server said so. A
     /// request that must not be repeated can still be sent elsewhere.
     pub fn is_unsent(&self) -> bool {
-        let unprocessed = |attempt: &AttemptReport| {
-            use FailureKind::{Connect, Refused, Unsent};
-            matches!(attempt.outcome(), Some(Outcome::Failure(Connect | Unsent | Refused)))
-        };
         match (&self.0.report, self.0.kind) {
-            (Some(report), _) => report.attempts().iter().all(unprocessed),
+            (Some(report), _) => report.attempts().iter().all(AttemptReport::is_unprocessed),
             (None, kind) => matches!(kind, ErrorKind::Config | ErrorKind::Request | ErrorKind::Draining),
         }
     }

@@ -79,7 +79,12 @@ impl Guard {
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
         let Some(mut permit) = self.permit.take() else { return };
-        let end = Classified { status: self.status, ..Classified::failure(kind, Repeat::IfSafe) };
+        // One that stalls does so by itself; one that breaks may have lost its connection, and others with it.
+        let end = match kind {
+            FailureKind::BodyIdle => Classified::failure(kind, Repeat::IfSafe),
+            _ => Classified::lost(kind, Repeat::IfSafe),
+        };
+        let end = Classified { status: self.status, ..end };
         self.report.settled(permit.number(), end.outcome, self.status, now);
         let expected = self.begun && self.report.is_streaming();
         permit.body(if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);

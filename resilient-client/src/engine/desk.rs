@@ -297,13 +297,27 @@ impl<X: Exchange> Desk<X> {
         let Landed { number, classified, .. } = landed;
         let outcome = classified.outcome;
         let permit = landed.permit.as_mut()?;
+        // What a repeat that is free takes over, if there is one.
+        let grant = if classified.repeat.is_free() { permit.take_grant() } else { None };
         permit.settle(&classified, now);
+        if classified.repeat.is_proof()
+            && let Some(report) = &mut self.report
+        {
+            report.unprocessed(number);
+        }
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(permit.endpoint(), asked, now);
         }
         let mut rng = self.upstream.entropy().rng();
         let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
-        match self.ledger.failed(number, &classified, now, world) {
+        let next = self.ledger.failed(number, &classified, now, world);
+        match (grant, &next) {
+            (Some(grant), Next::Retry { .. }) => self.ledger.inherit(grant),
+            // Nobody saw what it was granted for.
+            (Some(grant), _) if classified.repeat.is_proof() => self.upstream.give_back(grant),
+            _ => {}
+        }
+        match next {
             Next::GiveUp(why) => {
                 if why == Decline::BudgetExhausted {
                     // What called us shouldn't try again either; see `advice`.

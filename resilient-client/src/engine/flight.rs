@@ -69,9 +69,13 @@ pub(super) struct View<'a> {
 }
 
 impl<X: Exchange> Flight<X> {
-    /// With the transport, to be sent at the first poll.
+    /// With the transport, to be sent at the first poll, unless it is at work already.
     pub(super) fn launched(future: X::Future, mut permit: Permit, number: u32) -> Self {
-        permit.prepares();
+        if X::is_eager(&future) {
+            permit.sent();
+        } else {
+            permit.prepares();
+        }
         Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
     }
 
@@ -161,7 +165,7 @@ impl<X: Exchange> Flight<X> {
             }
             let end = ready!(future.poll(cx));
             this.future.set(None);
-            let classified = Classifier::classify(view.classifier, X::end(&end));
+            let classified = Classifier::classify(view.classifier, X::end(&end), X::evidence(&end));
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
                     *this.reading = Some(Box::new(Whole {
@@ -207,7 +211,7 @@ impl<X: Exchange> Whole<X> {
     /// What the attempt brought, and what that means.
     fn end(self, end: End) -> (Brought<X>, Classified) {
         let Self { reading, head, limit, .. } = self;
-        let failed = |kind| Classified { status: head.status, ..Classified::failure(kind, Repeat::IfSafe) };
+        let failed = |end: Classified| Classified { status: head.status, ..end };
         match end {
             End::Whole => {
                 let (parts, body) = reading.finish(false);
@@ -218,9 +222,9 @@ impl<X: Exchange> Whole<X> {
                 (Brought::Fault(error), Classified { status: head.status, ..Classified::IGNORED })
             }
             End::Failed(error) => {
-                (Brought::Fault(Error::new(ErrorKind::Body).because(error)), failed(FailureKind::Body))
+                (Brought::Fault(Error::new(ErrorKind::Body).because(error)), failed(Classified::lost(FailureKind::Body, Repeat::IfSafe)))
             }
-            End::Stalled => (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(FailureKind::BodyIdle)),
+            End::Stalled => (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(Classified::failure(FailureKind::BodyIdle, Repeat::IfSafe))),
         }
     }
 }

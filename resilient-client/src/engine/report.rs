@@ -48,6 +48,8 @@ pub struct AttemptReport {
     duration: u64,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) status: Option<StatusCode>,
+    /// The server provably did not process it.
+    unprocessed: bool,
 }
 
 impl AttemptReport {
@@ -84,6 +86,12 @@ impl AttemptReport {
     /// The response's status, where there was one.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
+    }
+
+    /// Whether the server provably did not process it: no connection was made, it was lost before the write, or the server
+    /// refused the request unseen.
+    pub fn is_unprocessed(&self) -> bool {
+        self.unprocessed
     }
 }
 
@@ -252,7 +260,14 @@ impl CallReport {
             duration: 0,
             outcome: None,
             status: None,
+            unprocessed: false,
         });
+    }
+
+    pub(crate) fn unprocessed(&mut self, number: u32) {
+        if let Some(attempt) = self.attempts.iter_mut().rev().find(|attempt| attempt.number == number) {
+            attempt.unprocessed = true;
+        }
     }
 
     pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {

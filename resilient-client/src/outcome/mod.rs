@@ -4,6 +4,7 @@
 //! reads that one answer. So a retry and a breaker can never disagree about whether a response was a failure.
 
 pub mod classify;
+mod errors;
 pub mod retry_after;
 
 use std::fmt;
@@ -42,9 +43,10 @@ pub enum Outcome {
 pub enum FailureKind {
     /// No connection: refused, unreachable, DNS, TLS or the connect timeout. The request was never sent.
     Connect,
-    /// A connection was lost before the request was written to it. The request was never sent.
+    /// A connection was lost before the request was written to it, or none was waited for long enough. The request was
+    /// never sent, and that says nothing about the server.
     Unsent,
-    /// The server said it did not process the request: HTTP/2 `REFUSED_STREAM`, or `GOAWAY` beyond the last stream.
+    /// The server said it did not process the request: HTTP/2 `REFUSED_STREAM`, or `GOAWAY` below the request's stream.
     Refused,
     /// The connection broke after the request may have been read: reset, closed or garbled.
     Transport,

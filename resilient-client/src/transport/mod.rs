@@ -3,6 +3,7 @@
 //! The engine knows no HTTP library. It drives an [`Exchange`], made for one call, which keeps what is needed to send
 //! the request again, says what an answer means, and turns answers into the caller's response type.
 
+pub(crate) mod evidence;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
 pub(crate) mod redirect;
@@ -20,6 +21,7 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use self::evidence::Evidence;
 use crate::deadline::header;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
@@ -194,6 +196,16 @@ pub(crate) trait Exchange {
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
+
+    /// What is known of an attempt's end besides what it says.
+    fn evidence(_end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        Evidence::default()
+    }
+
+    /// Whether an attempt that has been launched may be at work before it is polled.
+    fn is_eager(_future: &Self::Future) -> bool {
+        false
+    }
 
     /// Whether an answer's body has no end in sight: an upgrade, or server-sent events.
     fn is_unending(answer: &Self::Answer) -> bool;

@@ -105,6 +105,11 @@ impl Permit {
         self
     }
 
+    /// What the attempt was granted, for the one that takes its place.
+    pub(crate) fn take_grant(&mut self) -> Option<Grant> {
+        self.grant.take()
+    }
+
     /// Where it goes; `None` when the upstream is all there is.
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         self.endpoint.as_ref().map(|endpoint| endpoint.endpoint())
@@ -196,21 +201,27 @@ impl Permit {
         match self.grant.take() {
             Some(grant) if !matches!(self.stage, Stage::Leaving | Stage::Sent) => upstream.give_back(grant),
             Some(grant) if outcome == Outcome::Success => upstream.budget.refund(grant.token),
-            None if outcome == Outcome::Success && self.number == 1 => upstream.budget.deposit(),
+            // Nobody has seen those before it, if there were any.
+            None if outcome == Outcome::Success => upstream.budget.deposit(),
             _ => {}
         }
         if outcome == Outcome::Success {
             upstream.quiet.succeeded(now);
         }
-        upstream.tell_throttle(outcome, status, now);
+        // It was never sent, or was lost by no fault of the server's, or was a redirect that leads nowhere.
+        let silent = verdict == Verdict::Neutral && matches!(outcome, Outcome::Failure(_));
+        if !silent {
+            upstream.tell_throttle(outcome, status, now);
+        }
         let took = self.answered.min(now).nanos_since(self.started);
         if self.stage == Stage::Sent {
+            let outcome = if silent { Outcome::Ignored } else { outcome };
             upstream.tell_concurrency(self.in_flight, took, outcome, status, now);
         }
         if let Some(endpoint) = &mut self.endpoint {
             // A 429 is quick and says nothing about how quick the endpoint is, except that it isn't slower.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
-            if self.stage == Stage::Sent {
+            if self.stage == Stage::Sent && !silent {
                 endpoint.settle_caused(verdict, cause, took, now);
             } else {
                 endpoint.settle(Verdict::Neutral, 0, now);
