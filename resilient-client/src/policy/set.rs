@@ -19,8 +19,11 @@
 //! assert!(set.check().is_ok());
 //! ```
 //!
-//! A route whose breaker, budget or bulkhead differs from its host's has live state of its own; others share the host's,
-//! because a host fails as one.
+//! A route whose breaker, budget, bulkhead or hedging differs from its host's has live state of its own; others share the
+//! host's, because a host fails as one. What stands for the server as such isn't multiplied by routes and keys: rate limit,
+//! throttle, adaptive limit and the quiet a server asks for are the host's, whoever calls. A route that sets a rate limit,
+//! throttle or adaptive limit of its own has that in place of the host's, and its calls don't count in the host's; so who
+//! sets both divides a quota between them. The quiet is always the host's.
 //!
 //! One caveat: a policy that isn't named keeps what the less specific one said when the set was put together. So name
 //! hosts before their routes.
@@ -30,7 +33,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{Invalid, Plan, Policy};
-use crate::upstream::registry::Authority;
+use crate::upstream::registry::{Authority, Scope};
 
 /// A client's policies: one for everything, and others for hosts and routes. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +130,7 @@ impl PolicySet {
                     .policy
                     .state_differs(host)
                     .then(|| format!("{} {}", route.method, route.template).into()),
-                plan: Arc::new(route.policy.compile(version).map_err(named)?),
+                plan: Arc::new(route.plan(host, version).map_err(named)?),
             });
         }
         Ok(PlanSet { base, hosts, routes })
@@ -164,6 +167,12 @@ impl PolicySet {
 }
 
 impl Route {
+    fn plan(&self, host: &Policy, version: u64) -> Result<Plan, Invalid> {
+        let plan = self.policy.compile(version)?;
+        let modes = plan.modes.of_route(&self.policy, host);
+        Ok(Plan { modes, ..plan })
+    }
+
     fn name(&self) -> String {
         format!("{} {}{}", self.method, self.origin, self.template)
     }
@@ -227,12 +236,17 @@ impl PlanSet {
     }
 
     /// The plan whose rules the live state of `authority` (and `scope`, a route's) follows.
-    pub(crate) fn of_state(&self, authority: &Authority<'_>, scope: Option<&str>) -> &Arc<Plan> {
-        let routes = &mut self.routes.iter();
-        let route = scope.and_then(|scope| {
-            routes.find(|route| route.authority == *authority && route.scope.as_deref() == Some(scope))
-        });
+    pub(crate) fn of_state(&self, authority: &Authority<'_>, scope: Option<Scope<&Arc<str>>>) -> &Arc<Plan> {
+        let Some(Scope::Route(name)) = scope else { return self.of_host(authority) };
+        let mut routes = self.routes.iter();
+        let route = routes.find(|route| route.authority == *authority && route.scope.as_ref() == Some(name));
         route.map_or_else(|| self.of_host(authority), |route| &route.plan)
+    }
+
+    /// Whether a host, or a route of it, has a policy of its own.
+    pub(crate) fn names(&self, authority: &Authority<'_>) -> bool {
+        self.hosts.iter().any(|(host, _)| host == authority)
+            || self.routes.iter().any(|route| route.authority == *authority)
     }
 
     fn of_host(&self, authority: &Authority<'_>) -> &Arc<Plan> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::Upstream;
 use super::endpoints::{Endpoint, EndpointPermit};
+use super::{Slot, Upstream};
 use crate::engine::ledger::Grant;
 use crate::event::Event;
 use crate::outcome::{FailureKind, Outcome};
@@ -33,6 +33,8 @@ pub(crate) struct Permit {
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
+    /// Whose bulkhead it has its slot in.
+    slot: Slot,
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's. Never until then.
     answered: Tick,
@@ -60,12 +62,14 @@ impl Permit {
         upstream: Arc<Upstream>,
         breaker: breaker::Permit,
         endpoint: Option<Box<EndpointPermit>>,
+        slot: Slot,
         now: Tick,
     ) -> Self {
-        let in_flight = upstream.adaptive().map_or(0, |_| upstream.in_use());
+        let in_flight = upstream.adaptive().map_or(0, |_| upstream.bulkhead(slot).in_use());
         Self {
             upstream,
             in_flight,
+            slot,
             breaker: Some(breaker),
             endpoint,
             grant: None,
@@ -140,12 +144,12 @@ impl Permit {
         let upstream = &*self.upstream;
         match self.grant.take() {
             Some(grant) if !matches!(self.stage, Stage::Leaving | Stage::Sent) => upstream.give_back(grant),
-            Some(grant) if outcome == Outcome::Success => upstream.budget.refund(grant.token),
-            None if outcome == Outcome::Success && self.number == 1 => upstream.budget.deposit(),
+            Some(grant) if outcome == Outcome::Success => upstream.budget().refund(grant.token),
+            None if outcome == Outcome::Success && self.number == 1 => upstream.budget().deposit(),
             _ => {}
         }
         if outcome == Outcome::Success {
-            upstream.quiet.succeeded(now);
+            upstream.quiet().succeeded(now);
         }
         upstream.tell_throttle(outcome, status, now);
         let took = self.answered.min(now).nanos_since(self.started);
@@ -219,7 +223,7 @@ impl Drop for Permit {
             let now = time::now();
             self.abandon(FailureKind::Timeout, now.since(self.started), u64::MAX, now);
         }
-        self.upstream.bulkhead.release(time::now);
+        self.upstream.release(self.slot, time::now);
         if self.ends_call {
             self.upstream.leave();
         }

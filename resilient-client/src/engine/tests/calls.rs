@@ -313,7 +313,8 @@ async fn events_tell_the_call_in_order() {
             other => format!("{other:?}"),
         })
         .collect();
-    assert_eq!(told, ["start 1", "end 1 status", "retry 2 after status", "start 2", "end 2 success"]);
+    let made = "UpstreamMade { kept: true }";
+    assert_eq!(told, [made, "start 1", "end 1 status", "retry 2 after status", "start 2", "end 2 success"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ mod metastable;
 mod reload;
 mod replay;
 mod script;
+mod shared;
 mod sizes;
 
 use std::sync::{Arc, Mutex};
