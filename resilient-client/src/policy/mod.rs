@@ -31,6 +31,7 @@ pub mod invalid;
 pub mod priority;
 pub mod rate_limit;
 pub mod retry;
+mod route;
 pub mod set;
 pub mod throttle;
 pub mod timeout;
