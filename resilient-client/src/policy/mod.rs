@@ -52,6 +52,7 @@ use throttle::ThrottlePolicy;
 use timeout::TimeoutPolicy;
 
 use crate::outcome::classify::{Classifier, Classify};
+use crate::time::nanos;
 
 /// What a client does for every call. Plain data: checked when the client is built.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,7 +238,7 @@ impl Policy {
     pub(crate) fn compile(&self, version: u64) -> Result<Plan, Invalid> {
         let plan = Plan {
             version,
-            timeout: self.timeout.compile()?,
+            timeout: self.time_bounds()?,
             retry: self.retry.as_ref().map(RetryPolicy::compile).transpose()?,
             delays: self.retry.as_ref().and_then(|retry| retry.delays.clone()),
             budget: self.budget.as_ref().map(BudgetPolicy::compile).transpose()?,
@@ -256,6 +257,12 @@ impl Policy {
         self.breaker_sees_whole_attempts()?;
         self.hedges_fit_the_total()?;
         Ok(plan)
+    }
+
+    fn time_bounds(&self) -> Result<timeout::Rules, Invalid> {
+        let window = self.breaker.as_ref().and_then(BreakerPolicy::window_time).map_or(u64::MAX, nanos);
+        let last_hedge = self.hedge.as_ref().map_or(0, |hedge| nanos(hedge.least_cumulative_delay()));
+        Ok(timeout::Rules { window, last_hedge, ..self.timeout.compile()? })
     }
 
     /// A window must hold at least two attempts one after the other, or the failures that matter most, the slow ones,

@@ -479,3 +479,14 @@ async fn three_hundred_timeouts_of_the_callers_own_open_the_circuit() {
         assert_eq!((rig.in_use(), rig.upstream().unfinished()), (0, 0));
     }
 }
+
+/// What `build` refuses in a policy was accepted from a call.
+#[tokio::test(start_paused = true)]
+async fn a_calls_own_time_that_breaks_a_rule_is_a_config_error_and_nothing_is_sent() {
+    let rig = Rig::new(&standard(), [answer(200)]);
+    let options = CallOptions::new().attempt_timeout(Duration::from_secs(8));
+    let error = rig.start(Method::GET, options).await.unwrap_err();
+    assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Config, 0));
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("longer than half of breaker.window, 10s"), "{why}");
+}
