@@ -71,6 +71,17 @@ pub enum Event {
         /// It is now this.
         limit: u32,
     },
+    /// The client has met an upstream for the first time, or again after it had forgotten it.
+    UpstreamMade {
+        /// Whether its state is kept; else there was no place for it (see
+        /// [`max_upstreams`](crate::ClientBuilder::max_upstreams)), and it lasts as long as the call.
+        kept: bool,
+    },
+    /// An idle upstream made room for another; what was known of it is gone.
+    UpstreamForgotten {
+        /// How long ago it was last called, to a second.
+        unused_for: Duration,
+    },
     /// The server asked for quiet, and not this one call only: calls to this upstream fail at once for this long.
     HeldBack {
         /// How long.

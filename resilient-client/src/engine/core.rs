@@ -25,8 +25,8 @@ use crate::sync::Mutex;
 use crate::time::{self, Tick};
 use crate::transport::{Address, Exchange};
 use crate::upstream::endpoints::{Balancer, Checks};
-use crate::upstream::registry::{Authority, Key, Registry};
-use crate::upstream::{Entered, Upstream, UpstreamSnapshot};
+use crate::upstream::registry::{Authority, Key, Registry, Scope, Source};
+use crate::upstream::{Entered, Upstream, UpstreamSnapshot, Whole};
 
 /// The most upstreams kept apart, unless the builder says otherwise.
 const MAX_UPSTREAMS: usize = 1024;
@@ -159,15 +159,9 @@ impl Core {
         let plans = self.plans.load();
         let (plan, route) = plans.of_call(authority, address.method, address.path);
         // A key of the caller's is more specific than a route.
-        let scope = options.key.as_ref().or(route);
-        let make = |key: Key| {
-            // Read anew under the registry's lock: a reload may have come in between.
-            let plans = self.plans.load();
-            let plan = plans.of_state(authority, scope.map(|scope| &**scope));
-            Upstream::new(key, plan, self.entropy.clone(), self.events.clone(), now)
-                .behind(self.names.get(authority).cloned())
-        };
-        let upstream = Entered::new(self.registry.enter(authority, scope, now, make));
+        let scope = options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route));
+        let upstream = self.registry.enter(authority, scope, now, &Upstreams { core: self, now });
+        let upstream = Entered::new(upstream);
         // Asked once the call counts: a drain either sees it or is seen by it.
         if self.draining.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Draining));
@@ -239,7 +233,7 @@ impl Core {
         };
         self.registry.retune(
             || self.plans.store(Arc::clone(&plans)),
-            |authority, scope, upstream| upstream.follow(plans.of_state(authority, scope)),
+            |key, upstream| upstream.follow(plans.of_state(key.authority(), key.scope())),
         );
         self.registry.overflow().follow(plans.base());
         for (authority, balancer) in &self.names {
@@ -272,7 +266,7 @@ impl Core {
         entered.map(|(upstream, _)| Arc::clone(&upstream)).expect("not draining")
     }
 
-    /// Every upstream, by name; the overflow only when a call is in it.
+    /// Every upstream, by name; what those without a place share only while a call is in one.
     pub(crate) fn snapshot(&self) -> Vec<UpstreamSnapshot> {
         let now = time::now();
         let mut all = self.registry.map(|upstream| upstream.snapshot(now));
@@ -286,6 +280,28 @@ impl Core {
     /// How many upstreams are kept apart.
     pub(crate) fn upstreams(&self) -> usize {
         self.registry.len()
+    }
+}
+
+/// Makes upstreams that are met for the first time.
+struct Upstreams<'a> {
+    core: &'a Core,
+    now: Tick,
+}
+
+impl Source for Upstreams<'_> {
+    fn make(&self, key: Key, whole: Option<Whole>) -> Upstream {
+        let Core { plans, entropy, events, names, .. } = self.core;
+        // Read anew under the registry's lock: a reload may have come in between.
+        let plans = plans.load();
+        let plan = plans.of_state(key.authority(), key.scope());
+        let balancer = names.get(key.authority()).cloned();
+        Upstream::new(key, plan, entropy.clone(), events.clone(), self.now).part_of(whole).behind(balancer)
+    }
+
+    fn names(&self, authority: &Authority<'_>, scope: Option<Scope<&Arc<str>>>) -> bool {
+        let named = || self.core.names.contains_key(authority) || self.core.plans.load().names(authority);
+        !matches!(scope, Some(Scope::Key(_))) && named()
     }
 }
 

@@ -96,6 +96,7 @@ impl TimeoutPolicy {
             attempt: bound("timeout.attempt", self.attempt)?,
             body_idle: bound("timeout.body_idle", self.body_idle)?,
             stream_idle: bound("timeout.stream_idle", self.stream_idle)?,
+            ..Rules::UNBOUNDED
         };
         bound("timeout.connect", self.connect)?;
         ordered("timeout.attempt", self.attempt, "timeout.total", self.total)?;
@@ -117,16 +118,29 @@ pub(crate) struct Rules {
     pub(crate) attempt: u64,
     pub(crate) body_idle: u64,
     pub(crate) stream_idle: u64,
+    // What other policies ask of these, so that a call's own can be held against it too.
+    /// The breaker's window in time, which holds two attempts.
+    pub(crate) window: u64,
+    /// When the last hedge sets out at the earliest.
+    pub(crate) last_hedge: u64,
 }
 
 impl Rules {
     pub(crate) const UNBOUNDED: Self =
-        Self { total: u64::MAX, attempt: u64::MAX, body_idle: u64::MAX, stream_idle: u64::MAX };
+        Self {
+            total: u64::MAX,
+            attempt: u64::MAX,
+            body_idle: u64::MAX,
+            stream_idle: u64::MAX,
+            window: u64::MAX,
+            last_hedge: 0,
+        };
 
     /// These bounds with a call's own overrides.
     ///
-    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it shortens the attempts;
-    /// two overrides that contradict each other are a mistake.
+    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it shortens the attempts; two
+    /// overrides that contradict each other are a mistake, and so is one that a policy with the same time would be refused
+    /// for.
     pub(crate) fn overridden(
         mut self,
         total: Option<Duration>,
@@ -135,11 +149,21 @@ impl Rules {
         if let Some(total) = total {
             self.total = positive("request.timeout", total)?;
             self.attempt = self.attempt.min(self.total);
+            if self.last_hedge > self.total {
+                let hedges = Duration::from_nanos(self.last_hedge);
+                let problem = format!("is {total:?}, shorter than what hedge.delay adds up to, {hedges:?}");
+                return Err(Invalid::new("request.timeout", problem));
+            }
         }
         if let Some(attempt) = attempt {
             self.attempt = positive("request.attempt_timeout", attempt)?;
             let total = (self.total != u64::MAX).then(|| Duration::from_nanos(self.total));
             ordered("request.attempt_timeout", Some(attempt), "the total timeout", total)?;
+            if self.window < self.attempt.saturating_mul(2) {
+                let window = Duration::from_nanos(self.window);
+                let problem = format!("is {attempt:?}, longer than half of breaker.window, {window:?}");
+                return Err(Invalid::new("request.attempt_timeout", problem));
+            }
         }
         Ok(self)
     }
@@ -208,6 +232,26 @@ mod tests {
         let rules = TimeoutPolicy::standard().compile().unwrap();
         let rules = rules.overridden(Some(SECOND), None).unwrap();
         assert_eq!((rules.total, rules.attempt), (nanos(SECOND), nanos(SECOND)));
+    }
+
+    #[test]
+    fn an_override_that_a_policy_would_be_refused_for_is_refused_naming_both_numbers() {
+        use crate::policy::Policy;
+        use crate::policy::hedge::{Delay, HedgePolicy};
+
+        let hedge = HedgePolicy::standard().delay(Delay::Fixed(SECOND)).max_hedges(2);
+        let rules = Policy::standard().hedge(hedge).compile(0).unwrap().timeout;
+        for (total, attempt, expected) in [
+            (None, Some(8), "request.attempt_timeout is 8s, longer than half of breaker.window, 10s"),
+            (Some(1), None, "request.timeout is 1s, shorter than what hedge.delay adds up to, 2s"),
+        ] {
+            let error = rules.overridden(total.map(|n: u32| n * SECOND), attempt.map(|n: u32| n * SECOND));
+            assert_eq!(error.unwrap_err().to_string(), expected);
+        }
+        rules.overridden(Some(2 * SECOND), None).unwrap();
+        rules.overridden(None, Some(5 * SECOND)).unwrap();
+        let rules = Policy::standard().breaker(None).compile(0).unwrap().timeout;
+        rules.overridden(None, Some(8 * SECOND)).unwrap();
     }
 
     #[test]

@@ -48,6 +48,13 @@ pub(crate) fn trace(upstream: &str, event: &Event) {
                 info!(target: "resilient_client", upstream, from = ?change.from, ?to, cause = ?change.cause, "circuit breaker changed");
             }
         },
+        Event::UpstreamMade { kept: true } => debug!(target: "resilient_client", upstream, "upstream made"),
+        Event::UpstreamMade { kept: false } => {
+            debug!(target: "resilient_client", upstream, "upstream made for one call: all places are taken");
+        }
+        Event::UpstreamForgotten { unused_for } => {
+            debug!(target: "resilient_client", upstream, ?unused_for, "upstream forgotten");
+        }
         Event::HeldBack { duration } => {
             warn!(target: "resilient_client", upstream, ?duration, "upstream asked for quiet");
         }

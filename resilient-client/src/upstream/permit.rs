@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::Upstream;
 use super::endpoints::{Endpoint, EndpointPermit};
+use super::{Slot, Upstream};
 use crate::engine::ledger::Grant;
 use crate::event::Event;
 use crate::outcome::classify::{Classified, Repeat};
@@ -36,6 +36,8 @@ pub(crate) struct Permit {
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
+    /// Whose bulkhead it has its slot in.
+    slot: Slot,
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's. Never until then.
     answered: Tick,
@@ -81,12 +83,14 @@ impl Permit {
         upstream: Arc<Upstream>,
         breaker: breaker::Permit,
         endpoint: Option<Box<EndpointPermit>>,
+        slot: Slot,
         now: Tick,
     ) -> Self {
-        let in_flight = upstream.adaptive().map_or(0, |_| upstream.in_use());
+        let in_flight = upstream.adaptive().map_or(0, |_| upstream.bulkhead(slot).in_use());
         Self {
             upstream,
             in_flight,
+            slot,
             held: Held::Head(breaker),
             endpoint,
             grant: None,
@@ -200,13 +204,13 @@ impl Permit {
         let upstream = &*self.upstream;
         match self.grant.take() {
             Some(grant) if !matches!(self.stage, Stage::Leaving | Stage::Sent) => upstream.give_back(grant),
-            Some(grant) if outcome == Outcome::Success => upstream.budget.refund(grant.token),
+            Some(grant) if outcome == Outcome::Success => upstream.budget().refund(grant.token),
             // Nobody has seen those before it, if there were any.
-            None if outcome == Outcome::Success => upstream.budget.deposit(),
+            None if outcome == Outcome::Success => upstream.budget().deposit(),
             _ => {}
         }
         if outcome == Outcome::Success {
-            upstream.quiet.succeeded(now);
+            upstream.quiet().succeeded(now);
         }
         // It was never sent, or was lost by no fault of the server's, or was a redirect that leads nowhere.
         let silent = verdict == Verdict::Neutral && matches!(outcome, Outcome::Failure(_));
@@ -322,7 +326,7 @@ impl Drop for Permit {
             Said::Head => self.body(Verdict::Neutral, &Classified::ABANDONED, time::now()),
             Said::Everything => {}
         }
-        self.upstream.bulkhead.release(time::now);
+        self.upstream.release(self.slot, time::now);
         if self.ends_call {
             self.upstream.leave();
         }

@@ -313,7 +313,8 @@ async fn events_tell_the_call_in_order() {
             other => format!("{other:?}"),
         })
         .collect();
-    assert_eq!(told, ["start 1", "end 1 status", "retry 2 after status", "start 2", "end 2 success"]);
+    let made = "UpstreamMade { kept: true }";
+    assert_eq!(told, [made, "start 1", "end 1 status", "retry 2 after status", "start 2", "end 2 success"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -472,4 +473,15 @@ async fn three_hundred_timeouts_of_the_callers_own_open_the_circuit() {
         assert_eq!((open, timed_out == 300), (opens, !opens), "{timed_out} timeouts, {:?}", rig.state());
         assert_eq!((rig.in_use(), rig.upstream().unfinished()), (0, 0));
     }
+}
+
+/// What `build` refuses in a policy was accepted from a call.
+#[tokio::test(start_paused = true)]
+async fn a_calls_own_time_that_breaks_a_rule_is_a_config_error_and_nothing_is_sent() {
+    let rig = Rig::new(&standard(), [answer(200)]);
+    let options = CallOptions::new().attempt_timeout(Duration::from_secs(8));
+    let error = rig.start(Method::GET, options).await.unwrap_err();
+    assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Config, 0));
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("longer than half of breaker.window, 10s"), "{why}");
 }

@@ -16,6 +16,7 @@ mod outages;
 mod reload;
 mod replay;
 mod script;
+mod shared;
 mod sizes;
 mod verdicts;
 
