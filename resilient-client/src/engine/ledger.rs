@@ -29,6 +29,7 @@ use smallvec::SmallVec;
 
 use crate::engine::report::{Decline, Trigger};
 use crate::outcome::classify::{Classified, Repeat};
+use crate::outcome::{FailureKind, Outcome};
 use crate::policy::budget::{Budget, Token};
 use crate::policy::hedge::Cap;
 use crate::policy::retry::{self, Backoff, Delays};
@@ -312,7 +313,7 @@ impl Ledger {
     /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
     /// an attempt that something else forbids.
     fn another(&mut self, end: &Classified, now: Tick, world: &mut World<'_>) -> Result<Duration, Decline> {
-        if self.walks_on(end.repeat, world) {
+        if self.walks_on(end, world) {
             self.has_time(Duration::ZERO, now, world.usual)?;
             self.walked += 1;
             return Ok(Duration::ZERO);
@@ -347,8 +348,16 @@ impl Ledger {
     /// Whether a request that an endpoint never saw goes on to the next. Like a name's addresses, which are tried one by one until
     /// one answers: at once, since who is asked next had nothing to do with it, and neither paid for nor counted, since it is
     /// the first attempt anybody sees. There are as many steps as other endpoints that may be asked.
-    fn walks_on(&self, repeat: Repeat, world: &World<'_>) -> bool {
-        repeat == Repeat::Unprocessed
+    ///
+    /// A transport that may have followed a redirect can't prove that the endpoint it failed to reach is the one that was asked:
+    /// then only a request that is safe to repeat goes on.
+    fn walks_on(&self, end: &Classified, world: &World<'_>) -> bool {
+        let unseen = match end.repeat {
+            Repeat::Unprocessed => true,
+            Repeat::IfSafe => end.outcome == Outcome::Failure(FailureKind::Connect) && self.terms.safe,
+            _ => false,
+        };
+        unseen
             && world.elsewhere
             && self.terms.retry.is_some_and(|retry| retry.max_attempts() > 1)
             && self.walked < MOST_WALKED

@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::Invalid;
+use crate::error::redacted_text;
 
 /// A method and a template of paths, checked.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ fn known(method: &str) -> Result<Option<Method>, Invalid> {
 }
 
 fn segments(template: &str) -> Result<Vec<Option<String>>, Invalid> {
-    let refuse = |why: &str| Invalid::new("template", format!("{why}: {template:?}"));
+    let refuse = |why: &str| Invalid::new("template", format!("{why}: {:?}", redacted_text(template)));
     let path = template.strip_prefix('/').ok_or_else(|| refuse("must begin with /"))?;
     // What never stands in a request's path as it is sent would never match.
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
