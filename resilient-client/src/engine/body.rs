@@ -78,7 +78,7 @@ impl Guard {
 
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
-        let Some(mut permit) = self.permit.take() else { return };
+        let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) else { return };
         // One that stalls does so by itself; one that breaks may have lost its connection, and others with it.
         let end = match kind {
             FailureKind::BodyIdle => Classified::failure(kind, Repeat::IfSafe),
@@ -133,7 +133,7 @@ impl Guard {
     /// The call's time is over while the body still comes: whoever reads it was too slow, or it is too long.
     #[cold]
     fn overdue(&mut self) -> Error {
-        if let Some(mut permit) = self.permit.take() {
+        if let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) {
             let now = time::now();
             self.report.settled(permit.number(), Outcome::Abandoned, self.status, now);
             permit.body(Verdict::Neutral, &Classified::ABANDONED, now);
@@ -146,7 +146,7 @@ impl Guard {
         let now = time::now();
         let kind = if now >= self.deadline {
             // The caller's time ran out, as if the body had been dropped.
-            if let Some(mut permit) = self.permit.take() {
+            if let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) {
                 let (since, _) = self.patience.waited(now).unwrap_or((now, now));
                 let outcome = permit.abandon(FailureKind::BodyIdle, now.since(since), u64::MAX, now);
                 self.report.settled(permit.number(), outcome, self.status, now);
@@ -162,7 +162,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(mut permit) = self.permit.take() else { return };
+        let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) else { return };
         let now = time::now();
         match self.patience.waited(now) {
             // A reader of a stream is nearly always waiting; who hangs up says nothing against the server.

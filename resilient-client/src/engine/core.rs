@@ -17,7 +17,7 @@ use super::options::CallOptions;
 use crate::deadline::{self, header};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Events, Observer};
+use crate::event::{self, Events, Observer};
 use crate::policy::set::{self, PlanSet};
 use crate::policy::{Invalid, Plan, Policy, PolicySet};
 use crate::rng::Entropy;
@@ -221,6 +221,8 @@ impl Core {
 
     /// Puts other policies in force, all or none. Live state is kept.
     pub(crate) fn reload(&self, set: PolicySet) -> Result<Reloaded, Invalid> {
+        // Observers hear of what changes when the locks are free: they may reload again.
+        let _events = event::Held::begin();
         let mut current = self.policies.lock();
         let changes = current.set.differences(&set);
         let version = current.version + u64::from(!changes.is_empty());

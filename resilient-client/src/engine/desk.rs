@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::body::Guard;
 use super::core::Core;
 use super::flight::{self, Brought, Flight, View};
@@ -13,7 +15,7 @@ use super::reading::Aside;
 use super::report::{CallReport, Decline, Trigger};
 use super::{Finished, Landed};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
+use crate::event::{CallEnd, CallId, Event, HedgeEnd};
 use crate::outcome::Outcome;
 use crate::outcome::classify::Classified;
 use crate::policy::Plan;
@@ -70,7 +72,9 @@ pub(super) struct Desk<X: Exchange> {
     core: Arc<Core>,
     plan: Arc<Plan>,
     ways: Ways,
+    /// `None` once the call has its result.
     report: Option<CallReport>,
+    call: CallId,
     // Boxed, all of them: few calls have any, and every call is moved with the room for it.
     entry: Option<Box<Entry>>,
     /// Where its attempts went.
@@ -78,6 +82,8 @@ pub(super) struct Desk<X: Exchange> {
     /// The last real response, being set aside or set aside.
     aside: Option<Box<Aside<X>>>,
     kept: Option<Box<(X::Head, KeptBody)>>,
+    /// Its status.
+    kept_status: Option<StatusCode>,
     /// How the last attempt without a response failed, or was refused.
     fault: Option<Error>,
     rejection: Option<Box<Rejection>>,
@@ -95,9 +101,12 @@ impl<X: Exchange> Desk<X> {
         ways: Ways,
         now: Tick,
     ) -> Self {
+        let (call, policy_version) = (CallId::next(), plan.version);
+        upstream.emit(|| Event::CallStarted { call, at: now, policy_version });
         Self {
             ledger: Ledger::new(terms, now),
-            report: Some(CallReport::new(Arc::clone(upstream.name()), plan.version, now)),
+            report: Some(CallReport::new(call, Arc::clone(upstream.name()), policy_version, now)),
+            call,
             core,
             plan,
             ways,
@@ -105,6 +114,7 @@ impl<X: Exchange> Desk<X> {
             tried: Tried::new(),
             aside: None,
             kept: None,
+            kept_status: None,
             fault: None,
             rejection: None,
             upstream,
@@ -163,9 +173,10 @@ impl<X: Exchange> Desk<X> {
         };
         match self.upstream.admit(ask, now) {
             Admission::Admitted(permit) => return self.launch(exchange, number, trigger, permit, cx, now),
-            Admission::Refused(why) => self.refused(number, why),
+            Admission::Refused(why) => self.refused(number, trigger, why),
             Admission::Waits(waiting) => {
                 self.ledger.waits();
+                self.upstream.emit(|| Event::AttemptQueued { call: self.call, number });
                 self.entry = Some(Box::new(Entry { number, trigger, waiting }));
             }
         }
@@ -182,17 +193,26 @@ impl<X: Exchange> Desk<X> {
         let Some(entry) = &mut self.entry else { return Poll::Pending };
         let admitted = ready!(entry.waiting.poll(cx, now));
         let (number, trigger) = (entry.number, entry.trigger);
-        if let Some(report) = &mut self.report {
-            report.waited(entry.waiting.since(), now);
-        }
-        self.entry = None;
+        self.leave_entry(admitted.is_ok(), || now);
         Poll::Ready(match admitted {
             Ok(permit) => self.launch(exchange, number, trigger, permit, cx, now),
             Err(why) => {
-                self.refused(number, why);
+                self.refused(number, trigger, why);
                 None
             }
         })
+    }
+
+    /// The attempt that waits to be let in waits no more, if one does.
+    #[inline]
+    fn leave_entry(&mut self, admitted: bool, now: impl FnOnce() -> Tick) {
+        let Some(entry) = self.entry.take() else { return };
+        let (now, since) = (now(), entry.waiting.since());
+        if let Some(report) = &mut self.report {
+            report.waited(since, now);
+        }
+        let (call, number, waited) = (self.call, entry.number, now.since(since));
+        self.upstream.emit(|| Event::AttemptDequeued { call, number, waited, admitted });
     }
 
     /// When to poll the entry at the latest.
@@ -201,12 +221,16 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// The upstream doesn't let the attempt in.
-    fn refused(&mut self, number: u32, refusal: Refusal) {
+    fn refused(&mut self, number: u32, trigger: Trigger, refusal: Refusal) {
         let Refusal { rejection, cause } = refusal;
         if let (Some(cause), None) = (cause, &self.fault) {
             self.fault = Some(Error::rejected(rejection).because(cause));
         }
-        self.upstream.emit(|| Event::Rejected { rejection });
+        let call = self.call;
+        self.upstream.emit(|| Event::Rejected { call, number, rejection });
+        if trigger == Trigger::Hedge {
+            self.upstream.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Rejected });
+        }
         self.rejection = Some(Box::new(rejection));
         if number > 1 {
             self.decline(Decline::Rejected(rejection));
@@ -227,7 +251,7 @@ impl<X: Exchange> Desk<X> {
         cx: &mut Context<'_>,
         now: Tick,
     ) -> Option<Flight<X>> {
-        let permit = permit.of_attempt(number, self.ledger.take_grant());
+        let permit = permit.of_attempt(self.call, number, self.ledger.take_grant());
         let endpoint = permit.endpoint().map(|endpoint| {
             self.tried.push(endpoint.id());
             Arc::clone(endpoint)
@@ -259,7 +283,13 @@ impl<X: Exchange> Desk<X> {
         if let Some(report) = &mut self.report {
             report.launched(number, trigger, origin(), now);
         }
-        self.upstream.emit(|| Event::AttemptStarted { number, trigger, endpoint: origin() });
+        self.upstream.emit(|| Event::AttemptStarted {
+            call: self.call,
+            number,
+            at: now,
+            trigger,
+            endpoint: origin(),
+        });
         Some(flight)
     }
 
@@ -277,7 +307,12 @@ impl<X: Exchange> Desk<X> {
     pub(super) fn landed(&mut self, exchange: &X, landed: Landed<X>, now: Tick) -> Option<Landed<X>> {
         let Landed { number, classified, .. } = landed;
         self.settled(number, classified.outcome, classified.status, now);
-        if classified.is_success() { Some(landed) } else { self.failed(exchange, landed, now) }
+        if classified.is_success() {
+            self.hedge_ended(number, HedgeEnd::Won);
+            return Some(landed);
+        }
+        self.hedge_ended(number, HedgeEnd::Failed);
+        self.failed(exchange, landed, now)
     }
 
     /// The attempt that ended is the only one there was, and has the answer.
@@ -289,6 +324,7 @@ impl<X: Exchange> Desk<X> {
         now: Tick,
     ) -> Option<Finished<X>> {
         self.settled(landed.number, landed.classified.outcome, landed.classified.status, now);
+        self.hedge_ended(landed.number, HedgeEnd::Won);
         self.answer(exchange, landed, now)
     }
 
@@ -327,9 +363,17 @@ impl<X: Exchange> Desk<X> {
                 return Some(landed);
             }
             Next::Retry { number, delay } => {
-                self.upstream.emit(|| Event::RetryScheduled { number, delay, after: outcome });
+                self.upstream.emit(|| Event::RetryScheduled {
+                    call: self.call,
+                    number,
+                    delay,
+                    after: outcome,
+                });
             }
             Next::Wait => {}
+        }
+        if !matches!(landed.brought, Brought::Fault(_)) {
+            self.kept_status = classified.status;
         }
         match landed.brought {
             Brought::Head(answer) => {
@@ -346,12 +390,39 @@ impl<X: Exchange> Desk<X> {
         &mut self,
         number: u32,
         outcome: Outcome,
-        status: Option<http::StatusCode>,
+        status: Option<StatusCode>,
         now: Tick,
     ) {
         if let Some(report) = &mut self.report {
             report.settled(number, outcome, status, now);
         }
+    }
+
+    /// Another attempt brought the answer, or the call's time is over.
+    pub(super) fn lost(&mut self, number: u32, outcome: Outcome, now: Tick) {
+        self.settled(number, outcome, None, now);
+        self.hedge_ended(number, HedgeEnd::Lost);
+    }
+
+    /// What became of attempt `number`, if it is a hedge.
+    #[inline]
+    fn hedge_ended(&self, number: u32, end: HedgeEnd) {
+        // The first never is, and most calls have no other.
+        if number > 1 && self.report.as_ref().is_some_and(|report| report.is_hedge(number)) {
+            self.upstream.emit(|| Event::HedgeEnded { call: self.call, number, end });
+        }
+    }
+
+    /// The call has its result.
+    #[inline]
+    fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
+        self.upstream.emit(|| Event::CallFinished {
+            call: self.call,
+            duration: report.elapsed(),
+            end: end(),
+            cut: report.is_cut(),
+            streaming: report.is_streaming(),
+        });
     }
 
     /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be held against the server.
@@ -370,8 +441,9 @@ impl<X: Exchange> Desk<X> {
     #[inline(always)]
     pub(super) fn answer(&mut self, exchange: &mut X, landed: Landed<X>, now: Tick) -> Option<Finished<X>> {
         let Landed { permit, brought, classified: end, .. } = landed;
+        self.leave_entry(false, || now);
         let (mut permit, mut report) = (permit?, self.report.take()?);
-        self.entry = None;
+        let response = || CallEnd::Response(end.status.unwrap_or_default());
         if end.is_success() {
             // The verdict is left to the body, unless that has been read.
             permit.timed(now);
@@ -385,6 +457,7 @@ impl<X: Exchange> Desk<X> {
                 let unending = self.ways.streaming || X::is_unending(&answer);
                 let deadline = if unending { Tick::NEVER } else { self.ledger.terms().deadline };
                 report.streams = unending;
+                self.finished(&report, response);
                 self.upstream.leave_with(&mut permit);
                 let timeout = &self.plan.timeout;
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
@@ -396,6 +469,7 @@ impl<X: Exchange> Desk<X> {
                 permit.settle(&end, now);
                 drop(permit);
                 self.forget_the_rest();
+                self.finished(&report, response);
                 self.upstream.leave();
                 let (head, body) = *whole;
                 Some(Ok(exchange.reassemble(head, body, report)))
@@ -423,7 +497,7 @@ impl<X: Exchange> Desk<X> {
     /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
     #[cold]
     pub(super) fn without_answer(&mut self, exchange: &mut X, now: Tick) -> Option<Finished<X>> {
-        self.entry = None;
+        self.leave_entry(false, || now);
         let mut report = self.report.take()?;
         if let Some(aside) = self.aside.take() {
             self.kept = Some(Box::new(aside.finish_now()));
@@ -432,6 +506,7 @@ impl<X: Exchange> Desk<X> {
         self.upstream.leave();
         if let Some((head, body)) = self.kept.take().map(|kept| *kept) {
             report.finish(now, body.cut);
+            self.finished(&report, || CallEnd::Response(self.kept_status.unwrap_or_default()));
             return Some(Ok(exchange.reassemble(head, body, report)));
         }
         report.finish(now, false);
@@ -440,11 +515,12 @@ impl<X: Exchange> Desk<X> {
             (None, Some(rejection)) => Error::rejected(*rejection),
             (None, None) => Error::new(ErrorKind::Deadline),
         };
+        self.finished(&report, || CallEnd::Error(error.kind()));
         Some(Err(error.with_report(report)))
     }
 
     fn decline(&mut self, why: Decline) {
-        self.upstream.emit(|| Event::RetryDeclined { why: why.clone() });
+        self.upstream.emit(|| Event::RetryDeclined { call: self.call, why: why.clone() });
         if let Some(report) = &mut self.report {
             report.decline(why);
         }
@@ -460,6 +536,19 @@ impl<X: Exchange> Desk<X> {
 impl<X: Exchange> Drop for Desk<X> {
     fn drop(&mut self) {
         self.give_grant_back();
+        if let Some(report) = &self.report
+            && self.upstream.heard()
+        {
+            let (call, now) = (self.call, time::now());
+            let duration = now.since(report.began());
+            for number in report.hedges_in_flight() {
+                self.upstream.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Lost });
+            }
+            self.leave_entry(false, || now);
+            let end = CallEnd::Dropped;
+            let event = Event::CallFinished { call, duration, end, cut: false, streaming: false };
+            self.upstream.emit(|| event);
+        }
     }
 }
 

@@ -30,6 +30,7 @@ use smallvec::SmallVec;
 use crate::engine::report::{Decline, Trigger};
 use crate::outcome::classify::{Classified, Repeat};
 use crate::outcome::{FailureKind, Outcome};
+use crate::policy::breaker::Verdict;
 use crate::policy::budget::{Budget, Token};
 use crate::policy::hedge::Cap;
 use crate::policy::retry::{self, Backoff, Delays};
@@ -292,7 +293,9 @@ impl Ledger {
             self.hedge_at = Tick::NEVER;
         }
         self.free += u32::from(end.repeat.is_free());
-        let final_end = end.repeat == Repeat::Never;
+        // What failed here, before the server could say anything, says nothing about an attempt that is well on its way.
+        let local = end.verdict == Verdict::Neutral && end.status.is_none();
+        let final_end = end.repeat == Repeat::Never && !local;
         if !final_end && (!self.in_flight.is_empty() || self.due.is_some()) {
             return Next::Wait;
         }
@@ -329,12 +332,13 @@ impl Ledger {
         if end.repeat.is_free() {
             return self.in_place(end.repeat, quiet, now, world);
         }
-        if (!told || world.elsewhere)
+        let at_once = !told || world.elsewhere;
+        if at_once
             && let Some(hedged) = self.hedge_at_once(now, world)
         {
             return hedged.map(|()| Duration::ZERO);
         }
-        let retry = self.terms.retry.ok_or(if self.hedges_left > 0 {
+        let retry = self.terms.retry.ok_or(if at_once && self.hedges_left > 0 {
             Decline::HedgeCap
         } else {
             Decline::RetriesOff

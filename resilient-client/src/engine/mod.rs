@@ -168,7 +168,7 @@ impl<X: Exchange> Call<X> {
                 permit.lose(number < winner, now);
             }
             if let Some(desk) = this.desk {
-                desk.settled(number, Outcome::Abandoned, None, now);
+                desk.lost(number, Outcome::Abandoned, now);
             }
         }
     }
@@ -182,7 +182,7 @@ impl<X: Exchange> Call<X> {
             // With less than a chance to answer, it was the caller who was late.
             let enough = desk.chance(now);
             let outcome = permit.abandon(FailureKind::Timeout, now.since(permit.started()), enough, now);
-            desk.settled(number, outcome, None, now);
+            desk.lost(number, outcome, now);
             desk.cut_short();
         }
         let this = self.project();

@@ -220,9 +220,10 @@ impl Classifier {
     /// What `this` says of the end; or the table, on the transport's evidence, where there is none or it panics.
     pub(crate) fn classify(this: Option<&Self>, end: Ended<'_>, evidence: Evidence) -> Classified {
         let standard = end.on(evidence);
-        this.map_or(standard, |this| {
-            catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard))).unwrap_or(standard)
-        })
+        let Some(this) = this else { return standard };
+        let said = catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard)));
+        // Whatever it means, the status is the response's.
+        Classified { status: standard.status, ..said.unwrap_or(standard) }
     }
 }
 

@@ -500,8 +500,14 @@ impl Upstream {
         self.bulkhead(self.slot()).in_use()
     }
 
+    #[inline]
     pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
         self.events.emit(&self.name, event);
+    }
+
+    /// Whether anybody listens to its events.
+    pub(crate) fn heard(&self) -> bool {
+        self.events.heard()
     }
 
     /// Nothing in flight, and nothing to remember that anybody has asked for lately: safe to forget.

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-
 use super::endpoints::{Endpoint, EndpointPermit};
 use super::{Slot, Upstream};
 use crate::engine::ledger::Grant;
-use crate::event::Event;
+use crate::event::{CallId, Event};
 use crate::outcome::classify::{Classified, Repeat};
 use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, Verdict};
@@ -33,6 +31,7 @@ pub(crate) struct Permit {
     endpoint: Option<Box<EndpointPermit>>,
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
+    call: CallId,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
@@ -94,6 +93,7 @@ impl Permit {
             held: Held::Head(breaker),
             endpoint,
             grant: None,
+            call: CallId::NONE,
             number: 1,
             started: now,
             answered: Tick::NEVER,
@@ -103,9 +103,9 @@ impl Permit {
         }
     }
 
-    /// The place of attempt `number`, with what that was granted.
-    pub(crate) fn of_attempt(mut self, number: u32, grant: Option<Grant>) -> Self {
-        (self.number, self.grant) = (number, grant);
+    /// The place of attempt `number` of `call`, with what that was granted.
+    pub(crate) fn of_attempt(mut self, call: CallId, number: u32, grant: Option<Grant>) -> Self {
+        (self.call, self.number, self.grant) = (call, number, grant);
         self
     }
 
@@ -165,8 +165,19 @@ impl Permit {
         if self.said == Said::Nothing {
             self.said = Said::Head;
             let transition = self.say_head(end, now);
+            self.upstream.emit(|| Event::AttemptHead {
+                call: self.call,
+                number: self.number,
+                duration: now.since(self.started),
+                status: end.status,
+            });
             self.announce(transition);
         }
+    }
+
+    /// Whether its head was good and its body's end is still of interest. A head that failed has said what there is to say.
+    pub(crate) fn awaits_body(&self) -> bool {
+        self.said == Said::Head
     }
 
     /// What became of the body of an answer whose head was good: [`Verdict::Failure`] with its kind, or nothing the
@@ -177,7 +188,7 @@ impl Permit {
         }
         self.said = Said::Everything;
         let transition = self.say_body(verdict, end.cause, now);
-        self.finished(end.outcome, end.status, now);
+        self.finished(end, now);
         self.announce(transition);
     }
 
@@ -193,7 +204,7 @@ impl Permit {
             // The body was part of the attempt, and has ended as well as the head began.
             let _ = self.say_body(Verdict::Success, Cause::Own, now);
         }
-        self.finished(end.outcome, end.status, now);
+        self.finished(end, now);
         self.announce(transition);
     }
 
@@ -252,10 +263,16 @@ impl Permit {
         upstream.breaker.record_body(permit, verdict, cause, at, now, unit)
     }
 
-    fn finished(&self, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
+    fn finished(&self, end: &Classified, now: Tick) {
         if !matches!(self.stage, Stage::Admitted | Stage::Leaving) {
-            let (number, duration) = (self.number, now.since(self.started));
-            self.upstream.emit(|| Event::AttemptFinished { number, duration, outcome, status });
+            self.upstream.emit(|| Event::AttemptFinished {
+                call: self.call,
+                number: self.number,
+                duration: now.since(self.started),
+                outcome: end.outcome,
+                status: end.status,
+                unprocessed: end.repeat.is_proof(),
+            });
         }
     }
 

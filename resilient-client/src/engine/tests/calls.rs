@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::script::{Piece, Step, answer, answer_with, broken, ms, quiet};
 use super::*;
+use crate::event::CallId;
 use crate::engine::body::Guard;
 use crate::engine::report::Decline;
 use crate::outcome::classify::{Classified, Ended};
@@ -307,6 +308,9 @@ async fn events_tell_the_call_in_order() {
     let told: Vec<_> = events
         .iter()
         .map(|event| match event {
+            Event::CallStarted { .. } => "call".into(),
+            Event::CallFinished { end, .. } => format!("{end:?}"),
+            Event::AttemptHead { number, .. } => format!("head {number}"),
             Event::AttemptStarted { number, .. } => format!("start {number}"),
             Event::AttemptFinished { number, outcome, .. } => format!("end {number} {outcome}"),
             Event::RetryScheduled { number, after, .. } => format!("retry {number} after {after}"),
@@ -314,7 +318,9 @@ async fn events_tell_the_call_in_order() {
         })
         .collect();
     let made = "UpstreamMade { kept: true }";
-    assert_eq!(told, [made, "start 1", "end 1 status", "retry 2 after status", "start 2", "end 2 success"]);
+    let attempts = ["start 1", "end 1 status", "retry 2 after status", "start 2", "head 2"];
+    let told_of_them: Vec<_> = [made, "call"].into_iter().chain(attempts).collect();
+    assert_eq!(told, [&told_of_them[..], &["Response(200)", "end 2 success"]].concat());
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,10 +397,10 @@ async fn a_classifier_may_count_an_answer_as_a_failure_and_hand_it_over_all_the_
 async fn only_the_time_somebody_waited_for_a_piece_counts() {
     for (looks_away, failures) in [(true, 0), (false, 1)] {
         let rig = Rig::new(&standard(), [answer(200)]);
-        let mut permit = rig.upstream().place(now()).unwrap().of_attempt(1, None);
+        let mut permit = rig.upstream().place(now()).unwrap().of_attempt(CallId::next(), 1, None);
         permit.sent();
         permit.head(&Classified::answered(None), now());
-        let report = crate::CallReport::new("x".into(), 0, now());
+        let report = crate::CallReport::new(CallId::next(), "x".into(), 0, now());
         let mut guard = Guard::new(permit, report, None, Tick::NEVER, u64::MAX);
         std::future::poll_fn(|cx| {
             assert!(guard.judge::<(), crate::error::BoxError>(cx, Poll::Pending).is_pending());

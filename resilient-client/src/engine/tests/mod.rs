@@ -11,6 +11,7 @@ mod endpoints;
 mod experiments;
 mod hedging;
 mod hooks;
+mod identity;
 mod metastable;
 mod outages;
 mod reload;
