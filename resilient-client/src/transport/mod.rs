@@ -27,6 +27,7 @@ use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::outcome::Cause;
 use crate::outcome::classify::Ended;
 use crate::time::Tick;
 use crate::upstream::Upstream;
@@ -158,6 +159,15 @@ pub(crate) struct Departure<'a, 'b> {
     pub(crate) now: Tick,
 }
 
+/// What a transport knows of an attempt that has used up its time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expired {
+    /// Whose failure that is.
+    pub(crate) cause: Cause,
+    /// It has never been given a stream of its connection, as far as is known.
+    pub(crate) unsent: bool,
+}
+
 /// One call's way to the wire.
 pub(crate) trait Exchange {
     /// A response's head, with its body still to come.
@@ -188,13 +198,21 @@ pub(crate) trait Exchange {
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
-    fn expired(_future: Pin<&mut Self::Future>) {}
+    fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {
+        Expired::default()
+    }
+
+    /// Whether an attempt that has used up its time has only waited, on a connection that is alive, until the server allows
+    /// one more stream on it. Then its time begins anew: the server hasn't had it yet.
+    fn waits_for_stream(_future: &Self::Future) -> bool {
+        false
+    }
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
 
     /// What is known of an attempt's end besides what it says.
-    fn evidence(_end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&self, _end: &Result<Self::Answer, Self::Fault>) -> Evidence {
         Evidence::default()
     }
 

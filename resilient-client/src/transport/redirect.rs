@@ -4,6 +4,9 @@
 //! one of a request that was never sent, and repeating the POST would execute it twice. So an attempt that has hopped is
 //! never taken for unprocessed.
 //!
+//! That needs the policy to be ours. Of a client that was given, or whose policy was replaced, nobody can tell whether it follows
+//! redirects, since its errors name the first URL whatever hop they come from: so none of its errors proves anything.
+//!
 //! Only redirects to the same origin are followed: another one isn't the upstream whose breaker and budget this call is
 //! under, and gets none of its credentials. Anything else is handed to the caller as it came.
 
@@ -11,12 +14,15 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use reqwest::redirect::Policy;
 
-use crate::error::BoxError;
+use super::evidence::Fault;
+use crate::outcome::Cause;
 
 /// As many as reqwest allows by itself.
 const MOST: usize = 10;
@@ -26,9 +32,22 @@ thread_local! {
     static HOPPED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Says whether a policy is still there.
+pub(crate) struct Witness(Arc<()>);
+
+impl Witness {
+    /// Whether the policy that it was made with is in force, and no other has taken its place.
+    pub(crate) fn is_in_force(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 /// Follows redirects to the same origin, ten at most.
-pub(crate) fn same_origin() -> Policy {
-    Policy::custom(|attempt| {
+pub(crate) fn same_origin() -> (Policy, Witness) {
+    let witness = Witness(Arc::new(()));
+    let there = Arc::clone(&witness.0);
+    let policy = Policy::custom(move |attempt| {
+        let _ = &there;
         if attempt.previous().len() > MOST {
             return attempt.error("too many redirects");
         }
@@ -38,7 +57,8 @@ pub(crate) fn same_origin() -> Policy {
         }
         HOPPED.set(true);
         attempt.follow()
-    })
+    });
+    (policy, witness)
 }
 
 /// An error after a redirect: the request itself was processed.
@@ -54,6 +74,33 @@ impl fmt::Display for AfterRedirect {
 impl std::error::Error for AfterRedirect {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.0)
+    }
+}
+
+/// What is known of a reqwest client as a way to the wire.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// Whether each redirect that it follows is seen here. If it isn't, an error may be a hop's.
+    pub(crate) direct: bool,
+    /// It has brought an answer over HTTP/2, where attempts share connections.
+    shares: AtomicBool,
+}
+
+impl Ways {
+    pub(crate) fn new(direct: bool) -> Arc<Self> {
+        Arc::new(Self { direct, ..Self::default() })
+    }
+
+    /// Whose failure it is when an attempt's time is up. Nobody knows which connection those were on that shared one.
+    pub(crate) fn cause_of_timeout(&self) -> Cause {
+        if self.shares.load(Ordering::Relaxed) { Cause::Lost } else { Cause::Own }
+    }
+
+    #[inline]
+    pub(crate) fn answered(&self, response: &reqwest::Response) {
+        if response.version() == http::Version::HTTP_2 && !self.shares.load(Ordering::Relaxed) {
+            self.shares.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -76,7 +123,7 @@ impl<F, T> Future for Hopping<F>
 where
     F: Future<Output = Result<T, reqwest::Error>>,
 {
-    type Output = Result<T, BoxError>;
+    type Output = Result<T, Fault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -84,9 +131,10 @@ where
         let polled = this.future.poll(cx);
         *this.hopped |= HOPPED.replace(false);
         let hopped = *this.hopped;
-        Poll::Ready(ready!(polled).map_err(|error| -> BoxError {
+        Poll::Ready(ready!(polled).map_err(|error| {
             let error = error.without_url();
-            if hopped && !error.is_redirect() { Box::new(AfterRedirect(error)) } else { Box::new(error) }
+            let after = hopped && !error.is_redirect();
+            Fault { error: if after { Box::new(AfterRedirect(error)) } else { Box::new(error) }, hopped }
         }))
     }
 }

@@ -1,6 +1,7 @@
 //! The reqwest transport.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -9,14 +10,14 @@ use http_body::Body as _;
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
-use super::redirect::Hopping;
+use super::evidence::{Evidence, Fault, Sent};
+use super::redirect::{Hopping, Ways};
 use super::replay::{Replay as _, ReplayBody};
-use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
+use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
-use crate::error::BoxError;
 use crate::outcome::classify::Ended;
 use crate::upstream::registry::Authority;
 
@@ -24,6 +25,10 @@ use crate::upstream::registry::Authority;
 #[derive(Debug)]
 pub(crate) struct ReqwestExchange {
     client: reqwest::Client,
+    ways: Arc<Ways>,
+    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed, whether it was a
+    /// stream by then or not.
+    content: bool,
     /// Apart from its body, if that can be made again.
     request: Request,
     body: Payload,
@@ -81,7 +86,7 @@ impl ReqwestExchange {
     /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
     #[inline]
     pub(crate) fn new(
-        client: reqwest::Client,
+        (client, ways): (reqwest::Client, Arc<Ways>),
         mut request: Request,
         replay_buffer: Option<usize>,
         max_body: usize,
@@ -93,7 +98,8 @@ impl ReqwestExchange {
         }
         let body =
             if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
-        Self { client, request, body, max_body }
+        let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
+        Self { client, ways, content, request, body, max_body }
     }
 
     /// The request that nothing can follow.
@@ -160,7 +166,7 @@ fn copy(request: &Request, body: Option<Body>) -> Request {
 
 impl Exchange for ReqwestExchange {
     type Answer = reqwest::Response;
-    type Fault = BoxError;
+    type Fault = Fault;
     type Future = Hopping<<reqwest::Client as Service<Request>>::Future>;
     type Head = (Url, http::response::Parts);
     type Body = Body;
@@ -214,8 +220,26 @@ impl Exchange for ReqwestExchange {
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(error) => Ended::Error(&**error),
+            Err(fault) => Ended::Error(&*fault.error),
         }
+    }
+
+    #[inline]
+    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let sent = match end {
+            Ok(response) => {
+                self.ways.answered(response);
+                Sent::Direct
+            }
+            Err(fault) if fault.hopped || !self.ways.direct => Sent::Unknown,
+            Err(_) if self.content => Sent::OwnStream,
+            Err(_) => Sent::Direct,
+        };
+        Evidence { sent, connection: None }
+    }
+
+    fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {
+        Expired { cause: self.ways.cause_of_timeout(), unsent: false }
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
@@ -261,7 +285,7 @@ mod tests {
 
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        ReqwestExchange::new(client, request, None, usize::MAX)
+        ReqwestExchange::new((client, Ways::new(true)), request, None, usize::MAX)
     }
 
     fn post(body: impl Into<Body>) -> Request {

@@ -9,6 +9,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::evidence::{Evidence, Fault};
 use super::replay::Replay;
 use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::endpoints::Origin;
@@ -29,11 +30,13 @@ pub(crate) struct ServiceExchange<S, B> {
     service: S,
     /// `None` once the last attempt has taken it.
     request: Option<http::Request<B>>,
+    /// The service follows no redirects.
+    direct: bool,
 }
 
 impl<S, B: Replay> ServiceExchange<S, B> {
-    pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
-        Self { service, request: Some(request) }
+    pub(crate) fn new(service: S, request: http::Request<B>, direct: bool) -> Self {
+        Self { service, request: Some(request), direct }
     }
 }
 
@@ -70,7 +73,7 @@ where
     R: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     type Answer = http::Response<R>;
-    type Fault = BoxError;
+    type Fault = Fault;
     type Future = Attempting<S, B>;
     type Head = http::response::Parts;
     type Body = R;
@@ -124,8 +127,18 @@ where
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(error) => Ended::Error(&**error),
+            Err(fault) => Ended::Error(&*fault.error),
         }
+    }
+
+    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let unknown = !self.direct && end.as_ref().is_err_and(|fault| fault.hopped);
+        if unknown { Evidence::default() } else { Evidence::DIRECT }
+    }
+
+    /// A service may set to work when it is called.
+    fn is_eager(future: &Self::Future) -> bool {
+        matches!(future, Attempting::Called { .. })
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
@@ -169,6 +182,11 @@ pub(crate) struct Waiting<S, B> {
     outbound: Outbound,
 }
 
+/// The error of a service that wasn't ready, and so has been given nothing, whatever it does with requests.
+fn unready(error: impl Into<BoxError>) -> Fault {
+    Fault { error: error.into(), hopped: false }
+}
+
 pin_project! {
     /// One attempt. Most services are ready at once, so only the others are waited for, in a box.
     #[project = AttemptingProj]
@@ -183,22 +201,24 @@ impl<S, B> Future for Attempting<S, B>
 where
     S: Service<http::Request<B>, Error: Into<BoxError>>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Fault>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let waiting = match self.as_mut().project() {
-                AttemptingProj::Called { future } => return future.poll(cx).map_err(Into::into),
+                AttemptingProj::Called { future } => {
+                    return future.poll(cx).map_err(|error| Fault { error: error.into(), hopped: true });
+                }
                 AttemptingProj::Unready { error } => {
-                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(unready(error))));
                 }
                 AttemptingProj::Waiting { waiting } => waiting,
             };
             let Some(first) = waiting else { return Poll::Pending };
             if let Err(error) = ready!(first.service.poll_ready(cx)) {
                 *waiting = None;
-                return Poll::Ready(Err(error.into()));
+                return Poll::Ready(Err(unready(error)));
             }
             let now = time::now();
             if now >= first.outbound.until {
