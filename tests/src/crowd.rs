@@ -213,6 +213,8 @@ impl Tally {
     pub fn said(&self) -> String {
         let mut said = std::collections::BTreeMap::<&str, usize>::new();
         for failed in &self.failed {
+            // Without the time that differs each time.
+            let failed = failed.split(": next probe").next().unwrap_or(failed);
             *said.entry(failed).or_default() += 1;
         }
         format!("{} served; {said:?}", self.served)

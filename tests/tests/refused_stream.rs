@@ -112,7 +112,7 @@ async fn a_stream_above_the_last_one_of_a_goaway_is_sent_once_more_on_another_co
         let rig = Rig::new(first(Act::GoAway { last: 0, code: NO_ERROR })).await;
         let (text, report) = rig.call(method.clone()).await.unwrap();
         assert_eq!(text, "done", "{method}");
-        // Without content nothing here proves that it was the stream that the GOAWAY excluded; a GET is safe to repeat.
+        // Of a GET nobody asks whether it was its stream that the GOAWAY excluded: it is safe to repeat.
         let first = if method == Method::POST { REFUSED } else { BROKEN };
         assert_eq!(outcomes(&report), [first, Outcome::Success], "{method}");
         rig.assert_the_counts_agree(2);

@@ -45,8 +45,9 @@ async fn no_bodyless_post_is_taken_twice_through_goaways_over_hyper_and_none_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_bodyless_post_is_taken_twice_through_goaways_over_reqwest() {
-    nothing_is_taken_twice(Any::reqwest(true, &without_breaker()), "").await;
+async fn no_bodyless_post_is_taken_twice_through_goaways_over_reqwest_and_none_is_lost_but_those_in_doubt() {
+    let tally = nothing_is_taken_twice(Any::reqwest(true, &without_breaker()), "").await;
+    assert!(tally.served >= 2_300, "{}", tally.said());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -72,6 +73,7 @@ async fn a_server_by_frames_takes_as_many_requests_as_there_are_calls() {
         println!("{}: {taken} taken, {excluded} excluded; {}", client.name(), tally.said());
         let in_doubt = tally.failed.len() - tally.unsent.len();
         assert!(taken >= tally.served && taken <= tally.served + in_doubt, "{}", tally.said());
+        assert!(tally.served >= 1_400, "{}: {}", client.name(), tally.said());
     }
 }
 
@@ -231,43 +233,40 @@ fn a_call_whose_connection_ran_on_a_runtime_that_ended_goes_over_another() {
     }
 }
 
-/// Of this machine's own descriptors there are too few. In a process of its own, because they are shared by all it does.
+/// Of this machine's own descriptors there are too few. In a process of its own, because all of a process shares them.
 #[test]
 fn a_want_of_descriptors_of_our_own_is_not_the_servers_failure() {
-    const CHILD: &str = "RESILIENT_CLIENT_TEST_CHILD";
-    if std::env::var_os(CHILD).is_none() {
-        let this = std::env::current_exe().unwrap();
-        let name = "a_want_of_descriptors_of_our_own_is_not_the_servers_failure";
-        let child = std::process::Command::new(this).args([name, "--exact", "--nocapture"]).env(CHILD, "1").output();
-        let child = child.unwrap();
-        let said = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
-        assert!(child.status.success(), "{said}");
-        return;
-    }
-    // The server is in a thread of this process, and has its connections accepted: so there are few for both.
+    const URL: &str = "RESILIENT_CLIENT_TEST_URL";
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let server = resilient_client_tests::Server::start(|_| {
-            resilient_client_tests::Reply::answer(200, "ok").delayed(Duration::from_millis(50))
-        })
-        .await;
-        let timeout = TimeoutPolicy::standard().total(Duration::from_secs(2)).attempt(Duration::from_secs(1));
-        for client in [
-            Any::hyper(false, &Policy::standard().timeout(timeout.clone())),
-            Any::reqwest(false, &Policy::standard().timeout(timeout)),
-        ] {
-            let limit = |current| {
-                use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-                let maximum = getrlimit(Resource::Nofile).maximum;
-                setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }).unwrap();
-            };
-            limit(64);
-            let tally = Work::of(Method::GET, 200, 1).over(&client, &server.url("/")).await;
-            println!("{}: {}", client.name(), tally.said());
-            assert!(!tally.failed.is_empty(), "there were too few, or this shows nothing");
-            let after = Work::of(Method::GET, 1, 20).over(&client, &server.url("/")).await;
-            assert_eq!((after.served, client.transitions()), (20, 0), "{}: {}", client.name(), after.said());
-            limit(1024);
-        }
-    });
+    if let Ok(url) = std::env::var(URL) {
+        return runtime.block_on(short_of_descriptors(&url));
+    }
+    let server = runtime.block_on(resilient_client_tests::Server::start(|_| {
+        resilient_client_tests::Reply::answer(200, "ok").delayed(Duration::from_millis(50))
+    }));
+    let name = "a_want_of_descriptors_of_our_own_is_not_the_servers_failure";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(URL, server.url("/"))
+        .output()
+        .unwrap();
+    let said = [String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr)].concat();
+    assert!(child.status.success(), "{said}");
+    println!("{said}");
+}
+
+async fn short_of_descriptors(url: &str) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(48), maximum }).unwrap();
+    let timeout = TimeoutPolicy::standard().total(Duration::from_secs(1)).attempt(Duration::from_secs(1));
+    let policy = Policy::standard().timeout(timeout);
+    for client in [Any::hyper(false, &policy), Any::reqwest(false, &policy)] {
+        let tally = Work::of(Method::GET, 200, 1).over(&client, url).await;
+        println!("{}: {}", client.name(), tally.said());
+        assert!(tally.failed.iter().any(|said| said.contains("os error 24")), "or this shows nothing");
+        let after = Work::of(Method::GET, 1, 20).over(&client, url).await;
+        assert_eq!((after.served, client.transitions()), (20, 0), "{}: {}", client.name(), after.said());
+    }
 }

@@ -143,7 +143,7 @@ impl ClientBuilder {
         let core = Core::new(self.setup).map_err(Error::config)?;
         let transport = transport.build().map_err(|error| Error::new(ErrorKind::Config).because(error))?;
         let direct = self.no_redirects || witness.is_in_force();
-        Ok(client((transport, Ways::new(direct)), core, self.max_body, answers))
+        Ok(client((transport, Ways::new(direct, self.max_body)), core, self.max_body, answers))
     }
 
     /// Builds the client over a reqwest client of your own, whose settings stay its own; [`transport`](Self::transport)
@@ -154,13 +154,13 @@ impl ClientBuilder {
     pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        Ok(client((transport, Ways::new(self.no_redirects)), core, self.max_body, answers))
+        Ok(client((transport, Ways::new(self.no_redirects, self.max_body)), core, self.max_body, answers))
     }
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
-        client((transport, Ways::new(false)), core, MAX_BODY, Answers::none())
+        client((transport, Ways::new(false, MAX_BODY)), core, MAX_BODY, Answers::none())
     }
 }
 

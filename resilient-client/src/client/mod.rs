@@ -83,7 +83,7 @@ impl Client {
         options.total = options.total.or_else(|| request.timeout().copied());
         let Self { transport, ways, core, max_body, answers } = self;
         let fallback = answers.about(&request, &options, max_body);
-        let exchange = ReqwestExchange::new((transport, ways), request, options.replay_buffer, max_body);
+        let exchange = ReqwestExchange::new((transport, ways), request, options.replay_buffer);
         Pending { call: engine::pending::Pending::new(core, exchange, options), fallback }
     }
 

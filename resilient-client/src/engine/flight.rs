@@ -117,9 +117,9 @@ impl<X: Exchange> Flight<X> {
         self.project().future.as_pin_mut().map_or_else(Expired::default, |future| exchange.expired(future))
     }
 
-    /// Whether the server has had nothing of it yet, because it allows no more streams for now.
-    pub(super) fn waits_for_stream(&self) -> bool {
-        self.future.as_ref().is_some_and(X::waits_for_stream)
+    /// Since when the server can have had it, if it had to wait until that allowed one more stream.
+    pub(super) fn given(&self, now: Tick) -> Option<Tick> {
+        self.future.as_ref().and_then(|future| X::given(future, now))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.

@@ -145,14 +145,14 @@ impl<X: Exchange> Call<X> {
         }
     }
 
-    /// An attempt that the server hasn't had yet, because it allows no more streams, begins anew to be waited for.
+    /// An attempt that had to wait for one of the streams the server allows has its time from when it got it.
     #[cold]
     fn is_given_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> bool {
-        let waits = self.as_mut().in_flight(number).is_some_and(|flight| flight.waits_for_stream());
-        if let (true, Some(desk)) = (waits, self.project().desk) {
-            desk.ledger.begins_anew(number, now);
+        let since = self.as_mut().in_flight(number).and_then(|flight| flight.given(now));
+        match (since, self.project().desk) {
+            (Some(since), Some(desk)) => desk.ledger.begins_anew(number, since) > now,
+            _ => false,
         }
-        waits
     }
 
     fn in_flight(self: Pin<&mut Self>, number: u32) -> Option<Pin<&mut Flight<X>>> {

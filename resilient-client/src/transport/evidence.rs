@@ -48,6 +48,8 @@ impl Evidence {
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) error: BoxError,
+    /// The attempt's, where that matters.
+    pub(crate) number: u32,
     /// It may be another request's than the attempt's own, as far as is known.
     pub(crate) hopped: bool,
 }

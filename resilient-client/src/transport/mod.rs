@@ -6,6 +6,7 @@
 pub(crate) mod evidence;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
+pub(crate) mod nothing;
 pub(crate) mod redirect;
 pub(crate) mod replay;
 pub(crate) mod reqwest;
@@ -202,10 +203,10 @@ pub(crate) trait Exchange {
         Expired::default()
     }
 
-    /// Whether an attempt that has used up its time has only waited, on a connection that is alive, until the server allows
-    /// one more stream on it. Then its time begins anew: the server hasn't had it yet.
-    fn waits_for_stream(_future: &Self::Future) -> bool {
-        false
+    /// Since when the server can have had an attempt that had to wait until that allowed one more stream of its connection:
+    /// `now` while it does. `None` for all others, which have had their time since they set out.
+    fn given(_future: &Self::Future, _now: Tick) -> Option<Tick> {
+        None
     }
 
     /// An attempt's end, as a classifier sees it.

@@ -22,6 +22,7 @@ use pin_project_lite::pin_project;
 use reqwest::redirect::Policy;
 
 use super::evidence::Fault;
+use crate::error::BoxError;
 use crate::outcome::Cause;
 
 /// As many as reqwest allows by itself.
@@ -82,13 +83,15 @@ impl std::error::Error for AfterRedirect {
 pub(crate) struct Ways {
     /// Whether each redirect that it follows is seen here. If it isn't, an error may be a hop's.
     pub(crate) direct: bool,
+    /// The most that is read of a response's body at once.
+    pub(crate) max_body: usize,
     /// It has brought an answer over HTTP/2, where attempts share connections.
     shares: AtomicBool,
 }
 
 impl Ways {
-    pub(crate) fn new(direct: bool) -> Arc<Self> {
-        Arc::new(Self { direct, ..Self::default() })
+    pub(crate) fn new(direct: bool, max_body: usize) -> Arc<Self> {
+        Arc::new(Self { direct, max_body, ..Self::default() })
     }
 
     /// Whose failure it is when an attempt's time is up. Nobody knows which connection those were on that shared one.
@@ -109,13 +112,15 @@ pin_project! {
     pub(crate) struct Hopping<F> {
         #[pin]
         future: F,
+        number: u32,
         hopped: bool,
     }
 }
 
 impl<F> Hopping<F> {
-    pub(crate) fn new(future: F) -> Self {
-        Self { future, hopped: false }
+    /// Attempt `number`.
+    pub(crate) fn new(future: F, number: u32) -> Self {
+        Self { future, number, hopped: false }
     }
 }
 
@@ -130,11 +135,12 @@ where
         HOPPED.set(false);
         let polled = this.future.poll(cx);
         *this.hopped |= HOPPED.replace(false);
-        let hopped = *this.hopped;
+        let (hopped, number) = (*this.hopped, *this.number);
         Poll::Ready(ready!(polled).map_err(|error| {
             let error = error.without_url();
             let after = hopped && !error.is_redirect();
-            Fault { error: if after { Box::new(AfterRedirect(error)) } else { Box::new(error) }, hopped }
+            let error: BoxError = if after { Box::new(AfterRedirect(error)) } else { Box::new(error) };
+            Fault { error, number, hopped }
         }))
     }
 }

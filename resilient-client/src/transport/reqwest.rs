@@ -11,6 +11,7 @@ use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
 use super::evidence::{Evidence, Fault, Sent};
+use super::nothing::Asked;
 use super::redirect::{Hopping, Ways};
 use super::replay::{Replay as _, ReplayBody};
 use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
@@ -18,7 +19,7 @@ use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
-use crate::outcome::classify::Ended;
+use crate::outcome::classify::{Ended, is_idempotent};
 use crate::upstream::registry::Authority;
 
 /// One call over a `reqwest::Client`.
@@ -29,11 +30,11 @@ pub(crate) struct ReqwestExchange {
     /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed, whether it was a
     /// stream by then or not.
     content: bool,
+    /// Asked in place of a body, if there is none, the request isn't safe to repeat, and what an error proves matters.
+    asked: Option<Asked>,
     /// Apart from its body, if that can be made again.
     request: Request,
     body: Payload,
-    /// The most that is read of a response's body at once.
-    max_body: usize,
 }
 
 /// What is left of the request's body to send.
@@ -89,7 +90,6 @@ impl ReqwestExchange {
         (client, ways): (reqwest::Client, Arc<Ways>),
         mut request: Request,
         replay_buffer: Option<usize>,
-        max_body: usize,
     ) -> Self {
         // The engine keeps time; a second timer inside reqwest would only fire with a less telling error.
         // Asked first: clearing a timeout that was never set allocates the map it isn't in.
@@ -99,7 +99,9 @@ impl ReqwestExchange {
         let body =
             if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
         let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
-        Self { client, ways, content, request, body, max_body }
+        let none = matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
+        let asked = none && ways.direct && !is_idempotent(request.method());
+        Self { client, ways, content, asked: asked.then(Asked::default), request, body }
     }
 
     /// The request that nothing can follow.
@@ -212,9 +214,13 @@ impl Exchange for ReqwestExchange {
         if let Some(target) = &outbound.target {
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
+        if let Some(asked) = &self.asked {
+            *request.body_mut() = Some(Body::wrap(asked.nothing(outbound.number)));
+        }
+        let number = outbound.number;
         // reqwest adds headers of its own, for which a clone has no room.
         outbound.apply_one_by_one(request.headers_mut(), departure.now);
-        Some(Hopping::new(self.client.call(request)))
+        Some(Hopping::new(self.client.call(request), number))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -233,6 +239,7 @@ impl Exchange for ReqwestExchange {
             }
             Err(fault) if fault.hopped || !self.ways.direct => Sent::Unknown,
             Err(_) if self.content => Sent::OwnStream,
+            Err(fault) if self.asked.as_ref().is_some_and(|asked| asked.was(fault.number)) => Sent::OwnStream,
             Err(_) => Sent::Direct,
         };
         Evidence { sent, connection: None }
@@ -254,11 +261,11 @@ impl Exchange for ReqwestExchange {
 
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
-        Response::live(answer, guard, self.max_body)
+        Response::live(answer, guard, self.ways.max_body)
     }
 
     fn reassemble(&mut self, (url, parts): Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
-        Response::kept(assemble(url, parts, Body::wrap(body)), report, self.max_body)
+        Response::kept(assemble(url, parts, Body::wrap(body)), report, self.ways.max_body)
     }
 }
 
@@ -285,7 +292,7 @@ mod tests {
 
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        ReqwestExchange::new((client, Ways::new(true)), request, None, usize::MAX)
+        ReqwestExchange::new((client, Ways::new(true, usize::MAX)), request, None)
     }
 
     fn post(body: impl Into<Body>) -> Request {

@@ -184,7 +184,7 @@ pub(crate) struct Waiting<S, B> {
 
 /// The error of a service that wasn't ready, and so has been given nothing, whatever it does with requests.
 fn unready(error: impl Into<BoxError>) -> Fault {
-    Fault { error: error.into(), hopped: false }
+    Fault { error: error.into(), number: 0, hopped: false }
 }
 
 pin_project! {
@@ -208,7 +208,7 @@ where
         loop {
             let waiting = match self.as_mut().project() {
                 AttemptingProj::Called { future } => {
-                    return future.poll(cx).map_err(|error| Fault { error: error.into(), hopped: true });
+                    return future.poll(cx).map_err(|error| Fault { error: error.into(), number: 0, hopped: true });
                 }
                 AttemptingProj::Unready { error } => {
                     return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(unready(error))));

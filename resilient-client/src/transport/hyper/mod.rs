@@ -20,6 +20,7 @@ use crate::engine::hook::Attempt;
 use crate::engine::report::CallReport;
 use crate::hyper::{Body, Response};
 use crate::outcome::classify::Ended;
+use crate::time::Tick;
 
 /// One call over a connection pool.
 #[derive(Debug)]
@@ -111,8 +112,8 @@ impl Exchange for HyperExchange {
         future.expired()
     }
 
-    fn waits_for_stream(future: &Sending) -> bool {
-        future.waits_for_stream()
+    fn given(future: &Sending, now: Tick) -> Option<Tick> {
+        future.given(now)
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {

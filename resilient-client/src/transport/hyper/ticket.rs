@@ -13,27 +13,61 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::rt;
 use pin_project_lite::pin_project;
+
+use crate::time::{self, Tick};
 
 thread_local! {
     /// A task of a connection runs here.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     /// What it handed to h2 last, and doesn't wait for yet.
     static HANDED: Cell<Option<Ticket>> = const { Cell::new(None) };
+    /// It had handed something over in an earlier run, which h2 kept until now.
+    static KEPT: Cell<bool> = const { Cell::new(false) };
 }
+
+/// Without a stream.
+const NONE: u64 = 0;
+/// With one, that it got as soon as it could be handed over. Else the time when it got it, which is later than this.
+const AT_ONCE: u64 = 1;
 
 /// Tells what has become of one request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ticket(Arc<AtomicBool>);
+pub(super) struct Ticket(Arc<AtomicU64>);
+
+/// Whether a request has a stream of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// None yet.
+    None,
+    /// Since it set out.
+    AtOnce,
+    /// Since then, when the server had allowed one more.
+    Since(Tick),
+}
 
 impl Ticket {
     /// Whether its answer is waited for, on a stream of its own.
+    pub(super) fn stream(&self) -> Stream {
+        match self.0.load(Ordering::Acquire) {
+            NONE => Stream::None,
+            AT_ONCE => Stream::AtOnce,
+            at => Stream::Since(Tick::from_nanos(at)),
+        }
+    }
+
     pub(super) fn has_stream(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.stream() != Stream::None
+    }
+
+    fn gets_stream(&self) {
+        // Those behind one that was kept have waited as well. The others need no clock.
+        let at = if KEPT.get() { time::now().as_nanos().max(AT_ONCE + 1) } else { AT_ONCE };
+        self.0.store(at, Ordering::Release);
     }
 
     /// What travels in the request.
@@ -61,8 +95,8 @@ pub(crate) struct Executor;
 
 impl<F: Future<Output = ()> + Send + 'static> rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
-        if let Some(Ticket(waited_for)) = HANDED.take() {
-            waited_for.store(true, Ordering::Release);
+        if let Some(ticket) = HANDED.take() {
+            ticket.gets_stream();
         }
         tokio::spawn(Task { future, handed: None });
     }
@@ -91,21 +125,23 @@ impl<F: Future<Output = ()>> Future for Task<F> {
 /// While one task runs. Left behind by a panic, too.
 struct Inside<'a> {
     handed: &'a mut Option<Ticket>,
-    /// Whether one task runs within another.
-    nested: bool,
+    /// Whether one task runs within another, and what was said of that.
+    nested: (bool, bool),
 }
 
 impl<'a> Inside<'a> {
     fn enter(handed: &'a mut Option<Ticket>) -> Self {
+        let nested = (INSIDE.replace(true), KEPT.replace(handed.is_some()));
         HANDED.set(handed.take());
-        Self { handed, nested: INSIDE.replace(true) }
+        Self { handed, nested }
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         *self.handed = HANDED.take();
-        INSIDE.set(self.nested);
+        INSIDE.set(self.nested.0);
+        KEPT.set(self.nested.1);
     }
 }
 
@@ -133,7 +169,7 @@ mod tests {
             drop(slip);
             Executor.execute(async {});
         }));
-        assert!(ticket.has_stream() && !other.has_stream());
+        assert_eq!((ticket.stream(), other.stream()), (Stream::AtOnce, Stream::None));
         drop(stays);
         assert!(!other.has_stream());
     }
@@ -150,11 +186,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_waited_for_its_stream_has_it_when_its_own_task_goes_on() {
-        let ticket = Ticket::default();
-        let slip = ticket.slip();
+        let (ticket, behind) = (Ticket::default(), Ticket::default());
+        let slips = (ticket.slip(), behind.slip());
         let mut connection = task(async move {
-            drop(slip);
+            drop(slips.0);
             tokio::task::yield_now().await;
+            Executor.execute(async {});
+            drop(slips.1);
             Executor.execute(async {});
         });
         run(&mut connection);
@@ -162,6 +200,7 @@ mod tests {
         run(&mut task(async { Executor.execute(async {}) }));
         assert!(!ticket.has_stream());
         run(&mut connection);
-        assert!(ticket.has_stream());
+        let waited = |ticket: &Ticket| matches!(ticket.stream(), Stream::Since(_));
+        assert!(waited(&ticket) && waited(&behind), "{ticket:?} {behind:?}");
     }
 }

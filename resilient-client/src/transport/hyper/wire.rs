@@ -13,10 +13,11 @@ use hyper_util::client::legacy::connect::{CaptureConnection, Connected, capture_
 use pin_project_lite::pin_project;
 
 use super::connect::{Connector, Link, Sends};
-use super::ticket::Ticket;
+use super::ticket::{Stream, Ticket};
 use crate::error::BoxError;
 use crate::hyper::Body;
 use crate::outcome::Cause;
+use crate::time::Tick;
 use crate::transport::Expired;
 use crate::transport::evidence::{Evidence, Sent};
 
@@ -61,6 +62,8 @@ impl fmt::Debug for Wire {
 struct Shared {
     connection: CaptureConnection,
     ticket: Ticket,
+    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed.
+    content: bool,
     /// Its number among all that set out.
     sent: u64,
 }
@@ -69,7 +72,8 @@ impl Shared {
     fn new(request: &mut Request<Body>, sent: u64) -> Self {
         let (connection, ticket) = (capture_connection(request), Ticket::default());
         request.extensions_mut().insert(ticket.slip());
-        Self { connection, ticket, sent }
+        let content = request.body().as_bytes().is_some_and(|bytes| !bytes.is_empty());
+        Self { connection, ticket, content, sent }
     }
 
     /// The connection it is on, if that is known and shared; with leave to `poison` it.
@@ -111,11 +115,18 @@ impl Sending {
         Expired { cause: Cause::Connection(id), unsent: !shared.ticket.has_stream() }
     }
 
-    /// Whether it waits until the server allows one more stream, on a connection that is alive.
-    pub(super) fn waits_for_stream(&self) -> bool {
-        let Some(shared) = &self.shared else { return false };
-        !shared.ticket.has_stream()
-            && shared.link(|_| false).is_some_and(|(link, _)| link.has_been_heard_since(shared.sent))
+    /// Since when the server can have had it, if it had to wait until that allowed one more stream, on a connection that is
+    /// alive.
+    pub(super) fn given(&self, now: Tick) -> Option<Tick> {
+        let shared = self.shared.as_ref()?;
+        match shared.ticket.stream() {
+            Stream::AtOnce => None,
+            Stream::Since(since) => Some(since),
+            Stream::None => {
+                let (link, _) = shared.link(|_| false)?;
+                link.has_been_heard_since(shared.sent).then_some(now)
+            }
+        }
     }
 }
 
@@ -135,7 +146,7 @@ impl From<Fault> for BoxError {
 impl Fault {
     /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
     fn new(error: legacy::Error, shared: Option<&Shared>) -> Self {
-        let own = shared.is_some_and(|shared| shared.ticket.has_stream());
+        let own = shared.is_some_and(|shared| shared.content || shared.ticket.has_stream());
         let connection = error.connect_info().and_then(shared_link).map(|(_, id)| id);
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
         Self { error, evidence: Evidence { sent, connection } }
