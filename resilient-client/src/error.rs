@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use reqwest::Url;
 
-use crate::engine::report::{AttemptReport, CallReport};
+use crate::engine::report::CallReport;
 use crate::outcome::{FailureKind, Outcome};
 use crate::upstream::Rejection;
 
@@ -190,7 +190,7 @@ impl Error {
     /// request that must not be repeated can still be sent elsewhere.
     pub fn is_unsent(&self) -> bool {
         match (&self.0.report, self.0.kind) {
-            (Some(report), _) => report.attempts().iter().all(AttemptReport::is_unprocessed),
+            (Some(report), _) => report.is_unprocessed(),
             (None, kind) => matches!(kind, ErrorKind::Config | ErrorKind::Request | ErrorKind::Draining),
         }
     }

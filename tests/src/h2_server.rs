@@ -68,6 +68,8 @@ pub enum Act {
         /// Why.
         code: u32,
     },
+    /// 200 with this body, then a graceful `GOAWAY` that admits this stream and none above: what comes on those isn't read.
+    AnswerLast(&'static str),
     /// Nothing; the connection serves on.
     Nothing,
     /// The end of the connection, without a word.
@@ -90,6 +92,8 @@ pub struct Seen {
     pub connections: usize,
     /// `HEADERS` frames: requests begun.
     pub begun: usize,
+    /// Those of them above the last stream of a `GOAWAY` sent before.
+    pub excluded: usize,
     /// Requests read whole, in order.
     pub requests: Vec<Request>,
 }
@@ -184,6 +188,7 @@ async fn serve(
     stream.read_exact(&mut [0; PREFACE]).await?;
     send(&mut stream, SETTINGS, 0, 0, &[]).await?;
     let mut bodies: HashMap<u32, Vec<u8>> = HashMap::new();
+    let mut last = u32::MAX;
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;
@@ -197,13 +202,16 @@ async fn serve(
             PING if flags & ACK == 0 => send(&mut stream, PING, ACK, 0, &payload).await?,
             HEADERS => {
                 assert!(flags & END_HEADERS != 0, "requests here are small");
-                seen.change(|seen| seen.begun += 1);
+                seen.change(|seen| {
+                    seen.begun += 1;
+                    seen.excluded += usize::from(id > last);
+                });
                 bodies.insert(id, Vec::new());
             }
             DATA => bodies.entry(id).or_default().extend_from_slice(&payload),
             _ => continue,
         }
-        if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 {
+        if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 || id > last {
             continue;
         }
         let body = bodies.remove(&id).unwrap_or_default().into();
@@ -213,10 +221,12 @@ async fn serve(
             request
         });
         match script(&request) {
-            Act::Answer(body) => {
-                // In HPACK's static table, 8 is `:status: 200`.
-                send(&mut stream, HEADERS, END_HEADERS, id, &[0x88]).await?;
-                send(&mut stream, DATA, END_STREAM, id, body.as_bytes()).await?;
+            Act::Answer(body) => answer(&mut stream, id, body).await?,
+            Act::AnswerLast(body) => {
+                answer(&mut stream, id, body).await?;
+                last = id;
+                let payload = [last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+                send(&mut stream, GOAWAY, 0, 0, &payload).await?;
             }
             Act::Short(body, end) => {
                 send(&mut stream, HEADERS, END_HEADERS, id, TEN_BYTES).await?;
@@ -240,6 +250,12 @@ async fn serve(
             Act::Close => return Ok(()),
         }
     }
+}
+
+async fn answer(stream: &mut (impl AsyncWrite + Unpin), id: u32, body: &str) -> std::io::Result<()> {
+    // In HPACK's static table, 8 is `:status: 200`.
+    send(stream, HEADERS, END_HEADERS, id, &[0x88]).await?;
+    send(stream, DATA, END_STREAM, id, body.as_bytes()).await
 }
 
 async fn send(

@@ -339,7 +339,7 @@ impl<X: Exchange> Desk<X> {
         if classified.repeat.is_proof()
             && let Some(report) = &mut self.report
         {
-            report.unprocessed(number);
+            report.unprocessed();
         }
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(permit.endpoint(), asked, now);

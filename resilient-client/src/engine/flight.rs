@@ -13,7 +13,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::FailureKind;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
 use crate::time::{self, Tick};
-use crate::transport::{Departure, Exchange, KeptBody, Outbound};
+use crate::transport::{Departure, Exchange, Expired, KeptBody, Outbound};
 use crate::upstream::Permit;
 
 pin_project! {
@@ -107,11 +107,19 @@ impl<X: Exchange> Flight<X> {
         self.project().permit.take()
     }
 
+    /// When it was let in.
+    pub(super) fn since(&self) -> Option<Tick> {
+        self.permit.as_ref().map(Permit::started)
+    }
+
     /// Its time is up. An answer whose body is still being read has come, so the transport isn't told of that.
-    pub(super) fn expired(self: Pin<&mut Self>) {
-        if let Some(future) = self.project().future.as_pin_mut() {
-            X::expired(future);
-        }
+    pub(super) fn expired(self: Pin<&mut Self>, exchange: &X) -> Expired {
+        self.project().future.as_pin_mut().map_or_else(Expired::default, |future| exchange.expired(future))
+    }
+
+    /// Since when the server can have had it, if it had to wait until that allowed one more stream.
+    pub(super) fn given(&self, now: Tick) -> Option<Tick> {
+        self.future.as_ref().and_then(|future| X::given(future, now))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.
@@ -165,7 +173,7 @@ impl<X: Exchange> Flight<X> {
             }
             let end = ready!(future.poll(cx));
             this.future.set(None);
-            let classified = Classifier::classify(view.classifier, X::end(&end), X::evidence(&end));
+            let classified = Classifier::classify(view.classifier, X::end(&end), exchange.evidence(&end));
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
                     *this.reading = Some(Box::new(Whole {

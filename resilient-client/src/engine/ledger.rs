@@ -244,6 +244,15 @@ impl Ledger {
         now.after_nanos(self.terms.attempt_timeout).min(self.terms.deadline)
     }
 
+    /// Attempt `number` has its time only since then, because the server couldn't have had it before. Until when, then.
+    pub(crate) fn begins_anew(&mut self, number: u32, since: Tick) -> Tick {
+        let until = since.after_nanos(self.terms.attempt_timeout);
+        if let Some(flight) = self.in_flight.iter_mut().find(|flight| flight.number == number) {
+            flight.until = until;
+        }
+        until
+    }
+
     /// The attempt decided on was refused here: nothing was sent, and waiting for ourselves would be a loop.
     pub(crate) fn rejected(&mut self) {
         self.due = None;

@@ -49,8 +49,6 @@ pub struct AttemptReport {
     duration: u64,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) status: Option<StatusCode>,
-    /// The server provably did not process it.
-    unprocessed: bool,
 }
 
 impl AttemptReport {
@@ -87,12 +85,6 @@ impl AttemptReport {
     /// The response's status, where there was one.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
-    }
-
-    /// Whether the server provably did not process it: no connection was made, it was lost before the write, or the server
-    /// refused the request unseen.
-    pub fn is_unprocessed(&self) -> bool {
-        self.unprocessed
     }
 }
 
@@ -188,6 +180,8 @@ pub struct CallReport {
     #[allow(clippy::box_collection, reason = "a third of the size where it is empty")]
     declined: Option<Box<Vec<Decline>>>,
     version: u32,
+    /// How many attempts the server provably did not process.
+    unprocessed: u32,
     cut: bool,
     pub(crate) streams: bool,
 }
@@ -198,6 +192,7 @@ impl CallReport {
             call,
             upstream,
             version: u32::try_from(version).unwrap_or(u32::MAX),
+            unprocessed: 0,
             streams: false,
             began,
             elapsed: 0,
@@ -268,14 +263,17 @@ impl CallReport {
             duration: 0,
             outcome: None,
             status: None,
-            unprocessed: false,
         });
     }
 
-    pub(crate) fn unprocessed(&mut self, number: u32) {
-        if let Some(attempt) = self.attempts.iter_mut().rev().find(|attempt| attempt.number == number) {
-            attempt.unprocessed = true;
-        }
+    /// The server provably did not process an attempt that has ended.
+    pub(crate) fn unprocessed(&mut self) {
+        self.unprocessed += 1;
+    }
+
+    /// Whether no attempt was processed, provably.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        self.unprocessed as usize == self.attempts.len()
     }
 
     pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {

@@ -1,5 +1,6 @@
 //! What a transport knows of an attempt's error besides what the error says.
 
+use crate::error::BoxError;
 use crate::outcome::Cause;
 use crate::outcome::classify::{Classified, Repeat};
 
@@ -40,5 +41,21 @@ impl Evidence {
             (cause, _) => cause,
         };
         Classified { repeat, cause, ..found }
+    }
+}
+
+/// An error, with what its transport must remember of it.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) error: BoxError,
+    /// The attempt's, where that matters.
+    pub(crate) number: u32,
+    /// It may be another request's than the attempt's own, as far as is known.
+    pub(crate) hopped: bool,
+}
+
+impl From<Fault> for BoxError {
+    fn from(fault: Fault) -> Self {
+        fault.error
     }
 }

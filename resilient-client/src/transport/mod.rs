@@ -6,6 +6,7 @@
 pub(crate) mod evidence;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
+pub(crate) mod nothing;
 pub(crate) mod redirect;
 pub(crate) mod replay;
 pub(crate) mod reqwest;
@@ -28,6 +29,7 @@ use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::outcome::Cause;
 use crate::outcome::classify::Ended;
 use crate::time::Tick;
 use crate::upstream::Upstream;
@@ -159,6 +161,15 @@ pub(crate) struct Departure<'a, 'b> {
     pub(crate) now: Tick,
 }
 
+/// What a transport knows of an attempt that has used up its time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expired {
+    /// Whose failure that is.
+    pub(crate) cause: Cause,
+    /// It has never been given a stream of its connection, as far as is known.
+    pub(crate) unsent: bool,
+}
+
 /// One call's way to the wire.
 pub(crate) trait Exchange {
     /// A response's head, with its body still to come.
@@ -192,13 +203,21 @@ pub(crate) trait Exchange {
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
-    fn expired(_future: Pin<&mut Self::Future>) {}
+    fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {
+        Expired::default()
+    }
+
+    /// Since when the server can have had an attempt that had to wait until that allowed one more stream of its connection:
+    /// `now` while it does. `None` for all others, which have had their time since they set out.
+    fn given(_future: &Self::Future, _now: Tick) -> Option<Tick> {
+        None
+    }
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
 
     /// What is known of an attempt's end besides what it says.
-    fn evidence(_end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&self, _end: &Result<Self::Answer, Self::Fault>) -> Evidence {
         Evidence::default()
     }
 

@@ -9,6 +9,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::evidence::{Evidence, Fault};
 use super::replay::Replay;
 use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::endpoints::Origin;
@@ -32,12 +33,14 @@ pub(crate) struct ServiceExchange<S, B> {
     request: Option<http::Request<B>>,
     /// It asks for the head alone.
     for_head: bool,
+    /// The service follows no redirects.
+    direct: bool,
 }
 
 impl<S, B: Replay> ServiceExchange<S, B> {
-    pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
+    pub(crate) fn new(service: S, request: http::Request<B>, direct: bool) -> Self {
         let for_head = request.method() == http::Method::HEAD;
-        Self { service, request: Some(request), for_head }
+        Self { service, request: Some(request), for_head, direct }
     }
 }
 
@@ -76,7 +79,7 @@ where
     R: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     type Answer = http::Response<R>;
-    type Fault = BoxError;
+    type Fault = Fault;
     type Future = Attempting<S, B>;
     type Head = http::response::Parts;
     type Body = R;
@@ -130,8 +133,18 @@ where
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(error) => Ended::Error(&**error),
+            Err(fault) => Ended::Error(&*fault.error),
         }
+    }
+
+    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let unknown = !self.direct && end.as_ref().is_err_and(|fault| fault.hopped);
+        if unknown { Evidence::default() } else { Evidence::DIRECT }
+    }
+
+    /// A service may set to work when it is called.
+    fn is_eager(future: &Self::Future) -> bool {
+        matches!(future, Attempting::Called { .. })
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
@@ -180,6 +193,11 @@ pub(crate) struct Waiting<S, B> {
     outbound: Outbound,
 }
 
+/// The error of a service that wasn't ready, and so has been given nothing, whatever it does with requests.
+fn unready(error: impl Into<BoxError>) -> Fault {
+    Fault { error: error.into(), number: 0, hopped: false }
+}
+
 pin_project! {
     /// One attempt. Most services are ready at once, so only the others are waited for, in a box.
     #[project = AttemptingProj]
@@ -194,22 +212,24 @@ impl<S, B> Future for Attempting<S, B>
 where
     S: Service<http::Request<B>, Error: Into<BoxError>>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Fault>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let waiting = match self.as_mut().project() {
-                AttemptingProj::Called { future } => return future.poll(cx).map_err(Into::into),
+                AttemptingProj::Called { future } => {
+                    return future.poll(cx).map_err(|error| Fault { error: error.into(), number: 0, hopped: true });
+                }
                 AttemptingProj::Unready { error } => {
-                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(unready(error))));
                 }
                 AttemptingProj::Waiting { waiting } => waiting,
             };
             let Some(first) = waiting else { return Poll::Pending };
             if let Err(error) = ready!(first.service.poll_ready(cx)) {
                 *waiting = None;
-                return Poll::Ready(Err(error.into()));
+                return Poll::Ready(Err(unready(error)));
             }
             let now = time::now();
             if now >= first.outbound.until {

@@ -81,6 +81,14 @@ fn an_attempt_expires_when_its_time_is_up_and_not_before() {
 }
 
 #[test]
+fn an_attempt_that_had_to_wait_for_its_stream_has_all_its_time_from_there() {
+    let mut ledger = in_flight(terms());
+    assert_eq!(ledger.begins_anew(1, ms(2_900)), ms(5_900));
+    assert_eq!(ledger.decide(ms(3_000)), Decision::WaitUntil(ms(5_900)));
+    assert_eq!(ledger.decide(ms(5_900)), Decision::Expire { number: 1 });
+}
+
+#[test]
 fn the_deadline_beats_everything() {
     let mut ledger = in_flight(Terms { deadline: ms(2_000), ..terms() });
     assert_eq!(ledger.decide(ms(0)), Decision::WaitUntil(ms(2_000)));

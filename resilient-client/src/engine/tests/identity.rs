@@ -16,7 +16,7 @@ use crate::time::Tick;
 use crate::{CallReport, Trigger};
 
 /// An attempt as its events tell it: from its call's start, and how long.
-type Told = (u32, Trigger, Option<String>, Duration, Duration, Option<Outcome>, Option<u16>, bool);
+type Told = (u32, Trigger, Option<String>, Duration, Duration, Option<Outcome>, Option<u16>);
 
 /// What a call's events have told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,8 @@ struct Rebuilt {
     version: u64,
     began: Tick,
     attempts: Vec<Told>,
+    /// How many attempts the server provably did not process.
+    unprocessed: usize,
     declined: Vec<String>,
     queued: Duration,
     elapsed: Option<Duration>,
@@ -46,6 +48,7 @@ impl Listener {
                     version: *policy_version,
                     began: *at,
                     attempts: Vec::new(),
+                    unprocessed: 0,
                     declined: Vec::new(),
                     queued: Duration::ZERO,
                     elapsed: None,
@@ -73,7 +76,7 @@ impl Listener {
                 this.open.0 += 1;
                 let endpoint = endpoint.as_ref().map(ToString::to_string);
                 let started = at.since(this.began);
-                this.attempts.push((*number, *trigger, endpoint, started, Duration::ZERO, None, None, false));
+                this.attempts.push((*number, *trigger, endpoint, started, Duration::ZERO, None, None));
             }
             Event::AttemptHead { call, number, duration, status } => {
                 let attempt = self.attempt(*call, *number);
@@ -81,12 +84,14 @@ impl Listener {
                 attempt.6 = status.map(|status| status.as_u16());
             }
             Event::AttemptFinished { call, number, duration, outcome, status, unprocessed } => {
-                self.of(*call).open.0 -= 1;
+                let this = self.of(*call);
+                this.open.0 -= 1;
+                this.unprocessed += usize::from(*unprocessed);
                 let attempt = self.attempt(*call, *number);
                 // A good head has said what there is to say, unless the body fails.
                 if attempt.5.is_none() || *outcome != Outcome::Success {
                     let status = status.map(|status| status.as_u16());
-                    (attempt.4, attempt.5, attempt.6, attempt.7) = (*duration, Some(*outcome), status, *unprocessed);
+                    (attempt.4, attempt.5, attempt.6) = (*duration, Some(*outcome), status);
                 }
             }
             Event::HedgeEnded { call, end, .. } => self.of(*call).hedges.push(*end),
@@ -106,7 +111,7 @@ impl Listener {
 }
 
 /// The same, of a report.
-fn said(report: &CallReport) -> (Vec<Told>, Vec<String>, Duration, Duration, u64, bool, bool) {
+fn said(report: &CallReport) -> (Vec<Told>, bool, Vec<String>, Duration, Duration, u64, bool, bool) {
     let attempts = report.attempts().iter().map(|attempt| {
         (
             attempt.number(),
@@ -116,11 +121,11 @@ fn said(report: &CallReport) -> (Vec<Told>, Vec<String>, Duration, Duration, u64
             attempt.duration(),
             attempt.outcome(),
             attempt.status().map(|status| status.as_u16()),
-            attempt.is_unprocessed(),
         )
     });
     (
         attempts.collect(),
+        report.is_unprocessed(),
         report.declined().iter().map(ToString::to_string).collect(),
         report.queued(),
         report.elapsed(),
@@ -206,8 +211,10 @@ async fn a_report_can_be_rebuilt_from_the_events_alone() {
             rig.events.lock().unwrap().iter().for_each(|event| listener.hear(event));
             for report in reports {
                 let told = listener.of(report.call()).clone();
+                let unprocessed = told.unprocessed == told.attempts.len();
                 let expected = (
                     told.attempts,
+                    unprocessed,
                     told.declined,
                     told.queued,
                     told.elapsed.expect("it has ended"),

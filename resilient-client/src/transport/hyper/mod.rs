@@ -1,6 +1,7 @@
 //! The hyper transport: one call over hyper-util's pooled client.
 
 pub(crate) mod connect;
+pub(crate) mod ticket;
 pub(crate) mod wire;
 
 use std::pin::Pin;
@@ -9,12 +10,12 @@ use std::sync::Arc;
 use http::{Method, Request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
 
-use self::wire::{Sending, Wire};
+use self::wire::{Fault, Sending, Wire};
 use super::replay::Replay as _;
 use super::service::{address, again, readdress};
-use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
+use super::evidence::Evidence;
+use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
@@ -22,6 +23,7 @@ use crate::engine::report::CallReport;
 use crate::error::Error;
 use crate::hyper::{Body, Response};
 use crate::outcome::classify::Ended;
+use crate::time::Tick;
 
 /// One call over a connection pool.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ impl HyperExchange {
 
 impl Exchange for HyperExchange {
     type Answer = http::Response<Incoming>;
-    type Fault = legacy::Error;
+    type Fault = Fault;
     type Future = Sending;
     type Head = http::response::Parts;
     type Body = Incoming;
@@ -112,15 +114,23 @@ impl Exchange for HyperExchange {
         Some(self.wire.send(request))
     }
 
-    fn expired(future: Pin<&mut Sending>) {
-        future.expired();
+    fn expired(&self, future: Pin<&mut Sending>) -> Expired {
+        future.expired()
+    }
+
+    fn given(future: &Sending, now: Tick) -> Option<Tick> {
+        future.given(now)
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(error) => Ended::Error(error),
+            Err(fault) => Ended::Error(&fault.error),
         }
+    }
+
+    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        end.as_ref().err().map_or(Evidence::DIRECT, |fault| fault.evidence)
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
