@@ -401,3 +401,6 @@ impl fmt::Debug for Waiting {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
