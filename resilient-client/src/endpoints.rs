@@ -5,15 +5,16 @@
 //!
 //! - [`Endpoints::fixed`]: a list that doesn't change.
 //! - [`Endpoints::dns`]: what a name resolves to, asked again every 30 s. Asking is left to the calls: the first waits
-//!   for the answer, within its own deadline, and a later one that finds it old goes on with the old set meanwhile. A
-//!   resolver that fails, or answers with nothing, leaves the last good set in place.
+//!   for the answer, within its own deadline, and a later one that finds it old goes on with the old set meanwhile. When it is
+//!   older than three intervals, as after an idle time, that one waits as well, a second at most. A resolver that fails,
+//!   or answers with nothing, leaves the last good set in place.
 //! - [`Endpoints::watched`]: a list one replaces at any time, for service registries.
 //!
 //! Which of them takes a call is decided by [`BalancePolicy`](crate::policy::balance::BalancePolicy).
 //!
 //! Whatever changes the list, an endpoint that stays keeps what is known of it. One that leaves finishes the calls it
 //! has; should it come back within a minute (with DNS, also within two intervals), it is known still. A new one
-//! starts slowly.
+//! starts slowly, and so does one that comes back.
 //!
 //! One caveat: [`dns`](Endpoints::dns) takes `http` only. Calls go to the addresses themselves, and over TLS a certificate
 //! is checked against the host of the URL, which would be the address. For `https`, list the replicas' own names.

@@ -410,3 +410,6 @@ impl fmt::Debug for Waiting {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -258,3 +258,30 @@ async fn a_name_refuses_only_when_no_endpoint_may_be_asked_and_says_how_long() {
         assert!(served(spawn(&layer, &network, Method::GET)).await, "call {n}");
     }
 }
+
+/// The pods of a name are replaced while nobody calls it.
+#[tokio::test(start_paused = true)]
+async fn after_an_idle_hour_the_first_call_goes_to_an_address_of_now() {
+    #[derive(Clone, Default)]
+    struct Moving(Arc<Mutex<u8>>);
+    impl Resolve for Moving {
+        fn resolve(&self, _host: &str, port: u16) -> Resolving {
+            let host = *self.0.lock().unwrap();
+            Box::pin(async move {
+                sleep(ms(5)).await;
+                Ok(vec![([10, 0, 0, host], port).into()])
+            })
+        }
+    }
+    let (zone, network) = (Moving::default(), Network::default());
+    *zone.0.lock().unwrap() = 1;
+    network.set("10.0.0.1:3000", WELL);
+    let layer = seeded(Endpoints::dns("http://users:3000").resolver(zone.clone()), 1);
+    assert!(served(spawn(&layer, &network, Method::GET)).await);
+    sleep(Duration::from_hours(1)).await;
+    *zone.0.lock().unwrap() = 2;
+    // Somebody else has the address now, and does as it is told.
+    network.set("10.0.0.2:3000", WELL);
+    assert!(served(spawn(&layer, &network, Method::POST)).await);
+    assert_eq!((network.count("10.0.0.1:3000"), network.count("10.0.0.2:3000")), (1, 1));
+}

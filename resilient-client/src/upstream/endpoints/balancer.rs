@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::refresh::{LOST, PATIENCE, Refresh, Step};
+use super::refresh::{PATIENCE, Refresh, Step};
 use super::{Checks, EndpointPermit, EndpointSet, Seek, Shut};
 use crate::endpoints::{NoEndpoint, Origin, Resolve, ResolveError, Source, Watched};
 use crate::policy::balance::Rules;
@@ -64,8 +64,8 @@ impl Balancer {
         Self { set, feed }
     }
 
-    /// Waits until there are endpoints to choose from: only for the first answer about a name, or for another when that was a
-    /// failure. There is no bound but the resolver's 10 s, so wait within a deadline. Cancel-safe.
+    /// Waits until there are endpoints to choose from: for the first answer about a name, for another when that was a failure,
+    /// and for a second at most when the last is older than three intervals. There is no other bound but the resolver's 10 s, so wait within a deadline. Cancel-safe.
     ///
     /// # Errors
     /// [`NoEndpoint`] when the name doesn't resolve; that is believed for a second.
@@ -184,10 +184,14 @@ impl Discovery {
                 Step::Go | Step::AskAndGo => return Ok(()),
                 Step::Fail(error) => return Err(self.unresolved(Some(error))),
                 Step::Wait | Step::AskAndWait => {
+                    let (failed, longest) = {
+                        let refresh = self.refresh.lock();
+                        (refresh.failure().is_some(), refresh.longest_wait(now))
+                    };
                     // The answer may be there already: who can't ask gives one at once.
-                    if self.refresh.lock().failure().is_none() {
+                    if !failed {
                         // The task may die with its runtime while this call lives on in another.
-                        let _ = tokio::time::timeout(Duration::from_nanos(LOST), answered).await;
+                        let _ = tokio::time::timeout(Duration::from_nanos(longest), answered).await;
                     }
                     now = time::now();
                 }

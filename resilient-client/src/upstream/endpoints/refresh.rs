@@ -6,6 +6,10 @@
 //! asking ---- never answered --> asking again
 //! ```
 //!
+//! A call goes on with an old answer while another is asked for; but not with one older than three intervals, which only a name
+//! that nobody has called for so long has: by then its addresses may be somebody else's. It waits for the answer then, a second at
+//! most, and goes on with the old one if there is none.
+//!
 //! Asking is single flight. A failure, or an answer without addresses, never takes known ones away.
 
 use std::error::Error as StdError;
@@ -24,6 +28,11 @@ pub(super) const PATIENCE: u64 = 10_000_000_000;
 /// When a question without an answer is taken for lost, in nanoseconds. Later than whoever put it reports a failure: or those
 /// who wait would put it again and again, and never hear of one.
 pub(super) const LOST: u64 = PATIENCE + 1_000_000_000;
+
+/// After so many intervals an answer isn't used without asking again.
+const STALE: u64 = 3;
+/// How long a call waits for another answer in place of one that is too old, in nanoseconds.
+const STALE_WAIT: u64 = 1_000_000_000;
 
 type Failure = Arc<dyn StdError + Send + Sync>;
 
@@ -52,6 +61,12 @@ pub(super) struct Refresh {
     next: Tick,
     /// A question was put, and until then its answer is waited for.
     asking: Option<Tick>,
+    /// From then on the last answer is too old to go on with.
+    stale_from: Tick,
+    /// Until when calls that have only such an answer wait for the one asked for.
+    stale_wait: Tick,
+    /// There was none in time: it has to do until there is.
+    puts_up: bool,
     /// Counts questions, so that the answer to one given up is known as such.
     question: u64,
     failure: Option<Failure>,
@@ -59,18 +74,33 @@ pub(super) struct Refresh {
 
 impl Refresh {
     pub(super) fn new(every: u64) -> Self {
-        Self { every, known: false, next: Tick::ZERO, asking: None, question: 0, failure: None }
+        Self {
+            every,
+            known: false,
+            next: Tick::ZERO,
+            asking: None,
+            stale_from: Tick::NEVER,
+            stale_wait: Tick::ZERO,
+            puts_up: false,
+            question: 0,
+            failure: None,
+        }
     }
 
     /// A call wants to go.
     pub(super) fn step(&mut self, now: Tick) -> Step {
         let asking = self.asking.is_some_and(|until| now < until);
         if self.known {
-            if asking || now < self.next {
+            let stale = now >= self.stale_from && !self.puts_up;
+            if asking {
+                self.puts_up |= stale && now >= self.stale_wait;
+                return if stale && !self.puts_up { Step::Wait } else { Step::Go };
+            }
+            if now < self.next && !stale {
                 return Step::Go;
             }
             self.ask(now);
-            return Step::AskAndGo;
+            return if stale { Step::AskAndWait } else { Step::AskAndGo };
         }
         if asking {
             return Step::Wait;
@@ -86,8 +116,14 @@ impl Refresh {
 
     fn ask(&mut self, now: Tick) {
         self.asking = Some(now.after_nanos(LOST));
+        self.stale_wait = now.after_nanos(STALE_WAIT);
         self.question += 1;
         self.failure = None;
+    }
+
+    /// How long at most to wait for the answer to the question under way, in nanoseconds.
+    pub(super) fn longest_wait(&self, now: Tick) -> u64 {
+        if self.known { self.stale_wait.nanos_since(now).max(1) } else { LOST }
     }
 
     /// The number of the question put last.
@@ -105,7 +141,8 @@ impl Refresh {
         if !self.known {
             return Tick::ZERO;
         }
-        self.asking.unwrap_or(self.next)
+        let until = self.asking.unwrap_or(self.next);
+        if self.puts_up { until } else { until.min(self.stale_from) }
     }
 
     /// An answer came to `question`: the endpoints to have from now on, if it says any. `unit`, uniform in [0, 1), spreads the
@@ -123,8 +160,8 @@ impl Refresh {
         self.asking = None;
         let failure: ResolveError = match answer.map(origins) {
             Ok(origins) if !origins.is_empty() => {
-                self.known = true;
-                self.failure = None;
+                (self.known, self.puts_up, self.failure) = (true, false, None);
+                self.stale_from = now.after_nanos(self.every.saturating_mul(STALE));
                 let spread = self.every / 10;
                 self.next = now.after_nanos(self.every - spread + (2.0 * spread as f64 * unit) as u64);
                 return Some(origins);
@@ -132,6 +169,7 @@ impl Refresh {
             Ok(_) => "no usable address".into(),
             Err(failure) => failure,
         };
+        self.puts_up = true;
         self.next = now.after_nanos(NEGATIVE.min(self.every));
         self.failure = Some(Arc::from(failure));
         None
@@ -199,6 +237,51 @@ mod tests {
         answer(&mut refresh, addresses(&[1]), 0);
         assert_eq!([29, 30, 30, 40].map(|now| step(&mut refresh, now)), ["go", "ask and go", "go", "go"]);
         assert_eq!(step(&mut refresh, 41), "ask and go", "a resolver that never answers is given up");
+    }
+
+    /// The first call after an hour went to an address that was an hour old.
+    #[test]
+    fn an_answer_older_than_three_intervals_is_not_used_before_asking_again() {
+        let known = || {
+            let mut refresh = Refresh::new(30 * SECOND);
+            refresh.step(at(0));
+            answer(&mut refresh, addresses(&[1]), 0);
+            assert_eq!(refresh.fresh_until(), at(30));
+            refresh
+        };
+        let mut refresh = known();
+        assert_eq!(step(&mut refresh, 89), "ask and go");
+        let mut refresh = known();
+        assert_eq!([3_600, 3_600].map(|now| step(&mut refresh, now)), ["ask and wait", "wait"]);
+        assert_eq!(refresh.longest_wait(at(3_600)), SECOND);
+        assert!(refresh.fresh_until() <= at(3_600), "others wait as well");
+        assert_eq!(answer(&mut refresh, addresses(&[2]), 3_600), 1);
+        assert_eq!(step(&mut refresh, 3_600), "go");
+        assert_eq!(refresh.fresh_until(), at(3_630));
+    }
+
+    #[test]
+    fn without_an_answer_in_time_an_old_one_has_to_do() {
+        let known = || {
+            let mut refresh = Refresh::new(30 * SECOND);
+            refresh.step(at(0));
+            answer(&mut refresh, addresses(&[1]), 0);
+            refresh
+        };
+        let mut failed = known();
+        assert_eq!(step(&mut failed, 100), "ask and wait");
+        answer(&mut failed, Err("servfail".into()), 100);
+        assert_eq!([100, 101, 101].map(|now| step(&mut failed, now)), ["go", "ask and go", "go"]);
+        answer(&mut failed, addresses(&[2]), 101);
+        assert_eq!(step(&mut failed, 200), "ask and wait", "and the next is judged by its own age");
+
+        let mut hung = known();
+        let steps = [100, 100, 101, 105, 111].map(|now| step(&mut hung, now));
+        assert_eq!(steps, ["ask and wait", "wait", "go", "go", "ask and go"], "nobody waits a second time");
+
+        let mut asked_before = known();
+        let steps = [85, 91, 91].map(|now| step(&mut asked_before, now));
+        assert_eq!(steps, ["ask and go", "go", "go"], "it had its second");
     }
 
     #[test]
@@ -284,7 +367,10 @@ mod tests {
                             prop_assert!(asked.is_none_or(|then| now - then >= 11), "one at a time");
                             asked = Some(now);
                         }
-                        Step::Wait => prop_assert!(!known && asked.is_some_and(|then| now - then < 11)),
+                        Step::Wait => {
+                            let longest = if known { 1 } else { 11 };
+                            prop_assert!(asked.is_some_and(|then| now - then < longest));
+                        }
                         Step::Fail(_) => prop_assert!(!known && asked.is_none()),
                     },
                 }

@@ -148,6 +148,36 @@ async fn later_calls_go_on_with_the_old_set_while_one_asks() {
     assert_eq!((script.asked(), hosts(&balancer)), (2, vec!["2:3000".to_owned()]));
 }
 
+/// After an idle hour, all pods replaced meanwhile, the first call went to an address of an hour ago.
+#[tokio::test(start_paused = true)]
+async fn after_an_idle_hour_the_name_is_looked_up_before_it_is_used() {
+    use Scripted::{After, Fail, Hang, Hosts};
+    for (second, waits, expected) in [
+        (After(200, &[2]), 200, "2:3000"),
+        (Fail("servfail"), 0, "1:3000"),
+        (Hang, 1_000, "1:3000"),
+        (After(2_000, &[2]), 1_000, "1:3000"),
+    ] {
+        let script = Script::of(&[Hosts(&[1]), second]);
+        let balancer = Arc::new(dns(&script));
+        call(&balancer).await;
+        sleep(Duration::from_hours(1)).await;
+        assert!(!balancer.is_fresh(time::now()));
+        let begun = time::now();
+        let other = tokio::spawn({
+            let balancer = Arc::clone(&balancer);
+            async move { ready(&balancer).await.is_ok() }
+        });
+        ready(&balancer).await.unwrap();
+        assert!(other.await.unwrap());
+        assert_eq!((time::now().since(begun).as_millis(), script.asked()), (waits, 2));
+        assert_eq!(hosts(&balancer), [expected]);
+        let begun = time::now();
+        ready(&balancer).await.unwrap();
+        assert_eq!(time::now(), begun, "nobody waits again");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn failures_hangs_panics_and_empty_answers_keep_the_last_good_set() {
     use Scripted::{Fail, Hang, Hosts, Panic, PanicAtOnce};
