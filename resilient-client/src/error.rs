@@ -9,7 +9,7 @@ use http::StatusCode;
 use reqwest::Url;
 
 use crate::engine::report::{AttemptReport, CallReport};
-use crate::outcome::{FailureKind, Outcome};
+use crate::outcome::{FailureKind, Outcome, connecting};
 use crate::upstream::Rejection;
 
 /// Any error, boxed.
@@ -75,7 +75,7 @@ pub enum ErrorKind {
     Transport,
     /// The response's body was cut off, reset, or could not be decoded.
     Body,
-    /// The response's body stopped coming for longer than the body's idle timeout.
+    /// The response's body stopped coming for longer than the body's idle timeout, or than a timer of the transport's own.
     BodyIdle,
     /// The response's body is longer than the limit for reading it whole.
     BodyTooLarge,
@@ -127,6 +127,24 @@ impl Error {
             Outcome::Ignored => ErrorKind::Request,
             _ => ErrorKind::Transport,
         })
+    }
+
+    /// The error of an attempt that `fault` ended as `outcome`: with words for what kept it from connecting, if that did.
+    #[cold]
+    pub(crate) fn faulty(outcome: Outcome, fault: BoxError) -> Self {
+        let error = Self::attempt(outcome);
+        let words = if error.is_connect() { connecting::in_words(&*fault) } else { None };
+        match words {
+            Some(words) => error.says(words).because(fault),
+            None => error.because(fault),
+        }
+    }
+
+    /// What a body that failed with `fault` is: it stalled, if some timer below says so.
+    #[cold]
+    pub(crate) fn body(fault: BoxError) -> (FailureKind, Self) {
+        let kind = if connecting::timed_out(&*fault) { FailureKind::BodyIdle } else { FailureKind::Body };
+        (kind, Self::attempt(Outcome::Failure(kind)).because(fault))
     }
 
     #[must_use]

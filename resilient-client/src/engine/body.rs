@@ -102,9 +102,9 @@ impl Guard {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                self.failed(FailureKind::Body, time::now());
-                let error = Error::new(ErrorKind::Body).because(error).with_report(self.report.clone());
-                Poll::Ready(Some(Err(error)))
+                let (kind, error) = Error::body(error.into());
+                self.failed(kind, time::now());
+                Poll::Ready(Some(Err(error.with_report(self.report.clone()))))
             }
             Poll::Pending => {
                 ready!(self.patience.poll(cx, self.deadline));

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::hook::Later;
+use super::hook::{self, Later};
 use super::patience::Patience;
 use super::reading::{End, Reading};
 use crate::error::{BoxError, Error, ErrorKind};
@@ -125,7 +125,9 @@ impl<X: Exchange> Flight<X> {
             let Some((_, outbound)) = this.preparing.take().map(|preparing| *preparing) else {
                 return Poll::Pending;
             };
-            match prepared {
+            let request = exchange.request();
+            let request = request.as_ref().map(|request| request.headers);
+            match prepared.and_then(|headers| hook::fitting(headers, request)) {
                 Ok(headers) => {
                     let now = time::now();
                     if now >= outbound.until {
@@ -173,7 +175,7 @@ impl<X: Exchange> Flight<X> {
                 }
                 (Ok(answer), _) => return Poll::Ready((Brought::Head(answer), classified)),
                 (Err(fault), _) => {
-                    let error = Error::attempt(classified.outcome).because(fault);
+                    let error = Error::faulty(classified.outcome, fault.into());
                     return Poll::Ready((Brought::Fault(error), classified));
                 }
             }
@@ -218,7 +220,8 @@ impl<X: Exchange> Whole<X> {
                 (Brought::Fault(error), Classified { status: head.status, ..Classified::IGNORED })
             }
             End::Failed(error) => {
-                (Brought::Fault(Error::new(ErrorKind::Body).because(error)), failed(FailureKind::Body))
+                let (kind, error) = Error::body(error);
+                (Brought::Fault(error), failed(kind))
             }
             End::Stalled => (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(FailureKind::BodyIdle)),
         }

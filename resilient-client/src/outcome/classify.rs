@@ -9,9 +9,12 @@
 //! | 500, 502, 503, 504 | failure | failure | if safe to repeat |
 //! | 501, 505 and other 5xx | failure | failure | no |
 //! | 504 that a server's [deadline layer](crate::advice::SHED) gave for want of time | ignored | nothing | no |
+//! | 200 of gRPC with its status in the head | [by that status](super::grpc) | | |
 //! | any of these, with [retry advice](crate::advice) not to | as above | as above | no |
 //! | connect, DNS, TLS, connection lost before the write, h2 `REFUSED_STREAM`, h2 `GOAWAY` | failure | failure | yes |
 //! | attempt timeout, other transport errors | failure | failure | if safe to repeat |
+//! | a certificate that isn't accepted | failure | failure | no |
+//! | the proxy: asks for authorization; can't be reached, breaks off (for `https`) | failure | nothing | no; yes |
 //! | redirect refused, request that can't be built, request body that failed | failure, ignored | nothing | no |
 //!
 //! "Safe to repeat" is an idempotent method ([RFC 9110 section 9.2.2]), a request with `Idempotency-Key`, or one its
@@ -31,7 +34,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{FailureKind, Outcome, retry_after};
+use super::{FailureKind, Outcome, connecting, grpc, retry_after};
 use crate::advice;
 use crate::policy::breaker::Verdict;
 use crate::transport::redirect::AfterRedirect;
@@ -182,7 +185,7 @@ impl fmt::Debug for Classifier {
 
 /// Reads the head of a response.
 ///
-/// `Retry-After` is parsed only where it can matter (429 and 503), because reading a date needs the wall clock.
+/// `Retry-After` is parsed only where it can matter, for what is tried again, because reading a date needs the wall clock.
 fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     use StatusCode as S;
     let (outcome, verdict, repeat) = match status {
@@ -197,6 +200,11 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         }
         _ => (Outcome::Success, Verdict::Success, Repeat::Never),
     };
+    if status == S::OK
+        && let Some(found) = grpc::classify(headers)
+    {
+        return found;
+    }
     if status == S::GATEWAY_TIMEOUT && advice::is_shed(headers) {
         // The server's own layer turned the request away for want of time: nothing was tried, nothing is wrong with it.
         return Classified { status: Some(status), ..Classified::IGNORED };
@@ -205,7 +213,13 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     let forbidden = repeat != Repeat::Never && advice::forbids_retry(headers);
     let repeat = if forbidden { Repeat::Never } else { repeat };
     let retry_after = match status {
-        S::TOO_MANY_REQUESTS | S::SERVICE_UNAVAILABLE => retry_after::parse(headers, crate::time::wall()),
+        S::REQUEST_TIMEOUT
+        | S::TOO_EARLY
+        | S::TOO_MANY_REQUESTS
+        | S::INTERNAL_SERVER_ERROR
+        | S::BAD_GATEWAY
+        | S::SERVICE_UNAVAILABLE
+        | S::GATEWAY_TIMEOUT => retry_after::parse(headers, crate::time::wall()),
         _ => None,
     };
     Classified { outcome, verdict, repeat, retry_after, status: Some(status) }
@@ -251,13 +265,13 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Classified> {
             });
         }
         if error.is_connect() {
-            return Some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));
+            return Some(connecting::classify(error));
         }
         // The given client's own timeout; a connect timeout is both, and was asked first.
         return error.is_timeout().then_some(Classified::TIMEOUT);
     }
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        return error.is_connect().then_some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));
+        return error.is_connect().then(|| connecting::classify(error));
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         if error.is_user() {
@@ -333,7 +347,8 @@ mod tests {
     #[test]
     fn retry_after_is_read_only_where_it_can_hold_a_call_back() {
         let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, "7".parse().unwrap())]);
-        for (status, expected) in [(429, Some(7)), (503, Some(7)), (301, None), (500, None)] {
+        let retried = [408, 425, 429, 500, 502, 503, 504].map(|status| (status, Some(7)));
+        for (status, expected) in retried.into_iter().chain([(301, None), (200, None), (501, None)]) {
             let got = response(StatusCode::from_u16(status).unwrap(), &headers).retry_after;
             assert_eq!(got, expected.map(Duration::from_secs), "{status}");
         }

@@ -4,6 +4,8 @@
 //! reads that one answer. So a retry and a breaker can never disagree about whether a response was a failure.
 
 pub mod classify;
+pub(crate) mod connecting;
+pub mod grpc;
 pub mod retry_after;
 
 use std::fmt;

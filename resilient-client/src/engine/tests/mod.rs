@@ -11,6 +11,7 @@ mod experiments;
 mod hedging;
 mod hooks;
 mod metastable;
+mod names;
 mod reload;
 mod replay;
 mod script;
