@@ -208,3 +208,36 @@ async fn a_given_clients_own_timeout_in_a_body_is_a_timeout() {
     let error = within(SOON, client.post(server.url("/")).send_buffered()).await.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
 }
+
+#[tokio::test]
+async fn more_headers_than_there_is_room_for_are_an_error_and_no_panic_however_they_are_given() {
+    let server = Server::start(|_| Reply::answer(200, "done")).await;
+    let many = |n: usize| -> http::HeaderMap {
+        let name = |n| http::HeaderName::try_from(format!("x-{n}")).unwrap();
+        (0..n).map(|n| (name(n), http::HeaderValue::from_static("1"))).collect()
+    };
+    let reqwest = Client::builder().build().unwrap();
+    let hyper = over_hyper();
+    let mut request = reqwest::Request::new(Method::GET, server.url("/").parse().unwrap());
+    *request.headers_mut() = many(24_576);
+    let mut one_by_one = reqwest.get(server.url("/"));
+    for n in 0..24_600 {
+        one_by_one = one_by_one.header(format!("x-{n}"), "1");
+    }
+    let errors = [
+        within(SOON, reqwest.execute(request)).await.unwrap_err(),
+        within(SOON, one_by_one.json(&1).send()).await.unwrap_err(),
+        within(SOON, reqwest.get(server.url("/")).headers(many(24_576)).header("y", "1").send())
+            .await
+            .unwrap_err(),
+        within(SOON, hyper.get(server.url("/")).headers(many(24_576)).header("y", "1").send())
+            .await
+            .unwrap_err(),
+        within(SOON, hyper.get(server.url("/")).headers(many(24_576)).json(&1).send()).await.unwrap_err(),
+        within(SOON, hyper.get(server.url("/")).headers(many(24_500)).send()).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Request, "{error:?}");
+    }
+    assert_eq!(server.seen().read(|seen| seen.connections), 0);
+}
