@@ -57,6 +57,8 @@ pub enum Act {
     Answer(&'static str),
     /// 200 with a length of 10, and no more than this of the body; then the end that is named.
     Short(&'static str, End),
+    /// The same, said to be gzip: so many bytes of an empty file, and `RST_STREAM(NO_ERROR)`.
+    ShortGzip(usize),
     /// 200 with a length of 10, and the end of the stream: an answer to `HEAD`.
     Head,
     /// `RST_STREAM` with this code.
@@ -229,6 +231,16 @@ async fn serve(
                         return Ok(());
                     }
                 }
+            }
+            Act::ShortGzip(bytes) => {
+                // 26 is `content-encoding`.
+                let head = [TEN_BYTES, &[0x0f, 0x0b, 4], b"gzip"].concat();
+                send(&mut stream, HEADERS, END_HEADERS, id, &head).await?;
+                let empty = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                if bytes > 0 {
+                    send(&mut stream, DATA, 0, id, &empty[..bytes]).await?;
+                }
+                send(&mut stream, RST_STREAM, 0, id, &NO_ERROR.to_be_bytes()).await?;
             }
             Act::Head => send(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, TEN_BYTES).await?,
             Act::Reset(code) => send(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,

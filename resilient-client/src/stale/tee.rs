@@ -30,7 +30,7 @@ impl<B: Body> Tee<B> {
     pub(crate) fn new(body: B, draft: Draft, expected: Expected) -> Self {
         let mut copy = Some(Box::new(Copied { draft, bytes: Vec::new() }));
         // Nobody need ask an empty body for its end.
-        if body.is_end_stream() {
+        if body.is_end_stream() || body.size_hint().exact() == Some(0) {
             ended(&mut copy);
         }
         Self { body, expected, copy }
