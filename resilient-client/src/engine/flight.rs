@@ -163,7 +163,8 @@ impl<X: Exchange> Flight<X> {
             }
             let end = ready!(future.poll(cx));
             this.future.set(None);
-            let classified = Classifier::classify(view.classifier, X::end(&end));
+            let may_be_grpc = end.as_ref().is_ok_and(X::may_be_grpc);
+            let classified = Classifier::classify(view.classifier, X::end(&end), may_be_grpc);
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
                     *this.reading = Some(Box::new(Whole {

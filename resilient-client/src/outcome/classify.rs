@@ -112,8 +112,17 @@ pub enum Ended<'a> {
 impl Ended<'_> {
     /// What the table above says.
     pub fn standard(self) -> Classified {
+        self.by_table(true)
+    }
+
+    /// The same. `may_be_grpc` says whether an answer can be gRPC's without messages: to look for that in every head is dear.
+    fn by_table(self, may_be_grpc: bool) -> Classified {
         match self {
-            Self::Response(status, headers) => response(status, headers),
+            Self::Response(status, headers) => {
+                let said =
+                    if may_be_grpc && status == StatusCode::OK { grpc::classify(headers) } else { None };
+                said.unwrap_or_else(|| response(status, headers))
+            }
             Self::Error(source) => error(source),
         }
     }
@@ -162,9 +171,10 @@ impl Classifier {
         Self(Arc::new(classify))
     }
 
-    /// What `this` says of the end, or the table where there is none or it panics.
-    pub(crate) fn classify(this: Option<&Self>, end: Ended<'_>) -> Classified {
-        let standard = end.standard();
+    /// What `this` says of the end, or the table where there is none or it panics. `may_be_grpc`: it is an answer over HTTP/2
+    /// that has ended with its head.
+    pub(crate) fn classify(this: Option<&Self>, end: Ended<'_>, may_be_grpc: bool) -> Classified {
+        let standard = end.by_table(may_be_grpc);
         this.map_or(standard, |this| {
             catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard))).unwrap_or(standard)
         })
@@ -200,11 +210,6 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         }
         _ => (Outcome::Success, Verdict::Success, Repeat::Never),
     };
-    if status == S::OK
-        && let Some(found) = grpc::classify(headers)
-    {
-        return found;
-    }
     if status == S::GATEWAY_TIMEOUT && advice::is_shed(headers) {
         // The server's own layer turned the request away for want of time: nothing was tried, nothing is wrong with it.
         return Classified { status: Some(status), ..Classified::IGNORED };

@@ -206,6 +206,9 @@ pub(crate) trait Exchange {
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
 
+    /// Whether an answer may be gRPC's without messages: over HTTP/2, and over with its head.
+    fn may_be_grpc(answer: &Self::Answer) -> bool;
+
     /// Whether an answer's body has no end in sight: an upgrade, or server-sent events.
     fn is_unending(answer: &Self::Answer) -> bool;
 

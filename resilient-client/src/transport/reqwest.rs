@@ -220,6 +220,11 @@ impl Exchange for ReqwestExchange {
         }
     }
 
+    #[inline]
+    fn may_be_grpc(answer: &Self::Answer) -> bool {
+        answer.version() == http::Version::HTTP_2 && answer.content_length() == Some(0)
+    }
+
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
     }

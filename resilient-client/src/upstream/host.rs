@@ -33,7 +33,7 @@ fn is_usual(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[') {
         return address.strip_suffix(']').is_some_and(is_usual_v6);
     }
-    !ends_in_number(host) || is_usual_v4(host.as_bytes())
+    is_usual_v4(host.as_bytes()) || !ends_in_number(host)
 }
 
 /// The URL standard, "ends in a number checker".

@@ -6,7 +6,7 @@ pub(crate) mod wire;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{Method, Request};
+use http::{Method, Request, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
@@ -121,6 +121,11 @@ impl Exchange for HyperExchange {
             Ok(response) => Ended::Response(response.status(), response.headers()),
             Err(error) => Ended::Error(error),
         }
+    }
+
+    #[inline]
+    fn may_be_grpc(answer: &Self::Answer) -> bool {
+        answer.version() == Version::HTTP_2 && answer.body().is_end_stream()
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
