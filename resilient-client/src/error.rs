@@ -75,7 +75,8 @@ pub enum ErrorKind {
     Transport,
     /// The response's body was cut off, reset, or could not be decoded.
     Body,
-    /// The response's body stopped coming for longer than the body's idle timeout, or than a timer of the transport's own.
+    /// The response's body stopped coming for longer than the body's idle timeout, or than a timer of the
+    /// transport's own.
     BodyIdle,
     /// The response's body is longer than the limit for reading it whole.
     BodyTooLarge,
@@ -129,7 +130,8 @@ impl Error {
         })
     }
 
-    /// The error of an attempt that `fault` ended as `outcome`: with words for what kept it from connecting, if that did.
+    /// The error of an attempt that `fault` ended as `outcome`: with words for what kept it from connecting,
+    /// if that did.
     #[cold]
     pub(crate) fn faulty(outcome: Outcome, fault: BoxError) -> Self {
         let error = Self::attempt(outcome);
@@ -330,8 +332,8 @@ pub(crate) fn redacted(url: &Url) -> Url {
 
 /// The same for a text that should hold a URL, perhaps among other words, and may be none.
 ///
-/// What stands before the last `@` is hidden, query and fragment are cut off. Only an `@` in the path of what is a URL
-/// without credentials is left alone.
+/// What stands before the last `@` is hidden, query and fragment are cut off. Only an `@` in the path of what
+/// is a URL without credentials is left alone.
 pub(crate) fn redacted_text(text: &str) -> Cow<'_, str> {
     let text = text.split(['?', '#']).next().unwrap_or_default();
     let Some((before, after)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };

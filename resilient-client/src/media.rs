@@ -1,4 +1,5 @@
-//! Media types, as far as they matter here (RFC 9110, section 8.3.1): compared without regard to case and parameters.
+//! Media types, as far as they matter here (RFC 9110, section 8.3.1): compared without regard to case and
+//! parameters.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
@@ -10,11 +11,11 @@ fn essence(headers: &HeaderMap) -> &[u8] {
     value[..end].trim_ascii()
 }
 
-/// Whether a body of this type has no end: server-sent events (HTML, "server-sent events") and the parts that replace one
-/// another (`multipart/x-mixed-replace`).
+/// Whether a body of this type has no end: server-sent events (HTML, "server-sent events") and the parts that
+/// replace one another (`multipart/x-mixed-replace`).
 ///
-/// Lines of JSON (`application/x-ndjson`) and gRPC messages mostly end; who streams without an end marks the call as
-/// streaming.
+/// Lines of JSON (`application/x-ndjson`) and gRPC messages mostly end; who streams without an end marks the
+/// call as streaming.
 pub(crate) fn is_unending(headers: &HeaderMap) -> bool {
     let essence = essence(headers);
     essence.eq_ignore_ascii_case(b"text/event-stream")

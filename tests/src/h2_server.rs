@@ -32,7 +32,8 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
-/// `:status: 200` and `content-length: 10`: 8 and 28 in HPACK's static table, the second with a value of its own.
+/// `:status: 200` and `content-length: 10`: 8 and 28 in HPACK's static table, the second with a value of its
+/// own.
 const TEN_BYTES: &[u8] = &[0x88, 0x0f, 0x0d, 2, b'1', b'0'];
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;

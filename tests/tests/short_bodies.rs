@@ -1,7 +1,7 @@
 //! A body that ends before its announced length is a failure, however gracefully it ends.
 //!
-//! hyper takes an HTTP/2 stream reset with `NO_ERROR`, or ended by a graceful `GOAWAY`, for one that has ended well. Only the
-//! length tells that something is missing.
+//! hyper takes an HTTP/2 stream reset with `NO_ERROR`, or ended by a graceful `GOAWAY`, for one that has
+//! ended well. Only the length tells that something is missing.
 
 use http::Method;
 use http_body_util::BodyExt as _;

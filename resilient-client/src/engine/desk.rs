@@ -179,8 +179,8 @@ impl<X: Exchange> Desk<X> {
         self.entry.as_ref().map_or(Tick::NEVER, |entry| entry.waiting.until()).min(self.names_until())
     }
 
-    /// Until when the addresses of a name are waited for: as long as for an attempt, which they would be a part of were they
-    /// looked up by the transport. The question goes on for later calls.
+    /// Until when the addresses of a name are waited for: as long as for an attempt, which they would be a
+    /// part of were they looked up by the transport. The question goes on for later calls.
     fn names_until(&self) -> Tick {
         match &self.entry {
             Some(entry) if entry.waiting.is_for_names() => {

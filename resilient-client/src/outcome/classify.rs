@@ -115,7 +115,8 @@ impl Ended<'_> {
         self.by_table(true)
     }
 
-    /// The same. `may_be_grpc` says whether an answer can be gRPC's without messages: to look for that in every head is dear.
+    /// The same. `may_be_grpc` says whether an answer can be gRPC's without messages: to look for that in
+    /// every head is dear.
     fn by_table(self, may_be_grpc: bool) -> Classified {
         match self {
             Self::Response(status, headers) => {
@@ -171,8 +172,8 @@ impl Classifier {
         Self(Arc::new(classify))
     }
 
-    /// What `this` says of the end, or the table where there is none or it panics. `may_be_grpc`: it is an answer over HTTP/2
-    /// that has ended with its head.
+    /// What `this` says of the end, or the table where there is none or it panics. `may_be_grpc`: it is an
+    /// answer over HTTP/2 that has ended with its head.
     pub(crate) fn classify(this: Option<&Self>, end: Ended<'_>, may_be_grpc: bool) -> Classified {
         let standard = end.by_table(may_be_grpc);
         this.map_or(standard, |this| {
@@ -195,7 +196,8 @@ impl fmt::Debug for Classifier {
 
 /// Reads the head of a response.
 ///
-/// `Retry-After` is parsed only where it can matter, for what is tried again, because reading a date needs the wall clock.
+/// `Retry-After` is parsed only where it can matter, for what is tried again, because reading a date needs
+/// the wall clock.
 fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     use StatusCode as S;
     let (outcome, verdict, repeat) = match status {

@@ -8,10 +8,11 @@
 //! | the proxy answers with another status | failure: mostly it can't reach the target | yes |
 //! | anything else: refused, unreachable, DNS, timeout | failure | yes |
 //!
-//! Their types can't be named, so that this goes by what they say; a test with each says when that changes. It is read only
-//! after a failure to connect.
+//! Their types can't be named, so that this goes by what they say; a test with each says when that changes.
+//! It is read only after a failure to connect.
 //!
-//! One caveat: for `http` through a proxy there is no tunnel, and a proxy that can't be reached looks like a target that can't.
+//! One caveat: for `http` through a proxy there is no tunnel, and a proxy that can't be reached looks like a
+//! target that can't.
 
 use std::error::Error as StdError;
 use std::io;
@@ -70,16 +71,25 @@ fn obstacle(error: &(dyn StdError + 'static)) -> Option<Obstacle> {
         if said == "dns error" {
             return Some(Obstacle::Dns);
         }
-        // "invalid peer certificate", "received fatal alert: CertificateRequired", "certificate verify failed".
-        if said.to_ascii_lowercase().contains("certificate") {
-            return Some(Obstacle::Certificate);
-        }
         if is_timeout(this) {
             return Some(Obstacle::Timeout);
+        }
+        if is_about_a_certificate(&said) {
+            return Some(Obstacle::Certificate);
         }
         link = this.source();
     }
     None
+}
+
+/// By the words of rustls (for ours, an alert of the server's), OpenSSL, macOS and Windows. The word alone could be a host's.
+fn is_about_a_certificate(said: &str) -> bool {
+    let alert = said.strip_prefix("received fatal alert: ");
+    alert.is_some_and(|alert| alert.contains("Certificate") || alert.contains("UnknownCA"))
+        || ["invalid peer certificate", "The certificate ", "A certificate "]
+            .iter()
+            .any(|beginning| said.starts_with(beginning))
+        || said.contains("certificate verify failed")
 }
 
 /// Whether this link of a chain is a timer's end.
@@ -144,6 +154,7 @@ mod tests {
             ("tunnel error: unsuccessful", Failure, Unprocessed),
             ("dns error", Failure, Unprocessed),
             ("connection refused", Failure, Unprocessed),
+            ("no record of certificates.internal", Failure, Unprocessed),
         ] {
             let error = Says("client error (Connect)", Some(Box::new(Says(said, None))));
             let got = classify(&error);

@@ -62,8 +62,8 @@ pub(crate) struct Target {
 }
 
 impl Outbound {
-    /// Puts this attempt's headers over the request's, just before it is sent: there is [room](MOST_HEADERS) for them. `host` is what `Host` says unless the request
-    /// does, if the transport wants it to.
+    /// Puts this attempt's headers over the request's, just before it is sent: there is [room](MOST_HEADERS)
+    /// for them. `host` is what `Host` says unless the request does, if the transport wants it to.
     ///
     /// Most requests have no headers and get the same ones, which are cloned: inserting them costs twice as much.
     #[inline]
@@ -136,8 +136,8 @@ impl Outbound {
     }
 }
 
-/// The most names of headers a request may bring, those of a hook included. An `http::HeaderMap` holds 24,576, and
-/// whatever puts in one more panics: we, reqwest or hyper.
+/// The most names of headers a request may bring, those of a hook included. An `http::HeaderMap` holds
+/// 24,576, and whatever puts in one more panics: we, reqwest or hyper.
 pub(crate) const MOST_HEADERS: usize = 24_000;
 
 /// The error of a request with more.

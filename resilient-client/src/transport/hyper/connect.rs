@@ -46,8 +46,9 @@ pub(crate) struct Options {
     pub(crate) tell: bool,
 }
 
-/// Shares the connect timeout out among the addresses of a name, evenly, so that one which swallows what is sent to it doesn't
-/// use up the time of all. The whole, with name lookup and TLS, is bounded by [`Connector`].
+/// Shares the connect timeout out among the addresses of a name, evenly, so that one which swallows what is
+/// sent to it doesn't use up the time of all. The whole, with name lookup and TLS, is bounded by
+/// [`Connector`].
 pub(crate) fn share_out<R>(sockets: &mut HttpConnector<R>, timeout: Option<Duration>) {
     sockets.set_connect_timeout(timeout);
 }
