@@ -9,7 +9,7 @@ use http::StatusCode;
 use reqwest::Url;
 
 use crate::engine::report::CallReport;
-use crate::outcome::{FailureKind, Outcome};
+use crate::outcome::{FailureKind, Outcome, connecting};
 use crate::upstream::Rejection;
 
 /// Any error, boxed.
@@ -75,7 +75,8 @@ pub enum ErrorKind {
     Transport,
     /// The response's body was cut off, reset, or could not be decoded.
     Body,
-    /// The response's body stopped coming for longer than the body's idle timeout.
+    /// The response's body stopped coming for longer than the body's idle timeout, or than a timer of the
+    /// transport's own.
     BodyIdle,
     /// The response's body is longer than the limit for reading it whole.
     BodyTooLarge,
@@ -127,6 +128,25 @@ impl Error {
             Outcome::Ignored => ErrorKind::Request,
             _ => ErrorKind::Transport,
         })
+    }
+
+    /// The error of an attempt that `fault` ended as `outcome`: with words for what kept it from connecting,
+    /// if that did.
+    #[cold]
+    pub(crate) fn faulty(outcome: Outcome, fault: BoxError) -> Self {
+        let error = Self::attempt(outcome);
+        let words = if error.is_connect() { connecting::in_words(&*fault) } else { None };
+        match words {
+            Some(words) => error.says(words).because(fault),
+            None => error.because(fault),
+        }
+    }
+
+    /// What a body that failed with `fault` is: it stalled, if some timer below says so.
+    #[cold]
+    pub(crate) fn body(fault: BoxError) -> (FailureKind, Self) {
+        let kind = if connecting::timed_out(&*fault) { FailureKind::BodyIdle } else { FailureKind::Body };
+        (kind, Self::attempt(Outcome::Failure(kind)).because(fault))
     }
 
     #[must_use]
@@ -308,8 +328,8 @@ pub(crate) fn redacted(url: &Url) -> Url {
 
 /// The same for a text that should hold a URL, perhaps among other words, and may be none.
 ///
-/// What stands before the last `@` is hidden, query and fragment are cut off. Only an `@` in the path of what is a URL
-/// without credentials is left alone.
+/// What stands before the last `@` is hidden, query and fragment are cut off. Only an `@` in the path of what
+/// is a URL without credentials is left alone.
 pub(crate) fn redacted_text(text: &str) -> Cow<'_, str> {
     let text = text.split(['?', '#']).next().unwrap_or_default();
     let Some((before, after)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };

@@ -91,6 +91,7 @@ pub mod event;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod layer;
+mod media;
 pub mod outcome;
 pub mod policy;
 pub mod rng;

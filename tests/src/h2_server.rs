@@ -32,7 +32,8 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
-/// `:status: 200` and `content-length: 10`: 8 and 28 in HPACK's static table, the second with a value of its own.
+/// `:status: 200` and `content-length: 10`: 8 and 28 in HPACK's static table, the second with a value of its
+/// own.
 const TEN_BYTES: &[u8] = &[0x88, 0x0f, 0x0d, 2, b'1', b'0'];
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -57,6 +58,8 @@ pub enum Act {
     Answer(&'static str),
     /// 200 with a length of 10, and no more than this of the body; then the end that is named.
     Short(&'static str, End),
+    /// The same, said to be gzip: so many bytes of an empty file, and `RST_STREAM(NO_ERROR)`.
+    ShortGzip(usize),
     /// 200 with a length of 10, and the end of the stream: an answer to `HEAD`.
     Head,
     /// `RST_STREAM` with this code.
@@ -239,6 +242,16 @@ async fn serve(
                         return Ok(());
                     }
                 }
+            }
+            Act::ShortGzip(bytes) => {
+                // 26 is `content-encoding`.
+                let head = [TEN_BYTES, &[0x0f, 0x0b, 4], b"gzip"].concat();
+                send(&mut stream, HEADERS, END_HEADERS, id, &head).await?;
+                let empty = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                if bytes > 0 {
+                    send(&mut stream, DATA, 0, id, &empty[..bytes]).await?;
+                }
+                send(&mut stream, RST_STREAM, 0, id, &NO_ERROR.to_be_bytes()).await?;
             }
             Act::Head => send(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, TEN_BYTES).await?,
             Act::Reset(code) => send(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,

@@ -1,7 +1,7 @@
 //! A body that ends before its announced length is a failure, however gracefully it ends.
 //!
-//! hyper takes an HTTP/2 stream reset with `NO_ERROR`, or ended by a graceful `GOAWAY`, for one that has ended well. Only the
-//! length tells that something is missing.
+//! hyper takes an HTTP/2 stream reset with `NO_ERROR`, or ended by a graceful `GOAWAY`, for one that has
+//! ended well. Only the length tells that something is missing.
 
 use http::Method;
 use http_body_util::BodyExt as _;
@@ -148,4 +148,16 @@ async fn a_short_body_is_never_kept_for_later() {
         .unwrap();
     within(SOON, client.get(server.url("/")).send()).await.unwrap().bytes().await.unwrap_err();
     assert_eq!(client.stale_snapshot().unwrap().entries, 0);
+}
+
+/// Where reqwest decodes bodies, what comes out has no length, and the decoder must notice.
+#[tokio::test]
+async fn a_short_body_that_was_encoded_is_an_error_too() {
+    for bytes in [1, 4, 9] {
+        let server = H2Server::start(move |_| Act::ShortGzip(bytes)).await;
+        let response = within(SOON, reqwest_client().get(server.url("/")).send()).await.unwrap();
+        assert_eq!(response.bytes().await.unwrap_err().kind(), ErrorKind::Body, "{bytes} bytes");
+        let error = within(SOON, reqwest_client().get(server.url("/")).fetch_bytes()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Body, "{bytes} bytes");
+    }
 }

@@ -8,6 +8,7 @@ use reqwest::{Body, Request};
 use super::{Client, Pending};
 use crate::engine::options::CallOptions;
 use crate::error::{Error, ErrorKind};
+use crate::transport::{MOST_HEADERS, too_many_headers};
 use crate::verbs::request_methods;
 
 /// A request being built. The methods are reqwest's; a mistake in any of them shows when it is built or sent.
@@ -16,11 +17,13 @@ pub struct RequestBuilder {
     client: Client,
     inner: reqwest::RequestBuilder,
     options: CallOptions,
+    /// How many headers it was given: reqwest panics where its map has no room.
+    headers: u16,
 }
 
 impl RequestBuilder {
     pub(super) fn new(client: Client, inner: reqwest::RequestBuilder) -> Self {
-        Self { client, inner, options: CallOptions::new() }
+        Self { client, inner, options: CallOptions::new(), headers: 0 }
     }
 
     fn map(mut self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
@@ -28,7 +31,22 @@ impl RequestBuilder {
         self
     }
 
-    /// Adds a header.
+    /// A change that adds so many headers, if there is room for them.
+    fn put(
+        mut self,
+        more: usize,
+        change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Self {
+        let headers = more.saturating_add(self.headers.into());
+        self.headers = headers.try_into().unwrap_or(u16::MAX);
+        if self.has_room() { self.map(change) } else { self }
+    }
+
+    fn has_room(&self) -> bool {
+        usize::from(self.headers) <= MOST_HEADERS
+    }
+
+    /// Adds a header. There can be 24,000.
     pub fn header<K, V>(self, key: K, value: V) -> Self
     where
         HeaderName: TryFrom<K>,
@@ -36,12 +54,12 @@ impl RequestBuilder {
         HeaderValue: TryFrom<V>,
         <HeaderValue as TryFrom<V>>::Error: Into<http::Error>,
     {
-        self.map(|inner| inner.header(key, value))
+        self.put(1, |inner| inner.header(key, value))
     }
 
     /// Sets headers, replacing those of the same names.
     pub fn headers(self, headers: HeaderMap) -> Self {
-        self.map(|inner| inner.headers(headers))
+        self.put(headers.keys_len(), |inner| inner.headers(headers))
     }
 
     /// Sets HTTP basic authentication.
@@ -95,7 +113,7 @@ impl RequestBuilder {
     /// # Errors
     /// [`ErrorKind::Request`] when a part of it was bad.
     pub fn build(self) -> Result<Request, Error> {
-        self.inner.build().map_err(|error| Error::new(ErrorKind::Request).because(error))
+        build(self.inner, self.headers)
     }
 
     /// Makes the call.
@@ -108,12 +126,19 @@ impl RequestBuilder {
     /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or
     /// [`ErrorKind::Deadline`].
     pub fn send(self) -> Pending {
-        let Self { client, inner, options } = self;
-        match inner.build() {
+        let Self { client, inner, options, headers } = self;
+        match build(inner, headers) {
             Ok(request) => client.execute_with(request, options),
-            Err(error) => Pending::failed(Error::new(ErrorKind::Request).because(error)),
+            Err(error) => Pending::failed(error),
         }
     }
+}
+
+fn build(inner: reqwest::RequestBuilder, headers: u16) -> Result<Request, Error> {
+    if usize::from(headers) > MOST_HEADERS {
+        return Err(too_many_headers(headers.into()));
+    }
+    inner.build().map_err(|error| Error::new(ErrorKind::Request).because(error))
 }
 
 impl fmt::Debug for RequestBuilder {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Any error, shared by the calls it is told to.
 pub type ResolveError = Box<dyn StdError + Send + Sync>;
@@ -35,7 +36,7 @@ impl Resolve for SystemResolver {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NoEndpoint {
-    /// The name has never resolved. The source is the resolver's error.
+    /// The name has never resolved, or not within an attempt's time. The source is the resolver's error.
     Unresolved {
         /// The name.
         host: Arc<str>,
@@ -44,6 +45,14 @@ pub enum NoEndpoint {
     },
     /// A watched list was never [set](super::EndpointsHandle::set).
     NotSet,
+}
+
+impl NoEndpoint {
+    /// Nothing has been heard of the name for so long.
+    pub(crate) fn unanswered(host: &str, waited: Duration) -> Self {
+        let error = ResolveError::from(format!("no answer from DNS within {waited:.1?}"));
+        Self::Unresolved { host: host.into(), error: error.into() }
+    }
 }
 
 impl fmt::Display for NoEndpoint {

@@ -16,10 +16,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::length::Expected;
+use super::flight::body_failure;
 use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::outcome::classify::{Classified, Repeat};
+use crate::outcome::classify::Classified;
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::time::{self, Tick};
@@ -79,12 +80,7 @@ impl Guard {
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
         let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) else { return };
-        // One that stalls does so by itself; one that breaks may have lost its connection, and others with it.
-        let end = match kind {
-            FailureKind::BodyIdle => Classified::failure(kind, Repeat::IfSafe),
-            _ => Classified::lost(kind, Repeat::IfSafe),
-        };
-        let end = Classified { status: self.status, ..end };
+        let end = Classified { status: self.status, ..body_failure(kind) };
         self.report.settled(permit.number(), end.outcome, self.status, now);
         let expected = self.begun && self.report.is_streaming();
         permit.body(if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);
@@ -115,9 +111,9 @@ impl Guard {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                self.failed(FailureKind::Body, time::now());
-                let error = Error::new(ErrorKind::Body).because(error).with_report(self.report.clone());
-                Poll::Ready(Some(Err(error)))
+                let (kind, error) = Error::body(error.into());
+                self.failed(kind, time::now());
+                Poll::Ready(Some(Err(error.with_report(self.report.clone()))))
             }
             Poll::Pending => {
                 ready!(self.patience.poll(cx, self.deadline));

@@ -23,7 +23,7 @@ use crate::policy::{Invalid, Plan, Policy, PolicySet};
 use crate::rng::Entropy;
 use crate::sync::Mutex;
 use crate::time::{self, Tick};
-use crate::transport::{Address, Exchange};
+use crate::transport::{Address, Exchange, MOST_HEADERS, too_many_headers};
 use crate::upstream::endpoints::{Balancer, Checks};
 use crate::upstream::registry::{Authority, Key, Registry, Scope, Source};
 use crate::upstream::{Entered, Upstream, UpstreamSnapshot, Whole};
@@ -178,6 +178,9 @@ impl Core {
         now: Tick,
     ) -> Result<Desk<X>, Error> {
         let address = exchange.address()?;
+        if address.headers.keys_len() > MOST_HEADERS {
+            return Err(too_many_headers(address.headers.keys_len()));
+        }
         let (upstream, plan) = self.enter(&address, options, now)?;
         let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
         let own = now.after_nanos(timeout.total);

@@ -191,7 +191,12 @@ impl<X: Exchange> Desk<X> {
         now: Tick,
     ) -> Poll<Option<Flight<X>>> {
         let Some(entry) = &mut self.entry else { return Poll::Pending };
-        let admitted = ready!(entry.waiting.poll(cx, now));
+        let mut admitted = entry.waiting.poll(cx, now);
+        if admitted.is_pending() && now >= self.names_until() {
+            admitted = self.out_of_names(now);
+        }
+        let admitted = ready!(admitted);
+        let Some(entry) = &mut self.entry else { return Poll::Pending };
         let (number, trigger) = (entry.number, entry.trigger);
         self.leave_entry(admitted.is_ok(), || now);
         Poll::Ready(match admitted {
@@ -217,7 +222,25 @@ impl<X: Exchange> Desk<X> {
 
     /// When to poll the entry at the latest.
     pub(super) fn entry_until(&self) -> Tick {
-        self.entry.as_ref().map_or(Tick::NEVER, |entry| entry.waiting.until())
+        self.entry.as_ref().map_or(Tick::NEVER, |entry| entry.waiting.until()).min(self.names_until())
+    }
+
+    /// Until when the addresses of a name are waited for: as long as for an attempt, which they would be a
+    /// part of were they looked up by the transport. The question goes on for later calls.
+    fn names_until(&self) -> Tick {
+        match &self.entry {
+            Some(entry) if entry.waiting.is_for_names() => {
+                entry.waiting.since().after_nanos(self.ledger.terms().attempt_timeout)
+            }
+            _ => Tick::NEVER,
+        }
+    }
+
+    /// The addresses of a name have been waited for long enough.
+    #[cold]
+    fn out_of_names(&self, now: Tick) -> Poll<Result<Permit, Refusal>> {
+        let cause = self.entry.as_ref().and_then(|entry| entry.waiting.unresolved(now));
+        Poll::Ready(Err(Refusal { rejection: Rejection::NoEndpoint, cause }))
     }
 
     /// The upstream doesn't let the attempt in.
@@ -497,6 +520,7 @@ impl<X: Exchange> Desk<X> {
     /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
     #[cold]
     pub(super) fn without_answer(&mut self, exchange: &mut X, now: Tick) -> Option<Finished<X>> {
+        let unresolved = self.entry.as_ref().and_then(|entry| entry.waiting.unresolved(now));
         self.leave_entry(false, || now);
         let mut report = self.report.take()?;
         if let Some(aside) = self.aside.take() {
@@ -513,7 +537,10 @@ impl<X: Exchange> Desk<X> {
         let error = match (self.fault.take(), self.rejection.take()) {
             (Some(fault), _) => fault,
             (None, Some(rejection)) => Error::rejected(*rejection),
-            (None, None) => Error::new(ErrorKind::Deadline),
+            (None, None) => match unresolved {
+                Some(cause) => Error::new(ErrorKind::Deadline).says(cause.to_string()).because(cause),
+                None => Error::new(ErrorKind::Deadline),
+            },
         };
         self.finished(&report, || CallEnd::Error(error.kind()));
         Some(Err(error.with_report(report)))
@@ -565,7 +592,12 @@ fn depart<X: Exchange>(
 ) -> Option<Flight<X>> {
     let number = outbound.number;
     let Some(hook) = hook else { return hand_over(exchange, outbound, permit, cx, now) };
-    match hook.prepare(&Attempt { number, ..exchange.request()? }) {
+    let attempt = Attempt { number, ..exchange.request()? };
+    let prepared = match hook.prepare(&attempt) {
+        hook::State::Now(Ok(headers)) => hook::State::Now(hook::fitting(headers, Some(attempt.headers))),
+        prepared => prepared,
+    };
+    match prepared {
         hook::State::Now(Ok(headers)) => {
             let now = time::now();
             if now >= outbound.until {
@@ -628,5 +660,8 @@ fn holds_everyone_back(end: &Classified, retry: Option<retry::Rules>) -> Option<
         Outcome::Throttled => retry.is_some_and(|retry| retry.hold_back_on_429()),
         _ => true,
     };
+    // Of the others, which are about one request or one failure, only the call that was told obeys.
+    let speaks_for_all = speaks_for_all
+        && !matches!(end.status.map(|status| status.as_u16()), Some(408 | 425 | 500 | 502 | 504));
     end.retry_after.filter(|_| speaks_for_all)
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::hook::Later;
+use super::hook::{self, Later};
 use super::patience::Patience;
 use super::reading::{End, Reading};
 use crate::error::{BoxError, Error, ErrorKind};
@@ -137,7 +137,9 @@ impl<X: Exchange> Flight<X> {
             let Some((_, outbound)) = this.preparing.take().map(|preparing| *preparing) else {
                 return Poll::Pending;
             };
-            match prepared {
+            let request = exchange.request();
+            let request = request.as_ref().map(|request| request.headers);
+            match prepared.and_then(|headers| hook::fitting(headers, request)) {
                 Ok(headers) => {
                     let now = time::now();
                     if now >= outbound.until {
@@ -173,7 +175,9 @@ impl<X: Exchange> Flight<X> {
             }
             let end = ready!(future.poll(cx));
             this.future.set(None);
-            let classified = Classifier::classify(view.classifier, X::end(&end), exchange.evidence(&end));
+            let may_be_grpc = end.as_ref().is_ok_and(X::may_be_grpc);
+            let evidence = exchange.evidence(&end);
+            let classified = Classifier::classify(view.classifier, X::end(&end), evidence, may_be_grpc);
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
                     *this.reading = Some(Box::new(Whole {
@@ -185,11 +189,19 @@ impl<X: Exchange> Flight<X> {
                 }
                 (Ok(answer), _) => return Poll::Ready((Brought::Head(answer), classified)),
                 (Err(fault), _) => {
-                    let error = Error::attempt(classified.outcome).because(fault);
+                    let error = Error::faulty(classified.outcome, fault.into());
                     return Poll::Ready((Brought::Fault(error), classified));
                 }
             }
         }
+    }
+}
+
+/// A body that failed. One that stalls does so by itself; one that breaks may have lost its connection, and others with it.
+pub(super) fn body_failure(kind: FailureKind) -> Classified {
+    match kind {
+        FailureKind::BodyIdle => Classified::failure(kind, Repeat::IfSafe),
+        _ => Classified::lost(kind, Repeat::IfSafe),
     }
 }
 
@@ -230,9 +242,12 @@ impl<X: Exchange> Whole<X> {
                 (Brought::Fault(error), Classified { status: head.status, ..Classified::IGNORED })
             }
             End::Failed(error) => {
-                (Brought::Fault(Error::new(ErrorKind::Body).because(error)), failed(Classified::lost(FailureKind::Body, Repeat::IfSafe)))
+                let (kind, error) = Error::body(error);
+                (Brought::Fault(error), failed(body_failure(kind)))
             }
-            End::Stalled => (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(Classified::failure(FailureKind::BodyIdle, Repeat::IfSafe))),
+            End::Stalled => {
+                (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(body_failure(FailureKind::BodyIdle)))
+            }
         }
     }
 }

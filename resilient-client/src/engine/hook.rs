@@ -13,6 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use crate::error::BoxError;
+use crate::transport::{MOST_HEADERS, too_many_headers};
 
 /// An attempt about to be made, as a hook sees it.
 #[derive(Clone)]
@@ -143,6 +144,12 @@ impl Hook {
     pub(crate) fn prepare(&self, attempt: &Attempt<'_>) -> State {
         self.0.prepare(attempt).0
     }
+}
+
+/// A hook's headers, if there is room for them beside the request's.
+pub(crate) fn fitting(headers: HeaderMap, request: Option<&HeaderMap>) -> Result<HeaderMap, BoxError> {
+    let names = headers.keys_len() + request.map_or(0, HeaderMap::keys_len);
+    if names > MOST_HEADERS { Err(too_many_headers(names).into()) } else { Ok(headers) }
 }
 
 impl fmt::Debug for Hook {

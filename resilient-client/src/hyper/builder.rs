@@ -13,7 +13,7 @@ use crate::client::{MAX_BODY, POOL_IDLE};
 use crate::client::{PING_EVERY, PING_TIMEOUT};
 use crate::engine::core::{Core, Setup};
 use crate::error::Error;
-use crate::transport::hyper::connect::{Connector, Options};
+use crate::transport::hyper::connect::{Connector, Options, share_out};
 use crate::transport::hyper::ticket::Executor;
 use crate::transport::hyper::wire::Wire;
 use crate::verbs::setup_methods;
@@ -115,9 +115,8 @@ impl ClientBuilder {
         for adjust in self.sockets {
             adjust(&mut sockets);
         }
-        // Bounded as a whole, further up: name lookup and TLS belong to it.
-        sockets.set_connect_timeout(None);
         let timeout = self.setup.policies.base().timeout.effective_connect();
+        share_out(&mut sockets, timeout);
         let options = Options { timeout, tell: self.remote_addr, http2_only: self.http2_only };
         let core = Core::new(self.setup).map_err(Error::config)?;
         #[cfg(feature = "hyper-rustls")]

@@ -99,9 +99,14 @@ impl RequestBuilder {
     }
 
     #[cfg(any(feature = "json", feature = "form"))]
-    fn typed_body(request: &mut Request<Body>, kind: &'static str, body: impl Into<Body>) {
-        request.headers_mut().entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
-        *request.body_mut() = body.into();
+    fn typed_body(self, kind: &'static str, body: impl Into<Body>) -> Self {
+        self.change(|request| {
+            *request.body_mut() = body.into();
+            if !request.headers().contains_key(CONTENT_TYPE) {
+                request.headers_mut().try_insert(CONTENT_TYPE, HeaderValue::from_static(kind))?;
+            }
+            Ok::<_, http::header::MaxSizeReached>(())
+        })
     }
 
     /// Adds to the query string.
@@ -117,21 +122,19 @@ impl RequestBuilder {
     /// Sets a URL-encoded form as the body.
     #[cfg(feature = "form")]
     pub fn form(self, form: &(impl serde::Serialize + ?Sized)) -> Self {
-        self.change(|request| {
-            let form = serde_urlencoded::to_string(form)?;
-            Self::typed_body(request, "application/x-www-form-urlencoded", form);
-            Ok::<_, serde_urlencoded::ser::Error>(())
-        })
+        match serde_urlencoded::to_string(form) {
+            Ok(form) => self.typed_body("application/x-www-form-urlencoded", form),
+            Err(error) => self.change(|_| Err(error)),
+        }
     }
 
     /// Sets JSON as the body.
     #[cfg(feature = "json")]
     pub fn json(self, json: &(impl serde::Serialize + ?Sized)) -> Self {
-        self.change(|request| {
-            let json = serde_json::to_vec(json)?;
-            Self::typed_body(request, "application/json", json);
-            Ok::<_, serde_json::Error>(())
-        })
+        match serde_json::to_vec(json) {
+            Ok(json) => self.typed_body("application/json", json),
+            Err(error) => self.change(|_| Err(error)),
+        }
     }
 
     request_methods!();

@@ -9,6 +9,7 @@
 //! | 500, 502, 503, 504 | failure | failure | if safe to repeat |
 //! | 501, 505 and other 5xx | failure | failure | no |
 //! | 504 that a server's [deadline layer](crate::advice::SHED) gave for want of time | ignored | nothing | no |
+//! | 200 of gRPC with its status in the head | [by that status](super::grpc) | | |
 //! | any of these, with [retry advice](crate::advice) not to | as above | as above | no |
 //! | connect, DNS, TLS, a connection that ends as it is made | failure | failure | yes |
 //! | the same for want of descriptors, ports or buffers of our own | failure | nothing | yes |
@@ -18,6 +19,8 @@
 //! | h2 graceful `GOAWAY` where nothing shows that it excludes the stream; a runtime that ended | failure | nothing | if safe, free |
 //! | attempt timeout, other transport errors | failure | failure | if safe to repeat |
 //! | a tower service's own load-shed | failure | nothing | no |
+//! | a certificate that isn't accepted | failure | failure | no |
+//! | the proxy: asks for authorization; can't be reached, breaks off (for `https`) | failure | nothing | no; yes |
 //! | redirect refused, request that can't be built, request body that failed | failure, ignored | nothing | no |
 //!
 //! "Safe to repeat" is an idempotent method ([RFC 9110 section 9.2.2]), a request with `Idempotency-Key`, or one its
@@ -42,7 +45,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{Cause, FailureKind, Outcome, errors, retry_after};
+use super::{Cause, FailureKind, Outcome, errors, grpc, retry_after};
 use crate::advice;
 use crate::policy::breaker::Verdict;
 use crate::transport::evidence::Evidence;
@@ -162,13 +165,18 @@ impl Ended<'_> {
     /// What the table above says, of an error on its own evidence: without a transport that knows better, none proves
     /// that the request wasn't sent.
     pub fn standard(self) -> Classified {
-        self.on(Evidence::default())
+        self.on(Evidence::default(), true)
     }
 
-    /// The same on a transport's evidence.
-    fn on(self, evidence: Evidence) -> Classified {
+    /// The same on a transport's evidence. `may_be_grpc` says whether an answer can be gRPC's without messages: to look for
+    /// that in every head is dear.
+    fn on(self, evidence: Evidence, may_be_grpc: bool) -> Classified {
         match self {
-            Self::Response(status, headers) => response(status, headers),
+            Self::Response(status, headers) => {
+                let said =
+                    if may_be_grpc && status == StatusCode::OK { grpc::classify(headers) } else { None };
+                said.unwrap_or_else(|| response(status, headers))
+            }
             Self::Error(source) => errors::classify(source, evidence),
         }
     }
@@ -217,9 +225,15 @@ impl Classifier {
         Self(Arc::new(classify))
     }
 
-    /// What `this` says of the end; or the table, on the transport's evidence, where there is none or it panics.
-    pub(crate) fn classify(this: Option<&Self>, end: Ended<'_>, evidence: Evidence) -> Classified {
-        let standard = end.on(evidence);
+    /// What `this` says of the end; or the table, on the transport's evidence, where there is none or it panics. `may_be_grpc`: it
+    /// is an answer over HTTP/2 that has ended with its head.
+    pub(crate) fn classify(
+        this: Option<&Self>,
+        end: Ended<'_>,
+        evidence: Evidence,
+        may_be_grpc: bool,
+    ) -> Classified {
+        let standard = end.on(evidence, may_be_grpc);
         let Some(this) = this else { return standard };
         let said = catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard)));
         // Whatever it means, the status is the response's.
@@ -241,7 +255,8 @@ impl fmt::Debug for Classifier {
 
 /// Reads the head of a response.
 ///
-/// `Retry-After` is parsed only where it can matter (429 and 503), because reading a date needs the wall clock.
+/// `Retry-After` is parsed only where it can matter, for what is tried again, because reading a date needs
+/// the wall clock.
 fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     use StatusCode as S;
     let (outcome, verdict, repeat) = match status {
@@ -264,7 +279,13 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     let forbidden = repeat != Repeat::Never && advice::forbids_retry(headers);
     let repeat = if forbidden { Repeat::Never } else { repeat };
     let retry_after = match status {
-        S::TOO_MANY_REQUESTS | S::SERVICE_UNAVAILABLE => retry_after::parse(headers, crate::time::wall()),
+        S::REQUEST_TIMEOUT
+        | S::TOO_EARLY
+        | S::TOO_MANY_REQUESTS
+        | S::INTERNAL_SERVER_ERROR
+        | S::BAD_GATEWAY
+        | S::SERVICE_UNAVAILABLE
+        | S::GATEWAY_TIMEOUT => retry_after::parse(headers, crate::time::wall()),
         _ => None,
     };
     Classified { outcome, verdict, cause: Cause::Own, repeat, retry_after, status: Some(status) }
@@ -304,7 +325,8 @@ mod tests {
     #[test]
     fn retry_after_is_read_only_where_it_can_hold_a_call_back() {
         let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, "7".parse().unwrap())]);
-        for (status, expected) in [(429, Some(7)), (503, Some(7)), (301, None), (500, None)] {
+        let retried = [408, 425, 429, 500, 502, 503, 504].map(|status| (status, Some(7)));
+        for (status, expected) in retried.into_iter().chain([(301, None), (200, None), (501, None)]) {
             let got = response(StatusCode::from_u16(status).unwrap(), &headers).retry_after;
             assert_eq!(got, expected.map(Duration::from_secs), "{status}");
         }

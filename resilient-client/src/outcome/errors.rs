@@ -11,7 +11,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use super::classify::{Classified, Repeat};
-use super::{FailureKind, Outcome};
+use super::{FailureKind, Outcome, connecting};
 use crate::transport::evidence::{Evidence, Sent};
 use crate::transport::redirect::AfterRedirect;
 use crate::transport::replay::ReplayError;
@@ -102,7 +102,7 @@ fn unconnected(error: &(dyn StdError + 'static)) -> Classified {
     if Chain(error.source()).any(is_others_connect) {
         return Classified::neutral(FailureKind::Unsent, Repeat::Unsent);
     }
-    Classified::lost(FailureKind::Connect, Repeat::Unprocessed)
+    connecting::classify(error)
 }
 
 /// Whether this machine ran short of something: descriptors, local ports, buffers. That is no fault of the server's.

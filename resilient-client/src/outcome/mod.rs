@@ -4,7 +4,9 @@
 //! reads that one answer. So a retry and a breaker can never disagree about whether a response was a failure.
 
 pub mod classify;
+pub(crate) mod connecting;
 mod errors;
+pub mod grpc;
 pub mod retry_after;
 
 use std::fmt;

@@ -5,12 +5,13 @@
 //! | value | meaning |
 //! |---|---|
 //! | `120` (digits only) | that many seconds |
+//! | `1.5` (digits, a point, digits) | that many seconds, though the RFC has no fractions: what is meant is clear |
 //! | an HTTP-date in any of its three forms, `Sun, 06 Nov 1994 08:49:37 GMT` | the time from now until then |
 //! | spaces or tabs around either | ignored |
 //! | zero | zero: the server sets no floor, ordinary backoff applies |
 //! | a date that has passed | zero |
 //! | more than 24 hours, in seconds or as a date, whatever the number of digits | 24 hours |
-//! | a sign, a fraction, an exponent, `NaN`, other text, nothing | no answer, as if the header were absent |
+//! | a sign, a point without digits on both sides, an exponent, `NaN`, other text, nothing | no answer, as if the header were absent |
 //! | bytes that aren't ASCII; a date before 1970 | no answer |
 //! | the header several times | the longest valid answer |
 //! | a comma-joined list, as proxies make of repeated headers | the longest valid answer in it |
@@ -53,13 +54,24 @@ fn split_at_comma(list: &str) -> (&str, Option<&str>) {
 
 fn one(value: &str, wall_now: SystemTime) -> Option<Duration> {
     let value = value.trim_matches([' ', '\t']);
-    let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+    let wait = if is_number(whole) && is_number(fraction) {
         // All digits, so all that can be wrong is that there are too many.
-        value.parse().map_or(LONGEST, Duration::from_secs)
+        whole.parse().map_or(LONGEST, Duration::from_secs).saturating_add(nanos(fraction))
     } else {
         httpdate::parse_http_date(value).ok()?.duration_since(wall_now).unwrap_or(Duration::ZERO)
     };
     Some(wait.min(LONGEST))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The digits after the point, as far as nanoseconds go.
+fn nanos(fraction: &str) -> Duration {
+    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
+    Duration::from_nanos(digits.fold(0, |nanos, digit| nanos * 10 + u64::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -108,7 +120,12 @@ mod tests {
             ("Fri, 31 Dec 9999 23:59:59 GMT", Some(86_400)),
             ("-1", None),
             ("+1", None),
-            ("1.5", None),
+            ("1.5", Some(1)),
+            ("86400.5", Some(86_400)),
+            ("1.", None),
+            (".5", None),
+            ("1.5.2", None),
+            ("1.-5", None),
             ("1e3", None),
             ("0x10", None),
             ("NaN", None),
@@ -191,6 +208,8 @@ mod tests {
             prop_assert_eq!(seconds(&wait.to_string()), Some(wait));
             let date = httpdate::fmt_http_date(wall() + Duration::from_secs(wait));
             prop_assert_eq!(seconds(&date), Some(wait));
+            let fraction = parse_all(&[format!("{wait}.25").as_bytes()]);
+            prop_assert_eq!(fraction, Some(Duration::from_millis(wait * 1_000 + 250).min(LONGEST)));
         }
     }
 }

@@ -208,10 +208,9 @@ impl fmt::Debug for Host {
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Route")
-            .field("name", &redacted_text(&self.name()))
-            .field("policy", &self.policy)
-            .finish()
+        let Self { origin, method, template, policy } = self;
+        let name = format!("{method} {origin}{template}");
+        f.debug_struct("Route").field("name", &redacted_text(&name)).field("policy", policy).finish()
     }
 }
 

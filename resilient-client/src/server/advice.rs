@@ -83,7 +83,8 @@ where
             && *this.forbidden
             && response.status().is_server_error()
         {
-            response.headers_mut().insert(RETRY, RETRY_NEVER);
+            // Without room for it nothing is said.
+            let _ = response.headers_mut().try_insert(RETRY, RETRY_NEVER);
         }
         Poll::Ready(result)
     }

@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use crate::advice::{SHED, SHED_DEADLINE};
 use crate::deadline::{self, Deadline, header, sync_scope};
+use crate::media;
 use crate::policy::Invalid;
 use crate::policy::invalid::{at_most_ten_years, positive};
 use crate::time;
@@ -253,9 +254,7 @@ enum Dialect {
 
 impl Dialect {
     fn of(headers: &HeaderMap) -> Self {
-        let grpc =
-            headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if grpc { Self::Grpc } else { Self::Http }
+        if media::is_grpc(headers) { Self::Grpc } else { Self::Http }
     }
 
     fn shed<B: Default>(self) -> Response<B> {

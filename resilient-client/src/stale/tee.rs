@@ -11,8 +11,8 @@ use super::Draft;
 use crate::engine::length::Expected;
 
 pin_project! {
-    /// A body of which a copy is stored once it has been read to its end. One that fails, ends too soon or is dropped before,
-    /// isn't.
+    /// A body of which a copy is stored once it has been read to its end. One that fails, ends too soon or is
+    /// dropped before, isn't.
     pub(crate) struct Tee<B> {
         #[pin]
         body: B,
@@ -30,7 +30,7 @@ impl<B: Body> Tee<B> {
     pub(crate) fn new(body: B, draft: Draft, expected: Expected) -> Self {
         let mut copy = Some(Box::new(Copied { draft, bytes: Vec::new() }));
         // Nobody need ask an empty body for its end.
-        if body.is_end_stream() {
+        if body.is_end_stream() || body.size_hint().exact() == Some(0) {
             ended(&mut copy);
         }
         Self { body, expected, copy }
@@ -66,6 +66,7 @@ impl<B: Body<Data = Bytes>> Body for Tee<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         let polled = this.body.as_mut().poll_frame(cx);
+        let announced = !this.expected.is_met();
         if this.expected.see(&polled).is_err() {
             // Cut off, which whoever counts above says.
             *this.copy = None;
@@ -75,8 +76,9 @@ impl<B: Body<Data = Bytes>> Body for Tee<B> {
                 if let Some(data) = frame.data_ref() {
                     take_in(this.copy, data);
                 }
-                // Readers that trust `is_end_stream` never ask for the `None`.
-                if this.body.is_end_stream() && this.expected.is_met() {
+                // Readers that trust `is_end_stream`, or the length, never ask for the `None`. reqwest's
+                // bodies don't know that they have ended where it can decode bodies.
+                if (announced || this.body.is_end_stream()) && this.expected.is_met() {
                     ended(this.copy);
                 }
             }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
@@ -29,6 +29,7 @@ use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::media;
 use crate::outcome::Cause;
 use crate::outcome::classify::Ended;
 use crate::time::Tick;
@@ -65,8 +66,8 @@ pub(crate) struct Target {
 }
 
 impl Outbound {
-    /// Puts this attempt's headers over the request's, just before it is sent. `host` is what `Host` says unless the request
-    /// does, if the transport wants it to.
+    /// Puts this attempt's headers over the request's, just before it is sent: there is [room](MOST_HEADERS)
+    /// for them. `host` is what `Host` says unless the request does, if the transport wants it to.
     ///
     /// Most requests have no headers and get the same ones, which are cloned: inserting them costs twice as much.
     #[inline]
@@ -137,6 +138,16 @@ impl Outbound {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from(self.number));
         }
     }
+}
+
+/// The most names of headers a request may bring, those of a hook included. An `http::HeaderMap` holds
+/// 24,576, and whatever puts in one more panics: we, reqwest or hyper.
+pub(crate) const MOST_HEADERS: usize = 24_000;
+
+/// The error of a request with more.
+#[cold]
+pub(crate) fn too_many_headers(names: usize) -> Error {
+    Error::new(ErrorKind::Request).says(format!("{names} headers, of {MOST_HEADERS} at most"))
 }
 
 /// The request header that counts attempts, from the second on (Envoy's, which servers and proxies know).
@@ -226,6 +237,9 @@ pub(crate) trait Exchange {
         false
     }
 
+    /// Whether an answer may be gRPC's without messages: over HTTP/2, and over with its head.
+    fn may_be_grpc(answer: &Self::Answer) -> bool;
+
     /// Whether an answer's body has no end in sight: an upgrade, or server-sent events.
     fn is_unending(answer: &Self::Answer) -> bool;
 
@@ -279,8 +293,7 @@ impl Body for KeptBody {
     }
 }
 
-/// Whether a head announces an upgrade (RFC 9110 section 15.2.2) or a stream of events (HTML, "server-sent events").
+/// Whether a head announces an upgrade (RFC 9110 section 15.2.2) or a body without an end.
 pub(crate) fn announces_stream(status: StatusCode, headers: &HeaderMap) -> bool {
-    let event_stream = |value: &HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
-    status == StatusCode::SWITCHING_PROTOCOLS || headers.get(CONTENT_TYPE).is_some_and(event_stream)
+    status == StatusCode::SWITCHING_PROTOCOLS || media::is_unending(headers)
 }

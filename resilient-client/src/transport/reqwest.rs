@@ -252,6 +252,10 @@ impl Exchange for ReqwestExchange {
         Expired { cause: self.ways.cause_of_timeout(), unsent: false }
     }
 
+    fn may_be_grpc(answer: &Self::Answer) -> bool {
+        answer.version() == http::Version::HTTP_2 && answer.content_length() == Some(0)
+    }
+
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
     }

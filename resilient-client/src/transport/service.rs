@@ -147,6 +147,11 @@ where
         matches!(future, Attempting::Called { .. })
     }
 
+    #[inline]
+    fn may_be_grpc(answer: &Self::Answer) -> bool {
+        answer.version() == http::Version::HTTP_2 && answer.body().is_end_stream()
+    }
+
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
     }

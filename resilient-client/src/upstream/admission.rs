@@ -314,6 +314,19 @@ impl Waiting {
         }
     }
 
+    /// Why there is nowhere to go yet, while it waits for the addresses of a name.
+    #[cold]
+    pub(crate) fn unresolved(&self, now: Tick) -> Option<NoEndpoint> {
+        let Stage::Names(_) = self.stage else { return None };
+        let host = self.upstream.host().map_or("its name", |authority| authority.host());
+        Some(NoEndpoint::unanswered(host, now.since(self.since)))
+    }
+
+    /// Whether it waits for the addresses of a name.
+    pub(crate) fn is_for_names(&self) -> bool {
+        matches!(self.stage, Stage::Names(_))
+    }
+
     /// Since when it waits.
     pub(crate) fn since(&self) -> Tick {
         self.since

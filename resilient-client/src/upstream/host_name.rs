@@ -1,10 +1,10 @@
 //! One way to write a host: as the URL standard normalises it.
 //!
-//! `127.1`, `0x7f000001` and `2130706433` are one address, and `[0:0::1]` is `[::1]`. An upstream that is known by three
-//! names has three breakers. `reqwest::Url` normalises, `http::Uri` keeps what was written.
+//! `127.1`, `0x7f000001` and `2130706433` are one address, and `[0:0::1]` is `[::1]`. An upstream that is
+//! known by three names has three breakers. `reqwest::Url` normalises, `http::Uri` keeps what was written.
 //!
-//! A trailing dot stays, as in the standard: `users.` is a name from the root, and `users` may be completed by the resolver's
-//! search list, so that they can be two places.
+//! A trailing dot stays, as in the standard: `users.` is a name from the root, and `users` may be completed
+//! by the resolver's search list, so that they can be two places.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -12,8 +12,8 @@ use std::net::Ipv6Addr;
 
 use reqwest::Url;
 
-/// The host of an `http` or `https` URI, in lower case, as the standard writes it. `None` for what it doesn't allow: an address
-/// with a number too many or too large, or with a zone.
+/// The host of an `http` or `https` URI, in lower case, as the standard writes it. `None` for what it doesn't
+/// allow: an address with a number too many or too large, or with a zone.
 ///
 /// Costs a few comparisons for a name, and a look at each byte for an IPv4 address in its usual form.
 #[inline]
@@ -33,7 +33,7 @@ fn is_usual(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[') {
         return address.strip_suffix(']').is_some_and(is_usual_v6);
     }
-    !ends_in_number(host) || is_usual_v4(host.as_bytes())
+    is_usual_v4(host.as_bytes()) || !ends_in_number(host)
 }
 
 /// The URL standard, "ends in a number checker".
@@ -47,8 +47,8 @@ fn ends_in_number(host: &str) -> bool {
     }
 }
 
-/// Four numbers below 256 without leading zeros. By hand: the standard library's reading of an address costs more, on
-/// every call.
+/// Four numbers below 256 without leading zeros. By hand: the standard library's reading of an address costs
+/// more, on every call.
 fn is_usual_v4(host: &[u8]) -> bool {
     let (mut dots, mut number, mut digits) = (0, 0_u32, 0);
     for &byte in host {

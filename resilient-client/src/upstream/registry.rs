@@ -66,11 +66,12 @@ impl<'a> Authority<'a> {
         Self::read(uri).unwrap_or_else(|_| Authority::nowhere("overflow"))
     }
 
-    /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless upstream. Normalised as a URL is.
+    /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless upstream.
+    /// Normalised as a URL is.
     ///
     /// # Errors
-    /// Says what is wrong with the port or the host. `http::Uri` takes `http://users:99999` and finds no port in it, and a
-    /// transport then goes to port 80.
+    /// Says what is wrong with the port or the host. `http::Uri` takes `http://users:99999` and finds no port
+    /// in it, and a transport then goes to port 80.
     pub(crate) fn read(uri: &'a http::Uri) -> Result<Self, String> {
         let (scheme, default_port) = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => ("http", 80),

@@ -13,6 +13,7 @@ mod hedging;
 mod hooks;
 mod identity;
 mod metastable;
+mod names;
 mod outages;
 mod reload;
 mod replay;

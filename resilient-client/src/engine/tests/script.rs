@@ -23,6 +23,8 @@ pub(super) enum Step {
     Answer { after: Duration, status: u16, retry_after: Option<&'static str>, body: Vec<Piece> },
     /// Answers at once, with one header.
     Marked { status: u16, name: http::HeaderName, value: &'static str },
+    /// Answers at once over HTTP/2, with these headers and no body.
+    Headed { status: u16, headers: HeaderMap },
     /// Breaks the connection after a while.
     Break { after: Duration },
     /// Never answers.
@@ -128,6 +130,13 @@ impl Service<Request<String>> for Script {
                 Step::Marked { status, name, value } => {
                     let body = ScriptBody { pieces: VecDeque::new(), pause: None };
                     Ok(Response::builder().status(status).header(name, value).body(body)?)
+                }
+                Step::Headed { status, headers } => {
+                    let body = ScriptBody { pieces: VecDeque::new(), pause: None };
+                    let mut response = Response::builder().status(status).body(body)?;
+                    *response.headers_mut() = headers;
+                    *response.version_mut() = http::Version::HTTP_2;
+                    Ok(response)
                 }
                 Step::Answer { after, status, retry_after, body } => {
                     tokio::time::sleep(after).await;

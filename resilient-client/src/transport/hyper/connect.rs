@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{Extensions, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector, HttpInfo};
@@ -17,6 +18,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::error::BoxError;
+use crate::outcome::connecting;
 
 #[cfg(feature = "hyper-rustls")]
 type Inner = hyper_rustls::HttpsConnector<HttpConnector>;
@@ -60,6 +62,13 @@ pub(crate) struct Options {
     pub(crate) tell: bool,
     /// Whether HTTP/2 is spoken without asking.
     pub(crate) http2_only: bool,
+}
+
+/// Shares the connect timeout out among the addresses of a name, evenly, so that one which swallows what is
+/// sent to it doesn't use up the time of all. The whole, with name lookup and TLS, is bounded by
+/// [`Connector`].
+pub(crate) fn share_out<R>(sockets: &mut HttpConnector<R>, timeout: Option<Duration>) {
+    sockets.set_connect_timeout(timeout);
 }
 
 impl Connector {
@@ -115,17 +124,40 @@ impl Service<Uri> for Connector {
         let Making { inner, options, sends } = &*self.0;
         let (mut inner, options, sends) = (inner.clone(), *options, sends.clone());
         Box::pin(async move {
+            let host = to.authority().cloned();
             let connecting = async {
                 std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
-                Ok(Linked::new(inner.call(to).await?, options, sends))
+                Ok::<_, BoxError>(Linked::new(inner.call(to).await?, options, sends))
             };
-            match options.timeout {
-                Some(timeout) => tokio::time::timeout(timeout, connecting).await?,
-                None => connecting.await,
+            let Some(within) = options.timeout else { return connecting.await };
+            match tokio::time::timeout(within, connecting).await {
+                // The last of a name's addresses may use up its share just before.
+                Ok(Err(error)) if !connecting::timed_out(&*error) => Err(error),
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(_)) | Err(_) => {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, NotInTime { host, within }).into())
+                }
             }
         })
     }
 }
+
+/// The connect timeout has passed.
+#[derive(Debug)]
+struct NotInTime {
+    /// Without credentials, which the client refuses.
+    host: Option<Authority>,
+    within: Duration,
+}
+
+impl fmt::Display for NotInTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_ref().map_or("", Authority::as_str);
+        write!(f, "no connection to {host} within {:?}", self.within)
+    }
+}
+
+impl std::error::Error for NotInTime {}
 
 /// What is known of one connection. It travels with the responses on it.
 #[derive(Clone)]
@@ -264,6 +296,12 @@ impl<T: Write> Write for Linked<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use hyper_util::client::legacy::connect::dns::Name;
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+    use tower::service_fn;
+
     use super::*;
 
     fn link() -> (Link, Sends) {
@@ -290,5 +328,31 @@ mod tests {
         let second = sends.next();
         assert!(link.has_been_heard_since(first) && !link.has_been_heard_since(second));
         assert!(link.timed_out(second));
+    }
+
+    /// The first address of the name has a full queue of connections, and nobody accepts.
+    #[tokio::test]
+    async fn an_address_that_swallows_everything_leaves_time_for_the_next() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = socket.listen(1).unwrap();
+        let first = full.local_addr().unwrap();
+        let mut queued = Vec::new();
+        let brief = Duration::from_millis(200);
+        while let Ok(connected) = tokio::time::timeout(brief, TcpStream::connect(first)).await {
+            queued.push(connected.unwrap());
+            assert!(queued.len() < 100, "the queue never fills");
+        }
+        let second = SocketAddr::from(([127, 0, 0, 2], first.port()));
+        let _listening = TcpListener::bind(second).await.unwrap();
+        let resolver = service_fn(move |_: Name| {
+            std::future::ready(Ok::<_, Infallible>(vec![first, second].into_iter()))
+        });
+        let mut sockets = HttpConnector::new_with_resolver(resolver);
+        let timeout = Duration::from_secs(1);
+        share_out(&mut sockets, Some(timeout));
+        let to = format!("http://users:{}/", first.port()).parse().unwrap();
+        let connected = tokio::time::timeout(timeout, sockets.call(to)).await;
+        assert_eq!(connected.unwrap().unwrap().inner().peer_addr().unwrap(), second);
     }
 }

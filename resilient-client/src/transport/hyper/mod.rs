@@ -7,7 +7,7 @@ pub(crate) mod wire;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{Method, Request};
+use http::{Method, Request, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -131,6 +131,11 @@ impl Exchange for HyperExchange {
 
     fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
         end.as_ref().err().map_or(Evidence::DIRECT, |fault| fault.evidence)
+    }
+
+    #[inline]
+    fn may_be_grpc(answer: &Self::Answer) -> bool {
+        answer.version() == Version::HTTP_2 && answer.body().is_end_stream()
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
