@@ -44,9 +44,9 @@ impl Drop for Whole {
     }
 }
 
-/// Whose slot an attempt holds. It is given back to the same bulkhead, whatever a reload says meanwhile.
+/// Whose machine an attempt holds something of, or waits for. It stays with that one, whatever a reload says meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
+pub(crate) enum Part {
     /// The upstream's own.
     Own,
     /// That of its whole host.
@@ -62,8 +62,16 @@ impl Upstream {
         }
     }
 
-    pub(super) fn rate_limit(&self) -> &RateLimit {
-        &self.whole_unless(Modes::OWN_RATE).rate_limit
+    /// Whose rate an attempt that asks now goes by.
+    pub(super) fn rate(&self) -> Part {
+        if self.whole.is_some() && !self.modes().has(Modes::OWN_RATE) { Part::Whole } else { Part::Own }
+    }
+
+    pub(super) fn rate_limit(&self, whose: Part) -> &RateLimit {
+        match (whose, &self.whole) {
+            (Part::Whole, Some(whole)) => &whole.rate_limit,
+            _ => &self.rate_limit,
+        }
     }
 
     pub(super) fn throttle(&self) -> &Throttle {
@@ -85,21 +93,21 @@ impl Upstream {
     }
 
     /// Where an attempt that asks now gets its slot: where a limit is found it is the host's.
-    pub(super) fn slot(&self) -> Slot {
+    pub(super) fn slot(&self) -> Part {
         let modes = self.modes();
         let of_whole = self.whole.is_some() && modes.has(Modes::ADAPTS) && !modes.has(Modes::OWN_LIMIT);
-        if of_whole { Slot::Whole } else { Slot::Own }
+        if of_whole { Part::Whole } else { Part::Own }
     }
 
-    pub(super) fn bulkhead(&self, slot: Slot) -> &Bulkhead {
+    pub(super) fn bulkhead(&self, slot: Part) -> &Bulkhead {
         match (slot, &self.whole) {
-            (Slot::Whole, Some(whole)) => &whole.bulkhead,
+            (Part::Whole, Some(whole)) => &whole.bulkhead,
             _ => &self.bulkhead,
         }
     }
 
     /// A slot is free again.
-    pub(super) fn release(&self, slot: Slot, now: impl FnOnce() -> Tick) {
+    pub(super) fn release(&self, slot: Part, now: impl FnOnce() -> Tick) {
         self.bulkhead(slot).release(now);
     }
 }

@@ -43,7 +43,7 @@ pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::Balancer;
-pub(crate) use self::host::{Slot, Whole};
+pub(crate) use self::host::{Part, Whole};
 use self::latency::Digest;
 use self::quiet::Quiet;
 use self::registry::Key;
