@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use super::Upstream;
 use super::quiet::Quiet;
-use crate::policy::Modes;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
+use crate::policy::{Modes, Plan};
 use crate::sync::Ordering;
 use crate::time::Tick;
 
@@ -55,7 +55,7 @@ pub(crate) enum Part {
 
 impl Upstream {
     /// The host, unless `own` says that the route has this of its own.
-    fn whole_unless(&self, own: Modes) -> &Self {
+    pub(super) fn whole_unless(&self, own: Modes) -> &Self {
         match &self.whole {
             Some(whole) if !self.modes().has(own) => whole,
             _ => self,
@@ -97,6 +97,35 @@ impl Upstream {
         let modes = self.modes();
         let of_whole = self.whole.is_some() && modes.has(Modes::ADAPTS) && !modes.has(Modes::OWN_LIMIT);
         if of_whole { Part::Whole } else { Part::Own }
+    }
+
+    /// Follows what a plan says of how many may be in flight. The limit in force is decided in one place, so that no other
+    /// holds in between.
+    pub(super) fn follow_limits(&self, plan: &Plan, now: impl Fn() -> Tick) {
+        if let Some(rules) = plan.concurrency {
+            self.concurrency.get_or_init(|| Concurrency::new(rules)).set_rules(rules);
+        }
+        self.bulkhead.set_rules_but_limit(plan.bulkhead);
+        self.install_limit(now);
+    }
+
+    /// Puts in force whichever limit this upstream's own bulkhead is to keep: the one that is found or the one that is given.
+    pub(super) fn install_limit(&self, now: impl Fn() -> Tick) {
+        let found = || {
+            let adapts = Modes::from_bits(self.modes.load(Ordering::Acquire)).has(Modes::ADAPTS);
+            self.concurrency.get().filter(|_| adapts).map(Concurrency::limit)
+        };
+        loop {
+            let limit = found();
+            match limit {
+                Some(limit) => self.bulkhead.set_limit(limit, &now),
+                None => self.bulkhead.reset_limit(&now),
+            }
+            // Somebody may have found or been given another meanwhile, and put it in force before this one.
+            if found() == limit {
+                return;
+            }
+        }
     }
 
     pub(super) fn bulkhead(&self, slot: Part) -> &Bulkhead {

@@ -47,6 +47,7 @@
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
+mod compiled;
 mod control;
 mod locked;
 mod machine;
@@ -61,11 +62,10 @@ mod tests;
 mod trip;
 pub(super) mod window;
 
+pub use compiled::Rules;
 pub use control::Control;
 pub use machine::Breaker;
 pub use permit::{Admitted, Permit, Rejected, Snapshot, Verdict};
 pub use policy::BreakerPolicy;
-pub use rules::Rules;
 pub use state::{Cause, State, Transition};
 pub use trip::Trip;
-pub(crate) use trip::TripFactory;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::state::Cause;
 use super::window::Totals;
 
-/// Checked settings, in nanoseconds and counts. Made by [`BreakerPolicy::compile`](super::BreakerPolicy::compile).
+/// Checked settings, in nanoseconds and counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rules {
+pub(super) struct Numbers {
     pub(super) failure_rate: f64,
     /// Above which too many calls are slow.
     pub(super) slow_rate: f64,
@@ -55,7 +55,7 @@ pub(super) struct Counted {
     pub(super) window: Totals,
 }
 
-impl Rules {
+impl Numbers {
     /// What a breaker without rules tells those it rejects, being forced open: the standard open time.
     pub(super) const HINT_WITHOUT: u64 = 1_000_000_000;
 
