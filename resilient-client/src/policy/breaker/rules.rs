@@ -60,7 +60,7 @@ impl Numbers {
     pub(super) const HINT_WITHOUT: u64 = 1_000_000_000;
 
     /// The age past which a dropped call counts as a failure.
-    pub const fn abandoned_after(&self) -> Duration {
+    pub(super) const fn abandoned_after(&self) -> Duration {
         Duration::from_nanos(self.abandoned_after_nanos)
     }
 
