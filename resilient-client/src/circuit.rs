@@ -93,9 +93,8 @@ impl CircuitBreaker {
 
     fn build(policy: &BreakerPolicy, observer: Option<Box<Observer>>) -> Result<Self, Invalid> {
         let rules = policy.compile()?;
-        let breaker = Breaker::new(rules);
-        breaker.set_trip(policy.trip_factory());
         let abandoned_after = AtomicU64::new(nanos(rules.abandoned_after()));
+        let breaker = Breaker::new(rules);
         Ok(Self { shared: Arc::new(Shared { breaker, abandoned_after, observer }) })
     }
 
@@ -176,9 +175,8 @@ impl CircuitBreaker {
     /// As [`BreakerPolicy::compile`]; nothing has changed then.
     pub fn set_policy(&self, policy: &BreakerPolicy) -> Result<(), Invalid> {
         let rules = policy.compile()?;
-        self.shared.breaker.set_trip(policy.trip_factory());
-        self.shared.observe(self.shared.breaker.set_rules(Some(rules)));
         self.shared.abandoned_after.store(nanos(rules.abandoned_after()), Ordering::Relaxed);
+        self.shared.observe(self.shared.breaker.set_rules(Some(rules)));
         Ok(())
     }
 

@@ -113,13 +113,22 @@ pub struct Rules {
 
 /// The right to one extra attempt, taken from a [`Budget`].
 ///
-/// Dropped, it is spent. Only what was taken can be given back: an attempt that set out while the budget had no limit
-/// brings nothing into one that has been given a limit meanwhile.
+/// Dropped, it is spent. Only what was taken can be given back, and only to the limit it was taken from: an attempt that set
+/// out while the budget had no limit, or before it last had none, brings nothing into one that has been given since.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "dropping a token spends it"]
 pub struct Token {
-    /// False for one granted by a budget without limit.
-    taken: bool,
+    /// `None` for one granted by a budget without limit.
+    era: Option<u64>,
+}
+
+// The word is `era | balance`: 20 bits that count how often a limit came after none, and 44 for the balance, which is at
+// most 10^12. In one word, so that what belongs to one era can't be added in the next.
+const ERA_SHIFT: u32 = 44;
+const BALANCE: u64 = (1 << ERA_SHIFT) - 1;
+
+const fn era(word: u64) -> u64 {
+    word >> ERA_SHIFT
 }
 
 /// A retry budget, shared by every call to one upstream.
@@ -127,8 +136,8 @@ pub struct Token {
 /// Every balance check and change is one atomic step on one word, so tokens are neither lost nor spent twice.
 #[derive(Debug)]
 pub struct Budget {
-    /// Counted as the capacity when it is more: a deposit that overlaps a reload may put it there.
-    balance: AtomicU64,
+    /// The balance is counted as the capacity when it is more: a deposit that overlaps a reload may put it there.
+    word: AtomicU64,
     /// [`UNLIMITED`] when there is no limit. The balance then stands still.
     capacity: AtomicU64,
     deposit: AtomicU64,
@@ -138,7 +147,7 @@ impl Budget {
     /// A budget holding its initial tokens.
     pub fn new(rules: Rules) -> Self {
         Self {
-            balance: AtomicU64::new(rules.initial),
+            word: AtomicU64::new(rules.initial),
             capacity: AtomicU64::new(rules.capacity),
             deposit: AtomicU64::new(rules.deposit),
         }
@@ -159,33 +168,44 @@ impl Budget {
             return;
         };
         if self.is_unlimited() {
-            self.balance.store(rules.initial, Ordering::Relaxed);
+            // A swap, so that whoever still adds to the old word finds another.
+            let next = era(self.word.load(Ordering::Relaxed)).wrapping_add(1) << ERA_SHIFT;
+            self.word.swap(next | rules.initial, Ordering::Relaxed);
         }
         self.deposit.store(rules.deposit, Ordering::Relaxed);
         self.capacity.store(rules.capacity, Ordering::Release);
-        self.balance.fetch_min(rules.capacity, Ordering::Relaxed);
+        let fit = |word: u64| {
+            let balance = word & BALANCE;
+            (balance > rules.capacity).then_some(word - balance + rules.capacity)
+        };
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fit);
     }
 
     /// Pays in for a call that succeeded at the first try.
     pub fn deposit(&self) {
-        self.add(self.deposit.load(Ordering::Relaxed));
+        let era = era(self.word.load(Ordering::Relaxed));
+        self.add(self.deposit.load(Ordering::Relaxed), era);
     }
 
     /// Takes one token for an extra attempt; `None`, and nothing taken, when less than one is left.
     pub fn try_withdraw(&self) -> Option<Token> {
         if self.is_unlimited() {
-            return Some(Token { taken: false });
+            return Some(Token { era: None });
         }
-        let take = |balance: u64| balance.min(self.capacity()).checked_sub(TOKEN);
-        let taken = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.is_ok().then_some(Token { taken: true })
+        let take = |word: u64| {
+            let balance = word & BALANCE;
+            let left = balance.min(self.capacity()).checked_sub(TOKEN)?;
+            Some(word - balance + left)
+        };
+        let taken = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.ok().map(|word| Token { era: Some(era(word)) })
     }
 
     /// Gives back the token of an extra attempt that succeeded or never set out.
     #[allow(clippy::needless_pass_by_value, reason = "a token is given back once")]
     pub fn refund(&self, token: Token) {
-        if token.taken {
-            self.add(TOKEN);
+        if let Some(era) = token.era {
+            self.add(TOKEN, era);
         }
     }
 
@@ -194,17 +214,18 @@ impl Budget {
         if self.is_unlimited() {
             return f64::INFINITY;
         }
-        self.balance.load(Ordering::Relaxed).min(self.capacity()) as f64 / TOKEN as f64
+        (self.word.load(Ordering::Relaxed) & BALANCE).min(self.capacity()) as f64 / TOKEN as f64
     }
 
     /// At capacity this only reads.
-    fn add(&self, units: u64) {
+    fn add(&self, units: u64, of: u64) {
         if self.is_unlimited() {
             return;
         }
-        let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| {
-            let capacity = self.capacity();
-            (balance < capacity).then(|| balance.saturating_add(units).min(capacity))
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let (balance, capacity) = (word & BALANCE, self.capacity().min(BALANCE));
+            let adds = era(word) == of && balance < capacity;
+            adds.then(|| word - balance + balance.saturating_add(units).min(capacity))
         });
     }
 
@@ -239,7 +260,7 @@ mod tests {
     }
 
     fn refund(budget: &Budget) {
-        budget.refund(Token { taken: true });
+        budget.refund(Token { era: Some(era(budget.word.load(Ordering::Relaxed))) });
     }
 
     fn withdraw_all(budget: &Budget) -> usize {
@@ -331,6 +352,34 @@ mod tests {
         let token = budget.try_withdraw().unwrap();
         budget.refund(token);
         assert_eq!(budget.available(), 7.0);
+    }
+
+    /// It minted one: limited, unlimited, limited again, and the attempt of the first succeeded in the third.
+    #[test]
+    fn what_was_taken_before_there_was_no_limit_brings_nothing_into_the_next_one() {
+        let budget = budget(100, 7, 0.5);
+        let token = budget.try_withdraw().unwrap();
+        budget.set_rules(None);
+        budget.set_rules(Some(rules(100, 3, 0.5)));
+        budget.refund(token);
+        assert_eq!(budget.available(), 3.0);
+        // One that was taken under the limit in force comes back, also after its numbers have changed.
+        let token = budget.try_withdraw().unwrap();
+        budget.set_rules(Some(rules(1_000_000, 3, 1.0)));
+        budget.refund(token);
+        assert_eq!(budget.available(), 3.0);
+    }
+
+    #[test]
+    fn eras_wrap_without_touching_the_balance() {
+        let budget = budget(1_000_000, 1_000_000, 1.0);
+        budget.word.fetch_or(!BALANCE, Ordering::Relaxed);
+        assert_eq!(budget.available(), 1e6);
+        budget.set_rules(None);
+        budget.set_rules(Some(rules(10, 4, 1.0)));
+        assert_eq!(budget.available(), 4.0);
+        budget.deposit();
+        assert_eq!(budget.available(), 5.0);
     }
 
     #[test]

@@ -434,7 +434,7 @@ mod tests {
         let url = reqwest::Url::parse("http://users/x").unwrap();
         for method in [Method::GET, Method::PUT] {
             let (plan, _) = plans.of_call(&Authority::of_url(&url), &method, url.path());
-            assert_eq!((plan.retry.unwrap().max_attempts(), plan.breaker), (2, None), "{method}");
+            assert_eq!((plan.retry.unwrap().max_attempts(), plan.breaker.clone()), (2, None), "{method}");
         }
         assert!(set.differences(&set.clone().host("http://users:80", |policy| policy)).is_empty());
     }

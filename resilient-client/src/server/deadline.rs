@@ -151,7 +151,7 @@ pub struct DeadlineService<S> {
 
 impl<S, A, B> Service<Request<A>> for DeadlineService<S>
 where
-    S: Service<Request<A>, Response = Response<B>>,
+    S: Service<Request<A>, Response = Response<B>> + Clone,
     B: Default,
 {
     type Response = Response<B>;
@@ -169,10 +169,16 @@ where
             let remaining = deadline.remaining();
             remaining.is_zero() || remaining < self.policy.need
         });
-        let future = (!hopeless).then(|| match deadline {
-            Some(deadline) => sync_scope(deadline, || self.service.call(request)),
-            None => self.service.call(request),
-        });
+        let future = if hopeless {
+            // `poll_ready` may have reserved a place in it, which only a call or a drop gives back. The clone is asked anew.
+            self.service = self.service.clone();
+            None
+        } else {
+            Some(match deadline {
+                Some(deadline) => sync_scope(deadline, || self.service.call(request)),
+                None => self.service.call(request),
+            })
+        };
         DeadlineFuture {
             future,
             deadline,

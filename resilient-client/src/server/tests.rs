@@ -49,9 +49,9 @@ async fn answer<F>(layer: DeadlineLayer, request: Request<Body>, handler: F) -> 
 where
     F: Future<Output = ()>,
 {
-    let mut handler = Some(handler);
+    let handler = Mutex::new(Some(handler));
     let service = layer.layer(service_fn(|_: Request<Body>| {
-        let handler = handler.take().unwrap();
+        let handler = handler.lock().unwrap().take().unwrap();
         async {
             handler.await;
             Ok::<_, Infallible>(Response::new(Body::empty()))
@@ -429,4 +429,23 @@ async fn control_without_the_layer_the_end_of_the_chain_works_on() {
 #[test]
 fn the_markers_are_what_the_documentation_says() {
     assert_eq!((SHED.as_str(), RETRY.as_str()), ("x-resilient-client-shed", "x-resilient-client-retry"));
+}
+
+/// The place stayed reserved in a service that nobody called again.
+#[tokio::test]
+async fn a_request_turned_away_gives_back_what_poll_ready_reserved() {
+    use tower::limit::ConcurrencyLimit;
+
+    let handler = tower::service_fn(async |_: Request<()>| {
+        Ok::<_, std::convert::Infallible>(Response::new(String::from("served")))
+    });
+    let layer = DeadlineLayer::standard();
+    let mut one = layer.layer(ConcurrencyLimit::new(handler, 1));
+    let mut other = one.clone();
+    let request = |ms: &str| Request::get("/").header("x-envoy-expected-rq-timeout-ms", ms).body(()).unwrap();
+    let shed = one.ready().await.unwrap().call(request("0")).await.unwrap();
+    assert_eq!(shed.status(), StatusCode::GATEWAY_TIMEOUT);
+    let ready = tokio::time::timeout(SECOND, other.ready()).await.expect("the place is free");
+    assert_eq!(ready.unwrap().call(request("1000")).await.unwrap().into_body(), "served");
+    assert_eq!(one.ready().await.unwrap().call(request("1000")).await.unwrap().into_body(), "served");
 }

@@ -14,14 +14,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::endpoints::{Balancer, EndpointId, EndpointPermit, Seek, Shut};
-use super::{Permit, Rejection, Slot, Upstream};
+use super::{Part, Permit, Rejection, Upstream};
 use crate::endpoints::NoEndpoint;
 use crate::event::Event;
 use crate::policy::Modes;
 use crate::policy::breaker::{Rejected, State};
 use crate::policy::bulkhead::{Full, WaitOver, Waiter};
 use crate::policy::priority::Priority;
-use crate::policy::rate_limit::{Limited, Reservation};
+use crate::policy::rate_limit::{Limited, Reservation, Turn};
 use crate::time::{self, Tick, nanos};
 
 /// What an attempt says of itself when it asks to be let in.
@@ -93,9 +93,9 @@ enum Stage {
     /// The addresses behind the upstream's name.
     Names(Pin<Box<dyn Future<Output = Result<(), NoEndpoint>> + Send>>),
     /// Its turn in the rate.
-    Rate(Tick),
+    Rate(Arc<Turn>, Part),
     /// A place in the bulkhead.
-    Slot(Arc<Waiter>, Slot),
+    Slot(Arc<Waiter>, Part),
     /// Nothing any more.
     Over,
 }
@@ -165,23 +165,23 @@ impl Upstream {
         {
             return Admission::Refused(why.into());
         }
-        if self.rate_limit().is_unlimited() {
+        if self.rate_limit(self.rate()).is_unlimited() {
             return self.admit_to_bulkhead(ask, None, since, now);
         }
-        let waits = self.modes().has(Modes::RATE_WAITS) && !self.modes().has(Modes::RATE_OBSERVES);
-        let longest_wait = if waits { nanos(now.until(ask.deadline)) } else { 0 };
-        match self.rate_limit().reserve(now, longest_wait) {
-            Err(Limited { retry_after }) => {
-                match self.judge(Rejection::RateLimited { retry_after }, Modes::RATE_OBSERVES) {
-                    Ok(()) => self.admit_to_bulkhead(ask, None, since, now),
-                    Err(why) => Admission::Refused(why.into()),
-                }
-            }
-            Ok(place) if place.go_at() <= now => self.admit_to_bulkhead(ask, Some(place), since, now),
-            Ok(place) => {
-                let turn = Stage::Rate(place.go_at());
-                self.wait(ask, Some(place), since, turn)
-            }
+        let (whose, waits) = (self.rate(), self.modes().has(Modes::RATE_WAITS));
+        let limit = self.rate_limit(whose);
+        let limited = match limit.take(now) {
+            Ok(place) => return self.admit_to_bulkhead(ask, Some(place), since, now),
+            Err(limited) if !waits || self.modes().has(Modes::RATE_OBSERVES) => limited,
+            Err(_) => match limit.enqueue(now, nanos(now.until(ask.deadline))) {
+                Ok(turn) => return self.wait(ask, None, since, Stage::Rate(turn, whose)),
+                Err(limited) => limited,
+            },
+        };
+        let Limited { retry_after } = limited;
+        match self.judge(Rejection::RateLimited { retry_after }, Modes::RATE_OBSERVES) {
+            Ok(()) => self.admit_to_bulkhead(ask, None, since, now),
+            Err(why) => Admission::Refused(why.into()),
         }
     }
 
@@ -244,7 +244,7 @@ impl Upstream {
         self: &Arc<Self>,
         ask: &Ask<'_>,
         rate: Option<Reservation>,
-        slot: Slot,
+        slot: Part,
         now: Tick,
     ) -> Admission {
         // With endpoints this breaker has no rules, and says what somebody forced.
@@ -298,7 +298,7 @@ impl Upstream {
 
     fn give_rate_back(&self, rate: Option<Reservation>) {
         if let Some(place) = rate {
-            self.rate_limit().give_back(place);
+            self.rate_limit(self.rate()).give_back(place, time::now);
         }
     }
 }
@@ -308,7 +308,7 @@ impl Waiting {
     pub(crate) fn until(&self) -> Tick {
         match &self.stage {
             Stage::Names(_) => Tick::NEVER,
-            Stage::Rate(turn) => *turn,
+            Stage::Rate(turn, _) => turn.until(),
             Stage::Slot(waiter, _) => waiter.until(),
             Stage::Over => Tick::ZERO,
         }
@@ -357,10 +357,10 @@ impl Waiting {
                         }
                     }
                 }
-                Stage::Rate(turn) if now < *turn => return Poll::Pending,
-                Stage::Rate(_) => {
+                Stage::Rate(turn, whose) => {
+                    let place = ready!(upstream.rate_limit(*whose).poll_turn(turn, cx, now));
                     self.stage = Stage::Over;
-                    upstream.admit_to_bulkhead(&ask, self.rate.take(), self.since, now)
+                    upstream.admit_to_bulkhead(&ask, Some(place), self.since, now)
                 }
                 Stage::Slot(waiter, slot) => {
                     let slot = *slot;
@@ -399,8 +399,10 @@ impl Waiting {
 
     /// Leaves whatever line it stands in.
     fn leave(&mut self, now: impl FnOnce() -> Tick) {
-        if let Stage::Slot(waiter, slot) = &self.stage {
-            self.upstream.bulkhead(*slot).leave(waiter, now);
+        match &self.stage {
+            Stage::Slot(waiter, slot) => self.upstream.bulkhead(*slot).leave(waiter, now),
+            Stage::Rate(turn, whose) => self.upstream.rate_limit(*whose).leave(turn, now),
+            Stage::Names(_) | Stage::Over => {}
         }
         self.stage = Stage::Over;
         self.upstream.give_rate_back(self.rate.take());
@@ -417,7 +419,7 @@ impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.stage {
             Stage::Names(_) => "Waiting(for addresses)",
-            Stage::Rate(_) => "Waiting(for its turn)",
+            Stage::Rate(..) => "Waiting(for its turn)",
             Stage::Slot(..) => "Waiting(for a place)",
             Stage::Over => "Waiting(for nothing)",
         })

@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 
 use super::Upstream;
 use super::quiet::Quiet;
-use crate::policy::Modes;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
+use crate::policy::{Modes, Plan};
 use crate::sync::Ordering;
 use crate::time::Tick;
 
@@ -46,9 +46,9 @@ impl Drop for Whole {
     }
 }
 
-/// Whose slot an attempt holds. It is given back to the same bulkhead, whatever a reload says meanwhile.
+/// Whose machine an attempt holds something of, or waits for. It stays with that one, whatever a reload says meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
+pub(crate) enum Part {
     /// The upstream's own.
     Own,
     /// That of its whole host.
@@ -57,15 +57,23 @@ pub(crate) enum Slot {
 
 impl Upstream {
     /// The host, unless `own` says that the route has this of its own.
-    fn whole_unless(&self, own: Modes) -> &Self {
+    pub(super) fn whole_unless(&self, own: Modes) -> &Self {
         match &self.whole {
             Some(whole) if !self.modes().has(own) => whole,
             _ => self,
         }
     }
 
-    pub(super) fn rate_limit(&self) -> &RateLimit {
-        &self.whole_unless(Modes::OWN_RATE).rate_limit
+    /// Whose rate an attempt that asks now goes by.
+    pub(super) fn rate(&self) -> Part {
+        if self.whole.is_some() && !self.modes().has(Modes::OWN_RATE) { Part::Whole } else { Part::Own }
+    }
+
+    pub(super) fn rate_limit(&self, whose: Part) -> &RateLimit {
+        match (whose, &self.whole) {
+            (Part::Whole, Some(whole)) => &whole.rate_limit,
+            _ => &self.rate_limit,
+        }
     }
 
     pub(super) fn throttle(&self) -> &Throttle {
@@ -92,21 +100,50 @@ impl Upstream {
     }
 
     /// Where an attempt that asks now gets its slot: where a limit is found it is the host's.
-    pub(super) fn slot(&self) -> Slot {
+    pub(super) fn slot(&self) -> Part {
         let modes = self.modes();
         let of_whole = self.whole.is_some() && modes.has(Modes::ADAPTS) && !modes.has(Modes::OWN_LIMIT);
-        if of_whole { Slot::Whole } else { Slot::Own }
+        if of_whole { Part::Whole } else { Part::Own }
     }
 
-    pub(super) fn bulkhead(&self, slot: Slot) -> &Bulkhead {
+    /// Follows what a plan says of how many may be in flight. The limit in force is decided in one place, so that no other
+    /// holds in between.
+    pub(super) fn follow_limits(&self, plan: &Plan, now: impl Fn() -> Tick) {
+        if let Some(rules) = plan.concurrency {
+            self.concurrency.get_or_init(|| Concurrency::new(rules)).set_rules(rules);
+        }
+        self.bulkhead.set_rules_but_limit(plan.bulkhead);
+        self.install_limit(now);
+    }
+
+    /// Puts in force whichever limit this upstream's own bulkhead is to keep: the one that is found or the one that is given.
+    pub(super) fn install_limit(&self, now: impl Fn() -> Tick) {
+        let found = || {
+            let adapts = Modes::from_bits(self.modes.load(Ordering::Acquire)).has(Modes::ADAPTS);
+            self.concurrency.get().filter(|_| adapts).map(Concurrency::limit)
+        };
+        loop {
+            let limit = found();
+            match limit {
+                Some(limit) => self.bulkhead.set_limit(limit, &now),
+                None => self.bulkhead.reset_limit(&now),
+            }
+            // Somebody may have found or been given another meanwhile, and put it in force before this one.
+            if found() == limit {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn bulkhead(&self, slot: Part) -> &Bulkhead {
         match (slot, &self.whole) {
-            (Slot::Whole, Some(whole)) => &whole.bulkhead,
+            (Part::Whole, Some(whole)) => &whole.bulkhead,
             _ => &self.bulkhead,
         }
     }
 
     /// A slot is free again.
-    pub(super) fn release(&self, slot: Slot, now: impl FnOnce() -> Tick) {
+    pub(super) fn release(&self, slot: Part, now: impl FnOnce() -> Tick) {
         self.bulkhead(slot).release(now);
     }
 }

@@ -45,7 +45,7 @@ pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::{Balancer, Endpoint, EndpointId};
-pub(crate) use self::host::{Slot, Whole};
+pub(crate) use self::host::{Part, Whole};
 use self::latency::Digest;
 use self::quiet::Quiet;
 use self::registry::Key;
@@ -215,8 +215,7 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn new(key: Key, plan: &Plan, entropy: Entropy, events: Events, now: Tick) -> Self {
-        let breaker = plan.breaker.map_or_else(Breaker::disabled, Breaker::new);
-        breaker.set_trip(plan.trip.as_ref());
+        let breaker = plan.breaker.clone().map_or_else(Breaker::disabled, Breaker::new);
         let upstream = Self {
             name: key.name(),
             #[cfg(feature = "hyper")]
@@ -245,15 +244,8 @@ impl Upstream {
             entropy,
             events,
         };
-        upstream.adapt(plan, now);
+        upstream.follow_limits(plan, || now);
         upstream
-    }
-
-    /// Lets the limit be found, if the plan says so.
-    fn adapt(&self, plan: &Plan, now: Tick) {
-        let Some(rules) = plan.concurrency else { return };
-        let limit = self.concurrency.get_or_init(|| Concurrency::new(rules)).set_rules(rules);
-        self.bulkhead.set_limit(limit, || now);
     }
 
     /// As a part of another, if there is one.
@@ -282,17 +274,15 @@ impl Upstream {
     pub(crate) fn follow(&self, plan: &Plan) {
         self.abandoned_after.store(abandoned_after(plan), Ordering::Relaxed);
         self.budget.set_rules(plan.budget);
-        self.bulkhead.set_rules(plan.bulkhead, time::now);
-        self.adapt(plan, time::now());
         self.throttle.set_rules(plan.throttle);
         self.rate_limit.set_rules(plan.rate_limit, time::now());
-        self.modes.store(plan.modes.bits(), Ordering::Relaxed);
+        self.modes.store(plan.modes.bits(), Ordering::Release);
+        self.follow_limits(plan, time::now);
         self.hedges.set_rules(plan.hedge);
         if self.balancer.is_some() {
             return;
         }
-        self.breaker.set_trip(plan.trip.as_ref());
-        if let Some(transition) = self.breaker.set_rules(plan.breaker) {
+        if let Some(transition) = self.breaker.set_rules(plan.breaker.clone()) {
             self.emit(|| Event::BreakerTransition(transition));
         }
     }
@@ -415,7 +405,7 @@ impl Upstream {
             Outcome::Throttled | Outcome::Failure(_) => concurrency::Outcome::Dropped,
         };
         if let Some(limit) = concurrency.record(Sample { rtt_nanos: nanos, in_flight, outcome }, now) {
-            self.bulkhead(self.slot()).set_limit(limit, || now);
+            self.whole_unless(Modes::OWN_LIMIT).install_limit(|| now);
             self.emit(|| Event::LimitChanged { limit });
         }
     }
@@ -542,5 +532,5 @@ impl Upstream {
 }
 
 fn abandoned_after(plan: &Plan) -> u64 {
-    plan.breaker.map_or(u64::MAX, |breaker| nanos(breaker.abandoned_after()))
+    plan.breaker.as_ref().map_or(u64::MAX, |breaker| nanos(breaker.abandoned_after()))
 }

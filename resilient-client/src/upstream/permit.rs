@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoints::{Endpoint, EndpointPermit};
-use super::{Slot, Upstream};
+use super::{Part, Upstream};
 use crate::engine::ledger::Grant;
 use crate::event::{CallId, Event};
 use crate::outcome::classify::{Classified, Repeat};
@@ -36,7 +36,7 @@ pub(crate) struct Permit {
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
     /// Whose bulkhead it has its slot in.
-    slot: Slot,
+    slot: Part,
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's. Never until then.
     answered: Tick,
@@ -82,7 +82,7 @@ impl Permit {
         upstream: Arc<Upstream>,
         breaker: breaker::Permit,
         endpoint: Option<Box<EndpointPermit>>,
-        slot: Slot,
+        slot: Part,
         now: Tick,
     ) -> Self {
         let in_flight = upstream.adaptive().map_or(0, |_| upstream.bulkhead(slot).in_use());

@@ -477,3 +477,31 @@ async fn an_adaptive_limit_survives_a_reload_and_ends_with_its_policy() {
     rig.core.reload(fixed.into()).unwrap();
     assert_eq!(limit(&rig), Some(7));
 }
+
+/// Only the newest place came back: 2 of 120 were served, and the next waited 9 s with nobody in line.
+#[tokio::test(start_paused = true)]
+async fn callers_who_leave_the_rates_line_move_those_behind_them_up() {
+    let limit = RateLimitPolicy::new(1, SECOND).burst(1).wait(true);
+    let timeout = TimeoutPolicy::standard().total(Duration::from_secs(600));
+    let rig = Rig::new(&Policy::standard().timeout(timeout).rate_limit(limit), [answer(200)]);
+    let patient = spawn(&rig, CallOptions::new());
+    settle().await;
+    let hurried: Vec<_> = (0..120)
+        .map(|_| {
+            tokio::spawn(tokio::time::timeout(SECOND - ms(1), rig.start(Method::GET, CallOptions::new())))
+        })
+        .collect();
+    settle().await;
+    let last = spawn(&rig, CallOptions::new());
+    assert_eq!(patient.await.unwrap().unwrap().status(), 200);
+    for call in hurried {
+        call.await.unwrap().unwrap_err();
+    }
+    let begun = now();
+    assert_eq!(last.await.unwrap().unwrap().status(), 200);
+    assert!(now().since(begun) <= ms(10), "{:?}", now().since(begun));
+    let begun = now();
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    assert!(now().since(begun) <= SECOND + ms(10), "{:?}", now().since(begun));
+    assert_eq!(rig.script.count(), 3);
+}

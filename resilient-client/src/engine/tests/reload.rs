@@ -8,8 +8,13 @@ use crate::ErrorKind;
 use crate::policy::PolicySet;
 use crate::policy::breaker::BreakerPolicy;
 use crate::policy::bulkhead::BulkheadPolicy;
+use crate::policy::concurrency::ConcurrencyPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::timeout::TimeoutPolicy;
+
+fn slow(after: Duration) -> Step {
+    Step::Answer { after, status: 200, retry_after: None, body: Vec::new() }
+}
 
 fn attempts(n: u32) -> Policy {
     Policy::standard().retry(RetryPolicy::standard().max_attempts(n))
@@ -164,4 +169,30 @@ async fn a_drain_sees_every_call_that_began_before_it() {
     for error in [unpolled.await.unwrap_err(), rig.get().await.unwrap_err()] {
         assert_eq!((error.kind(), rig.core.drain(ms(10)).await), (ErrorKind::Draining, 0));
     }
+}
+
+/// The bulkhead's own number was installed before the one that is found: all who waited were let in at once.
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_changes_nothing_lets_nobody_out_of_the_adaptive_limits_queue() {
+    let adaptive = ConcurrencyPolicy::gradient().initial(4).min(4).max(4);
+    let bulkhead = BulkheadPolicy::standard().max_queued(500).queue_wait(Duration::from_secs(5));
+    let policy = Policy::standard().concurrency(adaptive).bulkhead(bulkhead.clone());
+    let rig = Rig::new(&policy, [slow(Duration::from_secs(1))]);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        calls.spawn(rig.start(Method::GET, CallOptions::new()));
+    }
+    tokio::time::sleep(ms(500)).await;
+    assert_eq!((rig.script.count(), rig.queued()), (4, 196));
+    for _ in 0..3 {
+        rig.core.reload(policy.clone().into()).unwrap();
+        tokio::time::sleep(ms(10)).await;
+    }
+    assert_eq!((rig.script.count(), rig.queued(), rig.in_use()), (4, 196, 4));
+    // Without the adaptive limit it is the bulkhead's number again, and with it the one that was found.
+    rig.core.reload(policy.clone().concurrency(None).into()).unwrap();
+    tokio::time::sleep(ms(10)).await;
+    assert_eq!((rig.script.count(), rig.queued()), (200, 0));
+    rig.core.reload(policy.into()).unwrap();
+    assert_eq!(rig.core.snapshot()[0].limit, Some(4));
 }

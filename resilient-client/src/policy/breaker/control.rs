@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use super::compiled::Rules;
 use super::machine::Breaker;
-use super::rules::Rules;
 use super::state::{Cause, State, Transition};
 use super::trip::TripFactory;
 use crate::sync::Ordering;
@@ -69,15 +69,25 @@ impl Breaker {
         Some(self.enter(word, state, Cause::Forced))
     }
 
-    /// Changes the rules and keeps the state; `None` disables the breaker.
+    /// Changes the rules, the rule of one's own among them, and keeps the state; `None` disables the breaker. No call sees
+    /// the one without the other.
     ///
     /// The window is emptied when it becomes one of another kind or length. An opening under way keeps its length. A
     /// breaker that had no rules starts closed. One that somebody [forced](Control) stays as it is, and follows the new
-    /// rules when that is lifted.
+    /// rules when that is lifted. A rule of one's own that is there already goes on with what it knows.
+    ///
+    /// Calls to this must not overlap one another; they may overlap anything else.
     pub fn set_rules(&self, rules: Option<Rules>) -> Option<Transition> {
+        let (rules, factory) = rules.map_or((None, None), |rules| (Some(rules.numbers), rules.trip));
+        let differs = factory.as_ref() != self.locked.lock().trip.as_ref().map(|trip| trip.made_by());
+        // Outside the lock: it is the user's code.
+        let trip = differs.then(|| factory.as_ref().and_then(TripFactory::make));
+        // Dropped after the lock, for the same reason.
+        let _replaced;
         let mut locked = self.locked.lock();
         let word = self.word();
         let before = std::mem::replace(&mut locked.rules, rules);
+        _replaced = trip.map(|trip| std::mem::replace(&mut locked.trip, trip));
         self.publish(&locked);
         let Some(rules) = rules else {
             locked.tally.clear(&self.window);
@@ -96,14 +106,5 @@ impl Breaker {
             self.shut_until.store(locked.shut_until(&rules), Ordering::Release);
         }
         None
-    }
-
-    /// Lets a rule of the user's own decide, or takes it away again. A factory that is there already changes nothing.
-    pub(crate) fn set_trip(&self, factory: Option<&TripFactory>) {
-        let mut locked = self.locked.lock();
-        if factory != locked.trip.as_ref().map(|trip| trip.made_by()) {
-            locked.trip = factory.and_then(TripFactory::make);
-            self.publish(&locked);
-        }
     }
 }

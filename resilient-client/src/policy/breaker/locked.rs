@@ -3,7 +3,7 @@
 use super::causes::Causes;
 use super::machine::Breaker;
 use super::permit::{Admitted, Rejected, Verdict};
-use super::rules::{Counted, Rules};
+use super::rules::{Counted, Numbers};
 use super::state::{Cause, Era, LONGEST_STREAK, State, Transition, Word};
 use super::tally::Tally;
 use super::trip::Tripper;
@@ -15,7 +15,7 @@ use crate::time::Tick;
 #[derive(Debug)]
 pub(super) struct Locked {
     /// Without any, the state is disabled unless it is forced.
-    pub(super) rules: Option<Rules>,
+    pub(super) rules: Option<Numbers>,
     /// Decides when to open, in place of most rules.
     pub(super) trip: Option<Box<Tripper>>,
     pub(super) tally: Tally,
@@ -43,7 +43,7 @@ pub(super) struct Settled {
 }
 
 impl Locked {
-    pub(super) fn new(rules: Option<Rules>) -> Self {
+    pub(super) fn new(rules: Option<Numbers>) -> Self {
         Self {
             rules,
             trip: None,
@@ -58,14 +58,14 @@ impl Locked {
     }
 
     /// The value of [`Breaker::shut_until`](super::Breaker) while half-open.
-    pub(super) fn shut_until(&self, rules: &Rules) -> u64 {
+    pub(super) fn shut_until(&self, rules: &Numbers) -> u64 {
         if self.taken < rules.probes { 0 } else { self.lease_end.as_nanos() }
     }
 
     /// Whether a closed breaker opens now that a call has been counted: why, and for how many nanoseconds.
     fn opening(
         &mut self,
-        rules: &Rules,
+        rules: &Numbers,
         call: Counted,
         now: Tick,
         unit: &mut dyn FnMut() -> f64,
@@ -86,7 +86,7 @@ impl Locked {
     }
 
     /// For how many nanoseconds to open after a failed or slow probe.
-    fn reopening(&mut self, rules: &Rules, now: Tick, unit: &mut dyn FnMut() -> f64) -> u64 {
+    fn reopening(&mut self, rules: &Numbers, now: Tick, unit: &mut dyn FnMut() -> f64) -> u64 {
         self.reopens = self.reopens.saturating_add(1);
         let asked = self.trip.as_mut().and_then(|trip| trip.probe_failed(now));
         asked.unwrap_or_else(|| rules.open_time_nanos(self.reopens, unit()))

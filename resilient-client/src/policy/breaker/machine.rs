@@ -16,9 +16,10 @@
 use std::time::Duration;
 
 use super::bodies::Bodies;
+use super::compiled::Rules;
 use super::locked::{Locked, Settled};
 use super::permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
-use super::rules::{Rules, Span};
+use super::rules::{Numbers, Span};
 use super::state::{State, Transition, Word};
 use super::window::Window;
 use crate::outcome::Cause as FailureCause;
@@ -48,7 +49,14 @@ pub struct Breaker {
 impl Breaker {
     /// A closed breaker.
     pub fn new(rules: Rules) -> Self {
-        Self::with(Some(rules), State::Closed)
+        let Rules { numbers, trip } = rules;
+        let breaker = Self::with(Some(numbers), State::Closed);
+        if let Some(trip) = trip.and_then(|factory| factory.make()) {
+            let mut locked = breaker.locked.lock();
+            locked.trip = Some(trip);
+            breaker.publish(&locked);
+        }
+        breaker
     }
 
     /// A breaker that admits everything and counts nothing, until [`set_rules`](Self::set_rules) gives it rules.
@@ -56,7 +64,7 @@ impl Breaker {
         Self::with(None, State::Disabled)
     }
 
-    fn with(rules: Option<Rules>, state: State) -> Self {
+    fn with(rules: Option<Numbers>, state: State) -> Self {
         let span = rules.map_or(Span::Calls(1), |rules| rules.span);
         let breaker = Self {
             word: AtomicU64::new(Word::first(state).0),
@@ -247,14 +255,14 @@ impl Breaker {
     pub(super) fn publish(&self, locked: &Locked) {
         let rules = locked.rules.as_ref();
         let lock_from = match rules {
-            Some(Rules { span: Span::Time { .. }, slow_nanos, .. }) if locked.trip.is_none() => {
+            Some(Numbers { span: Span::Time { .. }, slow_nanos, .. }) if locked.trip.is_none() => {
                 slow_nanos.saturating_add(1)
             }
             Some(_) | None => 0,
         };
         self.lock_from.store(lock_from, Ordering::Relaxed);
         self.longest_hint
-            .store(rules.map_or(Rules::HINT_WITHOUT, |rules| rules.open_nanos), Ordering::Relaxed);
+            .store(rules.map_or(Numbers::HINT_WITHOUT, |rules| rules.open_nanos), Ordering::Relaxed);
         self.observe_only.store(rules.is_some_and(|rules| rules.observe_only).into(), Ordering::Relaxed);
     }
 }

@@ -53,6 +53,7 @@
 
 mod bodies;
 mod causes;
+mod compiled;
 mod control;
 mod locked;
 mod machine;
@@ -67,11 +68,10 @@ mod tests;
 mod trip;
 pub(super) mod window;
 
+pub use compiled::Rules;
 pub use control::Control;
 pub use machine::Breaker;
 pub use permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
 pub use policy::BreakerPolicy;
-pub use rules::Rules;
 pub use state::{Cause, State, Transition};
 pub use trip::Trip;
-pub(crate) use trip::TripFactory;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::rules::{Rules, Span};
+use super::compiled::Rules;
+use super::rules::{Numbers, Span};
 use super::state::LONGEST_STREAK;
 use super::trip::{Trip, TripFactory};
 use super::window::BUCKETS;
@@ -173,7 +174,7 @@ impl BreakerPolicy {
     /// when `trip`'s factory panics, and when there is both a `trip` and a `slow_call`, which it would overrule.
     pub fn compile(&self) -> Result<Rules, Invalid> {
         let (slow_nanos, slow_rate) = self.slowness()?;
-        let rules = Rules {
+        let numbers = Numbers {
             failure_rate: rate("breaker.failure_rate", self.failure_rate)?,
             slow_rate,
             slow_nanos,
@@ -197,17 +198,12 @@ impl BreakerPolicy {
             return Err(Invalid::new("breaker.open_cap", problem));
         }
         self.trip.as_ref().map_or(Ok(()), TripFactory::check)?;
-        Ok(rules)
+        Ok(Rules { numbers, trip: self.trip.clone() })
     }
 
     /// How far back it looks, if that is a time.
     pub(crate) fn window_time(&self) -> Option<Duration> {
         self.window_calls.is_none().then_some(self.window)
-    }
-
-    /// What makes the rule of the user's own, if there is one.
-    pub(crate) fn trip_factory(&self) -> Option<&TripFactory> {
-        self.trip.as_ref()
     }
 
     fn span(&self) -> Result<Span, Invalid> {

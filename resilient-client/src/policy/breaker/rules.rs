@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::state::Cause;
 use super::window::{BUCKETS, Totals};
 
-/// Checked settings, in nanoseconds and counts. Made by [`BreakerPolicy::compile`](super::BreakerPolicy::compile).
+/// Checked settings, in nanoseconds and counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rules {
+pub(super) struct Numbers {
     pub(super) failure_rate: f64,
     /// Above which too many calls are slow.
     pub(super) slow_rate: f64,
@@ -57,12 +57,12 @@ pub(super) struct Counted {
     pub(super) window: Totals,
 }
 
-impl Rules {
+impl Numbers {
     /// What a breaker without rules tells those it rejects, being forced open: the standard open time.
     pub(super) const HINT_WITHOUT: u64 = 1_000_000_000;
 
     /// The age past which a dropped call counts as a failure.
-    pub const fn abandoned_after(&self) -> Duration {
+    pub(super) const fn abandoned_after(&self) -> Duration {
         Duration::from_nanos(self.abandoned_after_nanos)
     }
 

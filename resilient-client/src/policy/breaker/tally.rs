@@ -5,7 +5,7 @@
 //! window counted in calls every outcome takes the lock.
 
 use super::ring::Ring;
-use super::rules::{Rules, Span};
+use super::rules::{Numbers, Span};
 use super::window::{SlowCalls, Totals, Window};
 use crate::time::Tick;
 
@@ -19,7 +19,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(rules: &Rules) -> Self {
+    pub(super) fn new(rules: &Numbers) -> Self {
         match rules.span {
             Span::Time { .. } => {
                 Self { ring: None, slow: rules.judges_slowness().then(|| Box::new(SlowCalls::new())) }
@@ -31,7 +31,7 @@ impl Tally {
     }
 
     /// Follows new rules. What was counted stays, unless the window is of another kind or length.
-    pub(super) fn follow(&mut self, rules: &Rules) {
+    pub(super) fn follow(&mut self, rules: &Numbers) {
         match (&mut self.ring, rules.span) {
             (Some(ring), Span::Calls(size)) if ring.size() == size => {
                 ring.judge_slowness(rules.judges_slowness());

@@ -101,7 +101,10 @@ const fn in_use(word: u64) -> u32 {
 pub struct Bulkhead {
     /// Marks change under the lock only; the count changes at any time.
     word: AtomicU64,
+    /// In force: the rules' own or the one that was found.
     limit: AtomicU32,
+    /// The rules' own.
+    given: AtomicU32,
     max_queued: AtomicU32,
     queue_wait_nanos: AtomicU64,
     /// A lock, because a place in the queue is several words. Taken only when somebody waits, and no waker is called
@@ -115,6 +118,7 @@ impl Bulkhead {
         Self {
             word: AtomicU64::new(0),
             limit: AtomicU32::new(rules.max_in_flight),
+            given: AtomicU32::new(rules.max_in_flight),
             max_queued: AtomicU32::new(rules.max_queued),
             queue_wait_nanos: AtomicU64::new(rules.queue_wait_nanos),
             queue: Mutex::new(Queue::new()),
@@ -130,11 +134,23 @@ impl Bulkhead {
     ///
     /// The limit becomes the rules' own, whatever [`set_limit`](Self::set_limit) said before.
     pub fn set_rules(&self, rules: Option<Rules>, now: impl FnOnce() -> Tick) {
+        self.set_rules_but_limit(rules);
+        self.reset_limit(now);
+    }
+
+    /// The same, leaving the limit in force as it is: for one that is found, which would otherwise give way to the rules' for
+    /// a moment in which all who wait are let in.
+    pub(crate) fn set_rules_but_limit(&self, rules: Option<Rules>) {
         if let Some(rules) = rules {
             self.max_queued.store(rules.max_queued, Ordering::Relaxed);
             self.queue_wait_nanos.store(rules.queue_wait_nanos, Ordering::Relaxed);
         }
-        self.change_limit(rules.map_or(UNLIMITED, |rules| rules.max_in_flight), now);
+        self.given.store(rules.map_or(UNLIMITED, |rules| rules.max_in_flight), Ordering::Release);
+    }
+
+    /// The limit is the rules' own again.
+    pub(crate) fn reset_limit(&self, now: impl FnOnce() -> Tick) {
+        self.change_limit(self.given.load(Ordering::Acquire), now);
     }
 
     /// Changes the limit alone: 1 to 1,000,000, and the nearer of them for anything else. For a limit that is found
@@ -144,7 +160,8 @@ impl Bulkhead {
     }
 
     fn change_limit(&self, limit: u32, now: impl FnOnce() -> Tick) {
-        if self.limit.swap(limit, Ordering::Relaxed) == limit {
+        // Whoever changes it after another sees what that one had seen.
+        if self.limit.swap(limit, Ordering::AcqRel) == limit {
             return;
         }
         // A read-modify-write, where a load could miss a mark being set: of this step and that one the later sees what

@@ -22,6 +22,17 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+fn cx() -> Context<'static> {
+    Context::from_waker(std::task::Waker::noop())
+}
+
+fn go(limit: &RateLimit, turn: &Turn, now: Tick) -> Option<Tick> {
+    match limit.poll_turn(turn, &mut cx(), now) {
+        Poll::Ready(place) => Some(place.at()),
+        Poll::Pending => None,
+    }
+}
+
 fn burst_left(limit: &RateLimit, now: Tick) -> usize {
     std::iter::repeat_with(|| limit.try_acquire(now)).take_while(Result::is_ok).count()
 }
@@ -58,33 +69,94 @@ fn a_burst_of_one_spaces_calls_evenly() {
 }
 
 #[test]
-fn reservations_line_up_as_far_as_the_wait_allows() {
+fn who_waits_stands_in_line_as_far_as_the_wait_allows() {
     let limit = ten_a_second(2);
+    assert_eq!(burst_left(&limit, at(0)), 2);
     let wait = nanos(ms(250));
-    let line: Vec<_> = (0..4).map(|_| limit.reserve(at(0), wait).unwrap().go_at()).collect();
-    assert_eq!(line, [at(0), at(0), at(100), at(200)]);
-    assert_eq!(limit.reserve(at(0), wait), Err(Limited { retry_after: ms(300) }));
-    assert_eq!(limit.reserve(at(50), wait).unwrap().go_at(), at(300));
+    let line: Vec<_> = (0..2).map(|_| limit.enqueue(at(0), wait).unwrap()).collect();
+    assert_eq!(limit.enqueue(at(0), wait).unwrap_err(), Limited { retry_after: ms(300) });
+    assert_eq!(limit.try_acquire(at(0)), Err(Limited { retry_after: ms(300) }));
+    let third = limit.enqueue(at(50), wait).unwrap();
+    assert_eq!(go(&limit, &third, at(150)), None, "the second is before it");
+    assert_eq!((go(&limit, &line[0], at(150)), go(&limit, &line[1], at(150))), (Some(at(100)), None));
+    assert_eq!(limit.waiting(), 2);
+    assert_eq!(limit.try_acquire(at(200)), Err(Limited { retry_after: ms(200) }), "no newcomer overtakes");
+    // Who hears of its turn late hasn't lost it, and nor have those behind.
+    assert_eq!(go(&limit, &third, at(900)), Some(at(300)));
+    assert_eq!(go(&limit, &line[1], at(900)), Some(at(200)));
+    assert_eq!((limit.waiting(), go(&limit, &third, at(901))), (0, None));
+}
+
+#[test]
+fn who_leaves_the_line_moves_those_behind_up() {
+    let limit = ten_a_second(1);
+    assert_eq!(limit.try_acquire(at(0)), Ok(()));
+    let line: Vec<_> = (0..5).map(|_| limit.enqueue(at(0), u64::MAX).unwrap()).collect();
+    for index in [0, 2, 3] {
+        limit.leave(&line[index], || at(50));
+    }
+    assert_eq!(go(&limit, &line[1], at(50)), None);
+    assert_eq!(line[1].until(), at(100));
+    assert_eq!(
+        (go(&limit, &line[1], at(100)), go(&limit, &line[4], at(200))),
+        (Some(at(100)), Some(at(200)))
+    );
+    assert_eq!(limit.try_acquire(at(300)), Ok(()));
+}
+
+#[test]
+fn who_leaves_after_its_turn_gives_it_to_the_next() {
+    let limit = ten_a_second(1);
+    assert_eq!(limit.try_acquire(at(0)), Ok(()));
+    let [first, second] = [(); 2].map(|()| limit.enqueue(at(0), u64::MAX).unwrap());
+    // Polling the second lets the first go, who doesn't hear of it any more.
+    assert_eq!(go(&limit, &second, at(110)), None);
+    limit.leave(&first, || at(110));
+    assert_eq!(go(&limit, &second, at(110)), Some(at(100)));
 }
 
 #[test]
 fn the_newest_place_given_back_is_had_again() {
-    let limit = ten_a_second(1);
-    let places = [(); 4].map(|()| limit.reserve(at(0), u64::MAX).unwrap());
-    assert_eq!(places[3].go_at(), at(300));
+    let limit = ten_a_second(4);
+    let places = [(); 4].map(|()| limit.take(at(0)).unwrap());
     for place in places.into_iter().rev() {
-        assert!(limit.give_back(place));
+        assert!(limit.give_back(place, || at(0)));
     }
-    assert_eq!(limit.try_acquire(at(0)), Ok(()), "as if nobody had asked");
+    assert_eq!(burst_left(&limit, at(0)), 4, "as if nobody had asked");
 }
 
-/// Moving the end of the line up for it would send two at 200 ms.
+/// It would send two at the same time.
 #[test]
 fn an_older_place_given_back_stays_spent() {
     let limit = ten_a_second(1);
-    let [_now, cancelled, _kept] = [(); 3].map(|()| limit.reserve(at(0), u64::MAX).unwrap());
-    assert!(!limit.give_back(cancelled));
-    assert_eq!(limit.reserve(at(0), u64::MAX).unwrap().go_at(), at(300));
+    let older = limit.take(at(0)).unwrap();
+    let _newer = limit.take(at(100)).unwrap();
+    assert!(!limit.give_back(older, || at(100)));
+    assert_eq!(limit.try_acquire(at(100)), Err(Limited { retry_after: ms(100) }));
+}
+
+#[test]
+fn a_place_given_back_wakes_who_waits_for_it() {
+    let limit = ten_a_second(1);
+    let place = limit.take(at(0)).unwrap();
+    let turn = limit.enqueue(at(0), u64::MAX).unwrap();
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    assert!(limit.poll_turn(&turn, &mut Context::from_waker(&waker), at(0)).is_pending());
+    assert!(limit.give_back(place, || at(10)));
+    assert!(woken.take());
+    assert_eq!(go(&limit, &turn, at(10)), Some(at(0)));
+}
+
+#[test]
+fn a_reload_lets_who_waits_go_at_the_new_rate() {
+    let limit = RateLimit::new(rules(1, SECOND, 1));
+    assert_eq!(limit.try_acquire(at(0)), Ok(()));
+    let [first, second, third] = [(); 3].map(|()| limit.enqueue(at(0), u64::MAX).unwrap());
+    limit.set_rules(Some(rules(10, SECOND, 1)), at(0));
+    assert_eq!(go(&limit, &first, at(100)), Some(at(100)));
+    limit.set_rules(None, at(100));
+    assert_eq!((go(&limit, &second, at(100)), go(&limit, &third, at(100))), (Some(at(100)), Some(at(100))));
 }
 
 #[test]
@@ -108,8 +180,8 @@ fn a_clock_reading_that_comes_late_lets_nothing_extra_go() {
 fn without_a_limit_everything_goes() {
     let limit = RateLimit::unlimited();
     assert!((0..10_000).all(|_| limit.try_acquire(at(0)).is_ok()));
-    let place = limit.reserve(at(0), 0).unwrap();
-    assert!(limit.is_unlimited() && !limit.give_back(place));
+    let place = limit.take(at(0)).unwrap();
+    assert!(limit.is_unlimited() && !limit.give_back(place, || at(0)));
 }
 
 #[test]
@@ -134,9 +206,9 @@ fn new_rules_keep_what_is_owed_in_calls() {
 #[test]
 fn a_place_from_before_a_reload_is_not_given_back_after_it() {
     let limit = ten_a_second(1);
-    let place = limit.reserve(at(0), 0).unwrap();
+    let place = limit.take(at(0)).unwrap();
     limit.set_rules(Some(rules(20, SECOND, 1)), at(0));
-    assert!(!limit.give_back(place));
+    assert!(!limit.give_back(place, || at(0)));
 }
 
 #[test]
@@ -185,75 +257,173 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
     );
 }
 
-/// A bucket of whole nanoseconds that fills with time; each call takes an interval of them, on credit if it may wait.
+/// A bucket of whole nanoseconds that fills with time, and a line before it; each call takes an interval of them.
 #[derive(Clone, Debug)]
 struct Bucket {
     level: i128,
     last: u64,
     interval: i128,
     capacity: i128,
+    /// Who waits, and since when.
+    line: Vec<(usize, u64)>,
 }
 
 impl Bucket {
-    fn reserve(&mut self, now: u64, longest_wait: u64) -> Result<u64, u64> {
+    fn fill(&mut self, now: u64) {
         self.level = self.capacity.min(self.level + i128::from(now - self.last));
         self.last = now;
-        let wait = (self.interval - self.level).max(0) as u64;
-        if wait > longest_wait {
-            return Err(wait);
+    }
+
+    /// How long until somebody behind `ahead` others might go.
+    fn wait(&self, now: u64, ahead: usize) -> u64 {
+        let mut then = self.clone();
+        then.fill(now);
+        (then.interval * (ahead as i128 + 1) - then.level).max(0) as u64
+    }
+
+    fn take(&mut self, now: u64) -> Result<(), u64> {
+        match self.wait(now, self.line.len()) {
+            0 if self.line.is_empty() => {
+                self.fill(now);
+                self.level -= self.interval;
+                Ok(())
+            }
+            wait => Err(wait.max(1)),
         }
-        self.level -= self.interval;
-        Ok(now + wait)
+    }
+
+    /// Who goes until `now`, and when.
+    fn let_go(&mut self, now: u64) -> Vec<(usize, u64)> {
+        let mut gone = Vec::new();
+        while let Some((who, since)) = self.line.first().copied() {
+            let at = (self.last + (self.interval - self.level).max(0) as u64).max(since);
+            if at > now {
+                break;
+            }
+            self.fill(at);
+            self.level -= self.interval;
+            gone.push((who, at));
+            self.line.remove(0);
+        }
+        gone
+    }
+}
+
+/// Whether a waker was called since it was last asked.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl Woken {
+    fn take(&self) -> bool {
+        self.0.swap(false, std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 }
 
 proptest! {
+    /// Whoever waits is polled when its time says so or its waker was called, and at no other time: nobody is forgotten.
     #[test]
-    fn does_as_a_bucket_of_tokens_would(
+    fn does_as_a_bucket_of_tokens_with_a_line_before_it_would(
         calls in 1_u32..20,
         per in 20_000_u64..1_000_000,
         burst in 1_u32..10,
-        steps in prop::collection::vec((0_u64..100_000, prop_oneof![Just(0), 0_u64..500_000], 0_u8..4), 0..200),
+        steps in prop::collection::vec(
+            (0_u64..100_000, prop_oneof![Just(0), 0_u64..500_000], 0_u8..6, any::<prop::sample::Index>()),
+            0..200,
+        ),
     ) {
         let rules = rules(calls, Duration::from_nanos(per), burst);
         let (interval, limit) = (rules.interval_nanos, RateLimit::new(rules));
         let capacity = i128::from(interval) * i128::from(burst);
-        let mut bucket = Bucket { level: capacity, last: 0, interval: i128::from(interval), capacity };
-        let (mut now, mut line) = (START, Vec::new());
-        for (pass, longest_wait, cancel) in steps {
+        let interval = i128::from(interval);
+        let mut bucket = Bucket { level: capacity, last: 0, interval, capacity, line: Vec::new() };
+        let (mut now, mut turns, mut times) = (START, std::collections::BTreeMap::new(), Vec::new());
+        for (who, (pass, longest_wait, what, which)) in steps.into_iter().enumerate() {
             now += pass;
-            if cancel == 0 && let Some((place, before)) = line.pop() {
-                prop_assert!(limit.give_back(place));
-                bucket = before;
-            }
-            let before = bucket.clone();
-            match limit.reserve(Tick::from_nanos(now), longest_wait) {
-                Ok(place) => {
-                    prop_assert_eq!(bucket.reserve(now, longest_wait), Ok(place.go_at().as_nanos()));
-                    line.push((place, before));
+            let mut expected = bucket.let_go(now);
+            let tick = Tick::from_nanos(now);
+            let mut gone = Vec::new();
+            // As often as somebody is woken by another's turn.
+            loop {
+                let due = |(_, (turn, woken)): &(&usize, &(Arc<Turn>, Arc<Woken>))| woken.take() || turn.until() <= tick;
+                let Some((who, (turn, woken))) = turns.iter().find(due) else { break };
+                let waker = Arc::clone(woken).into();
+                if let Poll::Ready(place) = limit.poll_turn(turn, &mut Context::from_waker(&waker), tick) {
+                    gone.push((*who, place.at().as_nanos()));
+                    let who = *who;
+                    turns.remove(&who);
                 }
-                Err(Limited { retry_after }) => {
-                    prop_assert_eq!(bucket.reserve(now, longest_wait), Err(nanos(retry_after)));
-                }
             }
+            gone.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(&gone, &expected);
+            times.extend(gone.iter().map(|(_, at)| *at));
+            match what {
+                0 if !turns.is_empty() => {
+                    let who = *which.get(&turns.keys().copied().collect::<Vec<_>>());
+                    let (turn, _) = turns.remove(&who).unwrap();
+                    limit.leave(&turn, || tick);
+                    bucket.line.retain(|(waiting, _)| *waiting != who);
+                }
+                1 | 2 => match limit.take(tick) {
+                    Ok(place) if what == 1 => prop_assert!(limit.give_back(place, || tick)),
+                    Ok(_) => {
+                        prop_assert_eq!(bucket.take(now), Ok(()));
+                        times.push(now);
+                    }
+                    Err(Limited { retry_after }) => {
+                        prop_assert_eq!(bucket.take(now), Err(nanos(retry_after)));
+                    }
+                },
+                _ => match limit.enqueue(tick, longest_wait) {
+                    Ok(turn) => {
+                        prop_assert!(bucket.wait(now, bucket.line.len()) <= longest_wait);
+                        bucket.line.push((who, now));
+                        let woken = Arc::new(Woken::default());
+                        woken.0.store(true, std::sync::atomic::Ordering::SeqCst);
+                        turns.insert(who, (turn, woken));
+                    }
+                    Err(Limited { retry_after }) => {
+                        prop_assert_eq!(bucket.wait(now, bucket.line.len()).max(1), nanos(retry_after));
+                    }
+                },
+            }
+            prop_assert_eq!(limit.waiting() as usize, turns.len());
         }
+        prop_assert_eq!(most_over_promise(times, u64::from(burst), interval as u64), None);
     }
 
-    /// Clocks that jump about, waits and cancellations anywhere in the line.
+    /// Clocks that jump about, and cancellations anywhere.
     #[test]
     fn no_stretch_of_time_holds_more_than_promised(
         burst in 1_u32..6,
-        steps in prop::collection::vec((0_u64..3_000, 0_u64..2_000, any::<prop::sample::Index>(), 0_u8..3), 0..120),
+        steps in prop::collection::vec((0_u64..3_000, 0_u64..2_000, any::<prop::sample::Index>(), 0_u8..4), 0..120),
     ) {
         let limit = ten_a_second(burst);
-        let mut line = Vec::new();
-        for (ms, wait, which, cancel) in steps {
-            line.extend(limit.reserve(at(ms), wait * 1_000_000));
-            if cancel == 0 && !line.is_empty() {
-                limit.give_back(line.swap_remove(which.index(line.len())));
+        let (mut line, mut gone) = (Vec::<Arc<Turn>>::new(), Vec::new());
+        for (ms, wait, which, what) in steps {
+            match what {
+                0 if !gone.is_empty() => {
+                    limit.give_back(gone.swap_remove(which.index(gone.len())), || at(ms));
+                }
+                1 if !line.is_empty() => limit.leave(&line.swap_remove(which.index(line.len())), || at(ms)),
+                2 => gone.extend(limit.take(at(ms))),
+                _ => line.extend(limit.enqueue(at(ms), wait * 1_000_000)),
             }
+            line.retain(|turn| match limit.poll_turn(turn, &mut cx(), at(ms)) {
+                Poll::Ready(place) => {
+                    gone.push(place);
+                    false
+                }
+                Poll::Pending => true,
+            });
         }
-        let times = line.iter().map(|place| place.go_at().as_nanos()).collect();
+        let times = gone.iter().map(|place| place.at().as_nanos()).collect();
         prop_assert_eq!(most_over_promise(times, u64::from(burst), 100_000_000), None);
     }
 }
@@ -272,18 +442,33 @@ fn threads_together_keep_the_promise_and_use_the_rate() {
                 let mut mine = Vec::new();
                 for turn in 0..TURNS {
                     let now = Tick::from_nanos(clock.fetch_add(20, Ordering::Relaxed));
-                    let Ok(place) = limit.reserve(now, (thread % 3) * 20_000) else { continue };
+                    let place = if thread % 3 == 0 {
+                        limit.take(now).ok()
+                    } else {
+                        limit.enqueue(now, (thread % 3) * 20_000).ok().and_then(|waits| {
+                            let until = Tick::from_nanos(clock.load(Ordering::Relaxed));
+                            match limit.poll_turn(&waits, &mut cx(), until) {
+                                Poll::Ready(place) => Some(place),
+                                Poll::Pending => {
+                                    limit.leave(&waits, || until);
+                                    None
+                                }
+                            }
+                        })
+                    };
+                    let Some(place) = place else { continue };
                     if turn % 5 == 0 {
                         // Whether or not it can be had again.
-                        limit.give_back(place);
+                        limit.give_back(place, || now);
                     } else {
-                        mine.push(place.go_at().as_nanos());
+                        mine.push(place.at().as_nanos());
                     }
                 }
                 times.lock().unwrap().extend(mine);
             });
         }
     });
+    assert_eq!(limit.waiting(), 0);
     let times = times.into_inner().unwrap();
     let span = 8 * TURNS * 20;
     assert!(times.len() as u64 > span / 10_000 / 2, "{} in {span} ns", times.len());
@@ -309,14 +494,10 @@ mod under_loom {
     fn loom_one_call_goes_at_a_time() {
         loom::model(|| {
             let limit = Arc::new(ten_a_second(1));
-            let other = beside(&limit, |limit| limit.reserve(at(0), u64::MAX).unwrap().go_at());
-            let third = beside(&limit, |limit| limit.try_acquire(at(0)).is_ok());
-            let ours = limit.reserve(at(0), u64::MAX).unwrap().go_at();
-            let theirs = other.join().unwrap();
-            let mut times = vec![ours, theirs];
-            times.extend(third.join().unwrap().then(|| at(0)));
-            times.sort_unstable();
-            assert_eq!(times, [at(0), at(100), at(200)][..times.len()]);
+            let others = [(); 2].map(|()| beside(&limit, |limit| limit.try_acquire(at(0)).is_ok()));
+            let mut let_go = usize::from(limit.try_acquire(at(0)).is_ok());
+            let_go += others.map(|other| usize::from(other.join().unwrap())).into_iter().sum::<usize>();
+            assert_eq!(let_go, 1);
         });
     }
 
@@ -324,14 +505,30 @@ mod under_loom {
     fn loom_a_place_given_back_is_never_had_twice() {
         loom::model(|| {
             let limit = Arc::new(ten_a_second(1));
-            let place = limit.reserve(at(0), 0).unwrap();
-            let other = beside(&limit, |limit| limit.reserve(at(0), u64::MAX).unwrap().go_at());
-            let returned = limit.give_back(place);
-            let ours = limit.reserve(at(0), u64::MAX).unwrap().go_at();
-            let mut times = [ours, other.join().unwrap()];
-            times.sort_unstable();
-            let expected = if returned { [at(0), at(100)] } else { [at(100), at(200)] };
-            assert_eq!(times, expected);
+            let place = limit.take(at(0)).unwrap();
+            let other = beside(&limit, |limit| limit.try_acquire(at(0)).is_ok());
+            let returned = limit.give_back(place, || at(0));
+            let ours = limit.try_acquire(at(0)).is_ok();
+            assert_eq!(usize::from(ours) + usize::from(other.join().unwrap()), usize::from(returned));
+        });
+    }
+
+    #[test]
+    fn loom_who_waits_hears_of_a_place_given_back_or_finds_it() {
+        loom::model(|| {
+            let limit = Arc::new(ten_a_second(1));
+            let place = limit.take(at(0)).unwrap();
+            let other = beside(&limit, |limit| {
+                let turn = limit.enqueue(at(0), u64::MAX).unwrap();
+                let woken = std::sync::Arc::new(Woken::default());
+                let waker = std::sync::Arc::clone(&woken).into();
+                let polled = limit.poll_turn(&turn, &mut Context::from_waker(&waker), at(0)).is_ready();
+                (turn, woken, polled)
+            });
+            assert!(limit.give_back(place, || at(0)));
+            let (turn, woken, polled) = other.join().unwrap();
+            assert!(polled || woken.take());
+            assert!(polled || limit.poll_turn(&turn, &mut cx(), at(0)).is_ready());
         });
     }
 

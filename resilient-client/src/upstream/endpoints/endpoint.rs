@@ -102,10 +102,10 @@ impl Endpoint {
     }
 
     fn take_rules(&self, checks: &Checks) -> Option<Transition> {
-        let abandoned_after = checks.breaker.map_or(u64::MAX, |rules| nanos(rules.abandoned_after()));
+        let abandoned_after =
+            checks.breaker.as_ref().map_or(u64::MAX, |rules| nanos(rules.abandoned_after()));
         self.abandoned_after.store(abandoned_after, Ordering::Relaxed);
-        self.breaker.set_trip(checks.trip.as_ref());
-        self.breaker.set_rules(checks.breaker)
+        self.breaker.set_rules(checks.breaker.clone())
     }
 
     pub(crate) fn id(&self) -> EndpointId {

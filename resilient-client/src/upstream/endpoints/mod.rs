@@ -30,7 +30,7 @@ pub(crate) use permit::EndpointPermit;
 use crate::endpoints::{Changed, MOST_ENDPOINTS, Origin};
 use crate::event::Events;
 use crate::policy::balance::Rules;
-use crate::policy::breaker::{self, TripFactory};
+use crate::policy::breaker;
 use crate::rng::{Entropy, Rng};
 use crate::sync::Mutex;
 use crate::time::Tick;
@@ -40,7 +40,6 @@ use crate::time::Tick;
 pub(crate) struct Checks {
     /// `None`: no endpoint is ever out.
     pub(crate) breaker: Option<breaker::Rules>,
-    pub(crate) trip: Option<TripFactory>,
     pub(crate) entropy: Entropy,
     pub(crate) events: Events,
 }
@@ -157,10 +156,9 @@ impl EndpointSet {
     }
 
     /// Follows other rules from now on, and keeps its state.
-    pub(crate) fn follow(&self, rules: Rules, breaker: Option<breaker::Rules>, trip: Option<&TripFactory>) {
+    pub(crate) fn follow(&self, rules: Rules, breaker: Option<breaker::Rules>) {
         let mut writer = self.writer.lock();
         writer.checks.breaker = breaker;
-        writer.checks.trip = trip.cloned();
         let before = self.list.load_full();
         self.list.store(Arc::new(List { endpoints: before.endpoints.clone(), rules }));
         for endpoint in &before.endpoints {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::rules::Numbers;
 use super::*;
 use crate::outcome::Cause as FailureCause;
 use crate::rng::Rng;
@@ -166,7 +167,7 @@ fn a_bucket_holding_a_million_outcomes_still_trips_at_the_rate() {
 fn opened_by_chance(policy: &BreakerPolicy, seeds: u64, per_second: u32, seconds: u32, warm: u32) -> usize {
     let rules = policy.compile().unwrap();
     let opens = |seed: &u64| {
-        let (breaker, mut rng) = (Breaker::new(rules), Rng::seeded(*seed));
+        let (breaker, mut rng) = (Breaker::new(rules.clone()), Rng::seeded(*seed));
         (0..per_second * seconds).any(|n| {
             let now = START.after(Duration::from_secs(1) * n / per_second);
             let verdict = if n >= warm && rng.unit() < 0.3 { Verdict::Failure } else { Verdict::Success };
@@ -236,9 +237,8 @@ proptest! {
     fn the_open_time_stays_within_ten_percent_of_a_doubling_below_the_cap(
         open in 1_u64..1 << 58, more in 0_u64..1 << 57, reopens: u32, unit in 0.0..1.0,
     ) {
-        let rules = Rules {
-            open_nanos: open, open_cap_nanos: open + more, ..BreakerPolicy::standard().compile().unwrap()
-        };
+        let standard = BreakerPolicy::standard().compile().unwrap().numbers;
+        let rules = Numbers { open_nanos: open, open_cap_nanos: open + more, ..standard };
         let exact = (u128::from(open) << reopens.min(60)).min(u128::from(open + more));
         let time = u128::from(rules.open_time_nanos(reopens, unit));
         prop_assert!(time * 10 >= exact * 9 && time * 10 <= exact * 11 + 10, "{} of {}", time, exact);

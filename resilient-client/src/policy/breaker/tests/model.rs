@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::rules::Span;
+use super::super::rules::{Numbers, Span};
 use super::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ struct Outcome {
 
 #[derive(Debug)]
 struct Model {
-    rules: Option<Rules>,
+    rules: Option<Numbers>,
     state: State,
     forced: bool,
     generation: u64,
@@ -36,7 +36,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(rules: Rules) -> Self {
+    fn new(rules: Numbers) -> Self {
         Self {
             rules: Some(rules),
             state: State::Closed,
@@ -287,7 +287,7 @@ impl Model {
         Some(self.go(to, Cause::Forced))
     }
 
-    fn set_rules(&mut self, rules: Option<Rules>) -> Option<Transition> {
+    fn set_rules(&mut self, rules: Option<Numbers>) -> Option<Transition> {
         let before = std::mem::replace(&mut self.rules, rules);
         if before.map(|rules| rules.span) != rules.map(|rules| rules.span) {
             self.outcomes.clear();
@@ -420,7 +420,7 @@ proptest! {
         policy in policies(), steps in steps(),
     ) {
         let rules = policy.compile().unwrap();
-        let (breaker, mut model) = (Breaker::new(rules), Model::new(rules));
+        let (breaker, mut model) = (Breaker::new(rules.clone()), Model::new(rules.numbers));
         let observing = Breaker::new(policy.observe_only(true).compile().unwrap());
         let mut now = START;
         let mut out: Vec<Out> = Vec::new();
@@ -466,7 +466,7 @@ proptest! {
                 Step::Rules(policy) => {
                     let rules = policy.clone().map(|policy| policy.compile().unwrap());
                     let shadow = policy.map(|policy| policy.observe_only(true).compile().unwrap());
-                    let expected = model.set_rules(rules);
+                    let expected = model.set_rules(rules.as_ref().map(|rules| rules.numbers));
                     prop_assert_eq!(breaker.set_rules(rules), expected);
                     prop_assert_eq!(observing.set_rules(shadow), expected);
                 }

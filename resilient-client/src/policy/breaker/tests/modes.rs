@@ -63,7 +63,7 @@ fn no_outcome_is_lost_between_threads_in_a_window_of_calls() {
 fn changing_the_kind_of_window_empties_it_and_keeps_the_state() {
     let breaker = breaker(by_rate());
     let calls = by_rate().window_calls(100).compile().unwrap();
-    for rules in [calls, by_rate().compile().unwrap(), calls] {
+    for rules in [calls.clone(), by_rate().compile().unwrap(), calls] {
         call(&breaker, Verdict::Failure, START);
         assert_eq!(breaker.snapshot(START).failures, 1);
         assert_eq!(breaker.set_rules(Some(rules)), None);
@@ -169,9 +169,7 @@ fn every(at: u64) -> BreakerPolicy {
 }
 
 fn tripping(policy: &BreakerPolicy) -> Breaker {
-    let breaker = Breaker::new(policy.compile().unwrap());
-    breaker.set_trip(policy.trip_factory());
-    breaker
+    Breaker::new(policy.compile().unwrap())
 }
 
 #[test]
@@ -216,14 +214,50 @@ fn the_same_rule_of_ones_own_survives_a_reload() {
     for _ in 0..2 {
         call(&breaker, Verdict::Failure, START);
     }
-    breaker.set_trip(policy.clone().trip_factory());
-    breaker.set_rules(Some(policy.compile().unwrap()));
+    breaker.set_rules(Some(policy.clone().compile().unwrap()));
     assert_eq!(failures_to_open(&breaker, START).0, 1);
     breaker.control(Control::Reset);
-    breaker.set_trip(None);
+    breaker.set_rules(Some(BreakerPolicy::standard().probes(1).compile().unwrap()));
     assert_eq!(failures_to_open(&breaker, START), (5, Cause::ColdFailures(5)));
     assert_eq!(policy, policy.clone());
     assert_ne!(policy, every(3));
+}
+
+/// It was ignored: the factory went to the breaker by another way, which only the client knew.
+#[test]
+fn a_breaker_made_from_compiled_rules_has_the_rule_of_ones_own() {
+    let breaker = Breaker::new(every(6).compile().unwrap());
+    assert_eq!(failures_to_open(&breaker, START), (6, Cause::Tripped));
+}
+
+/// Two locks, one after the other: a failure in between opened the breaker by the standard rules.
+#[test]
+fn no_call_sees_rules_without_the_rule_of_ones_own_that_came_with_them() {
+    let own =
+        || BreakerPolicy::standard().cold_consecutive_failures(1).trip(|| Every { at: u64::MAX, seen: 0 });
+    let plain = BreakerPolicy::standard().cold_consecutive_failures(1_000_000).compile().unwrap();
+    let breaker = Breaker::new(plain.clone());
+    let rules = [own().compile().unwrap(), own().compile().unwrap()];
+    std::thread::scope(|scope| {
+        let failing = scope.spawn(|| {
+            let mut rng = Rng::seeded(1);
+            for _ in 0..20_000 {
+                let admitted = breaker.try_acquire(START).expect("closed");
+                let opened = breaker.record(admitted.permit, Verdict::Failure, 1, START, || rng.unit());
+                assert!(opened.is_none(), "{opened:?}");
+                if breaker.snapshot(START).failures > 40 {
+                    breaker.control(Control::Reset);
+                }
+            }
+        });
+        while !failing.is_finished() {
+            for rules in &rules {
+                breaker.set_rules(Some(rules.clone()));
+            }
+        }
+        failing.join().unwrap();
+    });
+    drop(plain);
 }
 
 // ---- an operator's hand ----

@@ -1,0 +1,21 @@
+//! What a policy compiles to.
+
+use std::time::Duration;
+
+use super::rules::Numbers;
+use super::trip::TripFactory;
+
+/// Checked settings, with the [rule of one's own](super::Trip) if the policy has one. Made by
+/// [`BreakerPolicy::compile`](super::BreakerPolicy::compile).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    pub(super) numbers: Numbers,
+    pub(super) trip: Option<TripFactory>,
+}
+
+impl Rules {
+    /// A call dropped after more than this counts as a failure.
+    pub const fn abandoned_after(&self) -> Duration {
+        self.numbers.abandoned_after()
+    }
+}
