@@ -156,6 +156,9 @@ impl Permit {
             // A 429 is quick and says nothing about how quick the endpoint is, except that it isn't slower.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
             if self.stage == Stage::Sent {
+                if status.is_some() && matches!(outcome, Outcome::Throttled | Outcome::Ignored) {
+                    endpoint.put_off(took, now);
+                }
                 endpoint.settle(verdict, took, now);
             } else {
                 endpoint.settle(Verdict::Neutral, 0, now);

@@ -12,6 +12,7 @@ mod experiments;
 mod hedging;
 mod hooks;
 mod metastable;
+mod nothing_absorbs;
 mod outages;
 mod reload;
 mod replay;

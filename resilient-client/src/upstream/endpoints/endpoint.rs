@@ -13,11 +13,7 @@ use crate::time::{Tick, nanos};
 use super::Checks;
 use super::probation::{Decided, Leave, Probation};
 use super::score::{Load, Score};
-use crate::upstream::quiet::Quiet;
-
-/// The longest that one answer's `Retry-After` keeps an endpoint out of the draw while others may be asked. It may well know
-/// better; but a number that somebody mistyped shouldn't cost a replica for a day.
-const LONGEST_SPARED: Duration = Duration::from_mins(1);
+use crate::upstream::quiet::{LONGEST, Quiet};
 
 /// Tells a set's endpoints apart, even after one has left and another has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,7 +159,7 @@ impl Endpoint {
     /// It answered with `Retry-After`: others are asked first for so long. For how long nobody may ask it, as far as one
     /// answer can say that.
     pub(crate) fn asked_for_time(&self, asked: Duration, now: Tick) -> Option<Duration> {
-        let until = now.after(asked.min(LONGEST_SPARED));
+        let until = now.after(asked.min(LONGEST));
         self.spared_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
         let held = self.hold.asked(asked, now);
         if let Some(duration) = held {
