@@ -1,11 +1,13 @@
 //! What the benches time alone and the API shows only as a part of a whole call. No promise is made about any of it.
 
+use std::sync::Arc;
+
 use crate::event::Events;
 use crate::policy::{Invalid, Plan, Policy};
 use crate::rng::Entropy;
 use crate::time::{self, Tick};
-use crate::upstream::registry::{Authority, Key, Registry};
-use crate::upstream::{Entered, Upstream};
+use crate::upstream::registry::{Authority, Key, Registry, Scope, Source};
+use crate::upstream::{Entered, Upstream, Whole};
 
 /// A client's table of upstreams, and how a call finds its own in it.
 #[derive(Debug)]
@@ -48,8 +50,17 @@ impl Lookup {
     }
 
     fn enter_and_leave(&self, authority: &Authority<'_>) {
-        let make = |key| upstream(key, &self.plan, self.now);
-        drop(Entered::new(self.registry.enter(authority, None, self.now, make)));
+        drop(Entered::new(self.registry.enter(authority, None, self.now, self)));
+    }
+}
+
+impl Source for Lookup {
+    fn make(&self, key: Key, _whole: Option<Whole>) -> Upstream {
+        upstream(key, &self.plan, self.now)
+    }
+
+    fn names(&self, _authority: &Authority<'_>, _scope: Option<Scope<&Arc<str>>>) -> bool {
+        false
     }
 }
 

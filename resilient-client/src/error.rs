@@ -1,5 +1,6 @@
 //! The one error of this crate.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use reqwest::Url;
 
-use crate::engine::report::{AttemptReport, CallReport};
+use crate::engine::report::CallReport;
 use crate::outcome::{FailureKind, Outcome};
 use crate::upstream::Rejection;
 
@@ -188,12 +189,8 @@ impl Error {
     /// No attempt was processed by the server, provably: none was sent, no connection was made, or the server said so. A
     /// request that must not be repeated can still be sent elsewhere.
     pub fn is_unsent(&self) -> bool {
-        let unprocessed = |attempt: &AttemptReport| {
-            use FailureKind::{Connect, Refused, Unsent};
-            matches!(attempt.outcome(), Some(Outcome::Failure(Connect | Unsent | Refused)))
-        };
         match (&self.0.report, self.0.kind) {
-            (Some(report), _) => report.attempts().iter().all(unprocessed),
+            (Some(report), _) => report.is_unprocessed(),
             (None, kind) => matches!(kind, ErrorKind::Config | ErrorKind::Request | ErrorKind::Draining),
         }
     }
@@ -304,9 +301,26 @@ pub(crate) fn redacted(url: &Url) -> Url {
     clean.set_fragment(None);
     if url.query().is_some() {
         let names = url.query_pairs().map(|(name, _)| name);
-        clean.query_pairs_mut().clear().extend_keys_only::<_, std::borrow::Cow<'_, str>>(names);
+        clean.query_pairs_mut().clear().extend_keys_only::<_, Cow<'_, str>>(names);
     }
     clean
+}
+
+/// The same for a text that should hold a URL, perhaps among other words, and may be none.
+///
+/// What stands before the last `@` is hidden, query and fragment are cut off. Only an `@` in the path of what is a URL
+/// without credentials is left alone.
+pub(crate) fn redacted_text(text: &str) -> Cow<'_, str> {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let Some((before, after)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };
+    let Some((scheme, rest)) = before.split_once("://") else { return Cow::Owned(format!("***@{after}")) };
+    if let Some((authority, _)) = rest.split_once('/')
+        && !authority.contains('@')
+        && Url::parse(&format!("http://{authority}/")).is_ok()
+    {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{scheme}://***@{after}"))
 }
 
 impl fmt::Display for Error {

@@ -3,34 +3,178 @@
 //! Machines return what changed and the engine emits it here; logs, metrics, the report and tests all read the same
 //! stream. No policy formats a log line. When nobody listens, an event costs one branch.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::endpoints::Origin;
 use crate::engine::report::{Decline, Trigger};
+use crate::error::ErrorKind;
 use crate::outcome::Outcome;
 use crate::policy::breaker::Transition;
+use crate::time::Tick;
 use crate::upstream::Rejection;
 
+/// A call's number, unique in this process. An attempt is known by its call's and its own, which counts from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(u64);
+
+impl CallId {
+    /// No call's.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// A number that no other call has. Threads take them in blocks, so calls don't meet at one counter.
+    #[inline]
+    pub(crate) fn next() -> Self {
+        const BLOCK: u64 = 1 << 16;
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        thread_local! {
+            static OWN: Cell<u64> = const { Cell::new(0) };
+        }
+        let own = OWN.get();
+        // What is left of a block is counted by its low bits: a block begins at a multiple of its length, plus one.
+        let id = if own % BLOCK == 0 { NEXT.fetch_add(BLOCK, Ordering::Relaxed) } else { own };
+        OWN.set(id + 1);
+        Self(id)
+    }
+
+    /// The number.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// What a call came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallEnd {
+    /// A response with this status. Its body may still be coming, so that one of its attempts isn't finished.
+    Response(StatusCode),
+    /// An error of this kind.
+    Error(ErrorKind),
+    /// Nobody waited for it: the call was dropped.
+    Dropped,
+}
+
+/// What became of an attempt sent, or to be sent, beside another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HedgeEnd {
+    /// It brought the answer.
+    Won,
+    /// Another attempt brought it, or the call ended first.
+    Lost,
+    /// It failed.
+    Failed,
+    /// It was due and never sent, being [refused](Event::Rejected) here.
+    Rejected,
+}
+
+impl HedgeEnd {
+    /// A short fixed name for labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+impl fmt::Display for HedgeEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// Something that happened to a call or to an upstream.
+///
+/// Those of a call bear its [number](CallId), and those of an attempt the attempt's. Together they are what the
+/// [report](crate::CallReport) says. Each call that started finishes, and so does each attempt, if perhaps later, with
+/// its body.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// An attempt was handed to the transport.
-    AttemptStarted {
+    /// A call began: it was polled for the first time.
+    CallStarted {
+        /// Which.
+        call: CallId,
+        /// When.
+        at: Tick,
+        /// The version of the policies it follows.
+        policy_version: u64,
+    },
+    /// A call has its result, or was dropped.
+    CallFinished {
+        /// Which.
+        call: CallId,
+        /// From its start.
+        duration: Duration,
+        /// With what.
+        end: CallEnd,
+        /// Whether the response had been set aside and its body is cut.
+        cut: bool,
+        /// Whether the response is a stream.
+        streaming: bool,
+    },
+    /// An attempt has to wait before it is let in: for addresses, the rate or a place.
+    AttemptQueued {
+        /// Of which call.
+        call: CallId,
         /// 1 for the first.
         number: u32,
+    },
+    /// An attempt waits no more: it was let in, or refused, or its call ended.
+    AttemptDequeued {
+        /// Of which call.
+        call: CallId,
+        /// 1 for the first.
+        number: u32,
+        /// How long it had waited.
+        waited: Duration,
+        /// Whether it was let in.
+        admitted: bool,
+    },
+    /// An attempt was handed to the transport.
+    AttemptStarted {
+        /// Of which call.
+        call: CallId,
+        /// 1 for the first.
+        number: u32,
+        /// When.
+        at: Tick,
         /// Why it was sent.
         trigger: Trigger,
         /// Where it went, if the name called stands for several endpoints.
         endpoint: Option<Origin>,
     },
+    /// The head of an answer came that is the call's: its body is still to come.
+    AttemptHead {
+        /// Of which call.
+        call: CallId,
+        /// 1 for the first.
+        number: u32,
+        /// From launch to now.
+        duration: Duration,
+        /// The response's status.
+        status: Option<StatusCode>,
+    },
     /// An attempt ended: at its response's head when that failed, else at the end of its body.
     AttemptFinished {
+        /// Of which call.
+        call: CallId,
         /// 1 for the first.
         number: u32,
         /// From launch to this end.
@@ -39,9 +183,22 @@ pub enum Event {
         outcome: Outcome,
         /// The response's status, where there was one.
         status: Option<StatusCode>,
+        /// The server provably did not process it.
+        unprocessed: bool,
+    },
+    /// What became of a hedge.
+    HedgeEnded {
+        /// Of which call.
+        call: CallId,
+        /// 1 for the first attempt, so at least 2.
+        number: u32,
+        /// What.
+        end: HedgeEnd,
     },
     /// Another attempt will follow.
     RetryScheduled {
+        /// Of which call.
+        call: CallId,
         /// The number the next attempt will have.
         number: u32,
         /// The wait before it.
@@ -49,13 +206,19 @@ pub enum Event {
         /// What made it needed.
         after: Outcome,
     },
-    /// A failed attempt will not be followed by another.
+    /// A failed attempt will not be followed by another, or one in flight by no hedge.
     RetryDeclined {
+        /// Of which call.
+        call: CallId,
         /// Why not.
         why: Decline,
     },
     /// An attempt was refused here, before anything was sent.
     Rejected {
+        /// Of which call.
+        call: CallId,
+        /// 1 for the first.
+        number: u32,
         /// By what, and for how long.
         rejection: Rejection,
     },
@@ -70,6 +233,17 @@ pub enum Event {
     LimitChanged {
         /// It is now this.
         limit: u32,
+    },
+    /// The client has met an upstream for the first time, or again after it had forgotten it.
+    UpstreamMade {
+        /// Whether its state is kept; else there was no place for it (see
+        /// [`max_upstreams`](crate::ClientBuilder::max_upstreams)), and it lasts as long as the call.
+        kept: bool,
+    },
+    /// An idle upstream made room for another; what was known of it is gone.
+    UpstreamForgotten {
+        /// How long ago it was last called, to a second.
+        unused_for: Duration,
     },
     /// The server asked for quiet, and not this one call only: calls to this upstream fail at once for this long.
     HeldBack {
@@ -93,6 +267,41 @@ impl<F: Fn(&str, &Event) + Send + Sync + 'static> Observer for F {
     }
 }
 
+thread_local! {
+    /// Events that wait for locks to be released; `None` while none has to.
+    static HELD: RefCell<Option<Vec<(Events, String, Event)>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, events of this thread wait. Made before a lock is taken, it is dropped after the lock: observers run
+/// outside every lock, and may do whatever a call may, reload policies among it.
+#[must_use]
+pub(crate) struct Held {
+    outermost: bool,
+}
+
+impl Held {
+    pub(crate) fn begin() -> Self {
+        let outermost = HELD.with_borrow_mut(|held| {
+            let outermost = held.is_none();
+            held.get_or_insert_default();
+            outermost
+        });
+        Self { outermost }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.outermost {
+            return;
+        }
+        let held = HELD.with_borrow_mut(Option::take);
+        for (events, upstream, event) in held.unwrap_or_default() {
+            events.deliver(&upstream, &event);
+        }
+    }
+}
+
 /// Where the engine sends events.
 #[derive(Clone, Default)]
 pub(crate) struct Events {
@@ -107,14 +316,33 @@ impl Events {
     /// Builds the event only when somebody listens.
     #[inline]
     pub(crate) fn emit(&self, upstream: &str, event: impl FnOnce() -> Event) {
-        if !self.observers.is_empty() || crate::telemetry::heard() {
-            self.deliver(upstream, &event());
+        if self.heard() {
+            self.tell(upstream, event());
         }
     }
 
+    /// Whether anybody listens.
+    #[inline]
+    pub(crate) fn heard(&self) -> bool {
+        !self.observers.is_empty() || crate::telemetry::heard()
+    }
+
     #[cold]
+    fn tell(&self, upstream: &str, event: Event) {
+        let event = HELD.with_borrow_mut(|held| match held {
+            Some(held) => {
+                held.push((self.clone(), upstream.to_owned(), event));
+                None
+            }
+            None => Some(event),
+        });
+        if let Some(event) = event {
+            self.deliver(upstream, &event);
+        }
+    }
+
     fn deliver(&self, upstream: &str, event: &Event) {
-        crate::telemetry::trace(upstream, event);
+        crate::telemetry::log(upstream, event);
         for observer in self.observers.iter() {
             let _ = catch_unwind(AssertUnwindSafe(|| observer.event(upstream, event)));
         }

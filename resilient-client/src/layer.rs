@@ -3,8 +3,9 @@
 //! For callers who bring their own transport: hyper-util's client, a service mesh's, a test double. Everything a
 //! [`Client`](crate::Client) does to a call happens here too, in the same order, because it is the same code.
 //!
-//! Two things differ. The connect timeout and hidden retries belong to the service inside, so counts are exact only if
-//! it has no retries of its own. And `poll_ready` is always ready: an attempt waits for the service *inside* its own
+//! Three things differ. The connect timeout and hidden retries belong to the service inside, so counts are exact only if
+//! it has no retries of its own. No error proves that a request was never sent, as the service may follow redirects, unless
+//! [it is said not to](LayerBuilder::follows_no_redirects). And `poll_ready` is always ready: an attempt waits for the service *inside* its own
 //! timeout, so that a service that is never ready can't hang the caller.
 
 use std::fmt;
@@ -60,6 +61,8 @@ use crate::verbs::setup_methods;
 #[derive(Clone, Debug)]
 pub struct ResilienceLayer {
     core: Arc<Core>,
+    /// Whether an error is that of the one request there was.
+    direct: bool,
 }
 
 impl ResilienceLayer {
@@ -73,7 +76,7 @@ impl ResilienceLayer {
 
     /// A builder that starts from [`Policy::standard`](crate::Policy::standard).
     pub fn builder() -> LayerBuilder {
-        LayerBuilder { setup: Setup::default() }
+        LayerBuilder { setup: Setup::default(), direct: false }
     }
 
     /// Puts other policies in force. See [`Client::reload`](crate::Client::reload).
@@ -95,7 +98,7 @@ impl ResilienceLayer {
     }
 
     pub(crate) fn of(core: Arc<Core>) -> Self {
-        Self { core }
+        Self { core, direct: false }
     }
 }
 
@@ -103,10 +106,22 @@ impl ResilienceLayer {
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct LayerBuilder {
     setup: Setup,
+    direct: bool,
 }
 
 impl LayerBuilder {
     setup_methods!();
+
+    /// The services inside send each request once, and follow no redirects: hyper-util's client does neither. Default: nothing is
+    /// known of them.
+    ///
+    /// It matters for requests that must not be repeated. A server that answers a POST with a redirect has processed it, and if
+    /// the hop then can't connect, the error looks like one of a request that was never sent. So without this promise no
+    /// error proves that, and a POST that found no connection isn't tried again.
+    pub fn follows_no_redirects(mut self) -> Self {
+        self.direct = true;
+        self
+    }
 
     /// Builds the layer.
     ///
@@ -114,7 +129,7 @@ impl LayerBuilder {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work.
     pub fn build(self) -> Result<ResilienceLayer, Error> {
         let core = Core::new(self.setup).map_err(Error::config)?;
-        Ok(ResilienceLayer::of(Arc::new(core)))
+        Ok(ResilienceLayer { direct: self.direct, ..ResilienceLayer::of(Arc::new(core)) })
     }
 }
 
@@ -128,7 +143,7 @@ impl<S> Layer<S> for ResilienceLayer {
     type Service = Resilience<S>;
 
     fn layer(&self, service: S) -> Self::Service {
-        Resilience { service, core: Arc::clone(&self.core) }
+        Resilience { service, core: Arc::clone(&self.core), direct: self.direct }
     }
 }
 
@@ -137,6 +152,7 @@ impl<S> Layer<S> for ResilienceLayer {
 pub struct Resilience<S> {
     service: S,
     core: Arc<Core>,
+    direct: bool,
 }
 
 impl<S, B, R> Service<http::Request<B>> for Resilience<S>
@@ -155,7 +171,7 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let options = request.extensions().get::<CallOptions>().cloned().unwrap_or_default();
-        let exchange = ServiceExchange::new(self.service.clone(), request);
+        let exchange = ServiceExchange::new(self.service.clone(), request, self.direct);
         ResponseFuture { call: Pending::new(Arc::clone(&self.core), exchange, options) }
     }
 }

@@ -50,8 +50,11 @@ macro_rules! setup_methods {
             self
         }
 
-        /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest idle makes room; when all
-        /// are busy or open, newcomers share one.
+        /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest idle makes room: nobody is in
+        /// it, and if its breaker is open nobody has asked for it for a minute. When all are busy, what is made for a newcomer
+        /// lasts as long as its call: it is neither protected nor limited by what calls before it met, and shares one retry
+        /// budget with others like it. Hosts and routes that a policy names, and names with [endpoints](Self::endpoints), have a
+        /// place in any case, so their limits hold.
         pub fn max_upstreams(mut self, max: usize) -> Self {
             self.setup.max_upstreams = max;
             self

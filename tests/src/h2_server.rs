@@ -32,6 +32,8 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
+/// `:status: 200` and `content-length: 10`: 8 and 28 in HPACK's static table, the second with a value of its own.
+const TEN_BYTES: &[u8] = &[0x88, 0x0f, 0x0d, 2, b'1', b'0'];
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -53,6 +55,10 @@ pub struct Request {
 pub enum Act {
     /// 200 with this body.
     Answer(&'static str),
+    /// 200 with a length of 10, and no more than this of the body; then the end that is named.
+    Short(&'static str, End),
+    /// 200 with a length of 10, and the end of the stream: an answer to `HEAD`.
+    Head,
     /// `RST_STREAM` with this code.
     Reset(u32),
     /// `GOAWAY` with this last stream and code; the connection stays until the client leaves.
@@ -62,10 +68,21 @@ pub enum Act {
         /// Why.
         code: u32,
     },
+    /// 200 with this body, then a graceful `GOAWAY` that admits this stream and none above: what comes on those isn't read.
+    AnswerLast(&'static str),
     /// Nothing; the connection serves on.
     Nothing,
     /// The end of the connection, without a word.
     Close,
+}
+
+/// How a body ends that is too short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `RST_STREAM` with this code.
+    Reset(u32),
+    /// A graceful `GOAWAY` that admits every stream, and then the end of the connection.
+    GoAway,
 }
 
 /// What a server has seen.
@@ -75,6 +92,8 @@ pub struct Seen {
     pub connections: usize,
     /// `HEADERS` frames: requests begun.
     pub begun: usize,
+    /// Those of them above the last stream of a `GOAWAY` sent before.
+    pub excluded: usize,
     /// Requests read whole, in order.
     pub requests: Vec<Request>,
 }
@@ -169,6 +188,7 @@ async fn serve(
     stream.read_exact(&mut [0; PREFACE]).await?;
     send(&mut stream, SETTINGS, 0, 0, &[]).await?;
     let mut bodies: HashMap<u32, Vec<u8>> = HashMap::new();
+    let mut last = u32::MAX;
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;
@@ -182,13 +202,16 @@ async fn serve(
             PING if flags & ACK == 0 => send(&mut stream, PING, ACK, 0, &payload).await?,
             HEADERS => {
                 assert!(flags & END_HEADERS != 0, "requests here are small");
-                seen.change(|seen| seen.begun += 1);
+                seen.change(|seen| {
+                    seen.begun += 1;
+                    seen.excluded += usize::from(id > last);
+                });
                 bodies.insert(id, Vec::new());
             }
             DATA => bodies.entry(id).or_default().extend_from_slice(&payload),
             _ => continue,
         }
-        if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 {
+        if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 || id > last {
             continue;
         }
         let body = bodies.remove(&id).unwrap_or_default().into();
@@ -198,11 +221,26 @@ async fn serve(
             request
         });
         match script(&request) {
-            Act::Answer(body) => {
-                // In HPACK's static table, 8 is `:status: 200`.
-                send(&mut stream, HEADERS, END_HEADERS, id, &[0x88]).await?;
-                send(&mut stream, DATA, END_STREAM, id, body.as_bytes()).await?;
+            Act::Answer(body) => answer(&mut stream, id, body).await?,
+            Act::AnswerLast(body) => {
+                answer(&mut stream, id, body).await?;
+                last = id;
+                let payload = [last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+                send(&mut stream, GOAWAY, 0, 0, &payload).await?;
             }
+            Act::Short(body, end) => {
+                send(&mut stream, HEADERS, END_HEADERS, id, TEN_BYTES).await?;
+                send(&mut stream, DATA, 0, id, body.as_bytes()).await?;
+                match end {
+                    End::Reset(code) => send(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,
+                    End::GoAway => {
+                        let payload = [id.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+                        send(&mut stream, GOAWAY, 0, 0, &payload).await?;
+                        return Ok(());
+                    }
+                }
+            }
+            Act::Head => send(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, TEN_BYTES).await?,
             Act::Reset(code) => send(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,
             Act::GoAway { last, code } => {
                 let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
@@ -212,6 +250,12 @@ async fn serve(
             Act::Close => return Ok(()),
         }
     }
+}
+
+async fn answer(stream: &mut (impl AsyncWrite + Unpin), id: u32, body: &str) -> std::io::Result<()> {
+    // In HPACK's static table, 8 is `:status: 200`.
+    send(stream, HEADERS, END_HEADERS, id, &[0x88]).await?;
+    send(stream, DATA, END_STREAM, id, body.as_bytes()).await
 }
 
 async fn send(

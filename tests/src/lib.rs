@@ -6,7 +6,9 @@
 #![allow(clippy::missing_panics_doc, reason = "a helper that panics fails its test, which is what it is for")]
 
 pub mod clock;
+pub mod crowd;
 pub mod front;
+pub mod h2_peer;
 pub mod h2_server;
 pub mod observer;
 pub mod server;

@@ -211,11 +211,11 @@ async fn hypers_client_behind_the_layer_repeats_a_503_where_that_is_safe() {
 }
 
 #[tokio::test]
-async fn hypers_client_behind_the_layer_never_sent_what_was_refused() {
+async fn hypers_client_behind_the_layer_finds_nobody_home() {
     let heard = Heard::new();
     let mut service = layered(&Policy::standard().breaker(None), &heard);
     let nobody = NobodyHome::new();
-    let error = within(SOON, service.call(request(Method::POST, &nobody.url()))).await.unwrap_err();
+    let error = within(SOON, service.call(request(Method::GET, &nobody.url()))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect, "{error:?}");
     assert_eq!(heard.outcomes(), [Outcome::Failure(FailureKind::Connect); 4]);
 }

@@ -10,7 +10,7 @@ use crate::engine::core::{Core, Setup};
 use crate::error::{Error, ErrorKind};
 use crate::policy::Plan;
 use crate::policy::set::PlanSet;
-use crate::transport::redirect;
+use crate::transport::redirect::{self, Ways};
 use crate::verbs::setup_methods;
 
 /// The most a convenience reader reads of a body, unless the builder says otherwise.
@@ -43,6 +43,7 @@ pub struct ClientBuilder {
     setup: Setup,
     configure: Vec<Configure>,
     max_body: usize,
+    no_redirects: bool,
     #[cfg(feature = "cache")]
     stale: Option<crate::stale::StaleIfError>,
 }
@@ -53,6 +54,7 @@ impl ClientBuilder {
             setup: Setup::default(),
             configure: Vec::new(),
             max_body: MAX_BODY,
+            no_redirects: false,
             #[cfg(feature = "cache")]
             stale: None,
         }
@@ -63,8 +65,9 @@ impl ClientBuilder {
     /// Adjusts the reqwest client underneath: TLS, proxies, default headers, redirects, pool.
     ///
     /// Its retries stay off and its connect timeout is the policy's, whatever is set here. Redirects are followed to the same
-    /// origin only, ten at most; under a redirect policy set here, a request whose redirect can't connect is taken for one
-    /// that was never sent.
+    /// origin only, ten at most. Under a redirect policy set here nobody can tell whether an error is the request's or a hop's,
+    /// so none proves that the request was never sent, and a POST isn't repeated after it; see
+    /// [`follows_no_redirects`](Self::follows_no_redirects).
     pub fn transport(
         mut self,
         configure: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
@@ -76,6 +79,17 @@ impl ClientBuilder {
     /// The most bytes `bytes()`, `text()` and `json()` read of a body, after decompression. Default 16 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
+        self
+    }
+
+    /// Redirects are handed over as they come: a client built here follows none, and one that is [given](Self::build_over) is
+    /// promised not to. Default: a client built here follows those to the same origin, and a given one is taken to follow any.
+    ///
+    /// It matters for requests that must not be repeated. A server that answers a POST with a redirect has processed it, and if
+    /// the hop then can't connect, reqwest's error looks like one of a request that was never sent. So without this promise
+    /// no error of a given client proves that, and a POST that found no connection isn't tried again.
+    pub fn follows_no_redirects(mut self) -> Self {
+        self.no_redirects = true;
         self
     }
 
@@ -105,8 +119,8 @@ impl ClientBuilder {
     /// [`ErrorKind::Config`] when the policy can't work or reqwest refuses its settings.
     pub fn build(mut self) -> Result<Client, Error> {
         // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before the calls on it do.
-        let mut transport =
-            reqwest::Client::builder().pool_idle_timeout(POOL_IDLE).redirect(redirect::same_origin());
+        let (same_origin, witness) = redirect::same_origin();
+        let mut transport = reqwest::Client::builder().pool_idle_timeout(POOL_IDLE).redirect(same_origin);
         #[cfg(feature = "http2")]
         {
             transport = transport
@@ -120,12 +134,16 @@ impl ClientBuilder {
         if let Some(connect) = self.setup.policies.base().timeout.effective_connect() {
             transport = transport.connect_timeout(connect);
         }
+        if self.no_redirects {
+            transport = transport.redirect(reqwest::redirect::Policy::none());
+        }
         // Hidden retries would break every count; zero per request also keeps reqwest from cloning each request.
         transport = transport.retry(reqwest::retry::never().max_retries_per_request(0));
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
         let transport = transport.build().map_err(|error| Error::new(ErrorKind::Config).because(error))?;
-        Ok(client(transport, core, self.max_body, answers))
+        let direct = self.no_redirects || witness.is_in_force();
+        Ok(client((transport, Ways::new(direct, self.max_body)), core, self.max_body, answers))
     }
 
     /// Builds the client over a reqwest client of your own, whose settings stay its own; [`transport`](Self::transport)
@@ -136,18 +154,23 @@ impl ClientBuilder {
     pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        Ok(client(transport, core, self.max_body, answers))
+        Ok(client((transport, Ways::new(self.no_redirects, self.max_body)), core, self.max_body, answers))
     }
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
-        client(transport, core, MAX_BODY, Answers::none())
+        client((transport, Ways::new(false, MAX_BODY)), core, MAX_BODY, Answers::none())
     }
 }
 
-fn client(transport: reqwest::Client, core: Core, max_body: usize, answers: Answers) -> Client {
-    Client { transport, core: Arc::new(core), max_body, answers }
+fn client(
+    (transport, ways): (reqwest::Client, Arc<Ways>),
+    core: Core,
+    max_body: usize,
+    answers: Answers,
+) -> Client {
+    Client { transport, ways, core: Arc::new(core), max_body, answers }
 }
 
 impl fmt::Debug for ClientBuilder {

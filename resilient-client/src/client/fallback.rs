@@ -101,7 +101,7 @@ mod on {
         let stream = report.is_streaming() || announces_stream(status, response.headers());
         let own = is_own(url, response.url(), report) && !stream && !report.is_cut();
         match read.answered(status, response.headers(), response.content_length(), own) {
-            Some(draft) => response.map_body(|body| Body::wrap(Tee::new(body, draft))),
+            Some(draft) => response.map_body(|body, expected| Body::wrap(Tee::new(body, draft, expected))),
             None => response,
         }
     }

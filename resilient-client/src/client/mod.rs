@@ -28,6 +28,7 @@ use crate::engine;
 use crate::engine::core::Core;
 use crate::engine::options::CallOptions;
 use crate::error::Error;
+use crate::transport::redirect::Ways;
 use crate::transport::reqwest::ReqwestExchange;
 use crate::verbs::client_methods;
 
@@ -47,6 +48,7 @@ use crate::verbs::client_methods;
 #[derive(Clone)]
 pub struct Client {
     transport: reqwest::Client,
+    ways: Arc<Ways>,
     core: Arc<Core>,
     max_body: usize,
     answers: Answers,
@@ -79,9 +81,9 @@ impl Client {
     #[inline]
     pub(crate) fn execute_with(self, request: Request, mut options: CallOptions) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
-        let Self { transport, core, max_body, answers } = self;
+        let Self { transport, ways, core, max_body, answers } = self;
         let fallback = answers.about(&request, &options, max_body);
-        let exchange = ReqwestExchange::new(transport, request, options.replay_buffer, max_body);
+        let exchange = ReqwestExchange::new((transport, ways), request, options.replay_buffer);
         Pending { call: engine::pending::Pending::new(core, exchange, options), fallback }
     }
 
@@ -102,6 +104,9 @@ impl From<reqwest::Client> for Client {
     /// That client's own retries, redirects and connect timeout stay in force: a retry that happens inside it is not
     /// seen, budgeted or counted here. Build it with `retry(reqwest::retry::never())`, or let
     /// [`Client::builder`] build it. For another policy see [`ClientBuilder::build_over`].
+    ///
+    /// As that client may follow redirects, no error of it proves that a request was never sent: see
+    /// [`ClientBuilder::follows_no_redirects`].
     fn from(transport: reqwest::Client) -> Self {
         ClientBuilder::standard_over(transport)
     }

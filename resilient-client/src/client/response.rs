@@ -4,12 +4,14 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, StatusCode, Version};
 use reqwest::{Body, Url};
 
 use crate::engine::body::{Guard, ResponseBody};
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::{Error, ErrorKind, redacted};
 use crate::transport::reqwest::assemble;
@@ -33,19 +35,24 @@ struct Whole {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "boxed with the rest")]
 enum Watch {
-    /// It is still coming.
-    Live(Guard),
+    /// It is still coming, and so much of it.
+    Live(Guard, Expected),
     /// It had been set aside, and is all here.
     Kept(CallReport),
 }
 
 impl Response {
     #[inline]
-    pub(crate) fn live(inner: reqwest::Response, mut guard: Guard, max_body: usize) -> Self {
+    pub(crate) fn live(
+        inner: reqwest::Response,
+        mut guard: Guard,
+        expected: Expected,
+        max_body: usize,
+    ) -> Self {
         if inner.content_length() == Some(0) {
             guard.ended_with_head();
         }
-        Self(Box::new(Whole { inner, watch: Watch::Live(guard), max_body }))
+        Self(Box::new(Whole { inner, watch: Watch::Live(guard, expected), max_body }))
     }
 
     pub(crate) fn kept(inner: reqwest::Response, report: CallReport, max_body: usize) -> Self {
@@ -58,11 +65,15 @@ impl Response {
 
     /// The same with another body.
     #[cfg(feature = "cache")]
-    pub(super) fn map_body(self, wrap: impl FnOnce(Body) -> Body) -> Self {
+    pub(super) fn map_body(self, wrap: impl FnOnce(Body, Expected) -> Body) -> Self {
         let Whole { inner, watch, max_body } = *self.0;
+        let expected = match &watch {
+            Watch::Live(_, expected) => *expected,
+            Watch::Kept(_) => Expected::ANY,
+        };
         let url = inner.url().clone();
         let (parts, body) = http::Response::<Body>::from(inner).into_parts();
-        Self(Box::new(Whole { inner: assemble(url, parts, wrap(body)), watch, max_body }))
+        Self(Box::new(Whole { inner: assemble(url, parts, wrap(body, expected)), watch, max_body }))
     }
 
     /// Whether this is an older answer, given because the call failed; see [`stale`](crate::stale).
@@ -80,7 +91,7 @@ impl Response {
     /// How the call went, up to this response's head.
     pub fn report(&self) -> &CallReport {
         match &self.0.watch {
-            Watch::Live(guard) => guard.report(),
+            Watch::Live(guard, _) => guard.report(),
             Watch::Kept(report) => report,
         }
     }
@@ -138,7 +149,7 @@ impl Response {
     pub async fn upgrade(self) -> Result<reqwest::Upgraded, Error> {
         let Whole { inner, watch, .. } = *self.0;
         let report = match watch {
-            Watch::Live(mut guard) => {
+            Watch::Live(mut guard, _) => {
                 guard.ended();
                 guard.report().clone()
             }
@@ -155,12 +166,19 @@ impl Response {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let Whole { inner, watch, .. } = &mut *self.0;
         match watch {
-            Watch::Live(guard) => {
+            Watch::Live(guard, expected) => {
                 let reader = Reader(guard);
                 let chunk = {
                     let mut next = pin!(inner.chunk());
                     poll_fn(|cx| {
                         let polled = next.as_mut().poll(cx).map(Result::transpose);
+                        if let Poll::Ready(Some(Ok(chunk))) = &polled {
+                            expected.take(chunk.len());
+                        } else if let Poll::Ready(None) = &polled
+                            && let Err(short) = expected.end()
+                        {
+                            return reader.0.judge(cx, Poll::Ready(Some(Err(short))));
+                        }
                         reader.0.judge(cx, polled)
                     })
                     .await
@@ -201,7 +219,7 @@ impl Response {
         let Whole { inner, watch, .. } = *self.0;
         let body = Body::from(inner);
         BodyDataStream::new(match watch {
-            Watch::Live(guard) => ResponseBody::live(body, guard).boxed_unsync(),
+            Watch::Live(guard, expected) => ResponseBody::live(body, guard, expected).boxed_unsync(),
             Watch::Kept(report) => {
                 let broken =
                     move |error| Error::new(ErrorKind::Body).because(error).with_report(report.clone());
@@ -236,10 +254,10 @@ impl From<Response> for reqwest::Response {
         let Whole { inner, watch, .. } = *response.0;
         match watch {
             Watch::Kept(_) => inner,
-            Watch::Live(guard) => {
+            Watch::Live(guard, expected) => {
                 let url = inner.url().clone();
                 let (parts, body) = http::Response::<Body>::from(inner).into_parts();
-                assemble(url, parts, Body::wrap(ResponseBody::live(body, guard)))
+                assemble(url, parts, Body::wrap(ResponseBody::live(body, guard, expected)))
             }
         }
     }

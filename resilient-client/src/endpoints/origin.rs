@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::uri::{Authority, Scheme};
 use reqwest::Url;
 
+use crate::error::redacted_text;
 use crate::policy::Invalid;
 
 /// The most endpoints one name may have. A choice doesn't get slower with more; an update copies the list.
@@ -155,14 +156,7 @@ pub(super) fn list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<
 /// What may be shown of a bad URL: its beginning, and nothing that could be a secret.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 100;
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    let public = match text.rsplit_once('@') {
-        Some((before, after)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://***@{after}"),
-            None => format!("***@{after}"),
-        },
-        None => text.to_owned(),
-    };
+    let public = redacted_text(text);
     if public.is_empty() { "\"\"".to_owned() } else { public.chars().take(LONGEST).collect() }
 }
 

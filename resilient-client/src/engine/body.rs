@@ -1,20 +1,25 @@
 //! The body guard: an attempt isn't over when its head has come.
 //!
-//! A server that sends a head and then stalls is as broken as one that sends nothing. So the permit moves into the
-//! response: the slot is held, and the verdict is open, until the body ends, fails, stalls for longer than the idle
-//! timeout, runs into the call's deadline, or is dropped.
+//! The head has said what it means for the server. A server that sends a head and then stalls is as broken as one that
+//! sends nothing, so the permit moves into the response: the slot is held, and a second word can follow, until the body
+//! ends, fails, stalls for longer than the idle timeout, runs into the call's deadline, or is dropped.
 //!
-//! What a dropped body says about the server depends on who was waiting. Nobody reading: the caller has seen the head
-//! and wanted no more, a success. Somebody reading: like any call that is dropped, a failure when the wait had been
-//! long, else nothing.
+//! | end of the body | what it adds |
+//! |---|---|
+//! | it ended | bodies end well |
+//! | it failed, or stalled for longer than the idle timeout | a failure, in place of the head's success |
+//! | the same of a stream (an upgrade, server-sent events, a call marked streaming) that had brought something | nothing: streams end so, and may be silent |
+//! | the call's deadline passed, or the body was dropped, while somebody waited for it for longer than `abandoned_after` | a failure |
+//! | the same after a shorter wait, or while nobody waited | nothing: the caller wanted no more |
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use super::length::Expected;
 use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::outcome::classify::Classified;
+use crate::outcome::classify::{Classified, Repeat};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::time::{self, Tick};
@@ -32,22 +37,22 @@ pub(crate) struct Guard {
     permit: Option<Permit>,
     report: CallReport,
     status: Option<StatusCode>,
-    /// What the head said of the server, which holds unless the body fails.
-    verdict: Verdict,
     deadline: Tick,
     patience: Patience,
+    /// The first piece has come.
+    begun: bool,
 }
 
 impl Guard {
+    /// `permit` has said what the head means.
     pub(crate) fn new(
         permit: Permit,
         report: CallReport,
-        head: &Classified,
+        status: Option<StatusCode>,
         deadline: Tick,
         idle: u64,
     ) -> Self {
-        let Classified { status, verdict, .. } = *head;
-        Self { permit: Some(permit), report, status, verdict, deadline, patience: Patience::new(idle) }
+        Self { permit: Some(permit), report, status, deadline, patience: Patience::new(idle), begun: false }
     }
 
     pub(crate) fn report(&self) -> &CallReport {
@@ -67,17 +72,22 @@ impl Guard {
 
     fn ended_at(&mut self, now: impl FnOnce() -> Tick) {
         if let Some(mut permit) = self.permit.take() {
-            permit.settle(Outcome::Success, self.verdict, self.status, now());
+            permit.body(Verdict::Success, &Classified::answered(self.status), now());
         }
     }
 
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
-        if let Some(mut permit) = self.permit.take() {
-            let outcome = Outcome::Failure(kind);
-            self.report.settled(permit.number(), outcome, self.status, now);
-            permit.settle(outcome, Verdict::Failure, self.status, now);
-        }
+        let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) else { return };
+        // One that stalls does so by itself; one that breaks may have lost its connection, and others with it.
+        let end = match kind {
+            FailureKind::BodyIdle => Classified::failure(kind, Repeat::IfSafe),
+            _ => Classified::lost(kind, Repeat::IfSafe),
+        };
+        let end = Classified { status: self.status, ..end };
+        self.report.settled(permit.number(), end.outcome, self.status, now);
+        let expected = self.begun && self.report.is_streaming();
+        permit.body(if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);
     }
 
     /// The reader looks away while it waits: what a later drop says about the server is how long it had waited.
@@ -94,6 +104,10 @@ impl Guard {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
+                // Most bodies come with their head, so the first piece is let through without a look at the clock.
+                if std::mem::replace(&mut self.begun, true) && self.is_overdue() {
+                    return Poll::Ready(Some(Err(self.overdue())));
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
@@ -112,11 +126,27 @@ impl Guard {
         }
     }
 
+    fn is_overdue(&self) -> bool {
+        !self.deadline.is_never() && self.permit.is_some() && time::now() >= self.deadline
+    }
+
+    /// The call's time is over while the body still comes: whoever reads it was too slow, or it is too long.
+    #[cold]
+    fn overdue(&mut self) -> Error {
+        if let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) {
+            let now = time::now();
+            self.report.settled(permit.number(), Outcome::Abandoned, self.status, now);
+            permit.body(Verdict::Neutral, &Classified::ABANDONED, now);
+        }
+        Error::new(ErrorKind::Deadline).with_report(self.report.clone())
+    }
+
+    #[cold]
     fn out_of_patience(&mut self) -> Error {
         let now = time::now();
         let kind = if now >= self.deadline {
             // The caller's time ran out, as if the body had been dropped.
-            if let Some(mut permit) = self.permit.take() {
+            if let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) {
                 let (since, _) = self.patience.waited(now).unwrap_or((now, now));
                 let outcome = permit.abandon(FailureKind::BodyIdle, now.since(since), u64::MAX, now);
                 self.report.settled(permit.number(), outcome, self.status, now);
@@ -132,14 +162,14 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(mut permit) = self.permit.take() else { return };
+        let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) else { return };
         let now = time::now();
         match self.patience.waited(now) {
             // A reader of a stream is nearly always waiting; who hangs up says nothing against the server.
             Some((since, until)) if !self.report.is_streaming() => {
                 permit.abandon(FailureKind::BodyIdle, until.since(since), u64::MAX, now);
             }
-            _ => permit.settle(Outcome::Success, self.verdict, self.status, now),
+            _ => permit.body(Verdict::Neutral, &Classified::answered(self.status), now),
         }
     }
 }
@@ -159,17 +189,17 @@ pin_project! {
     #[derive(Debug)]
     #[project = StateProj]
     enum State<B> {
-        Live { #[pin] body: B, guard: Guard },
+        Live { #[pin] body: B, guard: Guard, expected: Expected },
         Kept { body: KeptBody, report: CallReport },
     }
 }
 
 impl<B: Body> ResponseBody<B> {
-    pub(crate) fn live(body: B, mut guard: Guard) -> Self {
+    pub(crate) fn live(body: B, mut guard: Guard, expected: Expected) -> Self {
         if body.is_end_stream() {
             guard.ended_with_head();
         }
-        Self { state: State::Live { body, guard } }
+        Self { state: State::Live { body, guard, expected } }
     }
 
     pub(crate) fn kept(body: KeptBody, report: CallReport) -> Self {
@@ -204,11 +234,14 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self.project().state.project() {
-            StateProj::Live { mut body, guard } => {
+            StateProj::Live { mut body, guard, expected } => {
                 let polled = body.as_mut().poll_frame(cx);
+                if let Err(short) = expected.see(&polled) {
+                    return guard.judge(cx, Poll::Ready(Some(Err(short))));
+                }
                 let judged = guard.judge(cx, polled);
                 // Readers that trust `is_end_stream` never ask for the `None` that would end the guard.
-                if body.is_end_stream() && matches!(judged, Poll::Ready(Some(Ok(_)))) {
+                if body.is_end_stream() && expected.is_met() && matches!(judged, Poll::Ready(Some(Ok(_)))) {
                     guard.ended();
                 }
                 judged
@@ -219,7 +252,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.state {
-            State::Live { body, .. } => body.is_end_stream(),
+            State::Live { body, expected, .. } => body.is_end_stream() && expected.is_met(),
             State::Kept { body, .. } => body.is_end_stream(),
         }
     }

@@ -10,14 +10,14 @@ use http::HeaderName;
 #[cfg(test)]
 use http::Method;
 
-use super::desk::{Desk, Ways};
+use super::desk::{self, Desk, Ways};
 use super::hook::Hook;
 use super::ledger::Terms;
 use super::options::CallOptions;
 use crate::deadline::{self, header};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Events, Observer};
+use crate::event::{self, Events, Observer};
 use crate::policy::set::{self, PlanSet};
 use crate::policy::{Invalid, Plan, Policy, PolicySet};
 use crate::rng::Entropy;
@@ -25,8 +25,8 @@ use crate::sync::Mutex;
 use crate::time::{self, Tick};
 use crate::transport::{Address, Exchange};
 use crate::upstream::endpoints::{Balancer, Checks};
-use crate::upstream::registry::{Authority, Key, Registry};
-use crate::upstream::{Entered, Upstream, UpstreamSnapshot};
+use crate::upstream::registry::{Authority, Key, Registry, Scope, Source};
+use crate::upstream::{Entered, Upstream, UpstreamSnapshot, Whole};
 
 /// The most upstreams kept apart, unless the builder says otherwise.
 const MAX_UPSTREAMS: usize = 1024;
@@ -159,15 +159,9 @@ impl Core {
         let plans = self.plans.load();
         let (plan, route) = plans.of_call(authority, address.method, address.path);
         // A key of the caller's is more specific than a route.
-        let scope = options.key.as_ref().or(route);
-        let make = |key: Key| {
-            // Read anew under the registry's lock: a reload may have come in between.
-            let plans = self.plans.load();
-            let plan = plans.of_state(authority, scope.map(|scope| &**scope));
-            Upstream::new(key, plan, self.entropy.clone(), self.events.clone(), now)
-                .behind(self.names.get(authority).cloned())
-        };
-        let upstream = Entered::new(self.registry.enter(authority, scope, now, make));
+        let scope = options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route));
+        let upstream = self.registry.enter(authority, scope, now, &Upstreams { core: self, now });
+        let upstream = Entered::new(upstream);
         // Asked once the call counts: a drain either sees it or is seen by it.
         if self.draining.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Draining));
@@ -183,12 +177,14 @@ impl Core {
         options: &CallOptions,
         now: Tick,
     ) -> Result<Desk<X>, Error> {
-        let address = exchange.address().ok_or_else(|| Error::new(ErrorKind::Request))?;
+        let address = exchange.address()?;
         let (upstream, plan) = self.enter(&address, options, now)?;
         let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
         let own = now.after_nanos(timeout.total);
+        let deadline = deadline::current().map_or(own, |ambient| own.min(ambient.tick()));
+        let (chance, hurried) = desk::chance(deadline.nanos_since(now), timeout.attempt);
         let terms = Terms {
-            deadline: deadline::current().map_or(own, |ambient| own.min(ambient.tick())),
+            deadline,
             attempt_timeout: timeout.attempt,
             retry: plan.retry,
             hedge_after: plan.hedge.and_then(|hedge| upstream.hedge_after(hedge, now)),
@@ -201,6 +197,8 @@ impl Core {
             priority: options.priority.unwrap_or(plan.priority),
             streaming: options.streaming,
             tells: !options.streaming && self.tells(&address.authority),
+            chance,
+            hurried,
         };
         Ok(Desk::new(self, plan, upstream, terms, ways, now))
     }
@@ -223,6 +221,8 @@ impl Core {
 
     /// Puts other policies in force, all or none. Live state is kept.
     pub(crate) fn reload(&self, set: PolicySet) -> Result<Reloaded, Invalid> {
+        // Observers hear of what changes when the locks are free: they may reload again.
+        let _events = event::Held::begin();
         let mut current = self.policies.lock();
         let changes = current.set.differences(&set);
         let version = current.version + u64::from(!changes.is_empty());
@@ -235,7 +235,7 @@ impl Core {
         };
         self.registry.retune(
             || self.plans.store(Arc::clone(&plans)),
-            |authority, scope, upstream| upstream.follow(plans.of_state(authority, scope)),
+            |key, upstream| upstream.follow(plans.of_state(key.authority(), key.scope())),
         );
         self.registry.overflow().follow(plans.base());
         for (authority, balancer) in &self.names {
@@ -268,7 +268,7 @@ impl Core {
         entered.map(|(upstream, _)| Arc::clone(&upstream)).expect("not draining")
     }
 
-    /// Every upstream, by name; the overflow only when a call is in it.
+    /// Every upstream, by name; what those without a place share only while a call is in one.
     pub(crate) fn snapshot(&self) -> Vec<UpstreamSnapshot> {
         let now = time::now();
         let mut all = self.registry.map(|upstream| upstream.snapshot(now));
@@ -282,6 +282,28 @@ impl Core {
     /// How many upstreams are kept apart.
     pub(crate) fn upstreams(&self) -> usize {
         self.registry.len()
+    }
+}
+
+/// Makes upstreams that are met for the first time.
+struct Upstreams<'a> {
+    core: &'a Core,
+    now: Tick,
+}
+
+impl Source for Upstreams<'_> {
+    fn make(&self, key: Key, whole: Option<Whole>) -> Upstream {
+        let Core { plans, entropy, events, names, .. } = self.core;
+        // Read anew under the registry's lock: a reload may have come in between.
+        let plans = plans.load();
+        let plan = plans.of_state(key.authority(), key.scope());
+        let balancer = names.get(key.authority()).cloned();
+        Upstream::new(key, plan, entropy.clone(), events.clone(), self.now).part_of(whole).behind(balancer)
+    }
+
+    fn names(&self, authority: &Authority<'_>, scope: Option<Scope<&Arc<str>>>) -> bool {
+        let named = || self.core.names.contains_key(authority) || self.core.plans.load().names(authority);
+        !matches!(scope, Some(Scope::Key(_))) && named()
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::body::Guard;
 use super::core::Core;
 use super::flight::{self, Brought, Flight, View};
@@ -13,7 +15,7 @@ use super::reading::Aside;
 use super::report::{CallReport, Decline, Trigger};
 use super::{Finished, Landed};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
+use crate::event::{CallEnd, CallId, Event, HedgeEnd};
 use crate::outcome::Outcome;
 use crate::outcome::classify::Classified;
 use crate::policy::Plan;
@@ -35,6 +37,26 @@ pub(super) struct Ways {
     pub(super) streaming: bool,
     /// Whether the server is told how long its answer is waited for.
     pub(super) tells: bool,
+    /// How long, in microseconds, an attempt that the deadline cuts short must have been out to be held against the server.
+    pub(super) chance: u32,
+    /// The call has less time than an attempt may take, because whoever waits for its caller has no more.
+    pub(super) hurried: bool,
+}
+
+/// With less than this, in nanoseconds, nobody's deadline says anything about a server.
+const LEAST_CHANCE: u64 = 100_000_000;
+/// A deadline that cuts an attempt short within so many times what attempts usually take was too short.
+const USUAL_TIMES: u64 = 3;
+
+/// How long an attempt must have been out, in microseconds, to be held against the server when the call's deadline cuts it
+/// short, and whether the call is hurried: `left` is the time it has, `attempt` what it gives an attempt, in nanoseconds.
+///
+/// Half of an attempt's time is a chance. A caller's deadline that leaves less than an attempt's time must not hide a
+/// server that hangs, so then half of what is left is one; but hardly any time is none.
+pub(super) fn chance(left: u64, attempt: u64) -> (u32, bool) {
+    let hurried = left < attempt;
+    let chance = if hurried { (left / 2).max(LEAST_CHANCE).min(attempt / 2) } else { attempt / 2 };
+    (u32::try_from(chance / 1000).unwrap_or(u32::MAX), hurried)
 }
 
 /// An attempt that waits to be let in.
@@ -50,7 +72,9 @@ pub(super) struct Desk<X: Exchange> {
     core: Arc<Core>,
     plan: Arc<Plan>,
     ways: Ways,
+    /// `None` once the call has its result.
     report: Option<CallReport>,
+    call: CallId,
     // Boxed, all of them: few calls have any, and every call is moved with the room for it.
     entry: Option<Box<Entry>>,
     /// Where its attempts went.
@@ -58,6 +82,8 @@ pub(super) struct Desk<X: Exchange> {
     /// The last real response, being set aside or set aside.
     aside: Option<Box<Aside<X>>>,
     kept: Option<Box<(X::Head, KeptBody)>>,
+    /// Its status.
+    kept_status: Option<StatusCode>,
     /// How the last attempt without a response failed, or was refused.
     fault: Option<Error>,
     rejection: Option<Box<Rejection>>,
@@ -75,9 +101,12 @@ impl<X: Exchange> Desk<X> {
         ways: Ways,
         now: Tick,
     ) -> Self {
+        let (call, policy_version) = (CallId::next(), plan.version);
+        upstream.emit(|| Event::CallStarted { call, at: now, policy_version });
         Self {
             ledger: Ledger::new(terms, now),
-            report: Some(CallReport::new(Arc::clone(upstream.name()), plan.version, now)),
+            report: Some(CallReport::new(call, Arc::clone(upstream.name()), policy_version, now)),
+            call,
             core,
             plan,
             ways,
@@ -85,6 +114,7 @@ impl<X: Exchange> Desk<X> {
             tried: Tried::new(),
             aside: None,
             kept: None,
+            kept_status: None,
             fault: None,
             rejection: None,
             upstream,
@@ -143,9 +173,10 @@ impl<X: Exchange> Desk<X> {
         };
         match self.upstream.admit(ask, now) {
             Admission::Admitted(permit) => return self.launch(exchange, number, trigger, permit, cx, now),
-            Admission::Refused(why) => self.refused(number, why),
+            Admission::Refused(why) => self.refused(number, trigger, why),
             Admission::Waits(waiting) => {
                 self.ledger.waits();
+                self.upstream.emit(|| Event::AttemptQueued { call: self.call, number });
                 self.entry = Some(Box::new(Entry { number, trigger, waiting }));
             }
         }
@@ -162,17 +193,26 @@ impl<X: Exchange> Desk<X> {
         let Some(entry) = &mut self.entry else { return Poll::Pending };
         let admitted = ready!(entry.waiting.poll(cx, now));
         let (number, trigger) = (entry.number, entry.trigger);
-        if let Some(report) = &mut self.report {
-            report.waited(entry.waiting.since(), now);
-        }
-        self.entry = None;
+        self.leave_entry(admitted.is_ok(), || now);
         Poll::Ready(match admitted {
             Ok(permit) => self.launch(exchange, number, trigger, permit, cx, now),
             Err(why) => {
-                self.refused(number, why);
+                self.refused(number, trigger, why);
                 None
             }
         })
+    }
+
+    /// The attempt that waits to be let in waits no more, if one does.
+    #[inline]
+    fn leave_entry(&mut self, admitted: bool, now: impl FnOnce() -> Tick) {
+        let Some(entry) = self.entry.take() else { return };
+        let (now, since) = (now(), entry.waiting.since());
+        if let Some(report) = &mut self.report {
+            report.waited(since, now);
+        }
+        let (call, number, waited) = (self.call, entry.number, now.since(since));
+        self.upstream.emit(|| Event::AttemptDequeued { call, number, waited, admitted });
     }
 
     /// When to poll the entry at the latest.
@@ -181,12 +221,16 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// The upstream doesn't let the attempt in.
-    fn refused(&mut self, number: u32, refusal: Refusal) {
+    fn refused(&mut self, number: u32, trigger: Trigger, refusal: Refusal) {
         let Refusal { rejection, cause } = refusal;
         if let (Some(cause), None) = (cause, &self.fault) {
             self.fault = Some(Error::rejected(rejection).because(cause));
         }
-        self.upstream.emit(|| Event::Rejected { rejection });
+        let call = self.call;
+        self.upstream.emit(|| Event::Rejected { call, number, rejection });
+        if trigger == Trigger::Hedge {
+            self.upstream.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Rejected });
+        }
         self.rejection = Some(Box::new(rejection));
         if number > 1 {
             self.decline(Decline::Rejected(rejection));
@@ -207,7 +251,7 @@ impl<X: Exchange> Desk<X> {
         cx: &mut Context<'_>,
         now: Tick,
     ) -> Option<Flight<X>> {
-        let permit = permit.of_attempt(number, self.ledger.take_grant());
+        let permit = permit.of_attempt(self.call, number, self.ledger.take_grant());
         let endpoint = permit.endpoint().map(|endpoint| {
             self.tried.push(endpoint.id());
             Arc::clone(endpoint)
@@ -239,7 +283,13 @@ impl<X: Exchange> Desk<X> {
         if let Some(report) = &mut self.report {
             report.launched(number, trigger, origin(), now);
         }
-        self.upstream.emit(|| Event::AttemptStarted { number, trigger, endpoint: origin() });
+        self.upstream.emit(|| Event::AttemptStarted {
+            call: self.call,
+            number,
+            at: now,
+            trigger,
+            endpoint: origin(),
+        });
         Some(flight)
     }
 
@@ -257,7 +307,12 @@ impl<X: Exchange> Desk<X> {
     pub(super) fn landed(&mut self, exchange: &X, landed: Landed<X>, now: Tick) -> Option<Landed<X>> {
         let Landed { number, classified, .. } = landed;
         self.settled(number, classified.outcome, classified.status, now);
-        if classified.is_success() { Some(landed) } else { self.failed(exchange, landed, now) }
+        if classified.is_success() {
+            self.hedge_ended(number, HedgeEnd::Won);
+            return Some(landed);
+        }
+        self.hedge_ended(number, HedgeEnd::Failed);
+        self.failed(exchange, landed, now)
     }
 
     /// The attempt that ended is the only one there was, and has the answer.
@@ -269,21 +324,36 @@ impl<X: Exchange> Desk<X> {
         now: Tick,
     ) -> Option<Finished<X>> {
         self.settled(landed.number, landed.classified.outcome, landed.classified.status, now);
+        self.hedge_ended(landed.number, HedgeEnd::Won);
         self.answer(exchange, landed, now)
     }
 
     #[cold]
     fn failed(&mut self, exchange: &X, mut landed: Landed<X>, now: Tick) -> Option<Landed<X>> {
         let Landed { number, classified, .. } = landed;
-        let (outcome, status) = (classified.outcome, classified.status);
+        let outcome = classified.outcome;
         let permit = landed.permit.as_mut()?;
-        permit.settle(outcome, classified.verdict, status, now);
+        // What a repeat that is free takes over, if there is one.
+        let grant = if classified.repeat.is_free() { permit.take_grant() } else { None };
+        permit.settle(&classified, now);
+        if classified.repeat.is_proof()
+            && let Some(report) = &mut self.report
+        {
+            report.unprocessed();
+        }
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(permit.endpoint(), asked, now);
         }
         let mut rng = self.upstream.entropy().rng();
         let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
-        match self.ledger.failed(number, &classified, now, world) {
+        let next = self.ledger.failed(number, &classified, now, world);
+        match (grant, &next) {
+            (Some(grant), Next::Retry { .. }) => self.ledger.inherit(grant),
+            // Nobody saw what it was granted for.
+            (Some(grant), _) if classified.repeat.is_proof() => self.upstream.give_back(grant),
+            _ => {}
+        }
+        match next {
             Next::GiveUp(why) => {
                 if why == Decline::BudgetExhausted {
                     // What called us shouldn't try again either; see `advice`.
@@ -293,13 +363,21 @@ impl<X: Exchange> Desk<X> {
                 return Some(landed);
             }
             Next::Retry { number, delay } => {
-                self.upstream.emit(|| Event::RetryScheduled { number, delay, after: outcome });
+                self.upstream.emit(|| Event::RetryScheduled {
+                    call: self.call,
+                    number,
+                    delay,
+                    after: outcome,
+                });
             }
             Next::Wait => {}
         }
+        if !matches!(landed.brought, Brought::Fault(_)) {
+            self.kept_status = classified.status;
+        }
         match landed.brought {
             Brought::Head(answer) => {
-                self.aside = landed.permit.map(|permit| Box::new(Aside::new(answer, permit, now)));
+                self.aside = landed.permit.map(|permit| Box::new(Aside::new(exchange, answer, permit, now)));
             }
             Brought::Whole(whole) => self.kept = Some(whole),
             Brought::Fault(error) => self.fault = Some(error),
@@ -308,16 +386,43 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// What an attempt came to, for the report.
-    pub(super) fn settled(
-        &mut self,
-        number: u32,
-        outcome: Outcome,
-        status: Option<http::StatusCode>,
-        now: Tick,
-    ) {
+    pub(super) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
         if let Some(report) = &mut self.report {
             report.settled(number, outcome, status, now);
         }
+    }
+
+    /// Another attempt brought the answer, or the call's time is over.
+    pub(super) fn lost(&mut self, number: u32, outcome: Outcome, now: Tick) {
+        self.settled(number, outcome, None, now);
+        self.hedge_ended(number, HedgeEnd::Lost);
+    }
+
+    /// What became of attempt `number`, if it is a hedge.
+    #[inline]
+    fn hedge_ended(&self, number: u32, end: HedgeEnd) {
+        // The first never is, and most calls have no other.
+        if number > 1 && self.report.as_ref().is_some_and(|report| report.is_hedge(number)) {
+            self.upstream.emit(|| Event::HedgeEnded { call: self.call, number, end });
+        }
+    }
+
+    /// The call has its result.
+    #[inline]
+    fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
+        self.upstream.emit(|| Event::CallFinished {
+            call: self.call,
+            duration: report.elapsed(),
+            end: end(),
+            cut: report.is_cut(),
+            streaming: report.is_streaming(),
+        });
+    }
+
+    /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be held against the server.
+    pub(super) fn chance(&self, now: Tick) -> u64 {
+        let usual = if self.ways.hurried { self.upstream.usual_or_shortest(now) } else { None };
+        (u64::from(self.ways.chance) * 1000).max(usual.map_or(0, |usual| usual.saturating_mul(USUAL_TIMES)))
     }
 
     /// The deadline has cut an attempt short.
@@ -330,8 +435,9 @@ impl<X: Exchange> Desk<X> {
     #[inline(always)]
     pub(super) fn answer(&mut self, exchange: &mut X, landed: Landed<X>, now: Tick) -> Option<Finished<X>> {
         let Landed { permit, brought, classified: end, .. } = landed;
+        self.leave_entry(false, || now);
         let (mut permit, mut report) = (permit?, self.report.take()?);
-        self.entry = None;
+        let response = || CallEnd::Response(end.status.unwrap_or_default());
         if end.is_success() {
             // The verdict is left to the body, unless that has been read.
             permit.timed(now);
@@ -339,18 +445,25 @@ impl<X: Exchange> Desk<X> {
         }
         match brought {
             Brought::Head(answer) => {
+                permit.head(&end, now);
+                self.forget_the_rest();
                 report.finish(now, false);
                 let unending = self.ways.streaming || X::is_unending(&answer);
                 let deadline = if unending { Tick::NEVER } else { self.ledger.terms().deadline };
                 report.streams = unending;
+                self.finished(&report, response);
                 self.upstream.leave_with(&mut permit);
-                let guard = Guard::new(permit, report, &end, deadline, self.plan.timeout.body_idle);
+                let timeout = &self.plan.timeout;
+                let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
+                let guard = Guard::new(permit, report, end.status, deadline, idle);
                 Some(Ok(exchange.seal(answer, guard)))
             }
             Brought::Whole(whole) => {
                 report.finish(now, false);
-                permit.settle(end.outcome, end.verdict, end.status, now);
+                permit.settle(&end, now);
                 drop(permit);
+                self.forget_the_rest();
+                self.finished(&report, response);
                 self.upstream.leave();
                 let (head, body) = *whole;
                 Some(Ok(exchange.reassemble(head, body, report)))
@@ -358,7 +471,7 @@ impl<X: Exchange> Desk<X> {
             Brought::Fault(error) => {
                 self.fault = Some(error);
                 // Settled already, unless a classifier of the user's calls an error a success.
-                permit.settle(end.outcome, end.verdict, end.status, now);
+                permit.settle(&end, now);
                 drop(permit);
                 self.report = Some(report);
                 self.without_answer(exchange, now)
@@ -366,10 +479,19 @@ impl<X: Exchange> Desk<X> {
         }
     }
 
+    /// The answer is there: what was kept in case none came, and what was granted to an attempt that won't set out, are given
+    /// back now and not when the caller drops the call.
+    fn forget_the_rest(&mut self) {
+        if self.aside.is_some() || self.kept.is_some() {
+            (self.aside, self.kept) = (None, None);
+        }
+        self.give_grant_back();
+    }
+
     /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
     #[cold]
     pub(super) fn without_answer(&mut self, exchange: &mut X, now: Tick) -> Option<Finished<X>> {
-        self.entry = None;
+        self.leave_entry(false, || now);
         let mut report = self.report.take()?;
         if let Some(aside) = self.aside.take() {
             self.kept = Some(Box::new(aside.finish_now()));
@@ -378,6 +500,7 @@ impl<X: Exchange> Desk<X> {
         self.upstream.leave();
         if let Some((head, body)) = self.kept.take().map(|kept| *kept) {
             report.finish(now, body.cut);
+            self.finished(&report, || CallEnd::Response(self.kept_status.unwrap_or_default()));
             return Some(Ok(exchange.reassemble(head, body, report)));
         }
         report.finish(now, false);
@@ -386,11 +509,12 @@ impl<X: Exchange> Desk<X> {
             (None, Some(rejection)) => Error::rejected(*rejection),
             (None, None) => Error::new(ErrorKind::Deadline),
         };
+        self.finished(&report, || CallEnd::Error(error.kind()));
         Some(Err(error.with_report(report)))
     }
 
     fn decline(&mut self, why: Decline) {
-        self.upstream.emit(|| Event::RetryDeclined { why: why.clone() });
+        self.upstream.emit(|| Event::RetryDeclined { call: self.call, why: why.clone() });
         if let Some(report) = &mut self.report {
             report.decline(why);
         }
@@ -406,6 +530,19 @@ impl<X: Exchange> Desk<X> {
 impl<X: Exchange> Drop for Desk<X> {
     fn drop(&mut self) {
         self.give_grant_back();
+        if let Some(report) = &self.report
+            && self.upstream.heard()
+        {
+            let (call, now) = (self.call, time::now());
+            let duration = now.since(report.began());
+            for number in report.hedges_in_flight() {
+                self.upstream.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Lost });
+            }
+            self.leave_entry(false, || now);
+            let end = CallEnd::Dropped;
+            let event = Event::CallFinished { call, duration, end, cut: false, streaming: false };
+            self.upstream.emit(|| event);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::FailureKind;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
 use crate::time::{self, Tick};
-use crate::transport::{Departure, Exchange, KeptBody, Outbound};
+use crate::transport::{Departure, Exchange, Expired, KeptBody, Outbound};
 use crate::upstream::Permit;
 
 pin_project! {
@@ -69,9 +69,13 @@ pub(super) struct View<'a> {
 }
 
 impl<X: Exchange> Flight<X> {
-    /// With the transport, to be sent at the first poll.
+    /// With the transport, to be sent at the first poll, unless it is at work already.
     pub(super) fn launched(future: X::Future, mut permit: Permit, number: u32) -> Self {
-        permit.prepares();
+        if X::is_eager(&future) {
+            permit.sent();
+        } else {
+            permit.prepares();
+        }
         Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
     }
 
@@ -103,11 +107,19 @@ impl<X: Exchange> Flight<X> {
         self.project().permit.take()
     }
 
+    /// When it was let in.
+    pub(super) fn since(&self) -> Option<Tick> {
+        self.permit.as_ref().map(Permit::started)
+    }
+
     /// Its time is up. An answer whose body is still being read has come, so the transport isn't told of that.
-    pub(super) fn expired(self: Pin<&mut Self>) {
-        if let Some(future) = self.project().future.as_pin_mut() {
-            X::expired(future);
-        }
+    pub(super) fn expired(self: Pin<&mut Self>, exchange: &X) -> Expired {
+        self.project().future.as_pin_mut().map_or_else(Expired::default, |future| exchange.expired(future))
+    }
+
+    /// Since when the server can have had it, if it had to wait until that allowed one more stream.
+    pub(super) fn given(&self, now: Tick) -> Option<Tick> {
+        self.future.as_ref().and_then(|future| X::given(future, now))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.
@@ -161,11 +173,11 @@ impl<X: Exchange> Flight<X> {
             }
             let end = ready!(future.poll(cx));
             this.future.set(None);
-            let classified = Classifier::classify(view.classifier, X::end(&end));
+            let classified = Classifier::classify(view.classifier, X::end(&end), exchange.evidence(&end));
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
                     *this.reading = Some(Box::new(Whole {
-                        reading: Reading::new(answer, limit),
+                        reading: Reading::new(exchange, answer, limit),
                         head: classified,
                         limit,
                         patience: Patience::new(view.body_idle),
@@ -207,7 +219,7 @@ impl<X: Exchange> Whole<X> {
     /// What the attempt brought, and what that means.
     fn end(self, end: End) -> (Brought<X>, Classified) {
         let Self { reading, head, limit, .. } = self;
-        let failed = |kind| Classified { status: head.status, ..Classified::failure(kind, Repeat::IfSafe) };
+        let failed = |end: Classified| Classified { status: head.status, ..end };
         match end {
             End::Whole => {
                 let (parts, body) = reading.finish(false);
@@ -217,10 +229,14 @@ impl<X: Exchange> Whole<X> {
                 let error = Error::new(ErrorKind::BodyTooLarge).says(format!("more than {limit} bytes"));
                 (Brought::Fault(error), Classified { status: head.status, ..Classified::IGNORED })
             }
-            End::Failed(error) => {
-                (Brought::Fault(Error::new(ErrorKind::Body).because(error)), failed(FailureKind::Body))
-            }
-            End::Stalled => (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(FailureKind::BodyIdle)),
+            End::Failed(error) => (
+                Brought::Fault(Error::new(ErrorKind::Body).because(error)),
+                failed(Classified::lost(FailureKind::Body, Repeat::IfSafe)),
+            ),
+            End::Stalled => (
+                Brought::Fault(Error::new(ErrorKind::BodyIdle)),
+                failed(Classified::failure(FailureKind::BodyIdle, Repeat::IfSafe)),
+            ),
         }
     }
 }

@@ -16,6 +16,10 @@
 //!         +-----------------------+          and over from anywhere once the deadline has passed
 //! ```
 //!
+//! Attempts that the server processed, or may have, are bounded by the policy and paid for: there are never more of them than
+//! calls and tokens. An attempt that provably was not processed is another matter. Its repeat adds no load that anybody saw:
+//! it inherits what its predecessor was granted, be it nothing, counts as the same attempt, and has a bound of its own.
+//!
 //! A retry and a hedge are the same act, one more attempt, set off by different events. So they share one budget, one
 //! limit on attempts and one set of reasons not to.
 
@@ -25,6 +29,8 @@ use smallvec::SmallVec;
 
 use crate::engine::report::{Decline, Trigger};
 use crate::outcome::classify::{Classified, Repeat};
+use crate::outcome::{FailureKind, Outcome};
+use crate::policy::breaker::Verdict;
 use crate::policy::budget::{Budget, Token};
 use crate::policy::hedge::Cap;
 use crate::policy::retry::{self, Backoff, Delays};
@@ -33,6 +39,10 @@ use crate::time::{Tick, nanos};
 
 /// The most endpoints that a call may find dead and still go on to another.
 const MOST_WALKED: u32 = 16;
+/// The most attempts of a call that may turn out never sent, each on a connection that was no more.
+const UNSENT: u32 = 16;
+/// The most that may be refused unseen.
+const REFUSED: u32 = 8;
 
 /// What a call may do, fixed when it starts.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +143,8 @@ pub(crate) struct Ledger {
     attempts: u32,
     /// Those of them that never reached an endpoint, and were followed by one to another.
     walked: u32,
+    /// Those of them that were free to repeat, repeated or not.
+    free: u32,
     /// What was granted to an attempt that hasn't been launched.
     reserved: Option<Grant>,
     /// The attempt that is due waits to be let in.
@@ -156,6 +168,7 @@ impl Ledger {
             hedges_left: if terms.hedge_after.is_some() { terms.hedges } else { 0 },
             attempts: 0,
             walked: 0,
+            free: 0,
             reserved: None,
             waiting: false,
             quiet_until: Tick::ZERO,
@@ -198,7 +211,8 @@ impl Ledger {
 
     /// Whether the attempt about to be launched can't be followed by another, so the request needn't be kept.
     pub(crate) fn is_last(&self) -> bool {
-        !self.terms.replayable || self.counted() + 1 >= self.max_attempts()
+        !self.terms.replayable
+            || self.counted() + 1 >= self.max_attempts() && (self.repeats().is_none() || self.free >= UNSENT)
     }
 
     /// The attempt decided on is on its way.
@@ -230,6 +244,15 @@ impl Ledger {
         now.after_nanos(self.terms.attempt_timeout).min(self.terms.deadline)
     }
 
+    /// Attempt `number` has its time only since then, because the server couldn't have had it before. Until when, then.
+    pub(crate) fn begins_anew(&mut self, number: u32, since: Tick) -> Tick {
+        let until = since.after_nanos(self.terms.attempt_timeout);
+        if let Some(flight) = self.in_flight.iter_mut().find(|flight| flight.number == number) {
+            flight.until = until;
+        }
+        until
+    }
+
     /// The attempt decided on was refused here: nothing was sent, and waiting for ourselves would be a loop.
     pub(crate) fn rejected(&mut self) {
         self.due = None;
@@ -239,6 +262,11 @@ impl Ledger {
     /// What the attempt about to be launched was granted, for whoever sees it off or gives it back; `None` for the first.
     pub(crate) fn take_grant(&mut self) -> Option<Grant> {
         self.reserved.take()
+    }
+
+    /// The attempt that ended was never processed, and another takes its place, with what it was granted.
+    pub(crate) fn inherit(&mut self, grant: Grant) {
+        self.reserved = Some(grant);
     }
 
     /// An attempt in flight brought the answer: nothing may follow it.
@@ -273,7 +301,10 @@ impl Ledger {
             self.quiet_until = self.quiet_until.max(now.after(asked));
             self.hedge_at = Tick::NEVER;
         }
-        let final_end = end.repeat == Repeat::Never;
+        self.free += u32::from(end.repeat.is_free());
+        // What failed here, before the server could say anything, says nothing about an attempt that is well on its way.
+        let local = end.verdict == Verdict::Neutral && end.status.is_none();
+        let final_end = end.repeat == Repeat::Never && !local;
         if !final_end && (!self.in_flight.is_empty() || self.due.is_some()) {
             return Next::Wait;
         }
@@ -294,7 +325,7 @@ impl Ledger {
     /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
     /// an attempt that something else forbids.
     fn another(&mut self, end: &Classified, now: Tick, world: &mut World<'_>) -> Result<Duration, Decline> {
-        if self.walks_on(end.repeat, world) {
+        if self.walks_on(end, world) {
             self.has_time(Duration::ZERO, now, world.usual)?;
             self.walked += 1;
             return Ok(Duration::ZERO);
@@ -307,12 +338,14 @@ impl Ledger {
         // What another attempt, since ended, was told still holds, of the endpoint that said it.
         let told = now < self.quiet_until || end.retry_after.is_some();
         let quiet = Some(now.until(self.quiet_until)).filter(|quiet| !quiet.is_zero() && !world.elsewhere);
-        if (!told || world.elsewhere)
-            && let Some(hedged) = self.hedge_at_once(now, world)
-        {
+        if end.repeat.is_free() {
+            return self.in_place(end.repeat, quiet, now, world);
+        }
+        let at_once = !told || world.elsewhere;
+        if at_once && let Some(hedged) = self.hedge_at_once(now, world) {
             return hedged.map(|()| Duration::ZERO);
         }
-        let retry = self.terms.retry.ok_or(if self.hedges_left > 0 {
+        let retry = self.terms.retry.ok_or(if at_once && self.hedges_left > 0 {
             Decline::HedgeCap
         } else {
             Decline::RetriesOff
@@ -326,8 +359,16 @@ impl Ledger {
     /// Whether a request that an endpoint never saw goes on to the next. Like a name's addresses, which are tried one by one until
     /// one answers: at once, since who is asked next had nothing to do with it, and neither paid for nor counted, since it is
     /// the first attempt anybody sees. There are as many steps as other endpoints that may be asked.
-    fn walks_on(&self, repeat: Repeat, world: &World<'_>) -> bool {
-        repeat == Repeat::Unprocessed
+    ///
+    /// A transport that may have followed a redirect can't prove that the endpoint it failed to reach is the one that was asked:
+    /// then only a request that is safe to repeat goes on.
+    fn walks_on(&self, end: &Classified, world: &World<'_>) -> bool {
+        let unseen = match end.repeat {
+            Repeat::Unprocessed => true,
+            Repeat::IfSafe => end.outcome == Outcome::Failure(FailureKind::Connect) && self.terms.safe,
+            _ => false,
+        };
+        unseen
             && world.elsewhere
             && self.terms.retry.is_some_and(|retry| retry.max_attempts() > 1)
             && self.walked < MOST_WALKED
@@ -335,9 +376,24 @@ impl Ledger {
             && world.replayable
     }
 
-    /// Attempts that count among the policy's.
-    fn counted(&self) -> u32 {
-        self.attempts - self.walked
+    /// The wait before another attempt takes the place of one that was never processed.
+    fn in_place(
+        &mut self,
+        repeat: Repeat,
+        quiet: Option<Duration>,
+        now: Tick,
+        world: &mut World<'_>,
+    ) -> Result<Duration, Decline> {
+        let retry = self.repeats().ok_or(Decline::RetriesOff)?;
+        // A connection that was no more is out of the pool now, so the next is closer to a live one. Who refuses is there,
+        // and should be given time.
+        let delay = if repeat == Repeat::Unsent && quiet.is_none() {
+            Duration::ZERO
+        } else {
+            self.delay(retry, quiet, now, world)?
+        };
+        self.has_time(delay, now, world.usual)?;
+        Ok(delay)
     }
 
     /// With hedging on, a failure before the hedge was due is as good a reason to send it, and there is no slow attempt
@@ -360,13 +416,18 @@ impl Ledger {
 
     /// The rules that bind every attempt but the first.
     fn may_repeat(&self, repeat: Repeat, world: &World<'_>) -> Result<(), Decline> {
-        if repeat == Repeat::IfSafe && !self.terms.safe {
+        if matches!(repeat, Repeat::IfSafe | Repeat::Doubtful) && !self.terms.safe {
             return Err(Decline::NotSafe);
         }
         if !self.terms.replayable {
             return Err(Decline::BodyIsStream);
         }
-        match (self.counted() >= self.max_attempts(), self.max_attempts()) {
+        let exhausted = match repeat {
+            Repeat::Unsent => self.free > UNSENT,
+            Repeat::Refused | Repeat::Doubtful => self.free > REFUSED,
+            _ => self.counted() >= self.max_attempts(),
+        };
+        match (exhausted, self.max_attempts()) {
             (true, 1) => return Err(Decline::RetriesOff),
             (true, _) => return Err(Decline::AttemptsExhausted(self.attempts)),
             (false, _) => {}
@@ -409,6 +470,16 @@ impl Ledger {
         } else {
             Duration::from_nanos(rng.between(nanos(floor), nanos(left).saturating_sub(1)))
         })
+    }
+
+    /// Attempts that the server processed, or may have.
+    fn counted(&self) -> u32 {
+        self.attempts - self.free - self.walked
+    }
+
+    /// The rules of retrying, where they allow any.
+    fn repeats(&self) -> Option<retry::Rules> {
+        self.terms.retry.filter(|retry| retry.max_attempts() > 1)
     }
 
     fn max_attempts(&self) -> u32 {

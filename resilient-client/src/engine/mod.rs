@@ -10,6 +10,7 @@ mod desk;
 mod flight;
 pub(crate) mod hook;
 pub(crate) mod ledger;
+pub(crate) mod length;
 pub(crate) mod options;
 mod patience;
 pub(crate) mod pending;
@@ -30,11 +31,11 @@ use self::flight::{Brought, Flight, Landed, View};
 use self::ledger::Decision;
 use self::options::CallOptions;
 use crate::error::{Error, ErrorKind};
-use crate::outcome::classify::Classified;
+use crate::outcome::classify::{Classified, Repeat};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::time::{self, Tick};
-use crate::transport::Exchange;
+use crate::transport::{Exchange, Expired};
 use crate::upstream::Permit;
 
 pin_project! {
@@ -107,19 +108,52 @@ impl<X: Exchange> Call<X> {
     /// The attempt has used up its time: cancelled, and settled as a timeout.
     #[cold]
     fn expire(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
-        if let Some(flight) = self.as_mut().in_flight(number) {
-            flight.expired();
-        }
+        let expired = self.as_mut().tell_expired(number, |_| true);
         let mut permit = self.as_mut().cancel(number);
-        if let Some(permit) = permit.as_mut() {
+        if !expired.unsent
+            && let Some(permit) = permit.as_mut()
+        {
             permit.timed(now);
         }
-        // A hook that took all the time says nothing about the server.
-        let sent = permit.as_ref().is_none_or(Permit::is_sent);
-        let verdict = if sent { Verdict::Failure } else { Verdict::Neutral };
         let brought = Brought::Fault(Error::new(ErrorKind::Timeout));
-        let classified = Classified { verdict, ..Classified::TIMEOUT };
+        let classified = if expired.unsent {
+            Classified::neutral(FailureKind::Timeout, Repeat::Doubtful)
+        } else {
+            // A hook that took all the time says nothing about the server.
+            let sent = permit.as_ref().is_none_or(Permit::is_sent);
+            let verdict = if sent { Verdict::Failure } else { Verdict::Neutral };
+            Classified { verdict, cause: expired.cause, ..Classified::TIMEOUT }
+        };
         self.landed(Landed { number, permit, brought, classified }, now)
+    }
+
+    /// The deadline ends an attempt. If that has had half an attempt's time or more, it speaks against its connection as much
+    /// as the attempt timeout would: that may be no shorter than the whole call.
+    fn out_of_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Expired {
+        let Some(desk) = self.as_mut().project().desk else { return Expired::default() };
+        let enough = desk.ledger.terms().attempt_timeout / 2;
+        self.tell_expired(number, |since| now.nanos_since(since) >= enough)
+    }
+
+    /// Tells the transport that an attempt's time is up, if it has been out for `long`.
+    fn tell_expired(self: Pin<&mut Self>, number: u32, long: impl FnOnce(Tick) -> bool) -> Expired {
+        let this = self.project();
+        let beside = this.hedges.iter_mut().map(Pin::as_mut);
+        let mut flights = this.flight.as_pin_mut().into_iter().chain(beside);
+        match flights.find(|flight| flight.number() == number) {
+            Some(flight) if flight.since().is_some_and(long) => flight.expired(this.exchange),
+            _ => Expired::default(),
+        }
+    }
+
+    /// An attempt that had to wait for one of the streams the server allows has its time from when it got it.
+    #[cold]
+    fn is_given_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> bool {
+        let since = self.as_mut().in_flight(number).and_then(|flight| flight.given(now));
+        match (since, self.project().desk) {
+            (Some(since), Some(desk)) => desk.ledger.begins_anew(number, since) > now,
+            _ => false,
+        }
     }
 
     fn in_flight(self: Pin<&mut Self>, number: u32) -> Option<Pin<&mut Flight<X>>> {
@@ -167,7 +201,7 @@ impl<X: Exchange> Call<X> {
                 permit.lose(number < winner, now);
             }
             if let Some(desk) = this.desk {
-                desk.settled(number, Outcome::Abandoned, None, now);
+                desk.lost(number, Outcome::Abandoned, now);
             }
         }
     }
@@ -176,13 +210,16 @@ impl<X: Exchange> Call<X> {
     #[cold]
     fn over(mut self: Pin<&mut Self>, now: Tick) -> Option<Finished<X>> {
         while let Some(number) = self.first_in_flight() {
+            let expired = self.as_mut().out_of_time(number, now);
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
             let Some(desk) = self.as_mut().project().desk else { break };
-            // An attempt that the deadline cuts short has had its chance once half an attempt's time has gone by; with
-            // less, it was the caller who was late.
-            let enough = desk.ledger.terms().attempt_timeout / 2;
+            if expired.unsent {
+                permit.settle(&Classified::ABANDONED, now);
+            }
+            // With less than a chance to answer, it was the caller who was late.
+            let enough = desk.chance(now);
             let outcome = permit.abandon(FailureKind::Timeout, now.since(permit.started()), enough, now);
-            desk.settled(number, outcome, None, now);
+            desk.lost(number, outcome, now);
             desk.cut_short();
         }
         let this = self.project();
@@ -283,6 +320,9 @@ impl<X: Exchange> Future for Call<X> {
                     return self.as_mut().over(now).map_or(Poll::Pending, Poll::Ready);
                 }
                 (Decision::Expire { number }, _) => {
+                    if self.as_mut().is_given_time(number, now) {
+                        continue;
+                    }
                     if let Some(finished) = self.as_mut().expire(number, now) {
                         return Poll::Ready(finished);
                     }

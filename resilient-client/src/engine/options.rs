@@ -44,14 +44,16 @@ impl CallOptions {
         Self::default()
     }
 
-    /// The total time of this call. A shorter one than the policy's attempt timeout shortens the attempts too.
+    /// The total time of this call. A shorter one than the policy's attempt timeout shortens the attempts too; one in which the
+    /// policy's last hedge couldn't set out is a [`Config`](crate::ErrorKind::Config) error.
     #[must_use]
     pub fn timeout(mut self, total: Duration) -> Self {
         self.total = Some(total);
         self
     }
 
-    /// The time of each attempt of this call; longer than the total is a [`Config`](crate::ErrorKind::Config) error.
+    /// The time of each attempt of this call; longer than the total, or than half of the breaker's window in time, is a
+    /// [`Config`](crate::ErrorKind::Config) error.
     #[must_use]
     pub fn attempt_timeout(mut self, attempt: Duration) -> Self {
         self.attempt = Some(attempt);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 
+use super::length::Expected;
 use crate::error::BoxError;
 use crate::time::Tick;
 use crate::transport::{Exchange, KeptBody};
@@ -39,6 +40,7 @@ pub(super) enum End {
 pub(super) struct Reading<X: Exchange> {
     head: X::Head,
     body: Pin<Box<X::Body>>,
+    expected: Expected,
     first: Bytes,
     more: BytesMut,
     limit: usize,
@@ -46,11 +48,13 @@ pub(super) struct Reading<X: Exchange> {
 }
 
 impl<X: Exchange> Reading<X> {
-    pub(super) fn new(answer: X::Answer, limit: usize) -> Self {
+    pub(super) fn new(exchange: &X, answer: X::Answer, limit: usize) -> Self {
+        let expected = exchange.expected(&answer);
         let (head, body) = X::dismantle(answer);
         Self {
             head,
             body: Box::pin(body),
+            expected,
             first: Bytes::new(),
             more: BytesMut::new(),
             limit,
@@ -60,8 +64,12 @@ impl<X: Exchange> Reading<X> {
 
     /// Reads on. Trailers are dropped.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        while !self.body.is_end_stream() {
-            match ready!(self.body.as_mut().poll_frame(cx)) {
+        while !(self.expected.is_met() && self.body.is_end_stream()) {
+            let polled = self.body.as_mut().poll_frame(cx);
+            if let Err(short) = self.expected.see(&polled) {
+                return Poll::Ready(End::Failed(short.into()));
+            }
+            match ready!(polled) {
                 None => break,
                 Some(Err(error)) => return Poll::Ready(End::Failed(error.into())),
                 Some(Ok(frame)) => {
@@ -118,8 +126,8 @@ pub(super) struct Aside<X: Exchange> {
 }
 
 impl<X: Exchange> Aside<X> {
-    pub(super) fn new(answer: X::Answer, permit: Permit, now: Tick) -> Self {
-        let reading = Reading::new(answer, ASIDE_LONGEST);
+    pub(super) fn new(exchange: &X, answer: X::Answer, permit: Permit, now: Tick) -> Self {
+        let reading = Reading::new(exchange, answer, ASIDE_LONGEST);
         Self { reading, until: now.after(ASIDE_PATIENCE), _permit: permit }
     }
 

@@ -10,6 +10,7 @@ use http::StatusCode;
 use smallvec::SmallVec;
 
 use crate::endpoints::Origin;
+use crate::event::CallId;
 use crate::outcome::Outcome;
 use crate::time::Tick;
 use crate::upstream::Rejection;
@@ -167,6 +168,7 @@ impl fmt::Display for Decline {
 // Small, because it moves with every response: times are nanoseconds, and what few calls have is apart.
 #[derive(Clone, Debug)]
 pub struct CallReport {
+    call: CallId,
     upstream: Arc<str>,
     began: Tick,
     /// In nanoseconds.
@@ -177,16 +179,20 @@ pub struct CallReport {
     /// Boxed, as most calls have nothing to decline.
     #[allow(clippy::box_collection, reason = "a third of the size where it is empty")]
     declined: Option<Box<Vec<Decline>>>,
-    version: u64,
+    version: u32,
+    /// How many attempts the server provably did not process.
+    unprocessed: u32,
     cut: bool,
     pub(crate) streams: bool,
 }
 
 impl CallReport {
-    pub(crate) fn new(upstream: Arc<str>, version: u64, began: Tick) -> Self {
+    pub(crate) fn new(call: CallId, upstream: Arc<str>, version: u64, began: Tick) -> Self {
         Self {
+            call,
             upstream,
-            version,
+            version: u32::try_from(version).unwrap_or(u32::MAX),
+            unprocessed: 0,
             streams: false,
             began,
             elapsed: 0,
@@ -195,6 +201,11 @@ impl CallReport {
             cut: false,
             queued: 0,
         }
+    }
+
+    /// The call's number, which its [events](crate::event::Event) bear.
+    pub fn call(&self) -> CallId {
+        self.call
     }
 
     /// The authority called, such as `http://users:3000`.
@@ -231,7 +242,7 @@ impl CallReport {
 
     /// The version of the policies the call followed: how many reloads had changed them.
     pub fn policy_version(&self) -> u64 {
-        self.version
+        self.version.into()
     }
 
     /// How long its attempts waited to be let in: for the rate limit, a place in the bulkhead, or the first endpoints.
@@ -255,6 +266,16 @@ impl CallReport {
         });
     }
 
+    /// The server provably did not process an attempt that has ended.
+    pub(crate) fn unprocessed(&mut self) {
+        self.unprocessed += 1;
+    }
+
+    /// Whether no attempt was processed, provably.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        self.unprocessed as usize == self.attempts.len()
+    }
+
     pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
         if let Some(attempt) = self.attempts.iter_mut().rev().find(|attempt| attempt.number == number) {
             attempt.duration = now.nanos_since(self.began).saturating_sub(attempt.started);
@@ -265,6 +286,22 @@ impl CallReport {
 
     pub(crate) fn decline(&mut self, why: Decline) {
         self.declined.get_or_insert_default().push(why);
+    }
+
+    pub(crate) fn began(&self) -> Tick {
+        self.began
+    }
+
+    /// Whether attempt `number` was sent beside another.
+    #[cold]
+    pub(crate) fn is_hedge(&self, number: u32) -> bool {
+        self.attempts.iter().any(|attempt| attempt.number == number && attempt.trigger == Trigger::Hedge)
+    }
+
+    /// The attempts sent beside others that haven't ended.
+    pub(crate) fn hedges_in_flight(&self) -> impl Iterator<Item = u32> {
+        let hedges = self.attempts.iter().filter(|attempt| attempt.trigger == Trigger::Hedge);
+        hedges.filter(|attempt| attempt.outcome.is_none()).map(|attempt| attempt.number)
     }
 
     /// When the call had its result.

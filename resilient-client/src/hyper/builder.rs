@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper_util::client::legacy::Builder;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 
 use super::Client;
 use crate::client::{MAX_BODY, POOL_IDLE};
@@ -14,6 +14,7 @@ use crate::client::{PING_EVERY, PING_TIMEOUT};
 use crate::engine::core::{Core, Setup};
 use crate::error::Error;
 use crate::transport::hyper::connect::{Connector, Options};
+use crate::transport::hyper::ticket::Executor;
 use crate::transport::hyper::wire::Wire;
 use crate::verbs::setup_methods;
 
@@ -117,7 +118,7 @@ impl ClientBuilder {
         // Bounded as a whole, further up: name lookup and TLS belong to it.
         sockets.set_connect_timeout(None);
         let timeout = self.setup.policies.base().timeout.effective_connect();
-        let options = Options { timeout, tell: self.remote_addr || self.http2_only };
+        let options = Options { timeout, tell: self.remote_addr, http2_only: self.http2_only };
         let core = Core::new(self.setup).map_err(Error::config)?;
         #[cfg(feature = "hyper-rustls")]
         let connector = Connector::secure(sockets, self.tls, options)?;
@@ -133,13 +134,13 @@ impl ClientBuilder {
         }
         // Hidden repetition would break every count. The ledger does it in the open.
         pool.retry_canceled_requests(false);
-        let wire = Wire::new(pool.build(connector), self.http2_only);
+        let wire = Wire::new(pool, connector, self.http2_only);
         Ok(Client { wire: Arc::new(wire), core: Arc::new(core), max_body: self.max_body })
     }
 }
 
 fn pool() -> Builder {
-    let mut pool = Builder::new(TokioExecutor::new());
+    let mut pool = Builder::new(Executor);
     pool.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
     #[cfg(feature = "http2")]
     pool.http2_keep_alive_interval(PING_EVERY)

@@ -10,15 +10,26 @@
 //! | 501, 505 and other 5xx | failure | failure | no |
 //! | 504 that a server's [deadline layer](crate::advice::SHED) gave for want of time | ignored | nothing | no |
 //! | any of these, with [retry advice](crate::advice) not to | as above | as above | no |
-//! | connect, DNS, TLS, connection lost before the write, h2 `REFUSED_STREAM`, h2 `GOAWAY` | failure | failure | yes |
+//! | connect, DNS, TLS, a connection that ends as it is made | failure | failure | yes |
+//! | the same for want of descriptors, ports or buffers of our own | failure | nothing | yes |
+//! | connection lost before the write; one that another call was making, and left | failure | nothing | yes, free, at once |
+//! | h2 `REFUSED_STREAM`, h2 graceful `GOAWAY` below the stream | failure | nothing | yes, free |
+//! | h2 `GOAWAY` with an error below the stream | failure | failure | yes |
+//! | h2 graceful `GOAWAY` where nothing shows that it excludes the stream; a runtime that ended | failure | nothing | if safe, free |
 //! | attempt timeout, other transport errors | failure | failure | if safe to repeat |
+//! | a tower service's own load-shed | failure | nothing | no |
 //! | redirect refused, request that can't be built, request body that failed | failure, ignored | nothing | no |
 //!
 //! "Safe to repeat" is an idempotent method ([RFC 9110 section 9.2.2]), a request with `Idempotency-Key`, or one its
-//! author marked. "Yes" holds for any method, because the server provably never processed the request.
+//! author marked. "Yes" holds for any method, because the server provably never processed the request. "Free" takes no token
+//! of the budget and isn't counted among the policy's attempts: what nobody saw adds no load.
 //!
-//! One caveat: a pooled connection that died *after* the request was written is not provable, so a POST on it isn't
-//! repeated: the server may have done the work and lost only the answer.
+//! A proof needs a transport that sends one request an attempt. One that may follow redirects can fail at a hop, when the
+//! request itself has been processed: so over a tower service, or a reqwest client whose redirects aren't ours, "yes" reads "if safe
+//! to repeat", unless whoever built it [says that it follows none](crate::ClientBuilder::follows_no_redirects).
+//!
+//! A pooled connection that died *after* the request was written proves nothing either, so a POST on it isn't repeated: the
+//! server may have done the work and lost only the answer.
 //!
 //! [RFC 8470]: https://www.rfc-editor.org/rfc/rfc8470#section-5.2
 //! [RFC 9110 section 9.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
@@ -31,13 +42,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{FailureKind, Outcome, retry_after};
+use super::{Cause, FailureKind, Outcome, errors, retry_after};
 use crate::advice;
 use crate::policy::breaker::Verdict;
-use crate::transport::redirect::AfterRedirect;
-use crate::transport::replay::ReplayError;
+use crate::transport::evidence::Evidence;
 
-/// Whether another attempt makes sense after this one.
+/// Whether another attempt makes sense after this one, and what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
     /// No: the answer would be the same, or isn't a failure.
@@ -46,8 +56,28 @@ pub enum Repeat {
     IfSafe,
     /// Whatever the method: the server provably did not process it.
     Unprocessed,
+    /// Whatever the method, at once and at no cost: it was provably never sent, on a connection that is no more. Another
+    /// connection will do, and a request that nobody saw adds no load. So it takes no token of the budget and isn't counted
+    /// among the policy's attempts; it has a bound of its own, 16 a call.
+    Unsent,
+    /// The same after the usual wait: the server said that it would not look at it now. The bound is 8 a call.
+    Refused,
+    /// If the request is safe to repeat, and at no cost: most likely it was never sent, but nothing proves it.
+    Doubtful,
     /// Whatever the method, but only one more time.
     Once,
+}
+
+impl Repeat {
+    /// Whether it rests on a proof that the server did not process the request.
+    pub const fn is_proof(self) -> bool {
+        matches!(self, Self::Unprocessed | Self::Unsent | Self::Refused)
+    }
+
+    /// Whether such a repeat takes no token and isn't counted among the policy's attempts.
+    pub const fn is_free(self) -> bool {
+        matches!(self, Self::Unsent | Self::Refused | Self::Doubtful)
+    }
 }
 
 /// Everything the rest of the call needs to know about an attempt's end.
@@ -57,6 +87,8 @@ pub struct Classified {
     pub outcome: Outcome,
     /// What the circuit breaker counts.
     pub verdict: Verdict,
+    /// What a failure is put down to. Failures of one cause count once.
+    pub cause: Cause,
     /// Whether to try again.
     pub repeat: Repeat,
     /// How long the server asked to be left alone, if it did.
@@ -71,19 +103,39 @@ impl Classified {
         Self {
             outcome: Outcome::Failure(kind),
             verdict: Verdict::Failure,
+            cause: Cause::Own,
             repeat,
             retry_after: None,
             status: None,
         }
     }
 
+    /// The same of a connection that was lost or not made.
+    pub const fn lost(kind: FailureKind, repeat: Repeat) -> Self {
+        Self { cause: Cause::Lost, ..Self::failure(kind, repeat) }
+    }
+
+    /// A failure of `kind` that says nothing about the server.
+    pub const fn neutral(kind: FailureKind, repeat: Repeat) -> Self {
+        Self { verdict: Verdict::Neutral, ..Self::failure(kind, repeat) }
+    }
+
     /// The attempt timeout passed before the response's head came.
     pub const TIMEOUT: Self = Self::failure(FailureKind::Timeout, Repeat::IfSafe);
+
+    /// The answer is there, its body read or not wanted.
+    pub(crate) const fn answered(status: Option<StatusCode>) -> Self {
+        Self { outcome: Outcome::Success, verdict: Verdict::Success, status, ..Self::IGNORED }
+    }
+
+    /// Nobody waited for the answer, or not for long.
+    pub(crate) const ABANDONED: Self = Self { outcome: Outcome::Abandoned, ..Self::IGNORED };
 
     /// An end that says nothing about the server.
     pub const IGNORED: Self = Self {
         outcome: Outcome::Ignored,
         verdict: Verdict::Neutral,
+        cause: Cause::Own,
         repeat: Repeat::Never,
         retry_after: None,
         status: None,
@@ -107,11 +159,17 @@ pub enum Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// What the table above says.
+    /// What the table above says, of an error on its own evidence: without a transport that knows better, none proves
+    /// that the request wasn't sent.
     pub fn standard(self) -> Classified {
+        self.on(Evidence::default())
+    }
+
+    /// The same on a transport's evidence.
+    fn on(self, evidence: Evidence) -> Classified {
         match self {
             Self::Response(status, headers) => response(status, headers),
-            Self::Error(source) => error(source),
+            Self::Error(source) => errors::classify(source, evidence),
         }
     }
 }
@@ -159,12 +217,13 @@ impl Classifier {
         Self(Arc::new(classify))
     }
 
-    /// What `this` says of the end, or the table where there is none or it panics.
-    pub(crate) fn classify(this: Option<&Self>, end: Ended<'_>) -> Classified {
-        let standard = end.standard();
-        this.map_or(standard, |this| {
-            catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard))).unwrap_or(standard)
-        })
+    /// What `this` says of the end; or the table, on the transport's evidence, where there is none or it panics.
+    pub(crate) fn classify(this: Option<&Self>, end: Ended<'_>, evidence: Evidence) -> Classified {
+        let standard = end.on(evidence);
+        let Some(this) = this else { return standard };
+        let said = catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard)));
+        // Whatever it means, the status is the response's.
+        Classified { status: standard.status, ..said.unwrap_or(standard) }
     }
 }
 
@@ -208,95 +267,7 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         S::TOO_MANY_REQUESTS | S::SERVICE_UNAVAILABLE => retry_after::parse(headers, crate::time::wall()),
         _ => None,
     };
-    Classified { outcome, verdict, repeat, retry_after, status: Some(status) }
-}
-
-/// Reads an error of the transport by walking its chain of sources.
-///
-/// The chain is read rather than the outermost type because every layer between us and the socket wraps: what proves
-/// that a request was never sent sits two or three levels down, as hyper's or h2's own type.
-fn error(error: &(dyn StdError + 'static)) -> Classified {
-    let mut link = Some(error);
-    while let Some(this) = link {
-        if let Some(found) = known(this) {
-            return found;
-        }
-        link = this.source();
-    }
-    Classified::failure(FailureKind::Transport, Repeat::IfSafe)
-}
-
-fn known(error: &(dyn StdError + 'static)) -> Option<Classified> {
-    if let Some(ours) = error.downcast_ref::<crate::Error>() {
-        // A client of ours below a layer of ours: it has tried already, and its refusals say nothing about the server.
-        return (ours.is_rejected() || ours.is_config()).then_some(Classified::IGNORED);
-    }
-    if let Some(error) = error.downcast_ref::<ReplayError>() {
-        // Ours, not the server's. One that was cut off must not end a call whose other attempt has the rest.
-        let repeat = if error.is_cut_off() { Repeat::IfSafe } else { Repeat::Never };
-        return Some(Classified { repeat, ..Classified::IGNORED });
-    }
-    if error.is::<AfterRedirect>() {
-        // Whatever befell the hop, the request it began with was answered.
-        return Some(Classified::failure(FailureKind::Transport, Repeat::IfSafe));
-    }
-    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
-        if error.is_builder() {
-            return Some(Classified::IGNORED);
-        }
-        if error.is_redirect() {
-            return Some(Classified {
-                outcome: Outcome::Failure(FailureKind::Redirect),
-                ..Classified::IGNORED
-            });
-        }
-        if error.is_connect() {
-            return Some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));
-        }
-        // The given client's own timeout; a connect timeout is both, and was asked first.
-        return error.is_timeout().then_some(Classified::TIMEOUT);
-    }
-    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        return error.is_connect().then_some(Classified::failure(FailureKind::Connect, Repeat::Unprocessed));
-    }
-    if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        if error.is_user() {
-            // The request's own body failed, say. The replay buffer's error, further down, knows more.
-            return (!caused_by::<ReplayError>(error)).then_some(Classified::IGNORED);
-        }
-        // hyper says "canceled" only when it hands back a message it never took off the queue to write.
-        return error.is_canceled().then_some(Classified::failure(FailureKind::Unsent, Repeat::Unprocessed));
-    }
-    #[cfg(feature = "http2")]
-    if let Some(error) = error.downcast_ref::<h2::Error>() {
-        if error.is_reset() && !error.is_remote() && !error.is_library() {
-            // Reset from here, which hyper does when the request's own body failed.
-            return Some(Classified::IGNORED);
-        }
-        return h2_unprocessed(error)
-            .then_some(Classified::failure(FailureKind::Refused, Repeat::Unprocessed));
-    }
-    None
-}
-
-fn caused_by<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    let mut cause = error.source();
-    while let Some(this) = cause {
-        if this.is::<E>() {
-            return true;
-        }
-        cause = this.source();
-    }
-    false
-}
-
-/// RFC 9113 sections 6.8 and 8.7: a stream refused, or above the last one a graceful GOAWAY admits, was not processed.
-/// h2 fails exactly the streams above that last one with the GOAWAY itself.
-#[cfg(feature = "http2")]
-fn h2_unprocessed(error: &h2::Error) -> bool {
-    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    let gone = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-    error.is_remote() && (refused || gone)
+    Classified { outcome, verdict, cause: Cause::Own, repeat, retry_after, status: Some(status) }
 }
 
 /// Whether RFC 9110 calls the method idempotent.
@@ -341,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_unknown_error_is_a_transport_failure_repeated_only_if_safe() {
-        let got = error(&std::io::Error::other("boom"));
+        let got = Ended::Error(&std::io::Error::other("boom")).standard();
         assert_eq!(got, Classified::failure(FailureKind::Transport, Repeat::IfSafe));
     }
 

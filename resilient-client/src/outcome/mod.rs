@@ -4,9 +4,22 @@
 //! reads that one answer. So a retry and a breaker can never disagree about whether a response was a failure.
 
 pub mod classify;
+mod errors;
 pub mod retry_after;
 
 use std::fmt;
+
+/// What made an attempt fail, as far as it is shared: one cause counts once, however many attempts tell of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The attempt failed by itself: the server answered with a failure, or not in time. Each such failure counts.
+    #[default]
+    Own,
+    /// The connection with this number failed. All attempts on it tell of one event.
+    Connection(u64),
+    /// A connection was lost or couldn't be made, and nobody knows which it was. Such failures count once an instant.
+    Lost,
+}
 
 /// What one attempt came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,9 +43,10 @@ pub enum Outcome {
 pub enum FailureKind {
     /// No connection: refused, unreachable, DNS, TLS or the connect timeout. The request was never sent.
     Connect,
-    /// A connection was lost before the request was written to it. The request was never sent.
+    /// A connection was lost before the request was written to it, or none was waited for long enough. The request was
+    /// never sent, and that says nothing about the server.
     Unsent,
-    /// The server said it did not process the request: HTTP/2 `REFUSED_STREAM`, or `GOAWAY` beyond the last stream.
+    /// The server said it did not process the request: HTTP/2 `REFUSED_STREAM`, or `GOAWAY` below the request's stream.
     Refused,
     /// The connection broke after the request may have been read: reset, closed or garbled.
     Transport,

@@ -25,7 +25,8 @@
 //! # Ok::<(), toml::de::Error>(())
 //! ```
 //!
-//! - A duration is text with its unit: `"250ms"`, `"2s"`, `"1m 30s"`. A bare number is refused: nobody remembers of what.
+//! - A duration is text with its unit: `"250ms"`, `"2s"`, `"1m 30s"`. A bare number is refused: nobody remembers of what. So
+//!   is `"1M"`, which would be a month.
 //! - `"off"` switches a policy, or a time bound, off; a table switches a policy on and starts from what it was, or from
 //!   its standard settings if it was off.
 //! - A name that isn't known is refused, with the one that was probably meant.
@@ -71,7 +72,7 @@ impl<C> Switch<C> {
     }
 }
 
-table!(Timeout { total: Switch<Human>, attempt: Switch<Human>, connect: Switch<Human>, body_idle: Switch<Human> });
+table!(Timeout { total: Switch<Human>, attempt: Switch<Human>, connect: Switch<Human>, body_idle: Switch<Human>, stream_idle: Switch<Human> });
 table!(Retry { max_attempts: u32, initial: Human, cap: Human, jitter: JitterName, hold_back_on_429: bool });
 table!(Budget { capacity: u32, initial: u32, deposit: f64 });
 table!(Breaker {
@@ -135,6 +136,9 @@ macro_rules! policies {
                 {
                     return Some("slow_call needs both `duration` and `share`");
                 }
+                if let Some(Switch::On(Breaker { window: Some(_), window_calls: Some(_), .. })) = &self.breaker {
+                    return Some("breaker takes `window` or `window_calls`, not both");
+                }
                 if let Some(Switch::On(rate)) = &self.rate_limit
                     && (rate.count.is_none() || rate.per.is_none())
                 {
@@ -183,6 +187,7 @@ impl Change<TimeoutPolicy> for Timeout {
         turn(&mut to.attempt, self.attempt);
         turn(&mut to.connect, self.connect);
         turn(&mut to.body_idle, self.body_idle);
+        turn(&mut to.stream_idle, self.stream_idle);
         to
     }
 }
@@ -203,7 +208,7 @@ impl Change<BudgetPolicy> for Budget {
 
 impl Change<BreakerPolicy> for Breaker {
     fn apply(self, mut to: BreakerPolicy) -> BreakerPolicy {
-        // The two kinds of window exclude each other; the setters see to that.
+        // The two kinds of window exclude each other: no table names both, and the setters see to what was there before.
         if let Some(Human(window)) = self.window {
             to = to.window(window);
         }
@@ -364,6 +369,11 @@ impl<'de> Deserialize<'de> for PolicySet {
         let mut set = Self::new(apply!(file, base));
         for host in file.host.map_or_else(Vec::new, |Several(hosts)| hosts) {
             let origin = host.origin.ok_or_else(|| missing("host", "origin"))?;
+            if let Some(earlier) = set.host_like(&origin) {
+                let problem =
+                    format_args!("host {origin:?} is the same as host {earlier:?}: give it one table");
+                return Err(D::Error::custom(problem));
+            }
             set = set.host(origin, |policy| apply!(host, policy));
         }
         for route in file.route.map_or_else(Vec::new, |Several(routes)| routes) {

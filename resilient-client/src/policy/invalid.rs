@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::error::redacted_text;
+
 /// A setting, or a pair of settings, that can't work.
 ///
 /// `Display` names the setting and every number involved, so the message alone is enough to mend the configuration.
@@ -19,9 +21,9 @@ impl Invalid {
         Self { whose: None, setting, problem: problem.into() }
     }
 
-    /// The same, saying that it is about the policy of `whose`.
+    /// The same, saying that it is about the policy of `whose`, without what may be secret in a URL.
     pub(crate) fn of(self, whose: &str) -> Self {
-        Self { whose: Some(whose.to_owned()), ..self }
+        Self { whose: Some(redacted_text(whose).into_owned()), ..self }
     }
 
     /// The dotted name of the setting, such as `breaker.window`.

@@ -31,6 +31,7 @@ pub mod invalid;
 pub mod priority;
 pub mod rate_limit;
 pub mod retry;
+mod route;
 pub mod set;
 pub mod throttle;
 pub mod timeout;
@@ -51,6 +52,7 @@ use throttle::ThrottlePolicy;
 use timeout::TimeoutPolicy;
 
 use crate::outcome::classify::{Classifier, Classify};
+use crate::time::nanos;
 
 /// What a client does for every call. Plain data: checked when the client is built.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,14 +151,16 @@ impl Policy {
         self
     }
 
-    /// How many attempts an upstream gets in how much time; `None`, the default, for no limit.
+    /// How many attempts an upstream gets in how much time; `None`, the default, for no limit. It is the host's, shared by its
+    /// routes and keys, but for a route whose own policy sets another: that one has it in place of the host's.
     #[must_use]
     pub fn rate_limit(mut self, rate_limit: impl Into<Option<RateLimitPolicy>>) -> Self {
         self.rate_limit = rate_limit.into();
         self
     }
 
-    /// Whether attempts are held back here that an overloaded upstream would refuse; `None`, the default, for never.
+    /// Whether attempts are held back here that an overloaded upstream would refuse; `None`, the default, for never. Like the
+    /// rate limit it is the host's.
     #[must_use]
     pub fn throttle(mut self, throttle: impl Into<Option<ThrottlePolicy>>) -> Self {
         self.throttle = throttle.into();
@@ -164,7 +168,8 @@ impl Policy {
     }
 
     /// How many attempts an upstream may have in flight, found out while they are made; `None`, the default, for what the
-    /// bulkhead says. It replaces the bulkhead's number; the bulkhead's queue stays.
+    /// bulkhead says. It replaces the bulkhead's number; the bulkhead's queue stays. Like the rate limit it is the host's, and so
+    /// are the places it limits: those of a route or key are then no longer counted apart.
     #[must_use]
     pub fn concurrency(mut self, concurrency: impl Into<Option<ConcurrencyPolicy>>) -> Self {
         self.concurrency = concurrency.into();
@@ -233,7 +238,7 @@ impl Policy {
     pub(crate) fn compile(&self, version: u64) -> Result<Plan, Invalid> {
         let plan = Plan {
             version,
-            timeout: self.timeout.compile()?,
+            timeout: self.time_bounds()?,
             retry: self.retry.as_ref().map(RetryPolicy::compile).transpose()?,
             delays: self.retry.as_ref().and_then(|retry| retry.delays.clone()),
             budget: self.budget.as_ref().map(BudgetPolicy::compile).transpose()?,
@@ -252,6 +257,12 @@ impl Policy {
         self.breaker_sees_whole_attempts()?;
         self.hedges_fit_the_total()?;
         Ok(plan)
+    }
+
+    fn time_bounds(&self) -> Result<timeout::Rules, Invalid> {
+        let window = self.breaker.as_ref().and_then(BreakerPolicy::window_time).map_or(u64::MAX, nanos);
+        let last_hedge = self.hedge.as_ref().map_or(0, |hedge| nanos(hedge.least_cumulative_delay()));
+        Ok(timeout::Rules { window, last_hedge, ..self.timeout.compile()? })
     }
 
     /// A window must hold at least two attempts one after the other, or the failures that matter most, the slow ones,
@@ -298,6 +309,10 @@ impl Modes {
     pub(crate) const THROTTLE_OBSERVES: Self = Self(4);
     pub(crate) const BULKHEAD_OBSERVES: Self = Self(8);
     pub(crate) const ADAPTS: Self = Self(16);
+    // A route's own policy differs from its host's in these, so that it doesn't share the host's machine.
+    pub(crate) const OWN_RATE: Self = Self(32);
+    pub(crate) const OWN_THROTTLE: Self = Self(64);
+    pub(crate) const OWN_LIMIT: Self = Self(128);
 
     fn of(policy: &Policy) -> Self {
         let rate = policy.rate_limit.as_ref();
@@ -309,6 +324,16 @@ impl Modes {
             (Self::BULKHEAD_OBSERVES, policy.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.observe_only)),
         ];
         Self(all.iter().filter(|(_, on)| *on).map(|(mode, _)| mode.0).sum())
+    }
+
+    /// These, and what a route of a host has of its own.
+    pub(crate) fn of_route(self, route: &Policy, host: &Policy) -> Self {
+        let own = [
+            (Self::OWN_RATE, route.rate_limit != host.rate_limit),
+            (Self::OWN_THROTTLE, route.throttle != host.throttle),
+            (Self::OWN_LIMIT, route.concurrency != host.concurrency),
+        ];
+        Self(own.iter().filter(|(_, differs)| *differs).fold(self.0, |all, (own, _)| all | own.0))
     }
 
     /// As one word, for an atomic.

@@ -263,6 +263,11 @@ impl RateLimit {
             && self.arrival.compare_exchange(after, before, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Whether a fresh limit would let more calls go than this one.
+    pub(crate) fn owes(&self, now: Tick) -> bool {
+        !self.is_unlimited() && self.arrival.load(Ordering::Relaxed) > now.as_nanos()
+    }
+
     /// Whether everything is let go.
     pub fn is_unlimited(&self) -> bool {
         self.interval_nanos.load(Ordering::Relaxed) == UNLIMITED

@@ -19,18 +19,24 @@
 //! assert!(set.check().is_ok());
 //! ```
 //!
-//! A route whose breaker, budget or bulkhead differs from its host's has live state of its own; others share the host's,
-//! because a host fails as one.
+//! A route whose breaker, budget, bulkhead or hedging differs from its host's has live state of its own; others share the
+//! host's, because a host fails as one. What stands for the server as such isn't multiplied by routes and keys: rate limit,
+//! throttle, adaptive limit and the quiet a server asks for are the host's, whoever calls. A route that sets a rate limit,
+//! throttle or adaptive limit of its own has that in place of the host's, and its calls don't count in the host's; so who
+//! sets both divides a quota between them. The quiet is always the host's.
 //!
-//! One caveat: a policy that isn't named keeps what the less specific one said when the set was put together. So name
-//! hosts before their routes.
+//! One caveat: a policy that isn't named keeps what the less specific one said when the set was put together. So hosts are
+//! named before their routes; the other way round is refused.
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::Method;
 
+use super::route::Pattern;
 use super::{Invalid, Plan, Policy};
-use crate::upstream::registry::Authority;
+use crate::error::redacted_text;
+use crate::upstream::registry::{Authority, Scope};
 
 /// A client's policies: one for everything, and others for hosts and routes. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq)]
@@ -38,15 +44,17 @@ pub struct PolicySet {
     base: Policy,
     hosts: Vec<Host>,
     routes: Vec<Route>,
+    /// Hosts that were changed after a route that began from them, and that route.
+    late: Vec<(String, String)>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Host {
     origin: String,
     policy: Policy,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Route {
     origin: String,
     method: String,
@@ -57,27 +65,42 @@ struct Route {
 impl PolicySet {
     /// One policy for every call.
     pub fn new(base: Policy) -> Self {
-        Self { base, hosts: Vec::new(), routes: Vec::new() }
+        Self { base, hosts: Vec::new(), routes: Vec::new(), late: Vec::new() }
     }
 
     /// A policy for the calls to one origin, such as `http://users:3000`, made from the client's.
     ///
-    /// Naming an origin again changes its policy further.
+    /// Naming an origin again, however it is spelled, changes its policy further. A host is named before its routes, which
+    /// begin from it: [`check`](Self::check) refuses one that is changed afterwards.
     #[must_use]
     pub fn host(mut self, origin: impl Into<String>, change: impl FnOnce(Policy) -> Policy) -> Self {
         let origin = origin.into();
-        match self.hosts.iter_mut().find(|host| host.origin == origin) {
-            Some(host) => host.policy = change(host.policy.clone()),
-            None => self.hosts.push(Host { policy: change(self.base.clone()), origin }),
+        let before = self.of_origin(&origin).clone();
+        let policy = change(before.clone());
+        if policy != before
+            && let Some(route) = self.routes.iter().find(|route| same_origin(&route.origin, &origin))
+        {
+            self.late.push((origin.clone(), route.name()));
+        }
+        match self.hosts.iter_mut().find(|host| same_origin(&host.origin, &origin)) {
+            Some(host) => host.policy = policy,
+            None => self.hosts.push(Host { origin, policy }),
         }
         self
+    }
+
+    /// How a host that is named already is spelled.
+    #[cfg(feature = "config")]
+    pub(super) fn host_like(&self, origin: &str) -> Option<&str> {
+        let mut hosts = self.hosts.iter().map(|host| &*host.origin);
+        hosts.find(|host| same_origin(host, origin))
     }
 
     /// A policy for the calls of one method (`*` for any) to the paths of one origin that match a template, made from
     /// the host's, or the client's.
     ///
     /// A template is a path whose segments are literal or `{name}`, which stands for one segment of any kind. The first
-    /// route that matches is taken.
+    /// route that matches is taken; one that an earlier route leaves nothing to match is refused by [`check`](Self::check).
     #[must_use]
     pub fn route(
         mut self,
@@ -98,7 +121,8 @@ impl PolicySet {
     }
 
     fn of_origin(&self, origin: &str) -> &Policy {
-        self.hosts.iter().find(|host| host.origin == origin).map_or(&self.base, |host| &host.policy)
+        let host = self.hosts.iter().find(|host| same_origin(&host.origin, origin));
+        host.map_or(&self.base, |host| &host.policy)
     }
 
     pub(crate) fn base(&self) -> &Policy {
@@ -113,22 +137,33 @@ impl PolicySet {
             let authority = origin(&host.origin).map_err(named)?;
             hosts.push((authority, Arc::new(host.policy.compile(version).map_err(named)?)));
         }
-        let mut routes = Vec::new();
+        if let Some((host, route)) = self.late.first() {
+            let problem = format!(
+                "is named after its route {route}, which doesn't follow it: name hosts before routes"
+            );
+            return Err(Invalid::new("host", problem).of(host));
+        }
+        let mut routes: Vec<PlannedRoute> = Vec::new();
         for route in &self.routes {
-            let named = |invalid: Invalid| {
-                invalid.of(&format!("{} {}{}", route.method, route.origin, route.template))
-            };
+            let named = |invalid: Invalid| invalid.of(&route.name());
             let host = self.of_origin(&route.origin);
-            routes.push(PlannedRoute {
+            let planned = PlannedRoute {
                 authority: origin(&route.origin).map_err(named)?,
-                method: method(&route.method).map_err(named)?,
-                segments: segments(&route.template).map_err(named)?,
+                pattern: Pattern::new(&route.method, &route.template).map_err(named)?,
                 scope: route
                     .policy
                     .state_differs(host)
                     .then(|| format!("{} {}", route.method, route.template).into()),
-                plan: Arc::new(route.policy.compile(version).map_err(named)?),
-            });
+                plan: Arc::new(route.plan(host, version).map_err(named)?),
+            };
+            let covers = |earlier: &PlannedRoute| {
+                earlier.authority == planned.authority && earlier.pattern.covers(&planned.pattern)
+            };
+            if let Some(earlier) = routes.iter().position(covers).and_then(|index| self.routes.get(index)) {
+                let problem = format!("is never reached: {} comes first and matches as much", earlier.name());
+                return Err(named(Invalid::new("route", problem)));
+            }
+            routes.push(planned);
         }
         Ok(PlanSet { base, hosts, routes })
     }
@@ -139,7 +174,7 @@ impl PolicySet {
         let origins = self.hosts.iter().chain(&other.hosts).map(|host| &host.origin);
         let mut seen: Vec<&String> = Vec::new();
         for origin in origins {
-            if !seen.contains(&origin) {
+            if !seen.iter().any(|seen| same_origin(seen, origin)) {
                 found.extend(self.of_origin(origin).differences(other.of_origin(origin), origin));
                 seen.push(origin);
             }
@@ -163,7 +198,30 @@ impl PolicySet {
     }
 }
 
+/// Without what may be secret: an origin is checked only when the set is used.
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, policy } = self;
+        f.debug_struct("Host").field("origin", &redacted_text(origin)).field("policy", policy).finish()
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("name", &redacted_text(&self.name()))
+            .field("policy", &self.policy)
+            .finish()
+    }
+}
+
 impl Route {
+    fn plan(&self, host: &Policy, version: u64) -> Result<Plan, Invalid> {
+        let plan = self.policy.compile(version)?;
+        let modes = plan.modes.of_route(&self.policy, host);
+        Ok(Plan { modes, ..plan })
+    }
+
     fn name(&self) -> String {
         format!("{} {}{}", self.method, self.origin, self.template)
     }
@@ -192,10 +250,7 @@ pub(crate) struct PlanSet {
 #[derive(Debug)]
 struct PlannedRoute {
     authority: Authority<'static>,
-    /// `None` for any.
-    method: Option<Method>,
-    /// `None` for any one segment.
-    segments: Vec<Option<String>>,
+    pattern: Pattern,
     /// The name of its own live state, where it has any.
     scope: Option<Arc<str>>,
     plan: Arc<Plan>,
@@ -227,12 +282,17 @@ impl PlanSet {
     }
 
     /// The plan whose rules the live state of `authority` (and `scope`, a route's) follows.
-    pub(crate) fn of_state(&self, authority: &Authority<'_>, scope: Option<&str>) -> &Arc<Plan> {
-        let routes = &mut self.routes.iter();
-        let route = scope.and_then(|scope| {
-            routes.find(|route| route.authority == *authority && route.scope.as_deref() == Some(scope))
-        });
+    pub(crate) fn of_state(&self, authority: &Authority<'_>, scope: Option<Scope<&Arc<str>>>) -> &Arc<Plan> {
+        let Some(Scope::Route(name)) = scope else { return self.of_host(authority) };
+        let mut routes = self.routes.iter();
+        let route = routes.find(|route| route.authority == *authority && route.scope.as_ref() == Some(name));
         route.map_or_else(|| self.of_host(authority), |route| &route.plan)
+    }
+
+    /// Whether a host, or a route of it, has a policy of its own.
+    pub(crate) fn names(&self, authority: &Authority<'_>) -> bool {
+        self.hosts.iter().any(|(host, _)| host == authority)
+            || self.routes.iter().any(|route| route.authority == *authority)
     }
 
     fn of_host(&self, authority: &Authority<'_>) -> &Arc<Plan> {
@@ -242,15 +302,13 @@ impl PlanSet {
 
 impl PlannedRoute {
     fn matches(&self, authority: &Authority<'_>, method: &Method, path: &str) -> bool {
-        if self.authority != *authority || self.method.as_ref().is_some_and(|wanted| wanted != method) {
-            return false;
-        }
-        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
-        let literal = |segment: &Option<String>| {
-            parts.next().is_some_and(|part| segment.as_deref().is_none_or(|segment| segment == part))
-        };
-        self.segments.iter().all(literal) && parts.next().is_none()
+        self.authority == *authority && self.pattern.matches(method, path)
     }
+}
+
+/// Whether two spellings, such as `http://users` and `http://Users:80/`, are one origin.
+fn same_origin(a: &str, b: &str) -> bool {
+    a == b || origin(a).is_ok_and(|a| origin(b).is_ok_and(|b| a == b))
 }
 
 /// An origin, which is what an authority looks like in a file.
@@ -262,34 +320,11 @@ pub(crate) fn origin(text: &str) -> Result<Authority<'static>, Invalid> {
     if url.host_str().is_none() {
         return Err(refuse("has no host"));
     }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+    let credentials = !url.username().is_empty() || url.password().is_some();
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || credentials {
         return Err(refuse("has more than an origin"));
     }
     Ok(Authority::of_url(&url).into_owned())
-}
-
-fn method(text: &str) -> Result<Option<Method>, Invalid> {
-    if text == "*" {
-        return Ok(None);
-    }
-    let known = Method::from_bytes(text.as_bytes())
-        .ok()
-        .filter(|_| text.bytes().all(|byte| byte.is_ascii_uppercase()));
-    known
-        .map(Some)
-        .ok_or_else(|| Invalid::new("method", format!("must be a method in capitals or *, got {text:?}")))
-}
-
-fn segments(template: &str) -> Result<Vec<Option<String>>, Invalid> {
-    let refuse = |why: &str| Invalid::new("template", format!("{why}: {template:?}"));
-    let path = template.strip_prefix('/').ok_or_else(|| refuse("must begin with /"))?;
-    path.split('/')
-        .map(|segment| match (segment.strip_prefix('{'), segment.ends_with('}')) {
-            (Some(name), true) if name.len() > 1 => Ok(None),
-            (None, false) if !segment.contains(['{', '}', '?', '#']) => Ok(Some(segment.to_owned())),
-            _ => Err(refuse("has a segment that is neither literal nor {name}")),
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -353,6 +388,10 @@ mod tests {
             (set().host("users:3000", |policy| policy), "users:3000: origin has no host: want scheme"),
             (set().host("http://users/x", |policy| policy), "http://users/x: origin has more than an origin"),
             (
+                set().host("http://:pw@users", |policy| policy),
+                "http://***@users: origin has more than an origin",
+            ),
+            (
                 set().route(USERS, "get", "/", |policy| policy),
                 "get http://users:3000/: method must be a method in",
             ),
@@ -365,6 +404,70 @@ mod tests {
             let message = set.check().unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn a_mistake_keeps_secrets() {
+        for origin in
+            ["http://:s3cret@users", "http://me:s3cret@users", "me:s3cret@users", "http://users?k=s3cret"]
+        {
+            let sets = [
+                set().host(origin, |policy| policy),
+                set().route(origin, "GET", "/@{name}", |policy| policy),
+                set().route(USERS, "GET", "/users?key=s3cret", |policy| policy),
+            ];
+            for set in sets {
+                let said = format!("{} {set:?}", set.check().unwrap_err());
+                assert!(!said.contains("s3cret"), "{said}");
+            }
+        }
+        let route = format!("{:?}", set().route(USERS, "GET", "/@{name}", |policy| policy));
+        assert!(route.contains("GET http://users:3000/@{name}"), "{route}");
+    }
+
+    #[test]
+    fn one_origin_spelled_two_ways_is_one_host_and_its_routes_begin_from_it() {
+        let set = PolicySet::new(Policy::standard())
+            .host("http://users", attempts(2))
+            .host("http://Users:80/", |policy| policy.breaker(None))
+            .route("http://users:80", "GET", "/x", |policy| policy.budget(None));
+        let plans = set.compile(1).unwrap();
+        let url = reqwest::Url::parse("http://users/x").unwrap();
+        for method in [Method::GET, Method::PUT] {
+            let (plan, _) = plans.of_call(&Authority::of_url(&url), &method, url.path());
+            assert_eq!((plan.retry.unwrap().max_attempts(), plan.breaker), (2, None), "{method}");
+        }
+        assert!(set.differences(&set.clone().host("http://users:80", |policy| policy)).is_empty());
+    }
+
+    #[test]
+    fn a_host_changed_after_its_route_is_refused_since_the_route_would_not_follow() {
+        let set = PolicySet::new(Policy::standard()).route("http://users:80", "GET", "/x", attempts(3));
+        set.clone().host("http://users", |policy| policy).check().unwrap();
+        let message =
+            set.host("http://users", |policy| policy.bulkhead(None)).check().unwrap_err().to_string();
+        let expected = "http://users: host is named after its route GET http://users:80/x, which";
+        assert!(message.starts_with(expected), "{message}");
+    }
+
+    #[test]
+    fn a_route_that_is_never_reached_is_refused() {
+        let set = |method: &str, origin: &str, template: &str| {
+            let set =
+                PolicySet::new(Policy::standard()).route("http://users", "GET", "/users/{id}", attempts(3));
+            set.route(origin, method, template, attempts(2)).check()
+        };
+        for (method, origin, template) in
+            [("GET", "http://users", "/users/{id}"), ("GET", "http://users:80", "/users/me")]
+        {
+            let message = set(method, origin, template).unwrap_err().to_string();
+            let expected = format!(
+                "{method} {origin}{template}: route is never reached: GET http://users/users/{{id}} comes first"
+            );
+            assert!(message.starts_with(&expected), "{message}");
+        }
+        set("*", "http://users", "/users/{id}").unwrap();
+        set("GET", "http://others", "/users/{id}").unwrap();
     }
 
     #[test]

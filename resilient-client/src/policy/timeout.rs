@@ -29,22 +29,24 @@ pub struct TimeoutPolicy {
     pub(crate) attempt: Option<Duration>,
     pub(crate) connect: Option<Duration>,
     pub(crate) body_idle: Option<Duration>,
+    pub(crate) stream_idle: Option<Duration>,
 }
 
 impl TimeoutPolicy {
-    /// Total 10 s, attempt 3 s, connect 1 s, body idle 5 s.
+    /// Total 10 s, attempt 3 s, connect 1 s, body idle 5 s, stream idle 60 s.
     pub const fn standard() -> Self {
         Self {
             total: Some(Duration::from_secs(10)),
             attempt: Some(Duration::from_secs(3)),
             connect: Some(Duration::from_secs(1)),
             body_idle: Some(Duration::from_secs(5)),
+            stream_idle: Some(Duration::from_mins(1)),
         }
     }
 
     /// No bounds at all.
     pub const fn none() -> Self {
-        Self { total: None, attempt: None, connect: None, body_idle: None }
+        Self { total: None, attempt: None, connect: None, body_idle: None, stream_idle: None }
     }
 
     /// The whole call: queueing, every attempt, backoff and the body. Default 10 s.
@@ -71,10 +73,19 @@ impl TimeoutPolicy {
         self
     }
 
-    /// The longest pause inside a response's body. Default 5 s.
+    /// The longest pause inside a response's body that isn't a [stream](Self::stream_idle). Default 5 s.
     #[must_use]
     pub fn body_idle(mut self, body_idle: impl Into<Option<Duration>>) -> Self {
         self.body_idle = body_idle.into();
+        self
+    }
+
+    /// The longest pause in a stream: server-sent events, an upgrade's body, or a call marked
+    /// [streaming](crate::CallOptions::streaming). Default 60 s, since heartbeats of 15 to 30 s are common. Silence isn't held
+    /// against the server.
+    #[must_use]
+    pub fn stream_idle(mut self, stream_idle: impl Into<Option<Duration>>) -> Self {
+        self.stream_idle = stream_idle.into();
         self
     }
 
@@ -84,6 +95,8 @@ impl TimeoutPolicy {
             total: bound("timeout.total", self.total)?,
             attempt: bound("timeout.attempt", self.attempt)?,
             body_idle: bound("timeout.body_idle", self.body_idle)?,
+            stream_idle: bound("timeout.stream_idle", self.stream_idle)?,
+            ..Rules::UNBOUNDED
         };
         bound("timeout.connect", self.connect)?;
         ordered("timeout.attempt", self.attempt, "timeout.total", self.total)?;
@@ -104,15 +117,29 @@ pub(crate) struct Rules {
     pub(crate) total: u64,
     pub(crate) attempt: u64,
     pub(crate) body_idle: u64,
+    pub(crate) stream_idle: u64,
+    // What other policies ask of these, so that a call's own can be held against it too.
+    /// The breaker's window in time, which holds two attempts.
+    pub(crate) window: u64,
+    /// When the last hedge sets out at the earliest.
+    pub(crate) last_hedge: u64,
 }
 
 impl Rules {
-    pub(crate) const UNBOUNDED: Self = Self { total: u64::MAX, attempt: u64::MAX, body_idle: u64::MAX };
+    pub(crate) const UNBOUNDED: Self = Self {
+        total: u64::MAX,
+        attempt: u64::MAX,
+        body_idle: u64::MAX,
+        stream_idle: u64::MAX,
+        window: u64::MAX,
+        last_hedge: 0,
+    };
 
     /// These bounds with a call's own overrides.
     ///
-    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it shortens the attempts;
-    /// two overrides that contradict each other are a mistake.
+    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it shortens the attempts; two
+    /// overrides that contradict each other are a mistake, and so is one that a policy with the same time would be refused
+    /// for.
     pub(crate) fn overridden(
         mut self,
         total: Option<Duration>,
@@ -121,11 +148,21 @@ impl Rules {
         if let Some(total) = total {
             self.total = positive("request.timeout", total)?;
             self.attempt = self.attempt.min(self.total);
+            if self.last_hedge > self.total {
+                let hedges = Duration::from_nanos(self.last_hedge);
+                let problem = format!("is {total:?}, shorter than what hedge.delay adds up to, {hedges:?}");
+                return Err(Invalid::new("request.timeout", problem));
+            }
         }
         if let Some(attempt) = attempt {
             self.attempt = positive("request.attempt_timeout", attempt)?;
             let total = (self.total != u64::MAX).then(|| Duration::from_nanos(self.total));
             ordered("request.attempt_timeout", Some(attempt), "the total timeout", total)?;
+            if self.window < self.attempt.saturating_mul(2) {
+                let window = Duration::from_nanos(self.window);
+                let problem = format!("is {attempt:?}, longer than half of breaker.window, {window:?}");
+                return Err(Invalid::new("request.attempt_timeout", problem));
+            }
         }
         Ok(self)
     }
@@ -194,6 +231,26 @@ mod tests {
         let rules = TimeoutPolicy::standard().compile().unwrap();
         let rules = rules.overridden(Some(SECOND), None).unwrap();
         assert_eq!((rules.total, rules.attempt), (nanos(SECOND), nanos(SECOND)));
+    }
+
+    #[test]
+    fn an_override_that_a_policy_would_be_refused_for_is_refused_naming_both_numbers() {
+        use crate::policy::Policy;
+        use crate::policy::hedge::{Delay, HedgePolicy};
+
+        let hedge = HedgePolicy::standard().delay(Delay::Fixed(SECOND)).max_hedges(2);
+        let rules = Policy::standard().hedge(hedge).compile(0).unwrap().timeout;
+        for (total, attempt, expected) in [
+            (None, Some(8), "request.attempt_timeout is 8s, longer than half of breaker.window, 10s"),
+            (Some(1), None, "request.timeout is 1s, shorter than what hedge.delay adds up to, 2s"),
+        ] {
+            let error = rules.overridden(total.map(|n: u32| n * SECOND), attempt.map(|n: u32| n * SECOND));
+            assert_eq!(error.unwrap_err().to_string(), expected);
+        }
+        rules.overridden(Some(2 * SECOND), None).unwrap();
+        rules.overridden(None, Some(5 * SECOND)).unwrap();
+        let rules = Policy::standard().breaker(None).compile(0).unwrap().timeout;
+        rules.overridden(None, Some(8 * SECOND)).unwrap();
     }
 
     #[test]

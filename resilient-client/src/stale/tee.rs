@@ -8,12 +8,15 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::Draft;
+use crate::engine::length::Expected;
 
 pin_project! {
-    /// A body of which a copy is stored once it has been read to its end. One that fails, or is dropped before, isn't.
+    /// A body of which a copy is stored once it has been read to its end. One that fails, ends too soon or is dropped before,
+    /// isn't.
     pub(crate) struct Tee<B> {
         #[pin]
         body: B,
+        expected: Expected,
         copy: Option<Box<Copied>>,
     }
 }
@@ -24,13 +27,13 @@ struct Copied {
 }
 
 impl<B: Body> Tee<B> {
-    pub(crate) fn new(body: B, draft: Draft) -> Self {
+    pub(crate) fn new(body: B, draft: Draft, expected: Expected) -> Self {
         let mut copy = Some(Box::new(Copied { draft, bytes: Vec::new() }));
         // Nobody need ask an empty body for its end.
         if body.is_end_stream() {
             ended(&mut copy);
         }
-        Self { body, copy }
+        Self { body, expected, copy }
     }
 }
 
@@ -63,13 +66,17 @@ impl<B: Body<Data = Bytes>> Body for Tee<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         let polled = this.body.as_mut().poll_frame(cx);
+        if this.expected.see(&polled).is_err() {
+            // Cut off, which whoever counts above says.
+            *this.copy = None;
+        }
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     take_in(this.copy, data);
                 }
                 // Readers that trust `is_end_stream` never ask for the `None`.
-                if this.body.is_end_stream() {
+                if this.body.is_end_stream() && this.expected.is_met() {
                     ended(this.copy);
                 }
             }

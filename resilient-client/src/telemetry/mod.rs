@@ -3,7 +3,7 @@
 //! Target `resilient_client`. What an operator acts on (a breaker opening, an upstream asking for quiet) is a warning,
 //! a recovery is info, and each attempt is debug, so the default level tells a story without drowning it.
 
-use tracing::{Level, debug, info, level_filters::LevelFilter, warn};
+use tracing::{Level, debug, info, level_filters::LevelFilter, trace, warn};
 
 use crate::endpoints::Origin;
 use crate::event::Event;
@@ -14,22 +14,43 @@ pub(crate) fn heard() -> bool {
     LevelFilter::current() >= Level::WARN
 }
 
-pub(crate) fn trace(upstream: &str, event: &Event) {
+pub(crate) fn log(upstream: &str, event: &Event) {
     match event {
-        Event::AttemptStarted { number, trigger, endpoint } => {
+        Event::CallStarted { call, .. } => {
+            trace!(target: "resilient_client", upstream, %call, "call started");
+        }
+        Event::CallFinished { call, duration, end, .. } => {
+            debug!(target: "resilient_client", upstream, %call, ?duration, ?end, "call finished");
+        }
+        Event::AttemptQueued { call, number } => {
+            debug!(target: "resilient_client", upstream, %call, number, "attempt waits to be let in");
+        }
+        Event::AttemptDequeued { call, number, waited, admitted } => {
+            debug!(target: "resilient_client", upstream, %call, number, ?waited, admitted, "attempt waits no more");
+        }
+        Event::AttemptStarted { call, number, trigger, endpoint, .. } => {
             let endpoint = endpoint.as_ref().map(Origin::as_str);
-            debug!(target: "resilient_client", upstream, number, %trigger, endpoint, "attempt started");
+            debug!(target: "resilient_client", upstream, %call, number, %trigger, endpoint, "attempt started");
         }
-        Event::AttemptFinished { number, duration, outcome, status } => {
+        Event::AttemptHead { call, number, duration, status } => {
             let status = status.map(|status| status.as_u16());
-            debug!(target: "resilient_client", upstream, number, ?duration, %outcome, status, "attempt finished");
+            trace!(target: "resilient_client", upstream, %call, number, ?duration, status, "head of the answer");
         }
-        Event::RetryScheduled { number, delay, after } => {
-            debug!(target: "resilient_client", upstream, number, ?delay, %after, "retry scheduled");
+        Event::AttemptFinished { call, number, duration, outcome, status, .. } => {
+            let status = status.map(|status| status.as_u16());
+            debug!(target: "resilient_client", upstream, %call, number, ?duration, %outcome, status, "attempt finished");
         }
-        Event::RetryDeclined { why } => debug!(target: "resilient_client", upstream, "not retried: {why}"),
-        Event::Rejected { rejection } => {
-            debug!(target: "resilient_client", upstream, "rejected: {rejection}");
+        Event::HedgeEnded { call, number, end } => {
+            debug!(target: "resilient_client", upstream, %call, number, %end, "hedge ended");
+        }
+        Event::RetryScheduled { call, number, delay, after } => {
+            debug!(target: "resilient_client", upstream, %call, number, ?delay, %after, "retry scheduled");
+        }
+        Event::RetryDeclined { call, why } => {
+            debug!(target: "resilient_client", upstream, %call, "not retried: {why}");
+        }
+        Event::Rejected { call, number, rejection } => {
+            debug!(target: "resilient_client", upstream, %call, number, "rejected: {rejection}");
         }
         Event::LimitChanged { limit } => {
             debug!(target: "resilient_client", upstream, limit, "concurrency limit changed");
@@ -48,6 +69,13 @@ pub(crate) fn trace(upstream: &str, event: &Event) {
                 info!(target: "resilient_client", upstream, from = ?change.from, ?to, cause = ?change.cause, "circuit breaker changed");
             }
         },
+        Event::UpstreamMade { kept: true } => debug!(target: "resilient_client", upstream, "upstream made"),
+        Event::UpstreamMade { kept: false } => {
+            debug!(target: "resilient_client", upstream, "upstream made for one call: all places are taken");
+        }
+        Event::UpstreamForgotten { unused_for } => {
+            debug!(target: "resilient_client", upstream, ?unused_for, "upstream forgotten");
+        }
         Event::HeldBack { duration } => {
             warn!(target: "resilient_client", upstream, ?duration, "upstream asked for quiet");
         }

@@ -3,8 +3,10 @@
 //! The engine knows no HTTP library. It drives an [`Exchange`], made for one call, which keeps what is needed to send
 //! the request again, says what an answer means, and turns answers into the caller's response type.
 
+pub(crate) mod evidence;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
+pub(crate) mod nothing;
 pub(crate) mod redirect;
 pub(crate) mod replay;
 pub(crate) mod reqwest;
@@ -20,11 +22,14 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use self::evidence::Evidence;
 use crate::deadline::header;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::outcome::Cause;
 use crate::outcome::classify::Ended;
 use crate::time::Tick;
 use crate::upstream::Upstream;
@@ -156,6 +161,15 @@ pub(crate) struct Departure<'a, 'b> {
     pub(crate) now: Tick,
 }
 
+/// What a transport knows of an attempt that has used up its time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expired {
+    /// Whose failure that is.
+    pub(crate) cause: Cause,
+    /// It has never been given a stream of its connection, as far as is known.
+    pub(crate) unsent: bool,
+}
+
 /// One call's way to the wire.
 pub(crate) trait Exchange {
     /// A response's head, with its body still to come.
@@ -171,8 +185,11 @@ pub(crate) trait Exchange {
     /// What the caller gets.
     type Response;
 
-    /// Whom the request is addressed to; `None` when it is gone.
-    fn address(&self) -> Option<Address<'_>>;
+    /// Whom the request is addressed to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] when it is gone, or its URL names no port or address that there could be.
+    fn address(&self) -> Result<Address<'_>, Error>;
 
     /// Whether the request can be sent again.
     fn is_replayable(&self) -> bool;
@@ -186,13 +203,34 @@ pub(crate) trait Exchange {
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
-    fn expired(_future: Pin<&mut Self::Future>) {}
+    fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {
+        Expired::default()
+    }
+
+    /// Since when the server can have had an attempt that had to wait until that allowed one more stream of its connection:
+    /// `now` while it does. `None` for all others, which have had their time since they set out.
+    fn given(_future: &Self::Future, _now: Tick) -> Option<Tick> {
+        None
+    }
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
 
+    /// What is known of an attempt's end besides what it says.
+    fn evidence(&self, _end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        Evidence::default()
+    }
+
+    /// Whether an attempt that has been launched may be at work before it is polled.
+    fn is_eager(_future: &Self::Future) -> bool {
+        false
+    }
+
     /// Whether an answer's body has no end in sight: an upgrade, or server-sent events.
     fn is_unending(answer: &Self::Answer) -> bool;
+
+    /// How much of an answer's body is to come, as far as its head tells.
+    fn expected(&self, answer: &Self::Answer) -> Expected;
 
     /// Takes an answer apart, to set it aside while another attempt is made.
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body);

@@ -4,6 +4,9 @@
 //! one of a request that was never sent, and repeating the POST would execute it twice. So an attempt that has hopped is
 //! never taken for unprocessed.
 //!
+//! That needs the policy to be ours. Of a client that was given, or whose policy was replaced, nobody can tell whether it follows
+//! redirects, since its errors name the first URL whatever hop they come from: so none of its errors proves anything.
+//!
 //! Only redirects to the same origin are followed: another one isn't the upstream whose breaker and budget this call is
 //! under, and gets none of its credentials. Anything else is handed to the caller as it came.
 
@@ -11,12 +14,16 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use reqwest::redirect::Policy;
 
+use super::evidence::Fault;
 use crate::error::BoxError;
+use crate::outcome::Cause;
 
 /// As many as reqwest allows by itself.
 const MOST: usize = 10;
@@ -26,9 +33,22 @@ thread_local! {
     static HOPPED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Says whether a policy is still there.
+pub(crate) struct Witness(Arc<()>);
+
+impl Witness {
+    /// Whether the policy that it was made with is in force, and no other has taken its place.
+    pub(crate) fn is_in_force(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 /// Follows redirects to the same origin, ten at most.
-pub(crate) fn same_origin() -> Policy {
-    Policy::custom(|attempt| {
+pub(crate) fn same_origin() -> (Policy, Witness) {
+    let witness = Witness(Arc::new(()));
+    let there = Arc::clone(&witness.0);
+    let policy = Policy::custom(move |attempt| {
+        let _ = &there;
         if attempt.previous().len() > MOST {
             return attempt.error("too many redirects");
         }
@@ -38,7 +58,8 @@ pub(crate) fn same_origin() -> Policy {
         }
         HOPPED.set(true);
         attempt.follow()
-    })
+    });
+    (policy, witness)
 }
 
 /// An error after a redirect: the request itself was processed.
@@ -57,18 +78,49 @@ impl std::error::Error for AfterRedirect {
     }
 }
 
+/// What is known of a reqwest client as a way to the wire.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// Whether each redirect that it follows is seen here. If it isn't, an error may be a hop's.
+    pub(crate) direct: bool,
+    /// The most that is read of a response's body at once.
+    pub(crate) max_body: usize,
+    /// It has brought an answer over HTTP/2, where attempts share connections.
+    shares: AtomicBool,
+}
+
+impl Ways {
+    pub(crate) fn new(direct: bool, max_body: usize) -> Arc<Self> {
+        Arc::new(Self { direct, max_body, ..Self::default() })
+    }
+
+    /// Whose failure it is when an attempt's time is up. Nobody knows which connection those were on that shared one.
+    pub(crate) fn cause_of_timeout(&self) -> Cause {
+        if self.shares.load(Ordering::Relaxed) { Cause::Lost } else { Cause::Own }
+    }
+
+    #[inline]
+    pub(crate) fn answered(&self, response: &reqwest::Response) {
+        if response.version() == http::Version::HTTP_2 && !self.shares.load(Ordering::Relaxed) {
+            self.shares.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 pin_project! {
     /// An attempt that remembers whether it hopped.
     pub(crate) struct Hopping<F> {
         #[pin]
         future: F,
+        number: u32,
         hopped: bool,
     }
 }
 
 impl<F> Hopping<F> {
-    pub(crate) fn new(future: F) -> Self {
-        Self { future, hopped: false }
+    /// Attempt `number`.
+    pub(crate) fn new(future: F, number: u32) -> Self {
+        Self { future, number, hopped: false }
     }
 }
 
@@ -76,17 +128,19 @@ impl<F, T> Future for Hopping<F>
 where
     F: Future<Output = Result<T, reqwest::Error>>,
 {
-    type Output = Result<T, BoxError>;
+    type Output = Result<T, Fault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         HOPPED.set(false);
         let polled = this.future.poll(cx);
         *this.hopped |= HOPPED.replace(false);
-        let hopped = *this.hopped;
-        Poll::Ready(ready!(polled).map_err(|error| -> BoxError {
+        let (hopped, number) = (*this.hopped, *this.number);
+        Poll::Ready(ready!(polled).map_err(|error| {
             let error = error.without_url();
-            if hopped && !error.is_redirect() { Box::new(AfterRedirect(error)) } else { Box::new(error) }
+            let after = hopped && !error.is_redirect();
+            let error: BoxError = if after { Box::new(AfterRedirect(error)) } else { Box::new(error) };
+            Fault { error, number, hopped }
         }))
     }
 }

@@ -1,34 +1,42 @@
 //! The reqwest transport.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::Method;
-use http_body::Body as _;
+use http_body::{Body as _, SizeHint};
 use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
-use super::redirect::Hopping;
+use super::evidence::{Evidence, Fault, Sent};
+use super::nothing::Asked;
+use super::redirect::{Hopping, Ways};
 use super::replay::{Replay as _, ReplayBody};
-use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
+use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
-use crate::error::BoxError;
-use crate::outcome::classify::Ended;
+use crate::error::Error;
+use crate::outcome::classify::{Ended, is_idempotent};
 use crate::upstream::registry::Authority;
 
 /// One call over a `reqwest::Client`.
 #[derive(Debug)]
 pub(crate) struct ReqwestExchange {
     client: reqwest::Client,
+    ways: Arc<Ways>,
+    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed, whether it was a
+    /// stream by then or not.
+    content: bool,
+    /// Asked in place of a body, if there is none, the request isn't safe to repeat, and what an error proves matters.
+    asked: Option<Asked>,
     /// Apart from its body, if that can be made again.
     request: Request,
     body: Payload,
-    /// The most that is read of a response's body at once.
-    max_body: usize,
 }
 
 /// What is left of the request's body to send.
@@ -81,10 +89,9 @@ impl ReqwestExchange {
     /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
     #[inline]
     pub(crate) fn new(
-        client: reqwest::Client,
+        (client, ways): (reqwest::Client, Arc<Ways>),
         mut request: Request,
         replay_buffer: Option<usize>,
-        max_body: usize,
     ) -> Self {
         // The engine keeps time; a second timer inside reqwest would only fire with a less telling error.
         // Asked first: clearing a timeout that was never set allocates the map it isn't in.
@@ -93,7 +100,11 @@ impl ReqwestExchange {
         }
         let body =
             if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
-        Self { client, request, body, max_body }
+        let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
+        let none =
+            matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
+        let asked = none && ways.direct && !is_idempotent(request.method());
+        Self { client, ways, content, asked: asked.then(Asked::default), request, body }
     }
 
     /// The request that nothing can follow.
@@ -103,7 +114,8 @@ impl ReqwestExchange {
             return None;
         }
         let stays = matches!(body, Payload::Once);
-        let rest = Request::new(Method::GET, self.request.url().clone());
+        // Its method stays, for what the answer's length means.
+        let rest = Request::new(self.request.method().clone(), self.request.url().clone());
         let mut request = std::mem::replace(&mut self.request, rest);
         if !stays {
             *request.body_mut() = body.into_body();
@@ -160,16 +172,16 @@ fn copy(request: &Request, body: Option<Body>) -> Request {
 
 impl Exchange for ReqwestExchange {
     type Answer = reqwest::Response;
-    type Fault = BoxError;
+    type Fault = Fault;
     type Future = Hopping<<reqwest::Client as Service<Request>>::Future>;
     type Head = (Url, http::response::Parts);
     type Body = Body;
     type Response = Response;
 
     #[inline]
-    fn address(&self) -> Option<Address<'_>> {
+    fn address(&self) -> Result<Address<'_>, Error> {
         let request = &self.request;
-        Some(Address {
+        Ok(Address {
             authority: Authority::of_url(request.url()),
             method: request.method(),
             path: request.url().path(),
@@ -206,20 +218,49 @@ impl Exchange for ReqwestExchange {
         if let Some(target) = &outbound.target {
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
+        if let Some(asked) = &self.asked {
+            *request.body_mut() = Some(Body::wrap(asked.nothing(outbound.number)));
+        }
+        let number = outbound.number;
         // reqwest adds headers of its own, for which a clone has no room.
         outbound.apply_one_by_one(request.headers_mut(), departure.now);
-        Some(Hopping::new(self.client.call(request)))
+        Some(Hopping::new(self.client.call(request), number))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(error) => Ended::Error(&**error),
+            Err(fault) => Ended::Error(&*fault.error),
         }
+    }
+
+    #[inline]
+    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let sent = match end {
+            Ok(response) => {
+                self.ways.answered(response);
+                Sent::Direct
+            }
+            Err(fault) if fault.hopped || !self.ways.direct => Sent::Unknown,
+            Err(_) if self.content => Sent::OwnStream,
+            Err(fault) if self.asked.as_ref().is_some_and(|asked| asked.was(fault.number)) => Sent::OwnStream,
+            Err(_) => Sent::Direct,
+        };
+        Evidence { sent, connection: None }
+    }
+
+    fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {
+        Expired { cause: self.ways.cause_of_timeout(), unsent: false }
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
+    }
+
+    #[inline]
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        let hint = answer.content_length().map(SizeHint::with_exact).unwrap_or_default();
+        Expected::at_head(self.request.method() == Method::HEAD, answer.status(), &hint)
     }
 
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
@@ -230,11 +271,12 @@ impl Exchange for ReqwestExchange {
 
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
-        Response::live(answer, guard, self.max_body)
+        let expected = self.expected(&answer);
+        Response::live(answer, guard, expected, self.ways.max_body)
     }
 
     fn reassemble(&mut self, (url, parts): Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
-        Response::kept(assemble(url, parts, Body::wrap(body)), report, self.max_body)
+        Response::kept(assemble(url, parts, Body::wrap(body)), report, self.ways.max_body)
     }
 }
 
@@ -261,7 +303,7 @@ mod tests {
 
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        ReqwestExchange::new(client, request, None, usize::MAX)
+        ReqwestExchange::new((client, Ways::new(true, usize::MAX)), request, None)
     }
 
     fn post(body: impl Into<Body>) -> Request {

@@ -9,13 +9,15 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::evidence::{Evidence, Fault};
 use super::replay::Replay;
 use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
 use crate::endpoints::Origin;
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Ended;
 use crate::time;
 use crate::upstream::registry::Authority;
@@ -29,22 +31,29 @@ pub(crate) struct ServiceExchange<S, B> {
     service: S,
     /// `None` once the last attempt has taken it.
     request: Option<http::Request<B>>,
+    /// It asks for the head alone.
+    for_head: bool,
+    /// The service follows no redirects.
+    direct: bool,
 }
 
 impl<S, B: Replay> ServiceExchange<S, B> {
-    pub(crate) fn new(service: S, request: http::Request<B>) -> Self {
-        Self { service, request: Some(request) }
+    pub(crate) fn new(service: S, request: http::Request<B>, direct: bool) -> Self {
+        let for_head = request.method() == http::Method::HEAD;
+        Self { service, request: Some(request), for_head, direct }
     }
 }
 
 /// Whom a request is addressed to.
-pub(super) fn address<B>(request: &http::Request<B>) -> Address<'_> {
-    Address {
-        authority: Authority::of_uri(request.uri()),
+#[inline]
+pub(super) fn address<B>(request: &http::Request<B>) -> Result<Address<'_>, Error> {
+    Ok(Address {
+        authority: Authority::read(request.uri())
+            .map_err(|problem| Error::new(ErrorKind::Request).says(problem))?,
         method: request.method(),
         path: request.uri().path(),
         headers: request.headers(),
-    }
+    })
 }
 
 /// A copy with a body of its own.
@@ -70,14 +79,14 @@ where
     R: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     type Answer = http::Response<R>;
-    type Fault = BoxError;
+    type Fault = Fault;
     type Future = Attempting<S, B>;
     type Head = http::response::Parts;
     type Body = R;
     type Response = http::Response<ResponseBody<R>>;
 
-    fn address(&self) -> Option<Address<'_>> {
-        self.request.as_ref().map(address)
+    fn address(&self) -> Result<Address<'_>, Error> {
+        self.request.as_ref().map_or_else(|| Err(Error::new(ErrorKind::Request)), address)
     }
 
     fn is_replayable(&self) -> bool {
@@ -124,12 +133,26 @@ where
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(error) => Ended::Error(&**error),
+            Err(fault) => Ended::Error(&*fault.error),
         }
+    }
+
+    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let unknown = !self.direct && end.as_ref().is_err_and(|fault| fault.hopped);
+        if unknown { Evidence::default() } else { Evidence::DIRECT }
+    }
+
+    /// A service may set to work when it is called.
+    fn is_eager(future: &Self::Future) -> bool {
+        matches!(future, Attempting::Called { .. })
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
+    }
+
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        Expected::at_head(self.for_head, answer.status(), &answer.body().size_hint())
     }
 
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
@@ -137,7 +160,8 @@ where
     }
 
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
-        answer.map(|body| ResponseBody::live(body, guard))
+        let expected = self.expected(&answer);
+        answer.map(|body| ResponseBody::live(body, guard, expected))
     }
 
     fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
@@ -169,6 +193,11 @@ pub(crate) struct Waiting<S, B> {
     outbound: Outbound,
 }
 
+/// The error of a service that wasn't ready, and so has been given nothing, whatever it does with requests.
+fn unready(error: impl Into<BoxError>) -> Fault {
+    Fault { error: error.into(), number: 0, hopped: false }
+}
+
 pin_project! {
     /// One attempt. Most services are ready at once, so only the others are waited for, in a box.
     #[project = AttemptingProj]
@@ -183,22 +212,28 @@ impl<S, B> Future for Attempting<S, B>
 where
     S: Service<http::Request<B>, Error: Into<BoxError>>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Fault>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let waiting = match self.as_mut().project() {
-                AttemptingProj::Called { future } => return future.poll(cx).map_err(Into::into),
+                AttemptingProj::Called { future } => {
+                    return future.poll(cx).map_err(|error| Fault {
+                        error: error.into(),
+                        number: 0,
+                        hopped: true,
+                    });
+                }
                 AttemptingProj::Unready { error } => {
-                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(unready(error))));
                 }
                 AttemptingProj::Waiting { waiting } => waiting,
             };
             let Some(first) = waiting else { return Poll::Pending };
             if let Err(error) = ready!(first.service.poll_ready(cx)) {
                 *waiting = None;
-                return Poll::Ready(Err(error.into()));
+                return Poll::Ready(Err(unready(error)));
             }
             let now = time::now();
             if now >= first.outbound.until {

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::endpoints::{Balancer, EndpointId, EndpointPermit, Seek, Shut};
-use super::{Permit, Rejection, Upstream};
+use super::{Permit, Rejection, Slot, Upstream};
 use crate::endpoints::NoEndpoint;
 use crate::event::Event;
 use crate::policy::Modes;
@@ -95,7 +95,7 @@ enum Stage {
     /// Its turn in the rate.
     Rate(Tick),
     /// A place in the bulkhead.
-    Slot(Arc<Waiter>),
+    Slot(Arc<Waiter>, Slot),
     /// Nothing any more.
     Over,
 }
@@ -139,7 +139,7 @@ impl Upstream {
     /// Ready when a server's `Retry-After` begins to hold everybody back.
     fn next_hold(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let upstream = Arc::clone(self);
-        Box::pin(async move { upstream.hold_begins.notified().await })
+        Box::pin(async move { upstream.hold_begins().notified().await })
     }
 
     /// How long a server's `Retry-After` still holds everybody back. With several endpoints it does only when there is nobody else
@@ -160,17 +160,17 @@ impl Upstream {
         if now < held_until {
             return Admission::Refused(Rejection::HeldBack { retry_after: now.until(held_until) }.into());
         }
-        if self.throttle.is_on()
+        if self.throttle().is_on()
             && let Err(why) = self.ask_throttle(now)
         {
             return Admission::Refused(why.into());
         }
-        if self.rate_limit.is_unlimited() {
+        if self.rate_limit().is_unlimited() {
             return self.admit_to_bulkhead(ask, None, since, now);
         }
         let waits = self.modes().has(Modes::RATE_WAITS) && !self.modes().has(Modes::RATE_OBSERVES);
         let longest_wait = if waits { nanos(now.until(ask.deadline)) } else { 0 };
-        match self.rate_limit.reserve(now, longest_wait) {
+        match self.rate_limit().reserve(now, longest_wait) {
             Err(Limited { retry_after }) => {
                 match self.judge(Rejection::RateLimited { retry_after }, Modes::RATE_OBSERVES) {
                     Ok(()) => self.admit_to_bulkhead(ask, None, since, now),
@@ -198,14 +198,14 @@ impl Upstream {
         let draw = self.entropy.rng().unit();
         let refused = |probability: f64| Rejection::Throttled { percent: (probability * 100.0) as u8 };
         if self.modes().has(Modes::THROTTLE_OBSERVES) {
-            let probability = self.throttle.probability(now);
+            let probability = self.throttle().probability(now);
             return if draw < probability {
                 self.judge(refused(probability), Modes::THROTTLE_OBSERVES)
             } else {
                 Ok(())
             };
         }
-        self.throttle.admit(now, draw).map_err(|throttled| refused(throttled.probability))
+        self.throttle().admit(now, draw).map_err(|throttled| refused(throttled.probability))
     }
 
     /// A refusal, unless who refuses only observes: then it is told and nothing else.
@@ -224,26 +224,34 @@ impl Upstream {
         since: Tick,
         now: Tick,
     ) -> Admission {
-        let Err(Full { limit }) = self.bulkhead.try_acquire(ask.priority) else {
-            return self.admit_to_endpoint(ask, rate, now);
+        let slot = self.slot();
+        let bulkhead = self.bulkhead(slot);
+        let Err(Full { limit }) = bulkhead.try_acquire(ask.priority) else {
+            return self.admit_to_endpoint(ask, rate, slot, now);
         };
         if self.judge(Rejection::BulkheadFull { limit }, Modes::BULKHEAD_OBSERVES).is_ok() {
-            self.bulkhead.overrun();
-            return self.admit_to_endpoint(ask, rate, now);
+            bulkhead.overrun();
+            return self.admit_to_endpoint(ask, rate, slot, now);
         }
-        match self.bulkhead.enqueue(ask.priority, now, ask.deadline) {
-            Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter)),
+        match bulkhead.enqueue(ask.priority, now, ask.deadline) {
+            Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter, slot)),
             Err(Full { limit }) => self.refuse(rate, Rejection::BulkheadFull { limit }),
         }
     }
 
     /// With a slot taken.
-    fn admit_to_endpoint(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<Reservation>, now: Tick) -> Admission {
+    fn admit_to_endpoint(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        rate: Option<Reservation>,
+        slot: Slot,
+        now: Tick,
+    ) -> Admission {
         // With endpoints this breaker has no rules, and says what somebody forced.
         let admitted = match self.breaker.try_acquire(now) {
             Ok(admitted) => admitted,
             Err(Rejected { retry_after }) => {
-                self.bulkhead.release(|| now);
+                self.release(slot, || now);
                 return self.refuse(rate, Rejection::CircuitOpen { retry_after });
             }
         };
@@ -252,7 +260,7 @@ impl Upstream {
             Some(balancer) => match self.choose_endpoint(balancer, ask, now) {
                 Ok(endpoint) => Some(Box::new(endpoint)),
                 Err(refusal) => {
-                    self.bulkhead.release(|| now);
+                    self.release(slot, || now);
                     self.give_rate_back(rate);
                     return Admission::Refused(refusal);
                 }
@@ -261,7 +269,7 @@ impl Upstream {
         if let Some(transition) = admitted.transition {
             self.emit(|| Event::BreakerTransition(transition));
         }
-        Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, endpoint, now))
+        Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, endpoint, slot, now))
     }
 
     fn choose_endpoint(
@@ -290,7 +298,7 @@ impl Upstream {
 
     fn give_rate_back(&self, rate: Option<Reservation>) {
         if let Some(place) = rate {
-            self.rate_limit.give_back(place);
+            self.rate_limit().give_back(place);
         }
     }
 }
@@ -301,7 +309,7 @@ impl Waiting {
         match &self.stage {
             Stage::Names(_) => Tick::NEVER,
             Stage::Rate(turn) => *turn,
-            Stage::Slot(waiter) => waiter.until(),
+            Stage::Slot(waiter, _) => waiter.until(),
             Stage::Over => Tick::ZERO,
         }
     }
@@ -341,11 +349,12 @@ impl Waiting {
                     self.stage = Stage::Over;
                     upstream.admit_to_bulkhead(&ask, self.rate.take(), self.since, now)
                 }
-                Stage::Slot(waiter) => {
-                    let waited = ready!(upstream.bulkhead.poll_wait(waiter, cx, now));
+                Stage::Slot(waiter, slot) => {
+                    let slot = *slot;
+                    let waited = ready!(upstream.bulkhead(slot).poll_wait(waiter, cx, now));
                     self.stage = Stage::Over;
                     match waited {
-                        Ok(()) => upstream.admit_to_endpoint(&ask, self.rate.take(), now),
+                        Ok(()) => upstream.admit_to_endpoint(&ask, self.rate.take(), slot, now),
                         Err(over) => {
                             let (waited, displaced) = (now.since(self.since), over == WaitOver::Displaced);
                             upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
@@ -377,8 +386,8 @@ impl Waiting {
 
     /// Leaves whatever line it stands in.
     fn leave(&mut self, now: impl FnOnce() -> Tick) {
-        if let Stage::Slot(waiter) = &self.stage {
-            self.upstream.bulkhead.leave(waiter, now);
+        if let Stage::Slot(waiter, slot) = &self.stage {
+            self.upstream.bulkhead(*slot).leave(waiter, now);
         }
         self.stage = Stage::Over;
         self.upstream.give_rate_back(self.rate.take());
@@ -396,7 +405,7 @@ impl fmt::Debug for Waiting {
         f.write_str(match self.stage {
             Stage::Names(_) => "Waiting(for addresses)",
             Stage::Rate(_) => "Waiting(for its turn)",
-            Stage::Slot(_) => "Waiting(for a place)",
+            Stage::Slot(..) => "Waiting(for a place)",
             Stage::Over => "Waiting(for nothing)",
         })
     }

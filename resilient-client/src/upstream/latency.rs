@@ -123,6 +123,12 @@ impl Digest {
         bucket.map(middle)
     }
 
+    /// The shortest sample, in nanoseconds, however few there are; `None` when there is none.
+    #[cold]
+    pub(crate) fn shortest(&self, now: Tick) -> Option<u64> {
+        self.epochs.live(now).iter().position(|count| *count > 0).map(middle)
+    }
+
     /// The bucket of the sample whose rank is the quantile's.
     #[cold]
     fn find(&self, quantile: Quantile, now: Tick) -> Option<usize> {

@@ -1,9 +1,13 @@
 //! One upstream's live state: every machine that its calls share, and the permit that holds a place in all of them.
 //!
-//! State is kept per authority (scheme, host, port), because that is what fails together.
+//! State is kept per authority (scheme, host, port), because that is what fails together; routes and keys may have some of
+//! their own, and share the rest (see [`host`]).
 
 mod admission;
 pub(crate) mod endpoints;
+mod host;
+mod host_name;
+mod key;
 pub(crate) mod latency;
 mod permit;
 mod quiet;
@@ -41,6 +45,7 @@ pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::{Balancer, Endpoint, EndpointId};
+pub(crate) use self::host::{Slot, Whole};
 use self::latency::Digest;
 use self::quiet::Quiet;
 use self::registry::Key;
@@ -117,6 +122,10 @@ impl fmt::Display for Rejection {
     }
 }
 
+/// How long after the last call an upstream's open breaker, or the rate it used up, is worth remembering. Nobody is spared
+/// anything by it then, and who comes asks a fresh one, which opens after five failures.
+pub(crate) const FORGETS_AFTER: Duration = Duration::from_secs(60);
+
 /// An upstream that a call has [entered](Upstream::enter), and leaves when this is dropped or before.
 #[derive(Debug)]
 pub(crate) struct Entered {
@@ -190,6 +199,12 @@ pub(crate) struct Upstream {
     abandoned_after: AtomicU64,
     /// Calls that have begun and whose last body hasn't ended.
     calls: AtomicU64,
+    /// Upstreams of routes and keys that share what is this host's. None of them outlives it in the registry.
+    parts: AtomicU32,
+    /// The host this is a part of; `None` when it is the whole.
+    whole: Option<Whole>,
+    /// What it shares with others that have no place in the registry; `None` when it has one.
+    pool: Option<Arc<Self>>,
     /// The registry has let go of it, or is about to: a call that finds it so must look again.
     retired: AtomicBool,
     /// The endpoints its name stands for; `None` when it is the only one.
@@ -222,6 +237,9 @@ impl Upstream {
             last_used: AtomicU64::new(now.as_nanos()),
             abandoned_after: AtomicU64::new(abandoned_after(plan)),
             calls: AtomicU64::new(0),
+            parts: AtomicU32::new(0),
+            whole: None,
+            pool: None,
             retired: AtomicBool::new(false),
             balancer: None,
             entropy,
@@ -236,6 +254,18 @@ impl Upstream {
         let Some(rules) = plan.concurrency else { return };
         let limit = self.concurrency.get_or_init(|| Concurrency::new(rules)).set_rules(rules);
         self.bulkhead.set_limit(limit, || now);
+    }
+
+    /// As a part of another, if there is one.
+    pub(crate) fn part_of(mut self, whole: Option<Whole>) -> Self {
+        self.whole = whole;
+        self
+    }
+
+    /// Without a place in the registry: it lasts as long as its call, and shares `pool`'s budget with others like it.
+    pub(crate) fn without_place(mut self, pool: &Arc<Self>) -> Self {
+        self.pool = Some(Arc::clone(pool));
+        self
     }
 
     /// With several endpoints behind its name. Their breakers judge what fails there: a breaker of the name's would count it a
@@ -276,6 +306,9 @@ impl Upstream {
     /// A call begins; false when the registry has let go of this upstream meanwhile.
     pub(crate) fn enter(&self) -> bool {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        if let Some(pool) = &self.pool {
+            pool.calls.fetch_add(1, Ordering::SeqCst);
+        }
         let stays = !self.retired.load(Ordering::SeqCst);
         if !stays {
             self.leave();
@@ -286,6 +319,9 @@ impl Upstream {
     /// A call is over: it has no attempt in flight, sends no other, and its response's body has ended.
     pub(crate) fn leave(&self) {
         self.calls.fetch_sub(1, Ordering::SeqCst);
+        if let Some(pool) = &self.pool {
+            pool.calls.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// Lets no further call in, if none is in and there is nothing to remember.
@@ -300,7 +336,7 @@ impl Upstream {
 
     /// What was granted to an attempt that never set out.
     pub(crate) fn give_back(&self, grant: Grant) {
-        self.budget.refund(grant.token);
+        self.budget().refund(grant.token);
         if grant.capped {
             self.hedges.refund();
         }
@@ -334,7 +370,7 @@ impl Upstream {
     }
 
     pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
+        &self.pool.as_deref().unwrap_or(self).budget
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {
@@ -343,28 +379,24 @@ impl Upstream {
 
     /// Until when a server's `Retry-After` holds everyone back.
     fn held_until(&self) -> Tick {
-        self.quiet.until()
+        self.quiet().until()
     }
 
     /// Whether the upstream took an attempt on, however that ended.
     fn tell_throttle(&self, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
         use FailureKind::{Body, BodyIdle, Status};
-        if !self.throttle.is_on() {
+        let throttle = self.throttle();
+        if !throttle.is_on() {
             return;
         }
         match outcome {
             Outcome::Ignored | Outcome::Abandoned => {}
-            Outcome::Success | Outcome::Failure(Body | BodyIdle) => self.throttle.accepted(now),
+            Outcome::Success | Outcome::Failure(Body | BodyIdle) => throttle.accepted(now),
             Outcome::Failure(Status) if status != Some(StatusCode::SERVICE_UNAVAILABLE) => {
-                self.throttle.accepted(now);
+                throttle.accepted(now);
             }
-            Outcome::Throttled | Outcome::Failure(_) => self.throttle.refused(now),
+            Outcome::Throttled | Outcome::Failure(_) => throttle.refused(now),
         }
-    }
-
-    /// The machine that finds the limit, while it is asked to.
-    fn adaptive(&self) -> Option<&Concurrency> {
-        if self.modes().has(Modes::ADAPTS) { self.concurrency.get() } else { None }
     }
 
     /// An attempt that found `in_flight` others and itself in flight took `nanos` to come to something.
@@ -389,7 +421,7 @@ impl Upstream {
             Outcome::Throttled | Outcome::Failure(_) => concurrency::Outcome::Dropped,
         };
         if let Some(limit) = concurrency.record(Sample { rtt_nanos: nanos, in_flight, outcome }, now) {
-            self.bulkhead.set_limit(limit, || now);
+            self.bulkhead(self.slot()).set_limit(limit, || now);
             self.emit(|| Event::LimitChanged { limit });
         }
     }
@@ -401,6 +433,11 @@ impl Upstream {
     /// How long half of the recent attempts took at most, in nanoseconds; `None` while too little is known.
     pub(crate) fn usual(&self, now: Tick) -> Option<u64> {
         self.latency.median(now)
+    }
+
+    /// The same by what little is known: the shortest of them, where there are too few for a median.
+    pub(crate) fn usual_or_shortest(&self, now: Tick) -> Option<u64> {
+        self.usual(now).or_else(|| self.latency.shortest(now))
     }
 
     /// How long an attempt may be out before a hedge follows, in nanoseconds. Asked once a call, which pays its share
@@ -424,6 +461,14 @@ impl Upstream {
         self.latency.record(nanos, now);
     }
 
+    /// An attempt that nobody waits for any more had been out that long. It would have taken longer still: that is news when it
+    /// is more than usual. Less says nothing, since it was the caller who was in a hurry.
+    pub(crate) fn takes_longer_than(&self, nanos: u64, now: Tick) {
+        if self.usual(now).is_some_and(|usual| nanos > usual) {
+            self.latency.record(nanos, now);
+        }
+    }
+
     /// Whether no attempt would be let through now: by the breaker or, with several endpoints, by any of theirs.
     pub(crate) fn is_circuit_open(&self, now: Tick) -> bool {
         let shut = |balancer: &Balancer| {
@@ -442,12 +487,12 @@ impl Upstream {
     pub(crate) fn hold_back(&self, endpoint: Option<&Arc<Endpoint>>, asked: Duration, now: Tick) {
         let held = match endpoint {
             Some(endpoint) => endpoint.asked_for_time(asked, now),
-            None => self.quiet.asked(asked, now).inspect(|&duration| {
+            None => self.quiet().asked(asked, now).inspect(|&duration| {
                 self.emit(|| Event::HeldBack { duration });
             }),
         };
         if held.is_some() {
-            self.hold_begins.notify_waiters();
+            self.hold_begins().notify_waiters();
         }
     }
 
@@ -456,20 +501,37 @@ impl Upstream {
         self.breaker.snapshot(now)
     }
 
-    /// Attempts in flight, and answered ones whose bodies haven't ended.
+    /// Attempts in flight, and answered ones whose bodies haven't ended: of the whole host where that finds a limit.
     pub(crate) fn in_use(&self) -> u32 {
-        self.bulkhead.in_use()
+        self.bulkhead(self.slot()).in_use()
     }
 
+    #[inline]
     pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
         self.events.emit(&self.name, event);
     }
 
-    /// Nothing in flight, nothing to remember: safe to forget.
+    /// Whether anybody listens to its events.
+    pub(crate) fn heard(&self) -> bool {
+        self.events.heard()
+    }
+
+    /// Nothing in flight, and nothing to remember that anybody has asked for lately: safe to forget.
     pub(crate) fn is_idle(&self, now: Tick) -> bool {
-        let held = now < self.held_until();
-        let breaker = self.breaker_snapshot(now);
-        !held && self.in_use() == 0 && breaker.state != breaker::State::Open && !breaker.forced
+        use breaker::State::{Disabled, ForcedClosed, ForcedOpen, HalfOpen, Open};
+        if self.bulkhead.in_use() != 0 || self.parts.load(Ordering::SeqCst) != 0 {
+            return false;
+        }
+        let state = self.breaker.state();
+        let forced = match state {
+            ForcedOpen | ForcedClosed => true,
+            // By an operator, or by a policy that has no breaker.
+            Disabled => self.breaker_snapshot(now).forced,
+            _ => false,
+        };
+        let remembers =
+            matches!(state, Open | HalfOpen) || now < self.quiet.until() || self.rate_limit.owes(now);
+        !forced && (!remembers || now.since(self.last_used()) >= FORGETS_AFTER)
     }
 
     pub(crate) fn last_used(&self) -> Tick {

@@ -3,42 +3,64 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-
-use super::Upstream;
 use super::endpoints::{Endpoint, EndpointPermit};
+use super::{Slot, Upstream};
 use crate::engine::ledger::Grant;
-use crate::event::Event;
-use crate::outcome::{FailureKind, Outcome};
-use crate::policy::breaker::{self, Verdict};
+use crate::event::{CallId, Event};
+use crate::outcome::classify::{Classified, Repeat};
+use crate::outcome::{Cause, FailureKind, Outcome};
+use crate::policy::breaker::{self, BodyPermit, Verdict};
 use crate::sync::Ordering;
 use crate::time::{self, Tick, nanos};
 
-/// One attempt's bulkhead slot and breaker permit.
+/// One attempt's bulkhead slot, and its leave to say what became of it.
 ///
-/// The verdict is given at most once, with [`settle`](Self::settle); the slot is held until the drop, so a failed head
-/// can be counted at once while its body still occupies a connection. Dropped without a verdict, an attempt that had
-/// been out for longer than `abandoned_after` counts as a failure: that is how a timeout the caller put *around* the
-/// call reaches the breaker. A younger one counts as nothing.
+/// It speaks twice. [`head`](Self::head) says what a head means the moment it comes: that decides probes, and all that
+/// the machines learn from a success. [`body`](Self::body) may add later that the body failed. An attempt that has no body
+/// to come says both at once, with [`settle`](Self::settle). The slot is held until the drop, so that a head can be
+/// counted at once while its body still occupies a connection.
+///
+/// Dropped without a word, an attempt that had been out for longer than `abandoned_after` counts as a failure: that is
+/// how a timeout the caller put *around* the call reaches the breaker. A younger one counts as nothing.
 #[derive(Debug)]
 pub(crate) struct Permit {
     upstream: Arc<Upstream>,
-    /// `None` once settled.
-    breaker: Option<breaker::Permit>,
+    held: Held,
     /// Where it goes, if the upstream's name stands for several endpoints. Boxed, because most don't, and a permit moves
     /// with every response.
     endpoint: Option<Box<EndpointPermit>>,
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
+    call: CallId,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
+    /// Whose bulkhead it has its slot in.
+    slot: Slot,
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's. Never until then.
     answered: Tick,
     stage: Stage,
+    said: Said,
     /// The call is over with this attempt.
     ends_call: bool,
+}
+
+/// The upstream's own breaker's leave.
+#[derive(Debug)]
+enum Held {
+    Head(breaker::Permit),
+    Body(BodyPermit),
+    Nothing,
+}
+
+/// What the attempt has said of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// Its head was good; its body hasn't ended.
+    Head,
+    Everything,
 }
 
 /// How far an attempt has come.
@@ -60,27 +82,36 @@ impl Permit {
         upstream: Arc<Upstream>,
         breaker: breaker::Permit,
         endpoint: Option<Box<EndpointPermit>>,
+        slot: Slot,
         now: Tick,
     ) -> Self {
-        let in_flight = upstream.adaptive().map_or(0, |_| upstream.in_use());
+        let in_flight = upstream.adaptive().map_or(0, |_| upstream.bulkhead(slot).in_use());
         Self {
             upstream,
             in_flight,
-            breaker: Some(breaker),
+            slot,
+            held: Held::Head(breaker),
             endpoint,
             grant: None,
+            call: CallId::NONE,
             number: 1,
             started: now,
             answered: Tick::NEVER,
             stage: Stage::Admitted,
+            said: Said::Nothing,
             ends_call: false,
         }
     }
 
-    /// The place of attempt `number`, with what that was granted.
-    pub(crate) fn of_attempt(mut self, number: u32, grant: Option<Grant>) -> Self {
-        (self.number, self.grant) = (number, grant);
+    /// The place of attempt `number` of `call`, with what that was granted.
+    pub(crate) fn of_attempt(mut self, call: CallId, number: u32, grant: Option<Grant>) -> Self {
+        (self.call, self.number, self.grant) = (call, number, grant);
         self
+    }
+
+    /// What the attempt was granted, for the one that takes its place.
+    pub(crate) fn take_grant(&mut self) -> Option<Grant> {
+        self.grant.take()
     }
 
     /// Where it goes; `None` when the upstream is all there is.
@@ -128,50 +159,127 @@ impl Permit {
         self.ends_call = true;
     }
 
-    /// Gives the verdict. Only the first one counts.
-    pub(crate) fn settle(
-        &mut self,
-        outcome: Outcome,
-        verdict: Verdict,
-        status: Option<StatusCode>,
-        now: Tick,
-    ) {
-        let Some(permit) = self.breaker.take() else { return };
+    /// A good head has come, and its body is still to come. Only the first word about a head counts.
+    #[inline]
+    pub(crate) fn head(&mut self, end: &Classified, now: Tick) {
+        if self.said == Said::Nothing {
+            self.said = Said::Head;
+            let transition = self.say_head(end, now);
+            self.upstream.emit(|| Event::AttemptHead {
+                call: self.call,
+                number: self.number,
+                duration: now.since(self.started),
+                status: end.status,
+            });
+            self.announce(transition);
+        }
+    }
+
+    /// Whether its head was good and its body's end is still of interest. A head that failed has said what there is to say.
+    pub(crate) fn awaits_body(&self) -> bool {
+        self.said == Said::Head
+    }
+
+    /// What became of the body of an answer whose head was good: [`Verdict::Failure`] with its kind, or nothing the
+    /// breaker should know.
+    pub(crate) fn body(&mut self, verdict: Verdict, end: &Classified, now: Tick) {
+        if self.said != Said::Head {
+            return;
+        }
+        self.said = Said::Everything;
+        let transition = self.say_body(verdict, end.cause, now);
+        self.finished(end, now);
+        self.announce(transition);
+    }
+
+    /// What became of an attempt as a whole: it brought no answer, one that isn't the call's, or one whose body has been
+    /// read. Only the first word counts.
+    pub(crate) fn settle(&mut self, end: &Classified, now: Tick) {
+        if self.said != Said::Nothing {
+            return;
+        }
+        self.said = Said::Everything;
+        let transition = self.say_head(end, now);
+        if end.is_success() {
+            // The body was part of the attempt, and has ended as well as the head began.
+            let _ = self.say_body(Verdict::Success, Cause::Own, now);
+        }
+        self.finished(end, now);
+        self.announce(transition);
+    }
+
+    /// Tells every machine what the head, or its absence, means.
+    #[inline]
+    fn say_head(&mut self, end: &Classified, now: Tick) -> Option<breaker::Transition> {
+        let Classified { outcome, verdict, status, cause, .. } = *end;
         let upstream = &*self.upstream;
         match self.grant.take() {
             Some(grant) if !matches!(self.stage, Stage::Leaving | Stage::Sent) => upstream.give_back(grant),
-            Some(grant) if outcome == Outcome::Success => upstream.budget.refund(grant.token),
-            None if outcome == Outcome::Success && self.number == 1 => upstream.budget.deposit(),
+            Some(grant) if outcome == Outcome::Success => upstream.budget().refund(grant.token),
+            // Nobody has seen those before it, if there were any.
+            None if outcome == Outcome::Success => upstream.budget().deposit(),
             _ => {}
         }
         if outcome == Outcome::Success {
-            upstream.quiet.succeeded(now);
+            upstream.quiet().succeeded(now);
         }
-        upstream.tell_throttle(outcome, status, now);
+        // It was never sent, or was lost by no fault of the server's, or was a redirect that leads nowhere.
+        let silent = verdict == Verdict::Neutral && matches!(outcome, Outcome::Failure(_));
+        if !silent {
+            upstream.tell_throttle(outcome, status, now);
+        }
         let took = self.answered.min(now).nanos_since(self.started);
         if self.stage == Stage::Sent {
+            let outcome = if silent { Outcome::Ignored } else { outcome };
             upstream.tell_concurrency(self.in_flight, took, outcome, status, now);
         }
         if let Some(endpoint) = &mut self.endpoint {
             // A 429 is quick and says nothing about how quick the endpoint is, except that it isn't slower.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
-            if self.stage == Stage::Sent {
+            if self.stage == Stage::Sent && !silent {
                 if status.is_some() && matches!(outcome, Outcome::Throttled | Outcome::Ignored) {
                     endpoint.put_off(took, now);
                 }
-                endpoint.settle(verdict, took, now);
+                endpoint.settle_caused(verdict, cause, took, now);
             } else {
                 endpoint.settle(Verdict::Neutral, 0, now);
             }
         }
-        let transition =
-            upstream.breaker.record(permit, verdict, took, now, || upstream.entropy.rng().unit());
-        if !matches!(self.stage, Stage::Admitted | Stage::Leaving) {
-            let (number, duration) = (self.number, now.since(self.started));
-            upstream.emit(|| Event::AttemptFinished { number, duration, outcome, status });
+        let Held::Head(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
+        if verdict == Verdict::Success {
+            self.held = Held::Body(permit.body());
         }
+        upstream.breaker.record_caused(permit, verdict, cause, took, now, || upstream.entropy.rng().unit())
+    }
+
+    /// Tells those that judge bodies.
+    #[inline]
+    fn say_body(&mut self, verdict: Verdict, cause: Cause, now: Tick) -> Option<breaker::Transition> {
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.settle_body(verdict, cause, now);
+        }
+        let Held::Body(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
+        let upstream = &*self.upstream;
+        let (at, unit) = (self.answered.min(now), || upstream.entropy.rng().unit());
+        upstream.breaker.record_body(permit, verdict, cause, at, now, unit)
+    }
+
+    fn finished(&self, end: &Classified, now: Tick) {
+        if !matches!(self.stage, Stage::Admitted | Stage::Leaving) {
+            self.upstream.emit(|| Event::AttemptFinished {
+                call: self.call,
+                number: self.number,
+                duration: now.since(self.started),
+                outcome: end.outcome,
+                status: end.status,
+                unprocessed: end.repeat.is_proof(),
+            });
+        }
+    }
+
+    fn announce(&self, transition: Option<breaker::Transition>) {
         if let Some(transition) = transition {
-            upstream.emit(|| Event::BreakerTransition(transition));
+            self.upstream.emit(|| Event::BreakerTransition(transition));
         }
     }
 
@@ -193,7 +301,7 @@ impl Permit {
         {
             endpoint.overtaken(nanos(now.since(self.started)), now);
         }
-        self.settle(Outcome::Abandoned, Verdict::Neutral, None, now);
+        self.settle(&Classified::ABANDONED, now);
     }
 
     /// When the attempt was admitted.
@@ -206,23 +314,37 @@ impl Permit {
     pub(crate) fn abandon(&mut self, kind: FailureKind, waited: Duration, enough: u64, now: Tick) -> Outcome {
         let waited = nanos(waited);
         let late = waited > self.upstream.abandoned_after.load(Ordering::Relaxed) || waited >= enough;
-        let (outcome, verdict) = if late && self.is_sent() {
-            (Outcome::Failure(kind), Verdict::Failure)
+        let end = if late && self.is_sent() {
+            Classified::failure(kind, Repeat::IfSafe)
         } else {
-            (Outcome::Abandoned, Verdict::Neutral)
+            Classified::ABANDONED
         };
-        self.settle(outcome, verdict, None, now);
-        outcome
+        match self.said {
+            Said::Nothing => {
+                if self.is_sent() && self.answered.is_never() {
+                    self.upstream.takes_longer_than(now.nanos_since(self.started), now);
+                }
+                self.settle(&end, now);
+            }
+            Said::Head => self.body(end.verdict, &end, now),
+            Said::Everything => {}
+        }
+        end.outcome
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.breaker.is_some() {
-            let now = time::now();
-            self.abandon(FailureKind::Timeout, now.since(self.started), u64::MAX, now);
+        match self.said {
+            Said::Nothing => {
+                let now = time::now();
+                self.abandon(FailureKind::Timeout, now.since(self.started), u64::MAX, now);
+            }
+            // Nobody wanted the body.
+            Said::Head => self.body(Verdict::Neutral, &Classified::ABANDONED, time::now()),
+            Said::Everything => {}
         }
-        self.upstream.bulkhead.release(time::now);
+        self.upstream.release(self.slot, time::now);
         if self.ends_call {
             self.upstream.leave();
         }

@@ -16,12 +16,14 @@ use crate::time::Tick;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UpstreamSnapshot {
-    /// The authority, such as `http://users:3000`, followed by the route or key if it has state of its own; `overflow` for
-    /// the one that newcomers share when there is room for no more.
+    /// The authority, such as `http://users:3000`, followed by the route, or by the key in quotes, if it has state of its own;
+    /// `overflow` for all those together that have no place, and of which nothing is kept but the budget they share. At most
+    /// 200 bytes: a longer one ends in an ellipsis and a hash.
     pub name: Arc<str>,
     /// Calls that have begun and aren't over: waiting, in flight, between attempts, or with a body still open.
     pub calls: u64,
-    /// Attempts that hold a place: in flight, or with a body still open.
+    /// Attempts that hold a place: in flight, or with a body still open. Where a limit is found this, the limit and who waits
+    /// are the whole host's.
     pub in_flight: u32,
     /// The most that may; `None` without a limit.
     pub limit: Option<u32>,
@@ -44,15 +46,16 @@ pub struct UpstreamSnapshot {
 
 impl Upstream {
     pub(crate) fn snapshot(&self, now: Tick) -> UpstreamSnapshot {
+        let bulkhead = self.bulkhead(self.slot());
         UpstreamSnapshot {
             name: Arc::clone(self.name()),
             calls: self.unfinished(),
             in_flight: self.in_use(),
-            limit: self.bulkhead.limit(),
+            limit: bulkhead.limit(),
             concurrency: self.adaptive().map(Concurrency::snapshot),
-            queued: self.bulkhead.queued(),
+            queued: bulkhead.queued(),
             breaker: self.breaker_snapshot(now),
-            budget: self.budget.available(),
+            budget: self.budget().available(),
             hedges: self.hedges.available(),
             endpoints: self.balancer.as_ref().map_or_else(Vec::new, |balancer| balancer.set().snapshot(now)),
             held_back_for: now.until(self.held_until()),

@@ -81,6 +81,14 @@ fn an_attempt_expires_when_its_time_is_up_and_not_before() {
 }
 
 #[test]
+fn an_attempt_that_had_to_wait_for_its_stream_has_all_its_time_from_there() {
+    let mut ledger = in_flight(terms());
+    assert_eq!(ledger.begins_anew(1, ms(2_900)), ms(5_900));
+    assert_eq!(ledger.decide(ms(3_000)), Decision::WaitUntil(ms(5_900)));
+    assert_eq!(ledger.decide(ms(5_900)), Decision::Expire { number: 1 });
+}
+
+#[test]
 fn the_deadline_beats_everything() {
     let mut ledger = in_flight(Terms { deadline: ms(2_000), ..terms() });
     assert_eq!(ledger.decide(ms(0)), Decision::WaitUntil(ms(2_000)));
@@ -295,6 +303,112 @@ fn what_one_attempt_was_told_to_wait_binds_the_one_after_another() {
     assert!(matches!(next, Next::Retry { delay, .. } if ms(30).after(delay) >= ms(2_020)), "{next:?}");
 }
 
+/// Fails attempts of a call with `end` at once, one after the other; how many were launched when nothing followed.
+fn launches_until_it_gives_up(terms: Terms, end: &Classified, budget: &Budget) -> (u32, Decline) {
+    let mut ledger = in_flight(terms);
+    for number in 1.. {
+        match fail_number(number, &mut ledger, end, ms(u64::from(number)), budget) {
+            Next::Retry { .. } => ledger.launched(ms(u64::from(number))),
+            Next::GiveUp(why) => return (number, why),
+            Next::Wait => panic!("one at a time"),
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn what_was_never_sent_goes_over_another_connection_at_once_and_free_and_not_for_ever() {
+    let (post, budget) = (Terms { safe: false, ..terms() }, budget(0));
+    let mut ledger = in_flight(post);
+    let next = fail(&mut ledger, &end(Repeat::Unsent), ms(1), &budget);
+    assert_eq!(next, Next::Retry { number: 2, delay: Duration::ZERO });
+    assert_eq!(ledger.take_grant(), None);
+    let launched = launches_until_it_gives_up(post, &end(Repeat::Unsent), &budget);
+    assert_eq!(launched, (17, Decline::AttemptsExhausted(17)));
+}
+
+#[test]
+fn what_was_refused_unseen_is_free_too_and_waits() {
+    let (post, budget) = (Terms { safe: false, ..terms() }, budget(0));
+    let next = fail(&mut in_flight(post), &end(Repeat::Refused), ms(1), &budget);
+    assert!(matches!(next, Next::Retry { number: 2, delay } if !delay.is_zero()), "{next:?}");
+    let launched = launches_until_it_gives_up(post, &end(Repeat::Refused), &budget);
+    assert_eq!(launched, (9, Decline::AttemptsExhausted(9)));
+}
+
+#[test]
+fn what_nothing_proves_is_repeated_if_safe_and_free_then() {
+    let post = Terms { safe: false, ..terms() };
+    assert_eq!(first_end(post, &end(Repeat::Doubtful)), Next::GiveUp(Decline::NotSafe));
+    let next = fail(&mut in_flight(terms()), &end(Repeat::Doubtful), ms(1), &budget(0));
+    assert!(matches!(next, Next::Retry { .. }), "{next:?}");
+}
+
+#[test]
+fn six_dead_connections_leave_a_call_its_four_attempts() {
+    let (mut ledger, budget) = (in_flight(terms()), budget(10));
+    for number in 1..=6 {
+        let next = fail_number(number, &mut ledger, &end(Repeat::Unsent), ms(1), &budget);
+        assert!(matches!(next, Next::Retry { .. }), "{next:?}");
+        assert!(!ledger.is_last());
+        ledger.launched(ms(1));
+    }
+    for number in 7..=9 {
+        let next = fail_number(number, &mut ledger, &end(Repeat::IfSafe), ms(1), &budget);
+        assert!(matches!(next, Next::Retry { .. }), "{next:?}");
+        ledger.launched(ms(2));
+    }
+    let next = fail_number(10, &mut ledger, &end(Repeat::IfSafe), ms(1), &budget);
+    assert_eq!(next, Next::GiveUp(Decline::AttemptsExhausted(10)));
+    assert!((budget.available() - 7.0).abs() < 1e-9, "three retries, three tokens");
+}
+
+/// What an attempt was granted is for whoever takes its place: else one token would be spent twice, or two for one.
+#[test]
+fn an_attempt_that_was_never_sent_leaves_its_grant_to_the_next() {
+    let (mut ledger, budget) = (in_flight(terms()), budget(10));
+    fail(&mut ledger, &end(Repeat::IfSafe), ms(1), &budget);
+    let grant = ledger.take_grant().unwrap();
+    ledger.launched(ms(30));
+    let next = fail_number(2, &mut ledger, &end(Repeat::Unsent), ms(31), &budget);
+    assert!(matches!(next, Next::Retry { .. }), "{next:?}");
+    ledger.inherit(grant);
+    assert!(ledger.take_grant().is_some());
+    assert!((budget.available() - 9.0).abs() < 1e-9);
+}
+
+#[test]
+fn without_retries_nothing_is_repeated_not_even_for_free() {
+    for retry in [None, Some(RetryPolicy::standard().max_attempts(1).compile().unwrap())] {
+        let once = Terms { retry, ..terms() };
+        assert!(Ledger::new(once, START).is_last());
+        assert_eq!(first_end(once, &end(Repeat::Unsent)), Next::GiveUp(Decline::RetriesOff));
+    }
+}
+
+#[test]
+fn an_attempt_that_was_never_sent_waits_as_long_as_another_was_told_to() {
+    let (terms, budget, cap) = hedging(10, Some(5));
+    let mut ledger = in_flight(terms);
+    let rng = &mut Rng::seeded(7);
+    let world = World {
+        budget: &budget,
+        cap: &cap,
+        circuit_open: false,
+        elsewhere: false,
+        replayable: true,
+        usual: None,
+        delays: None,
+        rng,
+    };
+    ledger.hedge(ms(10), &world).unwrap();
+    let _ = ledger.take_grant();
+    ledger.launched(ms(10));
+    assert_eq!(fail_beside(&mut ledger, 1, &asked(2), ms(20), &budget, &cap), Next::Wait);
+    let next = fail_beside(&mut ledger, 2, &end(Repeat::Unsent), ms(30), &budget, &cap);
+    assert!(matches!(next, Next::Retry { delay, .. } if ms(30).after(delay) >= ms(2_020)), "{next:?}");
+}
+
 /// What a server and a caller may do to a call.
 #[derive(Clone, Debug)]
 struct Story {
@@ -313,6 +427,9 @@ fn story() -> impl Strategy<Value = Story> {
         1 => Just(Repeat::Never),
         4 => Just(Repeat::IfSafe),
         4 => Just(Repeat::Unprocessed),
+        4 => Just(Repeat::Unsent),
+        2 => Just(Repeat::Refused),
+        1 => Just(Repeat::Doubtful),
         1 => Just(Repeat::Once)
     ];
     let ends = prop::collection::vec((0..5_000_u64, repeat, prop::option::of(0..20_u64)), 1..20);
@@ -346,7 +463,8 @@ proptest! {
         };
         let (budget, mut rng) = (budget(story.tokens), Rng::seeded(story.seed));
         let mut ledger = Ledger::new(terms, START);
-        let (mut now, mut launches, mut once) = (START, 0_u32, 0_u32);
+        let (mut now, mut launches, mut once, mut free) = (START, 0_u32, 0_u32, 0_u32);
+        let (mut paid, mut inherited) = (0_u32, None);
         let mut not_before = START;
         let mut ends = story.ends.iter().cycle();
         for step in 0.. {
@@ -365,10 +483,16 @@ proptest! {
                     prop_assert_eq!(number, launches);
                     prop_assert!(now < terms.deadline, "no attempt starts after the deadline");
                     prop_assert!(now >= not_before, "no attempt undercuts Retry-After");
-                    prop_assert!(launches <= story.max_attempts.unwrap_or(1));
-                    prop_assert!(launches <= 1 + story.tokens, "every extra attempt is paid for");
+                    // Those that nobody saw don't count, nor the one about to set out until it has been seen.
+                    let seen = launches - free;
+                    prop_assert!(seen <= story.max_attempts.unwrap_or(1));
+                    prop_assert!(seen <= 1 + story.tokens, "every extra attempt that may be seen is paid for");
+                    prop_assert!(free <= 16);
                     prop_assert!(launches == 1 || story.replayable);
-                    prop_assert_eq!(ledger.take_grant().is_some(), launches > 1);
+                    let grant = ledger.take_grant();
+                    prop_assert_eq!(grant.is_some(), seen > 1, "paid for once, however often it takes to be seen");
+                    paid += u32::from(grant.is_some() && inherited.is_none());
+                    prop_assert!(!ledger.is_last() || !story.replayable || seen >= story.max_attempts.unwrap_or(1));
                     ledger.launched(now);
                     let (took, repeat, asked) = ends.next().unwrap();
                     now = now.after_nanos(took.min(&2_999) * MS);
@@ -380,10 +504,17 @@ proptest! {
                     };
                     let circuit_open = launches as usize > story.open_from;
                     let world = World { budget: &budget, cap: &Cap::closed(), circuit_open, elsewhere: false, replayable: true, usual: None, delays: None, rng: &mut rng };
+                    free += u32::from(repeat.is_free());
                     let next = ledger.failed(launches, &end, now, world);
+                    inherited = None;
                     if let Next::Retry { delay, .. } = next {
+                        if let Some(grant) = grant && repeat.is_free() {
+                            inherited = Some(());
+                            ledger.inherit(grant);
+                        }
                         prop_assert!(!circuit_open && *repeat != Repeat::Never);
-                        prop_assert!(story.safe || *repeat != Repeat::IfSafe);
+                        prop_assert!(story.safe || !matches!(repeat, Repeat::IfSafe | Repeat::Doubtful));
+                        prop_assert!(!repeat.is_free() || story.max_attempts.is_some_and(|most| most > 1));
                         once += u32::from(*repeat == Repeat::Once);
                         prop_assert!(once <= 1, "425 is repeated once");
                         prop_assert!(now.after(delay) < terms.deadline);
@@ -393,7 +524,8 @@ proptest! {
             }
         }
         let spent = f64::from(story.tokens) - budget.available();
-        let reserved = u32::from(ledger.take_grant().is_some());
-        prop_assert!((spent - f64::from(launches.saturating_sub(1) + reserved)).abs() < 1e-6, "no token is lost");
+        let reserved = u32::from(ledger.take_grant().is_some() && inherited.is_none());
+        prop_assert!((spent - f64::from(paid + reserved)).abs() < 1e-6, "no token is lost");
+        prop_assert!(launches - free <= 1 + paid, "attempts that may have been processed <= calls + tokens");
     }
 }

@@ -7,6 +7,7 @@ use super::script::{Piece, Step, answer, answer_with, broken, ms, quiet};
 use super::*;
 use crate::engine::body::Guard;
 use crate::engine::report::Decline;
+use crate::event::CallId;
 use crate::outcome::classify::{Classified, Ended};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::{BreakerPolicy, Verdict};
@@ -307,13 +308,19 @@ async fn events_tell_the_call_in_order() {
     let told: Vec<_> = events
         .iter()
         .map(|event| match event {
+            Event::CallStarted { .. } => "call".into(),
+            Event::CallFinished { end, .. } => format!("{end:?}"),
+            Event::AttemptHead { number, .. } => format!("head {number}"),
             Event::AttemptStarted { number, .. } => format!("start {number}"),
             Event::AttemptFinished { number, outcome, .. } => format!("end {number} {outcome}"),
             Event::RetryScheduled { number, after, .. } => format!("retry {number} after {after}"),
             other => format!("{other:?}"),
         })
         .collect();
-    assert_eq!(told, ["start 1", "end 1 status", "retry 2 after status", "start 2", "end 2 success"]);
+    let made = "UpstreamMade { kept: true }";
+    let attempts = ["start 1", "end 1 status", "retry 2 after status", "start 2", "head 2"];
+    let told_of_them: Vec<_> = [made, "call"].into_iter().chain(attempts).collect();
+    assert_eq!(told, [&told_of_them[..], &["Response(200)", "end 2 success"]].concat());
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,16 +397,11 @@ async fn a_classifier_may_count_an_answer_as_a_failure_and_hand_it_over_all_the_
 async fn only_the_time_somebody_waited_for_a_piece_counts() {
     for (looks_away, failures) in [(true, 0), (false, 1)] {
         let rig = Rig::new(&standard(), [answer(200)]);
-        let mut permit = rig.upstream().place(now()).unwrap().of_attempt(1, None);
+        let mut permit = rig.upstream().place(now()).unwrap().of_attempt(CallId::next(), 1, None);
         permit.sent();
-        let head = Classified {
-            status: None,
-            outcome: Outcome::Success,
-            verdict: Verdict::Success,
-            ..Classified::IGNORED
-        };
-        let report = crate::CallReport::new("x".into(), 0, now());
-        let mut guard = Guard::new(permit, report, &head, Tick::NEVER, u64::MAX);
+        permit.head(&Classified::answered(None), now());
+        let report = crate::CallReport::new(CallId::next(), "x".into(), 0, now());
+        let mut guard = Guard::new(permit, report, None, Tick::NEVER, u64::MAX);
         std::future::poll_fn(|cx| {
             assert!(guard.judge::<(), crate::error::BoxError>(cx, Poll::Pending).is_pending());
             Poll::Ready(())
@@ -477,4 +479,15 @@ async fn three_hundred_timeouts_of_the_callers_own_open_the_circuit() {
         assert_eq!((open, timed_out == 300), (opens, !opens), "{timed_out} timeouts, {:?}", rig.state());
         assert_eq!((rig.in_use(), rig.upstream().unfinished()), (0, 0));
     }
+}
+
+/// What `build` refuses in a policy was accepted from a call.
+#[tokio::test(start_paused = true)]
+async fn a_calls_own_time_that_breaks_a_rule_is_a_config_error_and_nothing_is_sent() {
+    let rig = Rig::new(&standard(), [answer(200)]);
+    let options = CallOptions::new().attempt_timeout(Duration::from_secs(8));
+    let error = rig.start(Method::GET, options).await.unwrap_err();
+    assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Config, 0));
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("longer than half of breaker.window, 10s"), "{why}");
 }

@@ -58,7 +58,8 @@ impl Before {
         // Every token is unspent, spent on an attempt that was admitted, or back because it succeeded.
         let extra = (rig.script.count() - self.sent).saturating_sub(1) as f64;
         let spent = self.tokens - rig.tokens();
-        let back = if ended { 1.25 } else { 0.0 };
+        // A success is paid for at its head; a call dropped while its body comes has had that.
+        let back = if ended { 1.25 } else { 0.25 };
         if spent > extra + 1e-9 || spent < extra - back - 1e-9 {
             return Err(format!("{spent} tokens spent on {extra} extra attempts"));
         }

@@ -162,3 +162,61 @@ async fn an_answer_set_aside_at_the_last_moment_is_whole() {
     assert_eq!((response.status().as_u16(), response.body().report().is_cut()), (503, false));
     assert_eq!(text(response).await.unwrap(), "why");
 }
+
+/// Sets to work when it is called. The second call lets the first answer, before it is itself looked at.
+#[derive(Clone, Default)]
+struct Eager {
+    called: Arc<std::sync::atomic::AtomicUsize>,
+    first: Arc<tokio::sync::Notify>,
+}
+
+impl tower_service::Service<Request<String>> for Eager {
+    type Response = Response<http_body_util::Full<bytes::Bytes>>;
+    type Error = std::convert::Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(
+        &mut self,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), std::convert::Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: Request<String>) -> Self::Future {
+        let (first, nth) =
+            (self.first.clone(), self.called.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+        if nth % 2 == 1 {
+            first.notify_one();
+        }
+        Box::pin(async move {
+            if nth % 2 == 1 {
+                std::future::pending::<()>().await;
+            }
+            first.notified().await;
+            Ok(Response::new(http_body_util::Full::default()))
+        })
+    }
+}
+
+/// What broke: 400 requests for 200 calls, each hedge given its token back because nobody had looked at it yet.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_was_handed_to_an_eager_service_was_sent() {
+    let policy = Policy::standard().hedge(HedgePolicy::standard().delay(Delay::Fixed(ms(50))).burst(100));
+    let layer = ResilienceLayer::new(policy).unwrap();
+    let eager = Eager::default();
+    let service = layer.layer(eager.clone());
+    let calls = 200;
+    for _ in 0..calls {
+        eager.first.notify_waiters();
+        let call = service.clone().call(Rig::request(Method::GET, CallOptions::new()));
+        let timely = tokio::time::timeout(ms(2_000), call);
+        // Without a hedge nothing lets it answer: then the next one begins anew.
+        let _ = timely.await;
+        let called = eager.called.load(std::sync::atomic::Ordering::SeqCst);
+        eager.called.store(called + called % 2, std::sync::atomic::Ordering::SeqCst);
+    }
+    let snapshot = &layer.snapshot()[0];
+    // Ten tokens to begin with, and a quarter for each of the calls that succeeded.
+    let sent = eager.called.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(sent > 0 && snapshot.budget < 10.0, "{sent} {}", snapshot.budget);
+}

@@ -11,13 +11,16 @@ mod endpoints;
 mod experiments;
 mod hedging;
 mod hooks;
+mod identity;
 mod metastable;
 mod nothing_absorbs;
 mod outages;
 mod reload;
 mod replay;
 mod script;
+mod shared;
 mod sizes;
+mod verdicts;
 
 use std::sync::{Arc, Mutex};
 

@@ -1,11 +1,13 @@
 //! What happens under the breaker's lock: failures, slow calls, probes, and every change of state.
 
+use super::causes::Causes;
 use super::machine::Breaker;
 use super::permit::{Admitted, Rejected, Verdict};
 use super::rules::{Counted, Rules};
 use super::state::{Cause, Era, LONGEST_STREAK, State, Transition, Word};
 use super::tally::Tally;
 use super::trip::Tripper;
+use crate::outcome::Cause as FailureCause;
 use crate::sync::Ordering;
 use crate::time::Tick;
 
@@ -17,6 +19,8 @@ pub(super) struct Locked {
     /// Decides when to open, in place of most rules.
     pub(super) trip: Option<Box<Tripper>>,
     pub(super) tally: Tally,
+    /// Made with the first failure whose cause may be shared.
+    causes: Option<Box<Causes>>,
     /// Somebody put the breaker in its state, and only that can end it.
     pub(super) forced: bool,
     /// Failed recoveries since the breaker was last closed.
@@ -33,6 +37,7 @@ pub(super) struct Locked {
 pub(super) struct Settled {
     pub(super) era: Era,
     pub(super) verdict: Verdict,
+    pub(super) cause: FailureCause,
     pub(super) took: u64,
     pub(super) now: Tick,
 }
@@ -43,6 +48,7 @@ impl Locked {
             rules,
             trip: None,
             tally: rules.as_ref().map(Tally::new).unwrap_or_default(),
+            causes: None,
             forced: false,
             reopens: 0,
             taken: 0,
@@ -72,6 +78,11 @@ impl Locked {
             }
             None => rules.broken_by(call).map(|cause| (cause, rules.open_time_nanos(self.reopens, unit()))),
         }
+    }
+
+    /// Whether a failure tells of what has been counted.
+    fn knows(&mut self, cause: FailureCause, now: Tick) -> bool {
+        cause != FailureCause::Own && self.causes.get_or_insert_default().is_known(cause, now)
     }
 
     /// For how many nanoseconds to open after a failed or slow probe.
@@ -112,7 +123,7 @@ impl Breaker {
     /// A failure, a slow call, any outcome of a probe; and whatever else can't be counted without the lock.
     #[cold]
     pub(super) fn settle(&self, call: Settled, unit: &mut dyn FnMut() -> f64) -> Option<Transition> {
-        let Settled { era, verdict, took, now } = call;
+        let Settled { era, verdict, cause, took, now } = call;
         let mut locked = self.locked.lock();
         let word = self.word();
         // The state may have changed while this thread waited for the lock.
@@ -120,6 +131,8 @@ impl Breaker {
             return None;
         }
         let rules = locked.rules?;
+        let known = verdict == Verdict::Failure && locked.knows(cause, now);
+        let verdict = if known { Verdict::Neutral } else { verdict };
         let slow = rules.is_slow(took);
         match (word.state(), verdict) {
             (State::Closed | State::ForcedClosed, Verdict::Success | Verdict::Failure) => {
@@ -129,8 +142,11 @@ impl Breaker {
                 if word.state() == State::ForcedClosed {
                     return None;
                 }
-                let counted =
-                    Counted { failed, slow, streak, window: locked.tally.totals(&self.window, now) };
+                if (failed || slow) && self.bodies.in_a_row() == 0 {
+                    locked.reopens = 0;
+                }
+                let window = locked.tally.totals(&self.window, now);
+                let counted = Counted { failed, slow, streak, cold: window.successes == 0, window };
                 let (cause, time) = locked.opening(&rules, counted, now, unit)?;
                 Some(self.open(word, cause, now.after_nanos(time)))
             }
@@ -161,6 +177,50 @@ impl Breaker {
         }
     }
 
+    /// The body of a call that was counted as a success `at` some time has failed.
+    #[cold]
+    pub(super) fn settle_body(
+        &self,
+        body: Settled,
+        at: Tick,
+        unit: &mut dyn FnMut() -> f64,
+    ) -> Option<Transition> {
+        let Settled { era, cause, now, .. } = body;
+        let mut locked = self.locked.lock();
+        let word = self.word();
+        if word.era() != era {
+            return None;
+        }
+        let rules = locked.rules?;
+        if locked.knows(cause, now) {
+            return None;
+        }
+        match word.state() {
+            State::Closed | State::ForcedClosed => {
+                locked.tally.revise(&self.window, at, now);
+                let streak = self.bodies.failed();
+                if streak == 1 {
+                    // Bodies had ended well since it closed: the recovery was one.
+                    locked.reopens = 0;
+                }
+                if word.state() == State::ForcedClosed {
+                    return None;
+                }
+                let cold = rules.window_nanos().is_some_and(|window| self.bodies.is_cold(window, now));
+                let window = locked.tally.totals(&self.window, now);
+                let counted = Counted { failed: true, slow: false, streak, cold, window };
+                let (cause, time) = locked.opening(&rules, counted, now, unit)?;
+                Some(self.open(word, cause, now.after_nanos(time)))
+            }
+            State::HalfOpen => {
+                self.bodies.failed();
+                let time = locked.reopening(&rules, now, unit);
+                Some(self.open(word, Cause::ProbeFailed, now.after_nanos(time)))
+            }
+            State::Open | State::ForcedOpen | State::Disabled => None,
+        }
+    }
+
     /// Failures in a row, the call just counted being the last. Forced closed there may be any number: the field is kept
     /// from overflowing.
     fn count_streak(&self, word: Word, failed: bool) -> u32 {
@@ -186,10 +246,14 @@ impl Breaker {
         self.enter(word, State::HalfOpen, cause)
     }
 
-    /// To closed or, without rules, disabled, with nothing remembered.
+    /// To closed or, without rules, disabled, with nothing remembered: except, when only the heads of probes have said that all
+    /// is well, that bodies kept failing. The next that does then opens it again, for longer.
     pub(super) fn close(&self, locked: &mut Locked, word: Word, cause: Cause) -> Transition {
         locked.forced = false;
-        locked.reopens = 0;
+        if cause != Cause::ProbesSucceeded {
+            self.bodies.forget();
+        }
+        locked.reopens = if self.bodies.in_a_row() == 0 { 0 } else { locked.reopens.saturating_add(1) };
         locked.tally.clear(&self.window);
         if let Some(trip) = &mut locked.trip {
             trip.revived();

@@ -15,11 +15,13 @@
 
 use std::time::Duration;
 
+use super::bodies::Bodies;
 use super::locked::{Locked, Settled};
-use super::permit::{Admitted, Permit, Rejected, Snapshot, Verdict};
+use super::permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
 use super::rules::{Rules, Span};
 use super::state::{State, Transition, Word};
 use super::window::Window;
+use crate::outcome::Cause as FailureCause;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::time::Tick;
 
@@ -38,6 +40,7 @@ pub struct Breaker {
     /// 1 if nothing is to be rejected.
     pub(super) observe_only: AtomicU32,
     pub(super) window: Window,
+    pub(super) bodies: Bodies,
     /// What only failures, slow calls, probes and transitions touch: several numbers that must change together.
     pub(super) locked: Mutex<Locked>,
 }
@@ -62,6 +65,7 @@ impl Breaker {
             lock_from: AtomicU64::new(u64::MAX),
             observe_only: AtomicU32::new(0),
             window: Window::new(span.bucket_nanos()),
+            bodies: Bodies::default(),
             locked: Mutex::new(Locked::new(rules)),
         };
         breaker.publish(&breaker.locked.lock());
@@ -93,11 +97,25 @@ impl Breaker {
     /// Reports what became of a call that `took` so many nanoseconds. A result from another generation is ignored.
     ///
     /// `unit`, uniform in [0, 1), spreads the open time. It is asked for only when the breaker opens.
-    #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]
     pub fn record(
         &self,
         permit: Permit,
         verdict: Verdict,
+        took: u64,
+        now: Tick,
+        unit: impl FnOnce() -> f64,
+    ) -> Option<Transition> {
+        self.record_caused(permit, verdict, FailureCause::Own, took, now, unit)
+    }
+
+    /// The same, of a call whose failure has a cause that other calls may tell of, too: only the first counts. Of a probe, a
+    /// failure that tells of what has been counted decides nothing.
+    #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]
+    pub fn record_caused(
+        &self,
+        permit: Permit,
+        verdict: Verdict,
+        cause: FailureCause,
         took: u64,
         now: Tick,
         unit: impl FnOnce() -> f64,
@@ -115,8 +133,38 @@ impl Breaker {
             return None;
         }
         let mut unit = Some(unit);
-        let settled = Settled { era: permit.era, verdict, took, now };
+        let settled = Settled { era: permit.era, verdict, cause, took, now };
         self.settle(settled, &mut || unit.take().map_or(0.5, |unit| unit()))
+    }
+
+    /// Reports what became of the body of a call whose head was recorded as a success `at` that time. One that failed takes
+    /// that success back, and opens a breaker that is half-open. A result from another generation is ignored.
+    #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]
+    pub fn record_body(
+        &self,
+        permit: BodyPermit,
+        verdict: Verdict,
+        cause: FailureCause,
+        at: Tick,
+        now: Tick,
+        unit: impl FnOnce() -> f64,
+    ) -> Option<Transition> {
+        let word = self.word();
+        if word.era() != permit.era || !(word.counts() || word.state() == State::HalfOpen) {
+            return None;
+        }
+        match verdict {
+            Verdict::Success => {
+                self.bodies.ended_well(now);
+                None
+            }
+            Verdict::Failure => {
+                let mut unit = Some(unit);
+                let settled = Settled { era: permit.era, verdict, cause, took: 0, now };
+                self.settle_body(settled, at, &mut || unit.take().map_or(0.5, |unit| unit()))
+            }
+            Verdict::Neutral => None,
+        }
     }
 
     /// Counts a success without the lock, unless that takes one.

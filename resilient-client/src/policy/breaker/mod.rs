@@ -14,12 +14,16 @@
 //! | [slow-call rate](BreakerPolicy::slow_call) in the same window | off | brownouts: late answers that are right |
 //! | [a rule of one's own](Trip), instead of all these | none | |
 //!
+//! - A call's head and its body give a verdict each, when they come ([`record`](Breaker::record),
+//!   [`record_body`](Breaker::record_body)). A body that fails takes back the success of its head, and bodies that fail
+//!   one after another count as failures in a row whatever the heads between them said.
+//! - Failures with one [cause](crate::outcome::Cause) count once: what one connection, or one restart, ended is one event.
 //! - Open lasts 1 s, doubles with each failed recovery up to 5 s, and varies by 10 % either way so that a fleet doesn't
 //!   come back in step. A rejection says how long is left.
 //! - Half-open admits exactly [`probes`](BreakerPolicy::probes) calls at any concurrency. All must succeed to close it;
 //!   one failure opens it again. A probe that comes to nothing gives its slot back, and probes that never answer expire.
 //! - A [`Permit`] bears the generation it was issued in. A result that arrives after a change of state moves nothing.
-//! - Memory is fixed whatever the rate: under 400 bytes. A success costs a few loads and one atomic add.
+//! - Memory is fixed whatever the rate: about 400 bytes. A success costs a few loads and one atomic add.
 //! - An operator can [force it](Control) open or closed, switch it off and reset it; new rules leave that in place. A
 //!   policy can be tried out with [`observe_only`](BreakerPolicy::observe_only).
 //!
@@ -47,6 +51,8 @@
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
+mod bodies;
+mod causes;
 mod control;
 mod locked;
 mod machine;
@@ -63,7 +69,7 @@ pub(super) mod window;
 
 pub use control::Control;
 pub use machine::Breaker;
-pub use permit::{Admitted, Permit, Rejected, Snapshot, Verdict};
+pub use permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
 pub use policy::BreakerPolicy;
 pub use rules::Rules;
 pub use state::{Cause, State, Transition};

@@ -25,6 +25,18 @@ impl Permit {
     pub fn generation(&self) -> u64 {
         self.era.generation()
     }
+
+    /// Leave to say later what became of the call's body. Take it before the head's success is recorded.
+    pub fn body(&self) -> BodyPermit {
+        BodyPermit { era: self.era }
+    }
+}
+
+/// Leave to say what became of a body whose head has been recorded as a success. Give it back with
+/// [`Breaker::record_body`](super::Breaker::record_body), or drop it: a body that says nothing needs no word.
+#[derive(Debug)]
+pub struct BodyPermit {
+    pub(super) era: Era,
 }
 
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may go ahead.
@@ -92,7 +104,7 @@ pub struct Snapshot {
     pub streak: u32,
     /// What is left of the open time; zero unless open.
     pub open_for: Duration,
-    /// Failed recoveries since the breaker was last closed.
+    /// Failed recoveries since the breaker last recovered: probes that failed, and times it closed while bodies kept failing.
     pub reopens: u32,
     /// Probes under way; zero unless half-open.
     pub probes: u32,

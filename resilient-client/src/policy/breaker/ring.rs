@@ -34,6 +34,15 @@ impl Ring {
         self.next = if self.next + 1 == self.size { 0 } else { self.next + 1 };
     }
 
+    /// Makes the newest success a failure; false when there is none.
+    pub(super) fn revise(&mut self) -> bool {
+        let before = |at: u32| if at == 0 { self.size - 1 } else { at - 1 };
+        let newest = std::iter::successors(Some(before(self.next)), |at| Some(before(*at)));
+        let Some(at) = newest.take(self.len as usize).find(|at| !self.failed.get(*at)) else { return false };
+        self.failed.set(at, true);
+        true
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.size, self.slow.is_some());
     }
@@ -68,6 +77,10 @@ struct Bits {
 impl Bits {
     fn new(size: u32) -> Self {
         Self { words: vec![0; size.div_ceil(u64::BITS) as usize].into(), ones: 0 }
+    }
+
+    fn get(&self, at: u32) -> bool {
+        self.words.get((at / u64::BITS) as usize).is_some_and(|word| word & 1 << (at % u64::BITS) != 0)
     }
 
     fn set(&mut self, at: u32, value: bool) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::state::Cause;
-use super::window::Totals;
+use super::window::{BUCKETS, Totals};
 
 /// Checked settings, in nanoseconds and counts. Made by [`BreakerPolicy::compile`](super::BreakerPolicy::compile).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +51,8 @@ pub(super) struct Counted {
     pub(super) slow: bool,
     /// Failures in a row, this one the last.
     pub(super) streak: u32,
+    /// Nothing has succeeded within the window.
+    pub(super) cold: bool,
     /// This call among them.
     pub(super) window: Totals,
 }
@@ -74,7 +76,7 @@ impl Rules {
 
     /// The rule, if any, that the call just counted breaks.
     pub(super) fn broken_by(&self, call: Counted) -> Option<Cause> {
-        let Counted { failed, slow, streak, window } = call;
+        let Counted { failed, slow, streak, cold, window } = call;
         let calls = window.calls();
         // A quotient of integers rounds to the very f64 the policy's author wrote; a product needn't.
         let share = |part: u32| f64::from(part) / f64::from(calls);
@@ -83,12 +85,20 @@ impl Rules {
             Some(Cause::FailureRate { failures: window.failures, calls })
         } else if failed && streak >= self.consecutive_failures {
             Some(Cause::ConsecutiveFailures(streak))
-        } else if failed && streak >= self.cold_consecutive_failures && window.successes == 0 {
+        } else if failed && streak >= self.cold_consecutive_failures && cold {
             Some(Cause::ColdFailures(streak))
         } else if slow && enough && share(window.slow) > self.slow_rate {
             Some(Cause::SlowRate { slow: window.slow, calls })
         } else {
             None
+        }
+    }
+
+    /// How long the window is; `None` for one counted in calls.
+    pub(super) const fn window_nanos(&self) -> Option<u64> {
+        match self.span {
+            Span::Time { bucket_nanos } => Some(bucket_nanos.saturating_mul(BUCKETS as u64)),
+            Span::Calls(_) => None,
         }
     }
 

@@ -130,6 +130,15 @@ impl Window {
         }
     }
 
+    /// Takes back a success that was counted `at` some time, if that is still in the window.
+    pub(super) fn take_back_success(&self, at: Tick) {
+        let epoch = self.epoch(at);
+        let (bucket, tag) = (&self.buckets[slot(epoch)], tag(epoch));
+        let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| {
+            (ahead(seen, tag) == Some(0) && seen & COUNT != 0).then(|| seen - SUCCESS)
+        });
+    }
+
     /// Starts a bucket.
     #[cold]
     fn add_slowly(bucket: &AtomicU64, tag: u64, one: u64) -> Result<(), HalfFull> {

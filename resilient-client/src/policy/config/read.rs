@@ -108,6 +108,13 @@ impl Visitor<'_> for HumanText {
     fn visit_str<E: Error>(self, text: &str) -> Result<Human, E> {
         let refuse =
             |why| E::custom(format_args!("{text:?} is not a duration such as \"250ms\" or \"2s\": {why}"));
+        let mut units = text.split(|letter: char| !letter.is_alphabetic());
+        if units.any(|unit| unit == "M") {
+            let why = "M would be a month, write m for minutes";
+            return Err(E::custom(format_args!(
+                "{text:?} is not a duration such as \"250ms\" or \"2s\": {why}"
+            )));
+        }
         humantime::parse_duration(text).map(Human).map_err(refuse)
     }
 }

@@ -156,6 +156,48 @@ fn a_duration_without_a_unit_is_refused_saying_how_to_write_one() {
 }
 
 #[test]
+fn what_would_be_read_as_something_else_is_refused() {
+    for (text, message) in [
+        ("timeout = { total = \"1M\" }", "M would be a month, write m for minutes"),
+        ("retry = { cap = \"1h 2M\" }", "M would be a month, write m for minutes"),
+        (
+            "breaker = { window = \"10s\", window_calls = 100 }",
+            "breaker takes `window` or `window_calls`, not both",
+        ),
+        (
+            "[[host]]\norigin = \"http://users\"\n[[host]]\norigin = \"http://users:80/\"",
+            "host \"http://users:80/\" is the same as host \"http://users\": give it one table",
+        ),
+    ] {
+        let got = refused(text);
+        assert!(got.contains(message), "{got}");
+    }
+    let month = read("budget = \"off\"\nbreaker = \"off\"\ntimeout = { total = \"1month\" }");
+    assert!(month.is_ok(), "who writes it out means it");
+}
+
+#[test]
+fn the_tables_of_one_origin_meet_however_it_is_spelled() {
+    let set = read(
+        r#"
+        [[route]]
+        origin = "http://users:80"
+        path = "/x"
+        bulkhead = "off"
+        [[host]]
+        origin = "http://users/"
+        retry = "off"
+        "#,
+    );
+    let expected = PolicySet::new(Policy::standard())
+        .host("http://users/", |policy| policy.retry(None))
+        .route("http://users:80", "*", "/x", |policy| policy.retry(None).bulkhead(None));
+    let set = set.unwrap();
+    assert_eq!(set, expected);
+    set.check().unwrap();
+}
+
+#[test]
 fn what_cannot_work_is_found_by_the_check_and_not_by_the_reading() {
     let set = read("timeout = { total = \"1s\" }").unwrap();
     let why = set.check().unwrap_err().to_string();

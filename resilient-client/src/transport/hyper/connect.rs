@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,7 +33,23 @@ pub(crate) struct Connector(Arc<Making>);
 struct Making {
     inner: Inner,
     options: Options,
+    sends: Sends,
 }
+
+/// Numbers the attempts on shared connections as they set out, so that a connection can say which of them it has been heard
+/// since.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sends(Arc<AtomicU64>);
+
+impl Sends {
+    /// The number of one that sets out now; the first is 1.
+    pub(super) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Numbers connections, over all clients of the process.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// How connections are made.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +58,18 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     /// Whether every response is told of its connection. Those of HTTP/2 are without asking.
     pub(crate) tell: bool,
+    /// Whether HTTP/2 is spoken without asking.
+    pub(crate) http2_only: bool,
 }
 
 impl Connector {
     #[cfg(not(feature = "hyper-rustls"))]
     pub(crate) fn plain(inner: HttpConnector, options: Options) -> Self {
-        Self(Arc::new(Making { inner, options }))
+        Self(Arc::new(Making { inner, options, sends: Sends::default() }))
+    }
+
+    pub(super) fn sends(&self) -> &Sends {
+        &self.0.sends
     }
 
     /// With TLS for `https`; by what the platform trusts, unless there is a `config`.
@@ -75,7 +97,8 @@ impl Connector {
         let builder = builder.https_or_http().enable_http1();
         #[cfg(feature = "http2")]
         let builder = builder.enable_http2();
-        Ok(Self(Arc::new(Making { inner: builder.wrap_connector(sockets), options })))
+        let inner = builder.wrap_connector(sockets);
+        Ok(Self(Arc::new(Making { inner, options, sends: Sends::default() })))
     }
 }
 
@@ -89,12 +112,12 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Making { inner, options } = &*self.0;
-        let (mut inner, options) = (inner.clone(), *options);
+        let Making { inner, options, sends } = &*self.0;
+        let (mut inner, options, sends) = (inner.clone(), *options, sends.clone());
         Box::pin(async move {
             let connecting = async {
                 std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
-                Ok(Linked::new(inner.call(to).await?, options.tell))
+                Ok(Linked::new(inner.call(to).await?, options, sends))
             };
             match options.timeout {
                 Some(timeout) => tokio::time::timeout(timeout, connecting).await?,
@@ -109,14 +132,37 @@ impl Service<Uri> for Connector {
 pub(crate) struct Link(Arc<State>);
 
 struct State {
+    id: u64,
     remote_addr: Option<SocketAddr>,
+    /// Whether several attempts are on it at once.
+    shared: bool,
     /// Attempts that timed out since the last answer.
     timeouts: AtomicU32,
+    sends: Sends,
+    /// The last attempt that had set out when anything came.
+    heard: AtomicU64,
 }
 
 impl Link {
-    fn new(remote_addr: Option<SocketAddr>) -> Self {
-        Self(Arc::new(State { remote_addr, timeouts: AtomicU32::new(0) }))
+    fn new(remote_addr: Option<SocketAddr>, shared: bool, sends: Sends) -> Self {
+        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let (timeouts, heard) = (AtomicU32::new(0), AtomicU64::new(0));
+        Self(Arc::new(State { id, remote_addr, shared, timeouts, sends, heard }))
+    }
+
+    /// Its number, if it is one that attempts share.
+    pub(super) fn shared(&self) -> Option<u64> {
+        self.0.shared.then_some(self.0.id)
+    }
+
+    /// Something came.
+    fn hears(&self) {
+        self.0.heard.store(self.0.sends.0.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether anything has come since the attempt of that number set out.
+    pub(super) fn has_been_heard_since(&self, sent: u64) -> bool {
+        self.0.heard.load(Ordering::Relaxed) >= sent
     }
 
     pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
@@ -131,9 +177,10 @@ impl Link {
         }
     }
 
-    /// An attempt timed out. True when that was one too many.
-    pub(super) fn timed_out(&self) -> bool {
-        self.0.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS
+    /// The attempt of that number timed out. True when that was one too many: the second in a row, or the first when
+    /// nothing at all has come since it set out.
+    pub(super) fn timed_out(&self, sent: u64) -> bool {
+        self.0.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS || !self.has_been_heard_since(sent)
     }
 }
 
@@ -155,12 +202,12 @@ pin_project! {
 }
 
 impl<T: Connection> Linked<T> {
-    fn new(io: T, tell: bool) -> Self {
+    fn new(io: T, options: Options, sends: Sends) -> Self {
         let mut extras = Extensions::new();
         io.connected().get_extras(&mut extras);
-        let link = Link::new(extras.get().map(HttpInfo::remote_addr));
-        let tell = tell || io.connected().is_negotiated_h2();
-        Self { io, link, tell }
+        let shared = options.http2_only || io.connected().is_negotiated_h2();
+        let link = Link::new(extras.get().map(HttpInfo::remote_addr), shared, sends);
+        Self { io, link, tell: options.tell || shared }
     }
 }
 
@@ -180,7 +227,12 @@ impl<T: Read> Read for Linked<T> {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        self.project().io.poll_read(cx, buffer)
+        let this = self.project();
+        let polled = this.io.poll_read(cx, buffer);
+        if this.link.0.shared && polled.is_ready() {
+            this.link.hears();
+        }
+        polled
     }
 }
 
@@ -214,12 +266,29 @@ impl<T: Write> Write for Linked<T> {
 mod tests {
     use super::*;
 
+    fn link() -> (Link, Sends) {
+        let sends = Sends::default();
+        (Link::new(None, true, sends.clone()), sends)
+    }
+
     #[test]
     fn two_timeouts_in_a_row_are_one_too_many_and_an_answer_begins_anew() {
-        let link = Link::new(None);
-        assert!(!link.timed_out());
+        let (link, sends) = link();
+        let sent = sends.next();
+        link.hears();
+        assert!(!link.timed_out(sent));
         link.answered();
-        assert!(!link.timed_out());
-        assert!(link.timed_out());
+        assert!(!link.timed_out(sent));
+        assert!(link.timed_out(sent));
+    }
+
+    #[test]
+    fn one_timeout_is_too_many_on_a_connection_that_has_been_mute_all_the_while() {
+        let (link, sends) = link();
+        let first = sends.next();
+        link.hears();
+        let second = sends.next();
+        assert!(link.has_been_heard_since(first) && !link.has_been_heard_since(second));
+        assert!(link.timed_out(second));
     }
 }

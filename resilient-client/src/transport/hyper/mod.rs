@@ -1,24 +1,29 @@
 //! The hyper transport: one call over hyper-util's pooled client.
 
 pub(crate) mod connect;
+pub(crate) mod ticket;
 pub(crate) mod wire;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::Request;
+use http::{Method, Request};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
 
-use self::wire::{Sending, Wire};
+use self::wire::{Fault, Sending, Wire};
+use super::evidence::Evidence;
 use super::replay::Replay as _;
 use super::service::{address, again, readdress};
-use super::{Address, Departure, Exchange, KeptBody, Outbound, announces_stream};
+use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
+use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
+use crate::error::Error;
 use crate::hyper::{Body, Response};
 use crate::outcome::classify::Ended;
+use crate::time::Tick;
 
 /// One call over a connection pool.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub(crate) struct HyperExchange {
     /// Its URL stays when the last attempt has taken the rest.
     request: Request<Body>,
     gone: bool,
+    /// It asks for the head alone.
+    for_head: bool,
     /// The most that is read of a response's body at once.
     max_body: usize,
 }
@@ -43,7 +50,8 @@ impl HyperExchange {
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.kept(limit);
         }
-        Self { wire, request, gone: false, max_body }
+        let for_head = request.method() == Method::HEAD;
+        Self { wire, request, gone: false, for_head, max_body }
     }
 
     fn take(&mut self) -> Request<Body> {
@@ -56,15 +64,15 @@ impl HyperExchange {
 
 impl Exchange for HyperExchange {
     type Answer = http::Response<Incoming>;
-    type Fault = legacy::Error;
+    type Fault = Fault;
     type Future = Sending;
     type Head = http::response::Parts;
     type Body = Incoming;
     type Response = Response;
 
     #[inline]
-    fn address(&self) -> Option<Address<'_>> {
-        Some(address(&self.request))
+    fn address(&self) -> Result<Address<'_>, Error> {
+        address(&self.request)
     }
 
     #[inline]
@@ -106,19 +114,32 @@ impl Exchange for HyperExchange {
         Some(self.wire.send(request))
     }
 
-    fn expired(future: Pin<&mut Sending>) {
-        future.expired();
+    fn expired(&self, future: Pin<&mut Sending>) -> Expired {
+        future.expired()
+    }
+
+    fn given(future: &Sending, now: Tick) -> Option<Tick> {
+        future.given(now)
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(error) => Ended::Error(error),
+            Err(fault) => Ended::Error(&fault.error),
         }
+    }
+
+    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        end.as_ref().err().map_or(Evidence::DIRECT, |fault| fault.evidence)
     }
 
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
+    }
+
+    #[inline]
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        Expected::at_head(self.for_head, answer.status(), &answer.body().size_hint())
     }
 
     fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
@@ -127,7 +148,8 @@ impl Exchange for HyperExchange {
 
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
-        let answer = answer.map(|body| ResponseBody::live(body, guard));
+        let expected = self.expected(&answer);
+        let answer = answer.map(|body| ResponseBody::live(body, guard, expected));
         Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 

@@ -3,27 +3,35 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::uri::Scheme;
 use http::{Extensions, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected, capture_connection};
 use pin_project_lite::pin_project;
 
-use super::connect::{Connector, Link};
+use super::connect::{Connector, Link, Sends};
+use super::ticket::{Stream, Ticket};
+use crate::error::BoxError;
 use crate::hyper::Body;
+use crate::outcome::Cause;
+use crate::time::Tick;
+use crate::transport::Expired;
+use crate::transport::evidence::{Evidence, Sent};
 
 /// A pool of connections.
 pub(crate) struct Wire {
     pool: legacy::Client<Connector, Body>,
     http2_only: bool,
+    sends: Sends,
 }
 
 impl Wire {
-    pub(crate) fn new(pool: legacy::Client<Connector, Body>, http2_only: bool) -> Self {
-        Self { pool, http2_only }
+    pub(crate) fn new(pool: legacy::Builder, connector: Connector, http2_only: bool) -> Self {
+        let sends = connector.sends().clone();
+        Self { pool: pool.build(connector), http2_only, sends }
     }
 
     /// Whether the request goes over HTTP/1.1 for sure, and says in `Host` whom it is for. The pool would set that itself,
@@ -35,11 +43,11 @@ impl Wire {
     /// Sends an attempt off.
     #[inline]
     pub(super) fn send(&self, mut request: Request<Body>) -> Sending {
-        // To know an attempt's connection costs six allocations. Over HTTP/1.1 nobody needs to know: hyper closes the
+        // To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
-        let connection = shared.then(|| capture_connection(&mut request));
-        Sending { response: self.pool.request(request), connection }
+        let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
+        Sending { response: self.pool.request(request), shared }
     }
 }
 
@@ -49,43 +57,117 @@ impl fmt::Debug for Wire {
     }
 }
 
+/// An attempt that may share its connection with others.
+#[derive(Debug)]
+struct Shared {
+    connection: CaptureConnection,
+    ticket: Ticket,
+    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed.
+    content: bool,
+    /// Its number among all that set out.
+    sent: u64,
+}
+
+impl Shared {
+    fn new(request: &mut Request<Body>, sent: u64) -> Self {
+        let (connection, ticket) = (capture_connection(request), Ticket::default());
+        request.extensions_mut().insert(ticket.slip());
+        let content = request.body().as_bytes().is_some_and(|bytes| !bytes.is_empty());
+        Self { connection, ticket, content, sent }
+    }
+
+    /// The connection it is on, if that is known and shared; with leave to `poison` it.
+    fn link(&self, poison: impl FnOnce(&Link) -> bool) -> Option<(Link, u64)> {
+        let connection = self.connection.connection_metadata();
+        let connected = connection.as_ref()?;
+        let (link, id) = shared_link(connected)?;
+        if poison(&link) {
+            connected.poison();
+        }
+        Some((link, id))
+    }
+}
+
+fn shared_link(connected: &Connected) -> Option<(Link, u64)> {
+    let mut extras = Extensions::new();
+    connected.get_extras(&mut extras);
+    let link = extras.remove::<Link>()?;
+    let id = link.shared()?;
+    Some((link, id))
+}
+
 pin_project! {
     /// One attempt on the wire. Dropping it takes it off.
     #[derive(Debug)]
     pub(crate) struct Sending {
         #[pin]
         response: legacy::ResponseFuture,
-        // Where it may share its connection with others.
-        connection: Option<CaptureConnection>,
+        shared: Option<Box<Shared>>,
     }
 }
 
 impl Sending {
-    /// Its time is up: that speaks against the connection, and twice in a row is enough to send nothing on it any more.
-    pub(super) fn expired(self: Pin<&mut Self>) {
-        let Some(connection) = self.project().connection else { return };
-        if let Some(connected) = &*connection.connection_metadata() {
-            let mut extras = Extensions::new();
-            connected.get_extras(&mut extras);
-            if extras.get::<Link>().is_some_and(Link::timed_out) {
-                connected.poison();
+    /// Its time is up: that speaks against the connection, and twice in a row, or once if nothing has come on it since, is
+    /// enough to send nothing on it any more.
+    pub(super) fn expired(self: Pin<&mut Self>) -> Expired {
+        let Some(shared) = self.project().shared else { return Expired::default() };
+        let Some((_, id)) = shared.link(|link| link.timed_out(shared.sent)) else {
+            return Expired::default();
+        };
+        Expired { cause: Cause::Connection(id), unsent: !shared.ticket.has_stream() }
+    }
+
+    /// Since when the server can have had it, if it had to wait until that allowed one more stream, on a connection that is
+    /// alive.
+    pub(super) fn given(&self, now: Tick) -> Option<Tick> {
+        let shared = self.shared.as_ref()?;
+        match shared.ticket.stream() {
+            Stream::AtOnce => None,
+            Stream::Since(since) => Some(since),
+            Stream::None => {
+                let (link, _) = shared.link(|_| false)?;
+                link.has_been_heard_since(shared.sent).then_some(now)
             }
         }
     }
 }
 
-impl Future for Sending {
-    type Output = Result<Response<Incoming>, legacy::Error>;
+/// An error, with what is known of it here.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(super) error: legacy::Error,
+    pub(super) evidence: Evidence,
+}
 
+impl From<Fault> for BoxError {
+    fn from(fault: Fault) -> Self {
+        fault.error.into()
+    }
+}
+
+impl Fault {
+    /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
+    fn new(error: legacy::Error, shared: Option<&Shared>) -> Self {
+        let own = shared.is_some_and(|shared| shared.content || shared.ticket.has_stream());
+        let connection = error.connect_info().and_then(shared_link).map(|(_, id)| id);
+        let sent = if own { Sent::OwnStream } else { Sent::Direct };
+        Self { error, evidence: Evidence { sent, connection } }
+    }
+}
+
+impl Future for Sending {
+    type Output = Result<Response<Incoming>, Fault>;
+
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let polled = this.response.poll(cx);
-        if this.connection.is_some()
-            && let Poll::Ready(Ok(response)) = &polled
+        let polled = ready!(this.response.poll(cx));
+        if this.shared.is_some()
+            && let Ok(response) = &polled
             && let Some(link) = response.extensions().get::<Link>()
         {
             link.answered();
         }
-        polled
+        Poll::Ready(polled.map_err(|error| Fault::new(error, this.shared.as_deref())))
     }
 }

@@ -27,11 +27,11 @@ fn refusal(upstream: &Arc<Upstream>, now: Tick) -> Option<Rejection> {
 
 /// Every endpoint's breaker is open.
 fn all_out(upstream: &Arc<Upstream>, now: Tick) {
-    use crate::outcome::{FailureKind, Outcome};
-    use crate::policy::breaker::Verdict;
+    use crate::outcome::FailureKind;
+    use crate::outcome::classify::{Classified, Repeat};
     while let Some(mut permit) = upstream.place(now) {
         permit.sent();
-        permit.settle(Outcome::Failure(FailureKind::Connect), Verdict::Failure, None, now);
+        permit.settle(&Classified::failure(FailureKind::Connect, Repeat::Unprocessed), now);
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::endpoint::Endpoint;
 use super::probation::{Decided, Leave};
+use crate::outcome::Cause;
 use crate::policy::balance::Rules;
-use crate::policy::breaker::{self, Verdict};
+use crate::policy::breaker::{self, BodyPermit, Verdict};
 use crate::sync::Ordering;
 use crate::time::{self, Tick};
 
@@ -19,6 +20,8 @@ pub(crate) struct EndpointPermit {
     endpoint: Arc<Endpoint>,
     /// `None` when the breaker wasn't asked.
     breaker: Option<breaker::Permit>,
+    /// Leave to say what became of the body, once its head has been answered well.
+    body: Option<(BodyPermit, Tick)>,
     /// For a probe, which keeps others from setting out.
     leave: Option<Leave>,
     rules: Rules,
@@ -35,7 +38,7 @@ impl EndpointPermit {
         now: Tick,
     ) -> Self {
         endpoint.begin();
-        Self { endpoint, breaker, leave, rules, started: now, settled: false }
+        Self { endpoint, breaker, body: None, leave, rules, started: now, settled: false }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -71,6 +74,11 @@ impl EndpointPermit {
     /// [`Verdict::Neutral`] for one that was cancelled (a hedge's loser): its age is a lower bound. With an age of zero it
     /// says nothing at all: an attempt that was never sent.
     pub(crate) fn settle(&mut self, verdict: Verdict, took: u64, now: Tick) {
+        self.settle_caused(verdict, Cause::Own, took, now);
+    }
+
+    /// The same, with the cause of a failure.
+    pub(crate) fn settle_caused(&mut self, verdict: Verdict, cause: Cause, took: u64, now: Tick) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
@@ -84,8 +92,11 @@ impl EndpointPermit {
             Verdict::Neutral => endpoint.score.out_for(took, &self.rules, now),
         }
         let Some(permit) = self.breaker.take() else { return };
+        if verdict == Verdict::Success {
+            self.body = Some((permit.body(), now));
+        }
         let unit = || endpoint.entropy.rng().unit();
-        let transition = endpoint.breaker.record(permit, verdict, took, now, unit);
+        let transition = endpoint.breaker.record_caused(permit, verdict, cause, took, now, unit);
         if let Some(leave) = self.leave.take() {
             let decided = match verdict {
                 Verdict::Success => Decided::Well,
@@ -96,6 +107,19 @@ impl EndpointPermit {
             endpoint.probation.end(leave, decided, now);
         }
         if let Some(transition) = transition {
+            endpoint.changed(transition, now);
+        }
+    }
+
+    /// What became of the body of an answer whose head was a success. Only the first time counts.
+    pub(crate) fn settle_body(&mut self, verdict: Verdict, cause: Cause, now: Tick) {
+        let Some((body, at)) = self.body.take() else { return };
+        let endpoint = &*self.endpoint;
+        if verdict == Verdict::Failure {
+            endpoint.score.failed(now.nanos_since(self.started), &self.rules, now);
+        }
+        let unit = || endpoint.entropy.rng().unit();
+        if let Some(transition) = endpoint.breaker.record_body(body, verdict, cause, at, now, unit) {
             endpoint.changed(transition, now);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::outcome::Cause as FailureCause;
 use crate::rng::Rng;
 use crate::time::Tick;
 
@@ -565,10 +566,154 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
 }
 
 #[cfg(not(resilient_loom))]
+// ---- heads and bodies ----
+
+/// A call whose head succeeds, and its body later.
+fn head(breaker: &Breaker, now: Tick) -> BodyPermit {
+    let permit = breaker.try_acquire(now).expect("admitted").permit;
+    let body = permit.body();
+    assert_eq!(breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE), None);
+    body
+}
+
+fn body_fails(breaker: &Breaker, body: BodyPermit, at: Tick, now: Tick) -> Option<Transition> {
+    breaker.record_body(body, Verdict::Failure, FailureCause::Own, at, now, MIDDLE)
+}
+
+#[test]
+fn a_server_that_answers_and_then_stalls_opens_it_although_heads_keep_coming() {
+    let breaker = breaker(BreakerPolicy::standard());
+    let mut bodies = std::collections::VecDeque::new();
+    for second in 0..60_u64 {
+        let now = START.after(Duration::from_secs(second));
+        if second >= 5 {
+            let (body, at) = bodies.pop_front().unwrap();
+            if let Some(opened) = body_fails(&breaker, body, at, now) {
+                assert_eq!((opened.cause, second), (Cause::ColdFailures(5), 9));
+                return;
+            }
+        }
+        bodies.push_back((head(&breaker, now), now));
+    }
+    panic!("a minute of stalled bodies did not open it");
+}
+
+#[test]
+fn a_body_that_fails_takes_the_success_of_its_head_back() {
+    let breaker = breaker(BreakerPolicy::standard());
+    let body = head(&breaker, START);
+    body_fails(&breaker, body, START, START.after(ms(3500)));
+    let snapshot = breaker.snapshot(START.after(ms(3500)));
+    assert_eq!((snapshot.failures, snapshot.successes), (1, 0));
+}
+
+#[test]
+fn half_of_all_bodies_failing_opens_it_as_half_of_all_heads_would() {
+    let breaker = breaker(BreakerPolicy::standard());
+    for n in 0..100 {
+        let body = head(&breaker, START);
+        let opened = if n % 2 == 0 {
+            breaker.record_body(body, Verdict::Success, FailureCause::Own, START, START, MIDDLE);
+            None
+        } else {
+            body_fails(&breaker, body, START, START)
+        };
+        if let Some(opened) = opened {
+            assert_eq!((opened.cause, n), (Cause::FailureRate { failures: 25, calls: 50 }, 49));
+            return;
+        }
+    }
+    panic!("it did not open");
+}
+
+#[test]
+fn scattered_failures_among_streams_that_are_well_do_not_open_it() {
+    let breaker = breaker(BreakerPolicy::standard());
+    let streams: Vec<_> = (0..98).map(|_| head(&breaker, START)).collect();
+    for n in 0..5 {
+        assert_eq!(call(&breaker, Verdict::Failure, START.after(ms(n * 100))), None);
+    }
+    drop(streams);
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn probes_are_decided_by_their_heads_however_long_their_bodies_take() {
+    let (breaker, now) = opened(BreakerPolicy::standard());
+    let probes = [(); 3].map(|()| probe(&breaker, now));
+    let bodies = probes.map(|probe| {
+        let body = probe.body();
+        (body, breaker.record(probe, Verdict::Success, QUICK, now, MIDDLE))
+    });
+    assert_eq!(bodies[2].1.unwrap().to, State::Closed);
+    let [(first, _), ..] = bodies;
+    let later = now.after(ms(20_000));
+    assert_eq!(body_fails(&breaker, first, now, later), None, "of another generation");
+}
+
+#[test]
+fn bodies_that_failed_before_it_opened_are_remembered_until_one_ends_well() {
+    let breaker = breaker(BreakerPolicy::standard());
+    let mut now = START;
+    let mut lasts = Vec::new();
+    for _ in 0..4 {
+        let opened = loop {
+            let body = head(&breaker, now);
+            let at = now;
+            now = now.after(ms(5000));
+            if let Some(opened) = body_fails(&breaker, body, at, now) {
+                break opened;
+            }
+        };
+        assert!(matches!(opened.cause, Cause::ColdFailures(_)));
+        let lasts_for = breaker.rejects_now(now).unwrap();
+        lasts.push((lasts_for.as_secs_f64()).round() as u64);
+        now = now.after(lasts_for);
+        let probes = [(); 3].map(|()| probe(&breaker, now));
+        let closed = probes
+            .map(|probe| breaker.record(probe, Verdict::Success, QUICK, now, MIDDLE))
+            .into_iter()
+            .last();
+        assert_eq!(closed.flatten().unwrap().to, State::Closed);
+    }
+    assert_eq!(lasts, [1, 2, 4, 5], "each time by a single body, and for longer");
+    let body = head(&breaker, now);
+    breaker.record_body(body, Verdict::Success, FailureCause::Own, now, now, MIDDLE);
+    let body = head(&breaker, now);
+    assert_eq!(body_fails(&breaker, body, now, now), None);
+}
+
+// ---- causes ----
+
+#[test]
+fn what_one_restart_ended_is_one_failure() {
+    let breaker = breaker(BreakerPolicy::standard());
+    call(&breaker, Verdict::Success, START);
+    for _ in 0..48 {
+        let permit = breaker.try_acquire(START).unwrap().permit;
+        let lost = breaker.record_caused(permit, Verdict::Failure, FailureCause::Lost, QUICK, START, MIDDLE);
+        assert_eq!(lost, None);
+    }
+    let snapshot = breaker.snapshot(START);
+    assert_eq!((snapshot.failures, snapshot.streak), (1, 1));
+}
+
+#[test]
+fn a_server_that_refuses_every_connection_opens_it_within_its_first_second() {
+    let breaker = breaker(BreakerPolicy::standard());
+    call(&breaker, Verdict::Success, START);
+    let opened_after = (0..1000).map(|n| n * 3).find(|n| {
+        let now = START.after(ms(*n));
+        let permit = breaker.try_acquire(now).unwrap().permit;
+        breaker.record_caused(permit, Verdict::Failure, FailureCause::Lost, QUICK, now, MIDDLE).is_some()
+    });
+    assert!(opened_after.is_some_and(|after| after <= 120), "{opened_after:?}");
+}
+
 #[test]
 fn fits_in_four_hundred_bytes() {
     let size = size_of::<Breaker>() + size_of::<super::window::SlowCalls>();
     assert!(size <= 400, "{size} bytes with the slow-call rule, whose counts are boxed");
-    assert!(size_of::<Breaker>() <= 296, "{} bytes without", size_of::<Breaker>());
+    assert!(size_of::<Breaker>() <= 320, "{} bytes without", size_of::<Breaker>());
     assert_eq!(size_of::<Permit>(), 8);
 }

@@ -10,6 +10,8 @@ struct Outcome {
     at: u64,
     failed: bool,
     slow: bool,
+    /// A success that was taken back.
+    void: bool,
 }
 
 #[derive(Debug)]
@@ -20,6 +22,12 @@ struct Model {
     generation: u64,
     outcomes: VecDeque<Outcome>,
     streak: u32,
+    /// Bodies that failed in a row, and when one last ended well.
+    bodies: u32,
+    well: Option<u64>,
+    /// The connections that failed, and when the last event began.
+    connections: VecDeque<u64>,
+    lost: Option<u64>,
     reopens: u32,
     open_until: u64,
     taken: u32,
@@ -36,6 +44,10 @@ impl Model {
             generation: 0,
             outcomes: VecDeque::new(),
             streak: 0,
+            bodies: 0,
+            well: None,
+            connections: VecDeque::new(),
+            lost: None,
             reopens: 0,
             open_until: 0,
             taken: 0,
@@ -63,7 +75,10 @@ impl Model {
 
     fn close(&mut self, cause: Cause) -> Transition {
         self.forced = false;
-        self.reopens = 0;
+        if cause != Cause::ProbesSucceeded {
+            (self.bodies, self.well) = (0, None);
+        }
+        self.reopens = if self.bodies == 0 { 0 } else { self.reopens + 1 };
         self.outcomes.clear();
         self.go(if self.rules.is_some() { State::Closed } else { State::Disabled }, cause)
     }
@@ -100,13 +115,62 @@ impl Model {
             Span::Calls(calls) => all.rev().take(calls as usize).collect(),
         };
         let count = |of: fn(&Outcome) -> bool| recent.iter().filter(|outcome| of(outcome)).count() as u32;
-        (count(|outcome| outcome.failed), count(|outcome| !outcome.failed), count(|outcome| outcome.slow))
+        (
+            count(|outcome| outcome.failed && !outcome.void),
+            count(|outcome| !outcome.failed && !outcome.void),
+            count(|outcome| outcome.slow),
+        )
+    }
+
+    /// Whether a failure tells of what has been counted.
+    fn knows(&mut self, cause: FailureCause, now: u64) -> bool {
+        match cause {
+            FailureCause::Own => false,
+            FailureCause::Connection(id) if self.connections.contains(&id) => true,
+            FailureCause::Connection(id) => {
+                self.connections.push_back(id);
+                if self.connections.len() > 8 {
+                    self.connections.pop_front();
+                }
+                false
+            }
+            FailureCause::Lost => match self.lost.map(|lost| (now - lost) / 1_000_000) {
+                Some(0..50) => true,
+                Some(50..150) => false,
+                _ => {
+                    self.lost = Some(now);
+                    false
+                }
+            },
+        }
+    }
+
+    /// The rule that the outcome just counted breaks.
+    fn broken(&self, failed: bool, slow: bool, streak: u32, cold: bool, now: u64) -> Option<Cause> {
+        let rules = self.rules?;
+        let (failures, successes, slow_calls) = self.window(now);
+        let calls = failures + successes;
+        let share = |part: u32| f64::from(part) / f64::from(calls);
+        let enough = calls >= rules.min_calls;
+        if self.state == State::ForcedClosed {
+            None
+        } else if failed && enough && share(failures) >= rules.failure_rate {
+            Some(Cause::FailureRate { failures, calls })
+        } else if failed && streak >= rules.consecutive_failures {
+            Some(Cause::ConsecutiveFailures(streak))
+        } else if failed && streak >= rules.cold_consecutive_failures && cold {
+            Some(Cause::ColdFailures(streak))
+        } else if slow && enough && share(slow_calls) > rules.slow_rate {
+            Some(Cause::SlowRate { slow: slow_calls, calls })
+        } else {
+            None
+        }
     }
 
     fn record(
         &mut self,
         generation: u64,
-        verdict: Verdict,
+        (verdict, cause): (Verdict, FailureCause),
         took: u64,
         now: u64,
         unit: f64,
@@ -115,28 +179,19 @@ impl Model {
         if generation != self.generation {
             return None;
         }
+        let counts = matches!(self.state, State::Closed | State::ForcedClosed | State::HalfOpen);
+        let known = counts && verdict == Verdict::Failure && self.knows(cause, now);
+        let verdict = if known { Verdict::Neutral } else { verdict };
         let (failed, slow) = (verdict == Verdict::Failure, took > rules.slow_nanos);
         match (self.state, verdict) {
             (State::Closed | State::ForcedClosed, Verdict::Success | Verdict::Failure) => {
-                self.outcomes.push_back(Outcome { at: now, failed, slow });
+                self.outcomes.push_back(Outcome { at: now, failed, slow, void: false });
                 self.streak = if failed { self.streak + 1 } else { 0 };
-                let (failures, successes, slow_calls) = self.window(now);
-                let calls = failures + successes;
-                let share = |part: u32| f64::from(part) / f64::from(calls);
-                let enough = calls >= rules.min_calls;
-                let cause = if self.state == State::ForcedClosed {
-                    return None;
-                } else if failed && enough && share(failures) >= rules.failure_rate {
-                    Cause::FailureRate { failures, calls }
-                } else if failed && self.streak >= rules.consecutive_failures {
-                    Cause::ConsecutiveFailures(self.streak)
-                } else if failed && self.streak >= rules.cold_consecutive_failures && successes == 0 {
-                    Cause::ColdFailures(self.streak)
-                } else if slow && enough && share(slow_calls) > rules.slow_rate {
-                    Cause::SlowRate { slow: slow_calls, calls }
-                } else {
-                    return None;
-                };
+                if self.state == State::Closed && (failed || slow) && self.bodies == 0 {
+                    self.reopens = 0;
+                }
+                let cold = self.window(now).1 == 0;
+                let cause = self.broken(failed, slow, self.streak, cold, now)?;
                 Some(self.open(cause, now, unit))
             }
             (State::HalfOpen, Verdict::Failure) => {
@@ -157,6 +212,64 @@ impl Model {
             }
             _ => None,
         }
+    }
+
+    /// What became of a body whose head succeeded at `then`.
+    fn record_body(
+        &mut self,
+        generation: u64,
+        (verdict, cause): (Verdict, FailureCause),
+        then: u64,
+        now: u64,
+        unit: f64,
+    ) -> Option<Transition> {
+        let counts = matches!(self.state, State::Closed | State::ForcedClosed | State::HalfOpen);
+        if generation != self.generation || !counts {
+            return None;
+        }
+        match verdict {
+            Verdict::Neutral => return None,
+            Verdict::Success => {
+                self.well = Some(self.well.filter(|well| now - well < 1_000_000_000).unwrap_or(now));
+                self.bodies = 0;
+                return None;
+            }
+            Verdict::Failure => {}
+        }
+        let rules = self.rules?;
+        if self.knows(cause, now) {
+            return None;
+        }
+        self.bodies += 1;
+        if self.state == State::HalfOpen {
+            self.reopens += 1;
+            return Some(self.open(Cause::ProbeFailed, now, unit));
+        }
+        if self.bodies == 1 {
+            self.reopens = 0;
+        }
+        let failed = Outcome { at: now, failed: true, slow: false, void: false };
+        let success = |outcome: &&mut Outcome| !outcome.failed && !outcome.void;
+        match rules.span {
+            Span::Time { bucket_nanos } => {
+                let bucket = |at: u64| at / bucket_nanos;
+                let mut all = self.outcomes.iter_mut();
+                if let Some(taken) = all.find(|o| success(o) && bucket(o.at) == bucket(then)) {
+                    taken.void = true;
+                }
+                self.outcomes.push_back(failed);
+            }
+            Span::Calls(calls) => match self.outcomes.iter_mut().rev().take(calls as usize).find(success) {
+                Some(newest) => newest.failed = true,
+                None => self.outcomes.push_back(failed),
+            },
+        }
+        let cold = match rules.span {
+            Span::Time { bucket_nanos } => self.well.is_none_or(|well| now - well >= 10 * bucket_nanos),
+            Span::Calls(_) => false,
+        };
+        let cause = self.broken(true, false, self.bodies, cold, now)?;
+        Some(self.open(cause, now, unit))
     }
 
     fn control(&mut self, control: Control) -> Option<Transition> {
@@ -193,7 +306,8 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Acquire,
-    Record { which: usize, verdict: Verdict, took: u64, unit: f64 },
+    Record { which: usize, verdict: Verdict, cause: FailureCause, took: u64, unit: f64 },
+    Body { which: usize, verdict: Verdict, cause: FailureCause, unit: f64 },
     Lose { which: usize },
     Wait(u64),
     Control(Control),
@@ -204,11 +318,15 @@ enum Step {
 const SLOW: u64 = 100_000_000;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let verdict = prop_oneof![
-        3 => Just(Verdict::Success),
-        3 => Just(Verdict::Failure),
-        1 => Just(Verdict::Neutral),
-    ];
+    let verdict =
+        || prop_oneof![3 => Just(Verdict::Success), 3 => Just(Verdict::Failure), 1 => Just(Verdict::Neutral)];
+    let cause = || {
+        prop_oneof![
+            6 => Just(FailureCause::Own),
+            1 => Just(FailureCause::Lost),
+            1 => (0_u64..12).prop_map(FailureCause::Connection),
+        ]
+    };
     let took = prop_oneof![Just(0), Just(SLOW), Just(SLOW + 1), 0..3 * SLOW];
     let wait = prop_oneof![
         4 => 0_u64..50_000_000,
@@ -217,8 +335,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         60 => Just(Step::Acquire),
-        60 => (any::<usize>(), verdict, took, 0.0..1.0)
-            .prop_map(|(which, verdict, took, unit)| Step::Record { which, verdict, took, unit }),
+        60 => (any::<usize>(), verdict(), cause(), took, 0.0..1.0)
+            .prop_map(|(which, verdict, cause, took, unit)| Step::Record { which, verdict, cause, took, unit }),
+        20 => (any::<usize>(), verdict(), cause(), 0.0..1.0)
+            .prop_map(|(which, verdict, cause, unit)| Step::Body { which, verdict, cause, unit }),
         10 => any::<usize>().prop_map(|which| Step::Lose { which }),
         20 => wait.prop_map(Step::Wait),
         1 => prop::sample::select(Control::ALL.to_vec()).prop_map(Step::Control),
@@ -303,23 +423,40 @@ proptest! {
         let observing = Breaker::new(policy.observe_only(true).compile().unwrap());
         let mut now = START;
         let mut out: Vec<Out> = Vec::new();
+        let mut bodies: Vec<(Option<BodyPermit>, Option<BodyPermit>, u64)> = Vec::new();
         for step in steps {
             match step {
                 Step::Wait(nanos) => now = now.after_nanos(nanos),
                 Step::Acquire => out.push(acquire(&breaker, &observing, &mut model, now)?),
-                Step::Record { which, verdict, took, unit } if !out.is_empty() => {
+                Step::Record { which, verdict, cause, took, unit } if !out.is_empty() => {
                     let (permit, shadow) = out.swap_remove(which % out.len());
+                    if verdict == Verdict::Success {
+                        let body = |permit: &Option<Permit>| permit.as_ref().map(Permit::body);
+                        bodies.push((body(&permit), body(&shadow), now.as_nanos()));
+                    }
                     let expected = permit.as_ref().and_then(|permit| {
-                        model.record(permit.generation(), verdict, took, now.as_nanos(), unit)
+                        model.record(permit.generation(), (verdict, cause), took, now.as_nanos(), unit)
                     });
-                    let ours = permit.and_then(|permit| breaker.record(permit, verdict, took, now, || unit));
-                    prop_assert_eq!(ours, expected);
-                    let theirs =
-                        shadow.and_then(|shadow| observing.record(shadow, verdict, took, now, || unit));
-                    prop_assert_eq!(theirs, expected);
+                    let record = |breaker: &Breaker, permit| {
+                        breaker.record_caused(permit, verdict, cause, took, now, || unit)
+                    };
+                    prop_assert_eq!(permit.and_then(|permit| record(&breaker, permit)), expected);
+                    prop_assert_eq!(shadow.and_then(|permit| record(&observing, permit)), expected);
+                }
+                Step::Body { which, verdict, cause, unit } if !bodies.is_empty() => {
+                    let (permit, shadow, then) = bodies.swap_remove(which % bodies.len());
+                    let expected = permit.as_ref().and_then(|permit| {
+                        let generation = permit.era.generation();
+                        model.record_body(generation, (verdict, cause), then, now.as_nanos(), unit)
+                    });
+                    let record = |breaker: &Breaker, permit| {
+                        breaker.record_body(permit, verdict, cause, Tick::from_nanos(then), now, || unit)
+                    };
+                    prop_assert_eq!(permit.and_then(|permit| record(&breaker, permit)), expected);
+                    prop_assert_eq!(shadow.and_then(|permit| record(&observing, permit)), expected);
                 }
                 Step::Lose { which } if !out.is_empty() => drop(out.swap_remove(which % out.len())),
-                Step::Record { .. } | Step::Lose { .. } => {}
+                Step::Record { .. } | Step::Body { .. } | Step::Lose { .. } => {}
                 Step::Control(control) => {
                     let expected = model.control(control);
                     prop_assert_eq!(breaker.control(control), expected);

@@ -1,0 +1,222 @@
+//! Many callers at once, over the clients that are compared: reqwest as it comes, and ours.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Method;
+use resilient_client::event::Event;
+use resilient_client::hyper::Client as OverHyper;
+use resilient_client::{Client, Policy};
+use tokio::task::JoinSet;
+
+use crate::h2_peer::ID;
+use crate::{Heard, SOON, within};
+
+/// A client among those compared.
+#[derive(Clone, Debug)]
+pub enum Any {
+    /// reqwest, as it comes.
+    Bare(reqwest::Client),
+    /// Ours over reqwest.
+    Reqwest(Client, Heard),
+    /// Ours over hyper.
+    Hyper(OverHyper, Heard),
+}
+
+/// What became of many calls.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Answered with 200.
+    pub served: usize,
+    /// Everything else, by what it says.
+    pub failed: Vec<String>,
+    /// Of those, the requests that the client says were never processed.
+    pub unsent: Vec<usize>,
+}
+
+/// A failed call.
+#[derive(Debug)]
+pub struct Failed {
+    /// What it says.
+    pub says: String,
+    /// Whether the client says that the request was never processed.
+    pub unsent: bool,
+}
+
+impl Any {
+    /// All three, over HTTP/2 from the start if so wished, under this policy.
+    pub fn all(http2: bool, policy: &Policy) -> [Self; 3] {
+        let bare = reqwest::Client::builder().no_proxy();
+        let bare = if http2 { bare.http2_prior_knowledge() } else { bare };
+        [Self::Bare(bare.build().expect("a client")), Self::reqwest(http2, policy), Self::hyper(http2, policy)]
+    }
+
+    /// Ours over reqwest.
+    pub fn reqwest(http2: bool, policy: &Policy) -> Self {
+        let heard = Heard::new();
+        let ours = Client::builder().policy(policy.clone()).observer(heard.clone()).transport(move |transport| {
+            let transport = transport.no_proxy();
+            if http2 { transport.http2_prior_knowledge() } else { transport }
+        });
+        Self::Reqwest(ours.build().expect("a client"), heard)
+    }
+
+    /// Ours over hyper.
+    pub fn hyper(http2: bool, policy: &Policy) -> Self {
+        let heard = Heard::new();
+        let ours = OverHyper::builder().policy(policy.clone()).observer(heard.clone());
+        let ours = if http2 { ours.http2_prior_knowledge() } else { ours };
+        Self::Hyper(ours.build().expect("a client"), heard)
+    }
+
+    /// Whose it is.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Bare(_) => "bare",
+            Self::Reqwest(..) => "reqwest",
+            Self::Hyper(..) => "hyper",
+        }
+    }
+
+    /// Whether it is the one that the others are compared with.
+    pub fn is_bare(&self) -> bool {
+        matches!(self, Self::Bare(_))
+    }
+
+    /// How often its breaker changed; reqwest has none.
+    pub fn transitions(&self) -> usize {
+        let (Self::Reqwest(_, heard) | Self::Hyper(_, heard)) = self else { return 0 };
+        heard.count(|event| matches!(event, Event::BreakerTransition(_)))
+    }
+
+    /// One whole call: `Ok` when it was answered with 200.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub async fn call(&self, method: Method, url: &str, id: usize, body: &'static str) -> Result<(), Failed> {
+        let says = |error: &dyn std::error::Error, unsent| {
+            let (mut says, mut link) = (error.to_string(), error.source());
+            while let Some(this) = link {
+                says = format!("{says}: {this}");
+                link = this.source();
+            }
+            Failed { says, unsent }
+        };
+        let status = |status: u16| if status == 200 { Ok(()) } else { Err(Failed { says: status.to_string(), unsent: false }) };
+        let ours = |error: resilient_client::Error| says(&error, error.is_unsent());
+        match self {
+            Self::Bare(client) => {
+                let request = client.request(method, url).header(ID, id);
+                let request = if body.is_empty() { request } else { request.body(body) };
+                let response = request.send().await.map_err(|error| says(&error, false))?;
+                let head = response.status();
+                response.bytes().await.map_err(|error| says(&error, false))?;
+                status(head.as_u16())
+            }
+            Self::Reqwest(client, _) => {
+                let request = client.request(method, url).header(ID, id);
+                let request = if body.is_empty() { request } else { request.body(body) };
+                let response = request.send().await.map_err(ours)?;
+                let head = response.status();
+                response.bytes().await.map_err(ours)?;
+                status(head.as_u16())
+            }
+            Self::Hyper(client, _) => {
+                let request = client.request(method, url).header(ID, &*id.to_string());
+                let request = if body.is_empty() { request } else { request.body(body) };
+                let response = request.send().await.map_err(ours)?;
+                let head = response.status();
+                response.bytes().await.map_err(ours)?;
+                status(head.as_u16())
+            }
+        }
+    }
+}
+
+/// What the callers do.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// With what.
+    pub method: Method,
+    /// With this body, or none.
+    pub body: &'static str,
+    /// So many at once,
+    pub callers: usize,
+    /// each so often,
+    pub each: usize,
+    /// with such a pause after each call.
+    pub pause: Duration,
+}
+
+impl Work {
+    /// Bodyless calls, one straight after the other.
+    pub fn of(method: Method, callers: usize, each: usize) -> Self {
+        Self { method, body: "", callers, each, pause: Duration::ZERO }
+    }
+
+    /// The same with a body.
+    #[must_use]
+    pub fn body(self, body: &'static str) -> Self {
+        Self { body, ..self }
+    }
+
+    /// The same with pauses.
+    #[must_use]
+    pub fn pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
+    }
+
+    /// How many calls that is.
+    pub fn calls(&self) -> usize {
+        self.callers * self.each
+    }
+
+    /// Does it.
+    pub async fn over(&self, client: &Any, url: &str) -> Tally {
+        let (mut crowd, ids) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..self.callers {
+            let (client, url, work, ids) = (client.clone(), url.to_owned(), self.clone(), Arc::clone(&ids));
+            crowd.spawn(async move {
+                let mut tally = Tally::default();
+                for _ in 0..work.each {
+                    let id = ids.fetch_add(1, Ordering::Relaxed);
+                    match client.call(work.method.clone(), &url, id, work.body).await {
+                        Ok(()) => tally.served += 1,
+                        Err(failed) => {
+                            tally.failed.push(failed.says);
+                            if failed.unsent {
+                                tally.unsent.push(id);
+                            }
+                        }
+                    }
+                    if !work.pause.is_zero() {
+                        tokio::time::sleep(work.pause).await;
+                    }
+                }
+                tally
+            });
+        }
+        let mut all = Tally::default();
+        while let Some(tally) = within(6 * SOON, crowd.join_next()).await {
+            let tally = tally.expect("a caller doesn't panic");
+            all.served += tally.served;
+            all.failed.extend(tally.failed);
+            all.unsent.extend(tally.unsent);
+        }
+        all
+    }
+}
+
+impl Tally {
+    /// Each thing that failed calls say, with how often.
+    pub fn said(&self) -> String {
+        let mut said = std::collections::BTreeMap::<&str, usize>::new();
+        for failed in &self.failed {
+            // Without the time that differs each time.
+            let failed = failed.split(": next probe").next().unwrap_or(failed);
+            *said.entry(failed).or_default() += 1;
+        }
+        format!("{} served; {said:?}", self.served)
+    }
+}
