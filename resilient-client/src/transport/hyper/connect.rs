@@ -34,6 +34,8 @@ struct Making {
     inner: Inner,
     options: Options,
     sends: Sends,
+    /// Where to, whatever the request says.
+    to: Option<Uri>,
 }
 
 /// Numbers the attempts on shared connections as they set out, so that a connection can say which of them it has been heard
@@ -65,7 +67,13 @@ pub(crate) struct Options {
 impl Connector {
     #[cfg(not(feature = "hyper-rustls"))]
     pub(crate) fn plain(inner: HttpConnector, options: Options) -> Self {
-        Self(Arc::new(Making { inner, options, sends: Sends::default() }))
+        Self(Arc::new(Making { inner, options, sends: Sends::default(), to: None }))
+    }
+
+    /// The same, with every connection going to this origin.
+    pub(super) fn towards(&self, to: Uri) -> Self {
+        let Making { inner, options, sends, .. } = &*self.0;
+        Self(Arc::new(Making { inner: inner.clone(), options: *options, sends: sends.clone(), to: Some(to) }))
     }
 
     pub(super) fn sends(&self) -> &Sends {
@@ -98,7 +106,7 @@ impl Connector {
         #[cfg(feature = "http2")]
         let builder = builder.enable_http2();
         let inner = builder.wrap_connector(sockets);
-        Ok(Self(Arc::new(Making { inner, options, sends: Sends::default() })))
+        Ok(Self(Arc::new(Making { inner, options, sends: Sends::default(), to: None })))
     }
 }
 
@@ -112,7 +120,8 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Making { inner, options, sends } = &*self.0;
+        let Making { inner, options, sends, to: fixed } = &*self.0;
+        let to = fixed.clone().unwrap_or(to);
         let (mut inner, options, sends) = (inner.clone(), *options, sends.clone());
         Box::pin(async move {
             let connecting = async {

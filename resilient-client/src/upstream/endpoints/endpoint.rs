@@ -1,5 +1,7 @@
 //! One endpoint: where it is and what is known of it.
 
+use std::any::Any;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::endpoints::Origin;
@@ -51,6 +53,8 @@ pub(crate) struct Endpoint {
     pub(super) abandoned_after: AtomicU64,
     pub(super) entropy: Entropy,
     events: Events,
+    /// What a transport keeps of it: a pool of connections.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// One of the endpoints behind a name at one moment. From [`UpstreamSnapshot`](crate::UpstreamSnapshot).
@@ -84,6 +88,7 @@ impl Endpoint {
             abandoned_after: AtomicU64::new(u64::MAX),
             entropy: checks.entropy.clone(),
             events: checks.events.clone(),
+            kept: OnceLock::new(),
         };
         // Not `follow`: that a new breaker is closed is nobody's news.
         endpoint.take_rules(checks);
@@ -110,6 +115,12 @@ impl Endpoint {
 
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// What the client's one transport keeps of it, made at first; `None` for what another kind has made.
+    #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "reqwest keeps nothing of an endpoint"))]
+    pub(crate) fn keeps<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
+        self.kept.get_or_init(|| Box::new(make())).downcast_ref()
     }
 
     /// Attempts it has, bodies being read included.
