@@ -409,13 +409,7 @@ impl<X: Exchange> Desk<X> {
     }
 
     /// What an attempt came to, for the report.
-    pub(super) fn settled(
-        &mut self,
-        number: u32,
-        outcome: Outcome,
-        status: Option<StatusCode>,
-        now: Tick,
-    ) {
+    pub(super) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
         if let Some(report) = &mut self.report {
             report.settled(number, outcome, status, now);
         }

@@ -342,9 +342,7 @@ impl Ledger {
             return self.in_place(end.repeat, quiet, now, world);
         }
         let at_once = !told || world.elsewhere;
-        if at_once
-            && let Some(hedged) = self.hedge_at_once(now, world)
-        {
+        if at_once && let Some(hedged) = self.hedge_at_once(now, world) {
             return hedged.map(|()| Duration::ZERO);
         }
         let retry = self.terms.retry.ok_or(if at_once && self.hedges_left > 0 {

@@ -19,8 +19,8 @@
 //!   nothing (a 429, a caller who left). One that decides nothing also holds the next back: 250 ms, doubling up to 5 s.
 //! - A name refuses a call only when none of its endpoints may be asked, and says when the first may be. The name has no breaker of
 //!   its own: it would count its endpoints' failures a second time, and turn the well ones' calls away for the sick ones.
-//! - An endpoint that answers with 503 and `Retry-After` isn't asked while another may be, for as long as it says (a minute at
-//!   most). The call that was told goes elsewhere at once. Only when there is nobody else does it wait.
+//! - An endpoint that answers with 503 and `Retry-After` isn't asked while another may be, for as long as it says (5 s at most,
+//!   as for an upstream that is alone: whoever is left may be worse). The call that was told goes elsewhere at once. Only when there is nobody else does it wait.
 //! - A new or recovered endpoint [starts slowly](BalancePolicy::slow_start): it stands for a draw with a probability that
 //!   grows from 10 % to 1 over 10 s, which makes its share grow likewise (Envoy's slow start has the same numbers).
 //! - A retry or hedge goes to an endpoint the call hasn't tried, while there is one.

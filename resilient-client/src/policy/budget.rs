@@ -118,8 +118,17 @@ pub struct Rules {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "dropping a token spends it"]
 pub struct Token {
-    /// `None` for one granted by a budget without limit.
-    era: Option<u64>,
+    /// [`UNLIMITED`](Self::UNLIMITED) for one granted by a budget without limit. Small, as it moves with every attempt.
+    era: u32,
+}
+
+impl Token {
+    /// More than an era's bits can hold.
+    const UNLIMITED: Self = Self { era: u32::MAX };
+
+    const fn of(era: u64) -> Self {
+        Self { era: era as u32 }
+    }
 }
 
 // The word is `era | balance`: 20 bits that count how often a limit came after none, and 44 for the balance, which is at
@@ -190,7 +199,7 @@ impl Budget {
     /// Takes one token for an extra attempt; `None`, and nothing taken, when less than one is left.
     pub fn try_withdraw(&self) -> Option<Token> {
         if self.is_unlimited() {
-            return Some(Token { era: None });
+            return Some(Token::UNLIMITED);
         }
         let take = |word: u64| {
             let balance = word & BALANCE;
@@ -198,14 +207,14 @@ impl Budget {
             Some(word - balance + left)
         };
         let taken = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.ok().map(|word| Token { era: Some(era(word)) })
+        taken.ok().map(|word| Token::of(era(word)))
     }
 
     /// Gives back the token of an extra attempt that succeeded or never set out.
     #[allow(clippy::needless_pass_by_value, reason = "a token is given back once")]
     pub fn refund(&self, token: Token) {
-        if let Some(era) = token.era {
-            self.add(TOKEN, era);
+        if token != Token::UNLIMITED {
+            self.add(TOKEN, token.era.into());
         }
     }
 
@@ -260,7 +269,7 @@ mod tests {
     }
 
     fn refund(budget: &Budget) {
-        budget.refund(Token { era: Some(era(budget.word.load(Ordering::Relaxed))) });
+        budget.refund(Token::of(era(budget.word.load(Ordering::Relaxed))));
     }
 
     fn withdraw_all(budget: &Budget) -> usize {

@@ -126,15 +126,14 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) const UNBOUNDED: Self =
-        Self {
-            total: u64::MAX,
-            attempt: u64::MAX,
-            body_idle: u64::MAX,
-            stream_idle: u64::MAX,
-            window: u64::MAX,
-            last_hedge: 0,
-        };
+    pub(crate) const UNBOUNDED: Self = Self {
+        total: u64::MAX,
+        attempt: u64::MAX,
+        body_idle: u64::MAX,
+        stream_idle: u64::MAX,
+        window: u64::MAX,
+        last_hedge: 0,
+    };
 
     /// These bounds with a call's own overrides.
     ///

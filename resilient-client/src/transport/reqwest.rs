@@ -37,6 +37,8 @@ pub(crate) struct ReqwestExchange {
     /// Apart from its body, if that can be made again.
     request: Request,
     body: Payload,
+    /// The last attempt went to an address of the host that the URL names.
+    named: bool,
 }
 
 /// What is left of the request's body to send.
@@ -101,9 +103,10 @@ impl ReqwestExchange {
         let body =
             if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
         let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
-        let none = matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
+        let none =
+            matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
         let asked = none && ways.direct && !is_idempotent(request.method());
-        Self { client, ways, content, asked: asked.then(Asked::default), request, body }
+        Self { client, ways, content, asked: asked.then(Asked::default), request, body, named: false }
     }
 
     /// The request that nothing can follow.
@@ -120,6 +123,16 @@ impl ReqwestExchange {
             *request.body_mut() = body.into_body();
         }
         Some(request)
+    }
+}
+
+impl ReqwestExchange {
+    /// An answer whose URL has the name that was called, and not the address it came from.
+    #[cold]
+    fn under_its_name(&self, answer: reqwest::Response) -> reqwest::Response {
+        let ((mut url, parts), body) = <Self as Exchange>::dismantle(answer);
+        readdress(&mut url, self.request.url());
+        assemble(url, parts, body)
     }
 }
 
@@ -215,6 +228,7 @@ impl Exchange for ReqwestExchange {
             None => self.take()?,
         };
         if let Some(target) = &outbound.target {
+            self.named = target.host.is_some();
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
         if let Some(asked) = &self.asked {
@@ -275,10 +289,19 @@ impl Exchange for ReqwestExchange {
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
         let expected = self.expected(&answer);
+        let answer = if self.named { self.under_its_name(answer) } else { answer };
         Response::live(answer, guard, expected, self.ways.max_body)
     }
 
-    fn reassemble(&mut self, (url, parts): Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
+    fn reassemble(
+        &mut self,
+        (mut url, parts): Self::Head,
+        body: KeptBody,
+        report: CallReport,
+    ) -> Self::Response {
+        if self.named {
+            readdress(&mut url, self.request.url());
+        }
         Response::kept(assemble(url, parts, Body::wrap(body)), report, self.ways.max_body)
     }
 }
@@ -370,5 +393,37 @@ mod tests {
         let mut launch =
             |number| exchange.launch(outbound(number), Departure { upstream, cx, now: Tick::ZERO }).is_some();
         assert_eq!([1, 2].map(&mut launch), [true, false]);
+    }
+
+    /// It showed the address, which nobody had asked for.
+    #[tokio::test]
+    async fn an_answer_from_an_address_of_a_name_is_the_names() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        use crate::endpoints::{Endpoints, Resolve, Resolving};
+
+        struct At(std::net::SocketAddr);
+        impl Resolve for At {
+            fn resolve(&self, _host: &str, _port: u16) -> Resolving {
+                let address = self.0;
+                Box::pin(async move { Ok(vec![address]) })
+            }
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = socket.read(&mut request).await.unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+            String::from_utf8(request[..read].to_vec()).unwrap()
+        });
+        let dns = Endpoints::dns("http://users.internal:3000").resolver(At(address));
+        let client = crate::Client::builder().endpoints("http://users.internal:3000", dns).build().unwrap();
+        let response = client.get("http://users.internal:3000/users/7?x=1").send().await.unwrap();
+        assert_eq!(response.url().as_str(), "http://users.internal:3000/users/7?x=1");
+        assert_eq!(response.text().await.unwrap(), "hi");
+        let request = server.await.unwrap().to_lowercase();
+        assert!(request.contains("\r\nhost: users.internal:3000\r\n"), "{request}");
     }
 }

@@ -237,6 +237,9 @@ impl Permit {
             // A 429 is quick and says nothing about how quick the endpoint is, except that it isn't slower.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
             if self.stage == Stage::Sent && !silent {
+                if status.is_some() && matches!(outcome, Outcome::Throttled | Outcome::Ignored) {
+                    endpoint.put_off(took, now);
+                }
                 endpoint.settle_caused(verdict, cause, took, now);
             } else {
                 endpoint.settle(Verdict::Neutral, 0, now);
@@ -246,9 +249,7 @@ impl Permit {
         if verdict == Verdict::Success {
             self.held = Held::Body(permit.body());
         }
-        upstream
-            .breaker
-            .record_caused(permit, verdict, cause, took, now, || upstream.entropy.rng().unit())
+        upstream.breaker.record_caused(permit, verdict, cause, took, now, || upstream.entropy.rng().unit())
     }
 
     /// Tells those that judge bodies.

@@ -444,8 +444,8 @@ mod tests {
 
     use super::*;
     use crate::event::Events;
-    use crate::policy::Policy;
     use crate::outcome::classify::Classified;
+    use crate::policy::Policy;
     use crate::policy::breaker::Verdict;
     use crate::rng::Entropy;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::script::{Piece, Step, answer, answer_with, broken, ms, quiet};
 use super::*;
-use crate::event::CallId;
 use crate::engine::body::Guard;
 use crate::engine::report::Decline;
+use crate::event::CallId;
 use crate::outcome::classify::{Classified, Ended};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::{BreakerPolicy, Verdict};

@@ -183,7 +183,8 @@ impl tower_service::Service<Request<String>> for Eager {
     }
 
     fn call(&mut self, _request: Request<String>) -> Self::Future {
-        let (first, nth) = (self.first.clone(), self.called.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+        let (first, nth) =
+            (self.first.clone(), self.called.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
         if nth % 2 == 1 {
             first.notify_one();
         }

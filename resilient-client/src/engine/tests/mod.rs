@@ -14,6 +14,7 @@ mod hooks;
 mod identity;
 mod metastable;
 mod names;
+mod nothing_absorbs;
 mod outages;
 mod reload;
 mod replay;

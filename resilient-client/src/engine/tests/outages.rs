@@ -221,7 +221,7 @@ async fn what_one_of_three_asks_for_keeps_nobody_from_the_others() {
             }
             if status == 503 {
                 let asked = network.count("10.0.0.2:3000");
-                assert!(asked <= 1, "it asked for a minute: {asked}");
+                assert!(asked <= 2, "it asked for a minute: {asked}");
             }
         }
     }

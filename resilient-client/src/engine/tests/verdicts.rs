@@ -104,7 +104,8 @@ async fn streams_that_are_cut_off_say_nothing_against_the_server() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_that_cuts_twenty_downloads_is_one_failure() {
-    let rig = Rig::new(&Policy::standard(), [answer_with(200, vec![data(), Piece::Pause(ms(900)), Piece::Break])]);
+    let rig =
+        Rig::new(&Policy::standard(), [answer_with(200, vec![data(), Piece::Pause(ms(900)), Piece::Break])]);
     let mut downloads = tokio::task::JoinSet::new();
     for _ in 0..20 {
         downloads.spawn(text(rig.get().await.unwrap()));

@@ -36,6 +36,8 @@ struct Making {
     inner: Inner,
     options: Options,
     sends: Sends,
+    /// Where to, whatever the request says.
+    to: Option<Uri>,
 }
 
 /// Numbers the attempts on shared connections as they set out, so that a connection can say which of them it has been heard
@@ -74,7 +76,13 @@ pub(crate) fn share_out<R>(sockets: &mut HttpConnector<R>, timeout: Option<Durat
 impl Connector {
     #[cfg(not(feature = "hyper-rustls"))]
     pub(crate) fn plain(inner: HttpConnector, options: Options) -> Self {
-        Self(Arc::new(Making { inner, options, sends: Sends::default() }))
+        Self(Arc::new(Making { inner, options, sends: Sends::default(), to: None }))
+    }
+
+    /// The same, with every connection going to this origin.
+    pub(super) fn towards(&self, to: Uri) -> Self {
+        let Making { inner, options, sends, .. } = &*self.0;
+        Self(Arc::new(Making { inner: inner.clone(), options: *options, sends: sends.clone(), to: Some(to) }))
     }
 
     pub(super) fn sends(&self) -> &Sends {
@@ -107,7 +115,7 @@ impl Connector {
         #[cfg(feature = "http2")]
         let builder = builder.enable_http2();
         let inner = builder.wrap_connector(sockets);
-        Ok(Self(Arc::new(Making { inner, options, sends: Sends::default() })))
+        Ok(Self(Arc::new(Making { inner, options, sends: Sends::default(), to: None })))
     }
 }
 
@@ -121,7 +129,8 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Making { inner, options, sends } = &*self.0;
+        let Making { inner, options, sends, to: fixed } = &*self.0;
+        let to = fixed.clone().unwrap_or(to);
         let (mut inner, options, sends) = (inner.clone(), *options, sends.clone());
         Box::pin(async move {
             let host = to.authority().cloned();

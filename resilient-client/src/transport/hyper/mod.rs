@@ -12,9 +12,9 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::wire::{Fault, Sending, Wire};
+use super::evidence::Evidence;
 use super::replay::Replay as _;
 use super::service::{address, again, readdress};
-use super::evidence::Evidence;
 use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
@@ -91,7 +91,7 @@ impl Exchange for HyperExchange {
     }
 
     #[inline]
-    fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Sending> {
+    fn launch(&mut self, mut outbound: Outbound, departure: Departure<'_, '_>) -> Option<Sending> {
         // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
         if self.gone || outbound.number > 1 && !self.is_replayable() {
             return None;
@@ -102,6 +102,11 @@ impl Exchange for HyperExchange {
             None => self.take(),
         };
         let Departure { upstream, now, .. } = departure;
+        let pool = outbound.target.as_ref().and_then(|target| self.wire.pool_of(target));
+        if pool.is_some() {
+            // The URL says whom it is for, and the pool goes there.
+            outbound.target = None;
+        }
         let host = match &outbound.target {
             Some(target) => {
                 readdress(request.uri_mut(), target.endpoint.origin());
@@ -111,7 +116,7 @@ impl Exchange for HyperExchange {
             None => None,
         };
         outbound.apply(request.headers_mut(), upstream, host, now);
-        Some(self.wire.send(request))
+        Some(self.wire.send(request, pool))
     }
 
     fn expired(&self, future: Pin<&mut Sending>) -> Expired {
@@ -163,3 +168,6 @@ impl Exchange for HyperExchange {
         Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 }
+
+#[cfg(all(test, feature = "http2"))]
+mod tests;

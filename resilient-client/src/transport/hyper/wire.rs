@@ -18,20 +18,37 @@ use crate::error::BoxError;
 use crate::hyper::Body;
 use crate::outcome::Cause;
 use crate::time::Tick;
-use crate::transport::Expired;
 use crate::transport::evidence::{Evidence, Sent};
+use crate::transport::{Expired, Target};
 
 /// A pool of connections.
 pub(crate) struct Wire {
-    pool: legacy::Client<Connector, Body>,
+    pool: Pool,
     http2_only: bool,
     sends: Sends,
+    /// What pools of endpoints are made from.
+    parts: Box<(legacy::Builder, Connector)>,
 }
+
+type Pool = legacy::Client<Connector, Body>;
 
 impl Wire {
     pub(crate) fn new(pool: legacy::Builder, connector: Connector, http2_only: bool) -> Self {
         let sends = connector.sends().clone();
-        Self { pool: pool.build(connector), http2_only, sends }
+        let parts = Box::new((pool.clone(), connector.clone()));
+        Self { pool: pool.build(connector), http2_only, sends, parts }
+    }
+
+    /// The pool for a request that names its host although it goes to an address of it: over HTTP/2, where the host is the URL's
+    /// (`:authority`, which no `Host` may differ from: RFC 9113 section 8.3.1), and a pool goes where the URL says. It lives as
+    /// long as the endpoint.
+    pub(super) fn pool_of(&self, target: &Target) -> Option<Pool> {
+        if !self.http2_only || target.host.is_none() {
+            return None;
+        }
+        let (pool, connector) = &*self.parts;
+        let to = target.endpoint.origin().as_str().parse().ok()?;
+        target.endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))).cloned()
     }
 
     /// Whether the request goes over HTTP/1.1 for sure, and says in `Host` whom it is for. The pool would set that itself,
@@ -42,12 +59,12 @@ impl Wire {
 
     /// Sends an attempt off.
     #[inline]
-    pub(super) fn send(&self, mut request: Request<Body>) -> Sending {
+    pub(super) fn send(&self, mut request: Request<Body>, pool: Option<Pool>) -> Sending {
         // To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
-        Sending { response: self.pool.request(request), shared }
+        Sending { response: pool.as_ref().unwrap_or(&self.pool).request(request), shared }
     }
 }
 
@@ -111,7 +128,9 @@ impl Sending {
     /// enough to send nothing on it any more.
     pub(super) fn expired(self: Pin<&mut Self>) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let Some((_, id)) = shared.link(|link| link.timed_out(shared.sent)) else { return Expired::default() };
+        let Some((_, id)) = shared.link(|link| link.timed_out(shared.sent)) else {
+            return Expired::default();
+        };
         Expired { cause: Cause::Connection(id), unsent: !shared.ticket.has_stream() }
     }
 

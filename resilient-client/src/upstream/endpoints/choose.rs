@@ -6,16 +6,17 @@
 //!
 //! Of those that may be asked, in this order:
 //!
-//! 1. one that takes any call and hasn't been tried,
+//! 1. one that takes any call, hasn't been tried, and didn't fail its last two,
 //! 2. one on probation whose first probe has succeeded,
-//! 3. another on probation that hasn't been tried, if the call can still be repeated: those left have failed it,
-//! 4. one that has been tried,
-//! 5. any other on probation,
-//! 6. one that asked for time, when there is nobody else.
+//! 3. another on probation that hasn't been tried, if the call can still be repeated,
+//! 4. one that takes any call, hasn't been tried, and does fail: with 429, say, which opens no breaker,
+//! 5. one that has been tried, and failed this very call,
+//! 6. any other on probation,
+//! 7. one that asked for time.
 //!
-//! Before that, a call's first attempt is taken for a probe of an endpoint it drew, when that has been
-//! [passed by](super::probation) often enough. A probe must not have to win a comparison: what is known of a broken endpoint
-//! speaks against it.
+//! Whoever is passed over so must be tried now and then. A call's first attempt is taken for that, of an endpoint it drew, when
+//! that has been [passed over](super::probation) often enough. It must not have to win a comparison: what is known of a broken
+//! endpoint speaks against it.
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ enum Rank {
     Well,
     Recovering,
     ProbeFirst,
+    Failing,
     Tried,
     Probe,
     TriedProbe,
@@ -52,20 +54,34 @@ impl List {
         };
         if fits(a) && fits(b) {
             let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| fits(endpoint));
-            return Some(self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a));
+            let winner = self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a);
+            if seek.overrules || !winner.score.is_failing() {
+                return Some(winner);
+            }
+            // Both may fail: then it is chance that neither of the two serves, and somebody else may.
+            if seek.tried.is_empty() && winner.probation.is_due(seek.repeatable) {
+                winner.probation.taken();
+                return Some(winner);
+            }
+            return self.search(seek, now, rng);
         }
         if seek.tried.is_empty() && !seek.overrules {
-            for endpoint in [a, b] {
-                if !endpoint.takes_any()
-                    && endpoint.probation.drawn(seek.repeatable)
-                    && !endpoint.is_spared(now)
+            for endpoint in [a, b].into_iter().filter(|endpoint| !endpoint.takes_any()) {
+                let due = endpoint.probation.is_due(seek.repeatable);
+                if !endpoint.is_spared(now)
                     && endpoint.takes(now) == Takes::Probe
+                    && (due || !self.somebody_serves(now))
                 {
                     return Some(endpoint);
                 }
             }
         }
         self.search(seek, now, rng)
+    }
+
+    /// Whether a probe risks a call that would be served elsewhere.
+    fn somebody_serves(&self, now: Tick) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.is_well(now) && !endpoint.score.is_failing())
     }
 
     /// Looks at every endpoint.
@@ -160,6 +176,7 @@ fn rank(endpoint: &Endpoint, seek: &Seek<'_>, now: Tick) -> Option<Rank> {
     let tried = seek.tried.contains(&endpoint.id());
     let takes = if seek.overrules { Takes::Any } else { endpoint.takes(now) };
     let rank = match (takes, tried) {
+        (Takes::Any, false) if endpoint.score.is_failing() => Rank::Failing,
         (Takes::Any, false) => Rank::Well,
         (Takes::Any, true) => Rank::Tried,
         (Takes::Probe, false) if endpoint.probation.is_trusted() => Rank::Recovering,

@@ -1,5 +1,7 @@
 //! One endpoint: where it is and what is known of it.
 
+use std::any::Any;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::endpoints::Origin;
@@ -13,11 +15,7 @@ use crate::time::{Tick, nanos};
 use super::Checks;
 use super::probation::{Decided, Leave, Probation};
 use super::score::{Load, Score};
-use crate::upstream::quiet::Quiet;
-
-/// The longest that one answer's `Retry-After` keeps an endpoint out of the draw while others may be asked. It may well know
-/// better; but a number that somebody mistyped shouldn't cost a replica for a day.
-const LONGEST_SPARED: Duration = Duration::from_mins(1);
+use crate::upstream::quiet::{LONGEST, Quiet};
 
 /// Tells a set's endpoints apart, even after one has left and another has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +53,8 @@ pub(crate) struct Endpoint {
     pub(super) abandoned_after: AtomicU64,
     pub(super) entropy: Entropy,
     events: Events,
+    /// What a transport keeps of it: a pool of connections.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// One of the endpoints behind a name at one moment. From [`UpstreamSnapshot`](crate::UpstreamSnapshot).
@@ -88,6 +88,7 @@ impl Endpoint {
             abandoned_after: AtomicU64::new(u64::MAX),
             entropy: checks.entropy.clone(),
             events: checks.events.clone(),
+            kept: OnceLock::new(),
         };
         // Not `follow`: that a new breaker is closed is nobody's news.
         endpoint.take_rules(checks);
@@ -114,6 +115,12 @@ impl Endpoint {
 
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// What the client's one transport keeps of it, made at first; `None` for what another kind has made.
+    #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "reqwest keeps nothing of an endpoint"))]
+    pub(crate) fn keeps<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
+        self.kept.get_or_init(|| Box::new(make())).downcast_ref()
     }
 
     /// Attempts it has, bodies being read included.
@@ -163,7 +170,7 @@ impl Endpoint {
     /// It answered with `Retry-After`: others are asked first for so long. For how long nobody may ask it, as far as one
     /// answer can say that.
     pub(crate) fn asked_for_time(&self, asked: Duration, now: Tick) -> Option<Duration> {
-        let until = now.after(asked.min(LONGEST_SPARED));
+        let until = now.after(asked.min(LONGEST));
         self.spared_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
         let held = self.hold.asked(asked, now);
         if let Some(duration) = held {

@@ -57,6 +57,12 @@ impl EndpointPermit {
         self.breaker.as_ref().is_some_and(breaker::Permit::is_probe)
     }
 
+    /// It was answered, and not with what was asked for: 429, or 504 for want of time. That says nothing to a breaker, but it takes
+    /// other calls to get a success there, and it is quick, which must attract none.
+    pub(crate) fn put_off(&self, took: u64, now: Tick) {
+        self.endpoint.score.failed(took, &self.rules, now);
+    }
+
     /// A hedge sent after this attempt answered before it. That says nothing to a breaker, since a healthy endpoint is
     /// overtaken now and then, but who is overtaken again and again should get fewer calls.
     pub(crate) fn overtaken(&self, took: u64, now: Tick) {

@@ -8,7 +8,7 @@
 //! - The first probe goes alone. Once one has succeeded the others may follow at any time: the breaker counts them.
 //! - A probe that decides nothing holds the next back, for [`FIRST_WAIT`] and twice as long each time, up to [`LONGEST_WAIT`].
 //! - One that never ends holds the next back for [`LEASE`].
-//! - While another endpoint is well, a probe risks a call that would be served there. So it has to be drawn and passed over
+//! - While another endpoint serves its calls, a probe risks a call that would be served there. So it has to be drawn and passed over
 //!   [`PASSES`] times before, and [`MANY_PASSES`] when the call couldn't be repeated elsewhere or the last probe decided
 //!   nothing: then at most one call in a hundred is risked, at whatever rate they come.
 
@@ -39,7 +39,7 @@ pub(super) struct Probation {
     shut_until: AtomicU64,
     /// Probes in a row that decided nothing.
     undecided: AtomicU32,
-    /// Draws that passed it by since the last probe.
+    /// Draws that passed it over since it was last taken.
     passed: AtomicU32,
     /// 1 once a probe has succeeded: the others needn't go one by one.
     trusted: AtomicU32,
@@ -76,11 +76,16 @@ impl Probation {
         Some(now.until(until)).filter(|left| !left.is_zero())
     }
 
-    /// A draw passed it by, or would: whether it has been passed by often enough for a probe, though others are well.
-    pub(super) fn drawn(&self, repeatable: bool) -> bool {
+    /// A draw passes it over, or would: whether it has been passed over often enough, though others serve.
+    pub(super) fn is_due(&self, repeatable: bool) -> bool {
         let passed = self.passed.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let decided = self.undecided.load(Ordering::Relaxed) == 0;
         self.is_trusted() || passed >= if repeatable && decided { PASSES } else { MANY_PASSES }
+    }
+
+    /// It isn't passed over this time.
+    pub(super) fn taken(&self) {
+        self.passed.store(0, Ordering::Relaxed);
     }
 
     /// Whether the last probe succeeded: the others are likely to.
@@ -106,7 +111,7 @@ impl Probation {
         let taken =
             self.shut_until.compare_exchange(shut_until, lease, Ordering::AcqRel, Ordering::Acquire).is_ok();
         taken.then(|| {
-            self.passed.store(0, Ordering::Relaxed);
+            self.taken();
             Leave(lease)
         })
     }
@@ -218,7 +223,7 @@ mod tests {
     #[test]
     fn one_call_in_twenty_is_risked_or_in_two_hundred() {
         let probation = Probation::new();
-        let draws = |repeatable| (1..).find(|_| probation.drawn(repeatable)).unwrap();
+        let draws = |repeatable| (1..).find(|_| probation.is_due(repeatable)).unwrap();
         assert_eq!(draws(true), 20);
         probation.reset();
         assert_eq!(draws(false), 200);

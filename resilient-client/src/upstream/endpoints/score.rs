@@ -20,9 +20,9 @@ const LEAST_LATENCY: f32 = 1_000.0;
 /// doesn't write it; there, reads at a high rate decay it to the next peak.
 #[derive(Debug)]
 pub(super) struct Score {
-    /// A [`Stamped`], in nanoseconds. The flag: there was a success.
+    /// A [`Stamped`], in nanoseconds. The flag: there was a success, and not two failures in a row since.
     latency: AtomicU64,
-    /// A [`Stamped`], from 0 to 1. The flag means nothing.
+    /// A [`Stamped`], from 0 to 1. The flag: the last one failed.
     failing: AtomicU64,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Score {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     latency: f32,
-    /// Without a success, the latency is only a lower bound.
+    /// Without a success, the latency is only a lower bound: what fails fast is not fast.
     proven: bool,
     /// Calls it would have in flight, over the share that would succeed.
     weight: f32,
@@ -88,16 +88,28 @@ impl Score {
     /// A failure came after `took` nanoseconds.
     pub(super) fn failed(&self, took: u64, rules: &Rules, now: Tick) {
         self.out_for(took, rules, now);
+        let mut again = false;
         update(&self.failing, |old| {
+            again = old.flag();
             let share = old.at(rules, now);
-            Some(Stamped::new(share + (1.0 - share) * STEP, false, now))
+            Some(Stamped::new(share + (1.0 - share) * STEP, true, now))
         });
+        if again {
+            // What an earlier success took says nothing any more. It decays, and would attract calls.
+            update(&self.latency, |old| old.flag().then_some(Stamped(old.0 & !1)));
+        }
     }
 
     /// There was no answer within `took` nanoseconds: the latency is at least that.
     pub(super) fn out_for(&self, took: u64, rules: &Rules, now: Tick) {
         let took = took as f32;
         update(&self.latency, |old| (took > old.at(rules, now)).then(|| Stamped::new(took, old.flag(), now)));
+    }
+
+    /// Whether the last two attempts failed, or the only one did: it is in no state to serve, as far as that can be said.
+    pub(super) fn is_failing(&self) -> bool {
+        Stamped(self.failing.load(Ordering::Relaxed)).flag()
+            && !Stamped(self.latency.load(Ordering::Relaxed)).flag()
     }
 
     /// The latency estimate in nanoseconds, and the share of failures; for people.
@@ -235,6 +247,24 @@ mod tests {
         cold.clear();
         cold.out_for(3000 * MS, &rules(), at(0));
         assert!(!costs_no_more(0, 200), "nor is hanging");
+    }
+
+    /// Its latency decayed to nothing while it failed, in a few times the decay, and it took every call it was drawn for.
+    #[test]
+    fn who_was_fast_and_fails_does_not_become_faster() {
+        let (good, bad) = (Score::new(), Score::new());
+        bad.succeeded(10 * MS, &rules(), at(0));
+        for now in (0..300_000).step_by(5_000) {
+            good.succeeded(10 * MS, &rules(), at(now));
+            bad.failed(MS / 10, &rules(), at(now));
+            if now > 0 {
+                assert!(!bad.load(0, &rules(), at(now)).at_most(good.load(0, &rules(), at(now))), "{now}");
+            }
+        }
+        bad.succeeded(MS, &rules(), at(300_000));
+        (0..10).for_each(|_| bad.succeeded(MS, &rules(), at(300_000)));
+        let later = at(330_000);
+        assert!(bad.load(0, &rules(), later).at_most(good.load(0, &rules(), later)), "well again, and fast");
     }
 
     #[test]

@@ -670,8 +670,10 @@ fn bodies_that_failed_before_it_opened_are_remembered_until_one_ends_well() {
         lasts.push((lasts_for.as_secs_f64()).round() as u64);
         now = now.after(lasts_for);
         let probes = [(); 3].map(|()| probe(&breaker, now));
-        let closed =
-            probes.map(|probe| breaker.record(probe, Verdict::Success, QUICK, now, MIDDLE)).into_iter().last();
+        let closed = probes
+            .map(|probe| breaker.record(probe, Verdict::Success, QUICK, now, MIDDLE))
+            .into_iter()
+            .last();
         assert_eq!(closed.flatten().unwrap().to, State::Closed);
     }
     assert_eq!(lasts, [1, 2, 4, 5], "each time by a single body, and for longer");

@@ -318,9 +318,8 @@ enum Step {
 const SLOW: u64 = 100_000_000;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let verdict = || {
-        prop_oneof![3 => Just(Verdict::Success), 3 => Just(Verdict::Failure), 1 => Just(Verdict::Neutral)]
-    };
+    let verdict =
+        || prop_oneof![3 => Just(Verdict::Success), 3 => Just(Verdict::Failure), 1 => Just(Verdict::Neutral)];
     let cause = || {
         prop_oneof![
             6 => Just(FailureCause::Own),
