@@ -326,21 +326,15 @@ pub(crate) fn redacted(url: &Url) -> Url {
     clean
 }
 
-/// The same for a text that should hold a URL, perhaps among other words, and may be none.
-///
-/// What stands before the last `@` is hidden, query and fragment are cut off. Only an `@` in the path of what
-/// is a URL without credentials is left alone.
+/// The same for a text that should be a URL and may be none: what stands before the last `@` is hidden, query and
+/// fragment are cut off.
 pub(crate) fn redacted_text(text: &str) -> Cow<'_, str> {
     let text = text.split(['?', '#']).next().unwrap_or_default();
     let Some((before, after)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };
-    let Some((scheme, rest)) = before.split_once("://") else { return Cow::Owned(format!("***@{after}")) };
-    if let Some((authority, _)) = rest.split_once('/')
-        && !authority.contains('@')
-        && Url::parse(&format!("http://{authority}/")).is_ok()
-    {
-        return Cow::Borrowed(text);
+    match before.split_once("://") {
+        Some((scheme, _)) => Cow::Owned(format!("{scheme}://***@{after}")),
+        None => Cow::Owned(format!("***@{after}")),
     }
-    Cow::Owned(format!("{scheme}://***@{after}"))
 }
 
 impl fmt::Display for Error {
@@ -453,6 +447,19 @@ mod tests {
         }
         assert!(clean.as_str().contains("token"), "{clean}");
         assert!(clean.as_str().starts_with("https://users.internal/a/b?"), "{clean}");
+    }
+
+    proptest! {
+        /// Whatever there is before an `@`, and after a `?` or `#`.
+        #[test]
+        fn no_secret_outlives_the_redaction_of_a_text(
+            scheme in "(https?://|)", user in "[^?#]{0,8}", rest in "[^@?#]{0,8}", query in "[?#].{0,8}",
+        ) {
+            const SECRET: &str = "s3cr3t";
+            let text = format!("{scheme}{user}{SECRET}@{rest}{query}{SECRET}");
+            let shown = redacted_text(&text);
+            prop_assert!(!shown.contains(SECRET) && shown.ends_with(&rest), "{}", shown);
+        }
     }
 
     #[derive(Debug)]

@@ -23,7 +23,12 @@ impl Invalid {
 
     /// The same, saying that it is about the policy of `whose`, without what may be secret in a URL.
     pub(crate) fn of(self, whose: &str) -> Self {
-        Self { whose: Some(redacted_text(whose).into_owned()), ..self }
+        self.of_named(redacted_text(whose).into_owned())
+    }
+
+    /// The same with a name that holds no secret.
+    pub(crate) fn of_named(self, whose: String) -> Self {
+        Self { whose: Some(whose), ..self }
     }
 
     /// The dotted name of the setting, such as `breaker.window`.

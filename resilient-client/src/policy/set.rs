@@ -145,7 +145,7 @@ impl PolicySet {
         }
         let mut routes: Vec<PlannedRoute> = Vec::new();
         for route in &self.routes {
-            let named = |invalid: Invalid| invalid.of(&route.name());
+            let named = |invalid: Invalid| invalid.of_named(route.shown());
             let host = self.of_origin(&route.origin);
             let planned = PlannedRoute {
                 authority: origin(&route.origin).map_err(named)?,
@@ -208,9 +208,7 @@ impl fmt::Debug for Host {
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { origin, method, template, policy } = self;
-        let name = format!("{method} {origin}{template}");
-        f.debug_struct("Route").field("name", &redacted_text(&name)).field("policy", policy).finish()
+        f.debug_tuple("Route").field(&self.shown()).field(&self.policy).finish()
     }
 }
 
@@ -219,6 +217,12 @@ impl Route {
         let plan = self.policy.compile(version)?;
         let modes = plan.modes.of_route(&self.policy, host);
         Ok(Plan { modes, ..plan })
+    }
+
+    /// Its name without what may be secret. An `@` in a path is none.
+    fn shown(&self) -> String {
+        let path = self.template.split(['?', '#']).next().unwrap_or_default();
+        format!("{} {}{path}", self.method, redacted_text(&self.origin))
     }
 
     fn name(&self) -> String {
