@@ -16,7 +16,9 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector, 
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::frames::{Frames, Opened};
 use crate::error::BoxError;
+use crate::time::{self, Tick};
 
 #[cfg(feature = "hyper-rustls")]
 type Inner = hyper_rustls::HttpsConnector<HttpConnector>;
@@ -134,8 +136,8 @@ pub(crate) struct Link(Arc<State>);
 struct State {
     id: u64,
     remote_addr: Option<SocketAddr>,
-    /// Whether several attempts are on it at once.
-    shared: bool,
+    /// Its streams, if several attempts are on it at once.
+    opened: Option<Box<Opened>>,
     /// Attempts that timed out since the last answer.
     timeouts: AtomicU32,
     sends: Sends,
@@ -147,12 +149,19 @@ impl Link {
     fn new(remote_addr: Option<SocketAddr>, shared: bool, sends: Sends) -> Self {
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let (timeouts, heard) = (AtomicU32::new(0), AtomicU64::new(0));
-        Self(Arc::new(State { id, remote_addr, shared, timeouts, sends, heard }))
+        let opened = shared.then(|| Box::new(Opened::new(time::now())));
+        Self(Arc::new(State { id, remote_addr, opened, timeouts, sends, heard }))
     }
 
     /// Its number, if it is one that attempts share.
     pub(super) fn shared(&self) -> Option<u64> {
-        self.0.shared.then_some(self.0.id)
+        self.0.opened.is_some().then_some(self.0.id)
+    }
+
+    /// How long a request that set out then waited until its stream was opened, in nanoseconds; `None` while it does.
+    pub(super) fn waited(&self, stream: Option<u32>, set_out: Tick) -> Option<u64> {
+        let opened = self.0.opened.as_ref()?;
+        opened.waited(stream?, set_out)
     }
 
     /// Something came.
@@ -198,6 +207,7 @@ pin_project! {
         io: T,
         link: Link,
         tell: bool,
+        frames: Frames,
     }
 }
 
@@ -207,7 +217,7 @@ impl<T: Connection> Linked<T> {
         io.connected().get_extras(&mut extras);
         let shared = options.http2_only || io.connected().is_negotiated_h2();
         let link = Link::new(extras.get().map(HttpInfo::remote_addr), shared, sends);
-        Self { io, link, tell: options.tell || shared }
+        Self { io, link, tell: options.tell || shared, frames: Frames::new() }
     }
 }
 
@@ -229,7 +239,7 @@ impl<T: Read> Read for Linked<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.project();
         let polled = this.io.poll_read(cx, buffer);
-        if this.link.0.shared && polled.is_ready() {
+        if this.link.0.opened.is_some() && polled.is_ready() {
             this.link.hears();
         }
         polled
@@ -238,7 +248,12 @@ impl<T: Read> Read for Linked<T> {
 
 impl<T: Write> Write for Linked<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write(cx, bytes)
+        let this = self.project();
+        let polled = this.io.poll_write(cx, bytes);
+        if let (Some(opened), Poll::Ready(Ok(written))) = (&this.link.0.opened, &polled) {
+            opened.written(this.frames, bytes.get(..*written).unwrap_or(bytes));
+        }
+        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -258,7 +273,17 @@ impl<T: Write> Write for Linked<T> {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write_vectored(cx, buffers)
+        let this = self.project();
+        let polled = this.io.poll_write_vectored(cx, buffers);
+        if let (Some(opened), Poll::Ready(Ok(written))) = (&this.link.0.opened, &polled) {
+            let mut left = *written;
+            for buffer in buffers {
+                let bytes = buffer.get(..left).unwrap_or(buffer);
+                left -= bytes.len();
+                opened.written(this.frames, bytes);
+            }
+        }
+        polled
     }
 }
 
