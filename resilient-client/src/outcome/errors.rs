@@ -205,3 +205,61 @@ fn is_loss(error: &(dyn StdError + 'static)) -> bool {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Cause;
+    use crate::policy::breaker::Verdict;
+
+    fn on(sent: Sent, error: &(dyn StdError + 'static)) -> Classified {
+        classify(error, Evidence { sent, connection: None })
+    }
+
+    #[test]
+    fn what_this_machine_ran_short_of_is_known_by_its_code() {
+        for code in [23, 24] {
+            assert!(is_shortage(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        assert!(is_shortage(&io::Error::from(io::ErrorKind::AddrNotAvailable)));
+        for other in
+            [io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut, io::ErrorKind::HostUnreachable]
+        {
+            assert!(!is_shortage(&io::Error::from(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn connections_that_were_lost_have_one_cause_and_errors_of_somebody_elses_their_own() {
+        let reset: io::Error = io::ErrorKind::ConnectionReset.into();
+        assert_eq!(on(Sent::Direct, &reset), Classified::lost(FailureKind::Transport, Repeat::IfSafe));
+        assert_eq!(on(Sent::Direct, &io::Error::other("boom")).cause, Cause::Own);
+        let known = Evidence { sent: Sent::Direct, connection: Some(7) };
+        assert_eq!(classify(&reset, known).cause, Cause::Connection(7));
+    }
+
+    #[cfg(feature = "http2")]
+    #[test]
+    fn the_code_alone_is_no_frame_from_the_server() {
+        let error = h2::Error::from(h2::Reason::REFUSED_STREAM);
+        assert_eq!(on(Sent::OwnStream, &error), UNKNOWN, "not said by the server");
+    }
+
+    #[test]
+    fn without_a_transport_that_sends_one_request_nothing_is_proven() {
+        let weigh = |repeat| Evidence::default().weigh(Classified::lost(FailureKind::Connect, repeat)).repeat;
+        assert_eq!(weigh(Repeat::Unprocessed), Repeat::IfSafe);
+        assert_eq!(weigh(Repeat::Unsent), Repeat::Doubtful);
+        assert_eq!(weigh(Repeat::Refused), Repeat::Doubtful);
+        assert_eq!(weigh(Repeat::Once), Repeat::Once);
+    }
+
+    /// tower's own errors, by type.
+    #[tokio::test]
+    async fn a_load_shed_is_nobodys_failure_and_a_timeout_the_servers() {
+        let shed = tower::load_shed::error::Overloaded::new();
+        let found = on(Sent::Unknown, &shed);
+        assert_eq!((found.verdict, found.repeat), (Verdict::Neutral, Repeat::Never));
+        assert_eq!(on(Sent::Unknown, &tower::timeout::error::Elapsed::new()), Classified::TIMEOUT);
+    }
+}

@@ -99,7 +99,8 @@ impl ReqwestExchange {
         let body =
             if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
         let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
-        let none = matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
+        let none =
+            matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
         let asked = none && ways.direct && !is_idempotent(request.method());
         Self { client, ways, content, asked: asked.then(Asked::default), request, body }
     }

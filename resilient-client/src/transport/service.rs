@@ -208,7 +208,11 @@ where
         loop {
             let waiting = match self.as_mut().project() {
                 AttemptingProj::Called { future } => {
-                    return future.poll(cx).map_err(|error| Fault { error: error.into(), number: 0, hopped: true });
+                    return future.poll(cx).map_err(|error| Fault {
+                        error: error.into(),
+                        number: 0,
+                        hopped: true,
+                    });
                 }
                 AttemptingProj::Unready { error } => {
                     return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(unready(error))));

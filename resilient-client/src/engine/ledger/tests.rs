@@ -377,8 +377,15 @@ fn an_attempt_that_was_never_sent_waits_as_long_as_another_was_told_to() {
     let (terms, budget, cap) = hedging(10, Some(5));
     let mut ledger = in_flight(terms);
     let rng = &mut Rng::seeded(7);
-    let world =
-        World { budget: &budget, cap: &cap, circuit_open: false, replayable: true, usual: None, delays: None, rng };
+    let world = World {
+        budget: &budget,
+        cap: &cap,
+        circuit_open: false,
+        replayable: true,
+        usual: None,
+        delays: None,
+        rng,
+    };
     ledger.hedge(ms(10), &world).unwrap();
     let _ = ledger.take_grant();
     ledger.launched(ms(10));

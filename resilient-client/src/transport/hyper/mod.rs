@@ -12,9 +12,9 @@ use http::Request;
 use hyper::body::Incoming;
 
 use self::wire::{Fault, Sending, Wire};
+use super::evidence::Evidence;
 use super::replay::Replay as _;
 use super::service::{address, again, readdress};
-use super::evidence::Evidence;
 use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
