@@ -111,12 +111,7 @@ impl Any {
         let status = |status: u16| {
             if status == 200 { Ok(()) } else { Err(Failed { says: status.to_string(), unsent: false }) }
         };
-        let ours = |error: resilient_client::Error| {
-            if std::env::var_os("SAY_REPORT").is_some() {
-                println!("{error:?}");
-            }
-            says(&error, error.is_unsent())
-        };
+        let ours = |error: resilient_client::Error| says(&error, error.is_unsent());
         match self {
             Self::Bare(client) => {
                 let request = client.request(method, url).header(ID, id);

@@ -83,14 +83,12 @@ fn known(error: &(dyn StdError + 'static), evidence: Evidence) -> Option<Classif
         return error.is_connect().then(|| unconnected(error));
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        return of_hyper(error);
+        return of_hyper(error, evidence);
     }
     #[cfg(feature = "http2")]
     if let Some(error) = error.downcast_ref::<h2::Error>() {
         return of_h2(error, evidence);
     }
-    #[cfg(not(feature = "http2"))]
-    let _ = evidence;
     None
 }
 
@@ -133,10 +131,14 @@ fn is_others_connect(error: &(dyn StdError + 'static)) -> bool {
         && matches!(error.to_string().as_str(), "request was canceled" | "checked out connection was closed")
 }
 
-fn of_hyper(error: &hyper::Error) -> Option<Classified> {
+fn of_hyper(error: &hyper::Error, evidence: Evidence) -> Option<Classified> {
     if error.is_canceled() {
         // hyper says so only when it hands back a message it never took off the queue to write.
-        return Some(Classified::neutral(FailureKind::Unsent, Repeat::Unsent));
+        return Some(if evidence.reused {
+            Classified::neutral(FailureKind::Unsent, Repeat::Unsent)
+        } else {
+            Classified::lost(FailureKind::Unsent, Repeat::Unprocessed)
+        });
     }
     if error.is_closed() {
         // The connection ended as soon as it was made.
@@ -151,7 +153,7 @@ fn of_hyper(error: &hyper::Error) -> Option<Classified> {
         return Some(Classified::neutral(FailureKind::Transport, Repeat::Doubtful));
     }
     // The request's own body failed, say. The replay buffer's error, further down, knows more.
-    let knows_more = Chain(error.source()).any(|link| link.is::<ReplayError>());
+    let knows_more = Chain(error.source()).any(<dyn StdError>::is::<ReplayError>);
     (!knows_more).then_some(Classified::IGNORED)
 }
 
@@ -213,7 +215,7 @@ mod tests {
     use crate::policy::breaker::Verdict;
 
     fn on(sent: Sent, error: &(dyn StdError + 'static)) -> Classified {
-        classify(error, Evidence { sent, connection: None })
+        classify(error, Evidence { sent, connection: None, reused: false })
     }
 
     #[test]
@@ -234,7 +236,7 @@ mod tests {
         let reset: io::Error = io::ErrorKind::ConnectionReset.into();
         assert_eq!(on(Sent::Direct, &reset), Classified::lost(FailureKind::Transport, Repeat::IfSafe));
         assert_eq!(on(Sent::Direct, &io::Error::other("boom")).cause, Cause::Own);
-        let known = Evidence { sent: Sent::Direct, connection: Some(7) };
+        let known = Evidence { sent: Sent::Direct, connection: Some(7), reused: false };
         assert_eq!(classify(&reset, known).cause, Cause::Connection(7));
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -138,6 +138,8 @@ struct State {
     remote_addr: Option<SocketAddr>,
     /// Its streams, if several attempts are on it at once.
     opened: Option<Box<Opened>>,
+    /// Something has been written on it, if attempts have it to themselves.
+    used: AtomicBool,
     /// Attempts that timed out since the last answer.
     timeouts: AtomicU32,
     sends: Sends,
@@ -150,12 +152,24 @@ impl Link {
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let (timeouts, heard) = (AtomicU32::new(0), AtomicU64::new(0));
         let opened = shared.then(|| Box::new(Opened::new(time::now())));
-        Self(Arc::new(State { id, remote_addr, opened, timeouts, sends, heard }))
+        let used = AtomicBool::new(false);
+        Self(Arc::new(State { id, remote_addr, opened, used, timeouts, sends, heard }))
     }
 
     /// Its number, if it is one that attempts share.
     pub(super) fn shared(&self) -> Option<u64> {
         self.0.opened.is_some().then_some(self.0.id)
+    }
+
+    /// Whether it has carried a request.
+    pub(super) fn was_used(&self) -> bool {
+        self.0.opened.as_ref().map_or_else(|| self.0.used.load(Ordering::Relaxed), |opened| opened.any())
+    }
+
+    fn writes(&self) {
+        if !self.0.used.load(Ordering::Relaxed) {
+            self.0.used.store(true, Ordering::Relaxed);
+        }
     }
 
     /// How long a request that set out then waited until its stream was opened, in nanoseconds; `None` while it does.
@@ -250,8 +264,12 @@ impl<T: Write> Write for Linked<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
         let polled = this.io.poll_write(cx, bytes);
-        if let (Some(opened), Poll::Ready(Ok(written))) = (&this.link.0.opened, &polled) {
-            opened.written(this.frames, bytes.get(..*written).unwrap_or(bytes));
+        match (&this.link.0.opened, &polled) {
+            (Some(opened), Poll::Ready(Ok(written))) => {
+                opened.written(this.frames, bytes.get(..*written).unwrap_or(bytes));
+            }
+            (None, Poll::Ready(Ok(_))) => this.link.writes(),
+            _ => {}
         }
         polled
     }
@@ -282,6 +300,8 @@ impl<T: Write> Write for Linked<T> {
                 left -= bytes.len();
                 opened.written(this.frames, bytes);
             }
+        } else if polled.is_ready() {
+            this.link.writes();
         }
         polled
     }

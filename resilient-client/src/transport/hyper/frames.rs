@@ -66,6 +66,11 @@ impl Opened {
         Self { made, last: AtomicU32::new(0), at: [const { AtomicU64::new(0) }; REMEMBERED] }
     }
 
+    /// Whether any has been.
+    pub(super) fn any(&self) -> bool {
+        self.last.load(Ordering::Relaxed) > 0
+    }
+
     /// These bytes were written.
     pub(super) fn written(&self, frames: &mut Frames, bytes: &[u8]) {
         let mut now = None;

@@ -29,7 +29,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(pool: legacy::Builder, connector: Connector, http2_only: bool) -> Self {
+    pub(crate) fn new(pool: &legacy::Builder, connector: Connector, http2_only: bool) -> Self {
         let sends = connector.sends().clone();
         Self { pool: pool.build(connector), http2_only, sends }
     }
@@ -80,7 +80,8 @@ impl Shared {
     fn link(&self, poison: impl FnOnce(&Link) -> bool) -> Option<(Link, u64)> {
         let connection = self.connection.connection_metadata();
         let connected = connection.as_ref()?;
-        let (link, id) = shared_link(connected)?;
+        let link = link(connected)?;
+        let id = link.shared()?;
         if poison(&link) {
             connected.poison();
         }
@@ -88,12 +89,10 @@ impl Shared {
     }
 }
 
-fn shared_link(connected: &Connected) -> Option<(Link, u64)> {
+fn link(connected: &Connected) -> Option<Link> {
     let mut extras = Extensions::new();
     connected.get_extras(&mut extras);
-    let link = extras.remove::<Link>()?;
-    let id = link.shared()?;
-    Some((link, id))
+    extras.remove()
 }
 
 pin_project! {
@@ -146,9 +145,10 @@ impl Fault {
     /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
     fn new(error: legacy::Error, shared: Option<&Shared>) -> Self {
         let own = shared.is_some_and(|shared| shared.content || shared.ticket.stream().is_some());
-        let connection = error.connect_info().and_then(shared_link).map(|(_, id)| id);
+        let link = error.connect_info().and_then(link);
+        let (connection, reused) = link.map_or((None, false), |link| (link.shared(), link.was_used()));
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
-        Self { error, evidence: Evidence { sent, connection } }
+        Self { error, evidence: Evidence { sent, connection, reused } }
     }
 }
 
