@@ -49,16 +49,21 @@ impl Any {
     pub fn all(http2: bool, policy: &Policy) -> [Self; 3] {
         let bare = reqwest::Client::builder().no_proxy();
         let bare = if http2 { bare.http2_prior_knowledge() } else { bare };
-        [Self::Bare(bare.build().expect("a client")), Self::reqwest(http2, policy), Self::hyper(http2, policy)]
+        [
+            Self::Bare(bare.build().expect("a client")),
+            Self::reqwest(http2, policy),
+            Self::hyper(http2, policy),
+        ]
     }
 
     /// Ours over reqwest.
     pub fn reqwest(http2: bool, policy: &Policy) -> Self {
         let heard = Heard::new();
-        let ours = Client::builder().policy(policy.clone()).observer(heard.clone()).transport(move |transport| {
-            let transport = transport.no_proxy();
-            if http2 { transport.http2_prior_knowledge() } else { transport }
-        });
+        let ours =
+            Client::builder().policy(policy.clone()).observer(heard.clone()).transport(move |transport| {
+                let transport = transport.no_proxy();
+                if http2 { transport.http2_prior_knowledge() } else { transport }
+            });
         Self::Reqwest(ours.build().expect("a client"), heard)
     }
 
@@ -103,7 +108,9 @@ impl Any {
             }
             Failed { says, unsent }
         };
-        let status = |status: u16| if status == 200 { Ok(()) } else { Err(Failed { says: status.to_string(), unsent: false }) };
+        let status = |status: u16| {
+            if status == 200 { Ok(()) } else { Err(Failed { says: status.to_string(), unsent: false }) }
+        };
         let ours = |error: resilient_client::Error| says(&error, error.is_unsent());
         match self {
             Self::Bare(client) => {

@@ -163,4 +163,3 @@ async fn serve(
     while answers.join_next().await.is_some() {}
     Ok(())
 }
-

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use http::Method;
-use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::Policy;
+use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client_tests::crowd::{Any, Work};
 use resilient_client_tests::h2_peer::{H2Peer, Manners};
 use resilient_client_tests::h2_server::{Act, H2Server, NO_ERROR};
@@ -23,10 +23,18 @@ async fn everyone_is_served(manners: Manners, work: Work) {
         let server = H2Peer::start(manners).await;
         let tally = work.over(&client, &server.url("/")).await;
         let twice = server.taken_twice();
-        println!("{}: {}, {} twice, {} transitions", client.name(), tally.said(), twice.len(), client.transitions());
+        println!(
+            "{}: {}, {} twice, {} transitions",
+            client.name(),
+            tally.said(),
+            twice.len(),
+            client.transitions()
+        );
         if client.is_bare() {
             continue;
         }
+        // What is safe to repeat may be.
+        let twice = if work.method == Method::POST { twice } else { Vec::new() };
         if tally.served != work.calls() || client.transitions() != 0 || !twice.is_empty() {
             failures.push(format!("{}: {}, {twice:?}", client.name(), tally.said()));
         }
@@ -63,14 +71,31 @@ async fn a_cold_burst_beyond_the_streams_allowed_is_served_whole() {
 /// Each waits 4 s at most for its stream, longer than an attempt may take; the server needs 20 ms for each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_wait_for_the_one_stream_allowed_are_all_served_over_hyper() {
-    let manners = Manners { streams: Some(1), takes: Duration::from_millis(20), ..Manners::default() };
-    for (method, body) in [(Method::GET, ""), (Method::POST, "an order")] {
-        let server = H2Peer::start(manners).await;
+    let served = async |method, body| {
+        let server = H2Peer::start(Manners {
+            streams: Some(1),
+            takes: Duration::from_millis(20),
+            ..Manners::default()
+        })
+        .await;
         let client = Any::hyper(true, &Policy::standard());
-        let work = Work::of(method, 200, 1).body(body);
-        let tally = work.over(&client, &server.url("/")).await;
+        let tally = Work::of(method, 200, 1).body(body).over(&client, &server.url("/")).await;
         assert_eq!((tally.served, client.transitions()), (200, 0), "{}", tally.said());
-    }
+    };
+    tokio::join!(served(Method::GET, ""), served(Method::POST, "an order"));
+}
+
+/// Over reqwest nobody sees who waits for a stream, so those in line for longer than an attempt may take are lost. They say so
+/// at one moment, though, and that is one cause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the breaker's causes"]
+async fn callers_that_wait_for_the_one_stream_allowed_open_no_breaker_over_reqwest() {
+    let manners = Manners { streams: Some(1), takes: Duration::from_millis(20), ..Manners::default() };
+    let server = H2Peer::start(manners).await;
+    let client = Any::reqwest(true, &Policy::standard());
+    let tally = Work::of(Method::GET, 200, 1).over(&client, &server.url("/")).await;
+    println!("{}", tally.said());
+    assert_eq!(client.transitions(), 0, "{}", tally.said());
 }
 
 /// The server takes one more request on its only connection, and leaves: thirty calls were on their way.
@@ -102,7 +127,7 @@ async fn bursts_at_a_server_that_ends_connections_after_so_many_requests_are_ser
         .await;
         let (mut served, mut said) = (0, Vec::new());
         for _ in 0..30 {
-            let tally = Work::of(Method::GET, 30, 1).over(&client, &server.url("/")).await;
+            let tally = Work::of(Method::POST, 30, 1).body("an order").over(&client, &server.url("/")).await;
             served += tally.served;
             said.push(tally.said());
         }
@@ -117,9 +142,10 @@ async fn bursts_at_a_server_that_ends_connections_after_so_many_requests_are_ser
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_gone_mute_is_left_at_the_first_timeout() {
     let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(300)).total(Duration::from_secs(5));
-    for (n, timeout) in [timeout.clone(), timeout.attempt(Duration::from_millis(300)).total(Duration::from_millis(300))]
-        .into_iter()
-        .enumerate()
+    for (n, timeout) in
+        [timeout.clone(), timeout.attempt(Duration::from_millis(300)).total(Duration::from_millis(300))]
+            .into_iter()
+            .enumerate()
     {
         let server = H2Server::start(|request| match (request.connection, request.stream) {
             (1, 3..) => Act::Nothing,
@@ -308,7 +334,8 @@ async fn callers_survive_the_one_who_began_the_connection_that_they_wait_for() {
         }
     });
     let hyper = {
-        let client = resilient_client::hyper::Client::builder().http2_prior_knowledge().tls_config(tls.trusted());
+        let client =
+            resilient_client::hyper::Client::builder().http2_prior_knowledge().tls_config(tls.trusted());
         let heard = resilient_client_tests::Heard::new();
         Any::Hyper(client.observer(heard.clone()).build().unwrap(), heard)
     };

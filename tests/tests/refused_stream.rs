@@ -97,7 +97,10 @@ async fn a_server_that_refuses_every_stream_is_asked_nine_times_and_no_more_and_
 
 #[tokio::test]
 async fn refused_streams_cost_nothing() {
-    let rig = Rig::new(|request| if request.nth % 4 == 0 { Act::Answer("done") } else { Act::Reset(REFUSED_STREAM) }).await;
+    let rig = Rig::new(
+        |request| if request.nth % 4 == 0 { Act::Answer("done") } else { Act::Reset(REFUSED_STREAM) },
+    )
+    .await;
     // There are ten tokens to begin with, and each call takes three attempts in vain.
     for n in 0..20 {
         rig.call(Method::POST).await.unwrap_or_else(|error| panic!("call {n}: {error:?}"));
@@ -141,11 +144,7 @@ async fn posts_through_a_server_that_goes_away_every_tenth_request_all_arrive_on
 /// The other side of the rule: what may have been processed is not repeated unless that is safe.
 #[tokio::test]
 async fn a_post_that_may_have_been_processed_is_sent_once() {
-    for act in [
-        Act::Reset(INTERNAL_ERROR),
-        Act::Reset(CANCEL),
-        Act::Close,
-    ] {
+    for act in [Act::Reset(INTERNAL_ERROR), Act::Reset(CANCEL), Act::Close] {
         let rig = Rig::new(first(act)).await;
         let error = rig.call(Method::POST).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transport, "{act:?}");

@@ -27,9 +27,9 @@ async fn nothing_is_taken_twice(client: Any, body: &'static str) -> Tally {
     let taken = server.seen().read(|seen| seen.taken.len());
     println!("{} {body:?}: {taken} taken, {} twice; {}", client.name(), twice.len(), tally.said());
     assert!(twice.is_empty(), "{}: {twice:?}", client.name());
-    let lied = server.seen().read(|seen| {
-        tally.unsent.iter().filter(|id| seen.taken.contains_key(&id.to_string())).count()
-    });
+    let lied = server
+        .seen()
+        .read(|seen| tally.unsent.iter().filter(|id| seen.taken.contains_key(&id.to_string())).count());
     assert_eq!(lied, 0, "{}: said to be unsent, and taken", client.name());
     tally
 }
@@ -104,7 +104,9 @@ async fn redirecting() -> (String, NobodyHome, Arc<AtomicUsize>) {
             if request[..read].starts_with(b"POST") {
                 count.fetch_add(1, Ordering::SeqCst);
             }
-            let head = format!("HTTP/1.1 303 See Other\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let head = format!(
+                "HTTP/1.1 303 See Other\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
             let _ = connection.write_all(head.as_bytes()).await;
         }
     });
@@ -207,7 +209,8 @@ async fn a_load_shed_inside_the_layer_says_nothing_about_the_server() {
 /// A runtime that ends takes its connections along, whoever uses them.
 #[test]
 fn a_call_whose_connection_ran_on_a_runtime_that_ended_goes_over_another() {
-    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (servers, second) = (runtime(), runtime());
     let server = servers.block_on(H2Server::start(|request| match request.body.as_ref() {
         b"hang" if request.connection % 2 == 1 => Act::Nothing,

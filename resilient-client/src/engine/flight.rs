@@ -117,9 +117,9 @@ impl<X: Exchange> Flight<X> {
         self.project().future.as_pin_mut().map_or_else(Expired::default, |future| exchange.expired(future))
     }
 
-    /// Since when the server can have had it, if it had to wait until that allowed one more stream.
-    pub(super) fn given(&self, now: Tick) -> Option<Tick> {
-        self.future.as_ref().and_then(|future| X::given(future, now))
+    /// Since when it has its time, if the server may not have had it all the while.
+    pub(super) fn begun(&self, now: Tick) -> Option<Tick> {
+        self.future.as_ref().zip(self.since()).map(|(future, since)| X::begun(future, since, now))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.

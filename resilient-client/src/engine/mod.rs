@@ -149,7 +149,7 @@ impl<X: Exchange> Call<X> {
     /// An attempt that had to wait for one of the streams the server allows has its time from when it got it.
     #[cold]
     fn is_given_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> bool {
-        let since = self.as_mut().in_flight(number).and_then(|flight| flight.given(now));
+        let since = self.as_mut().in_flight(number).and_then(|flight| flight.begun(now));
         match (since, self.project().desk) {
             (Some(since), Some(desk)) => desk.ledger.begins_anew(number, since) > now,
             _ => false,

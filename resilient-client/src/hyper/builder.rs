@@ -83,7 +83,8 @@ impl ClientBuilder {
     }
 
     /// Whether responses over HTTP/1.1 know the [address](super::Response::remote_addr) that answered. Default true; it costs
-    /// three allocations a response.
+    /// three allocations a response. Without, nobody knows of an idle connection that had ended whether it had ever served, so a request
+    /// that it never took counts as a failure to connect.
     pub fn remote_addr(mut self, known: bool) -> Self {
         self.remote_addr = known;
         self
@@ -133,7 +134,7 @@ impl ClientBuilder {
         }
         // Hidden repetition would break every count. The ledger does it in the open.
         pool.retry_canceled_requests(false);
-        let wire = Wire::new(pool, connector, self.http2_only);
+        let wire = Wire::new(&pool, connector, self.http2_only);
         Ok(Client { wire: Arc::new(wire), core: Arc::new(core), max_body: self.max_body })
     }
 }

@@ -83,14 +83,12 @@ fn known(error: &(dyn StdError + 'static), evidence: Evidence) -> Option<Classif
         return error.is_connect().then(|| unconnected(error));
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        return of_hyper(error);
+        return of_hyper(error, evidence);
     }
     #[cfg(feature = "http2")]
     if let Some(error) = error.downcast_ref::<h2::Error>() {
         return of_h2(error, evidence);
     }
-    #[cfg(not(feature = "http2"))]
-    let _ = evidence;
     None
 }
 
@@ -133,10 +131,14 @@ fn is_others_connect(error: &(dyn StdError + 'static)) -> bool {
         && matches!(error.to_string().as_str(), "request was canceled" | "checked out connection was closed")
 }
 
-fn of_hyper(error: &hyper::Error) -> Option<Classified> {
+fn of_hyper(error: &hyper::Error, evidence: Evidence) -> Option<Classified> {
     if error.is_canceled() {
         // hyper says so only when it hands back a message it never took off the queue to write.
-        return Some(Classified::neutral(FailureKind::Unsent, Repeat::Unsent));
+        return Some(if evidence.reused {
+            Classified::neutral(FailureKind::Unsent, Repeat::Unsent)
+        } else {
+            Classified::lost(FailureKind::Unsent, Repeat::Unprocessed)
+        });
     }
     if error.is_closed() {
         // The connection ended as soon as it was made.
@@ -151,7 +153,7 @@ fn of_hyper(error: &hyper::Error) -> Option<Classified> {
         return Some(Classified::neutral(FailureKind::Transport, Repeat::Doubtful));
     }
     // The request's own body failed, say. The replay buffer's error, further down, knows more.
-    let knows_more = Chain(error.source()).any(|link| link.is::<ReplayError>());
+    let knows_more = Chain(error.source()).any(<dyn StdError>::is::<ReplayError>);
     (!knows_more).then_some(Classified::IGNORED)
 }
 
@@ -204,4 +206,62 @@ fn is_loss(error: &(dyn StdError + 'static)) -> bool {
                 | Kind::WriteZero
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Cause;
+    use crate::policy::breaker::Verdict;
+
+    fn on(sent: Sent, error: &(dyn StdError + 'static)) -> Classified {
+        classify(error, Evidence { sent, connection: None, reused: false })
+    }
+
+    #[test]
+    fn what_this_machine_ran_short_of_is_known_by_its_code() {
+        for code in [23, 24] {
+            assert!(is_shortage(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        assert!(is_shortage(&io::Error::from(io::ErrorKind::AddrNotAvailable)));
+        for other in
+            [io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut, io::ErrorKind::HostUnreachable]
+        {
+            assert!(!is_shortage(&io::Error::from(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn connections_that_were_lost_have_one_cause_and_errors_of_somebody_elses_their_own() {
+        let reset: io::Error = io::ErrorKind::ConnectionReset.into();
+        assert_eq!(on(Sent::Direct, &reset), Classified::lost(FailureKind::Transport, Repeat::IfSafe));
+        assert_eq!(on(Sent::Direct, &io::Error::other("boom")).cause, Cause::Own);
+        let known = Evidence { sent: Sent::Direct, connection: Some(7), reused: false };
+        assert_eq!(classify(&reset, known).cause, Cause::Connection(7));
+    }
+
+    #[cfg(feature = "http2")]
+    #[test]
+    fn the_code_alone_is_no_frame_from_the_server() {
+        let error = h2::Error::from(h2::Reason::REFUSED_STREAM);
+        assert_eq!(on(Sent::OwnStream, &error), UNKNOWN, "not said by the server");
+    }
+
+    #[test]
+    fn without_a_transport_that_sends_one_request_nothing_is_proven() {
+        let weigh = |repeat| Evidence::default().weigh(Classified::lost(FailureKind::Connect, repeat)).repeat;
+        assert_eq!(weigh(Repeat::Unprocessed), Repeat::IfSafe);
+        assert_eq!(weigh(Repeat::Unsent), Repeat::Doubtful);
+        assert_eq!(weigh(Repeat::Refused), Repeat::Doubtful);
+        assert_eq!(weigh(Repeat::Once), Repeat::Once);
+    }
+
+    /// tower's own errors, by type.
+    #[tokio::test]
+    async fn a_load_shed_is_nobodys_failure_and_a_timeout_the_servers() {
+        let shed = tower::load_shed::error::Overloaded::new();
+        let found = on(Sent::Unknown, &shed);
+        assert_eq!((found.verdict, found.repeat), (Verdict::Neutral, Repeat::Never));
+        assert_eq!(on(Sent::Unknown, &tower::timeout::error::Elapsed::new()), Classified::TIMEOUT);
+    }
 }

@@ -24,10 +24,13 @@ pub(crate) struct Evidence {
     pub(crate) sent: Sent,
     /// The connection it went over, where that is shared and known.
     pub(crate) connection: Option<u64>,
+    /// That connection had carried requests before, as far as is known. One that ends before it carries any is no housekeeping: it
+    /// is a server that takes connections and drops them.
+    pub(crate) reused: bool,
 }
 
 impl Evidence {
-    pub(crate) const DIRECT: Self = Self { sent: Sent::Direct, connection: None };
+    pub(crate) const DIRECT: Self = Self { sent: Sent::Direct, connection: None, reused: false };
 
     /// What is left of a proof on this evidence, and whose failure it is.
     pub(crate) fn weigh(self, found: Classified) -> Classified {
@@ -40,7 +43,7 @@ impl Evidence {
             (Cause::Lost, Some(connection)) => Cause::Connection(connection),
             (cause, _) => cause,
         };
-        Classified { repeat, cause, ..found }
+        Classified { cause, repeat, ..found }
     }
 }
 

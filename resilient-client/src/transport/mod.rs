@@ -218,10 +218,10 @@ pub(crate) trait Exchange {
         Expired::default()
     }
 
-    /// Since when the server can have had an attempt that had to wait until that allowed one more stream of its connection:
-    /// `now` while it does. `None` for all others, which have had their time since they set out.
-    fn given(_future: &Self::Future, _now: Tick) -> Option<Tick> {
-        None
+    /// Since when an attempt has its time: since it set out, or as much later as it had to wait until the server allowed one more
+    /// stream of its connection. `now` while it does.
+    fn begun(_future: &Self::Future, set_out: Tick, _now: Tick) -> Tick {
+        set_out
     }
 
     /// An attempt's end, as a classifier sees it.

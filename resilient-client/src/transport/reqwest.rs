@@ -259,7 +259,8 @@ impl Exchange for ReqwestExchange {
             Err(fault) if self.asked.as_ref().is_some_and(|asked| asked.was(fault.number)) => Sent::OwnStream,
             Err(_) => Sent::Direct,
         };
-        Evidence { sent, connection: None }
+        // Of a connection that was used before, reqwest's pool doesn't tell: it repeats the request itself.
+        Evidence { sent, connection: None, reused: false }
     }
 
     fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {

@@ -8,7 +8,7 @@ use super::*;
 use crate::engine::body::Guard;
 use crate::engine::report::Decline;
 use crate::event::CallId;
-use crate::outcome::classify::{Classified, Ended};
+use crate::outcome::classify::{Classified, Ended, Repeat};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::{BreakerPolicy, Verdict};
 use crate::policy::bulkhead::BulkheadPolicy;
@@ -490,4 +490,37 @@ async fn a_calls_own_time_that_breaks_a_rule_is_a_config_error_and_nothing_is_se
     assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Config, 0));
     let why = std::error::Error::source(&error).unwrap().to_string();
     assert!(why.contains("longer than half of breaker.window, 10s"), "{why}");
+}
+
+/// Nobody saw it: no breaker, throttle or endpoint hears of it.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_says_nothing_about_the_server_is_told_to_no_machine() {
+    let unsent = |_: Ended<'_>, _: Classified| Classified::neutral(FailureKind::Unsent, Repeat::Never);
+    let throttle = crate::policy::throttle::ThrottlePolicy::standard();
+    let rig = Rig::new(&Policy::standard().throttle(throttle).classify(unsent), [broken()]);
+    for _ in 0..200 {
+        let error = rig.get().await.unwrap_err();
+        assert!(!error.is_rejected(), "{error:?}");
+    }
+    let breaker = rig.upstream().breaker_snapshot(crate::time::now());
+    assert_eq!((rig.script.count(), breaker.failures, breaker.successes), (200, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_took_three_connections_to_be_seen_pays_in_like_one_that_took_one() {
+    let attempts = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let nth = Arc::clone(&attempts);
+    let twice = move |_: Ended<'_>, standard: Classified| match nth
+        .fetch_add(1, std::sync::atomic::Ordering::SeqCst)
+    {
+        0 | 1 => Classified::neutral(FailureKind::Unsent, Repeat::Unsent),
+        _ => standard,
+    };
+    let rig = Rig::new(&Policy::standard().classify(twice), [answer(200)]);
+    let (begun, tokens) = (crate::time::now(), rig.tokens());
+    let response = rig.post().await.unwrap();
+    assert_eq!(response.body().report().attempts().len(), 3);
+    assert_eq!(text(response).await.unwrap(), "body");
+    assert_eq!(crate::time::now().since(begun), ms(3), "each at once");
+    assert!((rig.tokens() - tokens - 0.25).abs() < 1e-9, "{}", rig.tokens());
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,8 +17,10 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector, 
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::frames::{Frames, Opened};
 use crate::error::BoxError;
 use crate::outcome::connecting;
+use crate::time::{self, Tick};
 
 #[cfg(feature = "hyper-rustls")]
 type Inner = hyper_rustls::HttpsConnector<HttpConnector>;
@@ -175,8 +177,10 @@ pub(crate) struct Link(Arc<State>);
 struct State {
     id: u64,
     remote_addr: Option<SocketAddr>,
-    /// Whether several attempts are on it at once.
-    shared: bool,
+    /// Its streams, if several attempts are on it at once.
+    opened: Option<Box<Opened>>,
+    /// Something has been written on it, if attempts have it to themselves.
+    used: AtomicBool,
     /// Attempts that timed out since the last answer.
     timeouts: AtomicU32,
     sends: Sends,
@@ -188,12 +192,31 @@ impl Link {
     fn new(remote_addr: Option<SocketAddr>, shared: bool, sends: Sends) -> Self {
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let (timeouts, heard) = (AtomicU32::new(0), AtomicU64::new(0));
-        Self(Arc::new(State { id, remote_addr, shared, timeouts, sends, heard }))
+        let opened = shared.then(|| Box::new(Opened::new(time::now())));
+        let used = AtomicBool::new(false);
+        Self(Arc::new(State { id, remote_addr, opened, used, timeouts, sends, heard }))
     }
 
     /// Its number, if it is one that attempts share.
     pub(super) fn shared(&self) -> Option<u64> {
-        self.0.shared.then_some(self.0.id)
+        self.0.opened.is_some().then_some(self.0.id)
+    }
+
+    /// Whether it has carried a request.
+    pub(super) fn was_used(&self) -> bool {
+        self.0.opened.as_ref().map_or_else(|| self.0.used.load(Ordering::Relaxed), |opened| opened.any())
+    }
+
+    fn writes(&self) {
+        if !self.0.used.load(Ordering::Relaxed) {
+            self.0.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How long a request that set out then waited until its stream was opened, in nanoseconds; `None` while it does.
+    pub(super) fn waited(&self, stream: Option<u32>, set_out: Tick) -> Option<u64> {
+        let opened = self.0.opened.as_ref()?;
+        opened.waited(stream?, set_out)
     }
 
     /// Something came.
@@ -239,6 +262,7 @@ pin_project! {
         io: T,
         link: Link,
         tell: bool,
+        frames: Frames,
     }
 }
 
@@ -248,7 +272,7 @@ impl<T: Connection> Linked<T> {
         io.connected().get_extras(&mut extras);
         let shared = options.http2_only || io.connected().is_negotiated_h2();
         let link = Link::new(extras.get().map(HttpInfo::remote_addr), shared, sends);
-        Self { io, link, tell: options.tell || shared }
+        Self { io, link, tell: options.tell || shared, frames: Frames::new() }
     }
 }
 
@@ -270,7 +294,7 @@ impl<T: Read> Read for Linked<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.project();
         let polled = this.io.poll_read(cx, buffer);
-        if this.link.0.shared && polled.is_ready() {
+        if this.link.0.opened.is_some() && polled.is_ready() {
             this.link.hears();
         }
         polled
@@ -279,7 +303,16 @@ impl<T: Read> Read for Linked<T> {
 
 impl<T: Write> Write for Linked<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write(cx, bytes)
+        let this = self.project();
+        let polled = this.io.poll_write(cx, bytes);
+        match (&this.link.0.opened, &polled) {
+            (Some(opened), Poll::Ready(Ok(written))) => {
+                opened.written(this.frames, bytes.get(..*written).unwrap_or(bytes));
+            }
+            (None, Poll::Ready(Ok(_))) => this.link.writes(),
+            _ => {}
+        }
+        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -299,7 +332,19 @@ impl<T: Write> Write for Linked<T> {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write_vectored(cx, buffers)
+        let this = self.project();
+        let polled = this.io.poll_write_vectored(cx, buffers);
+        if let (Some(opened), Poll::Ready(Ok(written))) = (&this.link.0.opened, &polled) {
+            let mut left = *written;
+            for buffer in buffers {
+                let bytes = buffer.get(..left).unwrap_or(buffer);
+                left -= bytes.len();
+                opened.written(this.frames, bytes);
+            }
+        } else if polled.is_ready() {
+            this.link.writes();
+        }
+        polled
     }
 }
 

@@ -1,6 +1,7 @@
 //! The hyper transport: one call over hyper-util's pooled client.
 
 pub(crate) mod connect;
+mod frames;
 pub(crate) mod ticket;
 pub(crate) mod wire;
 
@@ -123,8 +124,8 @@ impl Exchange for HyperExchange {
         future.expired()
     }
 
-    fn given(future: &Sending, now: Tick) -> Option<Tick> {
-        future.given(now)
+    fn begun(future: &Sending, set_out: Tick, now: Tick) -> Tick {
+        future.begun(set_out, now)
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {

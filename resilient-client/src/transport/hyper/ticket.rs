@@ -7,67 +7,36 @@
 //!
 //! Two things can be seen from here. A value in the request's extensions is dropped when the request is handed to h2; and the
 //! task is started with our executor, in the same run of the connection's own task. So the request that was handed over last
-//! in such a task, and not another, is the one whose answer is waited for from then on.
+//! in such a task, and not another, is the one whose answer is waited for from then on. As h2 numbers streams in the order in which
+//! they are handed to it, its stream is known too.
 
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::rt;
 use pin_project_lite::pin_project;
-
-use crate::time::{self, Tick};
 
 thread_local! {
     /// A task of a connection runs here.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     /// What it handed to h2 last, and doesn't wait for yet.
     static HANDED: Cell<Option<Ticket>> = const { Cell::new(None) };
-    /// It had handed something over in an earlier run, which h2 kept until now.
-    static KEPT: Cell<bool> = const { Cell::new(false) };
+    /// How many it has handed over that are waited for.
+    static COUNT: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Without a stream.
-const NONE: u64 = 0;
-/// With one, that it got as soon as it could be handed over. Else the time when it got it, which is later than this.
-const AT_ONCE: u64 = 1;
-
-/// Tells what has become of one request.
+/// Tells what has become of one request: zero, or the stream it has.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ticket(Arc<AtomicU64>);
-
-/// Whether a request has a stream of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stream {
-    /// None yet.
-    None,
-    /// Since it set out.
-    AtOnce,
-    /// Since then, when the server had allowed one more.
-    Since(Tick),
-}
+pub(super) struct Ticket(Arc<AtomicU32>);
 
 impl Ticket {
-    /// Whether its answer is waited for, on a stream of its own.
-    pub(super) fn stream(&self) -> Stream {
-        match self.0.load(Ordering::Acquire) {
-            NONE => Stream::None,
-            AT_ONCE => Stream::AtOnce,
-            at => Stream::Since(Tick::from_nanos(at)),
-        }
-    }
-
-    pub(super) fn has_stream(&self) -> bool {
-        self.stream() != Stream::None
-    }
-
-    fn gets_stream(&self) {
-        // Those behind one that was kept have waited as well. The others need no clock.
-        let at = if KEPT.get() { time::now().as_nanos().max(AT_ONCE + 1) } else { AT_ONCE };
-        self.0.store(at, Ordering::Release);
+    /// Its stream, once its answer is waited for there. Whether the stream has been opened is another matter.
+    pub(super) fn stream(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Acquire)).filter(|stream| *stream != 0)
     }
 
     /// What travels in the request.
@@ -96,9 +65,11 @@ pub(crate) struct Executor;
 impl<F: Future<Output = ()> + Send + 'static> rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
         if let Some(ticket) = HANDED.take() {
-            ticket.gets_stream();
+            // h2 numbers streams as they are handed to it, and a client's are the odd ones.
+            let nth = COUNT.replace(COUNT.get().wrapping_add(1));
+            ticket.0.store(nth.wrapping_mul(2).wrapping_add(1), Ordering::Release);
         }
-        tokio::spawn(Task { future, handed: None });
+        tokio::spawn(Task { future, handed: None, count: 0 });
     }
 }
 
@@ -109,6 +80,7 @@ pin_project! {
         #[pin]
         future: F,
         handed: Option<Ticket>,
+        count: u32,
     }
 }
 
@@ -117,7 +89,7 @@ impl<F: Future<Output = ()>> Future for Task<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let _inside = Inside::enter(this.handed);
+        let _inside = Inside::enter(this.handed, this.count);
         this.future.poll(cx)
     }
 }
@@ -125,23 +97,24 @@ impl<F: Future<Output = ()>> Future for Task<F> {
 /// While one task runs. Left behind by a panic, too.
 struct Inside<'a> {
     handed: &'a mut Option<Ticket>,
-    /// Whether one task runs within another, and what was said of that.
-    nested: (bool, bool),
+    count: &'a mut u32,
+    /// Whether one task runs within another.
+    nested: bool,
 }
 
 impl<'a> Inside<'a> {
-    fn enter(handed: &'a mut Option<Ticket>) -> Self {
-        let nested = (INSIDE.replace(true), KEPT.replace(handed.is_some()));
+    fn enter(handed: &'a mut Option<Ticket>, count: &'a mut u32) -> Self {
         HANDED.set(handed.take());
-        Self { handed, nested }
+        COUNT.set(*count);
+        Self { handed, count, nested: INSIDE.replace(true) }
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         *self.handed = HANDED.take();
-        INSIDE.set(self.nested.0);
-        KEPT.set(self.nested.1);
+        *self.count = COUNT.get();
+        INSIDE.set(self.nested);
     }
 }
 
@@ -158,7 +131,7 @@ mod tests {
     }
 
     fn task<F: Future<Output = ()>>(future: F) -> Pin<Box<Task<F>>> {
-        Box::pin(Task { future, handed: None })
+        Box::pin(Task { future, handed: None, count: 0 })
     }
 
     #[tokio::test]
@@ -169,9 +142,9 @@ mod tests {
             drop(slip);
             Executor.execute(async {});
         }));
-        assert_eq!((ticket.stream(), other.stream()), (Stream::AtOnce, Stream::None));
+        assert_eq!((ticket.stream(), other.stream()), (Some(1), None));
         drop(stays);
-        assert!(!other.has_stream());
+        assert_eq!(other.stream(), None);
     }
 
     #[tokio::test]
@@ -181,7 +154,7 @@ mod tests {
         run(&mut task(async move { drop(slip) }));
         Executor.execute(async {});
         run(&mut task(async { Executor.execute(async {}) }));
-        assert!(!ticket.has_stream());
+        assert_eq!(ticket.stream(), None);
     }
 
     #[tokio::test]
@@ -198,9 +171,8 @@ mod tests {
         run(&mut connection);
         // Another connection runs on the same thread meanwhile.
         run(&mut task(async { Executor.execute(async {}) }));
-        assert!(!ticket.has_stream());
+        assert_eq!(ticket.stream(), None);
         run(&mut connection);
-        let waited = |ticket: &Ticket| matches!(ticket.stream(), Stream::Since(_));
-        assert!(waited(&ticket) && waited(&behind), "{ticket:?} {behind:?}");
+        assert_eq!((ticket.stream(), behind.stream()), (Some(1), Some(3)));
     }
 }

@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, Connected, capture_
 use pin_project_lite::pin_project;
 
 use super::connect::{Connector, Link, Sends};
-use super::ticket::{Stream, Ticket};
+use super::ticket::Ticket;
 use crate::error::BoxError;
 use crate::hyper::Body;
 use crate::outcome::Cause;
@@ -33,7 +33,7 @@ pub(crate) struct Wire {
 type Pool = legacy::Client<Connector, Body>;
 
 impl Wire {
-    pub(crate) fn new(pool: legacy::Builder, connector: Connector, http2_only: bool) -> Self {
+    pub(crate) fn new(pool: &legacy::Builder, connector: Connector, http2_only: bool) -> Self {
         let sends = connector.sends().clone();
         let parts = Box::new((pool.clone(), connector.clone()));
         Self { pool: pool.build(connector), http2_only, sends, parts }
@@ -97,7 +97,8 @@ impl Shared {
     fn link(&self, poison: impl FnOnce(&Link) -> bool) -> Option<(Link, u64)> {
         let connection = self.connection.connection_metadata();
         let connected = connection.as_ref()?;
-        let (link, id) = shared_link(connected)?;
+        let link = link(connected)?;
+        let id = link.shared()?;
         if poison(&link) {
             connected.poison();
         }
@@ -105,12 +106,10 @@ impl Shared {
     }
 }
 
-fn shared_link(connected: &Connected) -> Option<(Link, u64)> {
+fn link(connected: &Connected) -> Option<Link> {
     let mut extras = Extensions::new();
     connected.get_extras(&mut extras);
-    let link = extras.remove::<Link>()?;
-    let id = link.shared()?;
-    Some((link, id))
+    extras.remove()
 }
 
 pin_project! {
@@ -128,23 +127,20 @@ impl Sending {
     /// enough to send nothing on it any more.
     pub(super) fn expired(self: Pin<&mut Self>) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let Some((_, id)) = shared.link(|link| link.timed_out(shared.sent)) else {
-            return Expired::default();
-        };
-        Expired { cause: Cause::Connection(id), unsent: !shared.ticket.has_stream() }
+        let timed_out = shared.link(|link| link.timed_out(shared.sent));
+        let Some((link, id)) = timed_out else { return Expired::default() };
+        let unsent = link.waited(shared.ticket.stream(), Tick::ZERO).is_none();
+        Expired { cause: Cause::Connection(id), unsent }
     }
 
-    /// Since when the server can have had it, if it had to wait until that allowed one more stream, on a connection that is
-    /// alive.
-    pub(super) fn given(&self, now: Tick) -> Option<Tick> {
-        let shared = self.shared.as_ref()?;
-        match shared.ticket.stream() {
-            Stream::AtOnce => None,
-            Stream::Since(since) => Some(since),
-            Stream::None => {
-                let (link, _) = shared.link(|_| false)?;
-                link.has_been_heard_since(shared.sent).then_some(now)
-            }
+    /// Since when the server can have had it: not while it waits until that allows one more stream, on a connection that is alive.
+    pub(super) fn begun(&self, set_out: Tick, now: Tick) -> Tick {
+        let link = self.shared.as_ref().and_then(|shared| Some((shared, shared.link(|_| false)?.0)));
+        let Some((shared, link)) = link else { return set_out };
+        match link.waited(shared.ticket.stream(), set_out) {
+            Some(waited) => set_out.after_nanos(waited),
+            None if link.has_been_heard_since(shared.sent) => now,
+            None => set_out,
         }
     }
 }
@@ -165,10 +161,11 @@ impl From<Fault> for BoxError {
 impl Fault {
     /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
     fn new(error: legacy::Error, shared: Option<&Shared>) -> Self {
-        let own = shared.is_some_and(|shared| shared.content || shared.ticket.has_stream());
-        let connection = error.connect_info().and_then(shared_link).map(|(_, id)| id);
+        let own = shared.is_some_and(|shared| shared.content || shared.ticket.stream().is_some());
+        let link = error.connect_info().and_then(link);
+        let (connection, reused) = link.map_or((None, false), |link| (link.shared(), link.was_used()));
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
-        Self { error, evidence: Evidence { sent, connection } }
+        Self { error, evidence: Evidence { sent, connection, reused } }
     }
 }
 
