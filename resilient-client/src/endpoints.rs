@@ -16,6 +16,14 @@
 //! has; should it come back within a minute (with DNS, also within two intervals), it is known still. A new one
 //! starts slowly, and so does one that comes back.
 //!
+//! Whom a request says it is for: with [`dns`](Endpoints::dns) the name, in `Host` or `:authority` and in the response's URL; the
+//! address is only where it goes. The origins of a fixed or watched list are names of their own: a request says the one it
+//! goes to, so that a list may hold servers that answer to different names.
+//!
+//! Over HTTP/2 without TLS reqwest sends the address of a [`dns`](Endpoints::dns) name as `:authority` beside the name as `Host`,
+//! because its pool goes where the URL says; the client over hyper sends the name. Nor does reqwest follow a redirect to the
+//! name itself, whose origin isn't the address's: it is handed to the caller.
+//!
 //! One caveat: [`dns`](Endpoints::dns) takes `http` only. Calls go to the addresses themselves, and over TLS a certificate
 //! is checked against the host of the URL, which would be the address. For `https`, list the replicas' own names.
 //!
