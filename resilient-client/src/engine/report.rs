@@ -267,6 +267,12 @@ impl CallReport {
         self.declined.get_or_insert_default().push(why);
     }
 
+    /// When the call began.
+    #[cfg(feature = "cache")]
+    pub(crate) fn began(&self) -> Tick {
+        self.began
+    }
+
     /// When the call had its result.
     pub(crate) fn ended(&self) -> Tick {
         self.began.after_nanos(self.elapsed)

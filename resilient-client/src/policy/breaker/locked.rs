@@ -19,6 +19,8 @@ pub(super) struct Locked {
     pub(super) tally: Tally,
     /// Somebody put the breaker in its state, and only that can end it.
     pub(super) forced: bool,
+    /// Somebody said that nothing is to be rejected, whatever the rules say.
+    pub(super) observed: bool,
     /// Failed recoveries since the breaker was last closed.
     pub(super) reopens: u32,
     /// Probe slots taken in this generation, by probes under way or successful.
@@ -44,6 +46,7 @@ impl Locked {
             trip: None,
             tally: rules.as_ref().map(Tally::new).unwrap_or_default(),
             forced: false,
+            observed: false,
             reopens: 0,
             taken: 0,
             succeeded: 0,
