@@ -239,12 +239,8 @@ impl Core {
         let changes = current.set.differences(&set);
         let version = current.version + u64::from(!changes.is_empty());
         let plans = Arc::new(set.compile(version)?);
-        let connect = |set: &PolicySet| set.base().timeout.effective_connect();
-        let not_applied = if connect(&current.set) == connect(&set) {
-            Vec::new()
-        } else {
-            vec!["client: timeout.connect belongs to the connection pool".to_owned()]
-        };
+        let pools = |whose: String| format!("{whose}: timeout.connect belongs to the connection pool");
+        let not_applied = current.set.connects_otherwise(&set).into_iter().map(pools).collect();
         self.registry.retune(
             || self.plans.store(Arc::clone(&plans)),
             |key, upstream| upstream.follow(plans.of_state(key.authority(), key.scope())),

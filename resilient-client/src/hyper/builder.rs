@@ -118,11 +118,13 @@ impl ClientBuilder {
         sockets.set_connect_timeout(None);
         let timeout = self.setup.policies.base().timeout.effective_connect();
         let options = Options { timeout, tell: self.remote_addr || self.http2_only };
+        let hosts = self.setup.policies.connect_timeouts();
         let core = Core::new(self.setup).map_err(Error::config)?;
         #[cfg(feature = "hyper-rustls")]
         let connector = Connector::secure(sockets, self.tls, options)?;
         #[cfg(not(feature = "hyper-rustls"))]
         let connector = Connector::plain(sockets, options);
+        let connector = connector.with_timeouts(hosts);
         let mut pool = pool();
         for adjust in self.pool {
             adjust(&mut pool);

@@ -1,5 +1,6 @@
 //! Connections: made within the connect timeout, and retired when they have lost their voice.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -17,6 +18,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::error::BoxError;
+use crate::upstream::registry::Authority;
 
 #[cfg(feature = "hyper-rustls")]
 type Inner = hyper_rustls::HttpsConnector<HttpConnector>;
@@ -33,6 +35,8 @@ pub(crate) struct Connector(Arc<Making>);
 struct Making {
     inner: Inner,
     options: Options,
+    /// Hosts with a timeout of their own.
+    timeouts: HashMap<Authority<'static>, Option<Duration>>,
 }
 
 /// How connections are made.
@@ -47,7 +51,7 @@ pub(crate) struct Options {
 impl Connector {
     #[cfg(not(feature = "hyper-rustls"))]
     pub(crate) fn plain(inner: HttpConnector, options: Options) -> Self {
-        Self(Arc::new(Making { inner, options }))
+        Self(Arc::new(Making { inner, options, timeouts: HashMap::new() }))
     }
 
     /// With TLS for `https`; by what the platform trusts, unless there is a `config`.
@@ -75,7 +79,33 @@ impl Connector {
         let builder = builder.https_or_http().enable_http1();
         #[cfg(feature = "http2")]
         let builder = builder.enable_http2();
-        Ok(Self(Arc::new(Making { inner: builder.wrap_connector(sockets), options })))
+        Ok(Self(Arc::new(Making {
+            inner: builder.wrap_connector(sockets),
+            options,
+            timeouts: HashMap::new(),
+        })))
+    }
+}
+
+impl Connector {
+    /// With other timeouts for some hosts. For a connector that nobody has copied yet.
+    pub(crate) fn with_timeouts(
+        mut self,
+        hosts: impl IntoIterator<Item = (Authority<'static>, Option<Duration>)>,
+    ) -> Self {
+        if let Some(making) = Arc::get_mut(&mut self.0) {
+            making.timeouts.extend(hosts);
+        }
+        self
+    }
+}
+
+impl Making {
+    fn timeout(&self, to: &Uri) -> Option<Duration> {
+        if self.timeouts.is_empty() {
+            return self.options.timeout;
+        }
+        self.timeouts.get(&Authority::of_uri(to)).copied().unwrap_or(self.options.timeout)
     }
 }
 
@@ -89,14 +119,15 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Making { inner, options } = &*self.0;
+        let timeout = self.0.timeout(&to);
+        let Making { inner, options, .. } = &*self.0;
         let (mut inner, options) = (inner.clone(), *options);
         Box::pin(async move {
             let connecting = async {
                 std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
                 Ok(Linked::new(inner.call(to).await?, options.tell))
             };
-            match options.timeout {
+            match timeout {
                 Some(timeout) => tokio::time::timeout(timeout, connecting).await?,
                 None => connecting.await,
             }
