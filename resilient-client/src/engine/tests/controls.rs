@@ -110,9 +110,10 @@ async fn what_is_neither_an_origin_nor_known_or_has_no_place_is_a_config_error()
 fn every_door_has_the_same_hand() {
     let client = Client::builder().build().unwrap();
     let layer = ResilienceLayer::new(Policy::standard()).unwrap();
-    let mut controls = vec![client.breaker(USERS), layer.breaker(USERS), layer.layer(()).breaker(USERS)];
+    let controls = [client.breaker(USERS), layer.breaker(USERS), layer.layer(()).breaker(USERS)];
     #[cfg(feature = "hyper")]
-    controls.push(crate::hyper::Client::builder().build().unwrap().breaker(USERS));
+    let controls =
+        controls.into_iter().chain([crate::hyper::Client::builder().build().unwrap().breaker(USERS)]);
     for control in controls {
         let control = control.unwrap();
         assert_eq!(control.force_open().unwrap().unwrap().to, State::ForcedOpen);
