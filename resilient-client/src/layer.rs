@@ -30,7 +30,7 @@ use crate::policy::PolicySet;
 use crate::transport::replay::Replay;
 use crate::transport::service::ServiceExchange;
 use crate::upstream::UpstreamSnapshot;
-use crate::verbs::setup_methods;
+use crate::verbs::{control_methods, setup_methods};
 
 /// Puts a [`Policy`](crate::Policy) round a `Service<http::Request<B>>`: the same engine as a [`Client`](crate::Client)'s,
 /// for callers who bring their own transport.
@@ -97,6 +97,8 @@ impl ResilienceLayer {
         self.core.snapshot()
     }
 
+    control_methods!();
+
     pub(crate) fn of(core: Arc<Core>) -> Self {
         Self { core, direct: false }
     }
@@ -153,6 +155,15 @@ pub struct Resilience<S> {
     service: S,
     core: Arc<Core>,
     direct: bool,
+}
+
+impl<S> Resilience<S> {
+    /// Every upstream's live state, by name. See [`Client::snapshot`](crate::Client::snapshot).
+    pub fn snapshot(&self) -> Vec<UpstreamSnapshot> {
+        self.core.snapshot()
+    }
+
+    control_methods!();
 }
 
 impl<S, B, R> Service<http::Request<B>> for Resilience<S>

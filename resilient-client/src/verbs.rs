@@ -68,6 +68,21 @@ macro_rules! setup_methods {
     };
 }
 
+/// A hand on the breakers, for a struct with a `core`.
+macro_rules! control_methods {
+    () => {
+        /// The circuit breaker of an upstream, to [force open or closed, disable, observe, enable and
+        /// reset](crate::BreakerControl). `upstream` is an origin, such as `http://users:3000`, which needn't have been called
+        /// yet, or a name that a [snapshot](Self::snapshot) shows, for the breaker of a route or key.
+        ///
+        /// # Errors
+        /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it is neither, or when there is no place to keep its state.
+        pub fn breaker(&self, upstream: &str) -> Result<crate::BreakerControl, crate::Error> {
+            crate::BreakerControl::new(std::sync::Arc::clone(&self.core), upstream)
+        }
+    };
+}
+
 /// A client's verbs, and what it does for all calls. For a struct with a `request` method, whose URL is of type `$url`,
 /// and a `core`.
 macro_rules! client_methods {
@@ -138,6 +153,8 @@ macro_rules! client_methods {
         pub fn snapshot(&self) -> Vec<crate::UpstreamSnapshot> {
             self.core.snapshot()
         }
+
+        crate::verbs::control_methods!();
 
         /// How many upstreams this client keeps state for.
         pub fn upstreams(&self) -> usize {
@@ -326,4 +343,4 @@ macro_rules! response_methods {
     };
 }
 
-pub(crate) use {client_methods, request_methods, response_methods, setup_methods};
+pub(crate) use {client_methods, control_methods, request_methods, response_methods, setup_methods};

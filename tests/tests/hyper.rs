@@ -15,6 +15,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use resilient_client::hyper::{Body, Client, ClientBuilder, RequestBuilder};
 use resilient_client::outcome::{FailureKind, Outcome};
+use resilient_client::policy::PolicySet;
 use resilient_client::policy::retry::RetryPolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::{Attempt, CallReport, Decline, Error, ErrorKind, Policy, Prepared};
@@ -237,18 +238,41 @@ async fn a_connection_that_cannot_be_made_was_never_sent_on() {
     let client = builder(TimeoutPolicy::standard().connect(CONNECT), &heard).build().unwrap();
     assert_never_sent("refused", &client, &heard, &NobodyHome::new().url()).await;
 
-    // Packets to it vanish: its queue of connections is full and nobody accepts.
+    let (listener, _queued) = blackhole().await;
+    let address = listener.local_addr().unwrap();
+    assert_never_sent("blackhole", &client, &heard, &format!("http://{address}/")).await;
+}
+
+/// A listener whose queue is full, with what fills it: packets to it vanish.
+async fn blackhole() -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
+    let (address, mut queued) = (listener.local_addr().unwrap(), Vec::new());
     let connect = || tokio::time::timeout(SHORT, tokio::net::TcpStream::connect(address));
     while let Ok(connected) = within(SOON, connect()).await {
         queued.push(connected.unwrap());
         assert!(queued.len() < 100, "the queue never fills");
     }
-    assert_never_sent("blackhole", &client, &heard, &format!("http://{address}/")).await;
+    (listener, queued)
+}
+
+/// The client's, 1 s, held for every host.
+#[tokio::test]
+async fn a_hosts_own_connect_timeout_is_that_of_its_connections() {
+    let (listener, _queued) = blackhole().await;
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let policies = PolicySet::new(Policy::standard().retry(None))
+        .host(url.as_str(), |policy| policy.timeout(TimeoutPolicy::standard().connect(CONNECT)));
+    let client = Client::builder().policy(policies.clone()).build().unwrap();
+    let error = call(client.get(url.as_str())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    let took = error.report().unwrap().elapsed();
+    assert!(took >= CONNECT && took < Duration::from_millis(900), "{took:?}");
+
+    // reqwest has one for all hosts.
+    let refused = resilient_client::Client::builder().policy(policies).build().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config);
 }
 
 #[tokio::test]

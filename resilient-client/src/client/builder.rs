@@ -116,7 +116,8 @@ impl ClientBuilder {
     /// Builds the client and the reqwest client underneath.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when the policy can't work or reqwest refuses its settings.
+    /// [`ErrorKind::Config`] when the policy can't work, when a host's policy has a connect timeout of its own (reqwest has one
+    /// for all; `hyper::Client` can), or when reqwest refuses its settings.
     pub fn build(mut self) -> Result<Client, Error> {
         // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before the calls on it do.
         let (same_origin, witness) = redirect::same_origin();
@@ -131,6 +132,7 @@ impl ClientBuilder {
         for configure in self.configure.drain(..) {
             transport = configure(transport);
         }
+        self.setup.policies.has_one_connect_timeout().map_err(Error::config)?;
         if let Some(connect) = self.setup.policies.base().timeout.effective_connect() {
             transport = transport.connect_timeout(connect);
         }

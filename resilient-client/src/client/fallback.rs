@@ -15,7 +15,7 @@ mod on {
     use crate::engine::options::CallOptions;
     use crate::engine::report::CallReport;
     use crate::error::Error;
-    use crate::stale::{self, Asked, Cache, Read, StaleSnapshot, Stored, Tee};
+    use crate::stale::{self, Asked, Cache, Came, Read, StaleSnapshot, Stored, Tee};
     use crate::transport::reqwest::assemble;
     use crate::transport::{KeptBody, announces_stream};
 
@@ -100,7 +100,11 @@ mod on {
         // Read whole or not: what a stream had to say is over.
         let stream = report.is_streaming() || announces_stream(status, response.headers());
         let own = is_own(url, response.url(), report) && !stream && !report.is_cut();
-        match read.answered(status, response.headers(), response.content_length(), own) {
+        let came = Came {
+            earliest: if response.is_whole() { report.began() } else { report.ended() },
+            latest: report.ended(),
+        };
+        match read.answered(status, response.headers(), response.content_length(), own, came) {
             Some(draft) => response.map_body(|body, expected| Body::wrap(Tee::new(body, draft, expected))),
             None => response,
         }

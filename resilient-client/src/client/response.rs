@@ -76,6 +76,12 @@ impl Response {
         Self(Box::new(Whole { inner: assemble(url, parts, wrap(body, expected)), watch, max_body }))
     }
 
+    /// Whether its body was read inside the call.
+    #[cfg(feature = "cache")]
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.0.watch, Watch::Kept(_))
+    }
+
     /// Whether this is an older answer, given because the call failed; see [`stale`](crate::stale).
     #[cfg(feature = "cache")]
     pub fn is_degraded(&self) -> bool {

@@ -169,6 +169,24 @@ impl Core {
         Ok((upstream, Arc::clone(plan)))
     }
 
+    /// The upstream of an origin, made if it is new, or of a name as [`snapshot`](Self::snapshot) has it; kept while this is
+    /// there.
+    pub(crate) fn upstream_named(&self, name: &str) -> Result<Entered, Invalid> {
+        let found = match set::origin(name) {
+            Ok(authority) => {
+                let now = time::now();
+                Some(self.registry.enter(&authority, None, now, &Upstreams { core: self, now }))
+            }
+            Err(_) => self.registry.enter_named(name),
+        };
+        let unknown = || Invalid::new("upstream", "is no origin and isn't known").of(name);
+        let upstream = Entered::new(found.ok_or_else(unknown)?);
+        if !upstream.has_place() {
+            return Err(Invalid::new("upstream", "has no place: all max_upstreams are busy").of(name));
+        }
+        Ok(upstream)
+    }
+
     /// A call begins: it is in its upstream from here on, and its time runs.
     #[inline]
     pub(super) fn begin<X: Exchange>(
@@ -230,12 +248,8 @@ impl Core {
         let changes = current.set.differences(&set);
         let version = current.version + u64::from(!changes.is_empty());
         let plans = Arc::new(set.compile(version)?);
-        let connect = |set: &PolicySet| set.base().timeout.effective_connect();
-        let not_applied = if connect(&current.set) == connect(&set) {
-            Vec::new()
-        } else {
-            vec!["client: timeout.connect belongs to the connection pool".to_owned()]
-        };
+        let pools = |whose: String| format!("{whose}: timeout.connect belongs to the connection pool");
+        let not_applied = current.set.connects_otherwise(&set).into_iter().map(pools).collect();
         self.registry.retune(
             || self.plans.store(Arc::clone(&plans)),
             |key, upstream| upstream.follow(plans.of_state(key.authority(), key.scope())),

@@ -288,6 +288,7 @@ impl CallReport {
         self.declined.get_or_insert_default().push(why);
     }
 
+    /// When the call began.
     pub(crate) fn began(&self) -> Tick {
         self.began
     }

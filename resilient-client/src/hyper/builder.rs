@@ -117,13 +117,17 @@ impl ClientBuilder {
             adjust(&mut sockets);
         }
         let timeout = self.setup.policies.base().timeout.effective_connect();
-        share_out(&mut sockets, timeout);
+        let hosts = self.setup.policies.connect_timeouts();
+        // An address's share is cut from the longest; the whole is bounded for each host further up.
+        let longest = hosts.iter().map(|(_, own)| *own).fold(timeout, |longest, own| Some(longest?.max(own?)));
+        share_out(&mut sockets, longest);
         let options = Options { timeout, tell: self.remote_addr, http2_only: self.http2_only };
         let core = Core::new(self.setup).map_err(Error::config)?;
         #[cfg(feature = "hyper-rustls")]
         let connector = Connector::secure(sockets, self.tls, options)?;
         #[cfg(not(feature = "hyper-rustls"))]
         let connector = Connector::plain(sockets, options);
+        let connector = connector.with_timeouts(hosts);
         let mut pool = pool();
         for adjust in self.pool {
             adjust(&mut pool);

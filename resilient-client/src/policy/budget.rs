@@ -118,26 +118,21 @@ pub struct Rules {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "dropping a token spends it"]
 pub struct Token {
-    /// [`UNLIMITED`](Self::UNLIMITED) for one granted by a budget without limit. Small, as it moves with every attempt.
-    era: u32,
+    /// [`NO_ERA`] for one granted by a budget without limit. Small, since every attempt is moved with the room for one.
+    era: u16,
 }
 
-impl Token {
-    /// More than an era's bits can hold.
-    const UNLIMITED: Self = Self { era: u32::MAX };
+/// None of the eras, which are counted in one bit less.
+const NO_ERA: u16 = u16::MAX;
+const ERAS: u64 = 1 << 15;
 
-    const fn of(era: u64) -> Self {
-        Self { era: era as u32 }
-    }
-}
-
-// The word is `era | balance`: 20 bits that count how often a limit came after none, and 44 for the balance, which is at
+// The word is `era | balance`: 16 bits that count how often a limit came after none, and 48 for the balance, which is at
 // most 10^12. In one word, so that what belongs to one era can't be added in the next.
-const ERA_SHIFT: u32 = 44;
+const ERA_SHIFT: u32 = 48;
 const BALANCE: u64 = (1 << ERA_SHIFT) - 1;
 
-const fn era(word: u64) -> u64 {
-    word >> ERA_SHIFT
+const fn era(word: u64) -> u16 {
+    (word >> ERA_SHIFT) as u16
 }
 
 /// A retry budget, shared by every call to one upstream.
@@ -178,7 +173,7 @@ impl Budget {
         };
         if self.is_unlimited() {
             // A swap, so that whoever still adds to the old word finds another.
-            let next = era(self.word.load(Ordering::Relaxed)).wrapping_add(1) << ERA_SHIFT;
+            let next = (u64::from(era(self.word.load(Ordering::Relaxed))) + 1) % ERAS << ERA_SHIFT;
             self.word.swap(next | rules.initial, Ordering::Relaxed);
         }
         self.deposit.store(rules.deposit, Ordering::Relaxed);
@@ -199,7 +194,7 @@ impl Budget {
     /// Takes one token for an extra attempt; `None`, and nothing taken, when less than one is left.
     pub fn try_withdraw(&self) -> Option<Token> {
         if self.is_unlimited() {
-            return Some(Token::UNLIMITED);
+            return Some(Token { era: NO_ERA });
         }
         let take = |word: u64| {
             let balance = word & BALANCE;
@@ -207,14 +202,14 @@ impl Budget {
             Some(word - balance + left)
         };
         let taken = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.ok().map(|word| Token::of(era(word)))
+        taken.ok().map(|word| Token { era: era(word) })
     }
 
     /// Gives back the token of an extra attempt that succeeded or never set out.
     #[allow(clippy::needless_pass_by_value, reason = "a token is given back once")]
     pub fn refund(&self, token: Token) {
-        if token != Token::UNLIMITED {
-            self.add(TOKEN, token.era.into());
+        if token.era != NO_ERA {
+            self.add(TOKEN, token.era);
         }
     }
 
@@ -227,7 +222,7 @@ impl Budget {
     }
 
     /// At capacity this only reads.
-    fn add(&self, units: u64, of: u64) {
+    fn add(&self, units: u64, of: u16) {
         if self.is_unlimited() {
             return;
         }
@@ -269,7 +264,7 @@ mod tests {
     }
 
     fn refund(budget: &Budget) {
-        budget.refund(Token::of(era(budget.word.load(Ordering::Relaxed))));
+        budget.refund(Token { era: era(budget.word.load(Ordering::Relaxed)) });
     }
 
     fn withdraw_all(budget: &Budget) -> usize {

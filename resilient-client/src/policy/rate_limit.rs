@@ -248,7 +248,7 @@ impl RateLimit {
             });
             self.interval_nanos.store(interval, Ordering::Release);
         }
-        self.move_up(now);
+        self.move_up(|| now);
     }
 
     fn force(&self) -> Force {
@@ -362,16 +362,18 @@ impl RateLimit {
         let returned = version == self.version.load(Ordering::Acquire)
             && before != after
             && self.arrival.compare_exchange(after, before, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if returned && self.waiting.load(Ordering::Acquire) > 0 {
-            self.move_up(now());
+        if returned {
+            self.move_up(now);
         }
         returned
     }
 
     /// The first in line looks at its time anew.
-    fn move_up(&self, now: Tick) {
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            self.locked(now, |line, wakers| wakers.extend(line.rouse_first()));
+    fn move_up(&self, now: impl FnOnce() -> Tick) {
+        // A read-modify-write, where a load could miss who is just joining: of this step and that one the later sees what came
+        // before the other, so either we find the waiter or the waiter finds what has changed.
+        if self.waiting.fetch_add(0, Ordering::AcqRel) > 0 {
+            self.locked(now(), |line, wakers| wakers.extend(line.rouse_first()));
         }
     }
 

@@ -30,6 +30,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
@@ -127,6 +128,49 @@ impl PolicySet {
 
     pub(crate) fn base(&self) -> &Policy {
         &self.base
+    }
+
+    /// The hosts whose connections have another time to be made in than the client's, and that time.
+    pub(crate) fn connect_timeouts(&self) -> Vec<(Authority<'static>, Option<Duration>)> {
+        let base = self.base.timeout.effective_connect();
+        let own = self.hosts.iter().filter_map(|host| {
+            let connect = host.policy.timeout.effective_connect();
+            (connect != base).then_some((origin(&host.origin).ok()?, connect))
+        });
+        own.collect()
+    }
+
+    /// Refuses a host that asks for a connect timeout of its own, for a transport that has one for all.
+    pub(crate) fn has_one_connect_timeout(&self) -> Result<(), Invalid> {
+        let base = self.base.timeout.connect;
+        let Some(host) = self.hosts.iter().find(|host| host.policy.timeout.connect != base) else {
+            return Ok(());
+        };
+        let show = |bound: Option<Duration>| bound.map_or("off".to_owned(), |bound| format!("{bound:?}"));
+        let problem = format!(
+            "is {}, and a client over reqwest has one for all hosts, {}",
+            show(host.policy.timeout.connect),
+            show(base)
+        );
+        Err(Invalid::new("timeout.connect", problem).of(&host.origin))
+    }
+
+    /// Whose connections would have another time to be made in after a change to `other`.
+    pub(crate) fn connects_otherwise(&self, other: &Self) -> Vec<String> {
+        let differs = |mine: &Policy, theirs: &Policy| {
+            mine.timeout.effective_connect() != theirs.timeout.effective_connect()
+        };
+        let mut whose = Vec::new();
+        if differs(&self.base, &other.base) {
+            whose.push("client".to_owned());
+        }
+        for host in self.hosts.iter().chain(&other.hosts) {
+            let named = whose.iter().any(|named| same_origin(named, &host.origin));
+            if !named && differs(self.of_origin(&host.origin), other.of_origin(&host.origin)) {
+                whose.push(host.origin.clone());
+            }
+        }
+        whose
     }
 
     pub(crate) fn compile(&self, version: u64) -> Result<PlanSet, Invalid> {
@@ -332,8 +376,6 @@ pub(crate) fn origin(text: &str) -> Result<Authority<'static>, Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::policy::breaker::BreakerPolicy;
     use crate::policy::retry::RetryPolicy;
@@ -451,6 +493,28 @@ mod tests {
             set.host("http://users", |policy| policy.bulkhead(None)).check().unwrap_err().to_string();
         let expected = "http://users: host is named after its route GET http://users:80/x, which";
         assert!(message.starts_with(expected), "{message}");
+    }
+
+    #[test]
+    fn a_hosts_connect_timeout_is_known_to_who_can_keep_it_and_refused_by_who_cannot() {
+        let second = Duration::from_secs(1);
+        let within = |connect: Duration, attempt: Duration| {
+            move |policy: Policy| policy.timeout(TimeoutPolicy::standard().connect(connect).attempt(attempt))
+        };
+        let set = PolicySet::new(Policy::standard());
+        let slow = set.clone().host("http://far", within(2 * second, 4 * second));
+        let short = set.clone().host("http://near", within(second, second / 2));
+        let far = origin("http://far:80").unwrap();
+        assert_eq!(slow.connect_timeouts(), [(far, Some(2 * second))]);
+        assert_eq!(short.connect_timeouts()[0].1, Some(second / 8 * 3));
+        assert!(set.connect_timeouts().is_empty());
+        let message = slow.has_one_connect_timeout().unwrap_err().to_string();
+        let expected =
+            "http://far: timeout.connect is 2s, and a client over reqwest has one for all hosts, 1s";
+        assert_eq!(message, expected);
+        short.has_one_connect_timeout().unwrap();
+        assert_eq!(set.connects_otherwise(&slow), ["http://far"]);
+        assert!(slow.connects_otherwise(&slow.clone()).is_empty());
     }
 
     #[test]

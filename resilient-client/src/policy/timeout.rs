@@ -6,8 +6,11 @@
 //! that hangs looks like a server that hangs after reading the request. The **body idle** timeout bounds a body that
 //! stops coming, however long the whole of it may take.
 //!
-//! One caveat: the connect timeout belongs to the connection pool, so it is set when the client is built; with
-//! `Client::from(reqwest::Client)` or a tower layer the transport's own applies.
+//! One caveat: the connect timeout belongs to the connection pool, so it is set when the client is built, and a reload
+//! doesn't change it. `hyper::Client` makes each host's connections within that host's own; a client over reqwest has one for
+//! all hosts, and refuses a host's policy that sets another. It is that of whom the connection goes to: endpoints behind a
+//! name have the client's. A route's has no say. With `Client::from(reqwest::Client)` or a tower layer the transport's own
+//! applies.
 //!
 //! ```
 //! use std::time::Duration;

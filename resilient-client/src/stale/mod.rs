@@ -87,7 +87,7 @@ use self::shelf::Shelf;
 pub(crate) use self::tee::Tee;
 use crate::error::{Error, ErrorKind};
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::time;
+use crate::time::{self, Tick};
 
 /// How many counters the invalidations of all URLs share. Two URLs on one counter cost a store that could have been made.
 const GENERATIONS: usize = 256;
@@ -105,6 +105,22 @@ pub(crate) struct Cache {
 struct Entry {
     kept: Kept,
     body: Bytes,
+    came: Came,
+}
+
+/// When an answer's head came: between these two. They are one where the head was handed over as it came; of an answer that
+/// was read inside the call only the call's beginning and end are known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Came {
+    pub(crate) earliest: Tick,
+    pub(crate) latest: Tick,
+}
+
+impl Came {
+    /// Whether it surely came no sooner than `other`. What may be older never takes the place of what may be newer.
+    fn after(self, other: Self) -> bool {
+        self.earliest >= other.latest
+    }
 }
 
 /// How much is stored now.
@@ -185,20 +201,28 @@ impl Cache {
         shelf.remove(key);
     }
 
+    /// An answer can't be kept, and makes what came before it obsolete.
+    fn too_long(&self, draft: &Draft) {
+        let newer = |known: Arc<Entry>| !draft.came.after(known.came);
+        if !self.shelf.lock().get(&draft.key).is_some_and(newer) {
+            self.obsolete(&draft.key);
+        }
+    }
+
     fn store(&self, draft: Draft, body: &[u8]) {
-        let Draft { key, generation, kept, .. } = draft;
-        let weight = key.weight() + kept.weight() + body.len();
+        let weight = draft.key.weight() + draft.kept.weight() + body.len();
         if weight > self.limits.max_entry_bytes {
-            self.obsolete(&key);
+            self.too_long(&draft);
             return;
         }
+        let Draft { key, generation, kept, came, .. } = draft;
         // Copied: what the transport hands over may be a small part of a large buffer.
-        let entry = Arc::new(Entry { kept, body: Bytes::copy_from_slice(body) });
+        let entry = Arc::new(Entry { kept, body: Bytes::copy_from_slice(body), came });
         let mut shelf = self.shelf.lock();
         // Asked under the lock that invalidations take.
         let current = self.generation(&key) == generation;
-        // A call that began later may have ended sooner.
-        let newest = |known: Arc<Entry>| known.kept.began.tick <= entry.kept.began.tick;
+        // An answer that came sooner may be read later, and one that came later may be of a call that began before.
+        let newest = |known: Arc<Entry>| entry.came.after(known.came);
         if current && shelf.get(&key).is_none_or(newest) {
             shelf.put(key, entry, weight);
         }
@@ -233,6 +257,7 @@ pub(crate) struct Draft {
     key: Key,
     generation: u64,
     kept: Kept,
+    came: Came,
 }
 
 /// An answer from the store.
@@ -298,13 +323,14 @@ impl Read {
 
     /// The server has answered. What is to become of the answer's body: `Some` to have it stored.
     ///
-    /// `own` says whether the answer is this URL's, and not a stream.
+    /// `own` says whether the answer is this URL's, and not a stream; `came` when its head did.
     pub(crate) fn answered(
         self,
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
         own: bool,
+        came: Came,
     ) -> Option<Draft> {
         // It can't answer now, or nothing has changed.
         if status.is_server_error() || matches!(status.as_u16(), 304 | 408 | 425 | 429) {
@@ -316,7 +342,7 @@ impl Read {
             .then(|| rules::keep(&asked, status, headers, cache.limits.default_window, began))
             .flatten();
         if let Some(kept) = kept {
-            return Some(Draft { cache, key, generation, kept });
+            return Some(Draft { cache, key, generation, kept, came });
         }
         cache.obsolete(&key);
         None
@@ -344,7 +370,7 @@ impl Draft {
 
     /// The body is too long, and what was stored before it is obsolete.
     fn too_long(self) {
-        self.cache.obsolete(&self.key);
+        self.cache.too_long(&self);
     }
 }
 

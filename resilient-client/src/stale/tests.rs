@@ -24,7 +24,11 @@ fn read(cache: &Arc<Cache>, user: &'static str) -> Read {
 fn draft(read: Read) -> Draft {
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("stale-if-error=600"));
-    read.answered(StatusCode::OK, &headers, None, true).expect("may be stored")
+    read.answered(StatusCode::OK, &headers, None, true, came(0, 0)).expect("may be stored")
+}
+
+fn came(earliest: u64, latest: u64) -> Came {
+    Came { earliest: Tick::from_nanos(earliest), latest: Tick::from_nanos(latest) }
 }
 
 fn body(cache: &Arc<Cache>, user: &'static str) -> Option<Bytes> {
@@ -53,20 +57,47 @@ fn a_refusal_removes_what_its_asker_had_and_what_is_on_its_way_to_it() {
         draft(read(&cache, user)).commit(user.as_bytes());
     }
     let on_its_way = draft(read(&cache, "ann"));
-    assert!(read(&cache, "ann").answered(StatusCode::FORBIDDEN, &HeaderMap::new(), None, true).is_none());
+    assert!(
+        read(&cache, "ann")
+            .answered(StatusCode::FORBIDDEN, &HeaderMap::new(), None, true, came(0, 0))
+            .is_none()
+    );
     on_its_way.commit(b"no longer hers");
     assert_eq!(body(&cache, "ann"), None);
     assert_eq!(body(&cache, "bob").unwrap(), "bob");
 }
 
+/// Whichever call began first and whichever body was read first. Of those read inside their calls only that much is known.
 #[test]
-fn of_two_calls_the_one_that_began_later_is_kept() {
+fn an_answer_never_takes_the_place_of_one_that_may_have_come_after_it() {
+    for (first, second, second_is_kept) in [
+        (came(5, 5), came(6, 6), true),
+        (came(5, 5), came(4, 4), false),
+        (came(1, 5), came(5, 9), true),
+        (came(1, 5), came(4, 4), false),
+        (came(1, 5), came(4, 9), false),
+        (came(5, 5), came(4, 9), false),
+    ] {
+        let cache = cache();
+        let [mut one, mut two] = [(); 2].map(|()| draft(read(&cache, "ann")));
+        (one.came, two.came) = (first, second);
+        one.commit(b"first");
+        two.commit(b"second");
+        let expected = if second_is_kept { "second" } else { "first" };
+        assert_eq!(body(&cache, "ann").unwrap(), expected, "{first:?} {second:?}");
+    }
+}
+
+#[test]
+fn a_body_too_long_to_keep_removes_nothing_that_came_after_it() {
     let cache = cache();
-    let mut early = draft(read(&cache, "ann"));
-    early.kept.began.tick = time::Tick::ZERO;
-    draft(read(&cache, "ann")).commit(b"late");
-    early.commit(b"early");
-    assert_eq!(body(&cache, "ann").unwrap(), "late");
+    let mut old = draft(read(&cache, "ann"));
+    old.came = came(3, 3);
+    let mut new = draft(read(&cache, "ann"));
+    new.came = came(4, 4);
+    new.commit(b"new");
+    old.too_long();
+    assert_eq!(body(&cache, "ann").unwrap(), "new");
 }
 
 #[test]

@@ -24,6 +24,7 @@ use http::HeaderValue;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 
+use crate::endpoints::Origin;
 use crate::engine::ledger::Grant;
 use crate::event::{Event, Events};
 use crate::outcome::{FailureKind, Outcome};
@@ -491,6 +492,28 @@ impl Upstream {
         self.breaker.snapshot(now)
     }
 
+    /// Does as an operator says, and tells of it.
+    pub(crate) fn control(&self, control: breaker::Control) -> Option<breaker::Transition> {
+        let transition = self.breaker.control(control)?;
+        self.emit(|| Event::BreakerTransition(transition));
+        Some(transition)
+    }
+
+    /// The same with one of its endpoints; `None` when there is no such one.
+    pub(crate) fn control_endpoint(
+        &self,
+        origin: &Origin,
+        control: breaker::Control,
+    ) -> Option<Option<breaker::Transition>> {
+        let balancer = self.balancer.as_ref()?;
+        balancer.set().control(origin, control)
+    }
+
+    /// Whether it is kept when no call is in it.
+    pub(crate) fn has_place(&self) -> bool {
+        self.pool.is_none()
+    }
+
     /// Attempts in flight, and answered ones whose bodies haven't ended: of the whole host where that finds a limit.
     pub(crate) fn in_use(&self) -> u32 {
         self.bulkhead(self.slot()).in_use()
@@ -513,15 +536,15 @@ impl Upstream {
             return false;
         }
         let state = self.breaker.state();
-        let forced = match state {
+        let held = match state {
             ForcedOpen | ForcedClosed => true,
-            // By an operator, or by a policy that has no breaker.
-            Disabled => self.breaker_snapshot(now).forced,
-            _ => false,
+            // By an operator, or by a policy.
+            Disabled => self.breaker.is_held(),
+            _ => self.breaker.only_observes() && self.breaker.is_held(),
         };
         let remembers =
             matches!(state, Open | HalfOpen) || now < self.quiet.until() || self.rate_limit.owes(now);
-        !forced && (!remembers || now.since(self.last_used()) >= FORGETS_AFTER)
+        !held && (!remembers || now.since(self.last_used()) >= FORGETS_AFTER)
     }
 
     pub(crate) fn last_used(&self) -> Tick {

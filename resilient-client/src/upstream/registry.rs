@@ -302,6 +302,18 @@ impl Registry {
         all
     }
 
+    /// The one of this name that has a place, with a call in it.
+    pub(crate) fn enter_named(&self, name: &str) -> Option<Arc<Upstream>> {
+        let named = |shard: &Shard| {
+            let table = shard.table.load();
+            table
+                .iter()
+                .find(|entry| **entry.upstream.name() == *name)
+                .map(|entry| Arc::clone(&entry.upstream))
+        };
+        self.shards.iter().find_map(named).filter(|upstream| upstream.enter())
+    }
+
     /// What upstreams without a place have in common.
     pub(crate) fn overflow(&self) -> &Upstream {
         &self.overflow

@@ -5,6 +5,7 @@ mod buffered;
 mod calls;
 mod cancel;
 mod closures;
+mod controls;
 mod deadlines;
 mod doors;
 mod endpoints;

@@ -196,3 +196,12 @@ async fn a_reload_that_changes_nothing_lets_nobody_out_of_the_adaptive_limits_qu
     rig.core.reload(policy.into()).unwrap();
     assert_eq!(rig.core.snapshot()[0].limit, Some(4));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_says_which_hosts_connect_timeouts_it_cannot_change() {
+    let rig = Rig::new(&Policy::standard(), [answer(200)]);
+    let set = PolicySet::new(Policy::standard())
+        .host("http://far", |policy| policy.timeout(TimeoutPolicy::standard().connect(ms(2_000))));
+    let reloaded = rig.core.reload(set).unwrap();
+    assert_eq!(reloaded.not_applied, ["http://far: timeout.connect belongs to the connection pool"]);
+}

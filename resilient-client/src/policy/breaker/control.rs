@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::compiled::Rules;
+use super::locked::Locked;
 use super::machine::Breaker;
 use super::state::{Cause, State, Transition};
 use super::trip::TripFactory;
@@ -10,7 +11,7 @@ use crate::sync::Ordering;
 
 /// Something an operator tells a breaker. New rules don't undo it; [`Enable`](Self::Enable) and [`Reset`](Self::Reset) do.
 ///
-/// Each begins a generation, so the results of calls under way no longer count.
+/// Each but [`Observe`](Self::Observe) begins a generation, so the results of calls under way no longer count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Control {
@@ -20,7 +21,11 @@ pub enum Control {
     ForceClosed,
     /// Admit every call, and count nothing.
     Disable,
-    /// Lift any of these: the breaker is closed, has counted nothing, and follows its rules again.
+    /// Reject nothing, and go on counting and judging as if it did, as
+    /// [`observe_only`](super::BreakerPolicy::observe_only) does. The state stays what it is, so this begins no generation
+    /// and is no transition.
+    Observe,
+    /// Lift any of these: a breaker that was forced or disabled is closed, has counted nothing, and follows its rules again.
     Enable,
     /// The same, whatever state it is in: as if it had just been made.
     Reset,
@@ -28,7 +33,8 @@ pub enum Control {
 
 impl Control {
     /// Every one of them.
-    pub const ALL: [Self; 5] = [Self::ForceOpen, Self::ForceClosed, Self::Disable, Self::Enable, Self::Reset];
+    pub const ALL: [Self; 6] =
+        [Self::ForceOpen, Self::ForceClosed, Self::Disable, Self::Observe, Self::Enable, Self::Reset];
 
     /// A short fixed name for paths, labels and logs: the variant's name in `snake_case`.
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +42,7 @@ impl Control {
             Self::ForceOpen => "force_open",
             Self::ForceClosed => "force_closed",
             Self::Disable => "disable",
+            Self::Observe => "observe",
             Self::Enable => "enable",
             Self::Reset => "reset",
         }
@@ -49,7 +56,7 @@ impl fmt::Display for Control {
 }
 
 impl Breaker {
-    /// Does as an operator says. `None` when there is nothing to change.
+    /// Does as an operator says. `None` when that is no change of state.
     pub fn control(&self, control: Control) -> Option<Transition> {
         let mut locked = self.locked.lock();
         let word = self.word();
@@ -57,16 +64,36 @@ impl Breaker {
             Control::ForceOpen => State::ForcedOpen,
             Control::ForceClosed => State::ForcedClosed,
             Control::Disable => State::Disabled,
+            Control::Observe => {
+                locked.observed = true;
+                self.publish(&locked);
+                return None;
+            }
             Control::Enable => {
+                self.end_observation(&mut locked);
                 return locked.forced.then(|| self.close(&mut locked, word, Cause::Released));
             }
-            Control::Reset => return Some(self.close(&mut locked, word, Cause::Reset)),
+            Control::Reset => {
+                self.end_observation(&mut locked);
+                return Some(self.close(&mut locked, word, Cause::Reset));
+            }
         };
         let was_forced = std::mem::replace(&mut locked.forced, true);
         if was_forced && word.state() == state {
             return None;
         }
         Some(self.enter(word, state, Cause::Forced))
+    }
+
+    fn end_observation(&self, locked: &mut Locked) {
+        locked.observed = false;
+        self.publish(locked);
+    }
+
+    /// Whether an operator's word is in force.
+    pub(crate) fn is_held(&self) -> bool {
+        let locked = self.locked.lock();
+        locked.forced || locked.observed
     }
 
     /// Changes the rules, the rule of one's own among them, and keeps the state; `None` disables the breaker. No call sees

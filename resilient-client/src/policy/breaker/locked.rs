@@ -23,6 +23,8 @@ pub(super) struct Locked {
     causes: Option<Box<Causes>>,
     /// Somebody put the breaker in its state, and only that can end it.
     pub(super) forced: bool,
+    /// Somebody said that nothing is to be rejected, whatever the rules say.
+    pub(super) observed: bool,
     /// Failed recoveries since the breaker was last closed.
     pub(super) reopens: u32,
     /// Probe slots taken in this generation, by probes under way or successful.
@@ -50,6 +52,7 @@ impl Locked {
             tally: rules.as_ref().map(Tally::new).unwrap_or_default(),
             causes: None,
             forced: false,
+            observed: false,
             reopens: 0,
             taken: 0,
             succeeded: 0,

@@ -263,6 +263,7 @@ impl Breaker {
         self.lock_from.store(lock_from, Ordering::Relaxed);
         self.longest_hint
             .store(rules.map_or(Numbers::HINT_WITHOUT, |rules| rules.open_nanos), Ordering::Relaxed);
-        self.observe_only.store(rules.is_some_and(|rules| rules.observe_only).into(), Ordering::Relaxed);
+        let observes = locked.observed || rules.is_some_and(|rules| rules.observe_only);
+        self.observe_only.store(observes.into(), Ordering::Relaxed);
     }
 }

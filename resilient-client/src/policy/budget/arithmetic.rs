@@ -23,7 +23,7 @@ impl Purse for Budget {
     }
 
     fn refund(&self) {
-        Budget::refund(self, Token::of(0));
+        Budget::refund(self, Token { era: 0 });
     }
 
     fn try_withdraw(&self) -> bool {

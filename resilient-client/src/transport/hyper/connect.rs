@@ -1,5 +1,6 @@
 //! Connections: made within the connect timeout, and retired when they have lost their voice.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -21,6 +22,7 @@ use super::frames::{Frames, Opened};
 use crate::error::BoxError;
 use crate::outcome::connecting;
 use crate::time::{self, Tick};
+use crate::upstream::registry;
 
 #[cfg(feature = "hyper-rustls")]
 type Inner = hyper_rustls::HttpsConnector<HttpConnector>;
@@ -40,6 +42,8 @@ struct Making {
     sends: Sends,
     /// Where to, whatever the request says.
     to: Option<Uri>,
+    /// Hosts with a timeout of their own.
+    timeouts: HashMap<registry::Authority<'static>, Option<Duration>>,
 }
 
 /// Numbers the attempts on shared connections as they set out, so that a connection can say which of them it has been heard
@@ -78,17 +82,7 @@ pub(crate) fn share_out<R>(sockets: &mut HttpConnector<R>, timeout: Option<Durat
 impl Connector {
     #[cfg(not(feature = "hyper-rustls"))]
     pub(crate) fn plain(inner: HttpConnector, options: Options) -> Self {
-        Self(Arc::new(Making { inner, options, sends: Sends::default(), to: None }))
-    }
-
-    /// The same, with every connection going to this origin.
-    pub(super) fn towards(&self, to: Uri) -> Self {
-        let Making { inner, options, sends, .. } = &*self.0;
-        Self(Arc::new(Making { inner: inner.clone(), options: *options, sends: sends.clone(), to: Some(to) }))
-    }
-
-    pub(super) fn sends(&self) -> &Sends {
-        &self.0.sends
+        Self::making(inner, options)
     }
 
     /// With TLS for `https`; by what the platform trusts, unless there is a `config`.
@@ -116,8 +110,49 @@ impl Connector {
         let builder = builder.https_or_http().enable_http1();
         #[cfg(feature = "http2")]
         let builder = builder.enable_http2();
-        let inner = builder.wrap_connector(sockets);
-        Ok(Self(Arc::new(Making { inner, options, sends: Sends::default(), to: None })))
+        Ok(Self::making(builder.wrap_connector(sockets), options))
+    }
+
+    fn making(inner: Inner, options: Options) -> Self {
+        Self(Arc::new(Making { inner, options, sends: Sends::default(), to: None, timeouts: HashMap::new() }))
+    }
+
+    /// The same, with every connection going to this origin.
+    pub(super) fn towards(&self, to: Uri) -> Self {
+        let Making { inner, options, sends, timeouts, .. } = &*self.0;
+        Self(Arc::new(Making {
+            inner: inner.clone(),
+            options: *options,
+            sends: sends.clone(),
+            to: Some(to),
+            timeouts: timeouts.clone(),
+        }))
+    }
+
+    pub(super) fn sends(&self) -> &Sends {
+        &self.0.sends
+    }
+
+    /// With other timeouts for some hosts. For a connector that nobody has copied yet.
+    pub(crate) fn with_timeouts(
+        mut self,
+        hosts: impl IntoIterator<Item = (registry::Authority<'static>, Option<Duration>)>,
+    ) -> Self {
+        if let Some(making) = Arc::get_mut(&mut self.0) {
+            making.timeouts.extend(hosts);
+        }
+        self
+    }
+}
+
+impl Making {
+    /// For a connection on behalf of `to`, wherever it goes.
+    fn timeout(&self, to: &Uri) -> Option<Duration> {
+        if self.timeouts.is_empty() {
+            return self.options.timeout;
+        }
+        let own = registry::Authority::read(to).ok().and_then(|to| self.timeouts.get(&to).copied());
+        own.unwrap_or(self.options.timeout)
     }
 }
 
@@ -131,7 +166,8 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Making { inner, options, sends, to: fixed } = &*self.0;
+        let timeout = self.0.timeout(&to);
+        let Making { inner, options, sends, to: fixed, .. } = &*self.0;
         let to = fixed.clone().unwrap_or(to);
         let (mut inner, options, sends) = (inner.clone(), *options, sends.clone());
         Box::pin(async move {
@@ -140,7 +176,7 @@ impl Service<Uri> for Connector {
                 std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
                 Ok::<_, BoxError>(Linked::new(inner.call(to).await?, options, sends))
             };
-            let Some(within) = options.timeout else { return connecting.await };
+            let Some(within) = timeout else { return connecting.await };
             match tokio::time::timeout(within, connecting).await {
                 // The last of a name's addresses may use up its share just before.
                 Ok(Err(error)) if !connecting::timed_out(&*error) => Err(error),

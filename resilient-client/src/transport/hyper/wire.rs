@@ -36,7 +36,7 @@ impl Wire {
     pub(crate) fn new(pool: &legacy::Builder, connector: Connector, http2_only: bool) -> Self {
         let sends = connector.sends().clone();
         let shared = pool.build(connector.clone());
-        Self { pool: shared, http2_only, sends, parts: Box::new((pool, connector)) }
+        Self { pool: shared, http2_only, sends, parts: Box::new((pool.clone(), connector)) }
     }
 
     /// The pool for a request that names its host although it goes to an address of it: over HTTP/2, where the host is the URL's

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::endpoints::Origin;
 use crate::event::{Event, Events};
 use crate::policy::balance;
-use crate::policy::breaker::{Breaker, Snapshot, State, Transition};
+use crate::policy::breaker::{Breaker, Control, Snapshot, State, Transition};
 use crate::rng::Entropy;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::{Tick, nanos};
@@ -100,6 +100,13 @@ impl Endpoint {
         if let Some(transition) = self.take_rules(checks) {
             self.emit(transition);
         }
+    }
+
+    /// Does as an operator says, and tells of it.
+    pub(super) fn control(&self, control: Control) -> Option<Transition> {
+        let transition = self.breaker.control(control)?;
+        self.emit(transition);
+        Some(transition)
     }
 
     fn take_rules(&self, checks: &Checks) -> Option<Transition> {

@@ -30,7 +30,7 @@ pub(crate) use permit::EndpointPermit;
 use crate::endpoints::{Changed, MOST_ENDPOINTS, Origin};
 use crate::event::Events;
 use crate::policy::balance::Rules;
-use crate::policy::breaker;
+use crate::policy::breaker::{self, Control, Transition};
 use crate::rng::{Entropy, Rng};
 use crate::sync::Mutex;
 use crate::time::Tick;
@@ -153,6 +153,13 @@ impl EndpointSet {
             self.list.store(Arc::new(List { endpoints: endpoints.into(), rules: before.rules }));
         }
         changed
+    }
+
+    /// Does with one of them as an operator says; `None` when there is no such one.
+    pub(crate) fn control(&self, origin: &Origin, control: Control) -> Option<Option<Transition>> {
+        let list = self.list.load();
+        let endpoint = list.endpoints.iter().find(|endpoint| endpoint.origin() == origin)?;
+        Some(endpoint.control(control))
     }
 
     /// Follows other rules from now on, and keeps its state.

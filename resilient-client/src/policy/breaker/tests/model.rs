@@ -279,6 +279,7 @@ impl Model {
             Control::Disable => State::Disabled,
             Control::Enable => return self.forced.then(|| self.close(Cause::Released)),
             Control::Reset => return Some(self.close(Cause::Reset)),
+            Control::Observe => unreachable!("`observing` observes all the time"),
         };
         if self.forced && self.state == to {
             return None;
@@ -341,7 +342,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(which, verdict, cause, unit)| Step::Body { which, verdict, cause, unit }),
         10 => any::<usize>().prop_map(|which| Step::Lose { which }),
         20 => wait.prop_map(Step::Wait),
-        1 => prop::sample::select(Control::ALL.to_vec()).prop_map(Step::Control),
+        1 => prop::sample::select(Control::ALL.into_iter().filter(|control| *control != Control::Observe).collect::<Vec<_>>()).prop_map(Step::Control),
         1 => prop::option::weighted(0.8, policies()).prop_map(Step::Rules),
     ];
     prop::collection::vec(step, 1..400)

@@ -365,6 +365,26 @@ fn results_from_before_a_forced_state_move_nothing_in_it_or_after_it() {
 }
 
 #[test]
+fn told_to_observe_it_rejects_nothing_and_judges_on_until_it_is_enabled_or_reset() {
+    for ends in [Control::Enable, Control::Reset] {
+        let breaker = breaker(BreakerPolicy::standard());
+        let generation = breaker.snapshot(START).generation;
+        assert_eq!(breaker.control(Control::Observe), None);
+        assert_eq!(breaker.snapshot(START).generation, generation);
+        assert_eq!(failures_to_open(&breaker, START).0, 5);
+        let admitted = breaker.try_acquire(START).unwrap();
+        assert!(admitted.would_reject.is_some());
+        // New rules don't undo it.
+        breaker.set_rules(Some(BreakerPolicy::standard().compile().unwrap()));
+        assert!(breaker.is_held() && breaker.snapshot(START).observe_only);
+        assert!(breaker.try_acquire(START).is_ok());
+        assert_eq!(breaker.control(ends).is_some(), ends == Control::Reset);
+        assert!(!breaker.is_held() && !breaker.snapshot(START).observe_only);
+        assert_eq!(breaker.try_acquire(START).is_err(), ends == Control::Enable, "what it found holds");
+    }
+}
+
+#[test]
 fn controls_have_names_of_their_own() {
     let names: std::collections::HashSet<_> = Control::ALL.map(Control::as_str).into();
     assert_eq!(names.len(), Control::ALL.len());
