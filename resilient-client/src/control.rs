@@ -67,7 +67,7 @@ impl BreakerControl {
         let upstream = self.core.upstream_named(&self.upstream).map_err(Error::config)?;
         match &self.endpoint {
             None => Ok(upstream.control(control)),
-            Some(origin) => upstream.control_endpoint(origin, control).ok_or_else(|| self.gone()),
+            Some(origin) => upstream.control_endpoint(origin, control).map_err(|_| self.gone()),
         }
     }
 

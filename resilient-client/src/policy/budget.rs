@@ -173,8 +173,8 @@ impl Budget {
         };
         if self.is_unlimited() {
             // A swap, so that whoever still adds to the old word finds another.
-            let next = (u64::from(era(self.word.load(Ordering::Relaxed))) + 1) % ERAS << ERA_SHIFT;
-            self.word.swap(next | rules.initial, Ordering::Relaxed);
+            let next = (u64::from(era(self.word.load(Ordering::Relaxed))) + 1) % ERAS;
+            self.word.swap((next << ERA_SHIFT) | rules.initial, Ordering::Relaxed);
         }
         self.deposit.store(rules.deposit, Ordering::Relaxed);
         self.capacity.store(rules.capacity, Ordering::Release);

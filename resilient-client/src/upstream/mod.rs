@@ -45,7 +45,7 @@ pub use endpoints::EndpointSnapshot;
 pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
-use self::endpoints::{Balancer, Endpoint, EndpointId};
+use self::endpoints::{Balancer, Endpoint, EndpointId, NoSuchEndpoint};
 pub(crate) use self::host::{Part, Whole};
 use self::latency::Digest;
 use self::quiet::Quiet;
@@ -125,7 +125,7 @@ impl fmt::Display for Rejection {
 
 /// How long after the last call an upstream's open breaker, or the rate it used up, is worth remembering. Nobody is spared
 /// anything by it then, and who comes asks a fresh one, which opens after five failures.
-pub(crate) const FORGETS_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const FORGETS_AFTER: Duration = Duration::from_mins(1);
 
 /// An upstream that a call has [entered](Upstream::enter), and leaves when this is dropped or before.
 #[derive(Debug)]
@@ -499,13 +499,13 @@ impl Upstream {
         Some(transition)
     }
 
-    /// The same with one of its endpoints; `None` when there is no such one.
+    /// The same with one of its endpoints.
     pub(crate) fn control_endpoint(
         &self,
         origin: &Origin,
         control: breaker::Control,
-    ) -> Option<Option<breaker::Transition>> {
-        let balancer = self.balancer.as_ref()?;
+    ) -> Result<Option<breaker::Transition>, NoSuchEndpoint> {
+        let balancer = self.balancer.as_ref().ok_or(NoSuchEndpoint)?;
         balancer.set().control(origin, control)
     }
 

@@ -66,7 +66,7 @@ async fn one_endpoint_is_taken_out_and_put_back() {
         assert_eq!(attempt.endpoint().unwrap().as_str(), "http://10.0.0.2");
     }
     assert_eq!(first.snapshot().unwrap().state, State::ForcedOpen);
-    assert_eq!(users.snapshot().unwrap().forced, false, "that was the endpoint's");
+    assert!(!users.snapshot().unwrap().forced, "that was the endpoint's");
     first.enable().unwrap();
     assert_eq!(transitions(&rig).len(), 2);
     let error = users.endpoint("http://10.0.0.9").unwrap_err();

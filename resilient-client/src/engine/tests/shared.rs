@@ -42,7 +42,7 @@ async fn keys_share_their_hosts_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn a_route_with_a_rate_of_its_own_has_it_in_place_of_its_hosts_and_other_routes_share() {
-    let rate = |n| RateLimitPolicy::new(n, Duration::from_secs(3600));
+    let rate = |n| RateLimitPolicy::new(n, Duration::from_hours(1));
     let set = |own: Option<u32>| {
         PolicySet::new(Policy::standard().rate_limit(rate(10))).route(USERS, "*", "/users/{id}", |host| {
             let host = host.breaker(BreakerPolicy::standard().probes(1));
@@ -174,7 +174,7 @@ async fn a_name_with_endpoints_keeps_them_when_the_registry_is_full() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_without_a_place_are_counted_and_drained_and_a_named_host_keeps_its_limits() {
-    let rate = RateLimitPolicy::new(2, Duration::from_secs(3600));
+    let rate = RateLimitPolicy::new(2, Duration::from_hours(1));
     let policies = PolicySet::new(Policy::standard()).host(USERS, |policy| policy.rate_limit(rate));
     let (layer, asked, call) = noting(Setup { policies, max_upstreams: 1, ..Setup::default() });
     let mut calls = vec![call("http://busy/"), call("http://x/"), call("http://y/")];

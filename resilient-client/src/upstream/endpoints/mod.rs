@@ -44,6 +44,10 @@ pub(crate) struct Checks {
     pub(crate) events: Events,
 }
 
+/// A name has no endpoint of this origin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoSuchEndpoint;
+
 /// The endpoints of one name, shared by its calls.
 #[derive(Debug)]
 pub(crate) struct EndpointSet {
@@ -155,11 +159,15 @@ impl EndpointSet {
         changed
     }
 
-    /// Does with one of them as an operator says; `None` when there is no such one.
-    pub(crate) fn control(&self, origin: &Origin, control: Control) -> Option<Option<Transition>> {
+    /// Does with one of them as an operator says.
+    pub(crate) fn control(
+        &self,
+        origin: &Origin,
+        control: Control,
+    ) -> Result<Option<Transition>, NoSuchEndpoint> {
         let list = self.list.load();
-        let endpoint = list.endpoints.iter().find(|endpoint| endpoint.origin() == origin)?;
-        Some(endpoint.control(control))
+        let endpoint = list.endpoints.iter().find(|endpoint| endpoint.origin() == origin);
+        endpoint.map(|endpoint| endpoint.control(control)).ok_or(NoSuchEndpoint)
     }
 
     /// Follows other rules from now on, and keeps its state.
