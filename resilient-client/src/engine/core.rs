@@ -155,12 +155,35 @@ impl Core {
         options: &CallOptions,
         now: Tick,
     ) -> Result<(Entered, Arc<Plan>), Error> {
-        let authority = &address.authority;
         let plans = self.plans.load();
-        let (plan, route) = plans.of_call(authority, address.method, address.path);
+        let (plan, route) = plans.of_call(&address.authority, address.method, address.path);
         // A key of the caller's is more specific than a route.
         let scope = options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route));
+        match self.registry.enter_known(&address.authority, scope) {
+            Some(upstream) => self.entered(upstream, plan),
+            None => self.enter_anew(address, options, now),
+        }
+    }
+
+    /// The same for an upstream that isn't there, or not by this spelling.
+    #[cold]
+    fn enter_anew(
+        &self,
+        address: &Address<'_>,
+        options: &CallOptions,
+        now: Tick,
+    ) -> Result<(Entered, Arc<Plan>), Error> {
+        let authority = address.authority.clone().normal();
+        let authority = &authority.map_err(|problem| Error::new(ErrorKind::Request).says(problem))?;
+        let plans = self.plans.load();
+        let (plan, route) = plans.of_call(authority, address.method, address.path);
+        let scope = options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route));
         let upstream = self.registry.enter(authority, scope, now, &Upstreams { core: self, now });
+        self.entered(upstream, plan)
+    }
+
+    #[inline]
+    fn entered(&self, upstream: Arc<Upstream>, plan: &Arc<Plan>) -> Result<(Entered, Arc<Plan>), Error> {
         let upstream = Entered::new(upstream);
         // Asked once the call counts: a drain either sees it or is seen by it.
         if self.draining.load(Ordering::SeqCst) {
@@ -217,7 +240,7 @@ impl Core {
             buffer: options.buffer,
             priority: options.priority.unwrap_or(plan.priority),
             streaming: options.streaming,
-            tells: !options.streaming && self.tells(&address.authority),
+            tells: !options.streaming && self.tells(upstream.key().authority()),
             chance,
             hurried,
         };

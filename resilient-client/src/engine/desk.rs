@@ -75,6 +75,8 @@ pub(super) struct Desk<X: Exchange> {
     /// `None` once the call has its result.
     report: Option<CallReport>,
     call: CallId,
+    /// Whether somebody listened when the call began. Asked once, so that whoever hears of it hears all of it.
+    heard: bool,
     // Boxed, all of them: few calls have any, and every call is moved with the room for it.
     entry: Option<Box<Entry>>,
     /// Where its attempts went.
@@ -102,8 +104,10 @@ impl<X: Exchange> Desk<X> {
         now: Tick,
     ) -> Self {
         let (call, policy_version) = (CallId::next(), plan.version);
+        let heard = upstream.heard();
         upstream.emit(|| Event::CallStarted { call, at: now, policy_version });
         Self {
+            heard,
             ledger: Ledger::new(terms, now),
             report: Some(CallReport::new(call, Arc::clone(upstream.name()), policy_version, now)),
             call,
@@ -118,6 +122,14 @@ impl<X: Exchange> Desk<X> {
             fault: None,
             rejection: None,
             upstream,
+        }
+    }
+
+    /// Tells of something that happened to this call, if anybody listens.
+    #[inline]
+    fn emit(&self, event: impl FnOnce() -> Event) {
+        if self.heard {
+            self.upstream.emit(event);
         }
     }
 
@@ -176,7 +188,7 @@ impl<X: Exchange> Desk<X> {
             Admission::Refused(why) => self.refused(number, trigger, why),
             Admission::Waits(waiting) => {
                 self.ledger.waits();
-                self.upstream.emit(|| Event::AttemptQueued { call: self.call, number });
+                self.emit(|| Event::AttemptQueued { call: self.call, number });
                 self.entry = Some(Box::new(Entry { number, trigger, waiting }));
             }
         }
@@ -217,7 +229,7 @@ impl<X: Exchange> Desk<X> {
             report.waited(since, now);
         }
         let (call, number, waited) = (self.call, entry.number, now.since(since));
-        self.upstream.emit(|| Event::AttemptDequeued { call, number, waited, admitted });
+        self.emit(|| Event::AttemptDequeued { call, number, waited, admitted });
     }
 
     /// When to poll the entry at the latest.
@@ -250,9 +262,9 @@ impl<X: Exchange> Desk<X> {
             self.fault = Some(Error::rejected(rejection).because(cause));
         }
         let call = self.call;
-        self.upstream.emit(|| Event::Rejected { call, number, rejection });
+        self.emit(|| Event::Rejected { call, number, rejection });
         if trigger == Trigger::Hedge {
-            self.upstream.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Rejected });
+            self.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Rejected });
         }
         self.rejection = Some(Box::new(rejection));
         if number > 1 {
@@ -274,7 +286,7 @@ impl<X: Exchange> Desk<X> {
         cx: &mut Context<'_>,
         now: Tick,
     ) -> Option<Flight<X>> {
-        let permit = permit.of_attempt(self.call, number, self.ledger.take_grant());
+        let permit = permit.of_attempt(if self.heard { self.call } else { CallId::NONE }, number, self.ledger.take_grant());
         let endpoint = permit.endpoint().map(|endpoint| {
             self.tried.push(endpoint.id());
             Arc::clone(endpoint)
@@ -306,7 +318,7 @@ impl<X: Exchange> Desk<X> {
         if let Some(report) = &mut self.report {
             report.launched(number, trigger, origin(), now);
         }
-        self.upstream.emit(|| Event::AttemptStarted {
+        self.emit(|| Event::AttemptStarted {
             call: self.call,
             number,
             at: now,
@@ -386,7 +398,7 @@ impl<X: Exchange> Desk<X> {
                 return Some(landed);
             }
             Next::Retry { number, delay } => {
-                self.upstream.emit(|| Event::RetryScheduled {
+                self.emit(|| Event::RetryScheduled {
                     call: self.call,
                     number,
                     delay,
@@ -426,14 +438,14 @@ impl<X: Exchange> Desk<X> {
     fn hedge_ended(&self, number: u32, end: HedgeEnd) {
         // The first never is, and most calls have no other.
         if number > 1 && self.report.as_ref().is_some_and(|report| report.is_hedge(number)) {
-            self.upstream.emit(|| Event::HedgeEnded { call: self.call, number, end });
+            self.emit(|| Event::HedgeEnded { call: self.call, number, end });
         }
     }
 
     /// The call has its result.
     #[inline]
     fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
-        self.upstream.emit(|| Event::CallFinished {
+        self.emit(|| Event::CallFinished {
             call: self.call,
             duration: report.elapsed(),
             end: end(),
@@ -541,7 +553,7 @@ impl<X: Exchange> Desk<X> {
     }
 
     fn decline(&mut self, why: Decline) {
-        self.upstream.emit(|| Event::RetryDeclined { call: self.call, why: why.clone() });
+        self.emit(|| Event::RetryDeclined { call: self.call, why: why.clone() });
         if let Some(report) = &mut self.report {
             report.decline(why);
         }
@@ -558,17 +570,17 @@ impl<X: Exchange> Drop for Desk<X> {
     fn drop(&mut self) {
         self.give_grant_back();
         if let Some(report) = &self.report
-            && self.upstream.heard()
+            && self.heard
         {
             let (call, now) = (self.call, time::now());
             let duration = now.since(report.began());
             for number in report.hedges_in_flight() {
-                self.upstream.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Lost });
+                self.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Lost });
             }
             self.leave_entry(false, || now);
             let end = CallEnd::Dropped;
             let event = Event::CallFinished { call, duration, end, cut: false, streaming: false };
-            self.upstream.emit(|| event);
+            self.emit(|| event);
         }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) struct Permit {
     endpoint: Option<Box<EndpointPermit>>,
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
+    /// [`NONE`](CallId::NONE) while nobody listens.
     call: CallId,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
@@ -165,7 +166,7 @@ impl Permit {
         if self.said == Said::Nothing {
             self.said = Said::Head;
             let transition = self.say_head(end, now);
-            self.upstream.emit(|| Event::AttemptHead {
+            self.emit(|| Event::AttemptHead {
                 call: self.call,
                 number: self.number,
                 duration: now.since(self.started),
@@ -266,7 +267,7 @@ impl Permit {
 
     fn finished(&self, end: &Classified, now: Tick) {
         if !matches!(self.stage, Stage::Admitted | Stage::Leaving) {
-            self.upstream.emit(|| Event::AttemptFinished {
+            self.emit(|| Event::AttemptFinished {
                 call: self.call,
                 number: self.number,
                 duration: now.since(self.started),
@@ -274,6 +275,13 @@ impl Permit {
                 status: end.status,
                 unprocessed: end.repeat.is_proof(),
             });
+        }
+    }
+
+    #[inline]
+    fn emit(&self, event: impl FnOnce() -> Event) {
+        if self.call != CallId::NONE {
+            self.upstream.emit(event);
         }
     }
 

@@ -63,14 +63,14 @@ impl<'a> Authority<'a> {
     /// Of a URI that is known to be good.
     #[cfg(any(test, feature = "__bench"))]
     pub(crate) fn of_uri(uri: &'a http::Uri) -> Self {
-        Self::read(uri).unwrap_or_else(|_| Authority::nowhere("overflow"))
+        Self::read(uri).and_then(Self::normal).unwrap_or_else(|_| Authority::nowhere("overflow"))
     }
 
-    /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless upstream.
-    /// Normalised as a URL is.
+    /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless upstream. In lower case, and an
+    /// address as it is written: see [`normal`](Self::normal).
     ///
     /// # Errors
-    /// Says what is wrong with the port or the host. `http::Uri` takes `http://users:99999` and finds no port
+    /// Says what is wrong with the port. `http::Uri` takes `http://users:99999` and finds no port
     /// in it, and a transport then goes to port 80.
     pub(crate) fn read(uri: &'a http::Uri) -> Result<Self, String> {
         let (scheme, default_port) = match uri.scheme() {
@@ -83,14 +83,25 @@ impl<'a> Authority<'a> {
         let HostAndPort { host, port, upper, bad_port } = host_and_port(text);
         let host = if upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
         // Only these two are known to go to hosts and ports.
-        let host = if default_port == 0 {
-            host
-        } else if bad_port {
+        if bad_port && default_port != 0 {
             return Err(bad_port_in(text));
-        } else {
-            host_name::normal(host).ok_or_else(|| no_host_in(text))?
-        };
+        }
         Ok(Self { scheme: Cow::Borrowed(scheme), host, port: port.unwrap_or(default_port) })
+    }
+
+    /// The same with its host as a URL has it. What is found in the table is so already, as all that is there is; so this is left
+    /// to what isn't found.
+    ///
+    /// # Errors
+    /// Says what is wrong with the host.
+    pub(crate) fn normal(self) -> Result<Self, String> {
+        let Self { port, host, scheme } = self;
+        if !matches!(&*scheme, "http" | "https") {
+            return Ok(Self { port, host, scheme });
+        }
+        let zone = host.contains('%');
+        let host = host_name::normal(host).ok_or_else(|| no_host(zone).to_owned())?;
+        Ok(Self { port, host, scheme })
     }
 
     /// Of what no URL names.
@@ -153,8 +164,8 @@ fn host_and_port(authority: &str) -> HostAndPort<'_> {
 }
 
 #[cold]
-fn no_host_in(authority: &str) -> &'static str {
-    if authority.contains('%') {
+fn no_host(has_zone: bool) -> &'static str {
+    if has_zone {
         "the URL names an IPv6 zone, which the URL standard has no place for"
     } else {
         "the URL's host looks like an IP address and is none"
@@ -272,6 +283,18 @@ impl Registry {
             // It is being evicted: once the lock is free it is gone from the table, or stays.
             drop(shard.writer.lock());
         }
+    }
+
+    /// The same if it is there, and stays.
+    #[inline]
+    pub(crate) fn enter_known(
+        &self,
+        authority: &Authority<'_>,
+        scope: Option<Scope<&Arc<str>>>,
+    ) -> Option<Arc<Upstream>> {
+        let hash = self.hasher.hash_one((authority, scope));
+        let found = find(&self.shard(hash).table.load(), hash, authority, scope).cloned();
+        found.filter(|upstream| upstream.enter())
     }
 
     /// The table itself uses the low bits and the seven highest.

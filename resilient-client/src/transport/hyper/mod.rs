@@ -103,11 +103,8 @@ impl Exchange for HyperExchange {
             None => self.take(),
         };
         let Departure { upstream, now, .. } = departure;
-        let pool = outbound.target.as_ref().and_then(|target| self.wire.pool_of(target));
-        if pool.is_some() {
-            // The URL says whom it is for, and the pool goes there.
-            outbound.target = None;
-        }
+        // The URL says whom it is for, and the endpoint's pool goes there.
+        let named = outbound.target.take_if(|target| self.wire.names_host(target));
         let host = match &outbound.target {
             Some(target) => {
                 readdress(request.uri_mut(), target.endpoint.origin());
@@ -117,7 +114,7 @@ impl Exchange for HyperExchange {
             None => None,
         };
         outbound.apply(request.headers_mut(), upstream, host, now);
-        Some(self.wire.send(request, pool))
+        Some(self.wire.send(request, named.as_ref().map(|target| &*target.endpoint)))
     }
 
     fn expired(&self, future: Pin<&mut Sending>) -> Expired {

@@ -25,6 +25,8 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     /// What it handed to h2 last, and doesn't wait for yet.
     static HANDED: Cell<Option<Ticket>> = const { Cell::new(None) };
+    /// Whether there is any: most tasks have none, and to look here costs less.
+    static HANDS: Cell<bool> = const { Cell::new(false) };
     /// How many it has handed over that are waited for.
     static COUNT: Cell<u32> = const { Cell::new(0) };
 }
@@ -54,6 +56,7 @@ impl Drop for Slip {
         // Neither is there any more on a thread that ends.
         if INSIDE.try_with(Cell::get).unwrap_or(false) {
             let _ = HANDED.try_with(|handed| handed.set(Some(self.0.clone())));
+            let _ = HANDS.try_with(|hands| hands.set(true));
         }
     }
 }
@@ -64,13 +67,17 @@ pub(crate) struct Executor;
 
 impl<F: Future<Output = ()> + Send + 'static> rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
-        if let Some(ticket) = HANDED.take() {
+        if let Some(ticket) = take_handed() {
             // h2 numbers streams as they are handed to it, and a client's are the odd ones.
             let nth = COUNT.replace(COUNT.get().wrapping_add(1));
             ticket.0.store(nth.wrapping_mul(2).wrapping_add(1), Ordering::Release);
         }
         tokio::spawn(Task { future, handed: None, count: 0 });
     }
+}
+
+fn take_handed() -> Option<Ticket> {
+    if HANDS.replace(false) { HANDED.take() } else { None }
 }
 
 pin_project! {
@@ -104,7 +111,11 @@ struct Inside<'a> {
 
 impl<'a> Inside<'a> {
     fn enter(handed: &'a mut Option<Ticket>, count: &'a mut u32) -> Self {
-        HANDED.set(handed.take());
+        drop(take_handed());
+        if handed.is_some() {
+            HANDED.set(handed.take());
+            HANDS.set(true);
+        }
         COUNT.set(*count);
         Self { handed, count, nested: INSIDE.replace(true) }
     }
@@ -112,7 +123,7 @@ impl<'a> Inside<'a> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        *self.handed = HANDED.take();
+        *self.handed = take_handed();
         *self.count = COUNT.get();
         INSIDE.set(self.nested);
     }

@@ -20,6 +20,7 @@ use crate::outcome::Cause;
 use crate::time::Tick;
 use crate::transport::evidence::{Evidence, Sent};
 use crate::transport::{Expired, Target};
+use crate::upstream::endpoints::Endpoint;
 
 /// A pool of connections.
 pub(crate) struct Wire {
@@ -39,16 +40,18 @@ impl Wire {
         Self { pool: shared, http2_only, sends, parts: Box::new((pool.clone(), connector)) }
     }
 
-    /// The pool for a request that names its host although it goes to an address of it: over HTTP/2, where the host is the URL's
-    /// (`:authority`, which no `Host` may differ from: RFC 9113 section 8.3.1), and a pool goes where the URL says. It lives as
-    /// long as the endpoint.
-    pub(super) fn pool_of(&self, target: &Target) -> Option<Pool> {
-        if !self.http2_only || target.host.is_none() {
-            return None;
-        }
+    /// Whether a request to this endpoint names its host and goes over a pool of the endpoint's own: over HTTP/2, where the host is
+    /// the URL's (`:authority`, which no `Host` may differ from: RFC 9113 section 8.3.1), and a pool goes where the URL says.
+    pub(super) fn names_host(&self, target: &Target) -> bool {
+        self.http2_only && target.host.is_some()
+    }
+
+    /// The pool that goes to an endpoint whatever the URL says. It lives as long as the endpoint.
+    fn pool_of<'a>(&'a self, endpoint: &'a Endpoint) -> &'a Pool {
         let (pool, connector) = &*self.parts;
-        let to = target.endpoint.origin().as_str().parse().ok()?;
-        target.endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))).cloned()
+        let to = endpoint.origin().as_str().parse().ok();
+        let own = to.and_then(|to| endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))));
+        own.unwrap_or(&self.pool)
     }
 
     /// Whether the request goes over HTTP/1.1 for sure, and says in `Host` whom it is for. The pool would set that itself,
@@ -57,14 +60,15 @@ impl Wire {
         !self.http2_only && request.uri().scheme() == Some(&Scheme::HTTP)
     }
 
-    /// Sends an attempt off.
+    /// Sends an attempt off; `to` an endpoint whose name the URL bears, if there is one.
     #[inline]
-    pub(super) fn send(&self, mut request: Request<Body>, pool: Option<Pool>) -> Sending {
+    pub(super) fn send(&self, mut request: Request<Body>, to: Option<&Endpoint>) -> Sending {
         // To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
-        Sending { response: pool.as_ref().unwrap_or(&self.pool).request(request), shared }
+        let pool = to.map_or(&self.pool, |endpoint| self.pool_of(endpoint));
+        Sending { response: pool.request(request), shared }
     }
 }
 
