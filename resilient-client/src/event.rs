@@ -38,7 +38,7 @@ impl CallId {
         }
         let own = OWN.get();
         // What is left of a block is counted by its low bits: a block begins at a multiple of its length, plus one.
-        let id = if own % BLOCK == 0 { NEXT.fetch_add(BLOCK, Ordering::Relaxed) } else { own };
+        let id = if own.is_multiple_of(BLOCK) { NEXT.fetch_add(BLOCK, Ordering::Relaxed) } else { own };
         OWN.set(id + 1);
         Self(id)
     }

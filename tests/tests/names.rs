@@ -2,7 +2,7 @@
 //! them, certificates, proxies, names without an address.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use reqwest::dns::{Name, Resolve, Resolving};
@@ -11,7 +11,7 @@ use resilient_client::{Client, Error, ErrorKind, Policy};
 use resilient_client_tests::h2_server::{Act, H2Server};
 use resilient_client_tests::server::NobodyHome;
 use resilient_client_tests::tls::Tls;
-use resilient_client_tests::{Reply, SOON, Server, everything_it_says, within};
+use resilient_client_tests::{Reply, SOON, Server, clock, everything_it_says, within};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -112,7 +112,7 @@ async fn the_second_address_of_a_name_is_tried_when_the_first_swallows_everythin
         .transport(|transport| transport.dns_resolver(At(addresses)))
         .build()
         .unwrap();
-    let begun = Instant::now();
+    let begun = clock::now();
     let error = within(SOON, client.get(format!("http://users:{}/", hole.address.port())).send()).await;
     let error = error.unwrap_err();
     assert_ne!(error.kind(), ErrorKind::Connect, "it connected, and nobody answered: {error:?}");

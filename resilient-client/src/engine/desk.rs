@@ -210,7 +210,7 @@ impl<X: Exchange> Desk<X> {
         let admitted = ready!(admitted);
         let Some(entry) = &mut self.entry else { return Poll::Pending };
         let (number, trigger) = (entry.number, entry.trigger);
-        self.leave_entry(admitted.is_ok(), || now);
+        self.leave_entry(admitted.is_ok(), now);
         Poll::Ready(match admitted {
             Ok(permit) => self.launch(exchange, number, trigger, permit, cx, now),
             Err(why) => {
@@ -222,9 +222,16 @@ impl<X: Exchange> Desk<X> {
 
     /// The attempt that waits to be let in waits no more, if one does.
     #[inline]
-    fn leave_entry(&mut self, admitted: bool, now: impl FnOnce() -> Tick) {
+    fn leave_entry(&mut self, admitted: bool, now: Tick) {
+        if self.entry.is_some() {
+            self.left_entry(admitted, now);
+        }
+    }
+
+    #[cold]
+    fn left_entry(&mut self, admitted: bool, now: Tick) {
         let Some(entry) = self.entry.take() else { return };
-        let (now, since) = (now(), entry.waiting.since());
+        let since = entry.waiting.since();
         if let Some(report) = &mut self.report {
             report.waited(since, now);
         }
@@ -286,7 +293,11 @@ impl<X: Exchange> Desk<X> {
         cx: &mut Context<'_>,
         now: Tick,
     ) -> Option<Flight<X>> {
-        let permit = permit.of_attempt(if self.heard { self.call } else { CallId::NONE }, number, self.ledger.take_grant());
+        let permit = permit.of_attempt(
+            if self.heard { self.call } else { CallId::NONE },
+            number,
+            self.ledger.take_grant(),
+        );
         let endpoint = permit.endpoint().map(|endpoint| {
             self.tried.push(endpoint.id());
             Arc::clone(endpoint)
@@ -318,13 +329,7 @@ impl<X: Exchange> Desk<X> {
         if let Some(report) = &mut self.report {
             report.launched(number, trigger, origin(), now);
         }
-        self.emit(|| Event::AttemptStarted {
-            call: self.call,
-            number,
-            at: now,
-            trigger,
-            endpoint: origin(),
-        });
+        self.emit(|| Event::AttemptStarted { call: self.call, number, at: now, trigger, endpoint: origin() });
         Some(flight)
     }
 
@@ -398,12 +403,7 @@ impl<X: Exchange> Desk<X> {
                 return Some(landed);
             }
             Next::Retry { number, delay } => {
-                self.emit(|| Event::RetryScheduled {
-                    call: self.call,
-                    number,
-                    delay,
-                    after: outcome,
-                });
+                self.emit(|| Event::RetryScheduled { call: self.call, number, delay, after: outcome });
             }
             Next::Wait => {}
         }
@@ -470,7 +470,7 @@ impl<X: Exchange> Desk<X> {
     #[inline(always)]
     pub(super) fn answer(&mut self, exchange: &mut X, landed: Landed<X>, now: Tick) -> Option<Finished<X>> {
         let Landed { permit, brought, classified: end, .. } = landed;
-        self.leave_entry(false, || now);
+        self.leave_entry(false, now);
         let (mut permit, mut report) = (permit?, self.report.take()?);
         let response = || CallEnd::Response(end.status.unwrap_or_default());
         if end.is_success() {
@@ -516,18 +516,20 @@ impl<X: Exchange> Desk<X> {
 
     /// The answer is there: what was kept in case none came, and what was granted to an attempt that won't set out, are given
     /// back now and not when the caller drops the call.
+    #[inline]
     fn forget_the_rest(&mut self) {
-        if self.aside.is_some() || self.kept.is_some() {
+        // Most calls have had one attempt, and so neither.
+        if self.ledger.has_followed() {
             (self.aside, self.kept) = (None, None);
+            self.give_grant_back();
         }
-        self.give_grant_back();
     }
 
     /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
     #[cold]
     pub(super) fn without_answer(&mut self, exchange: &mut X, now: Tick) -> Option<Finished<X>> {
         let unresolved = self.entry.as_ref().and_then(|entry| entry.waiting.unresolved(now));
-        self.leave_entry(false, || now);
+        self.leave_entry(false, now);
         let mut report = self.report.take()?;
         if let Some(aside) = self.aside.take() {
             self.kept = Some(Box::new(aside.finish_now()));
@@ -577,7 +579,7 @@ impl<X: Exchange> Drop for Desk<X> {
             for number in report.hedges_in_flight() {
                 self.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Lost });
             }
-            self.leave_entry(false, || now);
+            self.leave_entry(false, now);
             let end = CallEnd::Dropped;
             let event = Event::CallFinished { call, duration, end, cut: false, streaming: false };
             self.emit(|| event);

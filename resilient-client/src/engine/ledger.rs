@@ -259,6 +259,11 @@ impl Ledger {
         self.waiting = false;
     }
 
+    /// Whether another attempt has followed the first, or was to.
+    pub(crate) fn has_followed(&self) -> bool {
+        self.attempts > 1 || self.reserved.is_some()
+    }
+
     /// What the attempt about to be launched was granted, for whoever sees it off or gives it back; `None` for the first.
     pub(crate) fn take_grant(&mut self) -> Option<Grant> {
         self.reserved.take()

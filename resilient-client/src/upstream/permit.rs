@@ -230,7 +230,7 @@ impl Permit {
             upstream.tell_throttle(outcome, status, now);
         }
         let took = self.answered.min(now).nanos_since(self.started);
-        if self.stage == Stage::Sent {
+        if self.stage == Stage::Sent && self.in_flight != 0 {
             let outcome = if silent { Outcome::Ignored } else { outcome };
             upstream.tell_concurrency(self.in_flight, took, outcome, status, now);
         }

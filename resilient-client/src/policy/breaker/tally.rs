@@ -58,17 +58,14 @@ impl Tally {
 
     /// A call counted as a success at `then` has failed after all.
     pub(super) fn revise(&mut self, window: &Window, then: Tick, now: Tick) {
-        match &mut self.ring {
-            Some(ring) => {
-                if !ring.revise() {
-                    ring.push(true, false);
-                }
+        if let Some(ring) = &mut self.ring {
+            if !ring.revise() {
+                ring.push(true, false);
             }
-            None => {
-                window.take_back_success(then);
-                self.count(window, true, false, now);
-            }
+            return;
         }
+        window.take_back_success(then);
+        self.count(window, true, false, now);
     }
 
     pub(super) fn totals(&self, window: &Window, now: Tick) -> Totals {

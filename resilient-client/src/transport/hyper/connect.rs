@@ -151,7 +151,10 @@ impl Making {
         if self.timeouts.is_empty() {
             return self.options.timeout;
         }
-        let own = registry::Authority::read(to).and_then(registry::Authority::normal).ok().and_then(|to| self.timeouts.get(&to).copied());
+        let own = registry::Authority::read(to)
+            .and_then(registry::Authority::normal)
+            .ok()
+            .and_then(|to| self.timeouts.get(&to).copied());
         own.unwrap_or(self.options.timeout)
     }
 }

@@ -14,7 +14,7 @@ const NAME: &str = "http://users:3000";
 fn upstream(policy: Policy) -> Arc<Upstream> {
     let endpoints = vec![(NAME.to_owned(), Endpoints::fixed(["http://a:1", "http://b:2"]))];
     let (policies, entropy) = (policy.into(), Entropy::seeded(1));
-    let core = Core::new(Setup { policies, endpoints, entropy, ..Setup::default() }).unwrap();
+    let core = Core::new(Setup { policies, entropy, endpoints, ..Setup::default() }).unwrap();
     core.upstream_of(&Authority::of_uri(&NAME.parse().unwrap()))
 }
 

@@ -565,7 +565,6 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
     assert!(standard().abandoned_after(Duration::ZERO).compile().is_ok());
 }
 
-#[cfg(not(resilient_loom))]
 // ---- heads and bodies ----
 
 /// A call whose head succeeds, and its body later.
@@ -710,6 +709,7 @@ fn a_server_that_refuses_every_connection_opens_it_within_its_first_second() {
     assert!(opened_after.is_some_and(|after| after <= 120), "{opened_after:?}");
 }
 
+#[cfg(not(resilient_loom))]
 #[test]
 fn fits_in_four_hundred_bytes() {
     let size = size_of::<Breaker>() + size_of::<super::window::SlowCalls>();
