@@ -35,7 +35,7 @@
 //!   |   v
 //!   +- outcome/     classified once; a failure goes back to the ledger
 //!   v
-//! engine/body.rs    the permit and the verdict last until the body has ended
+//! engine/body.rs    the permit lasts until the body has ended; what the head said may be revised by how that ends
 //!   v
 //! response + CallReport
 //! ```
