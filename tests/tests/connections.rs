@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use http::Method;
+use resilient_client::hyper::Client as OverHyper;
+use resilient_client::outcome::Outcome;
 use resilient_client::Policy;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client_tests::crowd::{Any, Work};
 use resilient_client_tests::h2_peer::{H2Peer, Manners};
 use resilient_client_tests::h2_server::{Act, H2Server, NO_ERROR};
-use resilient_client_tests::within;
+use resilient_client_tests::{Heard, SOON, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -85,10 +87,33 @@ async fn callers_that_wait_for_the_one_stream_allowed_are_all_served_over_hyper(
     tokio::join!(served(Method::GET, ""), served(Method::POST, "an order"));
 }
 
+/// Its report blamed the server for the wait, which no machine and no event did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_runs_out_of_time_waiting_for_a_stream_reports_what_its_events_say() {
+    within(SOON, async {
+        let server = H2Peer::start(Manners {
+            streams: Some(1),
+            takes: Duration::from_secs(2),
+            ..Manners::default()
+        })
+        .await;
+        let heard = Heard::new();
+        let client = OverHyper::builder().observer(heard.clone()).http2_prior_knowledge().build().unwrap();
+        // The server's settings are known from here on.
+        drop(client.get(server.url("/")).send().await.unwrap());
+        let busy = tokio::spawn(client.get(server.url("/")).send());
+        server.seen().until(|seen| seen.taken.values().sum::<usize>() == 2).await;
+        let error = client.get(server.url("/")).timeout(Duration::from_millis(600)).send().await.unwrap_err();
+        let reported = error.report().unwrap().attempts()[0].outcome().unwrap();
+        assert_eq!((reported, heard.outcomes().last().copied()), (Outcome::Abandoned, Some(Outcome::Abandoned)));
+        drop(busy);
+    })
+    .await;
+}
+
 /// Over reqwest nobody sees who waits for a stream, so those in line for longer than an attempt may take are lost. They say so
 /// at one moment, though, and that is one cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn callers_that_wait_for_the_one_stream_allowed_open_no_breaker_over_reqwest() {
     let manners = Manners { streams: Some(1), takes: Duration::from_millis(20), ..Manners::default() };
     let server = H2Peer::start(manners).await;
@@ -245,20 +270,17 @@ async fn bursts_at_expiring_connections(method: Method, body: &'static str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn gets_in_bursts_survive_idle_connections_that_expire() {
     bursts_at_expiring_connections(Method::GET, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn posts_in_bursts_lose_no_more_to_idle_connections_that_expire() {
     bursts_at_expiring_connections(Method::POST, "an order").await;
 }
 
 /// All connections end at once, and for 20 ms nobody listens.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn a_restart_costs_no_more_calls_than_it_interrupts() {
     let mut served = Vec::new();
     for client in Any::all(false, &Policy::standard()) {
@@ -284,7 +306,6 @@ async fn a_restart_costs_no_more_calls_than_it_interrupts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn connections_that_die_now_and_then_cost_the_calls_on_them() {
     for (http2, method, body) in
         [(true, Method::GET, ""), (true, Method::POST, "an order"), (false, Method::POST, "an order")]

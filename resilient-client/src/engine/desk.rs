@@ -373,8 +373,8 @@ impl<X: Exchange> Desk<X> {
         let Landed { number, classified, .. } = landed;
         let outcome = classified.outcome;
         let permit = landed.permit.as_mut()?;
-        // What a repeat that is free takes over, if there is one.
-        let grant = if classified.repeat.is_free() { permit.take_grant() } else { None };
+        // What an attempt in its place takes over, if there is one.
+        let grant = if permit.is_sent() { permit.take_grant() } else { None };
         permit.settle(&classified, now);
         if classified.repeat.is_proof()
             && let Some(report) = &mut self.report
@@ -388,9 +388,11 @@ impl<X: Exchange> Desk<X> {
         let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
         let next = self.ledger.failed(number, &classified, now, world);
         match (grant, &next) {
-            (Some(grant), Next::Retry { .. }) => self.ledger.inherit(grant),
+            (Some(grant), Next::Retry { .. }) if !self.ledger.has_grant() => self.ledger.inherit(grant),
             // Nobody saw what it was granted for.
-            (Some(grant), _) if classified.repeat.is_proof() => self.upstream.give_back(grant),
+            (Some(grant), _) if classified.repeat.is_free() && classified.repeat.is_proof() => {
+                self.upstream.give_back(grant);
+            }
             _ => {}
         }
         match next {

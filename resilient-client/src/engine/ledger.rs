@@ -269,6 +269,12 @@ impl Ledger {
         self.reserved.take()
     }
 
+    /// Whether the attempt about to be launched was granted something of its own; the first, and one that takes another's
+    /// place, isn't.
+    pub(crate) fn has_grant(&self) -> bool {
+        self.reserved.is_some()
+    }
+
     /// The attempt that ended was never processed, and another takes its place, with what it was granted.
     pub(crate) fn inherit(&mut self, grant: Grant) {
         self.reserved = Some(grant);

@@ -213,12 +213,14 @@ impl<X: Exchange> Call<X> {
             let expired = self.as_mut().out_of_time(number, now);
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
             let Some(desk) = self.as_mut().project().desk else { break };
-            if expired.unsent {
+            let outcome = if expired.unsent {
                 permit.settle(&Classified::ABANDONED, now);
-            }
-            // With less than a chance to answer, it was the caller who was late.
-            let enough = desk.chance(now);
-            let outcome = permit.abandon(FailureKind::Timeout, now.since(permit.started()), enough, now);
+                Classified::ABANDONED.outcome
+            } else {
+                // With less than a chance to answer, it was the caller who was late.
+                let enough = desk.chance(now);
+                permit.abandon(FailureKind::Timeout, now.since(permit.started()), enough, now)
+            };
             desk.lost(number, outcome, now);
             desk.cut_short();
         }

@@ -47,6 +47,13 @@ impl Ask<'_> {
     }
 }
 
+/// A place in the rate, and whose rate that is: the one it goes back to.
+#[derive(Debug)]
+struct InRate {
+    place: Reservation,
+    whose: Part,
+}
+
 /// The endpoints of a call's attempts.
 pub(crate) type Tried = Vec<EndpointId>;
 
@@ -84,7 +91,7 @@ pub(crate) struct Waiting {
     /// Ready when the server has asked everybody to stay away: who waits is told at once.
     held: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Its place in the rate, which a refusal further on gives back.
-    rate: Option<Reservation>,
+    rate: Option<InRate>,
     stage: Stage,
 }
 
@@ -117,7 +124,7 @@ impl Upstream {
     fn wait(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        rate: Option<Reservation>,
+        rate: Option<InRate>,
         since: Tick,
         stage: Stage,
     ) -> Admission {
@@ -171,7 +178,7 @@ impl Upstream {
         let (whose, waits) = (self.rate(), self.modes().has(Modes::RATE_WAITS));
         let limit = self.rate_limit(whose);
         let limited = match limit.take(now) {
-            Ok(place) => return self.admit_to_bulkhead(ask, Some(place), since, now),
+            Ok(place) => return self.admit_to_bulkhead(ask, Some(InRate { place, whose }), since, now),
             Err(limited) if !waits || self.modes().has(Modes::RATE_OBSERVES) => limited,
             Err(_) => match limit.enqueue(now, nanos(now.until(ask.deadline))) {
                 Ok(turn) => return self.wait(ask, None, since, Stage::Rate(turn, whose)),
@@ -220,7 +227,7 @@ impl Upstream {
     fn admit_to_bulkhead(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        rate: Option<Reservation>,
+        rate: Option<InRate>,
         since: Tick,
         now: Tick,
     ) -> Admission {
@@ -243,7 +250,7 @@ impl Upstream {
     fn admit_to_endpoint(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        rate: Option<Reservation>,
+        rate: Option<InRate>,
         slot: Part,
         now: Tick,
     ) -> Admission {
@@ -291,14 +298,14 @@ impl Upstream {
         })
     }
 
-    fn refuse(&self, rate: Option<Reservation>, why: Rejection) -> Admission {
+    fn refuse(&self, rate: Option<InRate>, why: Rejection) -> Admission {
         self.give_rate_back(rate);
         Admission::Refused(why.into())
     }
 
-    fn give_rate_back(&self, rate: Option<Reservation>) {
-        if let Some(place) = rate {
-            self.rate_limit(self.rate()).give_back(place, time::now);
+    fn give_rate_back(&self, rate: Option<InRate>) {
+        if let Some(InRate { place, whose }) = rate {
+            self.rate_limit(whose).give_back(place, time::now);
         }
     }
 }
@@ -358,9 +365,10 @@ impl Waiting {
                     }
                 }
                 Stage::Rate(turn, whose) => {
-                    let place = ready!(upstream.rate_limit(*whose).poll_turn(turn, cx, now));
+                    let whose = *whose;
+                    let place = ready!(upstream.rate_limit(whose).poll_turn(turn, cx, now));
                     self.stage = Stage::Over;
-                    upstream.admit_to_bulkhead(&ask, Some(place), self.since, now)
+                    upstream.admit_to_bulkhead(&ask, Some(InRate { place, whose }), self.since, now)
                 }
                 Stage::Slot(waiter, slot) => {
                     let slot = *slot;

@@ -11,6 +11,7 @@ use super::*;
 use crate::ErrorKind;
 use crate::advice::{SHED, SHED_DEADLINE};
 use crate::endpoints::{Endpoints, EndpointsHandle, Resolve, Resolving};
+use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::BreakerPolicy;
 use crate::policy::hedge::{Delay, HedgePolicy};
 use crate::policy::retry::RetryPolicy;
@@ -429,4 +430,31 @@ async fn one_endpoint_is_like_no_balancing() {
         assert_eq!(with.kind(), without.kind(), "call {n}");
     }
     assert_eq!(network.count("a:1"), plainly.count("users:3000"));
+}
+
+/// A retry that was paid for met an endpoint that nobody was at, and went on to the next: the token was lost with the attempt
+/// nobody saw, and the success that it led to paid in as if it had been the first.
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_walks_on_takes_its_token_along() {
+    let network =
+        Network::of(&[("a:1", Replica::Fails(1)), ("b:2", Replica::Refuses), ("c:3", Replica::Answers(1))]);
+    let mut walked = 0;
+    for seed in 0..40 {
+        let setup = Setup {
+            endpoints: vec![(NAME.into(), three())],
+            entropy: Entropy::seeded(seed),
+            ..Setup::default()
+        };
+        let core = Arc::new(Core::new(setup).unwrap());
+        let layer = ResilienceLayer::of(Arc::clone(&core));
+        let (status, report) = call(&layer, &network).await.unwrap();
+        assert_eq!(status, 200);
+        let tokens = core.upstream_of(&Authority::of_uri(&NAME.parse().unwrap())).budget().available();
+        let outcomes: Vec<_> = report.attempts().iter().map(|attempt| attempt.outcome).collect();
+        let failed = outcomes.iter().any(|outcome| *outcome == Some(Outcome::Failure(FailureKind::Status)));
+        walked += u32::from(failed && outcomes.len() == 3);
+        let expected = if failed { 10.0 } else { 10.25 };
+        assert!((tokens - expected).abs() < 1e-9, "{tokens} after {outcomes:?}");
+    }
+    assert!(walked > 3, "{walked}");
 }

@@ -284,3 +284,44 @@ async fn an_observer_may_reload_on_a_transition() {
     built.reload(Policy::standard().breaker(None).into()).unwrap();
     assert!(reloads.load(std::sync::atomic::Ordering::Relaxed) >= 3);
 }
+
+/// Its breaker follows the rules of now when it comes back, and says so under the locks of the list: an observer that
+/// reloaded then waited for itself.
+#[tokio::test(start_paused = true)]
+async fn an_observer_may_reload_when_an_endpoint_returns() {
+    use std::sync::OnceLock;
+
+    let core = Arc::new(OnceLock::<Arc<Core>>::new());
+    let own = Arc::clone(&core);
+    let reloads = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&reloads);
+    let observer = move |_: &str, event: &Event| {
+        if let (Event::BreakerTransition(_), Some(core)) = (event, own.get()) {
+            core.reload(Policy::standard().breaker(None).into()).expect("good policies");
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let (watched, handle) = crate::Endpoints::watched();
+    handle.set(["http://a", "http://b"]).unwrap();
+    let setup = Setup {
+        observers: vec![Arc::new(observer)],
+        endpoints: vec![("http://named".into(), watched)],
+        ..Setup::default()
+    };
+    let built = Arc::new(Core::new(setup).unwrap());
+    core.set(Arc::clone(&built)).ok().unwrap();
+    let service = ResilienceLayer::of(Arc::clone(&built)).layer(Script::new([answer(200)]));
+    let call = || {
+        let mut request = Rig::request(Method::GET, CallOptions::new());
+        *request.uri_mut() = "http://named/".parse().unwrap();
+        service.clone().call(request)
+    };
+    call().await.unwrap();
+    handle.set(["http://a"]).unwrap();
+    call().await.unwrap();
+    built.reload(Policy::standard().breaker(None).into()).unwrap();
+    let before = reloads.load(std::sync::atomic::Ordering::Relaxed);
+    handle.set(["http://a", "http://b"]).unwrap();
+    call().await.unwrap();
+    assert_eq!(reloads.load(std::sync::atomic::Ordering::Relaxed) - before, 1);
+}

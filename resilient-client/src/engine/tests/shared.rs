@@ -115,6 +115,31 @@ async fn a_slot_goes_back_where_it_came_from_whatever_a_reload_says_meanwhile() 
     }
 }
 
+/// Two calls of a route in a row, the second turned away further on: what it gives back is its host's, though the route has
+/// been given a rate of its own meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_place_in_the_rate_goes_back_where_it_came_from_whatever_a_reload_says_meanwhile() {
+    let rate = |burst| RateLimitPolicy::new(1, Duration::from_hours(1)).burst(burst);
+    let queue = BulkheadPolicy::standard().max_in_flight(1).max_queued(1).queue_wait(ms(500));
+    let base = || Policy::standard().retry(None).rate_limit(rate(10));
+    let set = |own: bool| {
+        PolicySet::new(base()).route(USERS, "*", "/users/{id}", |host| {
+            let host = host.bulkhead(queue.clone());
+            if own { host.rate_limit(rate(9)) } else { host }
+        })
+    };
+    let rig = Rig::with(set(false), None, [slow(SECOND), answer(200)]);
+    let first = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+    tokio::time::sleep(ms(10)).await;
+    let second = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+    tokio::time::sleep(ms(10)).await;
+    rig.core.reload(set(true)).unwrap();
+    let refused = second.await.unwrap().unwrap_err();
+    assert!(refused.is_rejected(), "{refused}");
+    drop(first.await);
+    assert_eq!(sent(&rig, (0..20).map(key)).await, 9, "one of the host's ten was used");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_equal_to_a_routes_name_does_not_share_its_breaker() {
     let set = PolicySet::new(Policy::standard().retry(None)).route(USERS, "GET", "/users/{id}", |host| {

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use super::refresh::{PATIENCE, Refresh, Step};
 use super::{Checks, EndpointPermit, EndpointSet, Seek, Shut};
 use crate::endpoints::{NoEndpoint, Origin, Resolve, ResolveError, Source, Watched};
+use crate::event::Held;
 use crate::policy::balance::Rules;
 use crate::rng::{Entropy, Rng};
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -137,6 +138,7 @@ impl Following {
         if self.watched.list().version == self.seen.load(Ordering::Acquire) {
             return;
         }
+        let _events = Held::begin();
         let _taking_over = self.lock.lock();
         let list = self.watched.list();
         if list.version != self.seen.load(Ordering::Acquire) {
@@ -217,6 +219,7 @@ impl Discovery {
 
     fn take(&self, question: u64, answer: Result<Vec<SocketAddr>, ResolveError>, now: Tick) {
         {
+            let _events = Held::begin();
             let mut refresh = self.refresh.lock();
             let unit = self.entropy.rng().unit();
             if let Some(origins) = refresh.answered(question, answer, now, unit) {

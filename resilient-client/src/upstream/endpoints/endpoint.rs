@@ -226,6 +226,7 @@ impl Endpoint {
                 self.recovered(now);
             }
             (State::Closed, _) => self.probation.reset(),
+            (_, State::Open) => self.probation.distrust(),
             _ => {}
         }
         self.emit(transition);

@@ -28,7 +28,7 @@ pub(crate) use endpoint::{Endpoint, EndpointId};
 pub(crate) use permit::EndpointPermit;
 
 use crate::endpoints::{Changed, MOST_ENDPOINTS, Origin};
-use crate::event::Events;
+use crate::event::{Events, Held};
 use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, Control, Transition};
 use crate::rng::{Entropy, Rng};
@@ -117,6 +117,8 @@ impl EndpointSet {
     /// These are the endpoints now. Those that stay, or come back in time, keep their state; those that leave finish the
     /// attempts they have. An endpoint named twice is there once.
     pub(crate) fn update(&self, origins: &[Origin], now: Tick) -> Changed {
+        // Observers hear what a return changes when the lock is free: they may reload.
+        let _events = Held::begin();
         let mut writer = self.writer.lock();
         let Writer { checks, next_id, gone } = &mut *writer;
         let before = self.list.load_full();

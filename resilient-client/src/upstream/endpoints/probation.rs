@@ -149,6 +149,11 @@ impl Probation {
         let _ = self.shut_until.compare_exchange(leave.0, until, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    /// The breaker has opened again, whatever the last probe's head said: the next goes alone.
+    pub(super) fn distrust(&self) {
+        self.trusted.store(0, Ordering::Release);
+    }
+
     /// The breaker has closed, or opened from closed: the next probation begins anew.
     pub(super) fn reset(&self) {
         self.trusted.store(0, Ordering::Release);

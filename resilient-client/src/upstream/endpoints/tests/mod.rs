@@ -416,6 +416,22 @@ fn a_recovered_endpoint_begins_anew() {
     assert!(probes >= 3);
 }
 
+/// Its heads are good and its bodies aren't: that the last probe had a good head is no reason to send three at once.
+#[test]
+fn a_probe_whose_body_failed_has_earned_no_trust() {
+    let (set, mut rng) = (set([1]), Rng::seeded(1));
+    trip(&set, 1, START);
+    let mut probe = set.admit(&again(&[]), after(1_200), &mut rng).unwrap();
+    assert!(probe.is_probe());
+    probe.settle(Verdict::Success, 10 * MS, after(1_210));
+    probe.settle_body(Verdict::Failure, crate::outcome::Cause::Own, after(1_300));
+    drop(probe);
+    assert_eq!(endpoint(&set, 1).breaker.state(), State::Open);
+    let now = after(4_000);
+    let _first = set.admit(&again(&[]), now, &mut rng).unwrap();
+    assert!(set.admit(&again(&[]), now, &mut rng).is_err(), "the first goes alone, as ever");
+}
+
 #[test]
 fn endpoints_that_stay_or_come_back_keep_their_state_and_others_do_not() {
     let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
