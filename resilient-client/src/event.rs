@@ -77,7 +77,7 @@ pub enum HedgeEnd {
     Lost,
     /// It failed.
     Failed,
-    /// It was due and never sent, being [refused](Event::Rejected) here.
+    /// It was due and never sent: it was [refused](Event::Rejected) here, or the server asked for time meanwhile.
     Rejected,
 }
 

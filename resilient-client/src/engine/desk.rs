@@ -384,6 +384,9 @@ impl<X: Exchange> Desk<X> {
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(permit.endpoint(), asked, now);
         }
+        if classified.retry_after.is_some() && !self.upstream.has_another(&self.tried, now) {
+            self.withdraw_hedge(now);
+        }
         let mut rng = self.upstream.entropy().rng();
         let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
         let next = self.ledger.failed(number, &classified, now, world);
@@ -420,6 +423,19 @@ impl<X: Exchange> Desk<X> {
             Brought::Fault(error) => self.fault = Some(error),
         }
         None
+    }
+
+    /// A hedge that waits to be let in stays here: the server has asked for time.
+    fn withdraw_hedge(&mut self, now: Tick) {
+        if !self.ledger.withdraw_hedge() {
+            return;
+        }
+        let waiting = self.entry.as_ref().map(|entry| entry.number);
+        self.leave_entry(false, now);
+        self.give_grant_back();
+        if let Some(number) = waiting {
+            self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
+        }
     }
 
     /// What an attempt came to, for the report.

@@ -264,6 +264,17 @@ impl Ledger {
         self.attempts > 1 || self.reserved.is_some()
     }
 
+    /// The server has asked for time, and a hedge is due that hasn't set out: it would ask once more at once. Whether there was one;
+    /// what it was granted is given back by whoever asks.
+    pub(crate) fn withdraw_hedge(&mut self) -> bool {
+        let due = self.due.is_some_and(|due| due.trigger == Trigger::Hedge);
+        if due {
+            self.hedges_left += 1;
+            (self.due, self.waiting) = (None, false);
+        }
+        due
+    }
+
     /// What the attempt about to be launched was granted, for whoever sees it off or gives it back; `None` for the first.
     pub(crate) fn take_grant(&mut self) -> Option<Grant> {
         self.reserved.take()

@@ -214,3 +214,25 @@ async fn a_hedge_that_was_handed_to_an_eager_service_was_sent() {
     let tokens = 10.0 + 0.25 * f64::from(answered);
     assert!(extra >= 10 && extra as f64 <= tokens, "{extra} for {tokens}");
 }
+
+/// One that waited for a place was sent as soon as there was one, a moment after the server had asked for a second.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_waits_to_be_let_in_stays_when_the_server_asks_for_time() {
+    let narrow = BulkheadPolicy::standard().max_in_flight(2).max_queued(8).queue_wait(Duration::from_secs(5));
+    let rig = Rig::new(&hedged().bulkhead(narrow), [Step::Hang]);
+    let other = tokio::spawn(rig.start(Method::POST, CallOptions::new()));
+    tokio::task::yield_now().await;
+    let asks = Step::Answer { after: ms(80), status: 503, retry_after: Some("1"), body: Vec::new() };
+    rig.script.then([asks, answer(200)]);
+    let begun = now();
+    let response = rig.get().await.unwrap();
+    let report = response.into_body().report().clone();
+    assert_eq!(report.attempts().len(), 2, "{report}");
+    assert_eq!(report.attempts()[1].trigger(), Trigger::Retry);
+    assert!(now().since(begun) >= ms(1080), "{report}");
+    other.abort();
+    let ends = rig.events.lock().unwrap();
+    let rejected =
+        |event: &Event| matches!(event, Event::HedgeEnded { end: crate::event::HedgeEnd::Rejected, .. });
+    assert!(ends.iter().any(rejected));
+}
