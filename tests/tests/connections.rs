@@ -88,7 +88,6 @@ async fn callers_that_wait_for_the_one_stream_allowed_are_all_served_over_hyper(
 /// Over reqwest nobody sees who waits for a stream, so those in line for longer than an attempt may take are lost. They say so
 /// at one moment, though, and that is one cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn callers_that_wait_for_the_one_stream_allowed_open_no_breaker_over_reqwest() {
     let manners = Manners { streams: Some(1), takes: Duration::from_millis(20), ..Manners::default() };
     let server = H2Peer::start(manners).await;
@@ -245,20 +244,17 @@ async fn bursts_at_expiring_connections(method: Method, body: &'static str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn gets_in_bursts_survive_idle_connections_that_expire() {
     bursts_at_expiring_connections(Method::GET, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn posts_in_bursts_lose_no_more_to_idle_connections_that_expire() {
     bursts_at_expiring_connections(Method::POST, "an order").await;
 }
 
 /// All connections end at once, and for 20 ms nobody listens.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn a_restart_costs_no_more_calls_than_it_interrupts() {
     let mut served = Vec::new();
     for client in Any::all(false, &Policy::standard()) {
@@ -284,7 +280,6 @@ async fn a_restart_costs_no_more_calls_than_it_interrupts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the breaker's causes"]
 async fn connections_that_die_now_and_then_cost_the_calls_on_them() {
     for (http2, method, body) in
         [(true, Method::GET, ""), (true, Method::POST, "an order"), (false, Method::POST, "an order")]
