@@ -57,6 +57,14 @@ impl Wire {
         !self.http2_only && request.uri().scheme() == Some(&Scheme::HTTP)
     }
 
+    /// What is known of an attempt that has just failed.
+    pub(super) fn evidence(&self, fault: &Fault) -> Evidence {
+        let Evidence { sent, connection, reused } = fault.evidence;
+        // Nobody is told of a connection that isn't shared, but whether any was begun since is known.
+        let pooled = connection.is_none() && self.sends.connects() == fault.connects;
+        Evidence { sent, connection, reused: reused || pooled }
+    }
+
     /// Sends an attempt off.
     #[inline]
     pub(super) fn send(&self, mut request: Request<Body>, pool: Option<Pool>) -> Sending {
@@ -64,7 +72,8 @@ impl Wire {
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
-        Sending { response: pool.as_ref().unwrap_or(&self.pool).request(request), shared }
+        let connects = self.sends.connects();
+        Sending { response: pool.as_ref().unwrap_or(&self.pool).request(request), shared, connects }
     }
 }
 
@@ -119,6 +128,8 @@ pin_project! {
         #[pin]
         response: legacy::ResponseFuture,
         shared: Option<Box<Shared>>,
+        // How many connections had been begun when it set out.
+        connects: u64,
     }
 }
 
@@ -149,7 +160,8 @@ impl Sending {
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(super) error: legacy::Error,
-    pub(super) evidence: Evidence,
+    evidence: Evidence,
+    connects: u64,
 }
 
 impl From<Fault> for BoxError {
@@ -160,12 +172,12 @@ impl From<Fault> for BoxError {
 
 impl Fault {
     /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
-    fn new(error: legacy::Error, shared: Option<&Shared>) -> Self {
+    fn new(error: legacy::Error, shared: Option<&Shared>, connects: u64) -> Self {
         let own = shared.is_some_and(|shared| shared.content || shared.ticket.stream().is_some());
         let link = error.connect_info().and_then(link);
         let (connection, reused) = link.map_or((None, false), |link| (link.shared(), link.was_used()));
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
-        Self { error, evidence: Evidence { sent, connection, reused } }
+        Self { error, evidence: Evidence { sent, connection, reused }, connects }
     }
 }
 
@@ -182,6 +194,6 @@ impl Future for Sending {
         {
             link.answered();
         }
-        Poll::Ready(polled.map_err(|error| Fault::new(error, this.shared.as_deref())))
+        Poll::Ready(polled.map_err(|error| Fault::new(error, this.shared.as_deref(), *this.connects)))
     }
 }
