@@ -36,9 +36,9 @@ enum Obstacle {
 pub(super) fn classify(error: &(dyn StdError + 'static)) -> Classified {
     let failed = Classified::lost(FailureKind::Connect, Repeat::Unprocessed);
     match obstacle(error) {
-        Some(Obstacle::Certificate) => Classified { repeat: Repeat::Never, ..failed },
+        Some(Obstacle::Certificate) => Classified { repeat: Repeat::Futile, ..failed },
         Some(Obstacle::ProxyAuthorization) => {
-            Classified { repeat: Repeat::Never, verdict: Verdict::Neutral, ..failed }
+            Classified { repeat: Repeat::Futile, verdict: Verdict::Neutral, ..failed }
         }
         Some(Obstacle::Proxy) => Classified { verdict: Verdict::Neutral, ..failed },
         Some(Obstacle::Target | Obstacle::Dns | Obstacle::Timeout) | None => failed,

@@ -20,8 +20,13 @@ use crate::transport::replay::ReplayError;
 pub(crate) fn classify(error: &(dyn StdError + 'static), evidence: Evidence) -> Classified {
     let chain = || Chain(Some(error));
     let found = chain().find_map(|link| known(link, evidence)).unwrap_or_else(|| {
-        let lost = chain().any(is_loss);
-        if lost { Classified::lost(FailureKind::Transport, Repeat::IfSafe) } else { UNKNOWN }
+        if !chain().any(is_loss) {
+            return UNKNOWN;
+        }
+        // One out of the pool that attempts have to themselves was most likely dead already. It has carried another request before,
+        // so that there are no more such repeats than connections that have served.
+        let stale = evidence.reused && evidence.connection.is_none();
+        Classified::lost(FailureKind::Transport, if stale { Repeat::Doubtful } else { Repeat::IfSafe })
     });
     evidence.weigh(found)
 }

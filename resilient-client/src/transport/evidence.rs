@@ -24,7 +24,7 @@ pub(crate) struct Evidence {
     pub(crate) sent: Sent,
     /// The connection it went over, where that is shared and known.
     pub(crate) connection: Option<u64>,
-    /// That connection had carried requests before, as far as is known. One that ends before it carries any is no housekeeping: it
+    /// That connection had carried requests before, or had been in the pool, as far as is known. One that ends before it carries any is no housekeeping: it
     /// is a server that takes connections and drops them.
     pub(crate) reused: bool,
 }
@@ -36,6 +36,7 @@ impl Evidence {
     pub(crate) fn weigh(self, found: Classified) -> Classified {
         let repeat = match (self.sent, found.repeat) {
             (Sent::Unknown, Repeat::Unprocessed) => Repeat::IfSafe,
+            (Sent::Unknown, Repeat::Futile) => Repeat::Never,
             (Sent::Unknown, Repeat::Unsent | Repeat::Refused) => Repeat::Doubtful,
             (_, repeat) => repeat,
         };

@@ -4,20 +4,24 @@
 //! thing that happened, not thirty in a row, so a breaker counts the first of them and no other:
 //!
 //! - Failures on one [connection](Cause::Connection) count once, for the last [`REMEMBERED`] connections.
-//! - [Lost](Cause::Lost) connections, of which nobody knows which they were, count once an [`EVENT`].
+//! - [Lost](Cause::Lost) connections, of which nobody knows which they were, count once an event. It takes in the attempts
+//!   that set out before it or within [`EVENT`] of its beginning, if they fail within [`TOLD`].
 //!
-//! An event isn't followed by another at once: for [`APART`] after it every failure counts. Else a server that drops
-//! nearly every connection would be judged by its few successes: what comes between two of these would count as one.
+//! A server that drops nearly every connection mustn't pass for one that restarts often. So there is an event only for a server
+//! that is well apart from it: an attempt has succeeded since the last failure that counted, and in the last [`RECENT`] seconds
+//! no more failures were taken in by events than attempts succeeded. Otherwise every failure counts.
 
 use crate::outcome::Cause;
 use crate::time::Tick;
 
-/// How long one event may last: longer than it takes a busy runtime to wake every call that a connection carried, and
-/// than a quick restart.
+/// How long after its beginning an attempt may set out and still be the event's, in nanoseconds: longer than a quick
+/// restart.
 const EVENT: u64 = 50_000_000;
-/// How long after an event there is no other, in nanoseconds. Twice as long, so that most failures of a server that
-/// keeps dropping connections count.
-const APART: u64 = 100_000_000;
+/// Until when the calls that an event ended have told of it, in nanoseconds: longer than it takes a busy runtime to wake
+/// them all.
+const TOLD: u64 = 250_000_000;
+/// For how long what events took in is held against successes, in nanoseconds.
+const RECENT: u64 = 10_000_000_000;
 /// A client has few connections to one server that fail together.
 const REMEMBERED: usize = 8;
 
@@ -29,12 +33,26 @@ pub(super) struct Causes {
     oldest: usize,
     /// When the last event began.
     lost: Option<Tick>,
+    /// How many failures events have taken in since `from`.
+    taken_in: u32,
+    from: Option<Tick>,
+}
+
+/// What a failure is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) cause: Cause,
+    /// How long the attempt took, in nanoseconds.
+    pub(super) took: u64,
+    pub(super) now: Tick,
+    /// How many failures have counted since the last success.
+    pub(super) streak: u32,
 }
 
 impl Causes {
-    /// Whether a failure tells of what has been counted.
-    pub(super) fn is_known(&mut self, cause: Cause, now: Tick) -> bool {
-        match cause {
+    /// Whether a failure tells of what has been counted. `successes` says how many attempts have succeeded lately.
+    pub(super) fn is_known(&mut self, told: Told, successes: impl FnOnce() -> u32) -> bool {
+        match told.cause {
             Cause::Own => false,
             Cause::Connection(id) => {
                 let known = self.connections.contains(&Some(id));
@@ -44,15 +62,26 @@ impl Causes {
                 }
                 known
             }
-            Cause::Lost => match self.lost.map(|lost| now.nanos_since(lost)) {
-                Some(..EVENT) => true,
-                Some(since) if since < EVENT + APART => false,
-                Some(_) | None => {
-                    self.lost = Some(now);
-                    false
-                }
-            },
+            Cause::Lost => self.is_of_the_event(told, successes),
         }
+    }
+
+    fn is_of_the_event(&mut self, told: Told, successes: impl FnOnce() -> u32) -> bool {
+        let Told { took, now, streak, .. } = told;
+        if let Some(since) = self.lost.map(|lost| now.nanos_since(lost))
+            && since < TOLD
+            && since < EVENT.saturating_add(took)
+        {
+            self.taken_in = self.taken_in.saturating_add(1);
+            return true;
+        }
+        if self.from.is_none_or(|from| now.nanos_since(from) >= RECENT) {
+            (self.taken_in, self.from) = (0, Some(now));
+        }
+        if streak == 0 && (self.taken_in == 0 || self.taken_in <= successes()) {
+            self.lost = Some(now);
+        }
+        false
     }
 }
 
@@ -62,51 +91,103 @@ mod tests {
     use crate::rng::Rng;
 
     const START: u64 = 3_600_000_000_000;
+    const MS: u64 = 1_000_000;
 
-    fn counted(times: impl IntoIterator<Item = u64>) -> usize {
-        let mut causes = Causes::default();
-        times.into_iter().filter(|at| !causes.is_known(Cause::Lost, Tick::from_nanos(START + at))).count()
+    /// A server's answers to a breaker's ears: what there is of its streak and its window.
+    #[derive(Default)]
+    struct Server {
+        causes: Causes,
+        streak: u32,
+        successes: u32,
+        counted: usize,
+    }
+
+    impl Server {
+        fn answers(&mut self) {
+            (self.streak, self.successes) = (0, self.successes + 1);
+        }
+
+        fn fails(&mut self, cause: Cause, at: u64, took: u64) {
+            let told = Told { cause, took, now: Tick::from_nanos(START + at), streak: self.streak };
+            if !self.causes.is_known(told, || self.successes) {
+                self.streak += 1;
+                self.counted += 1;
+            }
+        }
+
+        fn loses(&mut self, at: u64) {
+            self.fails(Cause::Lost, at, 0);
+        }
     }
 
     #[test]
     fn failures_of_their_own_all_count() {
-        let mut causes = Causes::default();
-        assert!((0..100).all(|_| !causes.is_known(Cause::Own, Tick::from_nanos(START))));
+        let mut server = Server::default();
+        (0..100).for_each(|_| server.fails(Cause::Own, 0, 0));
+        assert_eq!(server.counted, 100);
     }
 
     #[test]
     fn what_one_connection_ends_counts_once() {
-        let mut causes = Causes::default();
-        let mut counted = |id| !causes.is_known(Cause::Connection(id), Tick::from_nanos(START));
-        assert_eq!((0..30).filter(|_| counted(7)).count(), 1);
-        assert_eq!((0..30).filter(|n| counted(100 + n % 3)).count(), 3);
-        assert!(!counted(7), "others in between don't make it forgotten");
+        let mut server = Server::default();
+        (0..30).for_each(|_| server.fails(Cause::Connection(7), 0, 0));
+        assert_eq!(server.counted, 1);
+        (0..30).for_each(|n| server.fails(Cause::Connection(100 + n % 3), 0, 0));
+        assert_eq!(server.counted, 4);
+        server.fails(Cause::Connection(7), 0, 0);
+        assert_eq!(server.counted, 4, "others in between don't make it forgotten");
     }
 
     #[test]
     fn a_restart_counts_once_however_many_connections_it_ends() {
-        assert_eq!(counted((0..48).map(|n| n * 1_000_000)), 1);
+        let mut server = Server::default();
+        (0..48).for_each(|n| server.loses(n * MS));
+        assert_eq!(server.counted, 1);
+    }
+
+    /// Idle connections expire under one burst after the other.
+    #[test]
+    fn events_in_quick_succession_count_once_each_while_the_server_answers() {
+        let mut server = Server::default();
+        for burst in 0..20 {
+            (0..23).for_each(|_| server.loses(burst * 60 * MS));
+            (0..40).for_each(|_| server.answers());
+        }
+        assert_eq!(server.counted, 20);
     }
 
     #[test]
-    fn restarts_apart_count_once_each() {
-        assert_eq!(counted((0..5).flat_map(|n| (0..30).map(move |_| n * 1_500_000_000))), 5);
+    fn who_set_out_before_the_event_may_hear_of_it_late() {
+        let mut server = Server::default();
+        (0..48).for_each(|n| server.fails(Cause::Lost, n * 4 * MS, 200 * MS));
+        assert_eq!(server.counted, 1);
+        server.fails(Cause::Lost, 200 * MS, 100 * MS);
+        assert_eq!(server.counted, 2, "it set out long after");
+    }
+
+    #[test]
+    fn a_server_that_never_answers_has_one_event() {
+        let mut server = Server::default();
+        (0..1000).for_each(|n| server.loses(n * MS));
+        assert_eq!(server.counted, 1000 - 49);
     }
 
     #[test]
     fn a_clock_read_a_little_early_is_the_same_event() {
-        let mut causes = Causes::default();
-        assert!(!causes.is_known(Cause::Lost, Tick::from_nanos(START)));
-        assert!(causes.is_known(Cause::Lost, Tick::from_nanos(START - 1000)));
+        let mut server = Server::default();
+        server.loses(1000);
+        server.loses(0);
+        assert_eq!(server.counted, 1);
     }
 
-    /// Two thirds of the time every failure counts, so a server that drops most connections is told from one that restarts.
+    /// It is told from one that restarts by how little it does in between.
     #[test]
     fn a_server_that_keeps_dropping_connections_is_counted() {
         let mut rng = Rng::seeded(1);
-        let dropped = (0..10_000_u64).filter(|_| rng.unit() < 0.9).map(|n| n * 1_000_000);
-        let dropped: Vec<_> = dropped.collect();
-        let share = counted(dropped.iter().copied()) as f64 / dropped.len() as f64;
-        assert!(share > 0.6, "{share}");
+        let mut server = Server::default();
+        for n in 0..10_000 {
+            if rng.unit() < 0.9 { server.loses(n * MS) } else { server.answers() }
+        }
+        assert!(server.counted > 7000, "{}", server.counted);
     }
 }

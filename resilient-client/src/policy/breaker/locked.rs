@@ -1,12 +1,13 @@
 //! What happens under the breaker's lock: failures, slow calls, probes, and every change of state.
 
-use super::causes::Causes;
+use super::causes::{Causes, Told};
 use super::machine::Breaker;
 use super::permit::{Admitted, Rejected, Verdict};
 use super::rules::{Counted, Numbers};
 use super::state::{Cause, Era, LONGEST_STREAK, State, Transition, Word};
 use super::tally::Tally;
 use super::trip::Tripper;
+use super::window::Window;
 use crate::outcome::Cause as FailureCause;
 use crate::sync::Ordering;
 use crate::time::Tick;
@@ -84,8 +85,12 @@ impl Locked {
     }
 
     /// Whether a failure tells of what has been counted.
-    fn knows(&mut self, cause: FailureCause, now: Tick) -> bool {
-        cause != FailureCause::Own && self.causes.get_or_insert_default().is_known(cause, now)
+    fn knows(&mut self, told: Told, window: &Window) -> bool {
+        if told.cause == FailureCause::Own {
+            return false;
+        }
+        let successes = || self.tally.totals(window, told.now).successes;
+        self.causes.get_or_insert_default().is_known(told, successes)
     }
 
     /// For how many nanoseconds to open after a failed or slow probe.
@@ -134,7 +139,8 @@ impl Breaker {
             return None;
         }
         let rules = locked.rules?;
-        let known = verdict == Verdict::Failure && locked.knows(cause, now);
+        let told = Told { cause, took, now, streak: word.streak() };
+        let known = verdict == Verdict::Failure && locked.knows(told, &self.window);
         let verdict = if known { Verdict::Neutral } else { verdict };
         let slow = rules.is_slow(took);
         match (word.state(), verdict) {
@@ -195,7 +201,8 @@ impl Breaker {
             return None;
         }
         let rules = locked.rules?;
-        if locked.knows(cause, now) {
+        let told = Told { cause, took: 0, now, streak: word.streak().max(self.bodies.in_a_row()) };
+        if locked.knows(told, &self.window) {
             return None;
         }
         match word.state() {

@@ -60,6 +60,14 @@ impl Wire {
         !self.http2_only && request.uri().scheme() == Some(&Scheme::HTTP)
     }
 
+    /// What is known of an attempt that has just failed.
+    pub(super) fn evidence(&self, fault: &Fault) -> Evidence {
+        let Evidence { sent, connection, reused } = fault.evidence;
+        // Nobody is told of a connection that isn't shared, but whether any was begun since is known.
+        let pooled = connection.is_none() && self.sends.connects() == fault.connects;
+        Evidence { sent, connection, reused: reused || pooled }
+    }
+
     /// Sends an attempt off; `to` an endpoint whose name the URL bears, if there is one.
     #[inline]
     pub(super) fn send(&self, mut request: Request<Body>, to: Option<&Endpoint>) -> Sending {
@@ -67,8 +75,8 @@ impl Wire {
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
-        let pool = to.map_or(&self.pool, |endpoint| self.pool_of(endpoint));
-        Sending { response: pool.request(request), shared }
+        let (pool, connects) = (to.map_or(&self.pool, |endpoint| self.pool_of(endpoint)), self.sends.connects());
+        Sending { response: pool.request(request), shared, connects }
     }
 }
 
@@ -123,6 +131,8 @@ pin_project! {
         #[pin]
         response: legacy::ResponseFuture,
         shared: Option<Box<Shared>>,
+        // How many connections had been begun when it set out.
+        connects: u64,
     }
 }
 
@@ -153,7 +163,8 @@ impl Sending {
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(super) error: legacy::Error,
-    pub(super) evidence: Evidence,
+    evidence: Evidence,
+    connects: u64,
 }
 
 impl From<Fault> for BoxError {
@@ -164,12 +175,12 @@ impl From<Fault> for BoxError {
 
 impl Fault {
     /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
-    fn new(error: legacy::Error, shared: Option<&Shared>) -> Self {
+    fn new(error: legacy::Error, shared: Option<&Shared>, connects: u64) -> Self {
         let own = shared.is_some_and(|shared| shared.content || shared.ticket.stream().is_some());
         let link = error.connect_info().and_then(link);
         let (connection, reused) = link.map_or((None, false), |link| (link.shared(), link.was_used()));
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
-        Self { error, evidence: Evidence { sent, connection, reused } }
+        Self { error, evidence: Evidence { sent, connection, reused }, connects }
     }
 }
 
@@ -186,6 +197,6 @@ impl Future for Sending {
         {
             link.answered();
         }
-        Poll::Ready(polled.map_err(|error| Fault::new(error, this.shared.as_deref())))
+        Poll::Ready(polled.map_err(|error| Fault::new(error, this.shared.as_deref(), *this.connects)))
     }
 }

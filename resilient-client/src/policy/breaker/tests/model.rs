@@ -25,9 +25,10 @@ struct Model {
     /// Bodies that failed in a row, and when one last ended well.
     bodies: u32,
     well: Option<u64>,
-    /// The connections that failed, and when the last event began.
+    /// The connections that failed, when the last event began, and what events took in since when.
     connections: VecDeque<u64>,
     lost: Option<u64>,
+    taken_in: (u32, u64),
     reopens: u32,
     open_until: u64,
     taken: u32,
@@ -48,6 +49,7 @@ impl Model {
             well: None,
             connections: VecDeque::new(),
             lost: None,
+            taken_in: (0, 0),
             reopens: 0,
             open_until: 0,
             taken: 0,
@@ -123,7 +125,7 @@ impl Model {
     }
 
     /// Whether a failure tells of what has been counted.
-    fn knows(&mut self, cause: FailureCause, now: u64) -> bool {
+    fn knows(&mut self, cause: FailureCause, took: u64, streak: u32, now: u64) -> bool {
         match cause {
             FailureCause::Own => false,
             FailureCause::Connection(id) if self.connections.contains(&id) => true,
@@ -134,14 +136,20 @@ impl Model {
                 }
                 false
             }
-            FailureCause::Lost => match self.lost.map(|lost| (now - lost) / 1_000_000) {
-                Some(0..50) => true,
-                Some(50..150) => false,
-                _ => {
-                    self.lost = Some(now);
-                    false
+            FailureCause::Lost => {
+                let of_the_event = |lost: u64| now - lost < 250_000_000 && now - lost < 50_000_000 + took;
+                if self.lost.is_some_and(of_the_event) {
+                    self.taken_in.0 += 1;
+                    return true;
                 }
-            },
+                if now - self.taken_in.1 >= 10_000_000_000 {
+                    self.taken_in = (0, now);
+                }
+                if streak == 0 && (self.taken_in.0 == 0 || self.taken_in.0 <= self.window(now).1) {
+                    self.lost = Some(now);
+                }
+                false
+            }
         }
     }
 
@@ -180,7 +188,7 @@ impl Model {
             return None;
         }
         let counts = matches!(self.state, State::Closed | State::ForcedClosed | State::HalfOpen);
-        let known = counts && verdict == Verdict::Failure && self.knows(cause, now);
+        let known = counts && verdict == Verdict::Failure && self.knows(cause, took, self.streak, now);
         let verdict = if known { Verdict::Neutral } else { verdict };
         let (failed, slow) = (verdict == Verdict::Failure, took > rules.slow_nanos);
         match (self.state, verdict) {
@@ -237,7 +245,7 @@ impl Model {
             Verdict::Failure => {}
         }
         let rules = self.rules?;
-        if self.knows(cause, now) {
+        if self.knows(cause, 0, self.streak.max(self.bodies), now) {
             return None;
         }
         self.bodies += 1;
