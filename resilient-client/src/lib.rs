@@ -29,7 +29,8 @@
 //! engine/  loop:  ledger.decide(now) -----| Launch | WaitUntil | Expire | Finish |
 //!   ^   |                                 +--------------------------------------+
 //!   |   v
-//!   |  upstream/    per attempt: bulkhead, then circuit breaker; one permit for both
+//!   |  upstream/    per attempt: throttle, rate limit, bulkhead or adaptive limit, endpoint,
+//!   |   |           circuit breaker; one permit for all
 //!   |   v
 //!   |  transport/   reqwest, or any tower service
 //!   |   v

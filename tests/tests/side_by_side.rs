@@ -44,7 +44,8 @@ fn over_tls(tls: &Tls) -> [Any; 3] {
 /// A warm connection takes requests and says nothing more. Nobody knows before an attempt's time is up; then all go elsewhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_gets_on_a_connection_gone_mute_are_served_over_another() {
-    let patient = reqwest::Client::builder().no_proxy().http2_prior_knowledge().timeout(Duration::from_secs(4));
+    let patient =
+        reqwest::Client::builder().no_proxy().http2_prior_knowledge().timeout(Duration::from_secs(4));
     let [_, reqwest, hyper] = Any::all(true, &Policy::standard());
     let row = async |client: Any| {
         let mute = Arc::new(AtomicBool::new(false));

@@ -131,6 +131,7 @@ impl PolicySet {
     }
 
     /// The hosts whose connections have another time to be made in than the client's, and that time.
+    #[cfg(any(test, feature = "hyper"))]
     pub(crate) fn connect_timeouts(&self) -> Vec<(Authority<'static>, Option<Duration>)> {
         let base = self.base.timeout.effective_connect();
         let own = self.hosts.iter().filter_map(|host| {

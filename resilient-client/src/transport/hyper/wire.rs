@@ -75,7 +75,8 @@ impl Wire {
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
-        let (pool, connects) = (to.map_or(&self.pool, |endpoint| self.pool_of(endpoint)), self.sends.connects());
+        let (pool, connects) =
+            (to.map_or(&self.pool, |endpoint| self.pool_of(endpoint)), self.sends.connects());
         Sending { response: pool.request(request), shared, connects }
     }
 }
