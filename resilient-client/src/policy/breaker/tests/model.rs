@@ -135,8 +135,8 @@ impl Model {
                 false
             }
             FailureCause::Lost => match self.lost.map(|lost| (now - lost) / 1_000_000) {
-                Some(0..50) => true,
-                Some(50..150) => false,
+                Some(0..100) => true,
+                Some(100..300) => false,
                 _ => {
                     self.lost = Some(now);
                     false
