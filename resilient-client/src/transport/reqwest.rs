@@ -22,6 +22,7 @@ use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::Error;
 use crate::outcome::classify::{Ended, is_idempotent};
+use crate::upstream::endpoints::Endpoint;
 use crate::upstream::registry::Authority;
 
 /// One call over a `reqwest::Client`.
@@ -37,8 +38,8 @@ pub(crate) struct ReqwestExchange {
     /// Apart from its body, if that can be made again.
     request: Request,
     body: Payload,
-    /// The last attempt went to an address of the host that the URL names.
-    named: bool,
+    /// The addresses of the host that the URL names, where attempts went.
+    named: Vec<Arc<Endpoint>>,
 }
 
 /// What is left of the request's body to send.
@@ -106,7 +107,7 @@ impl ReqwestExchange {
         let none =
             matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
         let asked = none && ways.direct && !is_idempotent(request.method());
-        Self { client, ways, content, asked: asked.then(Asked::default), request, body, named: false }
+        Self { client, ways, content, asked: asked.then(Asked::default), request, body, named: Vec::new() }
     }
 
     /// The request that nothing can follow.
@@ -131,8 +132,19 @@ impl ReqwestExchange {
     #[cold]
     fn under_its_name(&self, answer: reqwest::Response) -> reqwest::Response {
         let ((mut url, parts), body) = <Self as Exchange>::dismantle(answer);
-        readdress(&mut url, self.request.url());
+        self.name(&mut url);
         assemble(url, parts, body)
+    }
+
+    /// The name in place of an address of its. What a client that follows redirects was led to has a name of its own.
+    fn name(&self, url: &mut Url) {
+        if self.named.is_empty() {
+            return;
+        }
+        let origin = url.origin();
+        if self.named.iter().any(|endpoint| endpoint.origin().url().origin() == origin) {
+            readdress(url, self.request.url());
+        }
     }
 }
 
@@ -228,7 +240,9 @@ impl Exchange for ReqwestExchange {
             None => self.take()?,
         };
         if let Some(target) = &outbound.target {
-            self.named = target.host.is_some();
+            if target.host.is_some() {
+                self.named.push(Arc::clone(&target.endpoint));
+            }
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
         if let Some(asked) = &self.asked {
@@ -290,7 +304,7 @@ impl Exchange for ReqwestExchange {
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
         let expected = self.expected(&answer);
-        let answer = if self.named { self.under_its_name(answer) } else { answer };
+        let answer = if self.named.is_empty() { answer } else { self.under_its_name(answer) };
         Response::live(answer, guard, expected, self.ways.max_body)
     }
 
@@ -300,9 +314,7 @@ impl Exchange for ReqwestExchange {
         body: KeptBody,
         report: CallReport,
     ) -> Self::Response {
-        if self.named {
-            readdress(&mut url, self.request.url());
-        }
+        self.name(&mut url);
         Response::kept(assemble(url, parts, Body::wrap(body)), report, self.ways.max_body)
     }
 }
@@ -394,6 +406,41 @@ mod tests {
         let mut launch =
             |number| exchange.launch(outbound(number), Departure { upstream, cx, now: Tick::ZERO }).is_some();
         assert_eq!([1, 2].map(&mut launch), [true, false]);
+    }
+
+    /// It showed the other's path under the name that was called.
+    #[tokio::test]
+    async fn an_answer_from_elsewhere_keeps_its_own_url() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        use crate::endpoints::{Endpoints, Resolve, Resolving};
+
+        struct At(std::net::SocketAddr);
+        impl Resolve for At {
+            fn resolve(&self, _host: &str, _port: u16) -> Resolving {
+                let address = self.0;
+                Box::pin(async move { Ok(vec![address]) })
+            }
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let other = format!("http://{}/elsewhere", elsewhere.local_addr().unwrap());
+        let moved = format!("HTTP/1.1 302 Found\r\nlocation: {other}\r\ncontent-length: 0\r\n\r\n");
+        let well = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi".to_owned();
+        for (listener, answer) in [(listener, moved), (elsewhere, well)] {
+            tokio::spawn(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.read(&mut [0; 4096]).await.unwrap();
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+        let dns = Endpoints::dns("http://users.internal:3000").resolver(At(address));
+        let follows = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = crate::Client::builder().endpoints("http://users.internal:3000", dns);
+        let client = client.build_over(follows).unwrap();
+        let response = client.get("http://users.internal:3000/users/7").send().await.unwrap();
+        assert_eq!(response.url().as_str(), other);
     }
 
     /// It showed the address, which nobody had asked for.

@@ -706,7 +706,7 @@ fn a_server_that_refuses_every_connection_opens_it_within_its_first_second() {
         let permit = breaker.try_acquire(now).unwrap().permit;
         breaker.record_caused(permit, Verdict::Failure, FailureCause::Lost, QUICK, now, MIDDLE).is_some()
     });
-    assert!(opened_after.is_some_and(|after| after <= 120), "{opened_after:?}");
+    assert!(opened_after.is_some_and(|after| after <= 200), "{opened_after:?}");
 }
 
 #[cfg(not(resilient_loom))]
