@@ -48,7 +48,7 @@ pub(super) struct Network {
 type Asked = (String, Option<String>);
 
 /// The error of a connection refused, as hyper has it.
-async fn refused() -> crate::error::BoxError {
+pub(super) async fn refused() -> crate::error::BoxError {
     type Io = hyper_util::rt::TokioIo<tokio::net::TcpStream>;
     let refuse = service_fn(|_: http::Uri| {
         std::future::ready(Err::<Io, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))
