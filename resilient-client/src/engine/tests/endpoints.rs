@@ -430,3 +430,25 @@ async fn one_endpoint_is_like_no_balancing() {
     }
     assert_eq!(network.count("a:1"), plainly.count("users:3000"));
 }
+
+/// The endpoint had quickly answered, and counted as one that takes a minute: for another minute and a half it was asked for
+/// nothing.
+#[tokio::test(start_paused = true)]
+async fn a_long_download_that_is_cut_off_says_nothing_of_how_soon_its_endpoint_answers() {
+    use super::script::{Piece, answer_with};
+
+    for (cut, least, most) in
+        [(Piece::Break, 900, 1_000), (Piece::Pause(Duration::from_hours(1)), 4_900, 5_100)]
+    {
+        let untimed = Policy::standard().timeout(TimeoutPolicy::standard().total(None));
+        let layer = layer(untimed, Endpoints::fixed(["http://a:1", "http://b:2"]));
+        let mut service = layer.layer(service_fn(move |_: Request<String>| {
+            let pieces = (0..60).flat_map(|_| [Piece::Data("x".into()), Piece::Pause(SECOND)]);
+            answer_with(200, pieces.chain([cut.clone()]).collect()).act()
+        }));
+        let response = service.call(Rig::request(Method::GET, CallOptions::new())).await.unwrap();
+        text(response).await.unwrap_err();
+        let latency = layer.snapshot()[0].endpoints.iter().map(|endpoint| endpoint.latency).max().unwrap();
+        assert!(latency >= ms(least) && latency <= ms(most), "{latency:?}");
+    }
+}

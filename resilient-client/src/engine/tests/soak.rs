@@ -4,32 +4,25 @@
 //! operators force breakers. Then all are well, little is asked of them, and each breaker, slot, place in a line, token and place
 //! in the registry must have come back. A run follows from its seed, which is printed.
 
+mod callers;
+mod policies;
 mod tally;
 mod world;
 
-use std::any::Any;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use self::callers::{End, Kept, Way, once, options, regulars};
+use self::policies::policies;
 use self::tally::Tally;
 use self::world::{Mood, World, Zone};
 use super::script::ms;
 use super::*;
 use crate::BreakerControl;
-use crate::deadline::{self, Deadline};
 use crate::endpoints::Endpoints;
-use crate::policy::breaker::{BreakerPolicy, Control};
-use crate::policy::budget::BudgetPolicy;
-use crate::policy::bulkhead::BulkheadPolicy;
-use crate::policy::concurrency::ConcurrencyPolicy;
-use crate::policy::hedge::{Delay, HedgePolicy};
-use crate::policy::priority::Priority;
-use crate::policy::rate_limit::RateLimitPolicy;
-use crate::policy::retry::RetryPolicy;
-use crate::policy::throttle::ThrottlePolicy;
-use crate::policy::timeout::TimeoutPolicy;
+use crate::policy::breaker::Control;
 use crate::rng::Rng;
 use crate::time::now;
 
@@ -38,64 +31,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const PLACES: usize = 16;
 /// Those that are named, and have a place beyond these: two names with endpoints, two hosts, one of them with a route.
 const NAMED: usize = 5;
-const HOSTS: [&str; 6] = ["plain-0", "plain-1", "plain-2", "plain-3", "users", "zone"];
-
-/// Who is asked.
-#[derive(Clone, Debug)]
-struct Target {
-    method: Method,
-    url: String,
-    key: Option<&'static str>,
-}
-
-/// All that are asked again and again.
-fn regulars() -> Vec<Target> {
-    let of = |method: &Method, host: &str, path: &str, key| Target {
-        method: method.clone(),
-        url: format!("http://{host}:3000/{path}"),
-        key,
-    };
-    let mut all: Vec<_> = HOSTS.iter().map(|host| of(&Method::GET, host, "users/7", None)).collect();
-    all.push(of(&Method::POST, "plain-0", "orders/1", None));
-    all.extend(["a", "b"].map(|key| of(&Method::GET, "plain-1", "users/7", Some(key))));
-    all.push(of(&Method::POST, "users", "users/7", Some("a")));
-    all
-}
-
-fn once(number: u64) -> Target {
-    Target { method: Method::GET, url: format!("http://once-{number}:3000/users/7"), key: None }
-}
-
-/// How a caller goes about it.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    Patient,
-    /// Drops the call.
-    Leaves(Duration),
-    /// Has so much time.
-    Ambient(Duration),
-    /// Holds the response unread, then drops it.
-    Holds(Duration),
-    /// Polls the call once, looks away, and then goes on, or drops it.
-    Neglects(Duration, bool),
-    /// Never drops the call's future.
-    Keeps,
-}
-
-impl Way {
-    fn draw(rng: &mut Rng) -> Self {
-        let long = ms(rng.between(10, 40_000));
-        match rng.between(0, 9) {
-            0 | 1 => Self::Leaves(ms(rng.between(0, 4_000))),
-            2 => Self::Leaves(ms(rng.between(0, 20))),
-            3 => Self::Ambient(ms(rng.between(50, 2_000))),
-            4 => Self::Holds(long),
-            5 if rng.unit() < 0.3 => Self::Neglects(long / 4, rng.unit() < 0.5),
-            6 => Self::Keeps,
-            _ => Self::Patient,
-        }
-    }
-}
 
 /// What goes wrong on purpose, for the checks to find.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,9 +52,6 @@ struct Run {
     plant: Plant,
 }
 
-type End = Result<(), String>;
-type Kept = Arc<Mutex<Vec<Box<dyn Any + Send>>>>;
-
 /// A run under way.
 struct Soak {
     run: Run,
@@ -131,69 +63,6 @@ struct Soak {
     kept: Kept,
     /// What operators did, to be lifted at the end.
     forced: Vec<BreakerControl>,
-}
-
-fn policy(rng: &mut Rng) -> Policy {
-    let mut policy = Policy::standard();
-    let one_in = |rng: &mut Rng, n: u64| rng.between(1, n) == 1;
-    if one_in(rng, 3) {
-        let delay = if one_in(rng, 2) { Delay::Fixed(ms(30)) } else { Delay::standard() };
-        policy = policy.hedge(HedgePolicy::standard().delay(delay).max_hedges(2));
-    }
-    policy = match rng.between(0, 4) {
-        0 => policy.bulkhead(None),
-        1 | 2 => {
-            policy.bulkhead(BulkheadPolicy::standard().max_in_flight(4).max_queued(20).queue_wait(ms(400)))
-        }
-        _ => policy,
-    };
-    if one_in(rng, 3) {
-        let (burst, wait) = (rng.between(1, 20) as u32, !one_in(rng, 3));
-        policy = policy.rate_limit(RateLimitPolicy::new(60, SECOND).burst(burst).wait(wait));
-    }
-    policy = match rng.between(0, 8) {
-        0 => policy.concurrency(ConcurrencyPolicy::gradient()),
-        1 => policy.concurrency(ConcurrencyPolicy::vegas().initial(4)),
-        2 => policy.concurrency(ConcurrencyPolicy::aimd().min(1)),
-        _ => policy,
-    };
-    if one_in(rng, 4) {
-        // By its rule it trusts again after half a dozen windows, and the standard one is two minutes.
-        policy = policy.throttle(ThrottlePolicy::standard().window(2 * SECOND));
-    }
-    policy = match rng.between(0, 5) {
-        0 => policy.budget(None),
-        1 => policy.budget(BudgetPolicy::standard().initial(5)),
-        _ => policy,
-    };
-    policy = match rng.between(0, 9) {
-        0 => policy.breaker(None),
-        1 => policy.breaker(BreakerPolicy::standard().observe_only(true)),
-        _ => policy,
-    };
-    policy = match rng.between(0, 5) {
-        0 => policy.retry(None),
-        1 => policy.retry(RetryPolicy::standard().max_attempts(2)),
-        _ => policy,
-    };
-    let short =
-        TimeoutPolicy::standard().total(2 * SECOND).attempt(ms(500)).connect(ms(200)).body_idle(ms(300));
-    match rng.between(0, 9) {
-        0 => policy.timeout(TimeoutPolicy::none()),
-        1..=3 => policy.timeout(short),
-        _ => policy,
-    }
-}
-
-fn policies(rng: &mut Rng) -> PolicySet {
-    let (base, other, own) = (policy(rng), policy(rng), rng.unit() < 0.5);
-    PolicySet::new(base)
-        .host("http://plain-1:3000", |base| if own { other.clone() } else { base })
-        .host("http://plain-0:3000", |base| base.priority(Priority::Critical))
-        .route("http://plain-0:3000", "POST", "/orders/{id}", |host| {
-            let breaker = host.breaker.clone().map(|breaker| breaker.consecutive_failures(15));
-            host.breaker(breaker).bulkhead(BulkheadPolicy::standard().max_in_flight(3).max_queued(3))
-        })
 }
 
 impl Soak {
@@ -220,57 +89,6 @@ impl Soak {
         let service = ResilienceLayer::of(Arc::clone(&core)).layer(world.clone());
         let (kept, forced) = (Kept::default(), Vec::new());
         Self { run, core, service, world, zone, tally, kept, forced }
-    }
-
-    /// One call; what it came to, if its caller waits for that.
-    fn call(
-        &self,
-        target: &Target,
-        options: CallOptions,
-        way: Way,
-    ) -> impl Future<Output = Option<End>> + Send + use<> {
-        let mut request = Rig::request(
-            target.method.clone(),
-            match target.key {
-                Some(key) => options.key(key),
-                None => options,
-            },
-        );
-        *request.uri_mut() = target.url.parse().unwrap();
-        let (mut service, kept) = (self.service.clone(), Arc::clone(&self.kept));
-        async move {
-            let call = service.call(request);
-            match way {
-                Way::Patient => Some(whole(call.await).await),
-                Way::Leaves(after) => {
-                    tokio::time::timeout(after, async { whole(call.await).await }).await.ok()
-                }
-                Way::Ambient(within) => {
-                    let call = async { whole(call.await).await };
-                    Some(deadline::scope(Deadline::within(within), call).await)
-                }
-                Way::Holds(long) => {
-                    let answer = call.await;
-                    sleep(long).await;
-                    drop(answer);
-                    None
-                }
-                Way::Neglects(long, goes_on) => {
-                    let mut call = Box::pin(call);
-                    if let Ok(answer) = tokio::time::timeout(Duration::ZERO, &mut call).await {
-                        return Some(whole(answer).await);
-                    }
-                    sleep(long).await;
-                    if goes_on { Some(whole((&mut call).await).await) } else { None }
-                }
-                Way::Keeps => {
-                    let mut call = Box::pin(call);
-                    let end = whole((&mut call).await).await;
-                    kept.lock().unwrap().push(Box::new(call));
-                    Some(end)
-                }
-            }
-        }
     }
 
     /// What happens to the world, and by whose hand.
@@ -338,7 +156,7 @@ impl Soak {
             };
             for _ in 0..burst {
                 let options = options(&mut rng);
-                calls.spawn(self.call(&target, options, Way::draw(&mut rng)));
+                calls.spawn(callers::call(&self.service, &self.kept, &target, options, Way::draw(&mut rng)));
             }
             sleep(Duration::from_secs_f64(-(1.0 - rng.unit()).ln() / rate)).await;
         }
@@ -357,7 +175,7 @@ impl Soak {
             let names: Vec<_> = names.collect();
             let more = (0..5).flat_map(|_| names.clone());
             for target in regulars().into_iter().chain([once(number)]).chain(more) {
-                let call = self.call(&target, options(&mut rng), Way::Patient);
+                let call = callers::call(&self.service, &self.kept, &target, options(&mut rng), Way::Patient);
                 calls.spawn(async move { (call.await, target, now()) });
                 sleep(ms(rng.between(5, 35))).await;
             }
@@ -481,31 +299,6 @@ impl Soak {
             Plant::Nothing | Plant::Token | Plant::Event | Plant::Illness => {}
         }
     }
-}
-
-/// What a call asks for differently.
-fn options(rng: &mut Rng) -> CallOptions {
-    let options = CallOptions::new();
-    let options = match rng.between(0, 5) {
-        0 | 1 => options.buffered(1_000),
-        2 => options.streaming(),
-        _ => options,
-    };
-    match rng.between(0, 9) {
-        0 => options.priority(Priority::Critical),
-        1 => options.priority(Priority::Sheddable),
-        2 => options.timeout(ms(900)),
-        3 => options.idempotent(true),
-        _ => options,
-    }
-}
-
-/// A 200 with the whole of its body, or what it was.
-async fn whole(answer: Answer) -> End {
-    let response = answer.map_err(|error| error.to_string())?;
-    let status = response.status();
-    text(response).await.map_err(|error| error.to_string())?;
-    if status == 200 { Ok(()) } else { Err(status.to_string()) }
 }
 
 fn faults(run: Run) -> Vec<String> {
