@@ -14,6 +14,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::flight::body_failure;
 use super::length::Expected;
@@ -83,7 +84,8 @@ impl Guard {
         let end = Classified { status: self.status, ..body_failure(kind) };
         self.report.settled(permit.number(), end.outcome, self.status, now);
         let expected = self.begun && self.report.is_streaming();
-        permit.body(if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);
+        let waited = self.patience.waited(now).map_or(Duration::ZERO, |(since, until)| until.since(since));
+        permit.body_after(waited, if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);
     }
 
     /// The reader looks away while it waits: what a later drop says about the server is how long it had waited.

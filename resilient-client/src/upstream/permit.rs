@@ -184,11 +184,16 @@ impl Permit {
     /// What became of the body of an answer whose head was good: [`Verdict::Failure`] with its kind, or nothing the
     /// breaker should know.
     pub(crate) fn body(&mut self, verdict: Verdict, end: &Classified, now: Tick) {
+        self.body_after(Duration::ZERO, verdict, end, now);
+    }
+
+    /// The same of a body that was `waited` for, in the end, in vain.
+    pub(crate) fn body_after(&mut self, waited: Duration, verdict: Verdict, end: &Classified, now: Tick) {
         if self.said != Said::Head {
             return;
         }
         self.said = Said::Everything;
-        let transition = self.say_body(verdict, end.cause, now);
+        let transition = self.say_body(verdict, end.cause, nanos(waited), now);
         self.finished(end, now);
         self.announce(transition);
     }
@@ -203,7 +208,7 @@ impl Permit {
         let transition = self.say_head(end, now);
         if end.is_success() {
             // The body was part of the attempt, and has ended as well as the head began.
-            let _ = self.say_body(Verdict::Success, Cause::Own, now);
+            let _ = self.say_body(Verdict::Success, Cause::Own, 0, now);
         }
         self.finished(end, now);
         self.announce(transition);
@@ -255,9 +260,15 @@ impl Permit {
 
     /// Tells those that judge bodies.
     #[inline]
-    fn say_body(&mut self, verdict: Verdict, cause: Cause, now: Tick) -> Option<breaker::Transition> {
+    fn say_body(
+        &mut self,
+        verdict: Verdict,
+        cause: Cause,
+        waited: u64,
+        now: Tick,
+    ) -> Option<breaker::Transition> {
         if let Some(endpoint) = &mut self.endpoint {
-            endpoint.settle_body(verdict, cause, now);
+            endpoint.settle_body(verdict, cause, waited, now);
         }
         let Held::Body(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
         let upstream = &*self.upstream;
@@ -320,8 +331,8 @@ impl Permit {
     /// The attempt ended because nobody waits for it any more. How long somebody had waited decides what that says about
     /// the server: longer than `abandoned_after`, or `enough` nanoseconds, is a failure of `kind`.
     pub(crate) fn abandon(&mut self, kind: FailureKind, waited: Duration, enough: u64, now: Tick) -> Outcome {
-        let waited = nanos(waited);
-        let late = waited > self.upstream.abandoned_after.load(Ordering::Relaxed) || waited >= enough;
+        let out_for = nanos(waited);
+        let late = out_for > self.upstream.abandoned_after.load(Ordering::Relaxed) || out_for >= enough;
         let end = if late && self.is_sent() {
             Classified::failure(kind, Repeat::IfSafe)
         } else {
@@ -334,7 +345,7 @@ impl Permit {
                 }
                 self.settle(&end, now);
             }
-            Said::Head => self.body(end.verdict, &end, now),
+            Said::Head => self.body_after(waited, end.verdict, &end, now),
             Said::Everything => {}
         }
         end.outcome

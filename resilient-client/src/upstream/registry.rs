@@ -395,13 +395,21 @@ impl Registry {
 
     /// A place for one more, if there is one or somebody idle makes room (in the newcomer's own shard if possible), or if
     /// the newcomer is named.
+    ///
+    /// Only the named have places beyond the cap, so nobody else inherits one: then the next idle one has to make room, too.
     fn take_place(&self, own: &Shard, now: Tick, named: impl FnOnce() -> bool) -> bool {
         let below_cap = |count: usize| (count < self.cap).then(|| count + 1);
-        if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_cap).is_ok() {
-            return true;
-        }
-        if self.evict(own, now) {
-            return true;
+        let beyond_cap = |count: usize| (count > self.cap).then(|| count - 1);
+        loop {
+            if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_cap).is_ok() {
+                return true;
+            }
+            if !self.evict(own, now) {
+                break;
+            }
+            if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, beyond_cap).is_err() {
+                return true;
+            }
         }
         let named = named();
         if named {
@@ -740,6 +748,25 @@ mod tests {
         let named = get(&registry, "http://named/", NOW);
         assert!(Arc::ptr_eq(&named, &get(&registry, "http://named/x", NOW)));
         assert_eq!(registry.len(), 2);
+    }
+
+    /// One of its places beyond the cap went to a newcomer each time it was idle, and it was given another when it came back.
+    #[test]
+    fn a_place_beyond_the_cap_is_the_nameds_own_however_often_it_comes_and_goes() {
+        let registry = registry(2);
+        let (mut held, mut at) = (Vec::new(), NOW);
+        let mut enter = |url: &str| {
+            at = at.after(Duration::from_secs(1));
+            get(&registry, url, at).place(at)
+        };
+        for n in 0..10 {
+            let named = enter("http://named/");
+            held.push(enter(&format!("http://host{n}/")));
+            // Only the named is idle when the next newcomer looks for room.
+            drop(named);
+            held.push(enter(&format!("http://other{n}/")));
+            assert!(registry.len() <= 3, "{:?}", names(&registry));
+        }
     }
 
     #[test]

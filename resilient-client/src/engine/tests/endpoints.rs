@@ -49,7 +49,7 @@ pub(super) struct Network {
 type Asked = (String, Option<String>);
 
 /// The error of a connection refused, as hyper has it.
-async fn refused() -> crate::error::BoxError {
+pub(super) async fn refused() -> crate::error::BoxError {
     type Io = hyper_util::rt::TokioIo<tokio::net::TcpStream>;
     let refuse = service_fn(|_: http::Uri| {
         std::future::ready(Err::<Io, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))
@@ -457,4 +457,26 @@ async fn a_retry_that_walks_on_takes_its_token_along() {
         assert!((tokens - expected).abs() < 1e-9, "{tokens} after {outcomes:?}");
     }
     assert!(walked > 3, "{walked}");
+}
+
+/// The endpoint had quickly answered, and counted as one that takes a minute: for another minute and a half it was asked for
+/// nothing.
+#[tokio::test(start_paused = true)]
+async fn a_long_download_that_is_cut_off_says_nothing_of_how_soon_its_endpoint_answers() {
+    use super::script::{Piece, answer_with};
+
+    for (cut, least, most) in
+        [(Piece::Break, 900, 1_000), (Piece::Pause(Duration::from_hours(1)), 4_900, 5_100)]
+    {
+        let untimed = Policy::standard().timeout(TimeoutPolicy::standard().total(None));
+        let layer = layer(untimed, Endpoints::fixed(["http://a:1", "http://b:2"]));
+        let mut service = layer.layer(service_fn(move |_: Request<String>| {
+            let pieces = (0..60).flat_map(|_| [Piece::Data("x".into()), Piece::Pause(SECOND)]);
+            answer_with(200, pieces.chain([cut.clone()]).collect()).act()
+        }));
+        let response = service.call(Rig::request(Method::GET, CallOptions::new())).await.unwrap();
+        text(response).await.unwrap_err();
+        let latency = layer.snapshot()[0].endpoints.iter().map(|endpoint| endpoint.latency).max().unwrap();
+        assert!(latency >= ms(least) && latency <= ms(most), "{latency:?}");
+    }
 }

@@ -22,6 +22,7 @@ mod replay;
 mod script;
 mod shared;
 mod sizes;
+mod soak;
 mod verdicts;
 
 use std::sync::{Arc, Mutex};

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -27,6 +28,10 @@ pub(super) enum Step {
     Headed { status: u16, headers: HeaderMap },
     /// Breaks the connection after a while.
     Break { after: Duration },
+    /// The same with the error of the operating system, which many requests may share.
+    Lose { after: Duration },
+    /// Takes no connection.
+    Refuse,
     /// Never answers.
     Hang,
     /// The service itself panics.
@@ -119,35 +124,44 @@ impl Service<Request<String>> for Script {
             Steps::List(steps) if steps.len() > 1 => steps.pop_front(),
             Steps::List(steps) => steps.front().cloned(),
         };
-        Box::pin(async move {
-            match step.expect("a script has steps") {
-                Step::Panic => panic!("scripted panic"),
-                Step::Hang => std::future::pending().await,
-                Step::Break { after } => {
-                    tokio::time::sleep(after).await;
-                    Err("connection reset".into())
-                }
-                Step::Marked { status, name, value } => {
-                    let body = ScriptBody { pieces: VecDeque::new(), pause: None };
-                    Ok(Response::builder().status(status).header(name, value).body(body)?)
-                }
-                Step::Headed { status, headers } => {
-                    let body = ScriptBody { pieces: VecDeque::new(), pause: None };
-                    let mut response = Response::builder().status(status).body(body)?;
-                    *response.headers_mut() = headers;
-                    *response.version_mut() = http::Version::HTTP_2;
-                    Ok(response)
-                }
-                Step::Answer { after, status, retry_after, body } => {
-                    tokio::time::sleep(after).await;
-                    let mut response = Response::builder().status(status);
-                    if let Some(value) = retry_after {
-                        response = response.header("retry-after", value);
-                    }
-                    Ok(response.body(ScriptBody { pieces: body.into(), pause: None })?)
-                }
+        Box::pin(step.expect("a script has steps").act())
+    }
+}
+
+impl Step {
+    pub(super) async fn act(self) -> Result<Response<ScriptBody>, BoxError> {
+        match self {
+            Self::Panic => panic!("scripted panic"),
+            Self::Hang => std::future::pending().await,
+            Self::Break { after } => {
+                tokio::time::sleep(after).await;
+                Err("connection reset".into())
             }
-        })
+            Self::Lose { after } => {
+                tokio::time::sleep(after).await;
+                Err(io::Error::from(io::ErrorKind::ConnectionReset).into())
+            }
+            Self::Refuse => Err(super::endpoints::refused().await),
+            Self::Marked { status, name, value } => {
+                let body = ScriptBody { pieces: VecDeque::new(), pause: None };
+                Ok(Response::builder().status(status).header(name, value).body(body)?)
+            }
+            Self::Headed { status, headers } => {
+                let body = ScriptBody { pieces: VecDeque::new(), pause: None };
+                let mut response = Response::builder().status(status).body(body)?;
+                *response.headers_mut() = headers;
+                *response.version_mut() = http::Version::HTTP_2;
+                Ok(response)
+            }
+            Self::Answer { after, status, retry_after, body } => {
+                tokio::time::sleep(after).await;
+                let mut response = Response::builder().status(status);
+                if let Some(value) = retry_after {
+                    response = response.header("retry-after", value);
+                }
+                Ok(response.body(ScriptBody { pieces: body.into(), pause: None })?)
+            }
+        }
     }
 }
 

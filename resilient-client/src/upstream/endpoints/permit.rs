@@ -111,12 +111,13 @@ impl EndpointPermit {
         }
     }
 
-    /// What became of the body of an answer whose head was a success. Only the first time counts.
-    pub(crate) fn settle_body(&mut self, verdict: Verdict, cause: Cause, now: Tick) {
+    /// What became of the body of an answer whose head was a success. Only the first time counts. One that failed was waited for
+    /// in vain for `waited` nanoseconds: how long it had been coming before that says nothing of how soon the endpoint answers.
+    pub(crate) fn settle_body(&mut self, verdict: Verdict, cause: Cause, waited: u64, now: Tick) {
         let Some((body, at)) = self.body.take() else { return };
         let endpoint = &*self.endpoint;
         if verdict == Verdict::Failure {
-            endpoint.score.failed(now.nanos_since(self.started), &self.rules, now);
+            endpoint.score.failed(waited, &self.rules, now);
         }
         let unit = || endpoint.entropy.rng().unit();
         if let Some(transition) = endpoint.breaker.record_body(body, verdict, cause, at, now, unit) {

@@ -10,6 +10,8 @@ use crate::time::Tick;
 const STEP: f32 = 0.25;
 /// Below this share failures make no difference worth an atomic write.
 const NONE: f32 = 0.001;
+/// A smaller share is as good as none. Were it not, the last trace of a failure would break every tie, for minutes.
+const FORGOTTEN: f32 = 0.01;
 /// Latencies below this, in nanoseconds, count as it: with all of them decayed to nothing, calls in flight still decide.
 const LEAST_LATENCY: f32 = 1_000.0;
 
@@ -62,7 +64,8 @@ impl Score {
     pub(super) fn load(&self, in_flight: u32, rules: &Rules, now: Tick) -> Load {
         let latency = Stamped(self.latency.load(Ordering::Relaxed));
         let failing = Stamped(self.failing.load(Ordering::Relaxed));
-        let success = (1.0 - failing.at(rules, now)).max(rules.least_success);
+        let share = Some(failing.at(rules, now)).filter(|share| *share >= FORGOTTEN).unwrap_or(0.0);
+        let success = (1.0 - share).max(rules.least_success);
         Load {
             latency: latency.at(rules, now),
             proven: latency.flag(),

@@ -296,6 +296,26 @@ fn failing_at_once_attracts_no_calls_even_without_breakers() {
     }
 }
 
+/// A millionth of a failure broke every tie, so where calls don't overlap it was asked for nothing for three minutes.
+#[test]
+fn one_that_failed_twice_and_is_well_again_is_asked_within_a_minute_though_calls_never_overlap() {
+    for (repeatable, within) in [(true, 60), (false, 90)] {
+        let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+        let (rules, third) = (set.list.load().rules, endpoint(&set, 3));
+        third.score.failed(MS, &rules, START);
+        third.score.failed(MS, &rules, START);
+        let asked = (0..4_000).find(|n| {
+            let (now, seek) = (after(50 * n), Seek { repeatable, ..Seek::first() });
+            let mut permit = set.admit(&seek, now, &mut rng).unwrap();
+            permit.settle(Verdict::Success, 10 * MS, now.after_nanos(10 * MS));
+            permit.endpoint().origin().port() == 3
+        });
+        let seconds = asked.map(|nth| nth / 20);
+        println!("repeatable: {repeatable}: asked after {seconds:?} s");
+        assert!(seconds.is_some_and(|seconds| seconds < within));
+    }
+}
+
 #[test]
 fn one_failure_does_not_shun_a_healthy_endpoint() {
     let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
