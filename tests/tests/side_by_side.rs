@@ -45,7 +45,8 @@ fn over_tls(tls: &Tls) -> [Any; 3] {
 /// (reqwest leaves no connection for us: ours over it serves as many as bare, none.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_gets_on_a_connection_gone_mute_are_served_over_another() {
-    let patient = reqwest::Client::builder().no_proxy().http2_prior_knowledge().timeout(Duration::from_millis(3500));
+    let patient =
+        reqwest::Client::builder().no_proxy().http2_prior_knowledge().timeout(Duration::from_millis(3500));
     let hyper = Any::hyper(true, &Policy::standard());
     let row = async |client: Any| {
         let mute = Arc::new(AtomicBool::new(false));

@@ -25,7 +25,10 @@ pub(crate) fn classify(error: &(dyn StdError + 'static), evidence: Evidence) -> 
         }
         // One out of the pool that attempts have to themselves was most likely dead already. It has carried another request before,
         // so that there are no more such repeats than connections that have served.
-        Classified::lost(FailureKind::Transport, if evidence.pooled { Repeat::Doubtful } else { Repeat::IfSafe })
+        Classified::lost(
+            FailureKind::Transport,
+            if evidence.pooled { Repeat::Doubtful } else { Repeat::IfSafe },
+        )
     });
     evidence.weigh(found)
 }

@@ -32,7 +32,8 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    pub(crate) const DIRECT: Self = Self { sent: Sent::Direct, connection: None, reused: false, pooled: false };
+    pub(crate) const DIRECT: Self =
+        Self { sent: Sent::Direct, connection: None, reused: false, pooled: false };
 
     /// What is left of a proof on this evidence, and whose failure it is.
     pub(crate) fn weigh(self, found: Classified) -> Classified {
