@@ -24,13 +24,16 @@ pub(crate) struct Evidence {
     pub(crate) sent: Sent,
     /// The connection it went over, where that is shared and known.
     pub(crate) connection: Option<u64>,
-    /// That connection had carried requests before, or had been in the pool, as far as is known. One that ends before it carries any is no housekeeping: it
+    /// That connection had carried requests before, as far as is known. One that ends before it carries any is no housekeeping: it
     /// is a server that takes connections and drops them.
     pub(crate) reused: bool,
+    /// The attempt had a connection to itself that it found in the pool, as far as is known.
+    pub(crate) pooled: bool,
 }
 
 impl Evidence {
-    pub(crate) const DIRECT: Self = Self { sent: Sent::Direct, connection: None, reused: false };
+    pub(crate) const DIRECT: Self =
+        Self { sent: Sent::Direct, connection: None, reused: false, pooled: false };
 
     /// What is left of a proof on this evidence, and whose failure it is.
     pub(crate) fn weigh(self, found: Classified) -> Classified {

@@ -62,10 +62,9 @@ impl Wire {
 
     /// What is known of an attempt that has just failed.
     pub(super) fn evidence(&self, fault: &Fault) -> Evidence {
-        let Evidence { sent, connection, reused } = fault.evidence;
         // Nobody is told of a connection that isn't shared, but whether any was begun since is known.
-        let pooled = connection.is_none() && self.sends.connects() == fault.connects;
-        Evidence { sent, connection, reused: reused || pooled }
+        let pooled = fault.evidence.connection.is_none() && self.sends.connects() == fault.connects;
+        Evidence { pooled, ..fault.evidence }
     }
 
     /// Sends an attempt off; `to` an endpoint whose name the URL bears, if there is one.
@@ -181,7 +180,7 @@ impl Fault {
         let link = error.connect_info().and_then(link);
         let (connection, reused) = link.map_or((None, false), |link| (link.shared(), link.was_used()));
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
-        Self { error, evidence: Evidence { sent, connection, reused }, connects }
+        Self { error, evidence: Evidence { sent, connection, reused, pooled: false }, connects }
     }
 }
 
