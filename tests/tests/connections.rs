@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use http::Method;
+use resilient_client::Policy;
 use resilient_client::hyper::Client as OverHyper;
 use resilient_client::outcome::Outcome;
-use resilient_client::Policy;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client_tests::crowd::{Any, Work};
 use resilient_client_tests::h2_peer::{H2Peer, Manners};
@@ -91,12 +91,9 @@ async fn callers_that_wait_for_the_one_stream_allowed_are_all_served_over_hyper(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_runs_out_of_time_waiting_for_a_stream_reports_what_its_events_say() {
     within(SOON, async {
-        let server = H2Peer::start(Manners {
-            streams: Some(1),
-            takes: Duration::from_secs(2),
-            ..Manners::default()
-        })
-        .await;
+        let server =
+            H2Peer::start(Manners { streams: Some(1), takes: Duration::from_secs(2), ..Manners::default() })
+                .await;
         let heard = Heard::new();
         let client = OverHyper::builder().observer(heard.clone()).http2_prior_knowledge().build().unwrap();
         // The server's settings are known from here on.
@@ -105,7 +102,10 @@ async fn who_runs_out_of_time_waiting_for_a_stream_reports_what_its_events_say()
         server.seen().until(|seen| seen.taken.values().sum::<usize>() == 2).await;
         let error = client.get(server.url("/")).timeout(Duration::from_millis(600)).send().await.unwrap_err();
         let reported = error.report().unwrap().attempts()[0].outcome().unwrap();
-        assert_eq!((reported, heard.outcomes().last().copied()), (Outcome::Abandoned, Some(Outcome::Abandoned)));
+        assert_eq!(
+            (reported, heard.outcomes().last().copied()),
+            (Outcome::Abandoned, Some(Outcome::Abandoned))
+        );
         drop(busy);
     })
     .await;

@@ -15,8 +15,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::length::Expected;
 use super::flight::body_failure;
+use super::length::Expected;
 use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};

@@ -119,7 +119,8 @@ impl ClientBuilder {
         let timeout = self.setup.policies.base().timeout.effective_connect();
         let hosts = self.setup.policies.connect_timeouts();
         // An address's share is cut from the longest; the whole is bounded for each host further up.
-        let longest = hosts.iter().map(|(_, own)| *own).fold(timeout, |longest, own| Some(longest?.max(own?)));
+        let longest =
+            hosts.iter().map(|(_, own)| *own).fold(timeout, |longest, own| Some(longest?.max(own?)));
         share_out(&mut sockets, longest);
         let options = Options { timeout, tell: self.remote_addr, http2_only: self.http2_only };
         let core = Core::new(self.setup).map_err(Error::config)?;

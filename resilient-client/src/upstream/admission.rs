@@ -121,13 +121,7 @@ impl Upstream {
         self.admit_to_rate(&ask, now, now)
     }
 
-    fn wait(
-        self: &Arc<Self>,
-        ask: &Ask<'_>,
-        rate: Option<InRate>,
-        since: Tick,
-        stage: Stage,
-    ) -> Admission {
+    fn wait(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<InRate>, since: Tick, stage: Stage) -> Admission {
         let Ask { priority, deadline, again_from, repeatable, .. } = *ask;
         Admission::Waits(Box::new(Waiting {
             upstream: Arc::clone(self),
