@@ -281,12 +281,13 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn begin() -> Self {
-        let outermost = HELD.with_borrow_mut(|held| {
+        let begin = |held: &RefCell<Option<_>>| {
+            let mut held = held.borrow_mut();
             let outermost = held.is_none();
             held.get_or_insert_default();
             outermost
-        });
-        Self { outermost }
+        };
+        Self { outermost: HELD.try_with(begin).unwrap_or(false) }
     }
 }
 
@@ -295,7 +296,7 @@ impl Drop for Held {
         if !self.outermost {
             return;
         }
-        let held = HELD.with_borrow_mut(Option::take);
+        let held = HELD.try_with(RefCell::take).ok().flatten();
         for (events, upstream, event) in held.unwrap_or_default() {
             events.deliver(&upstream, &event);
         }
@@ -329,12 +330,14 @@ impl Events {
 
     #[cold]
     fn tell(&self, upstream: &str, event: Event) {
-        let event = HELD.with_borrow_mut(|held| match held {
-            Some(held) => {
+        let mut event = Some(event);
+        // On a thread that ends none is held any more.
+        let _ = HELD.try_with(|held| {
+            if let Some(held) = &mut *held.borrow_mut()
+                && let Some(event) = event.take()
+            {
                 held.push((self.clone(), upstream.to_owned(), event));
-                None
             }
-            None => Some(event),
         });
         if let Some(event) = event {
             self.deliver(upstream, &event);
@@ -352,5 +355,35 @@ impl Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Events({} observers)", self.observers.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a thread keeps to its end, a runtime say, may drop its calls then: it aborted the process.
+    #[test]
+    fn what_happens_as_a_thread_ends_is_told() {
+        struct Late(Events);
+        impl Drop for Late {
+            fn drop(&mut self) {
+                self.0.emit("users", || Event::LimitChanged { limit: 1 });
+            }
+        }
+        thread_local! {
+            static LAST: RefCell<Option<Late>> = const { RefCell::new(None) };
+        }
+        let heard = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&heard);
+        let observer = move |_: &str, _: &Event| _ = counted.fetch_add(1, Ordering::Relaxed);
+        let events = Events::new(vec![Arc::new(observer)]);
+        let thread = std::thread::spawn(move || {
+            // Kept first, it goes last.
+            LAST.set(Some(Late(events.clone())));
+            events.emit("users", || Event::LimitChanged { limit: 2 });
+        });
+        thread.join().unwrap();
+        assert_eq!(heard.load(Ordering::Relaxed), 2);
     }
 }
