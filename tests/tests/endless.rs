@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 fn impatient() -> Client {
     let ms = Duration::from_millis;
-    let timeout = TimeoutPolicy::standard().total(ms(300)).attempt(ms(300)).body_idle(ms(900));
+    let timeout = TimeoutPolicy::standard().total(ms(300)).attempt(ms(300)).stream_idle(ms(900));
     Client::builder().policy(Policy::standard().timeout(timeout)).build().unwrap()
 }
 

@@ -26,7 +26,7 @@ async fn nothing_is_taken_twice(client: Any, body: &'static str) -> Tally {
     let twice = server.taken_twice();
     let taken = server.seen().read(|seen| seen.taken.len());
     println!("{} {body:?}: {taken} taken, {} twice; {}", client.name(), twice.len(), tally.said());
-    assert!(twice.is_empty(), "{}: {twice:?}", client.name());
+    assert!(client.is_bare() || twice.is_empty(), "{}: {twice:?}", client.name());
     let lied = server
         .seen()
         .read(|seen| tally.unsent.iter().filter(|id| seen.taken.contains_key(&id.to_string())).count());
@@ -48,6 +48,26 @@ async fn no_bodyless_post_is_taken_twice_through_goaways_over_hyper_and_none_is_
 async fn no_bodyless_post_is_taken_twice_through_goaways_over_reqwest_and_none_is_lost_but_those_in_doubt() {
     let tally = nothing_is_taken_twice(Any::reqwest(true, &without_breaker()), "").await;
     assert!(tally.served >= 2_300, "{}", tally.said());
+}
+
+/// The standard policy as it is. GOAWAYs are housekeeping: no breaker hears of them, and no fewer are served than bare reqwest
+/// serves, but those in doubt. (Bare repeats what its pool hands back, and may report as lost what was taken.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn goaways_every_few_streams_open_no_breaker_and_cost_no_more_than_what_is_in_doubt() {
+    for body in ["", "an order"] {
+        let mut bare = 0;
+        for client in Any::all(true, &Policy::standard()) {
+            let tally = nothing_is_taken_twice(client.clone(), body).await;
+            let in_doubt = tally.failed.len() - tally.unsent.len();
+            if client.is_bare() {
+                bare = tally.served;
+                continue;
+            }
+            assert!(tally.served + in_doubt >= bare, "{}: {}, bare {bare}", client.name(), tally.said());
+            assert_eq!(client.transitions(), 0, "{}: {}", client.name(), tally.said());
+            assert!(in_doubt <= 100, "{}: {}", client.name(), tally.said());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -265,7 +285,7 @@ async fn short_of_descriptors(url: &str) {
     setrlimit(Resource::Nofile, Rlimit { current: Some(48), maximum }).unwrap();
     let timeout = TimeoutPolicy::standard().total(Duration::from_secs(1)).attempt(Duration::from_secs(1));
     let policy = Policy::standard().timeout(timeout);
-    for client in [Any::hyper(false, &policy), Any::reqwest(false, &policy)] {
+    for client in Any::all(false, &policy) {
         let tally = Work::of(Method::GET, 200, 1).over(&client, url).await;
         println!("{}: {}", client.name(), tally.said());
         assert!(tally.failed.iter().any(|said| said.contains("os error 24")), "or this shows nothing");

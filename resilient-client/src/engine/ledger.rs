@@ -304,7 +304,7 @@ impl Ledger {
         self.free += u32::from(end.repeat.is_free());
         // What failed here, before the server could say anything, says nothing about an attempt that is well on its way.
         let local = end.verdict == Verdict::Neutral && end.status.is_none();
-        let final_end = end.repeat == Repeat::Never && !local;
+        let final_end = end.repeat.is_final() && !local;
         if !final_end && (!self.in_flight.is_empty() || self.due.is_some()) {
             return Next::Wait;
         }
@@ -331,7 +331,7 @@ impl Ledger {
             return Ok(Duration::ZERO);
         }
         match end.repeat {
-            Repeat::Never => return Err(Decline::Final(end.outcome)),
+            Repeat::Never | Repeat::Futile => return Err(Decline::Final(end.outcome)),
             Repeat::Once if self.tried_once_more => return Err(Decline::TriedOnceMore),
             repeat => self.may_repeat(repeat, world)?,
         }

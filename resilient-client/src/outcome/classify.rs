@@ -17,6 +17,7 @@
 //! | h2 `REFUSED_STREAM`, h2 graceful `GOAWAY` below the stream | failure | nothing | yes, free |
 //! | h2 `GOAWAY` with an error below the stream | failure | failure | yes |
 //! | h2 graceful `GOAWAY` where nothing shows that it excludes the stream; a runtime that ended | failure | nothing | if safe, free |
+//! | connection lost that HTTP/1.1 had in its pool, where that is known (hyper) | failure | failure | if safe, free |
 //! | attempt timeout, other transport errors | failure | failure | if safe to repeat |
 //! | a tower service's own load-shed | failure | nothing | no |
 //! | a certificate that isn't accepted | failure | failure | no |
@@ -55,6 +56,8 @@ use crate::transport::evidence::Evidence;
 pub enum Repeat {
     /// No: the answer would be the same, or isn't a failure.
     Never,
+    /// No, and it was provably never sent: the server's certificate isn't accepted, say.
+    Futile,
     /// If the request is safe to repeat: the server may have processed it.
     IfSafe,
     /// Whatever the method: the server provably did not process it.
@@ -72,9 +75,14 @@ pub enum Repeat {
 }
 
 impl Repeat {
+    /// Whether there is no repeat, whatever the method.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Never | Self::Futile)
+    }
+
     /// Whether it rests on a proof that the server did not process the request.
     pub const fn is_proof(self) -> bool {
-        matches!(self, Self::Unprocessed | Self::Unsent | Self::Refused)
+        matches!(self, Self::Futile | Self::Unprocessed | Self::Unsent | Self::Refused)
     }
 
     /// Whether such a repeat takes no token and isn't counted among the policy's attempts.

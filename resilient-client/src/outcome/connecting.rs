@@ -36,9 +36,9 @@ enum Obstacle {
 pub(super) fn classify(error: &(dyn StdError + 'static)) -> Classified {
     let failed = Classified::lost(FailureKind::Connect, Repeat::Unprocessed);
     match obstacle(error) {
-        Some(Obstacle::Certificate) => Classified { repeat: Repeat::Never, ..failed },
+        Some(Obstacle::Certificate) => Classified { repeat: Repeat::Futile, ..failed },
         Some(Obstacle::ProxyAuthorization) => {
-            Classified { repeat: Repeat::Never, verdict: Verdict::Neutral, ..failed }
+            Classified { repeat: Repeat::Futile, verdict: Verdict::Neutral, ..failed }
         }
         Some(Obstacle::Proxy) => Classified { verdict: Verdict::Neutral, ..failed },
         Some(Obstacle::Target | Obstacle::Dns | Obstacle::Timeout) | None => failed,
@@ -142,13 +142,13 @@ mod tests {
 
     #[test]
     fn each_row_of_the_table_holds() {
-        use Repeat::{Never, Unprocessed};
+        use Repeat::{Futile, Unprocessed};
         use Verdict::{Failure, Neutral};
         for (said, verdict, repeat) in [
-            ("invalid peer certificate: UnknownIssuer", Failure, Never),
-            ("received fatal alert: CertificateRequired", Failure, Never),
-            ("error:0A000086:SSL routines: certificate verify failed", Failure, Never),
-            ("tunnel error: proxy authorization required", Neutral, Never),
+            ("invalid peer certificate: UnknownIssuer", Failure, Futile),
+            ("received fatal alert: CertificateRequired", Failure, Futile),
+            ("error:0A000086:SSL routines: certificate verify failed", Failure, Futile),
+            ("tunnel error: proxy authorization required", Neutral, Futile),
             ("tunnel error: failed to create underlying connection", Neutral, Unprocessed),
             ("tunnel error: unexpected end of file", Neutral, Unprocessed),
             ("tunnel error: unsuccessful", Failure, Unprocessed),

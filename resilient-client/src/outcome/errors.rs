@@ -20,8 +20,15 @@ use crate::transport::replay::ReplayError;
 pub(crate) fn classify(error: &(dyn StdError + 'static), evidence: Evidence) -> Classified {
     let chain = || Chain(Some(error));
     let found = chain().find_map(|link| known(link, evidence)).unwrap_or_else(|| {
-        let lost = chain().any(is_loss);
-        if lost { Classified::lost(FailureKind::Transport, Repeat::IfSafe) } else { UNKNOWN }
+        if !chain().any(is_loss) {
+            return UNKNOWN;
+        }
+        // One out of the pool that attempts have to themselves was most likely dead already. It has carried another request before,
+        // so that there are no more such repeats than connections that have served.
+        Classified::lost(
+            FailureKind::Transport,
+            if evidence.pooled { Repeat::Doubtful } else { Repeat::IfSafe },
+        )
     });
     evidence.weigh(found)
 }
@@ -134,7 +141,7 @@ fn is_others_connect(error: &(dyn StdError + 'static)) -> bool {
 fn of_hyper(error: &hyper::Error, evidence: Evidence) -> Option<Classified> {
     if error.is_canceled() {
         // hyper says so only when it hands back a message it never took off the queue to write.
-        return Some(if evidence.reused {
+        return Some(if evidence.reused || evidence.pooled {
             Classified::neutral(FailureKind::Unsent, Repeat::Unsent)
         } else {
             Classified::lost(FailureKind::Unsent, Repeat::Unprocessed)
@@ -215,7 +222,7 @@ mod tests {
     use crate::policy::breaker::Verdict;
 
     fn on(sent: Sent, error: &(dyn StdError + 'static)) -> Classified {
-        classify(error, Evidence { sent, connection: None, reused: false })
+        classify(error, Evidence { sent, ..Evidence::default() })
     }
 
     #[test]
@@ -236,7 +243,7 @@ mod tests {
         let reset: io::Error = io::ErrorKind::ConnectionReset.into();
         assert_eq!(on(Sent::Direct, &reset), Classified::lost(FailureKind::Transport, Repeat::IfSafe));
         assert_eq!(on(Sent::Direct, &io::Error::other("boom")).cause, Cause::Own);
-        let known = Evidence { sent: Sent::Direct, connection: Some(7), reused: false };
+        let known = Evidence { sent: Sent::Direct, connection: Some(7), ..Evidence::default() };
         assert_eq!(classify(&reset, known).cause, Cause::Connection(7));
     }
 

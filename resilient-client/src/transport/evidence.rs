@@ -27,15 +27,19 @@ pub(crate) struct Evidence {
     /// That connection had carried requests before, as far as is known. One that ends before it carries any is no housekeeping: it
     /// is a server that takes connections and drops them.
     pub(crate) reused: bool,
+    /// The attempt had a connection to itself that it found in the pool, as far as is known.
+    pub(crate) pooled: bool,
 }
 
 impl Evidence {
-    pub(crate) const DIRECT: Self = Self { sent: Sent::Direct, connection: None, reused: false };
+    pub(crate) const DIRECT: Self =
+        Self { sent: Sent::Direct, connection: None, reused: false, pooled: false };
 
     /// What is left of a proof on this evidence, and whose failure it is.
     pub(crate) fn weigh(self, found: Classified) -> Classified {
         let repeat = match (self.sent, found.repeat) {
             (Sent::Unknown, Repeat::Unprocessed) => Repeat::IfSafe,
+            (Sent::Unknown, Repeat::Futile) => Repeat::Never,
             (Sent::Unknown, Repeat::Unsent | Repeat::Refused) => Repeat::Doubtful,
             (_, repeat) => repeat,
         };

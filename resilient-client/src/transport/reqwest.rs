@@ -260,7 +260,7 @@ impl Exchange for ReqwestExchange {
             Err(_) => Sent::Direct,
         };
         // Of a connection that was used before, reqwest's pool doesn't tell: it repeats the request itself.
-        Evidence { sent, connection: None, reused: false }
+        Evidence { sent, ..Evidence::default() }
     }
 
     fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {

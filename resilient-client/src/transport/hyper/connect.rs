@@ -49,12 +49,29 @@ struct Making {
 /// Numbers the attempts on shared connections as they set out, so that a connection can say which of them it has been heard
 /// since.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sends(Arc<AtomicU64>);
+pub(super) struct Sends(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    /// Connections begun.
+    connects: AtomicU64,
+}
 
 impl Sends {
     /// The number of one that sets out now; the first is 1.
     pub(super) fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
+        self.0.sent.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many connections have been begun. An attempt between whose beginning and end none was, over HTTP/1, was on one from
+    /// the pool.
+    pub(super) fn connects(&self) -> u64 {
+        self.0.connects.load(Ordering::Relaxed)
+    }
+
+    fn last(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
     }
 }
 
@@ -169,6 +186,7 @@ impl Service<Uri> for Connector {
         let timeout = self.0.timeout(&to);
         let Making { inner, options, sends, to: fixed, .. } = &*self.0;
         let to = fixed.clone().unwrap_or(to);
+        sends.0.connects.fetch_add(1, Ordering::Relaxed);
         let (mut inner, options, sends) = (inner.clone(), *options, sends.clone());
         Box::pin(async move {
             let host = to.authority().cloned();
@@ -257,7 +275,12 @@ impl Link {
 
     /// Something came.
     fn hears(&self) {
-        self.0.heard.store(self.0.sends.0.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.0.heard.store(self.0.sends.last(), Ordering::Relaxed);
+    }
+
+    /// A number for an attempt that is on it and waits on.
+    pub(super) fn sets_out_again(&self) -> u64 {
+        self.0.sends.next()
     }
 
     /// Whether anything has come since the attempt of that number set out.

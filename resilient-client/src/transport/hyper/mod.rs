@@ -136,7 +136,7 @@ impl Exchange for HyperExchange {
     }
 
     fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
-        end.as_ref().err().map_or(Evidence::DIRECT, |fault| fault.evidence)
+        end.as_ref().err().map_or(Evidence::DIRECT, |fault| self.wire.evidence(fault))
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http::uri::Scheme;
@@ -57,6 +58,13 @@ impl Wire {
         !self.http2_only && request.uri().scheme() == Some(&Scheme::HTTP)
     }
 
+    /// What is known of an attempt that has just failed.
+    pub(super) fn evidence(&self, fault: &Fault) -> Evidence {
+        // Nobody is told of a connection that isn't shared, but whether any was begun since is known.
+        let pooled = fault.evidence.connection.is_none() && self.sends.connects() == fault.connects;
+        Evidence { pooled, ..fault.evidence }
+    }
+
     /// Sends an attempt off.
     #[inline]
     pub(super) fn send(&self, mut request: Request<Body>, pool: Option<Pool>) -> Sending {
@@ -64,7 +72,8 @@ impl Wire {
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
-        Sending { response: pool.as_ref().unwrap_or(&self.pool).request(request), shared }
+        let connects = self.sends.connects();
+        Sending { response: pool.as_ref().unwrap_or(&self.pool).request(request), shared, connects }
     }
 }
 
@@ -81,8 +90,8 @@ struct Shared {
     ticket: Ticket,
     /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed.
     content: bool,
-    /// Its number among all that set out.
-    sent: u64,
+    /// Its number among all that set out, anew each time that it is given more time.
+    sent: AtomicU64,
 }
 
 impl Shared {
@@ -90,7 +99,7 @@ impl Shared {
         let (connection, ticket) = (capture_connection(request), Ticket::default());
         request.extensions_mut().insert(ticket.slip());
         let content = request.body().as_bytes().is_some_and(|bytes| !bytes.is_empty());
-        Self { connection, ticket, content, sent }
+        Self { connection, ticket, content, sent: AtomicU64::new(sent) }
     }
 
     /// The connection it is on, if that is known and shared; with leave to `poison` it.
@@ -119,6 +128,8 @@ pin_project! {
         #[pin]
         response: legacy::ResponseFuture,
         shared: Option<Box<Shared>>,
+        // How many connections had been begun when it set out.
+        connects: u64,
     }
 }
 
@@ -127,7 +138,7 @@ impl Sending {
     /// enough to send nothing on it any more.
     pub(super) fn expired(self: Pin<&mut Self>) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let timed_out = shared.link(|link| link.timed_out(shared.sent));
+        let timed_out = shared.link(|link| link.timed_out(shared.sent.load(Ordering::Relaxed)));
         let Some((link, id)) = timed_out else { return Expired::default() };
         let unsent = link.waited(shared.ticket.stream(), Tick::ZERO).is_none();
         Expired { cause: Cause::Connection(id), unsent }
@@ -139,7 +150,11 @@ impl Sending {
         let Some((shared, link)) = link else { return set_out };
         match link.waited(shared.ticket.stream(), set_out) {
             Some(waited) => set_out.after_nanos(waited),
-            None if link.has_been_heard_since(shared.sent) => now,
+            // Once more only if more comes: a connection that is going away may never give it one, nor say so.
+            None if link.has_been_heard_since(shared.sent.load(Ordering::Relaxed)) => {
+                shared.sent.store(link.sets_out_again(), Ordering::Relaxed);
+                now
+            }
             None => set_out,
         }
     }
@@ -149,7 +164,8 @@ impl Sending {
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(super) error: legacy::Error,
-    pub(super) evidence: Evidence,
+    evidence: Evidence,
+    connects: u64,
 }
 
 impl From<Fault> for BoxError {
@@ -160,12 +176,12 @@ impl From<Fault> for BoxError {
 
 impl Fault {
     /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
-    fn new(error: legacy::Error, shared: Option<&Shared>) -> Self {
+    fn new(error: legacy::Error, shared: Option<&Shared>, connects: u64) -> Self {
         let own = shared.is_some_and(|shared| shared.content || shared.ticket.stream().is_some());
         let link = error.connect_info().and_then(link);
         let (connection, reused) = link.map_or((None, false), |link| (link.shared(), link.was_used()));
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
-        Self { error, evidence: Evidence { sent, connection, reused } }
+        Self { error, evidence: Evidence { sent, connection, reused, pooled: false }, connects }
     }
 }
 
@@ -182,6 +198,6 @@ impl Future for Sending {
         {
             link.answered();
         }
-        Poll::Ready(polled.map_err(|error| Fault::new(error, this.shared.as_deref())))
+        Poll::Ready(polled.map_err(|error| Fault::new(error, this.shared.as_deref(), *this.connects)))
     }
 }

@@ -236,7 +236,8 @@ fn no_call_sees_rules_without_the_rule_of_ones_own_that_came_with_them() {
     let own =
         || BreakerPolicy::standard().cold_consecutive_failures(1).trip(|| Every { at: u64::MAX, seen: 0 });
     // In force until the other thread comes to it, which may take any number of failures.
-    let plain = BreakerPolicy::standard().consecutive_failures(1_000_000).cold_consecutive_failures(1_000_000);
+    let plain =
+        BreakerPolicy::standard().consecutive_failures(1_000_000).cold_consecutive_failures(1_000_000);
     let plain = plain.compile().unwrap();
     let breaker = Breaker::new(plain.clone());
     let rules = [own().compile().unwrap(), own().compile().unwrap()];
