@@ -281,6 +281,11 @@ impl Link {
         self.0.heard.store(self.0.sends.last(), Ordering::Relaxed);
     }
 
+    /// A number for an attempt that is on it and waits on.
+    pub(super) fn sets_out_again(&self) -> u64 {
+        self.0.sends.next()
+    }
+
     /// Whether anything has come since the attempt of that number set out.
     pub(super) fn has_been_heard_since(&self, sent: u64) -> bool {
         self.0.heard.load(Ordering::Relaxed) >= sent

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http::uri::Scheme;
@@ -93,8 +94,8 @@ struct Shared {
     ticket: Ticket,
     /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed.
     content: bool,
-    /// Its number among all that set out.
-    sent: u64,
+    /// Its number among all that set out, anew each time that it is given more time.
+    sent: AtomicU64,
 }
 
 impl Shared {
@@ -102,7 +103,7 @@ impl Shared {
         let (connection, ticket) = (capture_connection(request), Ticket::default());
         request.extensions_mut().insert(ticket.slip());
         let content = request.body().as_bytes().is_some_and(|bytes| !bytes.is_empty());
-        Self { connection, ticket, content, sent }
+        Self { connection, ticket, content, sent: AtomicU64::new(sent) }
     }
 
     /// The connection it is on, if that is known and shared; with leave to `poison` it.
@@ -141,7 +142,7 @@ impl Sending {
     /// enough to send nothing on it any more.
     pub(super) fn expired(self: Pin<&mut Self>) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let timed_out = shared.link(|link| link.timed_out(shared.sent));
+        let timed_out = shared.link(|link| link.timed_out(shared.sent.load(Ordering::Relaxed)));
         let Some((link, id)) = timed_out else { return Expired::default() };
         let unsent = link.waited(shared.ticket.stream(), Tick::ZERO).is_none();
         Expired { cause: Cause::Connection(id), unsent }
@@ -153,7 +154,11 @@ impl Sending {
         let Some((shared, link)) = link else { return set_out };
         match link.waited(shared.ticket.stream(), set_out) {
             Some(waited) => set_out.after_nanos(waited),
-            None if link.has_been_heard_since(shared.sent) => now,
+            // Once more only if more comes: a connection that is going away may never give it one, nor say so.
+            None if link.has_been_heard_since(shared.sent.load(Ordering::Relaxed)) => {
+                shared.sent.store(link.sets_out_again(), Ordering::Relaxed);
+                now
+            }
             None => set_out,
         }
     }
