@@ -451,7 +451,7 @@ async fn a_retry_that_walks_on_takes_its_token_along() {
         assert_eq!(status, 200);
         let tokens = core.upstream_of(&Authority::of_uri(&NAME.parse().unwrap())).budget().available();
         let outcomes: Vec<_> = report.attempts().iter().map(|attempt| attempt.outcome).collect();
-        let failed = outcomes.iter().any(|outcome| *outcome == Some(Outcome::Failure(FailureKind::Status)));
+        let failed = outcomes.contains(&Some(Outcome::Failure(FailureKind::Status)));
         walked += u32::from(failed && outcomes.len() == 3);
         let expected = if failed { 10.0 } else { 10.25 };
         assert!((tokens - expected).abs() < 1e-9, "{tokens} after {outcomes:?}");

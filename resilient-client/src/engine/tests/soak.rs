@@ -210,7 +210,7 @@ impl Soak {
         if self.run.plant == Plant::Token {
             let upstream =
                 self.core.upstream_of(&Authority::of_uri(&"http://plain-2:3000/".parse().unwrap()));
-            (0..90).for_each(|_| drop(upstream.budget().try_withdraw()));
+            (0..90).for_each(|_| _ = upstream.budget().try_withdraw());
         }
         if self.run.plant == Plant::Illness {
             self.world.set("plain-2:3000", Mood::Loses);
