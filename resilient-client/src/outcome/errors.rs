@@ -13,7 +13,7 @@ use std::io;
 use super::classify::{Classified, Repeat};
 use super::{FailureKind, Outcome, connecting};
 use crate::transport::evidence::Evidence;
-#[cfg(feature = "http2")]
+#[cfg(any(test, feature = "http2"))]
 use crate::transport::evidence::Sent;
 use crate::transport::redirect::AfterRedirect;
 use crate::transport::replay::ReplayError;
