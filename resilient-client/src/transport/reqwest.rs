@@ -335,6 +335,7 @@ mod tests {
     use http::Version;
 
     use super::*;
+    use crate::endpoints::{Endpoints, Resolve, Resolving};
     use crate::engine::core::{Core, Setup};
     use crate::policy::Plan;
     use crate::policy::set::PlanSet;
@@ -408,20 +409,21 @@ mod tests {
         assert_eq!([1, 2].map(&mut launch), [true, false]);
     }
 
+    /// Every name is at this address.
+    struct At(std::net::SocketAddr);
+
+    impl Resolve for At {
+        fn resolve(&self, _host: &str, _port: u16) -> Resolving {
+            let address = self.0;
+            Box::pin(async move { Ok(vec![address]) })
+        }
+    }
+
     /// It showed the other's path under the name that was called.
     #[tokio::test]
     async fn an_answer_from_elsewhere_keeps_its_own_url() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-        use crate::endpoints::{Endpoints, Resolve, Resolving};
-
-        struct At(std::net::SocketAddr);
-        impl Resolve for At {
-            fn resolve(&self, _host: &str, _port: u16) -> Resolving {
-                let address = self.0;
-                Box::pin(async move { Ok(vec![address]) })
-            }
-        }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -448,15 +450,6 @@ mod tests {
     async fn an_answer_from_an_address_of_a_name_is_the_names() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-        use crate::endpoints::{Endpoints, Resolve, Resolving};
-
-        struct At(std::net::SocketAddr);
-        impl Resolve for At {
-            fn resolve(&self, _host: &str, _port: u16) -> Resolving {
-                let address = self.0;
-                Box::pin(async move { Ok(vec![address]) })
-            }
-        }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {

@@ -240,7 +240,7 @@ impl Permit {
             upstream.tell_concurrency(self.in_flight, took, outcome, status, now);
         }
         if let Some(endpoint) = &mut self.endpoint {
-            // A 429 is quick and says nothing about how quick the endpoint is, except that it isn't slower.
+            // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not attract calls.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
             if self.stage == Stage::Sent && !silent {
                 if status.is_some() && matches!(outcome, Outcome::Throttled | Outcome::Ignored) {
