@@ -235,6 +235,7 @@ impl Core {
             hedges: plan.hedge.map_or(0, |hedge| hedge.max_hedges()),
             replayable: exchange.is_replayable(),
             safe: options.is_safe(address.method, address.headers),
+            obeys_retry_after: !options.ignores_retry_after,
         };
         let ways = Ways {
             buffer: options.buffer,

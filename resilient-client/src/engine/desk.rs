@@ -384,7 +384,7 @@ impl<X: Exchange> Desk<X> {
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(permit.endpoint(), asked, now);
         }
-        if classified.retry_after.is_some() && !self.upstream.has_another(&self.tried, now) {
+        if self.ledger.asked(&classified).is_some() && !self.upstream.has_another(&self.tried, now) {
             self.withdraw_hedge(now);
         }
         let mut rng = self.upstream.entropy().rng();

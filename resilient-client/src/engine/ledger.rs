@@ -61,6 +61,8 @@ pub(crate) struct Terms {
     pub(crate) replayable: bool,
     /// Whether sending it twice does no harm.
     pub(crate) safe: bool,
+    /// Whether the next attempt waits for as long as the server asks with `Retry-After`.
+    pub(crate) obeys_retry_after: bool,
 }
 
 /// What the call should do now.
@@ -319,7 +321,7 @@ impl Ledger {
             // There is nothing left to send a hedge beside.
             self.hedge_at = Tick::NEVER;
         }
-        if let Some(asked) = end.retry_after {
+        if let Some(asked) = self.asked(end) {
             self.quiet_until = self.quiet_until.max(now.after(asked));
             self.hedge_at = Tick::NEVER;
         }
@@ -344,6 +346,11 @@ impl Ledger {
         }
     }
 
+    /// The time the server asked for, if this call gives it.
+    pub(crate) fn asked(&self, end: &Classified) -> Option<Duration> {
+        end.retry_after.filter(|_| self.terms.obeys_retry_after)
+    }
+
     /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
     /// an attempt that something else forbids.
     fn another(&mut self, end: &Classified, now: Tick, world: &mut World<'_>) -> Result<Duration, Decline> {
@@ -358,7 +365,7 @@ impl Ledger {
             repeat => self.may_repeat(repeat, world)?,
         }
         // What another attempt, since ended, was told still holds, of the endpoint that said it.
-        let told = now < self.quiet_until || end.retry_after.is_some();
+        let told = now < self.quiet_until || self.asked(end).is_some();
         let quiet = Some(now.until(self.quiet_until)).filter(|quiet| !quiet.is_zero() && !world.elsewhere);
         if end.repeat.is_free() {
             return self.in_place(end.repeat, quiet, now, world);

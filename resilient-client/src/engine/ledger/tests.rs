@@ -23,6 +23,7 @@ fn terms() -> Terms {
         hedges: 0,
         replayable: true,
         safe: true,
+        obeys_retry_after: true,
     }
 }
 
@@ -460,6 +461,7 @@ proptest! {
             hedges: 0,
             replayable: story.replayable,
             safe: story.safe,
+            obeys_retry_after: true,
         };
         let (budget, mut rng) = (budget(story.tokens), Rng::seeded(story.seed));
         let mut ledger = Ledger::new(terms, START);

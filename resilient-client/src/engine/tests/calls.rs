@@ -155,6 +155,21 @@ async fn a_post_is_repeated_only_with_a_key_or_when_it_was_never_processed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_may_ignore_how_long_it_was_asked_to_wait_and_others_still_wait() {
+    let rig = Rig::new(
+        &standard(),
+        [answer(200), quiet(503, "3600"), answer(200), quiet(503, "3600"), answer(200)],
+    );
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    let options = CallOptions::new().ignore_retry_after();
+    assert_eq!(rig.start(Method::GET, options).await.unwrap().status(), 200);
+    let launches = rig.script.launches();
+    assert!(launches[2].since(launches[1]) <= Duration::from_millis(20), "the policy's own wait");
+    assert_eq!(rig.get().await.unwrap().status(), 503, "another call obeys");
+    assert_eq!(rig.script.count(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_after_beyond_the_deadline_returns_that_response_at_once() {
     let rig = Rig::new(&standard(), [quiet(429, "3600")]);
     let begun = now();
