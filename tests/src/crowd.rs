@@ -95,6 +95,16 @@ impl Any {
         heard.count(|event| matches!(event, Event::BreakerTransition(_)))
     }
 
+    /// How many failures its breaker has counted and not forgotten; reqwest has none.
+    pub fn counted(&self) -> u32 {
+        let snapshot = match self {
+            Self::Bare(_) => return 0,
+            Self::Reqwest(client, _) => client.snapshot(),
+            Self::Hyper(client, _) => client.snapshot(),
+        };
+        snapshot.iter().map(|upstream| upstream.breaker.failures).sum()
+    }
+
     /// One whole call: `Ok` when it was answered with 200.
     ///
     /// # Errors

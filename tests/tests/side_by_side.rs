@@ -16,16 +16,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How many failures the breaker has counted; reqwest has none.
-fn counted(client: &Any) -> u32 {
-    let snapshot = match client {
-        Any::Bare(_) => return 0,
-        Any::Reqwest(client, _) => client.snapshot(),
-        Any::Hyper(client, _) => client.snapshot(),
-    };
-    snapshot.iter().map(|upstream| upstream.breaker.failures).sum()
-}
-
 /// Over HTTP/2 from the start, and TLS.
 fn over_tls(tls: &Tls) -> [Any; 3] {
     let heard = Heard::new();
@@ -99,10 +89,10 @@ async fn a_handshake_that_thirty_wait_for_and_that_is_reset_counts_once() {
     for client in over_tls(&tls) {
         let (url, passing) = resets_the_first(to.clone()).await;
         let tally = Work::of(Method::POST, 30, 1).body("an order").over(&client, &url).await;
-        println!("{}: {}, {} counted", client.name(), tally.said(), counted(&client));
+        println!("{}: {}, {} counted", client.name(), tally.said(), client.counted());
         if !client.is_bare() {
             assert_eq!((tally.served, client.transitions()), (30, 0), "{}: {}", client.name(), tally.said());
-            assert!(counted(&client) <= 1, "{}: {} failures", client.name(), counted(&client));
+            assert!(client.counted() <= 1, "{}: {} failures", client.name(), client.counted());
         }
         passing.abort();
     }
@@ -202,10 +192,10 @@ async fn a_want_of_local_addresses_opens_no_breaker() {
     let hyper = hyper.sockets(move |sockets| sockets.set_local_address(Some(nowhere)));
     for client in [Any::Reqwest(reqwest.build().unwrap(), one), Any::Hyper(hyper.build().unwrap(), other)] {
         let tally = Work::of(Method::GET, 40, 1).over(&client, &server.url("/")).await;
-        println!("{}: {}, {} counted", client.name(), tally.said(), counted(&client));
+        println!("{}: {}, {} counted", client.name(), tally.said(), client.counted());
         assert_eq!((tally.served, server.count()), (0, 0));
         assert!(tally.failed.iter().all(|said| said.contains("os error 99")), "{}", tally.said());
-        assert_eq!((counted(&client), client.transitions()), (0, 0), "{}", client.name());
+        assert_eq!((client.counted(), client.transitions()), (0, 0), "{}", client.name());
     }
 }
 
