@@ -52,31 +52,44 @@ impl List {
         let fits = |endpoint: &Endpoint| {
             (endpoint.is_well(now) || seek.overrules) && !seek.tried.contains(&endpoint.id())
         };
-        if fits(a) && fits(b) {
+        let winner = if fits(a) && fits(b) {
             let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| fits(endpoint));
-            let winner = self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a);
-            if seek.overrules || !winner.score.is_failing() {
-                return Some(winner);
-            }
-            // Both may fail: then it is chance that neither of the two serves, and somebody else may.
-            if seek.tried.is_empty() && winner.probation.is_due(seek.repeatable) {
-                winner.probation.taken();
-                return Some(winner);
-            }
-            return self.search(seek, now, rng);
-        }
+            Some(self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a))
+        } else {
+            None
+        };
+        // Both may fail: then it is chance that neither of the two serves, and somebody else may.
+        let winner = winner.filter(|winner| seek.overrules || !winner.score.is_failing());
         if seek.tried.is_empty() && !seek.overrules {
-            for endpoint in [a, b].into_iter().filter(|endpoint| !endpoint.takes_any()) {
-                let due = endpoint.probation.is_due(seek.repeatable);
-                if !endpoint.is_spared(now)
-                    && endpoint.takes(now) == Takes::Probe
-                    && (due || !self.somebody_serves(now))
-                {
-                    return Some(endpoint);
+            for (passed, other) in [(a, b), (b, a)] {
+                let wins = winner.is_some_and(|winner| Arc::ptr_eq(winner, passed));
+                if !wins && self.is_due(passed, other, seek, now) {
+                    return Some(passed);
                 }
             }
         }
-        self.search(seek, now, rng)
+        winner.or_else(|| self.search(seek, now, rng))
+    }
+
+    /// Whether an endpoint that a first attempt would pass over, for what is known of it, is asked all the same. `other` is the
+    /// one it was drawn with.
+    fn is_due(&self, passed: &Endpoint, other: &Endpoint, seek: &Seek<'_>, now: Tick) -> bool {
+        if passed.is_spared(now) {
+            return false;
+        }
+        if !passed.takes_any() {
+            let probe = passed.takes(now) == Takes::Probe;
+            return probe && (passed.probation.is_due(seek.repeatable) || !self.somebody_serves(now));
+        }
+        let suspect = passed.score.is_failing() || passed.score.remembers_failures(&self.rules, now);
+        // Repeated elsewhere, a call still spends the time in which a hung one doesn't answer.
+        let due = suspect
+            && !passed.score.is_slower(&other.score, &self.rules, now)
+            && passed.probation.is_due(seek.repeatable);
+        if due {
+            passed.probation.taken();
+        }
+        due
     }
 
     /// Whether a probe risks a call that would be served elsewhere.

@@ -11,6 +11,9 @@
 //! - While another endpoint serves its calls, a probe risks a call that would be served there. So it has to be drawn and passed over
 //!   [`PASSES`] times before, and [`MANY_PASSES`] when the call couldn't be repeated elsewhere or the last probe decided
 //!   nothing: then at most one call in a hundred is risked, at whatever rate they come.
+//! - One whose breaker is closed can be passed over as long: too few failures to open it are enough to lose every draw, and nobody
+//!   would see that they are over until they have decayed. The same rule holds, once it isn't
+//!   known for answering more slowly than the one it was drawn with: that is forgotten with time.
 
 use std::time::Duration;
 
