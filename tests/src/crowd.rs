@@ -11,6 +11,7 @@ use resilient_client::{Client, Policy};
 use tokio::task::JoinSet;
 
 use crate::h2_peer::ID;
+use crate::tls::Tls;
 use crate::{Heard, SOON, within};
 
 /// A client among those compared.
@@ -53,6 +54,22 @@ impl Any {
             Self::Bare(bare.build().expect("a client")),
             Self::reqwest(http2, policy),
             Self::hyper(http2, policy),
+        ]
+    }
+
+    /// All three, over HTTP/2 from the start and TLS, under the standard policy.
+    pub fn over_tls(tls: &Tls) -> [Self; 3] {
+        let adjust = |transport: reqwest::ClientBuilder| {
+            transport.no_proxy().http2_prior_knowledge().tls_danger_accept_invalid_certs(true)
+        };
+        let (one, other) = (Heard::new(), Heard::new());
+        let reqwest = Client::builder().observer(one.clone()).transport(adjust);
+        let hyper = OverHyper::builder().observer(other.clone());
+        let hyper = hyper.http2_prior_knowledge().tls_config(tls.trusted());
+        [
+            Self::Bare(adjust(reqwest::Client::builder()).build().expect("a client")),
+            Self::Reqwest(reqwest.build().expect("a client"), one),
+            Self::Hyper(hyper.build().expect("a client"), other),
         ]
     }
 
