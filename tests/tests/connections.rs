@@ -1,6 +1,8 @@
 //! Connections end, all the time: a server goes away in good order, is restarted, tires of idle ones, allows fewer streams than
 //! are asked of it. That is housekeeping. Each story here is told by reqwest as it comes, too, and ours serves no fewer calls.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
@@ -8,10 +10,10 @@ use resilient_client::Policy;
 use resilient_client::hyper::Client as OverHyper;
 use resilient_client::outcome::Outcome;
 use resilient_client::policy::timeout::TimeoutPolicy;
-use resilient_client_tests::crowd::{Any, Work};
+use resilient_client_tests::crowd::{Any, Tally, Work};
 use resilient_client_tests::h2_peer::{H2Peer, Manners};
 use resilient_client_tests::h2_server::{Act, H2Server, NO_ERROR};
-use resilient_client_tests::{Gate, Heard, SOON, Watched, clock, within};
+use resilient_client_tests::{Gate, Heard, Reply, SOON, Server, Watched, clock, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -248,36 +250,44 @@ async fn serve_plain(mut stream: TcpStream, idle: Duration) {
     }
 }
 
+/// No call is lost but those that were on a connection when that broke. How many POSTs that are is chance, for bare reqwest too, so
+/// that counts of two runs can't be compared.
+fn only_what_was_in_doubt_is_lost(client: &Any, work: &Work, tally: &Tally) {
+    println!("{} {}: {}", client.name(), work.method, tally.said());
+    if client.is_bare() {
+        return;
+    }
+    assert_eq!(tally.failed.len(), tally.in_doubt, "{}: {}", client.name(), tally.said());
+    assert_eq!(client.transitions(), 0, "{}: {}", client.name(), tally.said());
+}
+
 /// Bursts come just when the connections of the one before have been idle for as long as the server keeps them.
-async fn bursts_at_expiring_connections(method: Method, body: &'static str) {
+async fn bursts_at_expiring_connections(work: Work) {
     let mut served = Vec::new();
     for client in Any::all(false, &Policy::standard()) {
         let server = Plain::start("127.0.0.1:0", Duration::from_millis(50), None).await;
-        let mut tallies = (0, 0, Vec::new());
+        let mut all = Tally::default();
         for _ in 0..14 {
-            let tally = Work::of(method.clone(), 40, 1).body(body).over(&client, &server.url()).await;
-            tallies.0 += tally.served;
-            tallies.1 += tally.failed.len();
-            tallies.2.push(tally.said());
+            all.add(work.over(&client, &server.url()).await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        println!("{}: {} served, {} failed", client.name(), tallies.0, tallies.1);
-        assert_eq!(client.transitions(), 0, "{}: {:?}", client.name(), tallies.2);
-        served.push(tallies.0);
+        only_what_was_in_doubt_is_lost(&client, &work, &all);
+        served.push(all.served);
     }
     let [bare, ours @ ..] = &*served else { panic!("three clients") };
-    // What is lost is a race, and differs from run to run; what the breaker cost was five times as much.
-    assert!(ours.iter().all(|ours| ours + 40 >= *bare), "{served:?}");
+    // On a busy machine a GET may meet more dead connections than it has attempts, or than there are tokens: reqwest doesn't say that
+    // they were old ones. Bare has lost ten times as many by then.
+    assert!(work.method == Method::POST || ours.iter().all(|ours| ours + 10 >= *bare), "{served:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gets_in_bursts_survive_idle_connections_that_expire() {
-    bursts_at_expiring_connections(Method::GET, "").await;
+    bursts_at_expiring_connections(Work::of(Method::GET, 40, 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn posts_in_bursts_lose_no_more_to_idle_connections_that_expire() {
-    bursts_at_expiring_connections(Method::POST, "an order").await;
+async fn posts_in_bursts_lose_to_idle_connections_that_expire_only_what_is_in_doubt() {
+    bursts_at_expiring_connections(Work::of(Method::POST, 40, 1).body("an order")).await;
 }
 
 /// All connections end at once, and for 20 ms nobody listens.
@@ -311,8 +321,8 @@ async fn connections_that_die_now_and_then_cost_the_calls_on_them() {
     for (http2, method, body) in
         [(true, Method::GET, ""), (true, Method::POST, "an order"), (false, Method::POST, "an order")]
     {
-        let (mut served, lives) = (Vec::new(), Duration::from_millis(500));
-        let work = Work::of(method.clone(), 60, 40).body(body).pause(Duration::from_millis(40));
+        let lives = Duration::from_millis(500);
+        let work = Work::of(method, 60, 40).body(body).pause(Duration::from_millis(40));
         for client in Any::all(http2, &Policy::standard()) {
             let manners = Manners { dies_after: Some(lives), ..Manners::default() };
             let tally = if http2 {
@@ -322,13 +332,74 @@ async fn connections_that_die_now_and_then_cost_the_calls_on_them() {
                 let server = Plain::start("127.0.0.1:0", LONG, Some(lives)).await;
                 work.over(&client, &server.url()).await
             };
-            println!("{} {method} {http2}: {}", client.name(), tally.said());
-            assert_eq!(client.transitions(), 0, "{}: {}", client.name(), tally.said());
-            served.push(tally.served);
+            only_what_was_in_doubt_is_lost(&client, &work, &tally);
+            let lost = client.is_bare() || work.method == Method::POST;
+            assert!(lost || tally.served == work.calls(), "{}: {}", client.name(), tally.said());
         }
-        let [bare, ours @ ..] = &*served else { panic!("three clients") };
-        // Who is on a connection when it dies is chance.
-        assert!(ours.iter().all(|ours| ours + work.calls() / 50 >= *bare), "{http2} {method}: {served:?}");
+    }
+}
+
+/// Counts those who wait, and says when they are all there.
+#[derive(Clone, Default)]
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn for_so_many(&self, requests: usize) {
+        self.0.store(requests, Ordering::SeqCst);
+    }
+
+    /// Nobody is waited for, this is not the last, or it is.
+    fn one_more(&self) -> Option<bool> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.ok().map(|left| left == 1)
+    }
+}
+
+/// Here nothing is left to chance: in each tenth burst the server reads every request, answers none, and is gone. Bare reqwest loses
+/// exactly those; ours no more of the POSTs, and no GET.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_death_of_all_connections_costs_the_posts_on_them_as_it_costs_bare_reqwest_and_no_get() {
+    const CALLERS: usize = 50;
+    const DEATHS: usize = 4;
+    for (http2, method, body) in [
+        (true, Method::GET, ""),
+        (true, Method::POST, "an order"),
+        (false, Method::GET, ""),
+        (false, Method::POST, "an order"),
+    ] {
+        let work = Work::of(method.clone(), CALLERS, 1).body(body);
+        for client in Any::all(http2, &Policy::standard()) {
+            let (waiting, gate) = (Waiting::default(), Arc::new(Mutex::new(Gate::new())));
+            let (wait, shut) = (waiting.clone(), Arc::clone(&gate));
+            let over_2 = H2Server::start(move |_| match wait.one_more() {
+                None => Act::Answer("done"),
+                Some(false) => Act::Nothing,
+                Some(true) => Act::Close,
+            });
+            let wait = waiting.clone();
+            let over_1 = Server::start(move |_| {
+                let shut = shut.lock().unwrap();
+                match wait.one_more() {
+                    None => return Reply::answer(200, "done"),
+                    Some(false) => {}
+                    Some(true) => shut.open(),
+                }
+                Reply::nothing().then_wait(&shut).then_close()
+            });
+            let (over_1, over_2) = (over_1.await, over_2.await);
+            let url = if http2 { over_2.url("/") } else { over_1.url("/") };
+            let mut all = Tally::default();
+            for nth in 1..=10 * DEATHS {
+                if nth % 10 == 0 {
+                    *gate.lock().unwrap() = Gate::new();
+                    waiting.for_so_many(CALLERS);
+                }
+                all.add(work.over(&client, &url).await);
+            }
+            only_what_was_in_doubt_is_lost(&client, &work, &all);
+            let lost = if client.is_bare() || method == Method::POST { DEATHS * CALLERS } else { 0 };
+            assert_eq!(all.failed.len(), lost, "{} {method}: {}", client.name(), all.said());
+        }
     }
 }
 
