@@ -43,6 +43,8 @@ pub(crate) struct Guard {
     patience: Patience,
     /// The first piece has come.
     begun: bool,
+    /// The reader has been given an error. Nobody watches what comes after that, so nothing does.
+    failed: bool,
 }
 
 impl Guard {
@@ -54,7 +56,8 @@ impl Guard {
         deadline: Tick,
         idle: u64,
     ) -> Self {
-        Self { permit: Some(permit), report, status, deadline, patience: Patience::new(idle), begun: false }
+        let patience = Patience::new(idle);
+        Self { permit: Some(permit), report, status, deadline, patience, begun: false, failed: false }
     }
 
     pub(crate) fn report(&self) -> &CallReport {
@@ -93,8 +96,26 @@ impl Guard {
         self.patience.look_away();
     }
 
+    /// Whether the reader has been given an error, after which there is nothing.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Judges one poll of the body: what the reader gets, and what the attempt has come to.
     pub(crate) fn judge<T, E: Into<BoxError>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<Option<Result<T, E>>>,
+    ) -> Poll<Option<Result<T, Error>>> {
+        if self.failed {
+            return Poll::Ready(None);
+        }
+        let judged = self.judge_next(cx, polled);
+        self.failed = matches!(judged, Poll::Ready(Some(Err(_))));
+        judged
+    }
+
+    fn judge_next<T, E: Into<BoxError>>(
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<Option<Result<T, E>>>,
@@ -250,13 +271,16 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.state {
-            State::Live { body, expected, .. } => body.is_end_stream() && expected.is_met(),
+            State::Live { body, guard, expected } => {
+                guard.has_failed() || body.is_end_stream() && expected.is_met()
+            }
             State::Kept { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.state {
+            State::Live { guard, .. } if guard.has_failed() => SizeHint::with_exact(0),
             State::Live { body, .. } => body.size_hint(),
             State::Kept { body, .. } => body.size_hint(),
         }

@@ -157,9 +157,7 @@ impl Core {
     ) -> Result<(Entered, Arc<Plan>), Error> {
         let plans = self.plans.load();
         let (plan, route) = plans.of_call(&address.authority, address.method, address.path);
-        // A key of the caller's is more specific than a route.
-        let scope = options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route));
-        match self.registry.enter_known(&address.authority, scope) {
+        match self.registry.enter_known(&address.authority, scope(options, route)) {
             Some(upstream) => self.entered(upstream, plan),
             None => self.enter_anew(address, options, now),
         }
@@ -177,8 +175,8 @@ impl Core {
         let authority = &authority.map_err(|problem| Error::new(ErrorKind::Request).says(problem))?;
         let plans = self.plans.load();
         let (plan, route) = plans.of_call(authority, address.method, address.path);
-        let scope = options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route));
-        let upstream = self.registry.enter(authority, scope, now, &Upstreams { core: self, now });
+        let upstreams = Upstreams { core: self, now };
+        let upstream = self.registry.enter(authority, scope(options, route), now, &upstreams);
         self.entered(upstream, plan)
     }
 
@@ -324,6 +322,12 @@ impl Core {
     pub(crate) fn upstreams(&self) -> usize {
         self.registry.len()
     }
+}
+
+/// What of its host a call belongs to. A key of the caller's is more specific than a route.
+#[inline]
+fn scope<'a>(options: &'a CallOptions, route: Option<&'a Arc<str>>) -> Option<Scope<&'a Arc<str>>> {
+    options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route))
 }
 
 /// Makes upstreams that are met for the first time.
