@@ -71,8 +71,8 @@ fn holder(address: SocketAddr) -> (Child, usize, bool) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let held = said.filter_map(|line| line.strip_prefix("held ").map(str::to_owned)).next();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let held = said.find_map(|line| line.strip_prefix("held ").map(str::to_owned));
     let held = held.expect("a holder says what it holds");
     let (count, code) = held.split_once(' ').unwrap();
     let code: i32 = code.parse().unwrap();
