@@ -17,8 +17,9 @@ use serde_json::Value;
 
 /// Counts first: they are the same on a busy machine.
 const ORDER: [&str; 5] = ["Instructions", "Allocations", "Bytes", "Machines", "Call"];
-const PEERS: [&str; 13] = [
+const PEERS: [&str; 15] = [
     "failsafe",
+    "fetch",
     "governor",
     "layered",
     "hyper",
@@ -27,6 +28,7 @@ const PEERS: [&str; 13] = [
     "reqwest",
     "reqwest-middleware",
     "reqwest-retry",
+    "reqx",
     "seatbelt",
     "tokio",
     "tower",

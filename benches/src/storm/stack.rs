@@ -41,6 +41,12 @@ pub enum Stack {
     TowerResilience,
     /// The same with its hedge innermost, after 50 ms, as in its guide.
     TowerResilienceHedge,
+    /// reqx with its standard retry policy.
+    Reqx,
+    /// The same with its retry budget, circuit breaker and adaptive concurrency, each at its standard.
+    ReqxControls,
+    /// Microsoft's fetch: its standard pipeline, made of seatbelt.
+    Fetch,
     /// Ours over reqwest.
     Ours,
     /// Ours with hedging.
@@ -53,13 +59,16 @@ pub enum Stack {
 
 impl Stack {
     /// In the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Reqwest,
         Self::ReqwestRetry,
         Self::ReqwestRetryTuned,
         Self::Tower,
         Self::TowerResilience,
         Self::TowerResilienceHedge,
+        Self::Reqx,
+        Self::ReqxControls,
+        Self::Fetch,
         Self::Ours,
         Self::OursHedge,
         Self::OursAdaptive,
@@ -84,6 +93,9 @@ impl Stack {
             Self::Tower => "tower",
             Self::TowerResilience => "tower-resilience",
             Self::TowerResilienceHedge => "tower-resilience, hedge",
+            Self::Reqx => "reqx",
+            Self::ReqxControls => "reqx, all controls",
+            Self::Fetch => "fetch (seatbelt)",
             Self::Ours => "ours",
             Self::OursHedge => "ours, hedge",
             Self::OursAdaptive => "ours, adaptive limit",
@@ -124,6 +136,17 @@ impl Stack {
                 // Hedging asks for errors that can be copied.
                 let service = Repeatable::over(reqwest()).map_err(Arc::new);
                 over_tower(peers::tower_resilience(hedge.layer(service), ATTEMPT), url, Repeatable)
+            }
+            Self::Reqx => over_reqx(peers::reqx(&[url.to_owned()], ATTEMPT)),
+            Self::ReqxControls => over_reqx(peers::reqx_with_controls(&[url.to_owned()], ATTEMPT)),
+            Self::Fetch => {
+                let client = peers::fetch(&[url.to_owned()], ATTEMPT);
+                Box::new(move |call| {
+                    let client = client.clone();
+                    Box::pin(async move {
+                        client.get("/").header(CALL, call.to_string()).fetch_text_body().await.is_ok()
+                    })
+                })
             }
             Self::Ours => ours(policy(), url),
             Self::OursHedge => ours(policy().hedge(HedgePolicy::standard()), url),
@@ -173,6 +196,17 @@ fn over_reqwest(client: ClientWithMiddleware, url: &str) -> Caller {
     Box::new(move |call| {
         let calling = client.get(&url).header(CALL, call.to_string()).send();
         Box::pin(async move { whole(calling.await).await })
+    })
+}
+
+fn over_reqx(client: reqx::ClientBuilder) -> Caller {
+    let client = client.build().expect("reqx");
+    Box::new(move |call| {
+        let client = client.clone();
+        Box::pin(async move {
+            let get = client.get("/").try_header(CALL, &call.to_string()).expect("header");
+            get.send().await.is_ok()
+        })
     })
 }
 
