@@ -129,11 +129,10 @@ impl Storm {
             Fault::Hang => (Some(99.9), Some(1.07), Some(if hedged { 50.0 } else { 530.0 })),
             Fault::StalledBody => (Some(99.9), Some(1.07), Some(if hedged { 60.0 } else { 550.0 })),
             Fault::Close => (Some(99.9), Some(1.12), Some(30.0)),
-            Fault::RetryAfter => (None, None, None),
             Fault::RetryAfterOne => (Some(99.9), Some(1.2), None),
             Fault::SlowReplica => (Some(99.9), Some(1.12), None),
             Fault::Rolling => (Some(99.9), Some(1.03), None),
-            Fault::Outage => (None, None, None),
+            Fault::RetryAfter | Fault::Outage => (None, None, None),
             Fault::Overload => (Some(89.0), Some(1.03), None),
             // Who sends nothing while it lasts can't pass 83 %.
             Fault::Stall => (Some(82.0), Some(1.03), None),
