@@ -95,7 +95,7 @@ impl Fault {
             Self::StalledBody => "stalled body 5 %",
             Self::Close => "close 10 %",
             Self::RetryAfter => "Retry-After: 1 x 30 %",
-            Self::RetryAfterOne => "the same, 1 of 2",
+            Self::RetryAfterOne => "Retry-After, 1 of 2",
             Self::SlowReplica => "slow, 1 of 3",
             Self::Rolling => "rolling restart of 3",
             Self::Outage => "outage, back",

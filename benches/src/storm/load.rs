@@ -28,7 +28,8 @@ pub struct Outcome {
     pub p99: f64,
     /// Percent of the requests that had been told when to come again that came no sooner.
     pub obeyed: f64,
-    /// Seconds from when the workers are back to when 90 % of calls succeed again, for good; less than 0: before that.
+    /// Seconds from when the workers are back to when 90 % of calls succeed again, for good; less than 0: before that;
+    /// infinite if they don't at the end of the run.
     pub recovered: f64,
     /// Milliseconds from when an ended server listens again to when each call set out begins to succeed, for half a second
     /// at least; infinite if none of that came.
@@ -155,7 +156,11 @@ impl Run {
             *all += 1;
         }
         let bad = tenths.iter().rev().find(|(_, (failed, all))| failed * 10 > *all);
-        bad.map_or(0.0, |(tenth, _)| (tenth + 1) as f64 / 10.0)
+        match (bad, tenths.last_key_value()) {
+            (Some((tenth, _)), Some((last, _))) if tenth == last => f64::INFINITY,
+            (Some((tenth, _)), _) => (tenth + 1) as f64 / 10.0,
+            (None, _) => 0.0,
+        }
     }
 
     /// Not counted: what a queue carries over to when the workers are back.
