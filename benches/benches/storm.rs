@@ -1,5 +1,6 @@
 //! Outcomes under fault, each stack against the same seeded servers in other processes.
 
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ fn cells(args: &Args) -> Vec<(Stack, Fault)> {
     all.filter(|(stack, fault)| args.wants(&format!("storm: {}: {}", fault.name(), stack.name()))).collect()
 }
 
-/// Every cell once, a few at a time, in an order that differs from round to round.
+/// Every cell once, in an order that differs from round to round. So many at a time send; who only waits for what is still
+/// out makes room for the next.
 fn storm(cells: &[(Stack, Fault)], round: usize, effort: Effort) -> Vec<Outcome> {
     let length = |cell: &usize| cells[*cell].1.length(effort);
     let queued = |cell: &usize| cells[*cell].1.gone(effort).is_some();
@@ -50,21 +52,41 @@ fn storm(cells: &[(Stack, Fault)], round: usize, effort: Effort) -> Vec<Outcome>
     for (mut order, at_once) in [(short, of_short), (queueing, of_queueing), (long, of_queueing)] {
         let turn = (round * at_once / 2).checked_rem(order.len()).unwrap_or(0);
         order.rotate_left(turn);
-        for wave in order.chunks(at_once) {
-            outcomes.extend(together(cells, wave, round as u64, effort));
-        }
+        outcomes.extend(by_turns(cells, &order, at_once, round as u64, effort));
     }
     outcomes.sort_unstable_by_key(|(cell, _)| *cell);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn together(cells: &[(Stack, Fault)], wave: &[usize], round: u64, effort: Effort) -> Vec<(usize, Outcome)> {
+fn by_turns(
+    cells: &[(Stack, Fault)],
+    order: &[usize],
+    at_once: usize,
+    round: u64,
+    effort: Effort,
+) -> Vec<(usize, Outcome)> {
+    let (given_back, free) = mpsc::channel();
+    let slot = || Slot(given_back.clone());
+    let mut slots: Vec<Slot> = (0..at_once).map(|_| slot()).collect();
     thread::scope(|scope| {
         let start = |&cell: &usize| {
+            let slot = slots.pop().unwrap_or_else(|| {
+                free.recv().expect("the sender is here");
+                slot()
+            });
             let (stack, fault) = cells[cell];
-            scope.spawn(move || (cell, run(stack, fault, 1 + round, effort)))
+            scope.spawn(move || (cell, run(stack, fault, 1 + round, effort, || drop(slot))))
         };
-        let running: Vec<_> = wave.iter().map(start).collect();
+        let running: Vec<_> = order.iter().map(start).collect();
         running.into_iter().map(|cell| cell.join().expect("cell")).collect()
     })
+}
+
+/// Leave to send; the next one has it when this is dropped.
+struct Slot(mpsc::Sender<()>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
 }

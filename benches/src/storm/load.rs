@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::sleep_until;
 
 use super::fault::{Fault, Gone};
 use super::server::{Counts, Servers};
-use super::stack::Stack;
+use super::stack::{Caller, Stack};
 use super::{IN_TIME, RATE, WORKERS};
 use crate::args::Effort;
 use crate::clock;
@@ -70,8 +70,9 @@ impl Outcome {
     }
 }
 
-/// Sends `stack` against `fault`, in a runtime of its own, against servers of its own.
-pub fn run(stack: Stack, fault: Fault, seed: u64, effort: Effort) -> Outcome {
+/// Sends `stack` against `fault`, in a runtime of its own, against servers of its own. `sent` is called when
+/// the last call has set out.
+pub fn run(stack: Stack, fault: Fault, seed: u64, effort: Effort, sent: impl FnOnce()) -> Outcome {
     let mut servers = Servers::start(fault, effort, seed);
     let origins = servers.origins();
     let start = clock::now() + Duration::from_millis(50);
@@ -81,8 +82,12 @@ pub fn run(stack: Stack, fault: Fault, seed: u64, effort: Effort) -> Outcome {
         (servers, up)
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    let calls = LocalSet::new()
-        .block_on(&runtime, async { open_loop(stack, &origins, start, fault.length(effort)).await });
+    let calls = LocalSet::new().block_on(&runtime, async {
+        let mut calls = OpenLoop { call: stack.caller(&origins), out: Vec::new(), done: Rc::default() };
+        calls.send(start, fault.length(effort)).await;
+        sent();
+        calls.end().await
+    });
     let (servers, up) = restarting.join().expect("servers");
     let up: Vec<Duration> = up.into_iter().map(|up| up.saturating_duration_since(start)).collect();
     Run { fault, effort, calls, up }.sum_up(servers.end())
@@ -95,26 +100,35 @@ struct Call {
     succeeded: bool,
 }
 
-async fn open_loop(stack: Stack, origins: &[String], start: Instant, length: Duration) -> Vec<Call> {
-    let call = stack.caller(origins);
-    let done = Rc::new(RefCell::new(Vec::new()));
-    let total = length.as_secs() * RATE;
-    let mut out = Vec::with_capacity(total as usize);
-    for number in 0..total {
-        let at = Duration::from_secs(1) * number as u32 / RATE as u32;
-        sleep_until((start + at).into()).await;
-        let (calling, done) = (call(number), done.clone());
-        out.push(tokio::task::spawn_local(async move {
-            let began = clock::now();
-            let whole = calling.await;
-            let took = began.elapsed();
-            done.borrow_mut().push(Call { at, took, succeeded: whole && took <= IN_TIME });
-        }));
+struct OpenLoop {
+    call: Caller,
+    out: Vec<JoinHandle<()>>,
+    done: Rc<RefCell<Vec<Call>>>,
+}
+
+impl OpenLoop {
+    /// Until the last call has set out.
+    async fn send(&mut self, start: Instant, length: Duration) {
+        for number in 0..length.as_secs() * RATE {
+            let at = Duration::from_secs(1) * number as u32 / RATE as u32;
+            sleep_until((start + at).into()).await;
+            let (calling, done) = ((self.call)(number), self.done.clone());
+            self.out.push(spawn_local(async move {
+                let began = clock::now();
+                let whole = calling.await;
+                let took = began.elapsed();
+                done.borrow_mut().push(Call { at, took, succeeded: whole && took <= IN_TIME });
+            }));
+        }
     }
-    for call in out {
-        call.await.expect("call");
+
+    /// Until the last of them has ended.
+    async fn end(self) -> Vec<Call> {
+        for call in self.out {
+            call.await.expect("call");
+        }
+        self.done.take()
     }
-    done.take()
 }
 
 struct Run {
