@@ -97,8 +97,11 @@ impl Storm {
         for Cell { stack, fault, outcome, spread, rounds } in &self.cells {
             let line = |what: &str, unit: &str, value: f64, spread: f64| {
                 if !value.is_nan() {
-                    let spread =
-                        if *rounds > 1 { format!(" (spread {})", amount(spread)) } else { String::new() };
+                    let spread = match *rounds {
+                        1 => String::new(),
+                        _ if spread.is_infinite() => " (not in each round)".to_owned(),
+                        _ => format!(" (spread {})", amount(spread)),
+                    };
                     let (stack, fault) = (stack.name(), fault.name());
                     println!("  {fault:<22} {stack:<24} {what} {:>7} {unit}{spread}", amount(value));
                 }
