@@ -10,12 +10,13 @@ use super::trip::TripFactory;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     pub(super) numbers: Numbers,
+    pub(super) abandoned_after: Duration,
     pub(super) trip: Option<TripFactory>,
 }
 
 impl Rules {
     /// A call dropped after more than this counts as a failure.
     pub const fn abandoned_after(&self) -> Duration {
-        self.numbers.abandoned_after()
+        self.abandoned_after
     }
 }

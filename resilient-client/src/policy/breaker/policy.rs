@@ -8,7 +8,7 @@ use super::state::LONGEST_STREAK;
 use super::trip::{Trip, TripFactory};
 use super::window::BUCKETS;
 use crate::policy::Invalid;
-use crate::policy::invalid::{at_most_ten_years, count, positive, rate};
+use crate::policy::invalid::{at_most_ten_years, count, positive, rate, share};
 
 /// Shorter windows would say more about the scheduler than about the upstream.
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
@@ -30,6 +30,7 @@ pub struct BreakerPolicy {
     pub(crate) cold_consecutive_failures: u32,
     pub(crate) open_for: Duration,
     pub(crate) open_cap: Duration,
+    pub(crate) probe_share: f64,
     pub(crate) probes: u32,
     pub(crate) probe_timeout: Duration,
     pub(crate) abandoned_after: Duration,
@@ -52,8 +53,9 @@ impl BreakerPolicy {
             min_calls: 50,
             consecutive_failures: 20,
             cold_consecutive_failures: 5,
-            open_for: Duration::from_secs(1),
+            open_for: Duration::from_millis(250),
             open_cap: Duration::from_secs(5),
+            probe_share: 0.025,
             probes: 3,
             probe_timeout: Duration::from_secs(10),
             abandoned_after: Duration::from_secs(1),
@@ -105,19 +107,35 @@ impl BreakerPolicy {
         self
     }
 
-    /// How long the first opening lasts, give or take 10 %. Default 1 s.
+    /// How long an opening lasts at least, and the first one at most, give or take 10 %. Default 250 ms.
+    ///
+    /// Each failed recovery doubles the longest time, up to [`open_cap`](Self::open_cap). How much of that an opening lasts depends on
+    /// the traffic: see [`probe_share`](Self::probe_share).
     pub const fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
     }
 
-    /// The most an opening lasts after doubling, give or take 10 %; at least `open_for`. Default 5 s.
+    /// The most an opening lasts after doubling, give or take 10 %; at least `open_for`, and where it equals that, every opening
+    /// lasts as long as the others. Default 5 s.
     pub const fn open_cap(mut self, time: Duration) -> Self {
         self.open_cap = time;
         self
     }
 
-    /// Calls let through when half-open, all of which must succeed: 1 to 10,000. Default 3.
+    /// What share of the calls that an open breaker turns away may be probes instead: 0 to 1. Default 0.025.
+    ///
+    /// Each call turned away brings the next probe forward by this share of the longest time the opening may last, though not to
+    /// before [`open_for`](Self::open_for). So with the defaults a dead server gets a probe after 40 calls, or after a time that
+    /// doubles from 250 ms to 5 s, and where both have their part sooner still: in the long run 2.5 % of the calls and 0.2 a second, and no more
+    /// than 4 a second. That is never more than 2 % and one a second. With 0 the time decides alone.
+    pub const fn probe_share(mut self, share: f64) -> Self {
+        self.probe_share = share;
+        self
+    }
+
+    /// Calls let through when half-open, all of which must succeed: 1 to 10,000. The first goes alone, the others once it has
+    /// succeeded. Default 3.
     pub const fn probes(mut self, probes: u32) -> Self {
         self.probes = probes;
         self
@@ -189,7 +207,8 @@ impl BreakerPolicy {
             open_cap_nanos: positive("breaker.open_cap", self.open_cap)?,
             probes: count("breaker.probes", self.probes, 1, MOST_PROBES)?,
             probe_timeout_nanos: positive("breaker.probe_timeout", self.probe_timeout)?,
-            abandoned_after_nanos: at_most_ten_years("breaker.abandoned_after", self.abandoned_after)?,
+            // Single precision is plenty, and every breaker holds one.
+            probe_share: share("breaker.probe_share", self.probe_share)? as f32,
             observe_only: self.observe_only,
         };
         if self.open_for > self.open_cap {
@@ -198,7 +217,9 @@ impl BreakerPolicy {
             return Err(Invalid::new("breaker.open_cap", problem));
         }
         self.trip.as_ref().map_or(Ok(()), TripFactory::check)?;
-        Ok(Rules { numbers, trip: self.trip.clone() })
+        let abandoned_after = self.abandoned_after;
+        at_most_ten_years("breaker.abandoned_after", abandoned_after)?;
+        Ok(Rules { numbers, abandoned_after, trip: self.trip.clone() })
     }
 
     /// How far back it looks, if that is a time.

@@ -124,6 +124,16 @@ impl List {
         }
     }
 
+    /// Nobody may be asked: a call that each endpoint whose breaker is open has turned away.
+    #[cold]
+    pub(super) fn turn_away(&self, now: Tick) {
+        for endpoint in &self.endpoints {
+            if matches!(endpoint.takes(now), Takes::Nothing(_)) {
+                endpoint.breaker.turn_away();
+            }
+        }
+    }
+
     /// What the first endpoint to be asked again waits for, and for how long.
     #[cold]
     pub(super) fn shut(&self, seek: &Seek<'_>, now: Tick) -> Shut {

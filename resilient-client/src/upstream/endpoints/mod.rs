@@ -219,7 +219,9 @@ impl EndpointSet {
                 Err(_) => drop(endpoint.take_back(leave, now)),
             }
         }
-        Err(list.shut(seek, now))
+        let shut = list.shut(seek, now);
+        list.turn_away(now);
+        Err(shut)
     }
 
     /// Why no endpoint may be asked now, if that is so; nothing is known of an empty list.
