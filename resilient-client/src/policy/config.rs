@@ -89,6 +89,9 @@ table!(Breaker {
     probes: u32,
     probe_timeout: Human,
     abandoned_after: Human,
+    wait_for_ready: bool,
+    max_waiting: u32,
+    ready_wait: Human,
     observe_only: bool,
 });
 table!(SlowCall { duration: Human, share: f64 });
@@ -230,6 +233,9 @@ impl Change<BreakerPolicy> for Breaker {
             probes,
             probe_timeout.0,
             abandoned_after.0,
+            wait_for_ready,
+            max_waiting,
+            ready_wait.0,
             observe_only,
         });
         to

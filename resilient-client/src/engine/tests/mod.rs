@@ -17,6 +17,7 @@ mod metastable;
 mod names;
 mod nothing_absorbs;
 mod outages;
+mod ready;
 mod recovery;
 mod reload;
 mod replay;

@@ -26,6 +26,7 @@
 //!   has succeeded. All must succeed to close it; one failure opens it again. A probe that decides nothing (answered with 429, or
 //!   left by its caller) gives its slot back, and holds the next one back as long as one that failed. Probes that never answer
 //!   expire.
+//! - A call may [wait](BreakerPolicy::wait_for_ready) for an open breaker rather than fail at once: off by default.
 //! - A [`Permit`] bears the generation it was issued in. A result that arrives after a change of state moves nothing.
 //! - Memory is fixed whatever the rate: about 400 bytes. A success costs a few loads and one atomic add.
 //! - An operator can [force it](Control) open or closed, switch it off and reset it; new rules leave that in place. A
@@ -64,6 +65,7 @@ mod machine;
 mod pause;
 mod permit;
 mod policy;
+mod ready;
 mod ring;
 mod rules;
 mod state;
@@ -78,5 +80,6 @@ pub use control::Control;
 pub use machine::Breaker;
 pub use permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
 pub use policy::BreakerPolicy;
+pub(crate) use ready::{Place, ReadyQueue, ReadyWaiter};
 pub use state::{Cause, State, Transition};
 pub use trip::Trip;

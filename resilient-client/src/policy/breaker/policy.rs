@@ -15,6 +15,7 @@ const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// A bucket can count at least this many calls before it has to round.
 const MOST_MIN_CALLS: u32 = 100_000;
 const MOST_PROBES: u32 = 10_000;
+const MOST_WAITING: u32 = 1_000_000;
 /// 12.5 kB of bits.
 const LARGEST_RING: u32 = 100_000;
 
@@ -36,6 +37,9 @@ pub struct BreakerPolicy {
     pub(crate) abandoned_after: Duration,
     pub(crate) slow_call: Option<(Duration, f64)>,
     pub(crate) trip: Option<TripFactory>,
+    pub(crate) wait_for_ready: bool,
+    pub(crate) max_waiting: u32,
+    pub(crate) ready_wait: Duration,
     pub(crate) observe_only: bool,
 }
 
@@ -61,6 +65,9 @@ impl BreakerPolicy {
             abandoned_after: Duration::from_secs(1),
             slow_call: None,
             trip: None,
+            wait_for_ready: false,
+            max_waiting: 100,
+            ready_wait: Duration::from_secs(5),
             observe_only: false,
         }
     }
@@ -173,6 +180,33 @@ impl BreakerPolicy {
         self
     }
 
+    /// Whether a call waits, when the breaker rejects it, until the breaker would let it go, rather than fail at once. Default false;
+    /// [`CallOptions::wait_for_ready`](crate::CallOptions::wait_for_ready) says otherwise for one call.
+    ///
+    /// For work that nobody waits for, or that has no other way to go on: it takes up again by itself when the upstream does. Calls wait
+    /// in the order in which they came, within their deadlines and for [`ready_wait`](Self::ready_wait) at most; one at a time is let
+    /// through as a probe, and the others follow when the breaker closes. They hold neither a place in the bulkhead nor one in the rate
+    /// meanwhile. Where a name stands for several endpoints, they wait until one of them may be asked. A call that finds
+    /// [`max_waiting`](Self::max_waiting) others waiting, or has waited long enough, fails as if it hadn't. Hedges never wait, and a
+    /// breaker of one's own ([`circuit`](crate::circuit)) makes nobody wait.
+    pub const fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// The most calls that [wait](Self::wait_for_ready): at most 1,000,000. Default 100. All of them go when the breaker closes, so
+    /// keep it below what the upstream takes at once.
+    pub const fn max_waiting(mut self, calls: u32) -> Self {
+        self.max_waiting = calls;
+        self
+    }
+
+    /// The longest a call [waits](Self::wait_for_ready) before it fails, within its deadline; longer than zero. Default 5 s.
+    pub const fn ready_wait(mut self, longest: Duration) -> Self {
+        self.ready_wait = longest;
+        self
+    }
+
     /// Decides and reports as usual but rejects nothing, to try a policy out. Default false.
     ///
     /// A call that would have been rejected is [admitted](super::Admitted::would_reject) with the wait it would have been
@@ -219,7 +253,14 @@ impl BreakerPolicy {
         self.trip.as_ref().map_or(Ok(()), TripFactory::check)?;
         let abandoned_after = self.abandoned_after;
         at_most_ten_years("breaker.abandoned_after", abandoned_after)?;
-        Ok(Rules { numbers, abandoned_after, trip: self.trip.clone() })
+        Ok(Rules {
+            numbers,
+            abandoned_after,
+            wait_for_ready: self.wait_for_ready,
+            max_waiting: count("breaker.max_waiting", self.max_waiting, 0, MOST_WAITING)?,
+            ready_wait_nanos: positive("breaker.ready_wait", self.ready_wait)?,
+            trip: self.trip.clone(),
+        })
     }
 
     /// How far back it looks, if that is a time.

@@ -37,6 +37,9 @@ fn every_setting_reaches_its_policy() {
         probes = 1
         probe_timeout = "3s"
         abandoned_after = "2s"
+        wait_for_ready = true
+        max_waiting = 20
+        ready_wait = "3s"
         "#,
     );
     let seconds = Duration::from_secs;
@@ -62,7 +65,10 @@ fn every_setting_reaches_its_policy() {
         .probe_share(0.1)
         .probes(1)
         .probe_timeout(seconds(3))
-        .abandoned_after(seconds(2));
+        .abandoned_after(seconds(2))
+        .wait_for_ready(true)
+        .max_waiting(20)
+        .ready_wait(seconds(3));
     let policy = Policy::standard()
         .timeout(timeout)
         .retry(retry)

@@ -24,6 +24,7 @@ pub(crate) struct EndpointPermit {
     body: Option<(BodyPermit, Tick)>,
     /// For a probe, which keeps others from setting out.
     leave: Option<Leave>,
+    probe: bool,
     rules: Rules,
     started: Tick,
     settled: bool,
@@ -38,7 +39,8 @@ impl EndpointPermit {
         now: Tick,
     ) -> Self {
         endpoint.begin();
-        Self { endpoint, breaker, body: None, leave, rules, started: now, settled: false }
+        let probe = breaker.as_ref().is_some_and(breaker::Permit::is_probe);
+        Self { endpoint, breaker, probe, body: None, leave, rules, started: now, settled: false }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -54,7 +56,12 @@ impl EndpointPermit {
     /// Whether the attempt is one of the few that test a broken endpoint.
     #[cfg(test)]
     pub(crate) fn is_probe(&self) -> bool {
-        self.breaker.as_ref().is_some_and(breaker::Permit::is_probe)
+        self.breaker.is_some() && self.probe
+    }
+
+    /// Whether it is, or was before it was settled.
+    pub(crate) fn probed(&self) -> bool {
+        self.probe
     }
 
     /// It was answered, and not with what was asked for: 429, or 504 for want of time. That says nothing to a breaker, but it takes

@@ -713,6 +713,8 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
         (standard().probe_share(1.01), "breaker.probe_share must be between 0 and 1, got 1.01"),
         (standard().probe_share(-0.01), "breaker.probe_share must be between 0 and 1, got -0.01"),
         (standard().probe_share(f64::NAN), "breaker.probe_share must be between 0 and 1, got NaN"),
+        (standard().ready_wait(ms(0)), "breaker.ready_wait must be longer than zero, got 0s"),
+        (standard().max_waiting(1_000_001), "breaker.max_waiting must be between 0 and 1000000, got 1000001"),
         (standard().probes(0), "breaker.probes must be between 1 and 10000, got 0"),
         (standard().probe_timeout(ms(0)), "breaker.probe_timeout must be longer than zero, got 0s"),
     ] {
