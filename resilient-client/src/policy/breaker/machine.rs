@@ -48,6 +48,17 @@ pub struct Breaker {
     pub(super) locked: Mutex<Locked>,
 }
 
+/// What is known to whoever might send a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probing {
+    /// Nothing: the last one failed, or there was none.
+    First,
+    /// The last one decided nothing.
+    Undecided,
+    /// One has succeeded, and others are wanted.
+    Recovering,
+}
+
 impl Breaker {
     /// A closed breaker.
     pub fn new(rules: Rules) -> Self {
@@ -237,6 +248,19 @@ impl Breaker {
         let hint = u64::from(self.hint.load(Ordering::Relaxed)) * 1000;
         let left = if word.state() == State::ForcedOpen { hint } else { self.pause.left(now, hint)? };
         Some(Duration::from_nanos(left))
+    }
+
+    /// What is known to whoever might send a probe now. Like [`rejects_now`](Self::rejects_now) this is advice.
+    pub(crate) fn probing(&self) -> Probing {
+        if self.word().state() != State::HalfOpen {
+            Probing::First
+        } else if self.pause.is_over() {
+            Probing::Recovering
+        } else if self.pause.is_one() {
+            Probing::Undecided
+        } else {
+            Probing::First
+        }
     }
 
     /// A call went without asking, because [`rejects_now`](Self::rejects_now) said so.

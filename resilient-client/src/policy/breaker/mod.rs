@@ -78,6 +78,7 @@ pub(super) mod window;
 pub use compiled::Rules;
 pub use control::Control;
 pub use machine::Breaker;
+pub(crate) use machine::Probing;
 pub use permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
 pub use policy::BreakerPolicy;
 pub(crate) use ready::{Place, ReadyQueue, ReadyWaiter};

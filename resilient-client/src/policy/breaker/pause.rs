@@ -82,6 +82,11 @@ impl Pause {
         self.earliest.load(Ordering::Relaxed) != LEASE
     }
 
+    /// Whether anybody gets in because [somebody said so](Self::end), and not for the time that has passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.latest.load(Ordering::Acquire) == 0
+    }
+
     /// Calls turned away are counted from now on.
     pub(super) fn count_from(&self, now: Tick) {
         self.since.store(millis(now), Ordering::Relaxed);
