@@ -18,6 +18,7 @@ use crate::deadline::{self, header};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
 use crate::event::{self, Events, Observer};
+use crate::policy::breaker;
 use crate::policy::set::{self, PlanSet};
 use crate::policy::{Invalid, Plan, Policy, PolicySet};
 use crate::rng::Entropy;
@@ -234,6 +235,9 @@ impl Core {
             replayable: exchange.is_replayable(),
             safe: options.is_safe(address.method, address.headers),
             obeys_retry_after: !options.ignores_retry_after,
+            waits_for_ready: options
+                .wait_for_ready
+                .unwrap_or_else(|| plan.breaker.as_ref().is_some_and(breaker::Rules::waits_for_ready)),
         };
         let ways = Ways {
             buffer: options.buffer,

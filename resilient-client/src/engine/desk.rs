@@ -182,6 +182,9 @@ impl<X: Exchange> Desk<X> {
             tried: &self.tried,
             again_from: self.ledger.quiet_until(),
             repeatable: self.ledger.has_room_for_another(now),
+            // Beside an attempt in flight there is no need to.
+            waits_for_ready: self.ledger.terms().waits_for_ready && trigger != Trigger::Hedge,
+            place: None,
         };
         match self.upstream.admit(ask, now) {
             Admission::Admitted(permit) => return self.launch(exchange, number, trigger, permit, cx, now),
@@ -388,7 +391,10 @@ impl<X: Exchange> Desk<X> {
             self.withdraw_hedge(now);
         }
         let mut rng = self.upstream.entropy().rng();
-        let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
+        let mut world =
+            world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
+        // Such a call's retry waits for the breaker, too.
+        world.circuit_open &= !self.ledger.terms().waits_for_ready;
         let next = self.ledger.failed(number, &classified, now, world);
         match (grant, &next) {
             (Some(grant), Next::Retry { .. }) if !self.ledger.has_grant() => self.ledger.inherit(grant),

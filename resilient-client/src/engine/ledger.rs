@@ -63,6 +63,8 @@ pub(crate) struct Terms {
     pub(crate) safe: bool,
     /// Whether the next attempt waits for as long as the server asks with `Retry-After`.
     pub(crate) obeys_retry_after: bool,
+    /// Whether an attempt waits for an open breaker rather than be refused.
+    pub(crate) waits_for_ready: bool,
 }
 
 /// What the call should do now.

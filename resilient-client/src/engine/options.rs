@@ -33,6 +33,7 @@ pub struct CallOptions {
     pub(crate) buffer: Option<usize>,
     pub(crate) streaming: bool,
     pub(crate) ignores_retry_after: bool,
+    pub(crate) wait_for_ready: Option<bool>,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) priority: Option<Priority>,
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
@@ -92,6 +93,14 @@ impl CallOptions {
     #[must_use]
     pub fn ignore_retry_after(mut self) -> Self {
         self.ignores_retry_after = true;
+        self
+    }
+
+    /// Whether this call waits for an open circuit breaker rather than fail at once, in place of what its policy says; see
+    /// [`BreakerPolicy::wait_for_ready`](crate::policy::breaker::BreakerPolicy::wait_for_ready).
+    #[must_use]
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = Some(wait);
         self
     }
 

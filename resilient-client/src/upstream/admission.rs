@@ -18,7 +18,7 @@ use super::{Part, Permit, Rejection, Upstream};
 use crate::endpoints::NoEndpoint;
 use crate::event::Event;
 use crate::policy::Modes;
-use crate::policy::breaker::{Rejected, State};
+use crate::policy::breaker::{Place, ReadyWaiter, Rejected, State};
 use crate::policy::bulkhead::{Full, WaitOver, Waiter};
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{Limited, Reservation, Turn};
@@ -36,6 +36,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) again_from: Tick,
     /// Another attempt could follow, whatever comes of this one.
     pub(crate) repeatable: bool,
+    /// It would rather wait for an open breaker than be refused.
+    pub(crate) waits_for_ready: bool,
+    /// Where it stood among those.
+    pub(crate) place: Option<Place>,
 }
 
 impl Ask<'_> {
@@ -43,7 +47,8 @@ impl Ask<'_> {
     #[cfg(test)]
     pub(crate) fn plainly() -> Self {
         let (priority, deadline) = (Priority::Normal, Tick::NEVER);
-        Ask { priority, deadline, tried: &[], again_from: Tick::ZERO, repeatable: false }
+        let (again_from, place) = (Tick::ZERO, None);
+        Ask { priority, deadline, tried: &[], again_from, repeatable: false, waits_for_ready: false, place }
     }
 }
 
@@ -87,6 +92,8 @@ pub(crate) struct Waiting {
     tried: Tried,
     again_from: Tick,
     repeatable: bool,
+    waits_for_ready: bool,
+    place: Option<Place>,
     since: Tick,
     /// Ready when the server has asked everybody to stay away: who waits is told at once.
     held: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -103,6 +110,8 @@ enum Stage {
     Rate(Arc<Turn>, Part),
     /// A place in the bulkhead.
     Slot(Arc<Waiter>, Part),
+    /// A breaker that lets it go.
+    Ready(Arc<ReadyWaiter>),
     /// Nothing any more.
     Over,
 }
@@ -122,7 +131,7 @@ impl Upstream {
     }
 
     fn wait(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<InRate>, since: Tick, stage: Stage) -> Admission {
-        let Ask { priority, deadline, again_from, repeatable, .. } = *ask;
+        let Ask { priority, deadline, again_from, repeatable, waits_for_ready, place, .. } = *ask;
         Admission::Waits(Box::new(Waiting {
             upstream: Arc::clone(self),
             priority,
@@ -130,6 +139,8 @@ impl Upstream {
             tried: ask.tried.into(),
             again_from,
             repeatable,
+            waits_for_ready,
+            place,
             since,
             held: self.next_hold(),
             rate,
@@ -228,11 +239,11 @@ impl Upstream {
         let slot = self.slot();
         let bulkhead = self.bulkhead(slot);
         let Err(Full { limit }) = bulkhead.try_acquire(ask.priority) else {
-            return self.admit_to_endpoint(ask, rate, slot, now);
+            return self.admit_to_endpoint(ask, rate, slot, since, now);
         };
         if self.judge(Rejection::BulkheadFull { limit }, Modes::BULKHEAD_OBSERVES).is_ok() {
             bulkhead.overrun();
-            return self.admit_to_endpoint(ask, rate, slot, now);
+            return self.admit_to_endpoint(ask, rate, slot, since, now);
         }
         match bulkhead.enqueue(ask.priority, now, ask.deadline) {
             Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter, slot)),
@@ -246,6 +257,7 @@ impl Upstream {
         ask: &Ask<'_>,
         rate: Option<InRate>,
         slot: Part,
+        since: Tick,
         now: Tick,
     ) -> Admission {
         // With endpoints this breaker has no rules, and says what somebody forced.
@@ -253,7 +265,8 @@ impl Upstream {
             Ok(admitted) => admitted,
             Err(Rejected { retry_after }) => {
                 self.release(slot, || now);
-                return self.refuse(rate, Rejection::CircuitOpen { retry_after });
+                self.give_rate_back(rate);
+                return self.wait_for_ready(ask, Rejection::CircuitOpen { retry_after }.into(), since, now);
             }
         };
         let endpoint = match &self.balancer {
@@ -263,7 +276,7 @@ impl Upstream {
                 Err(refusal) => {
                     self.release(slot, || now);
                     self.give_rate_back(rate);
-                    return Admission::Refused(refusal);
+                    return self.wait_for_ready(ask, refusal, since, now);
                 }
             },
         };
@@ -271,6 +284,19 @@ impl Upstream {
             self.emit(|| Event::BreakerTransition(transition));
         }
         Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, endpoint, slot, now))
+    }
+
+    /// A place among those that wait for an open breaker, where that is what refuses it and it wants to. It holds nothing meanwhile,
+    /// and is asked everything again when it goes.
+    #[cold]
+    fn wait_for_ready(self: &Arc<Self>, ask: &Ask<'_>, why: Refusal, since: Tick, now: Tick) -> Admission {
+        if ask.waits_for_ready
+            && matches!(why.rejection, Rejection::CircuitOpen { .. })
+            && let Ok(waiter) = self.ready.enqueue(ask.place, now, ask.deadline)
+        {
+            return self.wait(ask, None, since, Stage::Ready(waiter));
+        }
+        Admission::Refused(why)
     }
 
     fn choose_endpoint(
@@ -292,6 +318,34 @@ impl Upstream {
         })
     }
 
+    /// Ready when the first of those that wait for the breaker may go: with nothing, or with how long it would still have to wait when
+    /// its time is over. One that `has_gone` just now, and was refused again, looks a moment later.
+    fn poll_ready(
+        &self,
+        waiter: &ReadyWaiter,
+        has_gone: bool,
+        cx: &Context<'_>,
+        now: Tick,
+    ) -> Poll<Option<Duration>> {
+        const MOMENT: Duration = Duration::from_millis(1);
+        // Before it looks, so that no news are missed.
+        waiter.note(cx);
+        let left = || self.shut_for(now).map(|left| left.max(Duration::from_nanos(1)));
+        if now >= waiter.ends() {
+            return Poll::Ready(left());
+        }
+        if !self.ready.is_first(waiter) {
+            return Poll::Pending;
+        }
+        let left = match left() {
+            Some(left) => left,
+            None if has_gone => MOMENT,
+            None => return Poll::Ready(None),
+        };
+        waiter.look_at(now.after(left));
+        Poll::Pending
+    }
+
     fn refuse(&self, rate: Option<InRate>, why: Rejection) -> Admission {
         self.give_rate_back(rate);
         Admission::Refused(why.into())
@@ -311,6 +365,7 @@ impl Waiting {
             Stage::Names(_) => Tick::NEVER,
             Stage::Rate(turn, _) => turn.until(),
             Stage::Slot(waiter, _) => waiter.until(),
+            Stage::Ready(waiter) => waiter.until(),
             Stage::Over => Tick::ZERO,
         }
     }
@@ -338,14 +393,16 @@ impl Waiting {
         if now >= self.deadline {
             return Poll::Pending;
         }
+        let mut has_gone = false;
         loop {
             if let Some(retry_after) = self.is_held(cx, now) {
                 self.leave(|| now);
                 return Poll::Ready(Err(Rejection::HeldBack { retry_after }.into()));
             }
             let upstream = &self.upstream;
-            let Self { priority, deadline, again_from, repeatable, .. } = *self;
-            let ask = Ask { priority, deadline, tried: &self.tried, again_from, repeatable };
+            let Self { priority, deadline, again_from, repeatable, waits_for_ready, place, .. } = *self;
+            let tried = &self.tried;
+            let ask = Ask { priority, deadline, tried, again_from, repeatable, waits_for_ready, place };
             let admission = match &mut self.stage {
                 Stage::Names(names) => {
                     let resolved = ready!(names.as_mut().poll(cx));
@@ -369,10 +426,24 @@ impl Waiting {
                     let waited = ready!(upstream.bulkhead(slot).poll_wait(waiter, cx, now));
                     self.stage = Stage::Over;
                     match waited {
-                        Ok(()) => upstream.admit_to_endpoint(&ask, self.rate.take(), slot, now),
+                        Ok(()) => upstream.admit_to_endpoint(&ask, self.rate.take(), slot, self.since, now),
                         Err(over) => {
                             let (waited, displaced) = (now.since(self.since), over == WaitOver::Displaced);
                             upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
+                        }
+                    }
+                }
+                Stage::Ready(waiter) => {
+                    let waiter = Arc::clone(waiter);
+                    let left = ready!(upstream.poll_ready(&waiter, has_gone, cx, now));
+                    has_gone = true;
+                    self.stage = Stage::Over;
+                    upstream.ready.leave(&waiter);
+                    self.place = Some(waiter.place());
+                    match left {
+                        None => upstream.admit_to_rate(&Ask { place: self.place, ..ask }, self.since, now),
+                        Some(retry_after) => {
+                            Admission::Refused(Rejection::CircuitOpen { retry_after }.into())
                         }
                     }
                 }
@@ -404,6 +475,7 @@ impl Waiting {
         match &self.stage {
             Stage::Slot(waiter, slot) => self.upstream.bulkhead(*slot).leave(waiter, now),
             Stage::Rate(turn, whose) => self.upstream.rate_limit(*whose).leave(turn, now),
+            Stage::Ready(waiter) => self.upstream.ready.leave(waiter),
             Stage::Names(_) | Stage::Over => {}
         }
         self.stage = Stage::Over;
@@ -423,6 +495,7 @@ impl fmt::Debug for Waiting {
             Stage::Names(_) => "Waiting(for addresses)",
             Stage::Rate(..) => "Waiting(for its turn)",
             Stage::Slot(..) => "Waiting(for a place)",
+            Stage::Ready(_) => "Waiting(for the breaker)",
             Stage::Over => "Waiting(for nothing)",
         })
     }

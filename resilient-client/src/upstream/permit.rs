@@ -252,10 +252,16 @@ impl Permit {
             }
         }
         let Held::Head(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
+        let probes = permit.is_probe() || self.endpoint.as_ref().is_some_and(|endpoint| endpoint.probed());
         if verdict == Verdict::Success {
             self.held = Held::Body(permit.body());
         }
-        upstream.breaker.record_caused(permit, verdict, cause, took, now, || upstream.entropy.rng().unit())
+        let unit = || upstream.entropy.rng().unit();
+        let transition = upstream.breaker.record_caused(permit, verdict, cause, took, now, unit);
+        if probes {
+            upstream.probed();
+        }
+        transition
     }
 
     /// Tells those that judge bodies.

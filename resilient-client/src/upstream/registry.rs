@@ -736,8 +736,8 @@ mod tests {
                 assert_eq!(broken.breaker_snapshot(later(7)).state, crate::policy::breaker::State::HalfOpen);
                 7
             } else {
-                assert!(broken.place(later(1)).is_none());
-                1
+                assert!(broken.place(later(0)).is_none());
+                0
             };
             get(&registry, "http://x/", later(last + 59));
             assert_eq!(names(&registry), ["http://broken", "overflow"], "half-open: {half_open}");

@@ -31,6 +31,8 @@ pub struct UpstreamSnapshot {
     pub concurrency: Option<concurrency::Snapshot>,
     /// Attempts that wait for a place.
     pub queued: usize,
+    /// Attempts that [wait for an open breaker](breaker::BreakerPolicy::wait_for_ready).
+    pub waiting_for_ready: usize,
     /// The circuit breaker. Where the name stands for several endpoints theirs judge, and this one is disabled unless somebody
     /// forced it.
     pub breaker: breaker::Snapshot,
@@ -54,6 +56,7 @@ impl Upstream {
             limit: bulkhead.limit(),
             concurrency: self.adaptive().map(Concurrency::snapshot),
             queued: bulkhead.queued(),
+            waiting_for_ready: self.ready.len(),
             breaker: self.breaker_snapshot(now),
             budget: self.budget().available(),
             hedges: self.hedges.available(),

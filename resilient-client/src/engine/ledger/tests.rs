@@ -24,6 +24,7 @@ fn terms() -> Terms {
         replayable: true,
         safe: true,
         obeys_retry_after: true,
+        waits_for_ready: false,
     }
 }
 
@@ -403,6 +404,7 @@ proptest! {
             replayable: story.replayable,
             safe: story.safe,
             obeys_retry_after: true,
+            waits_for_ready: false,
         };
         let (budget, mut rng) = (budget(story.tokens), Rng::seeded(story.seed));
         let mut ledger = Ledger::new(terms, START);

@@ -17,6 +17,8 @@ mod metastable;
 mod names;
 mod nothing_absorbs;
 mod outages;
+mod ready;
+mod recovery;
 mod reload;
 mod replay;
 mod script;
@@ -66,12 +68,16 @@ impl Rig {
     }
 
     fn set_up(setup: Setup, steps: impl IntoIterator<Item = script::Step>) -> Self {
+        Self::set_up_seeded(setup, 42, steps)
+    }
+
+    fn set_up_seeded(setup: Setup, seed: u64, steps: impl IntoIterator<Item = script::Step>) -> Self {
         let script = Script::new(steps);
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let heard = Arc::clone(&events);
         let observer = move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone());
         let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(observer)];
-        let core = Core::new(Setup { observers, entropy: Entropy::seeded(42), ..setup });
+        let core = Core::new(Setup { observers, entropy: Entropy::seeded(seed), ..setup });
         let core = Arc::new(core.expect("policies that work"));
         let service = ResilienceLayer::of(Arc::clone(&core)).layer(script.clone());
         Self { script, service, core, events }

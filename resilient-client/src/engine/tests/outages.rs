@@ -273,10 +273,10 @@ async fn a_name_refuses_only_when_no_endpoint_may_be_asked_and_says_how_long() {
     let network = Network::default();
     let layer = layer(Policy::standard(), three());
     drive(&layer, &network, 50.0, 150, 1).await;
+    let open = layer.snapshot()[0].endpoints.iter().map(|endpoint| endpoint.breaker.open_for).min().unwrap();
     let error = spawn(&layer, &network, Method::GET).await.unwrap().unwrap_err();
     let (kind, wait) = (error.kind(), error.retry_after().unwrap());
     assert_eq!(kind, ErrorKind::CircuitOpen);
-    let open = layer.snapshot()[0].endpoints.iter().map(|endpoint| endpoint.breaker.open_for).min().unwrap();
     assert!(wait.abs_diff(open) <= ms(1), "{wait:?} {open:?}");
     network.set("a:1", WELL);
     sleep(6 * SECOND).await;

@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 
 use super::endpoint::{Endpoint, Takes};
 use super::{List, Seek, Shut};
+use crate::policy::breaker::Probing;
 use crate::rng::Rng;
 use crate::time::Tick;
 
@@ -79,13 +80,14 @@ impl List {
         }
         if !passed.takes_any() {
             let probe = passed.takes(now) == Takes::Probe;
-            return probe && (passed.probation.is_due(seek.repeatable) || !self.somebody_serves(now));
+            let due = || passed.probation.is_due(passed.breaker.probing(), seek.repeatable);
+            return probe && (due() || !self.somebody_serves(now));
         }
         let suspect = passed.score.is_failing() || passed.score.remembers_failures(&self.rules, now);
         // Repeated elsewhere, a call still spends the time in which a hung one doesn't answer.
         let due = suspect
             && !passed.score.is_slower(&other.score, &self.rules, now)
-            && passed.probation.is_due(seek.repeatable);
+            && passed.probation.is_due(Probing::First, seek.repeatable);
         if due {
             passed.probation.taken();
         }
@@ -120,6 +122,16 @@ impl List {
                 let drawn = two_below(candidates.len(), rng);
                 let winner = self.duel(drawn, candidates.len(), |n| candidates.get(n).copied(), now, rng);
                 Some(winner.unwrap_or(first))
+            }
+        }
+    }
+
+    /// Nobody may be asked: a call that each endpoint whose breaker is open has turned away.
+    #[cold]
+    pub(super) fn turn_away(&self, now: Tick) {
+        for endpoint in &self.endpoints {
+            if matches!(endpoint.takes(now), Takes::Nothing(_)) {
+                endpoint.breaker.turn_away();
             }
         }
     }
@@ -192,9 +204,11 @@ fn rank(endpoint: &Endpoint, seek: &Seek<'_>, now: Tick) -> Option<Rank> {
         (Takes::Any, false) if endpoint.score.is_failing() => Rank::Failing,
         (Takes::Any, false) => Rank::Well,
         (Takes::Any, true) => Rank::Tried,
-        (Takes::Probe, false) if endpoint.probation.is_trusted() => Rank::Recovering,
-        (Takes::Probe, false) if seek.repeatable && endpoint.probation.decides() => Rank::ProbeFirst,
-        (Takes::Probe, false) => Rank::Probe,
+        (Takes::Probe, false) => match endpoint.breaker.probing() {
+            Probing::Recovering => Rank::Recovering,
+            Probing::First if seek.repeatable => Rank::ProbeFirst,
+            Probing::First | Probing::Undecided => Rank::Probe,
+        },
         (Takes::Probe, true) => Rank::TriedProbe,
         (Takes::Nothing(_) | Takes::Held(_), _) => return None,
     };

@@ -13,7 +13,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::{Tick, nanos};
 
 use super::Checks;
-use super::probation::{Decided, Leave, Probation};
+use super::probation::Probation;
 use super::score::{Load, Score};
 use crate::upstream::quiet::{LONGEST, Quiet};
 
@@ -43,7 +43,7 @@ pub(crate) struct Endpoint {
     pub(super) score: Score,
     /// When it was added or came back, as a `Tick`; zero if that needs no care.
     since: AtomicU64,
-    /// Asked once the breaker would let a probe through.
+    /// Beside others that are well.
     pub(super) probation: Probation,
     /// Whether its `Retry-After` holds for everybody.
     hold: Quiet,
@@ -82,7 +82,7 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             score: Score::new(),
             since: AtomicU64::new(since),
-            probation: Probation::new(),
+            probation: Probation::default(),
             hold: Quiet::new(),
             spared_until: AtomicU64::new(0),
             abandoned_after: AtomicU64::new(u64::MAX),
@@ -170,8 +170,7 @@ impl Endpoint {
         if self.takes_any() {
             return Takes::Any;
         }
-        let shut = self.breaker.rejects_now(now).max(self.probation.shut_for(now));
-        shut.map_or(Takes::Probe, Takes::Nothing)
+        self.breaker.rejects_now(now).map_or(Takes::Probe, Takes::Nothing)
     }
 
     /// It answered with `Retry-After`: others are asked first for so long. For how long nobody may ask it, as far as one
@@ -210,23 +209,14 @@ impl Endpoint {
         self.since.store(now.as_nanos().max(1), Ordering::Relaxed);
     }
 
-    /// Leave that no probe was sent on.
-    pub(super) fn take_back(&self, leave: Option<Leave>, now: Tick) -> Option<Leave> {
-        if let Some(leave) = leave {
-            self.probation.end(leave, Decided::NotSent, now);
-        }
-        None
-    }
-
     /// Its breaker changed its state, and it wasn't by a change of rules.
     pub(super) fn changed(&self, transition: Transition, now: Tick) {
         match (transition.from, transition.to) {
             (_, State::Closed) => {
-                self.probation.reset();
+                self.probation.taken();
                 self.recovered(now);
             }
-            (State::Closed, _) => self.probation.reset(),
-            (_, State::Open) => self.probation.distrust(),
+            (State::Closed, _) => self.probation.taken(),
             _ => {}
         }
         self.emit(transition);

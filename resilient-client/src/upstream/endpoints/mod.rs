@@ -191,35 +191,28 @@ impl EndpointSet {
         // Each lost race is another call's doing, so few are lost in a row.
         const RACES: usize = 64;
         let list = self.list.load();
-        let permit = |endpoint: &Arc<Endpoint>, breaker, leave| {
-            Ok(EndpointPermit::new(Arc::clone(endpoint), breaker, leave, list.rules, now))
+        let permit = |endpoint: &Arc<Endpoint>, breaker| {
+            Ok(EndpointPermit::new(Arc::clone(endpoint), breaker, list.rules, now))
         };
         for _ in 0..RACES {
             let Some(endpoint) = list.choose(seek, now, rng) else { break };
             if seek.overrules {
-                return permit(endpoint, None, None);
+                return permit(endpoint, None);
             }
-            let leave = if endpoint.takes_any() {
-                None
-            } else {
-                // Many may have chosen it; one gets leave, and the others look elsewhere.
-                let Some(leave) = endpoint.probation.begin(now) else { continue };
-                Some(leave)
-            };
-            match endpoint.breaker.try_acquire(now) {
-                Ok(admitted) => {
-                    let leave =
-                        if admitted.permit.is_probe() { leave } else { endpoint.take_back(leave, now) };
-                    if let Some(transition) = admitted.transition {
-                        endpoint.emit(transition);
-                    }
-                    return permit(endpoint, Some(admitted.permit), leave);
-                }
-                // Opened, or gave its last probe away, since it was chosen.
-                Err(_) => drop(endpoint.take_back(leave, now)),
+            // Many may have chosen one that is on probation; its breaker lets one go, and the others look elsewhere. Or it has opened
+            // since it was chosen.
+            let Ok(admitted) = endpoint.breaker.try_acquire(now) else { continue };
+            if admitted.permit.is_probe() {
+                endpoint.probation.taken();
             }
+            if let Some(transition) = admitted.transition {
+                endpoint.emit(transition);
+            }
+            return permit(endpoint, Some(admitted.permit));
         }
-        Err(list.shut(seek, now))
+        let shut = list.shut(seek, now);
+        list.turn_away(now);
+        Err(shut)
     }
 
     /// Why no endpoint may be asked now, if that is so; nothing is known of an empty list.
