@@ -16,7 +16,7 @@ use self::wire::{Fault, Sending, Wire};
 use super::evidence::Evidence;
 use super::replay::Replay as _;
 use super::service::{address, again, readdress};
-use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
+use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, Overdue, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
@@ -117,8 +117,8 @@ impl Exchange for HyperExchange {
         Some(self.wire.send(request, named.as_ref().map(|target| &*target.endpoint)))
     }
 
-    fn expired(&self, future: Pin<&mut Sending>) -> Expired {
-        future.expired()
+    fn expired(&self, future: Pin<&mut Sending>, overdue: Overdue) -> Expired {
+        future.expired(overdue)
     }
 
     fn begun(future: &Sending, set_out: Tick, now: Tick) -> Tick {

@@ -20,7 +20,7 @@ use crate::hyper::Body;
 use crate::outcome::Cause;
 use crate::time::Tick;
 use crate::transport::evidence::{Evidence, Sent};
-use crate::transport::{Expired, Target};
+use crate::transport::{Expired, Overdue, Target};
 use crate::upstream::endpoints::Endpoint;
 
 /// A pool of connections.
@@ -139,13 +139,20 @@ pin_project! {
 
 impl Sending {
     /// Its time is up: that speaks against the connection, and twice in a row, or once if nothing has come on it since, is
-    /// enough to send nothing on it any more.
-    pub(super) fn expired(self: Pin<&mut Self>) -> Expired {
+    /// enough to send nothing on it any more. Where others are answered meanwhile the connection is well, and the failure is this
+    /// attempt's own: a server that hangs on some requests mustn't hide behind a connection that it keeps.
+    pub(super) fn expired(self: Pin<&mut Self>, overdue: Overdue) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let timed_out = shared.link(|link| link.timed_out(shared.sent.load(Ordering::Relaxed)));
-        let Some((link, id)) = timed_out else { return Expired::default() };
+        let Overdue { since, now, counts } = overdue;
+        let half = now.nanos_since(since) / 2;
+        let sent = shared.sent.load(Ordering::Relaxed);
+        let ill = |link: &Link| !link.has_answered_within(half, now);
+        let Some((link, id)) = shared.link(|link| counts && ill(link) && link.timed_out(sent)) else {
+            return Expired::default();
+        };
         let unsent = link.waited(shared.ticket.stream(), Tick::ZERO).is_none();
-        Expired { cause: Cause::Connection(id), unsent }
+        let cause = if ill(&link) { Cause::Connection(id) } else { Cause::Own };
+        Expired { cause, unsent }
     }
 
     /// Since when the server can have had it: not while it waits until that allows one more stream, on a connection that is alive.
