@@ -146,6 +146,23 @@ impl Connector {
         }))
     }
 
+    /// The same, with so much time for every connection.
+    pub(super) fn within(&self, timeout: Option<Duration>) -> Self {
+        let Making { inner, options, sends, .. } = &*self.0;
+        Self(Arc::new(Making {
+            inner: inner.clone(),
+            options: Options { timeout, ..*options },
+            sends: sends.clone(),
+            to: None,
+            timeouts: HashMap::new(),
+        }))
+    }
+
+    /// The timeout that a host has of its own, if it has one.
+    pub(super) fn own_timeout(&self, host: &registry::Authority<'_>) -> Option<Option<Duration>> {
+        self.0.timeouts.get(host).copied()
+    }
+
     pub(super) fn sends(&self) -> &Sends {
         &self.0.sends
     }

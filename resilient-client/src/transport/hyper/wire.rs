@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::uri::Scheme;
 use http::{Extensions, Request, Response};
@@ -22,6 +23,7 @@ use crate::time::Tick;
 use crate::transport::evidence::{Evidence, Sent};
 use crate::transport::{Expired, Overdue, Target};
 use crate::upstream::endpoints::Endpoint;
+use crate::upstream::registry::Authority;
 
 /// A pool of connections.
 pub(crate) struct Wire {
@@ -33,6 +35,18 @@ pub(crate) struct Wire {
 }
 
 type Pool = legacy::Client<Connector, Body>;
+
+/// The pool that an attempt goes over. An endpoint's own lives as long as the endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Over<'a> {
+    /// The one for all that goes where its URL says.
+    Shared,
+    /// One that goes to this endpoint whatever the URL says.
+    Named(&'a Endpoint),
+    /// One whose connections have so much time to be made, as the host has it for which the endpoint stands: the connector sees
+    /// only the endpoint's address.
+    Timed(&'a Endpoint, Option<Duration>),
+}
 
 impl Wire {
     pub(crate) fn new(pool: &legacy::Builder, connector: Connector, http2_only: bool) -> Self {
@@ -47,11 +61,24 @@ impl Wire {
         self.http2_only && target.host.is_some()
     }
 
-    /// The pool that goes to an endpoint whatever the URL says. It lives as long as the endpoint.
-    fn pool_of<'a>(&'a self, endpoint: &'a Endpoint) -> &'a Pool {
+    /// How an attempt goes to an endpoint of `host` that its URL names.
+    pub(super) fn over<'a>(&self, endpoint: &'a Endpoint, host: &Authority<'_>) -> Over<'a> {
+        let own = self.parts.1.own_timeout(host);
+        own.map_or(Over::Shared, |timeout| Over::Timed(endpoint, timeout))
+    }
+
+    fn pool<'a>(&'a self, over: Over<'a>) -> &'a Pool {
         let (pool, connector) = &*self.parts;
-        let to = endpoint.origin().as_str().parse().ok();
-        let own = to.and_then(|to| endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))));
+        let own = match over {
+            Over::Shared => None,
+            Over::Named(endpoint) => {
+                let to = endpoint.origin().as_str().parse().ok();
+                to.and_then(|to| endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))))
+            }
+            Over::Timed(endpoint, timeout) => {
+                endpoint.keeps(|| pool.build::<_, Body>(connector.within(timeout)))
+            }
+        };
         own.unwrap_or(&self.pool)
     }
 
@@ -68,15 +95,14 @@ impl Wire {
         Evidence { pooled, ..fault.evidence }
     }
 
-    /// Sends an attempt off; `to` an endpoint whose name the URL bears, if there is one.
+    /// Sends an attempt off.
     #[inline]
-    pub(super) fn send(&self, mut request: Request<Body>, to: Option<&Endpoint>) -> Sending {
+    pub(super) fn send(&self, mut request: Request<Body>, over: Over<'_>) -> Sending {
         // To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
-        let (pool, connects) =
-            (to.map_or(&self.pool, |endpoint| self.pool_of(endpoint)), self.sends.connects());
+        let (pool, connects) = (self.pool(over), self.sends.connects());
         Sending { response: pool.request(request), shared, connects }
     }
 }
