@@ -146,9 +146,10 @@ impl Connector {
         }))
     }
 
-    /// The same, with so much time for every connection.
-    pub(super) fn within(&self, timeout: Option<Duration>) -> Self {
-        let Making { inner, options, sends, .. } = &*self.0;
+    /// The same, with as much time for every connection as this host's have.
+    pub(super) fn timed_as(&self, host: &registry::Authority<'_>) -> Self {
+        let Making { inner, options, sends, timeouts, .. } = &*self.0;
+        let timeout = timeouts.get(host).copied().unwrap_or(options.timeout);
         Self(Arc::new(Making {
             inner: inner.clone(),
             options: Options { timeout, ..*options },
@@ -158,9 +159,9 @@ impl Connector {
         }))
     }
 
-    /// The timeout that a host has of its own, if it has one.
-    pub(super) fn own_timeout(&self, host: &registry::Authority<'_>) -> Option<Option<Duration>> {
-        self.0.timeouts.get(host).copied()
+    /// Whether a host has a timeout of its own.
+    pub(super) fn has_own_timeout(&self, host: &registry::Authority<'_>) -> bool {
+        self.0.timeouts.contains_key(host)
     }
 
     pub(super) fn sends(&self) -> &Sends {

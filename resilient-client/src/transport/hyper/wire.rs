@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::uri::Scheme;
 use http::{Extensions, Request, Response};
@@ -43,9 +42,9 @@ pub(super) enum Over<'a> {
     Shared,
     /// One that goes to this endpoint whatever the URL says.
     Named(&'a Endpoint),
-    /// One whose connections have so much time to be made, as the host has it for which the endpoint stands: the connector sees
-    /// only the endpoint's address.
-    Timed(&'a Endpoint, Option<Duration>),
+    /// One whose connections have as much time to be made as those of this host, for which the endpoint stands: the connector
+    /// sees only the endpoint's address.
+    Timed(&'a Endpoint, &'a Authority<'static>),
 }
 
 impl Wire {
@@ -62,9 +61,8 @@ impl Wire {
     }
 
     /// How an attempt goes to an endpoint of `host` that its URL names.
-    pub(super) fn over<'a>(&self, endpoint: &'a Endpoint, host: &Authority<'_>) -> Over<'a> {
-        let own = self.parts.1.own_timeout(host);
-        own.map_or(Over::Shared, |timeout| Over::Timed(endpoint, timeout))
+    pub(super) fn over<'a>(&self, endpoint: &'a Endpoint, host: &'a Authority<'static>) -> Over<'a> {
+        if self.parts.1.has_own_timeout(host) { Over::Timed(endpoint, host) } else { Over::Shared }
     }
 
     fn pool<'a>(&'a self, over: Over<'a>) -> &'a Pool {
@@ -75,9 +73,7 @@ impl Wire {
                 let to = endpoint.origin().as_str().parse().ok();
                 to.and_then(|to| endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))))
             }
-            Over::Timed(endpoint, timeout) => {
-                endpoint.keeps(|| pool.build::<_, Body>(connector.within(timeout)))
-            }
+            Over::Timed(endpoint, host) => endpoint.keeps(|| pool.build::<_, Body>(connector.timed_as(host))),
         };
         own.unwrap_or(&self.pool)
     }
