@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use resilient_client::Policy;
+use resilient_client::deadline::{self, Deadline};
 use resilient_client::hyper::Client as OverHyper;
 use resilient_client::outcome::Outcome;
 use resilient_client::policy::timeout::TimeoutPolicy;
@@ -188,6 +189,53 @@ async fn a_connection_gone_mute_is_left_at_the_first_timeout() {
         let tally = Work::of(Method::POST, 8, 1).body("an order").over(&client, &server.url("/")).await;
         assert_eq!((tally.served, client.transitions()), (8, 0), "{}", tally.said());
     }
+}
+
+/// The deadline cuts the attempts on it short before their own timeout does, or their callers leave: still one connection, and one
+/// cause, and nobody follows them there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_gone_mute_counts_once_whatever_ends_the_wait_for_it() {
+    let ms = Duration::from_millis;
+    for (attempt, leave) in [(ms(600), false), (ms(2_000), false), (ms(2_000), true)] {
+        let server = H2Server::start(|request| match (request.connection, request.stream) {
+            (1, 3..) => Act::Nothing,
+            _ => Act::Answer("done"),
+        })
+        .await;
+        let timeout = TimeoutPolicy::standard().attempt(attempt);
+        let client = Any::hyper(true, &Policy::standard().timeout(timeout));
+        client.call(Method::GET, &server.url("/"), 0, "").await.unwrap();
+        let mut calls = JoinSet::new();
+        for id in 1..=40 {
+            let (client, url) = (client.clone(), server.url("/"));
+            let call = async move { client.call(Method::POST, &url, id, "an order").await.is_ok() };
+            if leave {
+                calls.spawn(async move { tokio::time::timeout(ms(1_100), call).await.unwrap_or(false) });
+            } else {
+                calls.spawn(deadline::scope(Deadline::within(ms(600)), call));
+            }
+        }
+        let served = within(SOON, calls.join_all()).await;
+        assert!(!served.contains(&true));
+        let tally = Work::of(Method::POST, 8, 1).body("an order").over(&client, &server.url("/")).await;
+        assert_eq!((tally.served, client.transitions()), (8, 0), "{attempt:?}, {leave}: {}", tally.said());
+    }
+}
+
+/// The connection is well and the server isn't: it answers one request in three, and hangs on the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_on_most_requests_of_a_live_connection_opens_its_breaker() {
+    let server = H2Server::start(|request| match request.nth % 3 {
+        0 => Act::Answer("done"),
+        _ => Act::Nothing,
+    })
+    .await;
+    let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(200));
+    let client = Any::hyper(true, &Policy::standard().timeout(timeout));
+    let work = Work::of(Method::POST, 40, 20).body("an order").pause(Duration::from_millis(20));
+    let tally = work.over(&client, &server.url("/")).await;
+    println!("{}, {} connections", tally.said(), server.seen().read(|seen| seen.connections));
+    assert!(client.transitions() > 0, "{}", tally.said());
 }
 
 /// HTTP/1.1, answering everything, closing what has been idle for `idle`.

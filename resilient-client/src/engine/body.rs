@@ -22,7 +22,7 @@ use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Classified;
-use crate::outcome::{FailureKind, Outcome};
+use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::time::{self, Tick};
 use crate::transport::KeptBody;
@@ -167,7 +167,8 @@ impl Guard {
             // The caller's time ran out, as if the body had been dropped.
             if let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) {
                 let (since, _) = self.patience.waited(now).unwrap_or((now, now));
-                let outcome = permit.abandon(FailureKind::BodyIdle, now.since(since), u64::MAX, now);
+                let waited = now.since(since);
+                let outcome = permit.abandon(FailureKind::BodyIdle, Cause::Own, waited, u64::MAX, now);
                 self.report.settled(permit.number(), outcome, self.status, now);
             }
             ErrorKind::Deadline
@@ -186,7 +187,7 @@ impl Drop for Guard {
         match self.patience.waited(now) {
             // A reader of a stream is nearly always waiting; who hangs up says nothing against the server.
             Some((since, until)) if !self.report.is_streaming() => {
-                permit.abandon(FailureKind::BodyIdle, until.since(since), u64::MAX, now);
+                permit.abandon(FailureKind::BodyIdle, Cause::Own, until.since(since), u64::MAX, now);
             }
             _ => permit.body(Verdict::Neutral, &Classified::answered(self.status), now),
         }

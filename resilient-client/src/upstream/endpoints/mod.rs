@@ -33,7 +33,7 @@ use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, Control, Transition};
 use crate::rng::{Entropy, Rng};
 use crate::sync::Mutex;
-use crate::time::Tick;
+use crate::time::{self, Tick};
 
 /// What every endpoint of a set is made with.
 #[derive(Clone, Debug, Default)]
@@ -169,7 +169,7 @@ impl EndpointSet {
     ) -> Result<Option<Transition>, NoSuchEndpoint> {
         let list = self.list.load();
         let endpoint = list.endpoints.iter().find(|endpoint| endpoint.origin() == origin);
-        endpoint.map(|endpoint| endpoint.control(control)).ok_or(NoSuchEndpoint)
+        endpoint.map(|endpoint| endpoint.control(control, time::now())).ok_or(NoSuchEndpoint)
     }
 
     /// Follows other rules from now on, and keeps its state.

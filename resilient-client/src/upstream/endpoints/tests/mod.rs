@@ -517,3 +517,33 @@ fn other_rules_reach_every_endpoint_and_keep_its_state() {
     set.follow(rules, None);
     assert!([1, 2, 3].iter().all(|port| endpoint(&set, *port).breaker.state() == State::Disabled));
 }
+
+/// One probe of three had succeeded when an operator reset the breaker; the trust in the other two outlived it, and drew all
+/// calls there whatever it answered.
+#[test]
+fn after_a_reset_nothing_is_left_of_a_probation() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    shares(&set, 0, &mut rng);
+    trip(&set, 2, after(1_000));
+    let broken = endpoint(&set, 2);
+    let mut now = 60_000;
+    while broken.breaker.snapshot(after(now)).state != State::HalfOpen {
+        attempt(&set, Verdict::Success, 10, after(now), &mut rng);
+        now += 1;
+    }
+    set.control(broken.origin(), Control::Reset).unwrap();
+    // It answers 429 from here on: that opens no breaker.
+    let mut asked = 0;
+    for n in 0..1_000 {
+        let now = after(now + n);
+        let mut permit = set.admit(&Seek::first(), now, &mut rng).unwrap();
+        if permit.endpoint().origin().port() == 2 {
+            asked += 1;
+            permit.put_off(MS, now);
+            permit.settle(Verdict::Neutral, MS, now);
+        } else {
+            permit.settle(Verdict::Success, 10 * MS, now);
+        }
+    }
+    assert!(asked < 60, "{asked} of 1000 calls went to it");
+}
