@@ -46,6 +46,7 @@ const REFUSED: u32 = 8;
 
 /// What a call may do, fixed when it starts.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Terms {
     /// The end of the whole call.
     pub(crate) deadline: Tick,
