@@ -36,6 +36,8 @@ pub struct Tally {
     pub unsent: Vec<usize>,
     /// Of those of ours, how many were on a connection when it broke, so that the server may have read them.
     pub in_doubt: usize,
+    /// Of those of ours, how many used up an attempt's time or all of the call's.
+    pub stuck: usize,
 }
 
 /// A failed call.
@@ -47,6 +49,8 @@ pub struct Failed {
     pub unsent: bool,
     /// Whether a client of ours says that its connection broke when the server may have read it.
     pub in_doubt: bool,
+    /// Whether a client of ours says that it used up its time.
+    pub stuck: bool,
 }
 
 impl Any {
@@ -131,29 +135,31 @@ impl Any {
     /// # Errors
     /// Anything else.
     pub async fn call(&self, method: Method, url: &str, id: usize, body: &'static str) -> Result<(), Failed> {
-        let says = |error: &dyn std::error::Error, unsent, in_doubt| {
+        let says = |error: &dyn std::error::Error, unsent, in_doubt, stuck| {
             let (mut says, mut link) = (error.to_string(), error.source());
             while let Some(this) = link {
                 says = format!("{says}: {this}");
                 link = this.source();
             }
-            Failed { says, unsent, in_doubt }
+            Failed { says, unsent, in_doubt, stuck }
         };
         let status = |status: u16| match status {
             200 => Ok(()),
-            _ => Err(Failed { says: status.to_string(), unsent: false, in_doubt: false }),
+            _ => Err(Failed { says: status.to_string(), unsent: false, in_doubt: false, stuck: false }),
         };
         let ours = |error: resilient_client::Error| {
             let unsent = error.is_unsent();
-            says(&error, unsent, error.kind() == ErrorKind::Transport && !unsent)
+            let stuck = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Deadline);
+            says(&error, unsent, error.kind() == ErrorKind::Transport && !unsent, stuck)
         };
+        let bare = |error: reqwest::Error| says(&error, false, false, false);
         match self {
             Self::Bare(client) => {
                 let request = client.request(method, url).header(ID, id);
                 let request = if body.is_empty() { request } else { request.body(body) };
-                let response = request.send().await.map_err(|error| says(&error, false, false))?;
+                let response = request.send().await.map_err(bare)?;
                 let head = response.status();
-                response.bytes().await.map_err(|error| says(&error, false, false))?;
+                response.bytes().await.map_err(bare)?;
                 status(head.as_u16())
             }
             Self::Reqwest(client, _) => {
@@ -228,6 +234,7 @@ impl Work {
                         Err(failed) => {
                             tally.failed.push(failed.says);
                             tally.in_doubt += usize::from(failed.in_doubt);
+                            tally.stuck += usize::from(failed.stuck);
                             if failed.unsent {
                                 tally.unsent.push(id);
                             }
@@ -255,6 +262,13 @@ impl Tally {
         self.failed.extend(more.failed);
         self.unsent.extend(more.unsent);
         self.in_doubt += more.in_doubt;
+        self.stuck += more.stuck;
+    }
+
+    /// Of the calls that came to nothing, those that aren't `client`'s to help. Given to a connection that is going away, a request over
+    /// reqwest's HTTP/2 is now and then neither sent nor refused: bare reqwest waits for ever.
+    pub fn beyond_help(&self, client: &Any) -> usize {
+        if matches!(client, Any::Reqwest(..)) { self.stuck } else { 0 }
     }
 
     /// Each thing that failed calls say, with how often.

@@ -98,7 +98,7 @@ impl Endpoint {
     /// Follows other rules, and keeps its state.
     pub(super) fn follow(&self, checks: &Checks) {
         if let Some(transition) = self.take_rules(checks) {
-            self.probation.reset();
+            self.probation.taken();
             self.emit(transition);
         }
     }
@@ -107,7 +107,7 @@ impl Endpoint {
     pub(super) fn control(&self, control: Control, now: Tick) -> Option<Transition> {
         let transition = self.breaker.control(control)?;
         // Whatever a probation had come to, it is over.
-        self.probation.reset();
+        self.probation.taken();
         let took_none = matches!(transition.from, State::Open | State::HalfOpen | State::ForcedOpen);
         if took_none && transition.to == State::Closed {
             self.returned(now);
