@@ -363,7 +363,7 @@ async fn a_window_of_timeouts_opens_the_breaker() {
 async fn e9_a_breaker_by_key_loses_the_broken_shard_and_no_other() {
     const CALLS: u32 = 3_000;
     for (in_a_row, keyed, least, most) in
-        [(1, true, 0.90, 0.90), (1, false, 0.90, 0.90), (30, true, 0.90, 0.90), (30, false, 0.0, 0.50)]
+        [(1, true, 0.90, 0.90), (1, false, 0.90, 0.90), (30, true, 0.90, 0.90), (30, false, 0.0, 0.65)]
     {
         let rig = Rig::new(&standard(), [answer(200)]);
         let mut good = 0;
