@@ -1,7 +1,7 @@
 //! An attempt's way in: through every machine that may refuse it, or make it wait.
 //!
-//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, and the circuit breaker
-//! last (the endpoints' own, where the name stands for several), so that nothing that may still be refused uses up a probe. What
+//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, the overload limit, and the
+//! circuit breaker last (the endpoints' own, where the name stands for several), so that nothing that may still be refused uses up a probe. What
 //! an attempt took on the way, it gives back when something further on refuses it, or when it is dropped while it waits.
 //!
 //! What held at the door may not hold any more when a wait is over, so it is asked again after each.
@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::policy::Modes;
 use crate::policy::breaker::{Rejected, State};
 use crate::policy::bulkhead::{Full, WaitOver, Waiter};
+use crate::policy::overload;
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{Limited, Reservation, Turn};
 use crate::time::{self, Tick, nanos};
@@ -36,6 +37,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) again_from: Tick,
     /// Another attempt could follow, whatever comes of this one.
     pub(crate) repeatable: bool,
+    /// It may wait for a place while the server is overloaded. A hedge may not: it would be one more in a queue.
+    pub(crate) waits: bool,
 }
 
 impl Ask<'_> {
@@ -43,7 +46,7 @@ impl Ask<'_> {
     #[cfg(test)]
     pub(crate) fn plainly() -> Self {
         let (priority, deadline) = (Priority::Normal, Tick::NEVER);
-        Ask { priority, deadline, tried: &[], again_from: Tick::ZERO, repeatable: false }
+        Ask { priority, deadline, tried: &[], again_from: Tick::ZERO, repeatable: false, waits: true }
     }
 }
 
@@ -70,6 +73,22 @@ impl From<Rejection> for Refusal {
     }
 }
 
+/// Why an attempt doesn't get in now.
+#[derive(Debug)]
+enum Stuck {
+    Refused(Refusal),
+    /// Every slot of the bulkhead is taken, so many of this class.
+    NoSlot(u32),
+    /// As many attempts are in flight as can be answered in time, so many of this class.
+    Overloaded(u32),
+}
+
+impl From<Rejection> for Stuck {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refused(rejection.into())
+    }
+}
+
 /// The answer.
 #[derive(Debug)]
 pub(crate) enum Admission {
@@ -87,6 +106,7 @@ pub(crate) struct Waiting {
     tried: Tried,
     again_from: Tick,
     repeatable: bool,
+    waits: bool,
     since: Tick,
     /// Ready when the server has asked everybody to stay away: who waits is told at once.
     held: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -103,6 +123,8 @@ enum Stage {
     Rate(Arc<Turn>, Part),
     /// A place in the bulkhead.
     Slot(Arc<Waiter>, Part),
+    /// Any place that an overloaded upstream, or one of its endpoints, has.
+    Line(Arc<Waiter>, Part),
     /// Nothing any more.
     Over,
 }
@@ -122,7 +144,7 @@ impl Upstream {
     }
 
     fn wait(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<InRate>, since: Tick, stage: Stage) -> Admission {
-        let Ask { priority, deadline, again_from, repeatable, .. } = *ask;
+        let Ask { priority, deadline, again_from, repeatable, waits, .. } = *ask;
         Admission::Waits(Box::new(Waiting {
             upstream: Arc::clone(self),
             priority,
@@ -130,6 +152,7 @@ impl Upstream {
             tried: ask.tried.into(),
             again_from,
             repeatable,
+            waits,
             since,
             held: self.next_hold(),
             rate,
@@ -150,7 +173,7 @@ impl Upstream {
             None => Some(now.until(self.held_until())).filter(|held| !held.is_zero()),
             Some(balancer) => match balancer.set().shut(now) {
                 Some(Shut::Held(held)) => Some(held),
-                Some(Shut::Open(_) | Shut::Empty) | None => None,
+                Some(Shut::Open(_) | Shut::Empty | Shut::Full(_)) | None => None,
             },
         }
     }
@@ -218,6 +241,7 @@ impl Upstream {
         Ok(())
     }
 
+    /// With its turn in the rate.
     fn admit_to_bulkhead(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -225,52 +249,142 @@ impl Upstream {
         since: Tick,
         now: Tick,
     ) -> Admission {
-        let slot = self.slot();
-        let bulkhead = self.bulkhead(slot);
-        let Err(Full { limit }) = bulkhead.try_acquire(ask.priority) else {
-            return self.admit_to_endpoint(ask, rate, slot, now);
-        };
-        if self.judge(Rejection::BulkheadFull { limit }, Modes::BULKHEAD_OBSERVES).is_ok() {
-            bulkhead.overrun();
-            return self.admit_to_endpoint(ask, rate, slot, now);
+        // Nobody overtakes who waits, but to be told that the breaker is open.
+        if self.line(self.gate()).is_before(ask.priority) && !self.is_circuit_open(now) {
+            return self.stand_in_line(ask, rate, 0, since, now);
         }
-        match bulkhead.enqueue(ask.priority, now, ask.deadline) {
-            Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter, slot)),
-            Err(Full { limit }) => self.refuse(rate, Rejection::BulkheadFull { limit }),
+        match self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now)) {
+            Ok(permit) => Admission::Admitted(permit),
+            Err(stuck) => self.stuck(ask, rate, stuck, since, now),
         }
     }
 
-    /// With a slot taken.
-    fn admit_to_endpoint(
+    /// Waits where it can.
+    #[cold]
+    fn stuck(
         self: &Arc<Self>,
         ask: &Ask<'_>,
         rate: Option<InRate>,
-        slot: Part,
+        stuck: Stuck,
+        since: Tick,
         now: Tick,
     ) -> Admission {
+        match stuck {
+            Stuck::Refused(refusal) => {
+                self.give_rate_back(rate);
+                Admission::Refused(refusal)
+            }
+            Stuck::Overloaded(limit) => self.stand_in_line(ask, rate, limit, since, now),
+            Stuck::NoSlot(limit) => {
+                let slot = self.slot();
+                match self.bulkhead(slot).enqueue(ask.priority, now, ask.deadline) {
+                    Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter, slot)),
+                    // What fills it is an overload, and over soon: the way out is the same.
+                    Err(_) if self.is_overloaded() => self.stand_in_line(ask, rate, limit, since, now),
+                    Err(_) => self.refuse(rate, Rejection::BulkheadFull { limit }),
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn stand_in_line(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        rate: Option<InRate>,
+        limit: u32,
+        since: Tick,
+        now: Tick,
+    ) -> Admission {
+        let gate = self.gate();
+        let waiter = if ask.waits { self.line(gate).join(ask.priority, now, ask.deadline) } else { None };
+        match waiter {
+            Some(waiter) => self.wait(ask, rate, since, Stage::Line(waiter, gate)),
+            None => self.refuse(rate, Rejection::Overloaded { limit, waited: now.since(since) }),
+        }
+    }
+
+    /// A slot of the bulkhead.
+    fn take_slot(&self, priority: Priority) -> Result<Part, Stuck> {
+        let slot = self.slot();
+        let bulkhead = self.bulkhead(slot);
+        let Err(Full { limit }) = bulkhead.try_acquire(priority) else { return Ok(slot) };
+        if self.judge(Rejection::BulkheadFull { limit }, Modes::BULKHEAD_OBSERVES).is_ok() {
+            bulkhead.overrun();
+            return Ok(slot);
+        }
+        Err(Stuck::NoSlot(limit))
+    }
+
+    /// The rest of the way, with a slot, which goes back if that leads nowhere. Nobody is woken for it then: it was the turn of
+    /// whoever asks.
+    #[allow(clippy::inline_always, reason = "what it returns is large, and is moved on at once")]
+    #[inline(always)]
+    fn get_in(self: &Arc<Self>, ask: &Ask<'_>, slot: Part, now: Tick) -> Result<Permit, Stuck> {
+        let gate = self.gate();
+        if self.balancer.is_none()
+            && let Err(full) = self.overload(gate).try_acquire(ask.priority)
+            && let Err(stuck) = self.judge_overload(gate, full, now)
+        {
+            self.bulkhead(slot).release(|| now);
+            return Err(stuck);
+        }
+        let go_back = |stuck: Stuck| {
+            if self.balancer.is_none() {
+                self.overload(gate).release();
+            }
+            self.bulkhead(slot).release(|| now);
+            Err(stuck)
+        };
         // With endpoints this breaker has no rules, and says what somebody forced.
         let admitted = match self.breaker.try_acquire(now) {
             Ok(admitted) => admitted,
-            Err(Rejected { retry_after }) => {
-                self.release(slot, || now);
-                return self.refuse(rate, Rejection::CircuitOpen { retry_after });
-            }
+            Err(Rejected { retry_after }) => return go_back(Rejection::CircuitOpen { retry_after }.into()),
         };
         let endpoint = match &self.balancer {
             None => None,
             Some(balancer) => match self.choose_endpoint(balancer, ask, now) {
                 Ok(endpoint) => Some(Box::new(endpoint)),
-                Err(refusal) => {
-                    self.release(slot, || now);
-                    self.give_rate_back(rate);
-                    return Admission::Refused(refusal);
-                }
+                Err(stuck) => return go_back(stuck),
             },
         };
         if let Some(transition) = admitted.transition {
             self.emit(|| Event::BreakerTransition(transition));
         }
-        Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, endpoint, slot, now))
+        Ok(Permit::new(Arc::clone(self), admitted.permit, endpoint, slot, gate, now))
+    }
+
+    /// There is no place. With the breaker open none would be of use.
+    #[cold]
+    fn judge_overload(&self, gate: Part, full: overload::Full, now: Tick) -> Result<(), Stuck> {
+        if let Some(retry_after) = self.breaker.rejects_now(now) {
+            return Err(Rejection::CircuitOpen { retry_after }.into());
+        }
+        let overload::Full { limit } = full;
+        let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
+        match self.judge(rejection, Modes::OVERLOAD_OBSERVES) {
+            Ok(()) => {
+                self.overload(gate).overrun();
+                Ok(())
+            }
+            Err(_) => Err(Stuck::Overloaded(limit)),
+        }
+    }
+
+    /// Whether the limit is in force: of the upstream or, with several endpoints, of any of them.
+    fn is_overloaded(&self) -> bool {
+        match &self.balancer {
+            None => self.overload(self.gate()).limit().is_some(),
+            Some(balancer) => balancer.set().is_overloaded(),
+        }
+    }
+
+    /// Whether the next in line would find a place.
+    fn has_room(&self, gate: Part, priority: Priority) -> bool {
+        match &self.balancer {
+            None => self.overload(gate).has_place(priority),
+            Some(balancer) => balancer.set().has_place(priority),
+        }
     }
 
     fn choose_endpoint(
@@ -278,17 +392,43 @@ impl Upstream {
         balancer: &Balancer,
         ask: &Ask<'_>,
         now: Tick,
-    ) -> Result<EndpointPermit, Refusal> {
+    ) -> Result<EndpointPermit, Stuck> {
         let seek = Seek {
             tried: ask.tried,
             again_from: ask.again_from,
             repeatable: ask.repeatable && self.budget.available() >= 1.0,
             overrules: self.breaker.state() == State::ForcedClosed,
+            priority: ask.priority,
+            overruns: !self.modes().has(Modes::OVERLOAD),
         };
-        balancer.admit(&seek, now, &mut self.entropy.rng()).map_err(|shut| match shut {
-            Shut::Empty => Refusal { rejection: Rejection::NoEndpoint, cause: Some(balancer.nobody()) },
+        let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
+        admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now))
+    }
+
+    #[cold]
+    fn shut_out(
+        &self,
+        balancer: &Balancer,
+        seek: &Seek<'_>,
+        shut: Shut,
+        now: Tick,
+    ) -> Result<EndpointPermit, Stuck> {
+        Err(match shut {
+            Shut::Empty => {
+                let cause = Some(balancer.nobody());
+                Stuck::Refused(Refusal { rejection: Rejection::NoEndpoint, cause })
+            }
             Shut::Open(retry_after) => Rejection::CircuitOpen { retry_after }.into(),
             Shut::Held(retry_after) => Rejection::HeldBack { retry_after }.into(),
+            Shut::Full(limit) => {
+                let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
+                if !seek.overruns && self.judge(rejection, Modes::OVERLOAD_OBSERVES).is_ok() {
+                    let seek = Seek { overruns: true, ..*seek };
+                    let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
+                    return admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now));
+                }
+                Stuck::Overloaded(limit)
+            }
         })
     }
 
@@ -310,7 +450,7 @@ impl Waiting {
         match &self.stage {
             Stage::Names(_) => Tick::NEVER,
             Stage::Rate(turn, _) => turn.until(),
-            Stage::Slot(waiter, _) => waiter.until(),
+            Stage::Slot(waiter, _) | Stage::Line(waiter, _) => waiter.until(),
             Stage::Over => Tick::ZERO,
         }
     }
@@ -344,8 +484,8 @@ impl Waiting {
                 return Poll::Ready(Err(Rejection::HeldBack { retry_after }.into()));
             }
             let upstream = &self.upstream;
-            let Self { priority, deadline, again_from, repeatable, .. } = *self;
-            let ask = Ask { priority, deadline, tried: &self.tried, again_from, repeatable };
+            let Self { priority, deadline, again_from, repeatable, waits, .. } = *self;
+            let ask = Ask { priority, deadline, tried: &self.tried, again_from, repeatable, waits };
             let admission = match &mut self.stage {
                 Stage::Names(names) => {
                     let resolved = ready!(names.as_mut().poll(cx));
@@ -369,10 +509,42 @@ impl Waiting {
                     let waited = ready!(upstream.bulkhead(slot).poll_wait(waiter, cx, now));
                     self.stage = Stage::Over;
                     match waited {
-                        Ok(()) => upstream.admit_to_endpoint(&ask, self.rate.take(), slot, now),
+                        Ok(()) => match upstream.get_in(&ask, slot, now) {
+                            Ok(permit) => Admission::Admitted(permit),
+                            Err(stuck) => upstream.stuck(&ask, self.rate.take(), stuck, self.since, now),
+                        },
                         Err(over) => {
                             let (waited, displaced) = (now.since(self.since), over == WaitOver::Displaced);
                             upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
+                        }
+                    }
+                }
+                Stage::Line(waiter, gate) => {
+                    let (line, gate) = (upstream.line(*gate), *gate);
+                    let turn = ready!(line.poll(waiter, cx, now));
+                    let entered = match turn {
+                        Ok(()) => upstream.take_slot(priority).and_then(|slot| upstream.get_in(&ask, slot, now)),
+                        Err(over) => {
+                            let waited = now.since(self.since);
+                            Err(match over {
+                                WaitOver::Displaced => Rejection::QueueWait { waited, displaced: true }.into(),
+                                WaitOver::Expired => Rejection::Overloaded { limit: 0, waited }.into(),
+                            })
+                        }
+                    };
+                    match entered {
+                        Err(Stuck::Overloaded(_) | Stuck::NoSlot(_)) => return Poll::Pending,
+                        Ok(permit) => {
+                            line.leave(waiter, upstream.has_room(gate, priority));
+                            self.stage = Stage::Over;
+                            self.rate = None;
+                            Admission::Admitted(permit)
+                        }
+                        Err(Stuck::Refused(refusal)) => {
+                            line.leave(waiter, true);
+                            self.stage = Stage::Over;
+                            upstream.give_rate_back(self.rate.take());
+                            Admission::Refused(refusal)
                         }
                     }
                 }
@@ -403,6 +575,7 @@ impl Waiting {
     fn leave(&mut self, now: impl FnOnce() -> Tick) {
         match &self.stage {
             Stage::Slot(waiter, slot) => self.upstream.bulkhead(*slot).leave(waiter, now),
+            Stage::Line(waiter, gate) => self.upstream.line(*gate).leave(waiter, true),
             Stage::Rate(turn, whose) => self.upstream.rate_limit(*whose).leave(turn, now),
             Stage::Names(_) | Stage::Over => {}
         }
@@ -423,6 +596,7 @@ impl fmt::Debug for Waiting {
             Stage::Names(_) => "Waiting(for addresses)",
             Stage::Rate(..) => "Waiting(for its turn)",
             Stage::Slot(..) => "Waiting(for a place)",
+            Stage::Line(..) => "Waiting(in line)",
             Stage::Over => "Waiting(for nothing)",
         })
     }

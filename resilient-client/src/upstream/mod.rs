@@ -33,6 +33,7 @@ use crate::policy::budget::Budget;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::{self, Concurrency, Sample};
 use crate::policy::hedge::{self, Cap};
+use crate::policy::overload::{self, Line, OverloadLimit};
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
 use crate::policy::{Modes, Plan};
@@ -72,6 +73,13 @@ pub enum Rejection {
         /// Whether a call of a higher priority took its place in the queue.
         displaced: bool,
     },
+    /// As many attempts are in flight as the upstream can answer in time.
+    Overloaded {
+        /// How many those are; zero when it was the bulkhead that was full meanwhile.
+        limit: u32,
+        /// How long it waited for a place, if it did.
+        waited: Duration,
+    },
     /// The rate agreed on for this upstream is used up.
     RateLimited {
         /// How long until an attempt would be let go.
@@ -100,6 +108,7 @@ impl Rejection {
             | Self::RateLimited { retry_after } => Some(retry_after),
             Self::BulkheadFull { .. }
             | Self::QueueWait { .. }
+            | Self::Overloaded { .. }
             | Self::Throttled { .. }
             | Self::NoEndpoint => None,
         }
@@ -115,6 +124,10 @@ impl fmt::Display for Rejection {
             Self::QueueWait { waited, displaced: true } => {
                 write!(f, "gave its place in the queue, after {waited:.1?}, to a call of a higher priority")
             }
+            Self::Overloaded { limit, waited } if waited.is_zero() => {
+                write!(f, "{limit} attempts in flight are all it can answer in time")
+            }
+            Self::Overloaded { waited, .. } => write!(f, "waited {waited:.1?} for a place"),
             Self::RateLimited { retry_after } => write!(f, "the next may go in {retry_after:.1?}"),
             Self::Throttled { percent } => write!(f, "{percent} % of requests are held back"),
             Self::NoEndpoint => f.write_str("no endpoint is known"),
@@ -187,6 +200,10 @@ pub(crate) struct Upstream {
     rate_limit: RateLimit,
     /// Finds the bulkhead's limit. Made when a policy first asks for it.
     concurrency: OnceLock<Concurrency>,
+    /// How many attempts it can answer in time, where it is all there is; endpoints have limits and a line of their own.
+    overload: OverloadLimit,
+    /// Who waits for one of those places.
+    line: Line,
     /// [`Modes`], as its bits.
     modes: AtomicU32,
     hedges: Cap,
@@ -229,6 +246,8 @@ impl Upstream {
             throttle: plan.throttle.map_or_else(Throttle::off, Throttle::new),
             rate_limit: plan.rate_limit.map_or_else(RateLimit::unlimited, RateLimit::new),
             concurrency: OnceLock::new(),
+            overload: OverloadLimit::new(plan.overload.is_some()),
+            line: Line::new(plan.overload),
             modes: AtomicU32::new(plan.modes.bits()),
             hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
             latency: Digest::new(),
@@ -285,6 +304,7 @@ impl Upstream {
         self.rate_limit.set_rules(plan.rate_limit, time::now());
         self.modes.store(plan.modes.bits(), Ordering::Release);
         self.follow_limits(plan, time::now);
+        self.follow_overload(plan);
         self.hedges.set_rules(plan.hedge);
         if self.balancer.is_some() {
             return;
@@ -415,6 +435,32 @@ impl Upstream {
             self.whole_unless(Modes::OWN_LIMIT).install_limit(|| now);
             self.emit(|| Event::LimitChanged { limit });
         }
+    }
+
+    /// An attempt that had `allowed` nanoseconds took `nanos` to come to something.
+    fn tell_overload(
+        &self,
+        endpoint: Option<&Endpoint>,
+        gate: Part,
+        sample: overload::Sample,
+        now: Tick,
+    ) {
+        match endpoint {
+            Some(endpoint) => endpoint.tell_overload(sample, now),
+            None => {
+                if let Some(change) = self.overload(gate).record(sample, now) {
+                    self.overload_changed(gate, change);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn overload_changed(&self, gate: Part, change: overload::Change) {
+        if change.from.is_some() != change.to.is_some() {
+            self.emit(|| Event::OverloadLimit { limit: change.to });
+        }
+        self.line(gate).wake();
     }
 
     fn modes(&self) -> Modes {

@@ -7,6 +7,7 @@ use super::Upstream;
 use super::endpoints::EndpointSnapshot;
 use crate::policy::breaker;
 use crate::policy::concurrency::{self, Concurrency};
+use crate::policy::{Modes, overload};
 use crate::time::Tick;
 
 /// One upstream's live state at one moment. From [`Client::snapshot`](crate::Client::snapshot) and
@@ -31,6 +32,8 @@ pub struct UpstreamSnapshot {
     pub concurrency: Option<concurrency::Snapshot>,
     /// Attempts that wait for a place.
     pub queued: usize,
+    /// How many attempts it can answer in time; `None` where that is off, or known of each endpoint.
+    pub overload: Option<overload::Snapshot>,
     /// The circuit breaker. Where the name stands for several endpoints theirs judge, and this one is disabled unless somebody
     /// forced it.
     pub breaker: breaker::Snapshot,
@@ -45,6 +48,11 @@ pub struct UpstreamSnapshot {
 }
 
 impl Upstream {
+    fn overload_snapshot(&self) -> Option<overload::Snapshot> {
+        let on = self.balancer.is_none() && self.modes().has(Modes::OVERLOAD);
+        on.then(|| self.overload(self.gate()).snapshot())
+    }
+
     pub(crate) fn snapshot(&self, now: Tick) -> UpstreamSnapshot {
         let bulkhead = self.bulkhead(self.slot());
         UpstreamSnapshot {
@@ -53,7 +61,8 @@ impl Upstream {
             in_flight: self.in_use(),
             limit: bulkhead.limit(),
             concurrency: self.adaptive().map(Concurrency::snapshot),
-            queued: bulkhead.queued(),
+            queued: bulkhead.queued() + self.line(self.gate()).len(),
+            overload: self.overload_snapshot(),
             breaker: self.breaker_snapshot(now),
             budget: self.budget().available(),
             hedges: self.hedges.available(),

@@ -17,6 +17,7 @@ mod metastable;
 mod names;
 mod nothing_absorbs;
 mod outages;
+mod overload;
 mod reload;
 mod replay;
 mod script;
@@ -66,7 +67,16 @@ impl Rig {
     }
 
     fn set_up(setup: Setup, steps: impl IntoIterator<Item = script::Step>) -> Self {
-        let script = Script::new(steps);
+        Self::at(&Script::new(steps), setup)
+    }
+
+    /// One client of a server that may have several.
+    fn before(script: &Script, policy: &Policy) -> Self {
+        Self::at(script, Setup { policies: policy.clone().into(), ..Setup::default() })
+    }
+
+    fn at(script: &Script, setup: Setup) -> Self {
+        let script = script.clone();
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let heard = Arc::clone(&events);
         let observer = move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone());

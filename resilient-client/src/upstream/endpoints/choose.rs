@@ -50,7 +50,7 @@ impl List {
         let drawn = two_below(self.endpoints.len(), rng);
         let (a, b) = (self.endpoints.get(drawn.0)?, self.endpoints.get(drawn.1)?);
         let fits = |endpoint: &Endpoint| {
-            (endpoint.is_well(now) || seek.overrules) && !seek.tried.contains(&endpoint.id())
+            (endpoint.is_well(now) || seek.overrules) && seek.fits(endpoint) && !seek.tried.contains(&endpoint.id())
         };
         if fits(a) && fits(b) {
             let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| fits(endpoint));
@@ -70,6 +70,7 @@ impl List {
                 let due = endpoint.probation.is_due(seek.repeatable);
                 if !endpoint.is_spared(now)
                     && endpoint.takes(now) == Takes::Probe
+                    && seek.fits(endpoint)
                     && (due || !self.somebody_serves(now))
                 {
                     return Some(endpoint);
@@ -91,6 +92,9 @@ impl List {
         let mut best = None;
         let mut candidates: SmallVec<[&Arc<Endpoint>; 16]> = SmallVec::new();
         for endpoint in &self.endpoints {
+            if !seek.fits(endpoint) {
+                continue;
+            }
             let Some(rank) = rank(endpoint, seek, now) else { continue };
             if best.is_none_or(|best| rank < best) {
                 best = Some(rank);
@@ -128,6 +132,10 @@ impl List {
         if self.endpoints.is_empty() {
             return Shut::Empty;
         }
+        let mut full = self.endpoints.iter().filter(|endpoint| !seek.fits(endpoint));
+        if let Some(full) = full.find(|endpoint| rank(endpoint, seek, now).is_some()) {
+            return Shut::Full(full.overload.limit().unwrap_or_default());
+        }
         let first = self.endpoints.iter().filter_map(waits).min_by_key(|(wait, _)| *wait);
         first.map_or(Shut::Open(SOON), |(_, shut)| shut)
     }
@@ -162,6 +170,11 @@ impl List {
 }
 
 impl Seek<'_> {
+    /// Whether it has a place.
+    fn fits(&self, endpoint: &Endpoint) -> bool {
+        self.overruns || endpoint.overload.has_place(self.priority)
+    }
+
     /// Whether the call was told to leave those alone where it has been, this one among them.
     fn rests(&self, endpoint: &Endpoint, now: Tick) -> bool {
         now < self.again_from && self.tried.contains(&endpoint.id())

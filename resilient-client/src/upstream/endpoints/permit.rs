@@ -83,6 +83,7 @@ impl EndpointPermit {
             return;
         }
         let endpoint = &*self.endpoint;
+        endpoint.leave();
         match verdict {
             Verdict::Success => {
                 endpoint.succeeded(now);
