@@ -281,16 +281,12 @@ impl Permit {
     /// Until its head, or its end where the body is part of it, an attempt is in flight to an upstream that may be overloaded.
     #[inline]
     fn tell_overload(&self, outcome: Outcome, took: u64, now: Tick) {
-        use FailureKind::{BodyIdle, Timeout};
-        let outcome = match outcome {
-            Outcome::Abandoned => return,
-            Outcome::Failure(Timeout | BodyIdle) => overload::Outcome::TimedOut,
-            Outcome::Success | Outcome::Ignored | Outcome::Throttled | Outcome::Failure(_) => {
-                overload::Outcome::Answered
-            }
-        };
+        // Who leaves early says nothing.
+        if outcome == Outcome::Abandoned {
+            return;
+        }
         let allowed_nanos = u64::from(self.allowed) << UNIT_BITS;
-        let sample = overload::Sample { rtt_nanos: took, allowed_nanos, outcome };
+        let sample = overload::Sample { rtt_nanos: took, allowed_nanos };
         self.upstream.tell_overload(self.endpoint().map(Arc::as_ref), self.gate, sample, now);
     }
 

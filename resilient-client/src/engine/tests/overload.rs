@@ -4,7 +4,6 @@
 //! with a 200 within 2 s.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use super::script::{Step, answer, ms};
@@ -14,10 +13,9 @@ use crate::policy::concurrency::ConcurrencyPolicy;
 use crate::policy::overload::OverloadPolicy;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::rng::Rng;
-use crate::time::{Tick, nanos, now};
+use crate::time::{Tick, now};
 
 const SEEDS: u64 = 3;
-const SUCCESS_WITHIN: Duration = Duration::from_secs(2);
 const PLENTY: usize = 20_000;
 
 /// A time from the beginning.
@@ -40,9 +38,9 @@ impl Workers {
 }
 
 /// What one request comes to: how long a worker needs for it, and its status; `None` for no answer.
-type Work = fn(&mut Rng, f64) -> (f64, Option<u16>);
+type Work = Arc<dyn Fn(&mut Rng, f64) -> (f64, Option<u16>) + Send + Sync>;
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Scenario {
     name: &'static str,
     workers: Workers,
@@ -52,17 +50,24 @@ struct Scenario {
     /// Calls that come at once, and when.
     bursts: &'static [(f64, usize)],
     attempt: Duration,
+    /// A success comes within this.
+    within: Duration,
 }
 
 impl Scenario {
-    fn new(name: &'static str, workers: Workers, work: Work) -> Self {
-        Self { name, workers, work, per_second: 300.0, seconds: 14.0, bursts: &[], attempt: ms(500) }
+    fn new(
+        name: &'static str,
+        workers: Workers,
+        work: impl Fn(&mut Rng, f64) -> (f64, Option<u16>) + Send + Sync + 'static,
+    ) -> Self {
+        let work = Arc::new(work);
+        Self { name, workers, work, per_second: 300.0, seconds: 14.0, bursts: &[], attempt: ms(500), within: ms(2000) }
     }
 }
 
 /// First come, first served. So when an answer will come is known as soon as the request has.
-fn server(scenario: Scenario, seed: u64) -> impl FnMut() -> Step + Send + 'static {
-    let Scenario { workers, work, .. } = scenario;
+fn server(scenario: &Scenario, seed: u64) -> impl FnMut() -> Step + Send + 'static {
+    let (workers, work) = (scenario.workers, Arc::clone(&scenario.work));
     let begun = now();
     let gone = (begun.after(secs(workers.gone.0)), begun.after(secs(workers.gone.1)));
     // When each worker is free; unlimited ones needn't be asked.
@@ -125,11 +130,12 @@ async fn load(scenario: Scenario, clients: Vec<Client>, seed: u64) -> Vec<(f64, 
         for _ in 0..count {
             turn += 1;
             let client = Arc::clone(&clients[turn % clients.len()]);
+            let within = scenario.within;
             running.spawn(async move {
                 let called = now();
                 let answer = client().await;
                 let took = now().since(called);
-                let good = answer.as_ref().is_ok_and(|answer| answer.status() == 200) && took <= SUCCESS_WITHIN;
+                let good = answer.as_ref().is_ok_and(|answer| answer.status() == 200) && took <= within;
                 (when, good, took, answer.err().map(|error| error.kind()))
             });
         }
@@ -144,10 +150,10 @@ fn client(rig: Rig) -> Client {
 async fn one_run(scenario: Scenario, policy: &Policy, clients: usize, seed: u64) -> Found {
     use crate::ErrorKind::{BulkheadFull, CircuitOpen, Overloaded};
     let script = Script::new([answer(200)]);
-    script.follow(server(scenario, seed));
+    script.follow(server(&scenario, seed));
     let rigs: Vec<_> = (0..clients).map(|_| Rig::before(&script, policy)).collect();
     let events: Vec<_> = rigs.iter().map(|rig| Arc::clone(&rig.events)).collect();
-    let ended = load(scenario, rigs.into_iter().map(client).collect(), seed).await;
+    let ended = load(scenario.clone(), rigs.into_iter().map(client).collect(), seed).await;
     let share = |calls: &mut dyn Iterator<Item = bool>| {
         let (good, all) = calls.fold((0, 0), |(good, all), is_good| (good + usize::from(is_good), all + 1));
         good as f64 / f64::from(all.max(1)) * 100.0
@@ -171,11 +177,11 @@ async fn one_run(scenario: Scenario, policy: &Policy, clients: usize, seed: u64)
 }
 
 /// The median of a few seeds, figure by figure.
-fn run(scenario: Scenario, policy: &Policy, clients: usize) -> Found {
+fn run(scenario: &Scenario, policy: &Policy, clients: usize) -> Found {
     let found: Vec<_> = (1..=SEEDS)
         .map(|seed| {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
-            runtime.enable_time().start_paused(true).build().unwrap().block_on(one_run(scenario, policy, clients, seed))
+            runtime.enable_time().start_paused(true).build().unwrap().block_on(one_run(scenario.clone(), policy, clients, seed))
         })
         .collect();
     fn median<T: PartialOrd + Copy>(found: &[Found], of: impl Fn(&Found) -> T) -> T {
@@ -204,7 +210,7 @@ fn print(scenario: &str, who: &str, found: &Found) {
 }
 
 /// With the attempt timeout of the scenario.
-fn of(scenario: Scenario, policy: Policy) -> Policy {
+fn of(scenario: &Scenario, policy: Policy) -> Policy {
     policy.timeout(TimeoutPolicy::standard().attempt(scenario.attempt))
 }
 
@@ -215,37 +221,37 @@ fn bare() -> Policy {
 fn all_scenarios() -> Vec<Scenario> {
     let half = |until| Workers { all: 10, left: 5, gone: (3.0, until) };
     let plenty = Workers::always(PLENTY);
-    let new = Scenario::new;
+    use Scenario as S;
     vec![
-        new("storm overload", half(9.7), |_, _| (0.025, Some(200))),
-        Scenario { seconds: 70.0, ..new("overload, 60 s", half(63.0), |_, _| (0.025, Some(200))) },
-        new("stall, 2.4 s", Workers { left: 0, gone: (3.0, 5.4), ..half(0.0) }, |_, _| (0.025, Some(200))),
-        new("5 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.05 }, Some(200))),
-        new("25 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.25 }, Some(200))),
-        new("40 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.40 }, Some(200))),
-        new("5 % +200 ms", plenty, |rng, _| (if rng.unit() < 0.05 { 0.21 } else { 0.01 }, Some(200))),
-        new("5 % hang", plenty, |rng, _| (0.01, Some(200).filter(|_| rng.unit() >= 0.05))),
-        new("30 % hang", plenty, |rng, _| (0.01, Some(200).filter(|_| rng.unit() >= 0.3))),
-        new("503 x 30 %", plenty, |rng, _| (0.002, Some(if rng.unit() < 0.3 { 503 } else { 200 }))),
-        new("lognormal near capacity", Workers::always(10), |rng, _| (lognormal(rng, 0.030, 0.8), Some(200))),
+        S::new("storm overload", half(9.7), |_, _| (0.025, Some(200))),
+        Scenario { seconds: 70.0, ..S::new("overload, 60 s", half(63.0), |_, _| (0.025, Some(200))) },
+        S::new("stall, 2.4 s", Workers { left: 0, gone: (3.0, 5.4), ..half(0.0) }, |_, _| (0.025, Some(200))),
+        S::new("5 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.05 }, Some(200))),
+        S::new("25 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.25 }, Some(200))),
+        S::new("40 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.40 }, Some(200))),
+        S::new("5 % +200 ms", plenty, |rng, _| (if rng.unit() < 0.05 { 0.21 } else { 0.01 }, Some(200))),
+        S::new("5 % hang", plenty, |rng, _| (0.01, Some(200).filter(|_| rng.unit() >= 0.05))),
+        S::new("30 % hang", plenty, |rng, _| (0.01, Some(200).filter(|_| rng.unit() >= 0.3))),
+        S::new("503 x 30 %", plenty, |rng, _| (0.002, Some(if rng.unit() < 0.3 { 503 } else { 200 }))),
+        S::new("lognormal near capacity", Workers::always(10), |rng, _| (lognormal(rng, 0.030, 0.8), Some(200))),
         Scenario {
             per_second: 2.0,
             seconds: 20.0,
             bursts: &[(10.0, 200), (15.0, 200)],
-            ..new("bursts after idle", Workers::always(50), |_, _| (0.02, Some(200)))
+            ..S::new("bursts after idle", Workers::always(50), |_, _| (0.02, Some(200)))
         },
         Scenario {
             per_second: 20.0,
             seconds: 20.0,
             bursts: &[(10.0, 200), (15.0, 200)],
-            ..new("bursts, usual 200 ms", plenty, |_, _| (0.2, Some(200)))
+            ..S::new("bursts, usual 200 ms", plenty, |_, _| (0.2, Some(200)))
         },
-        new("outage of 5 s", plenty, |_, at| if (3.0..8.0).contains(&at) { (0.001, Some(503)) } else { (0.01, Some(200)) }),
+        S::new("outage of 5 s", plenty, |_, at| if (3.0..8.0).contains(&at) { (0.001, Some(503)) } else { (0.01, Some(200)) }),
         Scenario {
             per_second: 800.0,
             seconds: 40.0,
             attempt: Duration::from_secs(1),
-            ..new("E1, 800/s", Workers { all: 10, left: 5, gone: (20.0, 30.0) }, |_, _| (0.01, Some(200)))
+            ..S::new("E1, 800/s", Workers { all: 10, left: 5, gone: (20.0, 30.0) }, |_, _| (0.01, Some(200)))
         },
     ]
 }
@@ -263,13 +269,13 @@ fn table() {
     let wanted = std::env::var("ROW").unwrap_or_default();
     let clients = std::env::var("CLIENTS").map_or(1, |clients| clients.parse().unwrap());
     for scenario in all_scenarios().into_iter().filter(|scenario| scenario.name.contains(&wanted)) {
-        let limited = |overload| of(scenario, Policy::standard().overload(overload));
+        let limited = |overload| of(&scenario, Policy::standard().overload(overload));
         let wait = |ms| OverloadPolicy::standard().wait(Duration::from_millis(ms));
         let queue = BulkheadPolicy::standard().max_queued(300);
-        let adaptive = |kind| of(scenario, Policy::standard().overload(None).concurrency(kind).bulkhead(queue.clone()));
+        let adaptive = |kind| of(&scenario, Policy::standard().overload(None).concurrency(kind).bulkhead(queue.clone()));
         for (who, policy) in [
             ("bare", bare()),
-            ("without", of(scenario, Policy::standard().overload(None))),
+            ("without", of(&scenario, Policy::standard().overload(None))),
             ("no waiting", limited(OverloadPolicy::standard().max_waiting(0))),
             ("waits 0.5 s", limited(wait(500))),
             ("waits 1 s", limited(wait(1000))),
@@ -277,10 +283,75 @@ fn table() {
             ("vegas", adaptive(ConcurrencyPolicy::vegas())),
             ("aimd", adaptive(ConcurrencyPolicy::aimd())),
         ] {
-            print(scenario.name, who, &run(scenario, &policy, clients));
+            print(scenario.name, who, &run(&scenario, &policy, clients));
         }
         println!();
     }
-    let _ = nanos;
-    let _: Option<Mutex<()>> = None;
+}
+
+/// Slower for good, at rates and times that leave the bulkhead room: nobody may be refused.
+#[test]
+#[ignore = "for eyes"]
+fn harm() {
+    let var = |name: &str, usual: f64| std::env::var(name).map_or(usual, |value| value.parse().unwrap());
+    let (attempt, sigma) = (var("ATTEMPT", 3.0), var("SIGMA", 0.0));
+    for share in [0.4, 0.5, 0.67, 0.8, 0.9] {
+        for per_second in [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0] {
+            let slow = share * attempt;
+            if per_second * slow > 200.0 {
+                continue;
+            }
+            let scenario = Scenario {
+                per_second,
+                seconds: 60.0,
+                attempt: secs(attempt),
+                within: secs(10.0),
+                ..Scenario::new("slower", Workers::always(PLENTY), move |rng, at| {
+                    let mean = if at < 20.0 { 0.05 } else { slow };
+                    (if sigma > 0.0 { lognormal(rng, mean, sigma) } else { mean }, Some(200))
+                })
+            };
+            for (who, policy) in [("without", Policy::standard().overload(None)), ("standard", Policy::standard())] {
+                let found = run(&scenario, &of(&scenario, policy), 1);
+                print(&format!("{share} of {attempt} s at {per_second}/s"), who, &found);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "for eyes"]
+fn score() {
+    let mut line = String::new();
+    for (name, clients) in [("storm", 1), ("60 s", 1), ("storm", 5), ("storm", 10), ("storm", 20), ("60 s", 5), ("60 s", 10), ("60 s", 20), ("40 x", 1), ("40 x", 10), ("25 x", 1), ("stall", 1), ("E1", 1), ("lognormal", 10), ("30 % hang", 1), ("30 % hang", 10), ("5 % hang", 1)] {
+        let scenario = all_scenarios().into_iter().find(|scenario| scenario.name.contains(name)).unwrap();
+        let found = run(&scenario, &of(&scenario, Policy::standard()), clients);
+        line += &format!("{name}/{clients} {:.1} (opened {}); ", found.good, found.opened);
+    }
+    println!("SCORE {line}");
+    if std::env::var("QUICK").is_ok() {
+        return;
+    }
+    let (mut line, mut sum) = (String::new(), 0.0);
+    for (attempt, sigma) in [(3.0, 0.0), (3.0, 0.4), (1.0, 0.3)] {
+        for (share, per_second) in [(0.5, 1.0), (0.5, 2.0), (0.5, 5.0), (0.5, 20.0), (0.67, 2.0), (0.67, 10.0), (0.67, 50.0), (0.8, 2.0), (0.8, 5.0), (0.8, 10.0), (0.8, 50.0), (0.9, 10.0), (0.9, 50.0)] {
+            let slow = share * attempt;
+            let scenario = Scenario {
+                per_second,
+                seconds: 60.0,
+                attempt: secs(attempt),
+                within: secs(10.0),
+                ..Scenario::new("slower", Workers::always(PLENTY), move |rng, at| {
+                    let mean = if at < 20.0 { 0.05 } else { slow };
+                    (if sigma > 0.0 { lognormal(rng, mean, sigma) } else { mean }, Some(200))
+                })
+            };
+            let found = run(&scenario, &of(&scenario, Policy::standard()), 1);
+            sum += 100.0 - found.good;
+            if found.good < 99.0 {
+                line += &format!("{share}*{attempt}@{per_second}s{sigma} {:.1}; ", found.good);
+            }
+        }
+    }
+    println!("SCORE harm {sum:.1}: {line}");
 }

@@ -3,27 +3,32 @@
 use super::slot::Seen;
 use crate::time::Tick;
 
-/// The limit is this share of what would be answered within the attempts' time. In an upstream that is only slow, throughput
+/// The limit is this share of the attempts that end within the time attempts have. In an upstream that is only slow, throughput
 /// grows with what is let in, so a limit grows by itself unless round trips take more than this share of the time.
-const SHARE: f64 = 0.9;
+const SHARE: f64 = 0.85;
 /// In force only while round trips take this share of the time attempts have ...
 const CONGESTED: f64 = 1.0 / 3.0;
 /// ... and this many times what is usual.
 const UNUSUAL: f64 = 2.0;
-/// Fewer attempts say too little for a limit. It lies above what a small upstream needs.
+/// The least limit is so many attempts ...
 const FLOOR: f64 = 8.0;
+/// ... and falls, where more than this divided by that end in a second, to the lowest: who has a small share of an upstream among
+/// many clients must be able to go as low, and who knows of few attempts knows little.
+const SURE: f64 = 40e-9;
+const LOWEST: f64 = 2.0;
 /// The weight of a sample in the recent mean.
 const SAMPLE: f64 = 0.1;
 /// What is older than this is no recent round trip, in nanoseconds.
 const RECENT: f64 = 1e9;
-/// Completions are averaged over this time, in nanoseconds; it knows about as much as a sliding window twice as long ...
+/// Throughput is a mean over this time, in nanoseconds; it knows about as much as a sliding window twice as long ...
 const FAST: f64 = 0.25e9;
-/// ... and, where those are few, over this.
+/// ... and, where fewer attempts than these end in that window, in part one over this.
+const MANY: f64 = 20.0;
 const SLOW: f64 = 2e9;
-/// So many completions in the fast average are enough for it to stand alone.
-const MANY: f64 = 50.0;
-/// The usual round trip is a mean over this time, in nanoseconds.
+/// The usual round trip is a mean over this time, in nanoseconds ...
 const USUAL: f64 = 60e9;
+/// ... or, while attempts find no place, over this: what lasts for many minutes is usual, whatever makes it.
+const HELD_USUAL: f64 = 600e9;
 /// A pause counts as this long at most for the usual round trip, so that no single call after it becomes what is usual.
 const PAUSE: f64 = 1e9;
 /// The first round trips are all usual alike.
@@ -36,11 +41,9 @@ const HELD: u64 = 1_000_000_000;
 pub(super) struct Law {
     /// When the last slot ended.
     last: Option<Tick>,
-    /// How many attempts the upstream answers in the time they have, by what it has answered lately.
-    fast: Mean,
-    slow: Mean,
-    /// Completions a nanosecond.
-    completions: Mean,
+    /// What ended lately, and over a longer time.
+    fast: Throughput,
+    slow: Throughput,
     /// Recent round trips, in nanoseconds.
     pub(super) rtt: f64,
     /// The time the same attempts had.
@@ -49,25 +52,34 @@ pub(super) struct Law {
     pub(super) usual: f64,
     /// Samples in it.
     known: f64,
-    /// Until when the usual round trip stands still, since an attempt has found no place.
+    /// Until when the usual round trip all but stands still, since an attempt has found no place.
     held_until: u64,
 }
 
-/// An exponential mean that knows how much it has seen.
+/// Exponential means of what ended, which know how much they have seen.
 #[derive(Clone, Copy, Debug, Default)]
-struct Mean {
-    sum: f64,
+struct Throughput {
+    /// Attempts a nanosecond.
+    attempts: f64,
+    /// Time they had, a nanosecond: by Little's law how many may be in flight if each takes all of it.
+    in_time: f64,
     weight: f64,
 }
 
-impl Mean {
-    fn take(&mut self, value: f64, share: f64) {
-        self.sum += share * (value - self.sum);
+impl Throughput {
+    fn take(&mut self, seen: &Seen, passed: f64, time: f64) {
+        let share = share(passed, time);
+        self.attempts += share * (seen.attempts / passed - self.attempts);
+        self.in_time += share * (seen.allowed / passed - self.in_time);
         self.weight += share * (1.0 - self.weight);
     }
 
-    fn get(self) -> f64 {
-        if self.weight > 0.0 { self.sum / self.weight } else { 0.0 }
+    fn attempts(&self) -> f64 {
+        if self.weight > 0.0 { self.attempts / self.weight } else { 0.0 }
+    }
+
+    fn in_time(&self) -> f64 {
+        if self.weight > 0.0 { self.in_time / self.weight } else { 0.0 }
     }
 }
 
@@ -75,43 +87,47 @@ impl Law {
     /// Takes in a slot that ends `now`, in which an attempt found no place if `reached`. The limit from now on; `None` while
     /// none is in force.
     pub(super) fn step(&mut self, seen: &Seen, reached: bool, now: Tick) -> Option<u32> {
-        let samples = seen.completed + seen.timed_out;
-        if samples <= 0.0 {
+        let Seen { attempts, allowed, round_trips } = *seen;
+        if attempts <= 0.0 {
             return None;
         }
-        let (rtt, allowed) = (seen.round_trips / samples, (seen.answered + seen.wasted) / samples);
+        let (rtt, allowed) = (round_trips / attempts, allowed / attempts);
         let Some(last) = self.last.replace(now) else {
-            (self.rtt, self.allowed, self.usual, self.known) = (rtt, allowed, rtt, samples);
+            (self.rtt, self.allowed, self.usual, self.known) = (rtt, allowed, rtt, attempts);
             return None;
         };
         let passed = (now.nanos_since(last) as f64).max(1.0);
-        for (mean, time) in [(&mut self.fast, FAST), (&mut self.slow, SLOW)] {
-            mean.take(seen.answered / passed, share(passed, time));
-        }
-        self.completions.take(seen.completed / passed, share(passed, FAST));
-        let weight = if passed > RECENT { 1.0 } else { 1.0 - (1.0 - SAMPLE).powf(samples) };
+        self.fast.take(seen, passed, FAST);
+        self.slow.take(seen, passed, SLOW);
+        let weight = if passed > RECENT { 1.0 } else { 1.0 - (1.0 - SAMPLE).powf(attempts) };
         self.rtt += weight * (rtt - self.rtt);
         self.allowed += weight * (allowed - self.allowed);
         if reached {
             self.held_until = now.after_nanos(HELD).as_nanos();
         }
-        let in_force = self.is_congested();
-        if !in_force || now.as_nanos() >= self.held_until {
-            self.known = (self.known + samples).min(1e9);
-            let first = if self.known < FIRST { samples / self.known } else { 0.0 };
-            self.usual += share(passed.min(PAUSE), USUAL).max(first) * (rtt - self.usual);
-        }
-        in_force.then(|| (self.answered_in_time() * SHARE).max(FLOOR) as u32)
+        let in_force = self.rtt >= self.allowed * CONGESTED && self.rtt >= self.usual * UNUSUAL;
+        let held = in_force && now.as_nanos() < self.held_until;
+        self.learn_usual(rtt, attempts, held, passed);
+        in_force.then(|| self.limit())
     }
 
-    fn is_congested(&self) -> bool {
-        self.rtt >= self.allowed * CONGESTED && self.rtt >= self.usual * UNUSUAL
+    fn learn_usual(&mut self, rtt: f64, attempts: f64, held: bool, passed: f64) {
+        let passed = passed.min(PAUSE);
+        let weight = if held {
+            share(passed, HELD_USUAL)
+        } else {
+            self.known = (self.known + attempts).min(2.0 * FIRST);
+            let first = if self.known < FIRST { attempts / self.known } else { 0.0 };
+            share(passed, USUAL).max(first)
+        };
+        self.usual += weight * (rtt - self.usual);
     }
 
-    fn answered_in_time(&self) -> f64 {
-        let (fast, slow) = (self.fast.get(), self.slow.get());
-        let sure = (self.completions.get() * 2.0 * FAST / MANY).min(1.0);
-        fast * sure + fast.max(slow) * (1.0 - sure)
+    fn limit(&self) -> u32 {
+        let sure = (self.fast.attempts() * 2.0 * FAST / MANY).min(1.0);
+        let in_time = self.fast.in_time() * sure + self.slow.in_time() * (1.0 - sure);
+        let floor = (SURE / self.slow.attempts()).clamp(LOWEST, FLOOR);
+        (in_time * SHARE).max(floor) as u32
     }
 }
 

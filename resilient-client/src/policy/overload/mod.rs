@@ -31,21 +31,10 @@ impl std::error::Error for Full {}
 /// How one attempt went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// From sending it to its end, in nanoseconds.
+    /// From sending it to its end, in nanoseconds: to its answer, its failure, or the end of its time.
     pub rtt_nanos: u64,
     /// The time it had, in nanoseconds: its timeout, or what its call had left.
     pub allowed_nanos: u64,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-/// What an attempt says about the upstream's load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// An answer of any kind, or a failure that came by itself.
-    Answered,
-    /// Its time passed first.
-    TimedOut,
 }
 
 /// What an [`OverloadLimit`] knows.

@@ -20,12 +20,12 @@ pub struct OverloadPolicy {
 }
 
 impl OverloadPolicy {
-    /// Up to 256 attempts wait for a place, for one second at most.
+    /// Up to 512 attempts wait for a place, for one second at most.
     pub const fn standard() -> Self {
-        Self { max_waiting: 256, wait: Duration::from_secs(1), observe_only: false }
+        Self { max_waiting: 512, wait: Duration::from_secs(1), observe_only: false }
     }
 
-    /// The most attempts that wait for a place while the limit is in force: at most 1,000,000. Default 256; with 0 who finds
+    /// The most attempts that wait for a place while the limit is in force: at most 1,000,000. Default 512; with 0 who finds
     /// no place is refused at once.
     pub const fn max_waiting(mut self, attempts: u32) -> Self {
         self.max_waiting = attempts;
