@@ -298,8 +298,8 @@ impl Read {
     /// Whether a stored answer may stand in for `error`.
     pub(crate) fn stands_in_for_error(error: &Error) -> bool {
         use ErrorKind::{
-            Body, BodyIdle, BulkheadFull, CircuitOpen, Connect, Deadline, NoEndpoint, Overloaded, RateLimited,
-            Throttled, Timeout, Transport,
+            Body, BodyIdle, BulkheadFull, CircuitOpen, Connect, Deadline, NoEndpoint, Overloaded,
+            RateLimited, Throttled, Timeout, Transport,
         };
         let kind = error.kind();
         matches!(kind, Connect | Timeout | Deadline | Transport | Body | BodyIdle)

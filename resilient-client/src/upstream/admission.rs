@@ -523,11 +523,15 @@ impl Waiting {
                     let (line, gate) = (upstream.line(*gate), *gate);
                     let turn = ready!(line.poll(waiter, cx, now));
                     let entered = match turn {
-                        Ok(()) => upstream.take_slot(priority).and_then(|slot| upstream.get_in(&ask, slot, now)),
+                        Ok(()) => {
+                            upstream.take_slot(priority).and_then(|slot| upstream.get_in(&ask, slot, now))
+                        }
                         Err(over) => {
                             let waited = now.since(self.since);
                             Err(match over {
-                                WaitOver::Displaced => Rejection::QueueWait { waited, displaced: true }.into(),
+                                WaitOver::Displaced => {
+                                    Rejection::QueueWait { waited, displaced: true }.into()
+                                }
                                 WaitOver::Expired => Rejection::Overloaded { limit: 0, waited }.into(),
                             })
                         }

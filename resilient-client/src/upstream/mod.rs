@@ -438,13 +438,7 @@ impl Upstream {
     }
 
     /// An attempt that had `allowed` nanoseconds took `nanos` to come to something.
-    fn tell_overload(
-        &self,
-        endpoint: Option<&Endpoint>,
-        gate: Part,
-        sample: overload::Sample,
-        now: Tick,
-    ) {
+    fn tell_overload(&self, endpoint: Option<&Endpoint>, gate: Part, sample: overload::Sample, now: Tick) {
         match endpoint {
             Some(endpoint) => endpoint.tell_overload(sample, now),
             None => {

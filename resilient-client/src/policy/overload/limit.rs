@@ -146,7 +146,7 @@ impl OverloadLimit {
         self.publish(to)
     }
 
-    fn publish(&self, to: Option<u32>) -> Option<Change> {
+    pub(super) fn publish(&self, to: Option<u32>) -> Option<Change> {
         let new = to.unwrap_or(UNLIMITED);
         let set = |word: u64| Some((u64::from(new) << 32) | u64::from(in_flight(word)));
         let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, set);

@@ -5,6 +5,8 @@ mod limit;
 mod line;
 mod policy;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

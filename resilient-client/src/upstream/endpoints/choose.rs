@@ -50,7 +50,9 @@ impl List {
         let drawn = two_below(self.endpoints.len(), rng);
         let (a, b) = (self.endpoints.get(drawn.0)?, self.endpoints.get(drawn.1)?);
         let fits = |endpoint: &Endpoint| {
-            (endpoint.is_well(now) || seek.overrules) && seek.fits(endpoint) && !seek.tried.contains(&endpoint.id())
+            (endpoint.is_well(now) || seek.overrules)
+                && seek.fits(endpoint)
+                && !seek.tried.contains(&endpoint.id())
         };
         if fits(a) && fits(b) {
             let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| fits(endpoint));
