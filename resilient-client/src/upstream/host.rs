@@ -56,6 +56,24 @@ pub(crate) enum Part {
     Whole,
 }
 
+/// Whose bulkhead an attempt has its slot in, and whose overload limit its place: one byte, since every permit is moved with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose(u8);
+
+impl Whose {
+    pub(crate) fn new(slot: Part, gate: Part) -> Self {
+        Self(slot as u8 | ((gate as u8) << 1))
+    }
+
+    pub(crate) fn slot(self) -> Part {
+        if self.0 & 1 == Part::Own as u8 { Part::Own } else { Part::Whole }
+    }
+
+    pub(crate) fn gate(self) -> Part {
+        if self.0 >> 1 == Part::Own as u8 { Part::Own } else { Part::Whole }
+    }
+}
+
 impl Upstream {
     /// The host, unless `own` says that the route has this of its own.
     pub(super) fn whole_unless(&self, own: Modes) -> &Self {

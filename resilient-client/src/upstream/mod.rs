@@ -47,7 +47,7 @@ pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::{Balancer, Endpoint, EndpointId, NoSuchEndpoint};
-pub(crate) use self::host::{Part, Whole};
+pub(crate) use self::host::{Part, Whole, Whose};
 use self::latency::Digest;
 use self::quiet::Quiet;
 use self::registry::Key;
@@ -120,14 +120,15 @@ impl fmt::Display for Rejection {
         match self {
             Self::CircuitOpen { retry_after } => write!(f, "next probe in {retry_after:.1?}"),
             Self::BulkheadFull { limit } => write!(f, "{limit} attempts in flight"),
-            Self::QueueWait { waited, displaced: false } => write!(f, "waited {waited:.1?} for a place"),
-            Self::QueueWait { waited, displaced: true } => {
-                write!(f, "gave its place in the queue, after {waited:.1?}, to a call of a higher priority")
-            }
             Self::Overloaded { limit, waited } if waited.is_zero() => {
                 write!(f, "{limit} attempts in flight are all it can answer in time")
             }
-            Self::Overloaded { waited, .. } => write!(f, "waited {waited:.1?} for a place"),
+            Self::QueueWait { waited, displaced: false } | Self::Overloaded { waited, .. } => {
+                write!(f, "waited {waited:.1?} for a place")
+            }
+            Self::QueueWait { waited, displaced: true } => {
+                write!(f, "gave its place in the queue, after {waited:.1?}, to a call of a higher priority")
+            }
             Self::RateLimited { retry_after } => write!(f, "the next may go in {retry_after:.1?}"),
             Self::Throttled { percent } => write!(f, "{percent} % of requests are held back"),
             Self::NoEndpoint => f.write_str("no endpoint is known"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoints::{Endpoint, EndpointPermit};
-use super::{Part, Upstream};
+use super::{Part, Upstream, Whose};
 use crate::engine::ledger::Grant;
 use crate::event::{CallId, Event};
 use crate::outcome::classify::{Classified, Repeat};
@@ -39,10 +39,8 @@ pub(crate) struct Permit {
     in_flight: u32,
     /// The time it has, in units of 65.5 µs; zero when nothing bounds it.
     allowed: u32,
-    /// Whose bulkhead it has its slot in.
-    slot: Part,
-    /// Whose overload limit it has its place in, unless that is its endpoint's.
-    gate: Part,
+    /// Whose bulkhead it has its slot in, and whose overload limit its place, unless that is its endpoint's.
+    whose: Whose,
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's. Never until then.
     answered: Tick,
@@ -97,8 +95,7 @@ impl Permit {
             upstream,
             in_flight,
             allowed: 0,
-            slot,
-            gate,
+            whose: Whose::new(slot, gate),
             held: Held::Head(breaker),
             endpoint,
             grant: None,
@@ -256,8 +253,8 @@ impl Permit {
         if self.stage == Stage::Sent && self.allowed != 0 && !silent {
             self.tell_overload(outcome, took, now);
         }
-        if self.endpoint.is_none() && upstream.overload(self.gate).release() {
-            upstream.line(self.gate).wake();
+        if self.endpoint.is_none() && upstream.overload(self.whose.gate()).release() {
+            upstream.line(self.whose.gate()).wake();
         }
         if let Some(endpoint) = &mut self.endpoint {
             // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not attract calls.
@@ -287,7 +284,7 @@ impl Permit {
         }
         let allowed_nanos = u64::from(self.allowed) << UNIT_BITS;
         let sample = overload::Sample { rtt_nanos: took, allowed_nanos };
-        self.upstream.tell_overload(self.endpoint().map(Arc::as_ref), self.gate, sample, now);
+        self.upstream.tell_overload(self.endpoint().map(Arc::as_ref), self.whose.gate(), sample, now);
     }
 
     /// Tells those that judge bodies.
@@ -395,7 +392,7 @@ impl Drop for Permit {
             Said::Head => self.body(Verdict::Neutral, &Classified::ABANDONED, time::now()),
             Said::Everything => {}
         }
-        self.upstream.release(self.slot, time::now);
+        self.upstream.release(self.whose.slot(), time::now);
         if self.ends_call {
             self.upstream.leave();
         }

@@ -23,41 +23,46 @@ const SEEDS: u64 = 3;
 fn all_scenarios() -> Vec<Scenario> {
     let half = |until| Workers { all: 10, left: 5, gone: (3.0, until) };
     let plenty = Workers::always(PLENTY);
-    use Scenario as S;
     vec![
-        S::new("storm overload", half(9.7), |_, _| (0.025, Some(200))),
-        Scenario { seconds: 70.0, ..S::new("overload, 60 s", half(63.0), |_, _| (0.025, Some(200))) },
-        S::new("stall, 2.4 s", Workers { left: 0, gone: (3.0, 5.4), ..half(0.0) }, |_, _| (0.025, Some(200))),
-        S::new("5 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.05 }, Some(200))),
-        S::new("25 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.25 }, Some(200))),
-        S::new("40 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.40 }, Some(200))),
-        S::new("5 % +200 ms", plenty, |rng, _| (if rng.unit() < 0.05 { 0.21 } else { 0.01 }, Some(200))),
-        S::new("5 % hang", plenty, |rng, _| (0.01, Some(200).filter(|_| rng.unit() >= 0.05))),
-        S::new("30 % hang", plenty, |rng, _| (0.01, Some(200).filter(|_| rng.unit() >= 0.3))),
-        S::new("503 x 30 %", plenty, |rng, _| (0.002, Some(if rng.unit() < 0.3 { 503 } else { 200 }))),
-        S::new("lognormal near capacity", Workers::always(10), |rng, _| {
+        Scenario::new("storm overload", half(9.7), |_, _| (0.025, Some(200))),
+        Scenario { seconds: 70.0, ..Scenario::new("overload, 60 s", half(63.0), |_, _| (0.025, Some(200))) },
+        Scenario::new("stall, 2.4 s", Workers { left: 0, gone: (3.0, 5.4), ..half(0.0) }, |_, _| {
+            (0.025, Some(200))
+        }),
+        Scenario::new("5 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.05 }, Some(200))),
+        Scenario::new("25 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.25 }, Some(200))),
+        Scenario::new("40 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.40 }, Some(200))),
+        Scenario::new("5 % +200 ms", plenty, |rng, _| {
+            (if rng.unit() < 0.05 { 0.21 } else { 0.01 }, Some(200))
+        }),
+        Scenario::new("5 % hang", plenty, |rng, _| (0.01, Some(200).filter(|_| rng.unit() >= 0.05))),
+        Scenario::new("30 % hang", plenty, |rng, _| (0.01, Some(200).filter(|_| rng.unit() >= 0.3))),
+        Scenario::new("503 x 30 %", plenty, |rng, _| (0.002, Some(if rng.unit() < 0.3 { 503 } else { 200 }))),
+        Scenario::new("lognormal near capacity", Workers::always(10), |rng, _| {
             (lognormal(rng, 0.030, 0.8), Some(200))
         }),
         Scenario {
             per_second: 2.0,
             seconds: 20.0,
             bursts: &[(10.0, 200), (15.0, 200)],
-            ..S::new("bursts after idle", Workers::always(50), |_, _| (0.02, Some(200)))
+            ..Scenario::new("bursts after idle", Workers::always(50), |_, _| (0.02, Some(200)))
         },
         Scenario {
             per_second: 20.0,
             seconds: 20.0,
             bursts: &[(10.0, 200), (15.0, 200)],
-            ..S::new("bursts, usual 200 ms", plenty, |_, _| (0.2, Some(200)))
+            ..Scenario::new("bursts, usual 200 ms", plenty, |_, _| (0.2, Some(200)))
         },
-        S::new("outage of 5 s", plenty, |_, at| {
+        Scenario::new("outage of 5 s", plenty, |_, at| {
             if (3.0..8.0).contains(&at) { (0.001, Some(503)) } else { (0.01, Some(200)) }
         }),
         Scenario {
             per_second: 800.0,
             seconds: 40.0,
             attempt: Duration::from_secs(1),
-            ..S::new("E1, 800/s", Workers { all: 10, left: 5, gone: (20.0, 30.0) }, |_, _| (0.01, Some(200)))
+            ..Scenario::new("E1, 800/s", Workers { all: 10, left: 5, gone: (20.0, 30.0) }, |_, _| {
+                (0.01, Some(200))
+            })
         },
     ]
 }
@@ -422,7 +427,7 @@ async fn with_every_replica_overloaded_calls_wait_for_the_first_that_has_a_place
     let calls = several(200);
     tokio::time::sleep(ms(10)).await;
     assert!(core.snapshot()[0].queued > 0);
-    for endpoint in core.snapshot()[0].endpoints.iter() {
+    for endpoint in &core.snapshot()[0].endpoints {
         assert!(
             endpoint.overload.limit.is_none_or(|limit| endpoint.overload.in_flight <= limit),
             "{endpoint:?}"

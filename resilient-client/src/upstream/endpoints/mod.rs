@@ -244,21 +244,17 @@ impl EndpointSet {
                 };
                 Some(leave)
             };
-            match endpoint.breaker.try_acquire(now) {
-                Ok(admitted) => {
-                    let leave =
-                        if admitted.permit.is_probe() { leave } else { endpoint.take_back(leave, now) };
-                    if let Some(transition) = admitted.transition {
-                        endpoint.emit(transition);
-                    }
-                    return permit(endpoint, Some(admitted.permit), leave);
-                }
+            let Ok(admitted) = endpoint.breaker.try_acquire(now) else {
                 // Opened, or gave its last probe away, since it was chosen.
-                Err(_) => {
-                    endpoint.overload.release();
-                    drop(endpoint.take_back(leave, now));
-                }
+                endpoint.overload.release();
+                endpoint.take_back(leave, now);
+                continue;
+            };
+            let leave = if admitted.permit.is_probe() { leave } else { endpoint.take_back(leave, now) };
+            if let Some(transition) = admitted.transition {
+                endpoint.emit(transition);
             }
+            return permit(endpoint, Some(admitted.permit), leave);
         }
         Err(list.shut(seek, now))
     }

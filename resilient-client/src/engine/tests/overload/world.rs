@@ -185,6 +185,12 @@ async fn one_run(scenario: Scenario, policy: &Policy, clients: usize, seed: u64)
     }
 }
 
+fn median<T: PartialOrd + Copy>(found: &[Found], of: impl Fn(&Found) -> T) -> T {
+    let mut all: Vec<T> = found.iter().map(of).collect();
+    all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    all[all.len() / 2]
+}
+
 /// The median of a few seeds, figure by figure.
 pub(super) fn run(scenario: &Scenario, policy: &Policy, clients: usize, seeds: u64) -> Found {
     let found: Vec<_> = (1..=seeds)
@@ -198,11 +204,6 @@ pub(super) fn run(scenario: &Scenario, policy: &Policy, clients: usize, seeds: u
             ))
         })
         .collect();
-    fn median<T: PartialOrd + Copy>(found: &[Found], of: impl Fn(&Found) -> T) -> T {
-        let mut all: Vec<T> = found.iter().map(of).collect();
-        all.sort_by(|a, b| a.partial_cmp(b).unwrap());
-        all[all.len() / 2]
-    }
     Found {
         good: median(&found, |found| found.good),
         good_at_end: median(&found, |found| found.good_at_end),

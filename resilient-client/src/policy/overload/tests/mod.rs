@@ -301,7 +301,7 @@ fn the_first_may_try_and_each_place_wakes_one_in_order() {
     assert!(!line.is_before(Critical) && line.is_before(Normal));
     line.leave(&waiters[0], false);
     line.leave(&waiters[1], false);
-    assert!(line.is_empty() && line.len() == 0 && !line.is_before(Sheddable));
+    assert!(line.is_empty() && !line.is_before(Sheddable));
     line.wake();
     assert_eq!(rings(), [2, 0, 1]);
 }
