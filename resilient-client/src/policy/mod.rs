@@ -5,7 +5,7 @@
 //! built from `Rules` only, so a machine with impossible settings can't exist.
 //!
 //! [`Policy`] is the set of them. The order in which they act is fixed: deadline, ledger (retry and budget), then for
-//! each attempt throttle, rate limit, bulkhead, circuit breaker, attempt timeout. So there is no order to get wrong.
+//! each attempt throttle, rate limit, bulkhead, overload limit, circuit breaker, attempt timeout. So there is no order to get wrong.
 //!
 //! ```
 //! use std::time::Duration;

@@ -33,6 +33,9 @@ impl OverloadPolicy {
     }
 
     /// The longest wait for a place, within the call's own deadline; longer than zero. Default 1 s.
+    ///
+    /// What waits when an overload ends is served, and a limit that is too low for a moment refuses nobody meanwhile. Longer, an
+    /// attempt timeout of some seconds and the wait together leave a call no time for another attempt.
     pub const fn wait(mut self, longest: Duration) -> Self {
         self.wait = longest;
         self
