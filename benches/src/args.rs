@@ -31,6 +31,8 @@ pub struct Args {
     pub effort: Effort,
     /// Where the tables go besides, as JSON, a line each; from the workspace's root.
     pub json: Option<PathBuf>,
+    /// How many rounds, where a bench has any to choose; otherwise what suits the effort.
+    pub rounds: Option<usize>,
     /// Our own flags that only one bench knows, with what follows each, if anything.
     own: Vec<(String, Option<PathBuf>)>,
     filter: Option<String>,
@@ -58,7 +60,7 @@ impl Args {
             "--output-format",
         ];
         let (mut bench, mut quick, mut test, mut elsewhere) = (false, false, false, false);
-        let (mut filter, mut json, mut own) = (None, None, Vec::new());
+        let (mut filter, mut json, mut rounds, mut own) = (None, None, None, Vec::new());
         let mut args = args;
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -66,6 +68,7 @@ impl Args {
                 "--quick" => quick = true,
                 "--test" => test = true,
                 "--json" => json = args.next().map(from_root),
+                "--rounds" => rounds = args.next().and_then(|number| number.parse().ok()),
                 "--check" | "--update" => own.push((arg, args.next().map(from_root))),
                 "--list" | "--profile-time" => elsewhere = true,
                 flag if VALUED.contains(&flag) => drop(args.next()),
@@ -78,7 +81,7 @@ impl Args {
             (false, true) => Effort::Quick,
             (false, false) => Effort::Full,
         };
-        Self { effort, json, own, filter, elsewhere }
+        Self { effort, json, rounds, own, filter, elsewhere }
     }
 
     /// Whether criterion runs: not for tables to be written down, nor when there is no time for its warming up.
@@ -129,5 +132,7 @@ mod tests {
         assert!(parsed.wants("http") && parsed.json.is_some() && parsed.file("--check").is_some());
         assert_eq!(parsed.file("--update"), None);
         assert!(!parse("--list --bench").wants("http"));
+        let parsed = parse("--rounds 2 --bench");
+        assert!(parsed.rounds == Some(2) && parsed.wants("storm"));
     }
 }

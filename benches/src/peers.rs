@@ -2,9 +2,17 @@
 //! fault in `storm/`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use fetch::routing::{BaseUriConflict, Router};
+use fetch::tokio::TokioDeps;
+use fetch::{BaseUri, HttpClient};
 use layered::Stack as _;
+use reqx::advanced::{
+    AdaptiveConcurrencyPolicy, CircuitBreakerPolicy, RetryBudgetPolicy, RoundRobinEndpointSelector,
+};
+use reqx::prelude::RetryPolicy;
 use seatbelt::breaker::Breaker;
 use seatbelt::retry::Retry as SeatbeltRetry;
 use seatbelt::timeout::Timeout as SeatbeltTimeout;
@@ -176,4 +184,46 @@ where
         service,
     )
         .into_service()
+}
+
+/// reqx with what its docs recommend: the standard retry policy, and both timeouts. Of several origins each call is given the
+/// next, by its own selector.
+pub fn reqx(origins: &[String], attempt: Duration) -> reqx::ClientBuilder {
+    let retry =
+        RetryPolicy::standard().max_attempts(ATTEMPTS).base_backoff(FIRST_WAIT).max_backoff(LONGEST_WAIT);
+    reqx::Client::builder(&origins[0])
+        .request_timeout(attempt)
+        .total_timeout(TOTAL)
+        .retry_policy(retry)
+        .endpoint_selector(RoundRobinEndpointSelector::new(origins))
+}
+
+/// The same with its controls, each at its standard.
+pub fn reqx_with_controls(origins: &[String], attempt: Duration) -> reqx::ClientBuilder {
+    reqx(origins, attempt)
+        .retry_budget_policy(RetryBudgetPolicy::standard())
+        .circuit_breaker_policy(CircuitBreakerPolicy::standard())
+        .adaptive_concurrency_policy(AdaptiveConcurrencyPolicy::standard())
+}
+
+/// Microsoft's fetch: its standard pipeline, which is seatbelt's total timeout round retry round breaker round attempt
+/// timeout. Of several origins each attempt is given the next, by its own router.
+pub fn fetch(origins: &[String], attempt: Duration) -> HttpClient {
+    let bases: Vec<BaseUri> =
+        origins.iter().map(|origin| origin.as_str().try_into().expect("an origin")).collect();
+    let (several, next) = (bases.len() > 1, AtomicUsize::new(0));
+    let in_turn = Router::custom(
+        move |_| Some(bases[next.fetch_add(1, Ordering::Relaxed) % bases.len()].clone()),
+        several,
+    );
+    HttpClient::builder_tokio(TokioDeps::default())
+        .insecure_allow_http()
+        .router(in_turn.conflict_policy(BaseUriConflict::UseRouted))
+        .standard_pipeline(move |pipeline, _| {
+            pipeline
+                .total_timeout(|timeout| timeout.timeout(TOTAL))
+                .attempt_timeout(|timeout| timeout.timeout(attempt))
+                .retry(|retry| retry.base_delay(FIRST_WAIT).max_delay(LONGEST_WAIT))
+        })
+        .build()
 }

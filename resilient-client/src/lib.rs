@@ -118,6 +118,7 @@ pub use engine::hook::{Attempt, AttemptHook, Prepared};
 pub use engine::options::{CallOptions, IDEMPOTENCY_KEY};
 pub use engine::report::{AttemptReport, CallReport, Decline, Trigger};
 pub use error::{Error, ErrorKind};
+pub use event::{Event, Observer};
 pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
 pub use policy::Policy;
 pub use policy::breaker::Control;

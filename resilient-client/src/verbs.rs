@@ -185,6 +185,20 @@ macro_rules! request_methods {
             self
         }
 
+        /// Repeats this call after the policy's own wait, however long an answer asked to be left alone with `Retry-After`; see
+        /// [`CallOptions::ignore_retry_after`](crate::CallOptions::ignore_retry_after).
+        pub fn ignore_retry_after(mut self) -> Self {
+            self.options = self.options.ignore_retry_after();
+            self
+        }
+
+        /// Whether this call waits for an open circuit breaker rather than fail at once, in place of what its policy says; see
+        /// [`BreakerPolicy::wait_for_ready`](crate::policy::breaker::BreakerPolicy::wait_for_ready).
+        pub fn wait_for_ready(mut self, wait: bool) -> Self {
+            self.options = self.options.wait_for_ready(wait);
+            self
+        }
+
         /// Keeps up to `bytes` of a streamed body as it is sent, so that the call can be retried and hedged until the stream
         /// has grown longer than that; see [`ReplayBody`](crate::ReplayBody), whose default is 64 KiB. A body of bytes is
         /// replayed for free and needs none.

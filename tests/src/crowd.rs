@@ -7,10 +7,11 @@ use std::time::Duration;
 use http::Method;
 use resilient_client::event::Event;
 use resilient_client::hyper::Client as OverHyper;
-use resilient_client::{Client, Policy};
+use resilient_client::{Client, ErrorKind, Policy};
 use tokio::task::JoinSet;
 
 use crate::h2_peer::ID;
+use crate::tls::Tls;
 use crate::{Heard, SOON, within};
 
 /// A client among those compared.
@@ -33,6 +34,10 @@ pub struct Tally {
     pub failed: Vec<String>,
     /// Of those, the requests that the client says were never processed.
     pub unsent: Vec<usize>,
+    /// Of those of ours, how many were on a connection when it broke, so that the server may have read them.
+    pub in_doubt: usize,
+    /// Of those of ours, how many used up an attempt's time or all of the call's.
+    pub stuck: usize,
 }
 
 /// A failed call.
@@ -42,6 +47,10 @@ pub struct Failed {
     pub says: String,
     /// Whether the client says that the request was never processed.
     pub unsent: bool,
+    /// Whether a client of ours says that its connection broke when the server may have read it.
+    pub in_doubt: bool,
+    /// Whether a client of ours says that it used up its time.
+    pub stuck: bool,
 }
 
 impl Any {
@@ -53,6 +62,22 @@ impl Any {
             Self::Bare(bare.build().expect("a client")),
             Self::reqwest(http2, policy),
             Self::hyper(http2, policy),
+        ]
+    }
+
+    /// All three, over HTTP/2 from the start and TLS, under the standard policy.
+    pub fn over_tls(tls: &Tls) -> [Self; 3] {
+        let adjust = |transport: reqwest::ClientBuilder| {
+            transport.no_proxy().http2_prior_knowledge().tls_danger_accept_invalid_certs(true)
+        };
+        let (one, other) = (Heard::new(), Heard::new());
+        let reqwest = Client::builder().observer(one.clone()).transport(adjust);
+        let hyper = OverHyper::builder().observer(other.clone());
+        let hyper = hyper.http2_prior_knowledge().tls_config(tls.trusted());
+        [
+            Self::Bare(adjust(reqwest::Client::builder()).build().expect("a client")),
+            Self::Reqwest(reqwest.build().expect("a client"), one),
+            Self::Hyper(hyper.build().expect("a client"), other),
         ]
     }
 
@@ -95,30 +120,46 @@ impl Any {
         heard.count(|event| matches!(event, Event::BreakerTransition(_)))
     }
 
+    /// How many failures its breaker has counted and not forgotten; reqwest has none.
+    pub fn counted(&self) -> u32 {
+        let snapshot = match self {
+            Self::Bare(_) => return 0,
+            Self::Reqwest(client, _) => client.snapshot(),
+            Self::Hyper(client, _) => client.snapshot(),
+        };
+        snapshot.iter().map(|upstream| upstream.breaker.failures).sum()
+    }
+
     /// One whole call: `Ok` when it was answered with 200.
     ///
     /// # Errors
     /// Anything else.
     pub async fn call(&self, method: Method, url: &str, id: usize, body: &'static str) -> Result<(), Failed> {
-        let says = |error: &dyn std::error::Error, unsent| {
+        let says = |error: &dyn std::error::Error, unsent, in_doubt, stuck| {
             let (mut says, mut link) = (error.to_string(), error.source());
             while let Some(this) = link {
                 says = format!("{says}: {this}");
                 link = this.source();
             }
-            Failed { says, unsent }
+            Failed { says, unsent, in_doubt, stuck }
         };
-        let status = |status: u16| {
-            if status == 200 { Ok(()) } else { Err(Failed { says: status.to_string(), unsent: false }) }
+        let status = |status: u16| match status {
+            200 => Ok(()),
+            _ => Err(Failed { says: status.to_string(), unsent: false, in_doubt: false, stuck: false }),
         };
-        let ours = |error: resilient_client::Error| says(&error, error.is_unsent());
+        let ours = |error: resilient_client::Error| {
+            let unsent = error.is_unsent();
+            let stuck = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Deadline);
+            says(&error, unsent, error.kind() == ErrorKind::Transport && !unsent, stuck)
+        };
+        let bare = |error: reqwest::Error| says(&error, false, false, false);
         match self {
             Self::Bare(client) => {
                 let request = client.request(method, url).header(ID, id);
                 let request = if body.is_empty() { request } else { request.body(body) };
-                let response = request.send().await.map_err(|error| says(&error, false))?;
+                let response = request.send().await.map_err(bare)?;
                 let head = response.status();
-                response.bytes().await.map_err(|error| says(&error, false))?;
+                response.bytes().await.map_err(bare)?;
                 status(head.as_u16())
             }
             Self::Reqwest(client, _) => {
@@ -192,6 +233,8 @@ impl Work {
                         Ok(()) => tally.served += 1,
                         Err(failed) => {
                             tally.failed.push(failed.says);
+                            tally.in_doubt += usize::from(failed.in_doubt);
+                            tally.stuck += usize::from(failed.stuck);
                             if failed.unsent {
                                 tally.unsent.push(id);
                             }
@@ -206,16 +249,28 @@ impl Work {
         }
         let mut all = Tally::default();
         while let Some(tally) = within(6 * SOON, crowd.join_next()).await {
-            let tally = tally.expect("a caller doesn't panic");
-            all.served += tally.served;
-            all.failed.extend(tally.failed);
-            all.unsent.extend(tally.unsent);
+            all.add(tally.expect("a caller doesn't panic"));
         }
         all
     }
 }
 
 impl Tally {
+    /// What became of these, too.
+    pub fn add(&mut self, more: Self) {
+        self.served += more.served;
+        self.failed.extend(more.failed);
+        self.unsent.extend(more.unsent);
+        self.in_doubt += more.in_doubt;
+        self.stuck += more.stuck;
+    }
+
+    /// Of the calls that came to nothing, those that aren't `client`'s to help. Given to a connection that is going away, a request over
+    /// reqwest's HTTP/2 is now and then neither sent nor refused: bare reqwest waits for ever.
+    pub fn beyond_help(&self, client: &Any) -> usize {
+        if matches!(client, Any::Reqwest(..)) { self.stuck } else { 0 }
+    }
+
     /// Each thing that failed calls say, with how often.
     pub fn said(&self) -> String {
         let mut said = std::collections::BTreeMap::<&str, usize>::new();

@@ -1,6 +1,6 @@
 //! A hostile HTTP/1.1 server on a bare TCP socket: it does what its script says, however wrong, and counts.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -194,7 +194,15 @@ pub struct Server {
 impl Server {
     /// Starts serving by `script`, which is asked about each request once that has been read whole.
     pub async fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port");
+        Self::start_at(IpAddr::from([127, 0, 0, 1]), script).await
+    }
+
+    /// The same on a port of another address of this machine.
+    pub async fn start_at(
+        address: IpAddr,
+        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a loopback port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let orders = Orders {
             script: Arc::new(Mutex::new(Arc::new(script))),

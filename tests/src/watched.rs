@@ -46,6 +46,11 @@ impl Gate {
         self.0.change(|open| *open = true);
     }
 
+    /// Whether it has been opened.
+    pub fn is_open(&self) -> bool {
+        self.0.read(|open| *open)
+    }
+
     /// Waits until the gate is open.
     pub async fn pass(&self) {
         self.0.until(|open| *open).await;

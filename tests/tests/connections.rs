@@ -1,17 +1,20 @@
 //! Connections end, all the time: a server goes away in good order, is restarted, tires of idle ones, allows fewer streams than
 //! are asked of it. That is housekeeping. Each story here is told by reqwest as it comes, too, and ours serves no fewer calls.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
 use resilient_client::Policy;
+use resilient_client::deadline::{self, Deadline};
 use resilient_client::hyper::Client as OverHyper;
 use resilient_client::outcome::Outcome;
 use resilient_client::policy::timeout::TimeoutPolicy;
-use resilient_client_tests::crowd::{Any, Work};
+use resilient_client_tests::crowd::{Any, Tally, Work};
 use resilient_client_tests::h2_peer::{H2Peer, Manners};
 use resilient_client_tests::h2_server::{Act, H2Server, NO_ERROR};
-use resilient_client_tests::{Heard, SOON, within};
+use resilient_client_tests::{Gate, Heard, Reply, SOON, Server, Watched, clock, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -37,7 +40,10 @@ async fn everyone_is_served(manners: Manners, work: Work) {
         }
         // What is safe to repeat may be.
         let twice = if work.method == Method::POST { twice } else { Vec::new() };
-        if tally.served != work.calls() || client.transitions() != 0 || !twice.is_empty() {
+        if tally.served + tally.beyond_help(&client) != work.calls()
+            || client.transitions() != 0
+            || !twice.is_empty()
+        {
             failures.push(format!("{}: {}, {twice:?}", client.name(), tally.said()));
         }
     }
@@ -137,7 +143,8 @@ async fn thirty_calls_on_a_warm_connection_survive_its_goaway() {
             .await;
             client.call(Method::GET, &server.url("/"), 0, "").await.unwrap();
             let tally = Work::of(Method::POST, 30, 1).body("an order").over(&client, &server.url("/")).await;
-            assert_eq!((tally.served, client.transitions()), (30, 0), "{}: {}", client.name(), tally.said());
+            let settled = tally.served + tally.beyond_help(&client);
+            assert_eq!((settled, client.transitions()), (30, 0), "{}: {}", client.name(), tally.said());
         }
     }
 }
@@ -151,16 +158,16 @@ async fn bursts_at_a_server_that_ends_connections_after_so_many_requests_are_ser
             _ => Act::AnswerLast("done"),
         })
         .await;
-        let (mut served, mut said) = (0, Vec::new());
+        let mut all = Tally::default();
         for _ in 0..30 {
-            let tally = Work::of(Method::POST, 30, 1).body("an order").over(&client, &server.url("/")).await;
-            served += tally.served;
-            said.push(tally.said());
+            all.add(Work::of(Method::POST, 30, 1).body("an order").over(&client, &server.url("/")).await);
         }
+        let (served, said) = (all.served, all.said());
         println!("{}: {served} served, {} excluded", client.name(), server.seen().read(|seen| seen.excluded));
-        assert_eq!((served, client.transitions()), (900, 0), "{}: {said:?}", client.name());
+        let settled = served + all.beyond_help(&client);
+        assert_eq!((settled, client.transitions()), (900, 0), "{}: {said}", client.name());
         let taken = server.seen().read(|seen| seen.requests.len());
-        assert_eq!(taken, 900, "{}: nothing was taken twice", client.name());
+        assert_eq!(taken, served, "{}: nothing was taken twice", client.name());
     }
 }
 
@@ -186,6 +193,53 @@ async fn a_connection_gone_mute_is_left_at_the_first_timeout() {
         let tally = Work::of(Method::POST, 8, 1).body("an order").over(&client, &server.url("/")).await;
         assert_eq!((tally.served, client.transitions()), (8, 0), "{}", tally.said());
     }
+}
+
+/// The deadline cuts the attempts on it short before their own timeout does, or their callers leave: still one connection, and one
+/// cause, and nobody follows them there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_gone_mute_counts_once_whatever_ends_the_wait_for_it() {
+    let ms = Duration::from_millis;
+    for (attempt, leave) in [(ms(600), false), (ms(2_000), false), (ms(2_000), true)] {
+        let server = H2Server::start(|request| match (request.connection, request.stream) {
+            (1, 3..) => Act::Nothing,
+            _ => Act::Answer("done"),
+        })
+        .await;
+        let timeout = TimeoutPolicy::standard().attempt(attempt);
+        let client = Any::hyper(true, &Policy::standard().timeout(timeout));
+        client.call(Method::GET, &server.url("/"), 0, "").await.unwrap();
+        let mut calls = JoinSet::new();
+        for id in 1..=40 {
+            let (client, url) = (client.clone(), server.url("/"));
+            let call = async move { client.call(Method::POST, &url, id, "an order").await.is_ok() };
+            if leave {
+                calls.spawn(async move { tokio::time::timeout(ms(1_100), call).await.unwrap_or(false) });
+            } else {
+                calls.spawn(deadline::scope(Deadline::within(ms(600)), call));
+            }
+        }
+        let served = within(SOON, calls.join_all()).await;
+        assert!(!served.contains(&true));
+        let tally = Work::of(Method::POST, 8, 1).body("an order").over(&client, &server.url("/")).await;
+        assert_eq!((tally.served, client.transitions()), (8, 0), "{attempt:?}, {leave}: {}", tally.said());
+    }
+}
+
+/// The connection is well and the server isn't: it answers one request in three, and hangs on the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_on_most_requests_of_a_live_connection_opens_its_breaker() {
+    let server = H2Server::start(|request| match request.nth % 3 {
+        0 => Act::Answer("done"),
+        _ => Act::Nothing,
+    })
+    .await;
+    let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(200));
+    let client = Any::hyper(true, &Policy::standard().timeout(timeout));
+    let work = Work::of(Method::POST, 40, 20).body("an order").pause(Duration::from_millis(20));
+    let tally = work.over(&client, &server.url("/")).await;
+    println!("{}, {} connections", tally.said(), server.seen().read(|seen| seen.connections));
+    assert!(client.transitions() > 0, "{}", tally.said());
 }
 
 /// HTTP/1.1, answering everything, closing what has been idle for `idle`.
@@ -248,36 +302,45 @@ async fn serve_plain(mut stream: TcpStream, idle: Duration) {
     }
 }
 
+/// No call is lost but those that were on a connection when that broke. How many POSTs that are is chance, for bare reqwest too, so
+/// that counts of two runs can't be compared.
+fn only_what_was_in_doubt_is_lost(client: &Any, work: &Work, tally: &Tally) {
+    println!("{} {}: {}", client.name(), work.method, tally.said());
+    if client.is_bare() {
+        return;
+    }
+    let lost = tally.in_doubt + tally.beyond_help(client);
+    assert_eq!(tally.failed.len(), lost, "{}: {}", client.name(), tally.said());
+    assert_eq!(client.transitions(), 0, "{}: {}", client.name(), tally.said());
+}
+
 /// Bursts come just when the connections of the one before have been idle for as long as the server keeps them.
-async fn bursts_at_expiring_connections(method: Method, body: &'static str) {
+async fn bursts_at_expiring_connections(work: Work) {
     let mut served = Vec::new();
     for client in Any::all(false, &Policy::standard()) {
         let server = Plain::start("127.0.0.1:0", Duration::from_millis(50), None).await;
-        let mut tallies = (0, 0, Vec::new());
+        let mut all = Tally::default();
         for _ in 0..14 {
-            let tally = Work::of(method.clone(), 40, 1).body(body).over(&client, &server.url()).await;
-            tallies.0 += tally.served;
-            tallies.1 += tally.failed.len();
-            tallies.2.push(tally.said());
+            all.add(work.over(&client, &server.url()).await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        println!("{}: {} served, {} failed", client.name(), tallies.0, tallies.1);
-        assert_eq!(client.transitions(), 0, "{}: {:?}", client.name(), tallies.2);
-        served.push(tallies.0);
+        only_what_was_in_doubt_is_lost(&client, &work, &all);
+        served.push(all.served);
     }
     let [bare, ours @ ..] = &*served else { panic!("three clients") };
-    // What is lost is a race, and differs from run to run; what the breaker cost was five times as much.
-    assert!(ours.iter().all(|ours| ours + 40 >= *bare), "{served:?}");
+    // On a busy machine a GET may meet more dead connections than it has attempts, or than there are tokens: reqwest doesn't say that
+    // they were old ones. Bare has lost ten times as many by then.
+    assert!(work.method == Method::POST || ours.iter().all(|ours| ours + 10 >= *bare), "{served:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gets_in_bursts_survive_idle_connections_that_expire() {
-    bursts_at_expiring_connections(Method::GET, "").await;
+    bursts_at_expiring_connections(Work::of(Method::GET, 40, 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn posts_in_bursts_lose_no_more_to_idle_connections_that_expire() {
-    bursts_at_expiring_connections(Method::POST, "an order").await;
+async fn posts_in_bursts_lose_to_idle_connections_that_expire_only_what_is_in_doubt() {
+    bursts_at_expiring_connections(Work::of(Method::POST, 40, 1).body("an order")).await;
 }
 
 /// All connections end at once, and for 20 ms nobody listens.
@@ -311,8 +374,8 @@ async fn connections_that_die_now_and_then_cost_the_calls_on_them() {
     for (http2, method, body) in
         [(true, Method::GET, ""), (true, Method::POST, "an order"), (false, Method::POST, "an order")]
     {
-        let (mut served, lives) = (Vec::new(), Duration::from_millis(500));
-        let work = Work::of(method.clone(), 60, 40).body(body).pause(Duration::from_millis(40));
+        let lives = Duration::from_millis(500);
+        let work = Work::of(method, 60, 40).body(body).pause(Duration::from_millis(40));
         for client in Any::all(http2, &Policy::standard()) {
             let manners = Manners { dies_after: Some(lives), ..Manners::default() };
             let tally = if http2 {
@@ -322,17 +385,105 @@ async fn connections_that_die_now_and_then_cost_the_calls_on_them() {
                 let server = Plain::start("127.0.0.1:0", LONG, Some(lives)).await;
                 work.over(&client, &server.url()).await
             };
-            println!("{} {method} {http2}: {}", client.name(), tally.said());
-            assert_eq!(client.transitions(), 0, "{}: {}", client.name(), tally.said());
-            served.push(tally.served);
+            only_what_was_in_doubt_is_lost(&client, &work, &tally);
+            let lost = client.is_bare() || work.method == Method::POST;
+            let settled = tally.served + tally.beyond_help(&client);
+            assert!(lost || settled == work.calls(), "{}: {}", client.name(), tally.said());
         }
-        let [bare, ours @ ..] = &*served else { panic!("three clients") };
-        // Who is on a connection when it dies is chance.
-        assert!(ours.iter().all(|ours| ours + work.calls() / 50 >= *bare), "{http2} {method}: {served:?}");
     }
 }
 
-/// A caller with little time begins the connection that others wait for.
+/// Counts those who wait, and says when they are all there.
+#[derive(Clone, Default)]
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn for_so_many(&self, requests: usize) {
+        self.0.store(requests, Ordering::SeqCst);
+    }
+
+    /// Nobody is waited for, this is not the last, or it is.
+    fn one_more(&self) -> Option<bool> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.ok().map(|left| left == 1)
+    }
+}
+
+/// Here nothing is left to chance: in each tenth burst the server reads every request, answers none, and is gone. Bare reqwest loses
+/// exactly those; ours no more of the POSTs, and no GET.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_death_of_all_connections_costs_the_posts_on_them_as_it_costs_bare_reqwest_and_no_get() {
+    const CALLERS: usize = 50;
+    const DEATHS: usize = 4;
+    for (http2, method, body) in [
+        (true, Method::GET, ""),
+        (true, Method::POST, "an order"),
+        (false, Method::GET, ""),
+        (false, Method::POST, "an order"),
+    ] {
+        let work = Work::of(method.clone(), CALLERS, 1).body(body);
+        for client in Any::all(http2, &Policy::standard()) {
+            let (waiting, gate) = (Waiting::default(), Arc::new(Mutex::new(Gate::new())));
+            let (wait, shut) = (waiting.clone(), Arc::clone(&gate));
+            let over_2 = H2Server::start(move |_| match wait.one_more() {
+                None => Act::Answer("done"),
+                Some(false) => Act::Nothing,
+                Some(true) => Act::Close,
+            });
+            let wait = waiting.clone();
+            let over_1 = Server::start(move |_| {
+                let shut = shut.lock().unwrap();
+                match wait.one_more() {
+                    None => return Reply::answer(200, "done"),
+                    Some(false) => {}
+                    Some(true) => shut.open(),
+                }
+                Reply::nothing().then_wait(&shut).then_close()
+            });
+            let (over_1, over_2) = (over_1.await, over_2.await);
+            let url = if http2 { over_2.url("/") } else { over_1.url("/") };
+            let mut all = Tally::default();
+            for nth in 1..=10 * DEATHS {
+                if nth % 10 == 0 {
+                    *gate.lock().unwrap() = Gate::new();
+                    waiting.for_so_many(CALLERS);
+                }
+                all.add(work.over(&client, &url).await);
+            }
+            only_what_was_in_doubt_is_lost(&client, &work, &all);
+            let lost = if client.is_bare() || method == Method::POST { DEATHS * CALLERS } else { 0 };
+            assert_eq!(all.failed.len(), lost, "{} {method}: {}", client.name(), all.said());
+        }
+    }
+}
+
+/// Passes connections on. Those begun before `ends` is open end then; each begun later takes 300 ms to come about.
+async fn slow_to_reconnect(to: String, ends: Gate, accepted: Watched<usize>) -> (String, JoinHandle<()>) {
+    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", front.local_addr().unwrap());
+    let passing = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut client, _)) = front.accept().await {
+            accepted.change(|accepted| *accepted += 1);
+            let (to, ends) = (to.clone(), ends.clone());
+            connections.spawn(async move {
+                let slow = ends.is_open();
+                if slow {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                let Ok(mut server) = TcpStream::connect(to).await else { return };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    () = ends.pass(), if !slow => {}
+                }
+            });
+        }
+    });
+    (url, passing)
+}
+
+/// A caller with little time begins the connection that others wait for: the client's first, or the one after a warm connection
+/// has ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_survive_the_one_who_began_the_connection_that_they_wait_for() {
     use resilient_client_tests::tls::Tls;
@@ -340,49 +491,40 @@ async fn callers_survive_the_one_who_began_the_connection_that_they_wait_for() {
     let tls = Tls::new();
     let server = H2Server::start_tls(|_| Act::Answer("done"), tls.acceptor("h2")).await;
     let to = server.url("/").trim_start_matches("https://").trim_end_matches('/').to_owned();
-    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}/", front.local_addr().unwrap());
-    // Each connection takes 300 ms to come about.
-    let slow = tokio::spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            let Ok((mut client, _)) = front.accept().await else { continue };
-            let to = to.clone();
-            connections.spawn(async move {
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                let Ok(mut server) = TcpStream::connect(to).await else { return };
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
+    for (warm, client) in
+        [false, true].into_iter().flat_map(|warm| Any::over_tls(&tls).map(|client| (warm, client)))
+    {
+        let (ends, accepted) = (Gate::new(), Watched::default());
+        let (url, passing) = slow_to_reconnect(to.clone(), ends.clone(), accepted.clone()).await;
+        if warm {
+            let before = Work::of(Method::POST, 4, 5).body("an order").over(&client, &url).await;
+            assert_eq!(before.served, 20, "{}", before.said());
         }
-    });
-    let hyper = {
-        let client =
-            resilient_client::hyper::Client::builder().http2_prior_knowledge().tls_config(tls.trusted());
-        let heard = resilient_client_tests::Heard::new();
-        Any::Hyper(client.observer(heard.clone()).build().unwrap(), heard)
-    };
-    let reqwest = {
-        let heard = resilient_client_tests::Heard::new();
-        let client = resilient_client::Client::builder().observer(heard.clone()).transport(|transport| {
-            transport.no_proxy().http2_prior_knowledge().tls_danger_accept_invalid_certs(true)
-        });
-        Any::Reqwest(client.build().unwrap(), heard)
-    };
-    let bare = reqwest::Client::builder().no_proxy().http2_prior_knowledge();
-    let bare = Any::Bare(bare.tls_danger_accept_invalid_certs(true).build().unwrap());
-    for client in [bare, hyper, reqwest] {
-        let (hasty, its) = (client.clone(), url.clone());
+        let before = accepted.read(|accepted| *accepted);
+        ends.open();
+        let (hasty, its, begins) = (client.clone(), url.clone(), accepted.clone());
         let hasty = tokio::spawn(async move {
-            tokio::time::timeout(Duration::from_millis(100), hasty.call(Method::GET, &its, 0, "")).await
+            // Until the client has seen that the warm one has ended, calls may be lost on that.
+            loop {
+                let call = hasty.call(Method::GET, &its, 0, "");
+                let ended = tokio::time::timeout(Duration::from_millis(100), call).await;
+                if begins.read(|accepted| *accepted > before) {
+                    break ended;
+                }
+            }
         });
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        within(SOON, accepted.until(|accepted| *accepted > before)).await;
+        let begun = clock::now();
         let work = Work::of(Method::POST, 40, 1).body("an order");
         let tally = within(LONG, work.over(&client, &url)).await;
-        assert!(hasty.await.unwrap().is_err(), "it had too little time");
+        let took = begun.elapsed();
+        let haste = hasty.await.unwrap();
         let after = Work::of(Method::POST, 20, 1).body("an order").over(&client, &url).await;
-        println!("{}: {}; afterwards {}", client.name(), tally.said(), after.said());
+        println!("{} warm {warm}: {} in {took:?}; afterwards {}", client.name(), tally.said(), after.said());
         let served = (tally.served, after.served, client.transitions());
+        assert!(client.is_bare() || haste.is_err(), "it had too little time");
         assert!(client.is_bare() || served == (40, 20, 0), "{}: {}", client.name(), tally.said());
+        assert!(client.is_bare() || took < Duration::from_secs(2), "{}: {took:?}", client.name());
+        passing.abort();
     }
-    slow.abort();
 }

@@ -1,4 +1,4 @@
-//! The breaker half open: exactly so many probes at any concurrency, and nothing a probe does can wedge it.
+//! The breaker half open: exactly so many probes at any concurrency, the first of them alone, and nothing a probe does can wedge it.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ const PROBES: usize = 3;
 const OPEN_FOR: Duration = Duration::from_millis(150);
 
 fn breaker() -> BreakerPolicy {
-    BreakerPolicy::standard().probes(PROBES as u32).open_for(OPEN_FOR)
+    BreakerPolicy::standard().probes(PROBES as u32).open_for(OPEN_FOR).open_cap(OPEN_FOR)
 }
 
 struct Rig {
@@ -87,43 +87,44 @@ impl Rig {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_thousand_tasks_at_reopening_send_exactly_the_probes() {
     let rig = Rig::opened(Policy::standard().breaker(breaker())).await;
-    let gate = Gate::new();
-    let hold = gate.clone();
-    rig.server.now(move |_| Reply::answer(200, "probed").after(&hold));
     rig.reopening().await;
-
-    let before = rig.server.count();
-    let start = Gate::new();
-    let mut calls = JoinSet::new();
-    for _ in 0..1000 {
-        let (call, start) = (rig.client.get(rig.server.url("/")), start.clone());
-        calls.spawn(async move {
-            start.pass().await;
-            call.send().await
-        });
+    let all = rig.server.count();
+    for probes in [1, PROBES - 1] {
+        let (before, gate) = (rig.server.count(), Gate::new());
+        let hold = gate.clone();
+        rig.server.now(move |_| Reply::answer(200, "probed").after(&hold));
+        let start = Gate::new();
+        let mut calls = JoinSet::new();
+        for _ in 0..1000 {
+            let (call, start) = (rig.client.get(rig.server.url("/")), start.clone());
+            calls.spawn(async move {
+                start.pass().await;
+                call.send().await
+            });
+        }
+        start.open();
+        // Everyone but the probes is turned away while the probes are still out.
+        within(SOON, async {
+            for _ in 0..1000 - probes {
+                let rejected = calls.join_next().await.unwrap().unwrap().unwrap_err();
+                assert_eq!(rejected.kind(), ErrorKind::CircuitOpen);
+                assert!(rejected.retry_after().unwrap() <= Duration::from_secs(1), "{rejected}");
+            }
+            rig.until_more(before, probes).await;
+            gate.open();
+            for probe in calls.join_all().await {
+                assert_eq!(probe.unwrap().text().await.unwrap(), "probed");
+            }
+        })
+        .await;
     }
-    start.open();
-    // Everyone but the probes is turned away while the probes are still out.
-    within(SOON, async {
-        for _ in 0..1000 - PROBES {
-            let rejected = calls.join_next().await.unwrap().unwrap().unwrap_err();
-            assert_eq!(rejected.kind(), ErrorKind::CircuitOpen);
-            assert!(rejected.retry_after().unwrap() <= Duration::from_secs(1), "{rejected}");
-        }
-        rig.until_more(before, PROBES).await;
-        gate.open();
-        for probe in calls.join_all().await {
-            assert_eq!(probe.unwrap().text().await.unwrap(), "probed");
-        }
-    })
-    .await;
-    assert_eq!(rig.server.count() - before, PROBES);
+    assert_eq!(rig.server.count() - all, PROBES);
     within(SOON, rig.heard.until_breaker_is(State::Closed, 1)).await;
     rig.assert_recovers_at_once().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_callers_on_real_threads_send_exactly_the_probes() {
+async fn a_thousand_callers_on_real_threads_send_exactly_one_probe_before_it_has_succeeded() {
     const THREADS: usize = 50;
     const CALLS_EACH: usize = 20;
     let rig = Rig::opened(Policy::standard().breaker(breaker())).await;
@@ -161,34 +162,32 @@ async fn a_thousand_callers_on_real_threads_send_exactly_the_probes() {
         .collect();
     rig.reopening().await;
     tokio::task::spawn_blocking(move || start.wait()).await.unwrap();
-    // Everyone but the probes is turned away while the probes are still out.
-    within(SOON, turned_away.until(|count| *count == THREADS * CALLS_EACH - PROBES)).await;
-    rig.until_more(before, PROBES).await;
+    // Everyone but the probe is turned away while it is still out.
+    within(SOON, turned_away.until(|count| *count == THREADS * CALLS_EACH - 1)).await;
+    rig.until_more(before, 1).await;
     gate.open();
     let join = || threads.into_iter().for_each(|thread| thread.join().unwrap());
     within(SOON, tokio::task::spawn_blocking(join)).await.unwrap();
-    assert_eq!(rig.server.count() - before, PROBES);
-    within(SOON, rig.heard.until_breaker_is(State::Closed, 1)).await;
+    assert_eq!(rig.server.count() - before, 1);
     // Those threads are gone, and with them the tasks that drove their connections.
     rig.assert_recovers_at_once().await;
 }
 
 #[tokio::test]
-async fn a_dropped_probe_gives_its_place_to_the_next_caller() {
+async fn a_dropped_probe_gives_its_place_back() {
     let rig = Rig::opened(Policy::standard().breaker(breaker())).await;
     rig.server.now(|_| Reply::nothing().then_hang());
     rig.reopening().await;
     let before = rig.server.count();
-    for round in 0..20 {
-        let probes: Vec<_> = (0..PROBES).map(|_| tokio::spawn(rig.get())).collect();
-        rig.until_more(before, (round + 1) * PROBES).await;
-        assert_eq!(rig.get().await.unwrap_err().kind(), ErrorKind::CircuitOpen, "all probes are out");
-        for probe in probes {
-            probe.abort();
-            assert!(probe.await.unwrap_err().is_cancelled());
-        }
+    for round in 0..5 {
+        let probe = tokio::spawn(rig.get());
+        rig.until_more(before, round + 1).await;
+        assert_eq!(rig.get().await.unwrap_err().kind(), ErrorKind::CircuitOpen, "the probe is out");
+        probe.abort();
+        assert!(probe.await.unwrap_err().is_cancelled());
+        rig.reopening().await;
     }
-    assert_eq!(rig.server.count() - before, 20 * PROBES);
+    assert_eq!(rig.server.count() - before, 5);
     rig.assert_recovers_at_once().await;
 }
 
@@ -240,7 +239,7 @@ async fn a_task_that_panics_with_a_probe_in_hand_wedges_nothing() {
     }
     rig.server.now(|_| Reply::nothing().then_hang());
     let before = rig.server.count();
-    for round in 0..10 {
+    for round in 0..5 {
         let (call, server) = (rig.get(), rig.server.seen().clone());
         let probe = tokio::spawn(async move {
             tokio::select! {
@@ -251,6 +250,7 @@ async fn a_task_that_panics_with_a_probe_in_hand_wedges_nothing() {
             }
         });
         assert!(within(SOON, probe).await.unwrap_err().is_panic());
+        rig.reopening().await;
     }
     rig.assert_recovers_at_once().await;
 }
@@ -277,6 +277,7 @@ async fn an_observer_that_panics_at_every_event_wedges_nothing() {
     rig.until_more(before, 1).await;
     probe.abort();
     assert!(probe.await.unwrap_err().is_cancelled());
+    rig.reopening().await;
     rig.assert_recovers_at_once().await;
     let told = rig
         .heard

@@ -275,6 +275,22 @@ async fn a_hosts_own_connect_timeout_is_that_of_its_connections() {
     assert_eq!(refused.kind(), ErrorKind::Config);
 }
 
+/// The connector was told the endpoint's address, and knew of no host that has that.
+#[tokio::test]
+async fn a_hosts_own_connect_timeout_is_that_of_its_endpoints_connections() {
+    use resilient_client::endpoints::Endpoints;
+
+    let (listener, _queued) = blackhole().await;
+    let policies = PolicySet::new(Policy::standard().retry(None))
+        .host("http://users", |policy| policy.timeout(TimeoutPolicy::standard().connect(CONNECT)));
+    let endpoints = Endpoints::fixed([format!("http://{}", listener.local_addr().unwrap())]);
+    let client = Client::builder().policy(policies).endpoints("http://users", endpoints).build().unwrap();
+    let error = call(client.get("http://users/")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    let took = error.report().unwrap().elapsed();
+    assert!(took >= CONNECT && took < Duration::from_millis(900), "{took:?}");
+}
+
 #[tokio::test]
 async fn a_fault_is_classified_as_over_reqwest() {
     use FailureKind::{Body as BadBody, BodyIdle, Timeout, Transport};

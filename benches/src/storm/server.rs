@@ -1,259 +1,222 @@
-//! The server that fails as told: the bench binary, started once more for each fault and stack, so that none meets what
-//! another left behind.
+//! The servers that fail as told: the bench binary, started once more for each, so that none meets what another left behind.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::rc::Rc;
+use std::net::SocketAddr;
+use std::ops::AddAssign;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, sleep_until};
+use tokio::net::TcpSocket;
 
-use super::{Fault, Gone};
+use super::fault::{Fault, Restart};
+use super::faulty::{self, Tally};
+use crate::args::Effort;
 use crate::clock;
 
-/// Holds the fault's place in [`Fault::ALL`] and the seed, in a process that serves.
+/// Holds the fault's place in [`Fault::ALL`], whether the effort is full, the seed, the replica and its address, in a
+/// process that serves.
 const ROLE: &str = "RESILIENT_CLIENT_BENCH_STORM";
-/// The header that names the call, so that the server knows a retry when it sees one.
-pub const CALL: &str = "x-call";
-const COUNTS: &str = "/counts";
-const LATE: Duration = Duration::from_secs(5);
-const WORKERS: usize = 10;
-const WORK: Duration = Duration::from_millis(24);
-const TOLD: Duration = Duration::from_secs(1);
-const BODY: &[u8] = br#"{"id":7,"name":"Ada"}"#;
 
-/// What the server has seen.
+/// What servers have seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     /// Requests, the first ones and the others.
     pub requests: u64,
-    /// Requests of calls that had been told when to come again.
+    /// Requests of calls that this server had told when to come again.
     pub told: u64,
     /// Those of them that came no sooner.
     pub obeyed: u64,
+    /// Requests that a worker has served.
+    pub worked: u64,
+    /// What that took.
+    pub busy: Duration,
 }
 
-/// The server's process. It ends when this is dropped.
+impl Counts {
+    fn read(text: &str) -> Option<Self> {
+        let mut numbers = text.split_whitespace().map(|number| number.parse().ok());
+        let mut next = || numbers.next()?;
+        Some(Self {
+            requests: next()?,
+            told: next()?,
+            obeyed: next()?,
+            worked: next()?,
+            busy: Duration::from_micros(next()?),
+        })
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.told += other.told;
+        self.obeyed += other.obeyed;
+        self.worked += other.worked;
+        self.busy += other.busy;
+    }
+}
+
+/// The servers of one fault. They end when this is dropped.
 #[derive(Debug)]
-pub struct Server {
-    child: Child,
-    origin: String,
+pub struct Servers {
+    replicas: Vec<Replica>,
 }
 
-impl Server {
-    /// Starts it. `main` must call [`serve_if_asked`] before anything else.
-    pub fn start(fault: Fault, seed: u64) -> Self {
+impl Servers {
+    /// Starts them. `main` must call [`serve_if_asked`] before anything else.
+    pub fn start(fault: Fault, effort: Effort, seed: u64) -> Self {
         let place = Fault::ALL.iter().position(|each| *each == fault).expect("one of all");
+        let full = u8::from(effort == Effort::Full);
+        let replicas = (0..fault.replicas())
+            .map(|replica| {
+                let (address, reserved) = reserve();
+                let role = format!("{place} {full} {seed} {replica} {address}");
+                let process = Some(Process::start(&role));
+                Replica { address, _reserved: reserved, role, process, counts: Counts::default() }
+            })
+            .collect();
+        Self { replicas }
+    }
+
+    /// Where they are.
+    pub fn origins(&self) -> Vec<String> {
+        self.replicas.iter().map(|replica| format!("http://{}", replica.address)).collect()
+    }
+
+    /// Ends and starts servers as planned, in time from `start`; says when each was up again.
+    pub fn restart(&mut self, plan: &[Restart], start: Instant) -> Vec<Instant> {
+        let wait = |until: Instant| thread::sleep(until.saturating_duration_since(clock::now()));
+        plan.iter()
+            .map(|restart| {
+                wait(start + restart.from);
+                self.replicas[restart.replica].end();
+                wait(start + restart.from + restart.length);
+                let replica = &mut self.replicas[restart.replica];
+                replica.process = Some(Process::start(&replica.role));
+                clock::now()
+            })
+            .collect()
+    }
+
+    /// Ends them; says what they have seen.
+    pub fn end(mut self) -> Counts {
+        let mut counts = Counts::default();
+        for replica in &mut self.replicas {
+            replica.end();
+            counts += replica.counts;
+        }
+        counts
+    }
+}
+
+#[derive(Debug)]
+struct Replica {
+    address: SocketAddr,
+    /// Bound and never listening: keeps the system from giving the port to somebody else's connection while the server is away.
+    _reserved: TcpSocket,
+    role: String,
+    process: Option<Process>,
+    /// What its processes had seen when they ended.
+    counts: Counts,
+}
+
+impl Replica {
+    fn end(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.counts += process.end();
+        }
+    }
+}
+
+/// As many open files as the system allows: a client that waits for everything waits on thousands of connections.
+pub fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+        }
+    }
+}
+
+fn reserve() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().expect("socket");
+    socket.set_reuseaddr(true).expect("an address to share");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");
+    (socket.local_addr().expect("address"), socket)
+}
+
+/// A server's process. It ends when its standard input closes, at once: its connections are as after a kill.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Returns once it listens.
+    fn start(role: &str) -> Self {
         let mut child = Command::new(env::current_exe().expect("own path"))
-            .env(ROLE, format!("{place} {seed}"))
+            .env(ROLE, role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("server process");
-        let mut address = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut address).expect("server's address");
-        Self { child, origin: format!("http://{}", address.trim()) }
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut listening = String::new();
+        stdout.read_line(&mut listening).expect("server's word");
+        assert!(!listening.is_empty(), "the server doesn't listen");
+        Self { child, stdin, stdout }
     }
 
-    /// What to get.
-    pub fn url(&self) -> String {
-        format!("{}/users/7", self.origin)
-    }
-
-    /// What it has seen so far.
-    pub async fn counts(&self) -> Counts {
-        let client = reqwest::Client::builder().no_proxy().build().expect("reqwest");
-        let response = client.get(format!("{}{COUNTS}", self.origin)).send().await.expect("counts");
-        let text = response.text().await.expect("counts");
-        let mut numbers = text.split(' ').map(|number| number.parse().expect("a count"));
-        let mut next = || numbers.next().expect("three counts");
-        Counts { requests: next(), told: next(), obeyed: next() }
+    fn end(mut self) -> Counts {
+        drop(self.stdin.take());
+        let mut counts = String::new();
+        self.stdout.read_to_string(&mut counts).expect("server's counts");
+        Counts::read(&counts).expect("five counts")
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.child.stdin.take());
+        drop(self.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// In the process that [`Server::start`] made: serves until standard input closes, and returns true.
+/// In a process that [`Servers`] made: serves until standard input closes, says what it has seen, and returns true.
 pub fn serve_if_asked() -> bool {
     let Ok(role) = env::var(ROLE) else { return false };
-    let (place, seed) = role.split_once(' ').expect("fault and seed");
-    let fault = Fault::ALL[place.parse::<usize>().expect("a place")];
-    let seed = seed.parse().expect("a seed");
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        tokio::task::LocalSet::new().block_on(&runtime, serve(fault, seed));
+    let [place, full, seed, replica, address] = role.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("fault, effort, seed, replica and address, not {role}")
+    };
+    let served = faulty::Served {
+        fault: Fault::ALL[place.parse::<usize>().expect("a place")],
+        effort: if full == "1" { Effort::Full } else { Effort::Quick },
+        seed: seed.parse().expect("a seed"),
+        replica: replica.parse().expect("a replica"),
+    };
+    let address: SocketAddr = address.parse().expect("an address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let listener = runtime.block_on(faulty::listen(address)).expect("the reserved address");
+    let tally = Arc::new(Tally::default());
+    let counted = tally.clone();
+    thread::spawn(move || {
+        tokio::task::LocalSet::new().block_on(&runtime, faulty::serve(listener, served, counted));
     });
+    say("listening");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    let Counts { requests, told, obeyed, worked, busy } = tally.counts();
+    say(&format!("{requests} {told} {obeyed} {worked} {}", busy.as_micros()));
     true
 }
 
-async fn serve(fault: Fault, seed: u64) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    println!("{}", listener.local_addr().expect("address"));
-    std::io::stdout().flush().expect("stdout");
-    let server = Rc::new(Faulty {
-        fault,
-        seed,
-        counts: RefCell::default(),
-        told: RefCell::default(),
-        began: Cell::default(),
-        workers: Rc::new(Semaphore::new(WORKERS)),
-    });
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        let server = server.clone();
-        tokio::task::spawn_local(async move {
-            let answer = service_fn(|request| server.answer(request));
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), answer)
-                .await;
-        });
-    }
-}
-
-type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
-
-struct Faulty {
-    fault: Fault,
-    seed: u64,
-    counts: RefCell<Counts>,
-    /// When the calls that were told so may come again.
-    told: RefCell<HashMap<u64, Instant>>,
-    began: Cell<bool>,
-    workers: Rc<Semaphore>,
-}
-
-impl Faulty {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, &'static str> {
-        if request.uri().path() == COUNTS {
-            let Counts { requests, told, obeyed } = *self.counts.borrow();
-            return Ok(Response::new(full(format!("{requests} {told} {obeyed}"))));
-        }
-        let now = clock::now();
-        let (number, call) = (self.count(&request, now), call_of(&request));
-        let struck = share_of(self.seed, number) < self.fault.share();
-        match self.fault {
-            Fault::Overload | Fault::Stall => self.work().await,
-            _ if !struck => {}
-            Fault::Some503 | Fault::All503 => return Ok(unavailable(false)),
-            Fault::RetryAfter => {
-                self.told.borrow_mut().insert(call, clock::now() + TOLD);
-                return Ok(unavailable(true));
-            }
-            Fault::Hang => sleep(LATE).await,
-            Fault::StalledBody => return Ok(stalled()),
-            Fault::Close => return Err("as told"),
-        }
-        Ok(Response::new(full(BODY)))
-    }
-
-    /// Counts a request; returns its number.
-    fn count(&self, request: &Request<Incoming>, now: Instant) -> u64 {
-        let mut counts = self.counts.borrow_mut();
-        if let Some(not_before) = self.told.borrow_mut().remove(&call_of(request)) {
-            counts.told += 1;
-            counts.obeyed += u64::from(now >= not_before);
-        }
-        counts.requests += 1;
-        counts.requests
-    }
-
-    /// A worker's time, which is spent even if nobody waits for it any more.
-    async fn work(&self) {
-        if !self.began.replace(true)
-            && let Some(gone) = self.fault.gone()
-        {
-            self.leave(gone);
-        }
-        let workers = self.workers.clone();
-        let work = tokio::task::spawn_local(async move {
-            let _worker = workers.acquire().await;
-            sleep(WORK).await;
-        });
-        let _ = work.await;
-    }
-
-    /// Each of them leaves when its time has come and it is done with what it has, and comes back together with the others.
-    fn leave(&self, gone: Gone) {
-        let left = clock::now() + gone.from;
-        for _ in 0..gone.workers {
-            let workers = self.workers.clone();
-            tokio::task::spawn_local(async move {
-                sleep_until(left.into()).await;
-                let _worker = workers.acquire().await;
-                sleep_until((left + gone.length).into()).await;
-            });
-        }
-    }
-}
-
-fn call_of(request: &Request<Incoming>) -> u64 {
-    let call = request.headers().get(CALL).and_then(|value| value.to_str().ok()?.parse().ok());
-    call.expect("a call's number")
-}
-
-fn full(body: impl Into<Bytes>) -> Body {
-    Full::new(body.into()).boxed_unsync()
-}
-
-fn unavailable(retry_after: bool) -> Response<Body> {
-    let mut response = Response::new(full("unavailable"));
-    *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-    if retry_after {
-        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
-    }
-    response
-}
-
-/// Half a body now, the rest later.
-fn stalled() -> Response<Body> {
-    let (first, rest) = BODY.split_at(BODY.len() / 2);
-    let parts = futures_util::stream::unfold(0, move |part| async move {
-        match part {
-            0 => Some((Ok(Frame::data(Bytes::from_static(first))), 1)),
-            1 => {
-                sleep(LATE).await;
-                Some((Ok(Frame::data(Bytes::from_static(rest))), 2))
-            }
-            _ => None,
-        }
-    });
-    let mut response = Response::new(StreamBody::new(parts).boxed_unsync());
-    response.headers_mut().insert(http::header::CONTENT_LENGTH, BODY.len().into());
-    response
-}
-
-/// The place of a request among its hundred, over a hundred: each hundred meets exactly its share of faults, in an order
-/// that depends on nothing but the seed.
-fn share_of(seed: u64, number: u64) -> f64 {
-    let first = number - number % 100;
-    let own = mixed(seed, number);
-    (first..first + 100).filter(|other| mixed(seed, *other) < own).count() as f64 / 100.0
-}
-
-/// `SplitMix64`.
-fn mixed(seed: u64, number: u64) -> u64 {
-    let mut mixed = (seed << 32).wrapping_add(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+fn say(what: &str) {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{what}").and_then(|()| stdout.flush()).expect("stdout");
 }

@@ -1,25 +1,26 @@
 //! Each stack as one thing: make a call, was it a success?
 //!
 //! Four attempts, 500 ms for each, waits from about 25 ms to 250 ms: the same for all that can be told so; the rest is
-//! what a stack's docs advise, or its default.
+//! what a stack's docs advise, or its default. Of several servers a stack that knows of endpoints is told all; to the others
+//! each call brings the next, for all of its attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
+use http::HeaderName;
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use reqwest_retry::{Jitter, RetryTransientMiddleware};
-use resilient_client::Policy;
 use resilient_client::policy::bulkhead::BulkheadPolicy;
 use resilient_client::policy::concurrency::ConcurrencyPolicy;
 use resilient_client::policy::hedge::HedgePolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
+use resilient_client::{Endpoints, Policy};
 use tower::{Layer as _, Service, ServiceExt as _};
 use tower_resilience::hedge::HedgeLayer;
 
-use super::server::CALL;
-use super::{ATTEMPT, IN_TIME, RATE};
+use super::{ATTEMPT, CALL, IN_TIME, PATH, RATE};
 use crate::peers::{self, FIRST_WAIT, LONGEST_WAIT};
 use crate::wire::Repeatable;
 
@@ -41,6 +42,12 @@ pub enum Stack {
     TowerResilience,
     /// The same with its hedge innermost, after 50 ms, as in its guide.
     TowerResilienceHedge,
+    /// reqx with its standard retry policy.
+    Reqx,
+    /// The same with its retry budget, circuit breaker and adaptive concurrency, each at its standard.
+    ReqxControls,
+    /// Microsoft's fetch: its standard pipeline, made of seatbelt.
+    Fetch,
     /// Ours over reqwest.
     Ours,
     /// Ours with hedging.
@@ -53,13 +60,16 @@ pub enum Stack {
 
 impl Stack {
     /// In the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Reqwest,
         Self::ReqwestRetry,
         Self::ReqwestRetryTuned,
         Self::Tower,
         Self::TowerResilience,
         Self::TowerResilienceHedge,
+        Self::Reqx,
+        Self::ReqxControls,
+        Self::Fetch,
         Self::Ours,
         Self::OursHedge,
         Self::OursAdaptive,
@@ -84,6 +94,9 @@ impl Stack {
             Self::Tower => "tower",
             Self::TowerResilience => "tower-resilience",
             Self::TowerResilienceHedge => "tower-resilience, hedge",
+            Self::Reqx => "reqx",
+            Self::ReqxControls => "reqx, all controls",
+            Self::Fetch => "fetch (seatbelt)",
             Self::Ours => "ours",
             Self::OursHedge => "ours, hedge",
             Self::OursAdaptive => "ours, adaptive limit",
@@ -96,13 +109,13 @@ impl Stack {
         matches!(self, Self::Ours | Self::OursHedge | Self::OursAdaptive | Self::OursHyper)
     }
 
-    /// A new one that gets `url`. Call it inside a runtime.
-    pub fn caller(self, url: &str) -> Caller {
+    /// A new one that gets [`PATH`] from `origins`. Call it inside a runtime.
+    pub fn caller(self, origins: &[String]) -> Caller {
         match self {
-            Self::Reqwest => over_reqwest(ClientWithMiddleware::from(reqwest()), url),
+            Self::Reqwest => over_reqwest(ClientWithMiddleware::from(reqwest()), origins),
             Self::ReqwestRetry => over_reqwest(
                 retrying(reqwest(), ExponentialBackoff::builder().build_with_max_retries(3)),
-                url,
+                origins,
             ),
             Self::ReqwestRetryTuned => {
                 let bounded =
@@ -111,36 +124,54 @@ impl Stack {
                     .retry_bounds(FIRST_WAIT, LONGEST_WAIT)
                     .jitter(Jitter::Bounded)
                     .build_with_max_retries(peers::ATTEMPTS as u32 - 1);
-                over_reqwest(retrying(bounded, waits), url)
+                over_reqwest(retrying(bounded, waits), origins)
             }
-            Self::Tower => over_tower(peers::tower(reqwest(), ATTEMPT), url, |request| request),
+            Self::Tower => over_tower(peers::tower(reqwest(), ATTEMPT), origins, |request| request),
             Self::TowerResilience => {
                 let stack = peers::tower_resilience(Repeatable::over(reqwest()), ATTEMPT);
-                over_tower(stack, url, Repeatable)
+                over_tower(stack, origins, Repeatable)
             }
             Self::TowerResilienceHedge => {
                 let hedge =
                     HedgeLayer::builder().delay(Duration::from_millis(50)).max_hedged_attempts(2).build();
                 // Hedging asks for errors that can be copied.
                 let service = Repeatable::over(reqwest()).map_err(Arc::new);
-                over_tower(peers::tower_resilience(hedge.layer(service), ATTEMPT), url, Repeatable)
+                over_tower(peers::tower_resilience(hedge.layer(service), ATTEMPT), origins, Repeatable)
             }
-            Self::Ours => ours(policy(), url),
-            Self::OursHedge => ours(policy().hedge(HedgePolicy::standard()), url),
+            Self::Reqx => over_reqx(peers::reqx(origins, ATTEMPT)),
+            Self::ReqxControls => over_reqx(peers::reqx_with_controls(origins, ATTEMPT)),
+            Self::Fetch => over_fetch(peers::fetch(origins, ATTEMPT)),
+            Self::Ours => ours(policy(), origins),
+            Self::OursHedge => ours(policy().hedge(HedgePolicy::standard()), origins),
             Self::OursAdaptive => {
                 // A second's worth of calls may wait for a second, half of the time a success may take.
                 let queue = BulkheadPolicy::standard().max_queued(RATE as u32).queue_wait(IN_TIME / 2);
-                ours(policy().concurrency(ConcurrencyPolicy::gradient()).bulkhead(queue), url)
+                ours(policy().concurrency(ConcurrencyPolicy::gradient()).bulkhead(queue), origins)
             }
             Self::OursHyper => {
-                let client = resilient_client::hyper::Client::builder().policy(policy()).build();
-                let (client, url) = (client.expect("client"), url.to_owned());
+                let builder = resilient_client::hyper::Client::builder().policy(policy());
+                let (builder, url) = match named(origins) {
+                    (None, url) => (builder, url),
+                    (Some(endpoints), url) => (builder.endpoints(NAME, endpoints), url),
+                };
+                let client = builder.build().expect("client");
                 Box::new(move |call| {
                     let calling = client.get(&url).header(CALL, call.to_string()).send_buffered();
                     Box::pin(async { calling.await.is_ok_and(|response| response.status().is_success()) })
                 })
             }
         }
+    }
+}
+
+/// What ours knows several servers by.
+const NAME: &str = "http://storm";
+
+/// What ours gets: from the only server, or from endpoints of a name.
+fn named(origins: &[String]) -> (Option<Endpoints>, String) {
+    match origins {
+        [only] => (None, format!("{only}{PATH}")),
+        several => (Some(Endpoints::fixed(several)), format!("{NAME}{PATH}")),
     }
 }
 
@@ -158,32 +189,50 @@ fn policy() -> Policy {
     Policy::standard().timeout(TimeoutPolicy::standard().attempt(ATTEMPT))
 }
 
-fn ours(policy: Policy, url: &str) -> Caller {
-    let builder = resilient_client::Client::builder().policy(policy);
-    let client = builder.transport(reqwest::ClientBuilder::no_proxy).build().expect("client");
-    let url = url.to_owned();
+fn ours(policy: Policy, origins: &[String]) -> Caller {
+    let builder =
+        resilient_client::Client::builder().policy(policy).transport(reqwest::ClientBuilder::no_proxy);
+    let (builder, url) = match named(origins) {
+        (None, url) => (builder, url),
+        (Some(endpoints), url) => (builder.endpoints(NAME, endpoints), url),
+    };
+    let client = builder.build().expect("client");
     Box::new(move |call| {
         let calling = client.get(&url).header(CALL, call.to_string()).send_buffered();
         Box::pin(async { calling.await.is_ok_and(|response| response.status().is_success()) })
     })
 }
 
-fn over_reqwest(client: ClientWithMiddleware, url: &str) -> Caller {
-    let url = url.to_owned();
+/// The URLs that calls bring in turn.
+struct InTurn(Vec<reqwest::Url>);
+
+impl InTurn {
+    fn of(origins: &[String]) -> Self {
+        let url = |origin: &String| format!("{origin}{PATH}").parse().expect("url");
+        Self(origins.iter().map(url).collect())
+    }
+
+    fn url(&self, call: u64) -> reqwest::Url {
+        self.0[call as usize % self.0.len()].clone()
+    }
+}
+
+fn over_reqwest(client: ClientWithMiddleware, origins: &[String]) -> Caller {
+    let urls = InTurn::of(origins);
     Box::new(move |call| {
-        let calling = client.get(&url).header(CALL, call.to_string()).send();
+        let calling = client.get(urls.url(call)).header(CALL, call.to_string()).send();
         Box::pin(async move { whole(calling.await).await })
     })
 }
 
-fn over_tower<S, Q>(service: S, url: &str, request: fn(reqwest::Request) -> Q) -> Caller
+fn over_tower<S, Q>(service: S, origins: &[String], request: fn(reqwest::Request) -> Q) -> Caller
 where
     S: Service<Q, Response = reqwest::Response> + Clone + 'static,
     Q: 'static,
 {
-    let url: reqwest::Url = url.parse().expect("url");
+    let urls = InTurn::of(origins);
     Box::new(move |call| {
-        let mut get = reqwest::Request::new(http::Method::GET, url.clone());
+        let mut get = reqwest::Request::new(http::Method::GET, urls.url(call));
         get.headers_mut().insert(CALL, call.into());
         let calling = service.clone().oneshot(request(get));
         Box::pin(async move { whole(calling.await).await })
@@ -193,4 +242,25 @@ where
 async fn whole<E>(response: Result<reqwest::Response, E>) -> bool {
     let Ok(response) = response else { return false };
     response.status().is_success() && response.bytes().await.is_ok()
+}
+
+fn over_reqx(client: reqx::ClientBuilder) -> Caller {
+    let client = client.build().expect("reqx");
+    Box::new(move |call| {
+        let client = client.clone();
+        Box::pin(async move {
+            // It has read the body, and a status that is no success is an error.
+            client.get(PATH).header(HeaderName::from_static(CALL), call.into()).send().await.is_ok()
+        })
+    })
+}
+
+fn over_fetch(client: fetch::HttpClient) -> Caller {
+    Box::new(move |call| {
+        let client = client.clone();
+        Box::pin(async move {
+            // So it is here.
+            client.get(PATH).header(CALL, call.to_string()).fetch_text_body().await.is_ok()
+        })
+    })
 }

@@ -50,13 +50,13 @@ const REFUSING: Faults = Faults { slow_share: 0.0, delay_ms: 0, refuse: true };
 pub(crate) struct Plan {
     seconds: [u64; Phase::REPLICAS.len()],
     /// Recovery goes on for up to so many more, until the replica that came back has been called: a client that has
-    /// learnt that it is dead, and has not opened its breaker, asks again when the failures are forgotten: within a minute.
+    /// learnt that it is dead doesn't ask at once, and sends little at first.
     more: u64,
 }
 
 impl Plan {
-    const FULL: Self = Self { seconds: [15, 15, 15, 15, 15, 15], more: 75 };
-    const QUICK: Self = Self { seconds: [3, 4, 4, 5, 4, 2], more: 75 };
+    const FULL: Self = Self { seconds: [15, 15, 15, 15, 15, 15], more: 10 };
+    const QUICK: Self = Self { seconds: [3, 4, 4, 5, 4, 2], more: 4 };
 
     pub(crate) const fn of(quick: bool) -> &'static Self {
         if quick { &Self::QUICK } else { &Self::FULL }

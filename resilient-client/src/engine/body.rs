@@ -22,7 +22,7 @@ use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Classified;
-use crate::outcome::{FailureKind, Outcome};
+use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::time::{self, Tick};
 use crate::transport::KeptBody;
@@ -43,6 +43,8 @@ pub(crate) struct Guard {
     patience: Patience,
     /// The first piece has come.
     begun: bool,
+    /// The reader has been given an error. Nobody watches what comes after that, so nothing does.
+    failed: bool,
 }
 
 impl Guard {
@@ -54,7 +56,8 @@ impl Guard {
         deadline: Tick,
         idle: u64,
     ) -> Self {
-        Self { permit: Some(permit), report, status, deadline, patience: Patience::new(idle), begun: false }
+        let patience = Patience::new(idle);
+        Self { permit: Some(permit), report, status, deadline, patience, begun: false, failed: false }
     }
 
     pub(crate) fn report(&self) -> &CallReport {
@@ -93,8 +96,26 @@ impl Guard {
         self.patience.look_away();
     }
 
+    /// Whether the reader has been given an error, after which there is nothing.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Judges one poll of the body: what the reader gets, and what the attempt has come to.
     pub(crate) fn judge<T, E: Into<BoxError>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<Option<Result<T, E>>>,
+    ) -> Poll<Option<Result<T, Error>>> {
+        if self.failed {
+            return Poll::Ready(None);
+        }
+        let judged = self.judge_next(cx, polled);
+        self.failed = matches!(judged, Poll::Ready(Some(Err(_))));
+        judged
+    }
+
+    fn judge_next<T, E: Into<BoxError>>(
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<Option<Result<T, E>>>,
@@ -146,7 +167,8 @@ impl Guard {
             // The caller's time ran out, as if the body had been dropped.
             if let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) {
                 let (since, _) = self.patience.waited(now).unwrap_or((now, now));
-                let outcome = permit.abandon(FailureKind::BodyIdle, now.since(since), u64::MAX, now);
+                let waited = now.since(since);
+                let outcome = permit.abandon(FailureKind::BodyIdle, Cause::Own, waited, u64::MAX, now);
                 self.report.settled(permit.number(), outcome, self.status, now);
             }
             ErrorKind::Deadline
@@ -165,7 +187,7 @@ impl Drop for Guard {
         match self.patience.waited(now) {
             // A reader of a stream is nearly always waiting; who hangs up says nothing against the server.
             Some((since, until)) if !self.report.is_streaming() => {
-                permit.abandon(FailureKind::BodyIdle, until.since(since), u64::MAX, now);
+                permit.abandon(FailureKind::BodyIdle, Cause::Own, until.since(since), u64::MAX, now);
             }
             _ => permit.body(Verdict::Neutral, &Classified::answered(self.status), now),
         }
@@ -250,13 +272,16 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.state {
-            State::Live { body, expected, .. } => body.is_end_stream() && expected.is_met(),
+            State::Live { body, guard, expected } => {
+                guard.has_failed() || body.is_end_stream() && expected.is_met()
+            }
             State::Kept { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.state {
+            State::Live { guard, .. } if guard.has_failed() => SizeHint::with_exact(0),
             State::Live { body, .. } => body.size_hint(),
             State::Kept { body, .. } => body.size_hint(),
         }

@@ -18,6 +18,7 @@ use crate::deadline::{self, header};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
 use crate::event::{self, Events, Observer};
+use crate::policy::breaker;
 use crate::policy::set::{self, PlanSet};
 use crate::policy::{Invalid, Plan, Policy, PolicySet};
 use crate::rng::Entropy;
@@ -157,9 +158,7 @@ impl Core {
     ) -> Result<(Entered, Arc<Plan>), Error> {
         let plans = self.plans.load();
         let (plan, route) = plans.of_call(&address.authority, address.method, address.path);
-        // A key of the caller's is more specific than a route.
-        let scope = options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route));
-        match self.registry.enter_known(&address.authority, scope) {
+        match self.registry.enter_known(&address.authority, scope(options, route)) {
             Some(upstream) => self.entered(upstream, plan),
             None => self.enter_anew(address, options, now),
         }
@@ -177,8 +176,8 @@ impl Core {
         let authority = &authority.map_err(|problem| Error::new(ErrorKind::Request).says(problem))?;
         let plans = self.plans.load();
         let (plan, route) = plans.of_call(authority, address.method, address.path);
-        let scope = options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route));
-        let upstream = self.registry.enter(authority, scope, now, &Upstreams { core: self, now });
+        let upstreams = Upstreams { core: self, now };
+        let upstream = self.registry.enter(authority, scope(options, route), now, &upstreams);
         self.entered(upstream, plan)
     }
 
@@ -235,6 +234,10 @@ impl Core {
             hedges: plan.hedge.map_or(0, |hedge| hedge.max_hedges()),
             replayable: exchange.is_replayable(),
             safe: options.is_safe(address.method, address.headers),
+            obeys_retry_after: !options.ignores_retry_after,
+            waits_for_ready: options
+                .wait_for_ready
+                .unwrap_or_else(|| plan.breaker.as_ref().is_some_and(breaker::Rules::waits_for_ready)),
         };
         let ways = Ways {
             buffer: options.buffer,
@@ -323,6 +326,12 @@ impl Core {
     pub(crate) fn upstreams(&self) -> usize {
         self.registry.len()
     }
+}
+
+/// What of its host a call belongs to. A key of the caller's is more specific than a route.
+#[inline]
+fn scope<'a>(options: &'a CallOptions, route: Option<&'a Arc<str>>) -> Option<Scope<&'a Arc<str>>> {
+    options.key.as_ref().map(Scope::Key).or(route.map(Scope::Route))
 }
 
 /// Makes upstreams that are met for the first time.

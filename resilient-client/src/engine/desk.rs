@@ -183,6 +183,9 @@ impl<X: Exchange> Desk<X> {
             again_from: self.ledger.quiet_until(),
             repeatable: self.ledger.has_room_for_another(now),
             waits: trigger != Trigger::Hedge,
+            // Beside an attempt in flight there is no need to.
+            waits_for_ready: self.ledger.terms().waits_for_ready && trigger != Trigger::Hedge,
+            place: None,
         };
         match self.upstream.admit(ask, now) {
             Admission::Admitted(permit) => return self.launch(exchange, number, trigger, permit, cx, now),
@@ -387,11 +390,14 @@ impl<X: Exchange> Desk<X> {
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(permit.endpoint(), asked, now);
         }
-        if classified.retry_after.is_some() && !self.upstream.has_another(&self.tried, now) {
+        if self.ledger.asked(&classified).is_some() && !self.upstream.has_another(&self.tried, now) {
             self.withdraw_hedge(now);
         }
         let mut rng = self.upstream.entropy().rng();
-        let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
+        let mut world =
+            world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
+        // Such a call's retry waits for the breaker, too.
+        world.circuit_open &= !self.ledger.terms().waits_for_ready;
         let next = self.ledger.failed(number, &classified, now, world);
         match (grant, &next) {
             (Some(grant), Next::Retry { .. }) if !self.ledger.has_grant() => self.ledger.inherit(grant),

@@ -13,7 +13,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::FailureKind;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
 use crate::time::{self, Tick};
-use crate::transport::{Departure, Exchange, Expired, KeptBody, Outbound};
+use crate::transport::{Departure, Exchange, Expired, KeptBody, Outbound, Overdue};
 use crate::upstream::Permit;
 
 pin_project! {
@@ -113,8 +113,17 @@ impl<X: Exchange> Flight<X> {
     }
 
     /// Its time is up. An answer whose body is still being read has come, so the transport isn't told of that.
-    pub(super) fn expired(self: Pin<&mut Self>, exchange: &X) -> Expired {
-        self.project().future.as_pin_mut().map_or_else(Expired::default, |future| exchange.expired(future))
+    pub(super) fn expired(
+        self: Pin<&mut Self>,
+        exchange: &X,
+        now: Tick,
+        counts: impl FnOnce(&Permit) -> bool,
+    ) -> Expired {
+        let this = self.project();
+        let Some((future, permit)) = this.future.as_pin_mut().zip(this.permit.as_ref()) else {
+            return Expired::default();
+        };
+        exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit) })
     }
 
     /// Since when it has its time, if the server may not have had it all the while.

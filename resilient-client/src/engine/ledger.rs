@@ -46,6 +46,7 @@ const REFUSED: u32 = 8;
 
 /// What a call may do, fixed when it starts.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Terms {
     /// The end of the whole call.
     pub(crate) deadline: Tick,
@@ -61,6 +62,10 @@ pub(crate) struct Terms {
     pub(crate) replayable: bool,
     /// Whether sending it twice does no harm.
     pub(crate) safe: bool,
+    /// Whether the next attempt waits for as long as the server asks with `Retry-After`.
+    pub(crate) obeys_retry_after: bool,
+    /// Whether an attempt waits for an open breaker rather than be refused.
+    pub(crate) waits_for_ready: bool,
 }
 
 /// What the call should do now.
@@ -319,7 +324,7 @@ impl Ledger {
             // There is nothing left to send a hedge beside.
             self.hedge_at = Tick::NEVER;
         }
-        if let Some(asked) = end.retry_after {
+        if let Some(asked) = self.asked(end) {
             self.quiet_until = self.quiet_until.max(now.after(asked));
             self.hedge_at = Tick::NEVER;
         }
@@ -344,6 +349,11 @@ impl Ledger {
         }
     }
 
+    /// The time the server asked for, if this call gives it.
+    pub(crate) fn asked(&self, end: &Classified) -> Option<Duration> {
+        end.retry_after.filter(|_| self.terms.obeys_retry_after)
+    }
+
     /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
     /// an attempt that something else forbids.
     fn another(&mut self, end: &Classified, now: Tick, world: &mut World<'_>) -> Result<Duration, Decline> {
@@ -358,7 +368,7 @@ impl Ledger {
             repeat => self.may_repeat(repeat, world)?,
         }
         // What another attempt, since ended, was told still holds, of the endpoint that said it.
-        let told = now < self.quiet_until || end.retry_after.is_some();
+        let told = now < self.quiet_until || self.asked(end).is_some();
         let quiet = Some(now.until(self.quiet_until)).filter(|quiet| !quiet.is_zero() && !world.elsewhere);
         if end.repeat.is_free() {
             return self.in_place(end.repeat, quiet, now, world);

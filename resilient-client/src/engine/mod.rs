@@ -58,6 +58,14 @@ pin_project! {
         // there any more.
         desk: Option<Desk<X>>,
     }
+
+    impl<X: Exchange> PinnedDrop for Call<X> {
+        fn drop(this: Pin<&mut Self>) {
+            if this.flight.is_some() || !this.hedges.is_empty() {
+                this.left();
+            }
+        }
+    }
 }
 
 /// What a call comes to.
@@ -108,7 +116,7 @@ impl<X: Exchange> Call<X> {
     /// The attempt has used up its time: cancelled, and settled as a timeout.
     #[cold]
     fn expire(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
-        let expired = self.as_mut().tell_expired(number, |_| true);
+        let expired = self.as_mut().tell_expired(number, now, |_| true);
         let mut permit = self.as_mut().cancel(number);
         if !expired.unsent
             && let Some(permit) = permit.as_mut()
@@ -127,22 +135,19 @@ impl<X: Exchange> Call<X> {
         self.landed(Landed { number, permit, brought, classified }, now)
     }
 
-    /// The deadline ends an attempt. If that has had half an attempt's time or more, it speaks against its connection as much
-    /// as the attempt timeout would: that may be no shorter than the whole call.
-    fn out_of_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Expired {
-        let Some(desk) = self.as_mut().project().desk else { return Expired::default() };
-        let enough = desk.ledger.terms().attempt_timeout / 2;
-        self.tell_expired(number, |since| now.nanos_since(since) >= enough)
-    }
-
-    /// Tells the transport that an attempt's time is up, if it has been out for `long`.
-    fn tell_expired(self: Pin<&mut Self>, number: u32, long: impl FnOnce(Tick) -> bool) -> Expired {
+    /// Tells the transport that an attempt's time is up, and whether that `counts`.
+    fn tell_expired(
+        self: Pin<&mut Self>,
+        number: u32,
+        now: Tick,
+        counts: impl FnOnce(&Permit) -> bool,
+    ) -> Expired {
         let this = self.project();
         let beside = this.hedges.iter_mut().map(Pin::as_mut);
         let mut flights = this.flight.as_pin_mut().into_iter().chain(beside);
         match flights.find(|flight| flight.number() == number) {
-            Some(flight) if flight.since().is_some_and(long) => flight.expired(this.exchange),
-            _ => Expired::default(),
+            Some(flight) => flight.expired(this.exchange, now, counts),
+            None => Expired::default(),
         }
     }
 
@@ -210,22 +215,44 @@ impl<X: Exchange> Call<X> {
     #[cold]
     fn over(mut self: Pin<&mut Self>, now: Tick) -> Option<Finished<X>> {
         while let Some(number) = self.first_in_flight() {
-            let expired = self.as_mut().out_of_time(number, now);
+            // With less than a chance to answer, it was the caller who was late. With one, what is held against the server is held
+            // against the connection: the attempt timeout may be no shorter than the whole call.
+            let Some(enough) = self.as_mut().project().desk.as_ref().map(|desk| desk.chance(now)) else {
+                break;
+            };
+            let late = |permit: &Permit| permit.is_late(now.since(permit.started()), enough);
+            let expired = self.as_mut().tell_expired(number, now, late);
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
             let Some(desk) = self.as_mut().project().desk else { break };
             let outcome = if expired.unsent {
                 permit.settle(&Classified::ABANDONED, now);
                 Classified::ABANDONED.outcome
             } else {
-                // With less than a chance to answer, it was the caller who was late.
-                let enough = desk.chance(now);
-                permit.abandon(FailureKind::Timeout, now.since(permit.started()), enough, now)
+                let waited = now.since(permit.started());
+                permit.abandon(FailureKind::Timeout, expired.cause, waited, enough, now)
             };
             desk.lost(number, outcome, now);
             desk.cut_short();
         }
         let this = self.project();
         this.desk.as_mut()?.without_answer(this.exchange, now)
+    }
+
+    /// Nobody waits any more. What is held against the server is held against the connection, here too.
+    #[cold]
+    fn left(mut self: Pin<&mut Self>) {
+        let now = time::now();
+        while let Some(number) = self.first_in_flight() {
+            let waited = |permit: &Permit| now.since(permit.started());
+            let late = |permit: &Permit| permit.is_late(waited(permit), u64::MAX);
+            let expired = self.as_mut().tell_expired(number, now, late);
+            let Some(mut permit) = self.as_mut().cancel(number) else { break };
+            if expired.unsent {
+                permit.settle(&Classified::ABANDONED, now);
+            } else {
+                permit.abandon(FailureKind::Timeout, expired.cause, waited(&permit), u64::MAX, now);
+            }
+        }
     }
 
     fn first_in_flight(&self) -> Option<u32> {

@@ -32,6 +32,8 @@ pub struct CallOptions {
     pub(crate) idempotent: Option<bool>,
     pub(crate) buffer: Option<usize>,
     pub(crate) streaming: bool,
+    pub(crate) ignores_retry_after: bool,
+    pub(crate) wait_for_ready: Option<bool>,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) priority: Option<Priority>,
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
@@ -81,6 +83,24 @@ impl CallOptions {
     #[must_use]
     pub fn streaming(mut self) -> Self {
         self.streaming = true;
+        self
+    }
+
+    /// Repeats this call after the policy's own wait, however long an answer asked to be left alone with `Retry-After`. For a
+    /// caller to whom a late answer is worth nothing: obeying, a call ends with the answer it has when the time asked for
+    /// doesn't fit into its own. What was asked for still holds where it concerns other calls as well, this one included: see
+    /// [`ErrorKind::Throttled`](crate::ErrorKind::Throttled).
+    #[must_use]
+    pub fn ignore_retry_after(mut self) -> Self {
+        self.ignores_retry_after = true;
+        self
+    }
+
+    /// Whether this call waits for an open circuit breaker rather than fail at once, in place of what its policy says; see
+    /// [`BreakerPolicy::wait_for_ready`](crate::policy::breaker::BreakerPolicy::wait_for_ready).
+    #[must_use]
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = Some(wait);
         self
     }
 

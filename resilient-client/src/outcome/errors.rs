@@ -114,8 +114,10 @@ fn unconnected(error: &(dyn StdError + 'static)) -> Classified {
 
 /// Whether this machine ran short of something: descriptors, local ports, buffers. That is no fault of the server's.
 fn is_shortage(error: &(dyn StdError + 'static)) -> bool {
+    use io::ErrorKind as Kind;
     let Some(error) = error.downcast_ref::<io::Error>() else { return false };
-    if matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory) {
+    // A socket that is bound before it connects finds no port free as "in use".
+    if matches!(error.kind(), Kind::AddrNotAvailable | Kind::AddrInUse | Kind::OutOfMemory) {
         return true;
     }
     // Those the standard library has no kind for.
@@ -232,7 +234,9 @@ mod tests {
         for code in [23, 24] {
             assert!(is_shortage(&io::Error::from_raw_os_error(code)), "{code}");
         }
-        assert!(is_shortage(&io::Error::from(io::ErrorKind::AddrNotAvailable)));
+        for kind in [io::ErrorKind::AddrNotAvailable, io::ErrorKind::AddrInUse] {
+            assert!(is_shortage(&io::Error::from(kind)), "{kind}");
+        }
         for other in
             [io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut, io::ErrorKind::HostUnreachable]
         {

@@ -86,9 +86,13 @@ table!(Breaker {
     cold_consecutive_failures: u32,
     open_for: Human,
     open_cap: Human,
+    probe_share: f64,
     probes: u32,
     probe_timeout: Human,
     abandoned_after: Human,
+    wait_for_ready: bool,
+    max_waiting: u32,
+    ready_wait: Human,
     observe_only: bool,
 });
 table!(SlowCall { duration: Human, share: f64 });
@@ -228,9 +232,13 @@ impl Change<BreakerPolicy> for Breaker {
             cold_consecutive_failures,
             open_for.0,
             open_cap.0,
+            probe_share,
             probes,
             probe_timeout.0,
             abandoned_after.0,
+            wait_for_ready,
+            max_waiting,
+            ready_wait.0,
             observe_only,
         });
         to

@@ -76,6 +76,15 @@ pub(crate) fn rate(setting: &'static str, value: f64) -> Result<f64, Invalid> {
     }
 }
 
+/// `value` if it lies in [0, 1].
+pub(crate) fn share(setting: &'static str, value: f64) -> Result<f64, Invalid> {
+    if (0.0..=1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Invalid::new(setting, format!("must be between 0 and 1, got {value}")))
+    }
+}
+
 /// `value` if it lies in `low..=high`.
 pub(crate) fn count(setting: &'static str, value: u32, low: u32, high: u32) -> Result<u32, Invalid> {
     if (low..=high).contains(&value) {

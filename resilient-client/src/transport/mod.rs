@@ -172,6 +172,17 @@ pub(crate) struct Departure<'a, 'b> {
     pub(crate) now: Tick,
 }
 
+/// An attempt for which there is no more time.
+#[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "reqwest knows nothing of connections"))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overdue {
+    /// When it set out.
+    pub(crate) since: Tick,
+    pub(crate) now: Tick,
+    /// It is held against the server, and so against its connection.
+    pub(crate) counts: bool,
+}
+
 /// What a transport knows of an attempt that has used up its time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expired {
@@ -214,7 +225,7 @@ pub(crate) trait Exchange {
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
-    fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {
+    fn expired(&self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
         Expired::default()
     }
 

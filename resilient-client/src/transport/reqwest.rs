@@ -14,7 +14,7 @@ use super::evidence::{Evidence, Fault, Sent};
 use super::nothing::Asked;
 use super::redirect::{Hopping, Ways};
 use super::replay::{Replay as _, ReplayBody};
-use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
+use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, Overdue, announces_stream};
 use crate::client::Response;
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
@@ -277,7 +277,7 @@ impl Exchange for ReqwestExchange {
         Evidence { sent, ..Evidence::default() }
     }
 
-    fn expired(&self, _future: Pin<&mut Self::Future>) -> Expired {
+    fn expired(&self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
         Expired { cause: self.ways.cause_of_timeout(), unsent: false }
     }
 

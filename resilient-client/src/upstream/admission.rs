@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::endpoints::{Balancer, EndpointId, EndpointPermit, Seek, Shut};
@@ -16,7 +17,7 @@ use super::{Part, Permit, Rejection, Upstream};
 use crate::endpoints::NoEndpoint;
 use crate::event::Event;
 use crate::policy::Modes;
-use crate::policy::breaker::{Rejected, State};
+use crate::policy::breaker::{Place, ReadyWaiter, Rejected, State};
 use crate::policy::bulkhead::{Full, Waiter};
 use crate::policy::overload;
 use crate::policy::priority::Priority;
@@ -37,6 +38,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) repeatable: bool,
     /// It may wait for a place while the server is overloaded. A hedge may not: it would be one more in a queue.
     pub(crate) waits: bool,
+    /// It would rather wait for an open breaker than be refused.
+    pub(crate) waits_for_ready: bool,
+    /// Where it stood among those.
+    pub(crate) place: Option<Place>,
 }
 
 impl Ask<'_> {
@@ -44,7 +49,17 @@ impl Ask<'_> {
     #[cfg(test)]
     pub(crate) fn plainly() -> Self {
         let (priority, deadline) = (Priority::Normal, Tick::NEVER);
-        Ask { priority, deadline, tried: &[], again_from: Tick::ZERO, repeatable: false, waits: true }
+        let (again_from, place) = (Tick::ZERO, None);
+        Ask {
+            priority,
+            deadline,
+            tried: &[],
+            again_from,
+            repeatable: false,
+            waits: true,
+            waits_for_ready: false,
+            place,
+        }
     }
 }
 
@@ -105,6 +120,8 @@ pub(crate) struct Waiting {
     again_from: Tick,
     repeatable: bool,
     waits: bool,
+    waits_for_ready: bool,
+    place: Option<Place>,
     since: Tick,
     /// Ready when the server has asked everybody to stay away: who waits is told at once.
     held: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -123,6 +140,8 @@ enum Stage {
     Slot(Arc<Waiter>, Part),
     /// Any place that an overloaded upstream, or one of its endpoints, has.
     Line(Arc<Waiter>, Part),
+    /// A breaker that lets it go.
+    Ready(Arc<ReadyWaiter>),
     /// Nothing any more.
     Over,
 }
@@ -142,7 +161,7 @@ impl Upstream {
     }
 
     fn wait(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<InRate>, since: Tick, stage: Stage) -> Admission {
-        let Ask { priority, deadline, again_from, repeatable, waits, .. } = *ask;
+        let Ask { priority, deadline, again_from, repeatable, waits, waits_for_ready, place, .. } = *ask;
         Admission::Waits(Box::new(Waiting {
             upstream: Arc::clone(self),
             priority,
@@ -151,6 +170,8 @@ impl Upstream {
             again_from,
             repeatable,
             waits,
+            waits_for_ready,
+            place,
             since,
             held: self.next_hold(),
             rate,
@@ -270,7 +291,7 @@ impl Upstream {
         match stuck {
             Stuck::Refused(refusal) => {
                 self.give_rate_back(rate);
-                Admission::Refused(refusal)
+                self.wait_for_ready(ask, refusal, since, now)
             }
             Stuck::Overloaded(limit) => self.stand_in_line(ask, rate, limit, since, now),
             Stuck::NoSlot(limit) => {
@@ -355,7 +376,9 @@ impl Upstream {
     /// There is no place. With the breaker open none would be of use.
     #[cold]
     fn judge_overload(&self, gate: Part, full: overload::Full, now: Tick) -> Result<(), Stuck> {
-        if let Some(retry_after) = self.breaker.rejects_now(now) {
+        if self.breaker.rejects_now(now).is_some()
+            && let Err(Rejected { retry_after }) = self.breaker.try_acquire(now)
+        {
             return Err(Rejection::CircuitOpen { retry_after }.into());
         }
         let overload::Full { limit } = full;
@@ -383,6 +406,19 @@ impl Upstream {
             None => self.overload(gate).has_place(priority),
             Some(balancer) => balancer.set().has_place(priority),
         }
+    }
+
+    /// A place among those that wait for an open breaker, where that is what refuses it and it wants to. It holds nothing meanwhile,
+    /// and is asked everything again when it goes.
+    #[cold]
+    fn wait_for_ready(self: &Arc<Self>, ask: &Ask<'_>, why: Refusal, since: Tick, now: Tick) -> Admission {
+        if ask.waits_for_ready
+            && matches!(why.rejection, Rejection::CircuitOpen { .. })
+            && let Ok(waiter) = self.ready.enqueue(ask.place, now, ask.deadline)
+        {
+            return self.wait(ask, None, since, Stage::Ready(waiter));
+        }
+        Admission::Refused(why)
     }
 
     fn choose_endpoint(
@@ -428,6 +464,34 @@ impl Upstream {
                 Stuck::Overloaded(limit)
             }
         })
+    }
+
+    /// Ready when the first of those that wait for the breaker may go: with nothing, or with how long it would still have to wait when
+    /// its time is over. One that `has_gone` just now, and was refused again, looks a moment later.
+    fn poll_ready(
+        &self,
+        waiter: &ReadyWaiter,
+        has_gone: bool,
+        cx: &Context<'_>,
+        now: Tick,
+    ) -> Poll<Option<Duration>> {
+        const MOMENT: Duration = Duration::from_millis(1);
+        // Before it looks, so that no news are missed.
+        waiter.note(cx);
+        let left = || self.shut_for(now).map(|left| left.max(Duration::from_nanos(1)));
+        if now >= waiter.ends() {
+            return Poll::Ready(left());
+        }
+        if !self.ready.is_first(waiter) {
+            return Poll::Pending;
+        }
+        let left = match left() {
+            Some(left) => left,
+            None if has_gone => MOMENT,
+            None => return Poll::Ready(None),
+        };
+        waiter.look_at(now.after(left));
+        Poll::Pending
     }
 
     fn refuse(&self, rate: Option<InRate>, why: Rejection) -> Admission {

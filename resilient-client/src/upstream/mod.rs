@@ -28,7 +28,7 @@ use crate::endpoints::Origin;
 use crate::engine::ledger::Grant;
 use crate::event::{Event, Events};
 use crate::outcome::{FailureKind, Outcome};
-use crate::policy::breaker::{self, Breaker};
+use crate::policy::breaker::{self, Breaker, ReadyQueue};
 use crate::policy::budget::Budget;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::{self, Concurrency, Sample};
@@ -46,7 +46,7 @@ pub use endpoints::EndpointSnapshot;
 pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
-use self::endpoints::{Balancer, Endpoint, EndpointId, NoSuchEndpoint};
+use self::endpoints::{Balancer, Endpoint, EndpointId, NoSuchEndpoint, Shut};
 pub(crate) use self::host::{Part, Whole, Whose};
 use self::latency::Digest;
 use self::quiet::Quiet;
@@ -195,6 +195,8 @@ pub(crate) struct Upstream {
     /// as its plan says. After a reload that changes it they are of no use, and headers are put together one by one.
     usual_headers: OnceLock<(Duration, HeaderMap)>,
     breaker: Breaker,
+    /// Calls that wait for the breaker, or for the endpoints'.
+    ready: ReadyQueue,
     budget: Budget,
     bulkhead: Bulkhead,
     throttle: Throttle,
@@ -242,6 +244,7 @@ impl Upstream {
             usual_headers: OnceLock::new(),
             key,
             breaker,
+            ready: ReadyQueue::new(plan.breaker.as_ref()),
             budget: plan.budget.map_or_else(Budget::unlimited, Budget::new),
             bulkhead: plan.bulkhead.map_or_else(Bulkhead::unlimited, Bulkhead::new),
             throttle: plan.throttle.map_or_else(Throttle::off, Throttle::new),
@@ -307,12 +310,14 @@ impl Upstream {
         self.follow_limits(plan, time::now);
         self.follow_overload(plan);
         self.hedges.set_rules(plan.hedge);
+        self.ready.set_rules(plan.breaker.as_ref());
         if self.balancer.is_some() {
             return;
         }
         if let Some(transition) = self.breaker.set_rules(plan.breaker.clone()) {
             self.emit(|| Event::BreakerTransition(transition));
         }
+        self.ready.rouse();
     }
 
     /// A call begins; false when the registry has let go of this upstream meanwhile.
@@ -503,10 +508,24 @@ impl Upstream {
 
     /// Whether no attempt would be let through now: by the breaker or, with several endpoints, by any of theirs.
     pub(crate) fn is_circuit_open(&self, now: Tick) -> bool {
-        let shut = |balancer: &Balancer| {
-            self.breaker.state() != breaker::State::ForcedClosed && balancer.set().shut(now).is_some()
+        self.shut_for(now).is_some()
+    }
+
+    /// For how long that is so, as far as it is known.
+    fn shut_for(&self, now: Tick) -> Option<Duration> {
+        let shut = |balancer: &Balancer| match balancer.set().shut(now)? {
+            _ if self.breaker.state() == breaker::State::ForcedClosed => None,
+            Shut::Full(_) => None,
+            Shut::Open(wait) | Shut::Held(wait) => Some(wait),
+            Shut::Empty => Some(Duration::ZERO),
         };
-        self.breaker.rejects_now(now).is_some() || self.balancer.as_deref().is_some_and(shut)
+        self.breaker.rejects_now(now).or_else(|| self.balancer.as_deref().and_then(shut))
+    }
+
+    /// An attempt that was a probe has ended: who waits for the breaker is told.
+    #[cold]
+    fn probed(&self) {
+        self.ready.rouse();
     }
 
     /// Whether there is an endpoint to ask that a call hasn't `tried`.
@@ -535,9 +554,12 @@ impl Upstream {
 
     /// Does as an operator says, and tells of it.
     pub(crate) fn control(&self, control: breaker::Control) -> Option<breaker::Transition> {
-        let transition = self.breaker.control(control)?;
-        self.emit(|| Event::BreakerTransition(transition));
-        Some(transition)
+        let transition = self.breaker.control(control);
+        if let Some(transition) = transition {
+            self.emit(|| Event::BreakerTransition(transition));
+        }
+        self.ready.rouse();
+        transition
     }
 
     /// The same with one of its endpoints.
@@ -547,7 +569,9 @@ impl Upstream {
         control: breaker::Control,
     ) -> Result<Option<breaker::Transition>, NoSuchEndpoint> {
         let balancer = self.balancer.as_ref().ok_or(NoSuchEndpoint)?;
-        balancer.set().control(origin, control)
+        let transition = balancer.set().control(origin, control);
+        self.ready.rouse();
+        transition
     }
 
     /// Whether it is kept when no call is in it.

@@ -269,10 +269,16 @@ impl Permit {
             }
         }
         let Held::Head(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
+        let probes = permit.is_probe() || self.endpoint.as_ref().is_some_and(|endpoint| endpoint.probed());
         if verdict == Verdict::Success {
             self.held = Held::Body(permit.body());
         }
-        upstream.breaker.record_caused(permit, verdict, cause, took, now, || upstream.entropy.rng().unit())
+        let unit = || upstream.entropy.rng().unit();
+        let transition = upstream.breaker.record_caused(permit, verdict, cause, took, now, unit);
+        if probes {
+            upstream.probed();
+        }
+        transition
     }
 
     /// Until its head, or its end where the body is part of it, an attempt is in flight to an upstream that may be overloaded.
@@ -357,13 +363,25 @@ impl Permit {
         self.started
     }
 
-    /// The attempt ended because nobody waits for it any more. How long somebody had waited decides what that says about
-    /// the server: longer than `abandoned_after`, or `enough` nanoseconds, is a failure of `kind`.
-    pub(crate) fn abandon(&mut self, kind: FailureKind, waited: Duration, enough: u64, now: Tick) -> Outcome {
+    /// Whether the server had so much time, and the attempt was on its way.
+    pub(crate) fn is_late(&self, waited: Duration, enough: u64) -> bool {
         let out_for = nanos(waited);
         let late = out_for > self.upstream.abandoned_after.load(Ordering::Relaxed) || out_for >= enough;
-        let end = if late && self.is_sent() {
-            Classified::failure(kind, Repeat::IfSafe)
+        late && self.is_sent()
+    }
+
+    /// The attempt ended because nobody waits for it any more. How long somebody had waited decides what that says about
+    /// the server: longer than `abandoned_after`, or `enough` nanoseconds, is a failure of `kind`.
+    pub(crate) fn abandon(
+        &mut self,
+        kind: FailureKind,
+        cause: Cause,
+        waited: Duration,
+        enough: u64,
+        now: Tick,
+    ) -> Outcome {
+        let end = if self.is_late(waited, enough) {
+            Classified { cause, ..Classified::failure(kind, Repeat::IfSafe) }
         } else {
             Classified::ABANDONED
         };
@@ -386,7 +404,7 @@ impl Drop for Permit {
         match self.said {
             Said::Nothing => {
                 let now = time::now();
-                self.abandon(FailureKind::Timeout, now.since(self.started), u64::MAX, now);
+                self.abandon(FailureKind::Timeout, Cause::Own, now.since(self.started), u64::MAX, now);
             }
             // Nobody wanted the body.
             Said::Head => self.body(Verdict::Neutral, &Classified::ABANDONED, time::now()),

@@ -354,7 +354,9 @@ impl Registry {
     ) -> Arc<Upstream> {
         // A part keeps its whole; a call in it keeps that from being evicted until then.
         let whole = scope.map(|_| self.enter(authority, None, now, source));
-        let room = self.take_place(shard, now, || source.names(authority, scope));
+        // Without its whole it would soon belong to another than the others do.
+        let beside_whole = whole.as_ref().is_none_or(|whole| whole.has_place());
+        let room = beside_whole && self.take_place(shard, now, || source.names(authority, scope));
         let make = || {
             let upstream = source.make(Key::new(authority, scope), whole.as_ref().map(Whole::of));
             Arc::new(if room { upstream } else { upstream.without_place(&self.overflow) })
@@ -631,6 +633,37 @@ mod tests {
         assert_eq!(&**a.name(), "http://users");
     }
 
+    /// A place came free between the two looks, and the key took it: its host's rate and limit would have been its own, apart from
+    /// those of the host that found a place later.
+    #[test]
+    fn a_part_has_a_place_only_beside_its_host() {
+        struct Returns<'a>(&'a Registry);
+
+        impl Source for Returns<'_> {
+            fn make(&self, key: Key, whole: Option<Whole>) -> Upstream {
+                if whole.is_none() {
+                    self.0.count.fetch_sub(1, Ordering::Relaxed);
+                }
+                Alike.make(key, whole)
+            }
+
+            fn names(&self, _authority: &Authority<'_>, _scope: Option<Scope<&Arc<str>>>) -> bool {
+                false
+            }
+        }
+
+        let registry = registry(2);
+        let url = "http://busy/".parse().unwrap();
+        let busy = registry.enter(&Authority::of_url(&url), None, NOW, &Alike);
+        // Somebody has taken the other place, and gives it back when somebody else was sooner.
+        registry.count.fetch_add(1, Ordering::Relaxed);
+        let (url, key) = ("http://users/".parse().unwrap(), Arc::from("tenant"));
+        let part = registry.enter(&Authority::of_url(&url), Some(Scope::Key(&key)), NOW, &Returns(&registry));
+        assert!(busy.has_place() && !part.has_place());
+        let part = registry.enter(&Authority::of_url(&url), Some(Scope::Key(&key)), NOW, &Alike);
+        assert!(!part.has_place(), "the host has the only one");
+    }
+
     #[test]
     fn the_longest_idle_makes_room() {
         let registry = registry(2);
@@ -703,8 +736,8 @@ mod tests {
                 assert_eq!(broken.breaker_snapshot(later(7)).state, crate::policy::breaker::State::HalfOpen);
                 7
             } else {
-                assert!(broken.place(later(1)).is_none());
-                1
+                assert!(broken.place(later(0)).is_none());
+                0
             };
             get(&registry, "http://x/", later(last + 59));
             assert_eq!(names(&registry), ["http://broken", "overflow"], "half-open: {half_open}");

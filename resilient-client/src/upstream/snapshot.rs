@@ -34,6 +34,8 @@ pub struct UpstreamSnapshot {
     pub queued: usize,
     /// How many attempts it can answer in time; `None` where that is off, or known of each endpoint.
     pub overload: Option<overload::Snapshot>,
+    /// Attempts that [wait for an open breaker](breaker::BreakerPolicy::wait_for_ready).
+    pub waiting_for_ready: usize,
     /// The circuit breaker. Where the name stands for several endpoints theirs judge, and this one is disabled unless somebody
     /// forced it.
     pub breaker: breaker::Snapshot,
@@ -63,6 +65,7 @@ impl Upstream {
             concurrency: self.adaptive().map(Concurrency::snapshot),
             queued: bulkhead.queued() + self.line(self.gate()).len(),
             overload: self.overload_snapshot(),
+            waiting_for_ready: self.ready.len(),
             breaker: self.breaker_snapshot(now),
             budget: self.budget().available(),
             hedges: self.hedges.available(),

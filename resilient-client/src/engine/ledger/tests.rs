@@ -23,6 +23,8 @@ fn terms() -> Terms {
         hedges: 0,
         replayable: true,
         safe: true,
+        obeys_retry_after: true,
+        waits_for_ready: false,
     }
 }
 
@@ -46,26 +48,26 @@ fn in_flight(terms: Terms) -> Ledger {
     ledger
 }
 
+/// Where nothing stands in the way of another attempt.
+fn world<'a>(budget: &'a Budget, cap: &'a Cap, rng: &'a mut Rng) -> World<'a> {
+    World {
+        budget,
+        cap,
+        circuit_open: false,
+        elsewhere: false,
+        replayable: true,
+        usual: None,
+        delays: None,
+        rng,
+    }
+}
+
 fn fail(ledger: &mut Ledger, end: &Classified, now: Tick, budget: &Budget) -> Next {
     fail_number(1, ledger, end, now, budget)
 }
 
 fn fail_number(number: u32, ledger: &mut Ledger, end: &Classified, now: Tick, budget: &Budget) -> Next {
-    ledger.failed(
-        number,
-        end,
-        now,
-        World {
-            budget,
-            cap: &Cap::closed(),
-            circuit_open: false,
-            elsewhere: false,
-            replayable: true,
-            usual: None,
-            delays: None,
-            rng: &mut Rng::seeded(7),
-        },
-    )
+    ledger.failed(number, end, now, world(budget, &Cap::closed(), &mut Rng::seeded(7)))
 }
 
 fn first_end(terms: Terms, end: &Classified) -> Next {
@@ -120,17 +122,8 @@ fn a_stream_is_never_repeated() {
 fn a_stream_that_outgrew_its_buffer_is_not_repeated_from_then_on() {
     let budget = budget(10);
     let fails = |terms| {
-        let rng = &mut Rng::seeded(7);
-        let world = World {
-            budget: &budget,
-            cap: &Cap::closed(),
-            circuit_open: false,
-            elsewhere: false,
-            replayable: false,
-            usual: None,
-            delays: None,
-            rng,
-        };
+        let (cap, rng) = (Cap::closed(), &mut Rng::seeded(7));
+        let world = World { replayable: false, ..world(&budget, &cap, rng) };
         in_flight(terms).failed(1, &end(Repeat::Unprocessed), ms(1), world)
     };
     assert_eq!(fails(terms()), Next::GiveUp(Decline::BodyNotKept));
@@ -157,17 +150,8 @@ fn a_too_early_is_repeated_once_whatever_the_method() {
 
 #[test]
 fn an_open_circuit_ends_the_call_and_costs_no_token() {
-    let (mut ledger, budget) = (in_flight(terms()), budget(10));
-    let world = World {
-        budget: &budget,
-        cap: &Cap::closed(),
-        circuit_open: true,
-        elsewhere: false,
-        replayable: true,
-        usual: None,
-        delays: None,
-        rng: &mut Rng::seeded(7),
-    };
+    let (mut ledger, budget, cap, rng) = (in_flight(terms()), budget(10), Cap::closed(), &mut Rng::seeded(7));
+    let world = World { circuit_open: true, ..world(&budget, &cap, rng) };
     assert_eq!(ledger.failed(1, &end(Repeat::IfSafe), ms(1), world), Next::GiveUp(Decline::CircuitOpen));
     assert!((budget.available() - 10.0).abs() < 1e-9);
 }
@@ -192,16 +176,8 @@ fn a_retry_after_beyond_the_deadline_ends_the_call_at_once() {
 fn a_retry_after_that_barely_fits_is_honoured_and_stays_before_the_deadline() {
     for seed in 0..1000 {
         let mut ledger = in_flight(terms());
-        let world = World {
-            budget: &budget(10),
-            cap: &Cap::closed(),
-            circuit_open: false,
-            elsewhere: false,
-            replayable: true,
-            usual: None,
-            delays: None,
-            rng: &mut Rng::seeded(seed),
-        };
+        let (budget, cap, rng) = (budget(10), Cap::closed(), &mut Rng::seeded(seed));
+        let world = world(&budget, &cap, rng);
         let Next::Retry { delay, .. } = ledger.failed(1, &asked(9), ms(1), world) else { panic!("it fits") };
         assert!(delay >= Duration::from_secs(9), "{delay:?}");
         assert!(ms(1).after(delay) < terms().deadline, "{delay:?}");
@@ -238,18 +214,7 @@ fn fail_beside(
     budget: &Budget,
     cap: &Cap,
 ) -> Next {
-    let rng = &mut Rng::seeded(7);
-    let world = World {
-        budget,
-        cap,
-        circuit_open: false,
-        elsewhere: false,
-        replayable: true,
-        usual: None,
-        delays: None,
-        rng,
-    };
-    ledger.failed(number, end, at, world)
+    ledger.failed(number, end, at, world(budget, cap, &mut Rng::seeded(7)))
 }
 
 #[test]
@@ -284,18 +249,7 @@ fn a_hedge_the_budget_refuses_keeps_its_place_under_the_cap() {
 fn what_one_attempt_was_told_to_wait_binds_the_one_after_another() {
     let (terms, budget, cap) = hedging(10, Some(5));
     let mut ledger = in_flight(terms);
-    let rng = &mut Rng::seeded(7);
-    let world = World {
-        budget: &budget,
-        cap: &cap,
-        circuit_open: false,
-        elsewhere: false,
-        replayable: true,
-        usual: None,
-        delays: None,
-        rng,
-    };
-    ledger.hedge(ms(10), &world).unwrap();
+    ledger.hedge(ms(10), &world(&budget, &cap, &mut Rng::seeded(7))).unwrap();
     assert!(ledger.take_grant().is_some());
     ledger.launched(ms(10));
     assert_eq!(fail_beside(&mut ledger, 1, &asked(2), ms(20), &budget, &cap), Next::Wait);
@@ -390,18 +344,7 @@ fn without_retries_nothing_is_repeated_not_even_for_free() {
 fn an_attempt_that_was_never_sent_waits_as_long_as_another_was_told_to() {
     let (terms, budget, cap) = hedging(10, Some(5));
     let mut ledger = in_flight(terms);
-    let rng = &mut Rng::seeded(7);
-    let world = World {
-        budget: &budget,
-        cap: &cap,
-        circuit_open: false,
-        elsewhere: false,
-        replayable: true,
-        usual: None,
-        delays: None,
-        rng,
-    };
-    ledger.hedge(ms(10), &world).unwrap();
+    ledger.hedge(ms(10), &world(&budget, &cap, &mut Rng::seeded(7))).unwrap();
     let _ = ledger.take_grant();
     ledger.launched(ms(10));
     assert_eq!(fail_beside(&mut ledger, 1, &asked(2), ms(20), &budget, &cap), Next::Wait);
@@ -460,6 +403,8 @@ proptest! {
             hedges: 0,
             replayable: story.replayable,
             safe: story.safe,
+            obeys_retry_after: true,
+            waits_for_ready: false,
         };
         let (budget, mut rng) = (budget(story.tokens), Rng::seeded(story.seed));
         let mut ledger = Ledger::new(terms, START);
@@ -503,7 +448,8 @@ proptest! {
                         ..end(*repeat)
                     };
                     let circuit_open = launches as usize > story.open_from;
-                    let world = World { budget: &budget, cap: &Cap::closed(), circuit_open, elsewhere: false, replayable: true, usual: None, delays: None, rng: &mut rng };
+                    let cap = Cap::closed();
+                    let world = World { circuit_open, ..world(&budget, &cap, &mut rng) };
                     free += u32::from(repeat.is_free());
                     let next = ledger.failed(launches, &end, now, world);
                     inherited = None;

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::script::{Step, answer, ms};
+use super::script::{Piece, Step, answer, answer_with, ms};
 use super::*;
 use crate::ErrorKind;
 use crate::advice::{RETRY, SHED};
@@ -179,5 +179,27 @@ async fn a_service_that_is_ready_too_late_is_not_called() {
         if called {
             assert_eq!(rig.script.headers()[0]["x-envoy-expected-rq-timeout-ms"], "40");
         }
+    }
+}
+
+/// Its place was given back with the error, and nobody watched what came after that.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_has_failed_has_ended() {
+    let data = || Piece::Data("piece".into());
+    let timeout = TimeoutPolicy::standard().total(Duration::from_secs(20)).body_idle(Some(ms(500)));
+    for (then, looks_away, kind) in [
+        (Piece::Pause(ms(1)), Duration::from_secs(30), ErrorKind::Deadline),
+        (Piece::Pause(Duration::from_secs(2)), ms(1), ErrorKind::BodyIdle),
+        (Piece::Break, ms(1), ErrorKind::Body),
+    ] {
+        let pieces = vec![data(), then, data(), data()];
+        let rig = Rig::new(&Policy::standard().timeout(timeout.clone()), [answer_with(200, pieces)]);
+        let mut body = rig.get().await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        tokio::time::sleep(looks_away).await;
+        assert_eq!(body.frame().await.unwrap().unwrap_err().kind(), kind);
+        assert!(http_body::Body::is_end_stream(&body), "{kind:?}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(body.frame().await.is_none(), "{kind:?}");
     }
 }

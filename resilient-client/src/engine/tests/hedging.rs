@@ -236,3 +236,12 @@ async fn a_hedge_that_waits_to_be_let_in_stays_when_the_server_asks_for_time() {
         |event: &Event| matches!(event, Event::HedgeEnded { end: crate::event::HedgeEnd::Rejected, .. });
     assert!(ends.iter().any(rejected));
 }
+
+/// It said that the cap on hedges forbade another, which nobody had asked.
+#[tokio::test(start_paused = true)]
+async fn without_retries_an_answer_that_asks_for_time_ends_the_call_for_want_of_retries() {
+    let rig = Rig::new(&hedged().retry(None), [quiet(503, "1")]);
+    let response = rig.get().await.unwrap();
+    let report = response.body().report();
+    assert_eq!((response.status().as_u16(), report.declined()), (503, &[Decline::RetriesOff][..]));
+}

@@ -130,3 +130,27 @@ async fn an_extra_attempt_whose_hook_fails_gets_its_token_back() {
     assert_eq!(rig.get().await.unwrap().status(), 503);
     assert!((rig.tokens() - before).abs() < 1e-9);
 }
+
+/// A hedge that fails here, before anything is sent, ended the call although the first attempt was well.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_whose_hook_fails_leaves_the_call_to_the_first_attempt() {
+    use crate::policy::hedge::{Delay, HedgePolicy};
+
+    for later in [false, true] {
+        let hook = move |attempt: &Attempt<'_>| {
+            let error = std::io::Error::other("no token");
+            match attempt.number() {
+                1 => Prepared::now(token(1)),
+                _ if later => Prepared::later(async { Err(error) }),
+                _ => Prepared::failed(error),
+            }
+        };
+        let policy = Policy::standard().hedge(HedgePolicy::standard().delay(Delay::Fixed(ms(50))));
+        let slow = Step::Answer { after: ms(100), status: 200, retry_after: None, body: Vec::new() };
+        let rig = Rig::with(policy.into(), Some(Hook::new(hook)), [slow]);
+        let before = rig.tokens();
+        assert_eq!(rig.get().await.unwrap().status(), 200, "later: {later}");
+        assert_eq!((rig.script.count(), rig.in_use()), (1, 0));
+        assert!(rig.tokens() >= before, "what it was granted has come back");
+    }
+}

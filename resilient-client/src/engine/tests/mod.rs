@@ -18,6 +18,8 @@ mod names;
 mod nothing_absorbs;
 mod outages;
 mod overload;
+mod ready;
+mod recovery;
 mod reload;
 mod replay;
 mod script;
@@ -67,21 +69,25 @@ impl Rig {
     }
 
     fn set_up(setup: Setup, steps: impl IntoIterator<Item = script::Step>) -> Self {
-        Self::at(&Script::new(steps), setup)
+        Self::set_up_seeded(setup, 42, steps)
+    }
+
+    fn set_up_seeded(setup: Setup, seed: u64, steps: impl IntoIterator<Item = script::Step>) -> Self {
+        Self::at(&Script::new(steps), setup, seed)
     }
 
     /// One client of a server that may have several.
     fn before(script: &Script, policy: &Policy) -> Self {
-        Self::at(script, Setup { policies: policy.clone().into(), ..Setup::default() })
+        Self::at(script, Setup { policies: policy.clone().into(), ..Setup::default() }, 42)
     }
 
-    fn at(script: &Script, setup: Setup) -> Self {
+    fn at(script: &Script, setup: Setup, seed: u64) -> Self {
         let script = script.clone();
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let heard = Arc::clone(&events);
         let observer = move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone());
         let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(observer)];
-        let core = Core::new(Setup { observers, entropy: Entropy::seeded(42), ..setup });
+        let core = Core::new(Setup { observers, entropy: Entropy::seeded(seed), ..setup });
         let core = Arc::new(core.expect("policies that work"));
         let service = ResilienceLayer::of(Arc::clone(&core)).layer(script.clone());
         Self { script, service, core, events }

@@ -96,7 +96,9 @@ impl Run {
         let core = Arc::new(Core::new(setup).unwrap());
         if old_rule {
             let upstream = core.upstream_of(&Authority::of_uri(&NAME.parse().unwrap()));
-            upstream.judge_twice(BreakerPolicy::standard().compile().unwrap());
+            // With the open times of then: with shorter ones it is stuck for less long.
+            let policy = BreakerPolicy::standard().open_for(SECOND).probe_share(0.0);
+            upstream.judge_twice(policy.compile().unwrap());
         }
         let layer = ResilienceLayer::of(core);
         self.bring_chaos(&layer, &network).await;

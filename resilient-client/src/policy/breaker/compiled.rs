@@ -10,12 +10,21 @@ use super::trip::TripFactory;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     pub(super) numbers: Numbers,
+    pub(super) abandoned_after: Duration,
+    pub(super) wait_for_ready: bool,
+    pub(super) max_waiting: u32,
+    pub(super) ready_wait_nanos: u64,
     pub(super) trip: Option<TripFactory>,
 }
 
 impl Rules {
     /// A call dropped after more than this counts as a failure.
     pub const fn abandoned_after(&self) -> Duration {
-        self.numbers.abandoned_after()
+        self.abandoned_after
+    }
+
+    /// Whether calls that don't say otherwise wait for an open breaker.
+    pub(crate) const fn waits_for_ready(&self) -> bool {
+        self.wait_for_ready
     }
 }

@@ -7,7 +7,6 @@ use super::locked::Locked;
 use super::machine::Breaker;
 use super::state::{Cause, State, Transition};
 use super::trip::TripFactory;
-use crate::sync::Ordering;
 
 /// Something an operator tells a breaker. New rules don't undo it; [`Enable`](Self::Enable) and [`Reset`](Self::Reset) do.
 ///
@@ -129,8 +128,8 @@ impl Breaker {
         if before.is_none() && !locked.forced {
             return Some(self.close(&mut locked, word, Cause::RulesChanged));
         }
-        if word.state() == State::HalfOpen {
-            self.shut_until.store(locked.shut_until(&rules), Ordering::Release);
+        if word.state() == State::HalfOpen && !self.pause.is_one() {
+            self.offer_slots(&locked, &rules);
         }
         None
     }

@@ -2,6 +2,7 @@
 
 use super::causes::{Causes, Told};
 use super::machine::Breaker;
+use super::pause::Length;
 use super::permit::{Admitted, Rejected, Verdict};
 use super::rules::{Counted, Numbers};
 use super::state::{Cause, Era, LONGEST_STREAK, State, Transition, Word};
@@ -28,6 +29,8 @@ pub(super) struct Locked {
     pub(super) observed: bool,
     /// Failed recoveries since the breaker was last closed.
     pub(super) reopens: u32,
+    /// Probes in a row that decided nothing.
+    undecided: u16,
     /// Probe slots taken in this generation, by probes under way or successful.
     pub(super) taken: u32,
     pub(super) succeeded: u32,
@@ -55,32 +58,39 @@ impl Locked {
             forced: false,
             observed: false,
             reopens: 0,
+            undecided: 0,
             taken: 0,
             succeeded: 0,
             lease_end: Tick::ZERO,
         }
     }
 
-    /// The value of [`Breaker::shut_until`](super::Breaker) while half-open.
-    pub(super) fn shut_until(&self, rules: &Numbers) -> u64 {
-        if self.taken < rules.probes { 0 } else { self.lease_end.as_nanos() }
+    /// Whether another probe would be one too many: one goes alone until one has succeeded.
+    fn is_full(&self, rules: &Numbers) -> bool {
+        self.taken >= if self.succeeded == 0 { 1 } else { rules.probes }
     }
 
-    /// Whether a closed breaker opens now that a call has been counted: why, and for how many nanoseconds.
+    /// Whether a closed breaker opens now that a call has been counted: why, and for how long.
     fn opening(
         &mut self,
         rules: &Numbers,
         call: Counted,
         now: Tick,
         unit: &mut dyn FnMut() -> f64,
-    ) -> Option<(Cause, u64)> {
+    ) -> Option<(Cause, Length)> {
         match &mut self.trip {
-            Some(trip) if call.failed => trip.failure(now).map(|time| (Cause::Tripped, time)),
+            Some(trip) if call.failed => trip.failure(now).map(|time| (Cause::Tripped, Length::fixed(time))),
             Some(trip) => {
                 trip.success(now);
                 None
             }
-            None => rules.broken_by(call).map(|cause| (cause, rules.open_time_nanos(self.reopens, unit()))),
+            None => rules.broken_by(call).map(|cause| {
+                let length = rules.pause(self.reopens, unit());
+                // It had closed because of heads whose bodies failed then: what that costs is no probe, but all calls until a body
+                // fails again.
+                let forward = if self.reopens == 0 { length.forward } else { 0 };
+                (cause, Length { forward, ..length })
+            }),
         }
     }
 
@@ -93,11 +103,12 @@ impl Locked {
         self.causes.get_or_insert_default().is_known(told, successes)
     }
 
-    /// For how many nanoseconds to open after a failed or slow probe.
-    fn reopening(&mut self, rules: &Numbers, now: Tick, unit: &mut dyn FnMut() -> f64) -> u64 {
+    /// For how long to open after a failed or slow probe.
+    fn reopening(&mut self, rules: &Numbers, now: Tick, unit: &mut dyn FnMut() -> f64) -> Length {
+        self.undecided = 0;
         self.reopens = self.reopens.saturating_add(1);
         let asked = self.trip.as_mut().and_then(|trip| trip.probe_failed(now));
-        asked.unwrap_or_else(|| rules.open_time_nanos(self.reopens, unit()))
+        asked.map_or_else(|| rules.pause(self.reopens, unit()), Length::fixed)
     }
 }
 
@@ -117,14 +128,15 @@ impl Breaker {
         let Some(rules) = locked.rules else { return Ok(Admitted::plainly(word, None)) };
         let transition = if word.state() == State::Open {
             Some(self.half_open(&mut locked, word, Cause::OpenTimeElapsed))
-        } else if locked.taken >= rules.probes {
+        } else if locked.is_full(&rules) {
             Some(self.half_open(&mut locked, word, Cause::ProbesExpired))
         } else {
             None
         };
         locked.taken += 1;
         locked.lease_end = locked.lease_end.max(now.after_nanos(rules.probe_timeout_nanos));
-        self.shut_until.store(locked.shut_until(&rules), Ordering::Release);
+        self.pause.count_from(now);
+        self.offer_slots(&locked, &rules);
         Ok(Admitted::plainly(self.word(), transition))
     }
 
@@ -156,21 +168,26 @@ impl Breaker {
                 }
                 let window = locked.tally.totals(&self.window, now);
                 let counted = Counted { failed, slow, streak, cold: window.successes == 0, window };
-                let (cause, time) = locked.opening(&rules, counted, now, unit)?;
-                Some(self.open(word, cause, now.after_nanos(time)))
+                let (cause, length) = locked.opening(&rules, counted, now, unit)?;
+                self.pause.count_from(now);
+                Some(self.open(word, cause, now, length))
             }
             (State::HalfOpen, Verdict::Failure) => {
-                let time = locked.reopening(&rules, now, unit);
-                Some(self.open(word, Cause::ProbeFailed, now.after_nanos(time)))
+                let length = locked.reopening(&rules, now, unit);
+                Some(self.open(word, Cause::ProbeFailed, now, length))
             }
             (State::HalfOpen, Verdict::Success) if slow => {
-                let time = locked.reopening(&rules, now, unit);
-                Some(self.open(word, Cause::ProbeSlow, now.after_nanos(time)))
+                let length = locked.reopening(&rules, now, unit);
+                Some(self.open(word, Cause::ProbeSlow, now, length))
             }
             (State::HalfOpen, Verdict::Success) => {
+                locked.undecided = 0;
                 locked.succeeded += 1;
                 let closed = locked.succeeded >= rules.probes;
                 let transition = closed.then(|| self.close(&mut locked, word, Cause::ProbesSucceeded));
+                if !closed {
+                    self.offer_slots(&locked, &rules);
+                }
                 if let Some(trip) = &mut locked.trip {
                     trip.success(now);
                 }
@@ -178,7 +195,8 @@ impl Breaker {
             }
             (State::HalfOpen, Verdict::Neutral) => {
                 locked.taken -= 1;
-                self.shut_until.store(locked.shut_until(&rules), Ordering::Release);
+                self.pause.begin(now, rules.pause(locked.undecided.into(), unit()));
+                locked.undecided = locked.undecided.saturating_add(1);
                 None
             }
             (State::Closed | State::ForcedClosed, Verdict::Neutral)
@@ -219,13 +237,14 @@ impl Breaker {
                 let cold = rules.window_nanos().is_some_and(|window| self.bodies.is_cold(window, now));
                 let window = locked.tally.totals(&self.window, now);
                 let counted = Counted { failed: true, slow: false, streak, cold, window };
-                let (cause, time) = locked.opening(&rules, counted, now, unit)?;
-                Some(self.open(word, cause, now.after_nanos(time)))
+                let (cause, length) = locked.opening(&rules, counted, now, unit)?;
+                self.pause.count_from(now);
+                Some(self.open(word, cause, now, length))
             }
             State::HalfOpen => {
                 self.bodies.failed();
-                let time = locked.reopening(&rules, now, unit);
-                Some(self.open(word, Cause::ProbeFailed, now.after_nanos(time)))
+                let length = locked.reopening(&rules, now, unit);
+                Some(self.open(word, Cause::ProbeFailed, now, length))
             }
             State::Open | State::ForcedOpen | State::Disabled => None,
         }
@@ -246,9 +265,14 @@ impl Breaker {
         Word(self.word.fetch_add(1, Ordering::AcqRel)).streak() + 1
     }
 
-    fn open(&self, word: Word, cause: Cause, until: Tick) -> Transition {
-        self.shut_until.store(until.as_nanos(), Ordering::Release);
+    fn open(&self, word: Word, cause: Cause, now: Tick, length: Length) -> Transition {
+        self.pause.begin(now, length);
         self.enter(word, State::Open, cause)
+    }
+
+    /// Lets a probe in if there is a slot for it.
+    pub(super) fn offer_slots(&self, locked: &Locked, rules: &Numbers) {
+        if locked.is_full(rules) { self.pause.lease(locked.lease_end) } else { self.pause.end() }
     }
 
     fn half_open(&self, locked: &mut Locked, word: Word, cause: Cause) -> Transition {
@@ -260,6 +284,7 @@ impl Breaker {
     /// is well, that bodies kept failing. The next that does then opens it again, for longer.
     pub(super) fn close(&self, locked: &mut Locked, word: Word, cause: Cause) -> Transition {
         locked.forced = false;
+        locked.undecided = 0;
         if cause != Cause::ProbesSucceeded {
             self.bodies.forget();
         }
@@ -268,7 +293,7 @@ impl Breaker {
         if let Some(trip) = &mut locked.trip {
             trip.revived();
         }
-        self.shut_until.store(0, Ordering::Release);
+        self.pause.end();
         let to = if locked.rules.is_some() { State::Closed } else { State::Disabled };
         self.enter(word, to, cause)
     }

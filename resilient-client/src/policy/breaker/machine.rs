@@ -3,7 +3,8 @@
 //! ```text
 //! Closed ---- a rule is broken ------> Open        Open ------ open time elapsed --> HalfOpen
 //! HalfOpen -- all probes succeeded --> Closed      HalfOpen -- a probe failed -----> Open
-//! HalfOpen -- probes expired --------> HalfOpen
+//! HalfOpen -- probes expired --------> HalfOpen (and from within it: a probe that succeeded lets the others go, one that
+//!                                                decided nothing holds the next back)
 //! any ------- rules taken away ------> Disabled    Disabled -- rules given --------> Closed
 //! any ------- forced ----------------> ForcedOpen, ForcedClosed or Disabled
 //! forced ---- released --------------> Closed      any ------- reset --------------> Closed
@@ -18,6 +19,7 @@ use std::time::Duration;
 use super::bodies::Bodies;
 use super::compiled::Rules;
 use super::locked::{Locked, Settled};
+use super::pause::Pause;
 use super::permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
 use super::rules::{Numbers, Span};
 use super::state::{State, Transition, Word};
@@ -31,11 +33,11 @@ use crate::time::Tick;
 pub struct Breaker {
     /// A [`Word`]. Written under the lock, but for ending a streak.
     pub(super) word: AtomicU64,
-    /// While open or half-open no call gets in before this [`Tick`]: the end of the open time or, with every probe slot
-    /// taken, of the probes' lease. Zero while a slot is free. Lets a rejection do with two loads.
-    pub(super) shut_until: AtomicU64,
-    /// The open time, the most a rejection while half-open tells a caller to wait.
-    pub(super) longest_hint: AtomicU64,
+    /// Until when nobody gets in while open or half-open. Lets a rejection do without the lock.
+    pub(super) pause: Pause,
+    /// The shortest open time, which is what a rejection tells of a wait nobody knows: for probes that are out, or forced open.
+    /// In microseconds, at most 71 minutes.
+    pub(super) hint: AtomicU32,
     /// A success that took this many nanoseconds or more is counted under the lock: slow ones or, at zero, all of them.
     pub(super) lock_from: AtomicU64,
     /// 1 if nothing is to be rejected.
@@ -46,10 +48,21 @@ pub struct Breaker {
     pub(super) locked: Mutex<Locked>,
 }
 
+/// What is known to whoever might send a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probing {
+    /// Nothing: the last one failed, or there was none.
+    First,
+    /// The last one decided nothing.
+    Undecided,
+    /// One has succeeded, and others are wanted.
+    Recovering,
+}
+
 impl Breaker {
     /// A closed breaker.
     pub fn new(rules: Rules) -> Self {
-        let Rules { numbers, trip } = rules;
+        let Rules { numbers, trip, .. } = rules;
         let breaker = Self::with(Some(numbers), State::Closed);
         if let Some(trip) = trip.and_then(|factory| factory.make()) {
             let mut locked = breaker.locked.lock();
@@ -68,8 +81,8 @@ impl Breaker {
         let span = rules.map_or(Span::Calls(1), |rules| rules.span);
         let breaker = Self {
             word: AtomicU64::new(Word::first(state).0),
-            shut_until: AtomicU64::new(0),
-            longest_hint: AtomicU64::new(0),
+            pause: Pause::default(),
+            hint: AtomicU32::new(0),
             lock_from: AtomicU64::new(u64::MAX),
             observe_only: AtomicU32::new(0),
             window: Window::new(span.bucket_nanos()),
@@ -196,8 +209,8 @@ impl Breaker {
         let locked = self.locked.lock();
         let word = self.word();
         let window = locked.tally.totals(&self.window, now);
-        let shut_until = Tick::from_nanos(self.shut_until.load(Ordering::Acquire));
         let state = word.state();
+        let open_for = if state == State::Open { self.shut_for(word, now) } else { None };
         Snapshot {
             state,
             forced: locked.forced,
@@ -207,7 +220,7 @@ impl Breaker {
             successes: window.successes,
             slow: window.slow,
             streak: word.streak(),
-            open_for: if state == State::Open { now.until(shut_until) } else { Duration::ZERO },
+            open_for: open_for.unwrap_or_default(),
             reopens: locked.reopens,
             probes: if state == State::HalfOpen { locked.taken - locked.succeeded } else { 0 },
         }
@@ -223,6 +236,7 @@ impl Breaker {
 
     /// Turns a call away or, observing only, lets it go uncounted.
     pub(super) fn refuse(&self, word: Word, retry_after: Duration) -> Result<Admitted, Rejected> {
+        self.turn_away();
         let rejected = Rejected { retry_after };
         if self.only_observes() { Ok(Admitted::all_the_same(word, rejected)) } else { Err(rejected) }
     }
@@ -231,16 +245,27 @@ impl Breaker {
     /// in. When the state changes between the loads the wait may be the other state's: it is advice, and no admission
     /// rests on it.
     pub(super) fn shut_for(&self, word: Word, now: Tick) -> Option<Duration> {
-        let longest_hint = || self.longest_hint.load(Ordering::Relaxed);
-        let left = match word.state() {
-            State::ForcedOpen => longest_hint(),
-            state => {
-                let shut_until = self.shut_until.load(Ordering::Acquire);
-                let left = shut_until.checked_sub(now.as_nanos()).filter(|left| *left > 0)?;
-                if state == State::HalfOpen { left.min(longest_hint()) } else { left }
-            }
-        };
+        let hint = u64::from(self.hint.load(Ordering::Relaxed)) * 1000;
+        let left = if word.state() == State::ForcedOpen { hint } else { self.pause.left(now, hint)? };
         Some(Duration::from_nanos(left))
+    }
+
+    /// What is known to whoever might send a probe now. Like [`rejects_now`](Self::rejects_now) this is advice.
+    pub(crate) fn probing(&self) -> Probing {
+        if self.word().state() != State::HalfOpen {
+            Probing::First
+        } else if self.pause.is_over() {
+            Probing::Recovering
+        } else if self.pause.is_one() {
+            Probing::Undecided
+        } else {
+            Probing::First
+        }
+    }
+
+    /// A call went without asking, because [`rejects_now`](Self::rejects_now) said so.
+    pub(crate) fn turn_away(&self) {
+        self.pause.turn_away();
     }
 
     /// Ends the streak of `seen`'s generation, unless a transition has done so.
@@ -261,8 +286,8 @@ impl Breaker {
             Some(_) | None => 0,
         };
         self.lock_from.store(lock_from, Ordering::Relaxed);
-        self.longest_hint
-            .store(rules.map_or(Numbers::HINT_WITHOUT, |rules| rules.open_nanos), Ordering::Relaxed);
+        let hint = rules.map_or(Numbers::HINT_WITHOUT, |rules| rules.open_nanos).div_ceil(1000);
+        self.hint.store(u32::try_from(hint).unwrap_or(u32::MAX), Ordering::Relaxed);
         let observes = locked.observed || rules.is_some_and(|rules| rules.observe_only);
         self.observe_only.store(observes.into(), Ordering::Relaxed);
     }

@@ -18,10 +18,15 @@
 //!   [`record_body`](Breaker::record_body)). A body that fails takes back the success of its head, and bodies that fail
 //!   one after another count as failures in a row whatever the heads between them said.
 //! - Failures with one [cause](crate::outcome::Cause) count once: what one connection, or one restart, ended is one event.
-//! - Open lasts 1 s, doubles with each failed recovery up to 5 s, and varies by 10 % either way so that a fleet doesn't
-//!   come back in step. A rejection says how long is left.
-//! - Half-open admits exactly [`probes`](BreakerPolicy::probes) calls at any concurrency. All must succeed to close it;
-//!   one failure opens it again. A probe that comes to nothing gives its slot back, and probes that never answer expire.
+//! - Open lasts as long as probing would cost too much: 250 ms, twice as long after each failed recovery up to 5 s, but no longer
+//!   than 250 ms once a probe is no more than 2.5 % of the calls turned away. So a probe goes to a dead server every 5 s at one call
+//!   a second, and every 250 ms at 300. It all varies by 10 % either way so that a fleet doesn't come back in step. A rejection says
+//!   how long is left.
+//! - Half-open admits exactly [`probes`](BreakerPolicy::probes) calls at any concurrency: the first alone, the others the moment it
+//!   has succeeded. All must succeed to close it; one failure opens it again. A probe that decides nothing (answered with 429, or
+//!   left by its caller) gives its slot back, and holds the next one back as long as one that failed. Probes that never answer
+//!   expire.
+//! - A call may [wait](BreakerPolicy::wait_for_ready) for an open breaker rather than fail at once: off by default.
 //! - A [`Permit`] bears the generation it was issued in. A result that arrives after a change of state moves nothing.
 //! - Memory is fixed whatever the rate: about 400 bytes. A success costs a few loads and one atomic add.
 //! - An operator can [force it](Control) open or closed, switch it off and reset it; new rules leave that in place. A
@@ -44,7 +49,7 @@
 //!     breaker.record(call.permit, Verdict::Failure, 0, start, || rng.unit());
 //! }
 //! let rejected = breaker.try_acquire(start).unwrap_err();
-//! assert!(rejected.retry_after >= Duration::from_millis(900));
+//! assert!(rejected.retry_after >= Duration::from_millis(225));
 //!
 //! let probe = breaker.try_acquire(start.after(rejected.retry_after)).expect("open time is over");
 //! assert_eq!(probe.transition.map(|change| change.to), Some(State::HalfOpen));
@@ -57,8 +62,10 @@ mod compiled;
 mod control;
 mod locked;
 mod machine;
+mod pause;
 mod permit;
 mod policy;
+mod ready;
 mod ring;
 mod rules;
 mod state;
@@ -71,7 +78,9 @@ pub(super) mod window;
 pub use compiled::Rules;
 pub use control::Control;
 pub use machine::Breaker;
+pub(crate) use machine::Probing;
 pub use permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
 pub use policy::BreakerPolicy;
+pub(crate) use ready::{Place, ReadyQueue, ReadyWaiter};
 pub use state::{Cause, State, Transition};
 pub use trip::Trip;

@@ -66,8 +66,8 @@ impl Admitted {
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// When to try again: the rest of the open time or, half-open with every probe out, at most one open time. Forced
-    /// open, nobody knows: one open time. Never zero.
+    /// When to try again: the rest of the open time, should calls go on to come as they have, and never more than is left when none
+    /// do. Half-open with every probe out, at most the shortest open time; forced open, when nobody knows, that time. Never zero.
     pub retry_after: Duration,
 }
 
@@ -78,7 +78,7 @@ pub enum Verdict {
     Success,
     /// The upstream failed.
     Failure,
-    /// The call says nothing, being abandoned or rejected locally. A probe's slot goes to the next call.
+    /// The call says nothing, being abandoned or rejected locally. A probe gives its slot back, and holds the next one back.
     Neutral,
 }
 
@@ -102,7 +102,7 @@ pub struct Snapshot {
     pub slow: u32,
     /// Failures in a row, counted up to a million.
     pub streak: u32,
-    /// What is left of the open time; zero unless open.
+    /// What is left of the open time, should calls go on to come as they have; zero unless open.
     pub open_for: Duration,
     /// Failed recoveries since the breaker last recovered: probes that failed, and times it closed while bodies kept failing.
     pub reopens: u32,

@@ -8,13 +8,14 @@ use super::state::LONGEST_STREAK;
 use super::trip::{Trip, TripFactory};
 use super::window::BUCKETS;
 use crate::policy::Invalid;
-use crate::policy::invalid::{at_most_ten_years, count, positive, rate};
+use crate::policy::invalid::{at_most_ten_years, count, positive, rate, share};
 
 /// Shorter windows would say more about the scheduler than about the upstream.
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// A bucket can count at least this many calls before it has to round.
 const MOST_MIN_CALLS: u32 = 100_000;
 const MOST_PROBES: u32 = 10_000;
+const MOST_WAITING: u32 = 1_000_000;
 /// 12.5 kB of bits.
 const LARGEST_RING: u32 = 100_000;
 
@@ -30,11 +31,15 @@ pub struct BreakerPolicy {
     pub(crate) cold_consecutive_failures: u32,
     pub(crate) open_for: Duration,
     pub(crate) open_cap: Duration,
+    pub(crate) probe_share: f64,
     pub(crate) probes: u32,
     pub(crate) probe_timeout: Duration,
     pub(crate) abandoned_after: Duration,
     pub(crate) slow_call: Option<(Duration, f64)>,
     pub(crate) trip: Option<TripFactory>,
+    pub(crate) wait_for_ready: bool,
+    pub(crate) max_waiting: u32,
+    pub(crate) ready_wait: Duration,
     pub(crate) observe_only: bool,
 }
 
@@ -52,13 +57,17 @@ impl BreakerPolicy {
             min_calls: 50,
             consecutive_failures: 20,
             cold_consecutive_failures: 5,
-            open_for: Duration::from_secs(1),
+            open_for: Duration::from_millis(250),
             open_cap: Duration::from_secs(5),
+            probe_share: 0.025,
             probes: 3,
             probe_timeout: Duration::from_secs(10),
             abandoned_after: Duration::from_secs(1),
             slow_call: None,
             trip: None,
+            wait_for_ready: false,
+            max_waiting: 100,
+            ready_wait: Duration::from_secs(5),
             observe_only: false,
         }
     }
@@ -105,19 +114,35 @@ impl BreakerPolicy {
         self
     }
 
-    /// How long the first opening lasts, give or take 10 %. Default 1 s.
+    /// How long an opening lasts at least, and the first one at most, give or take 10 %. Default 250 ms.
+    ///
+    /// Each failed recovery doubles the longest time, up to [`open_cap`](Self::open_cap). How much of that an opening lasts depends on
+    /// the traffic: see [`probe_share`](Self::probe_share).
     pub const fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
     }
 
-    /// The most an opening lasts after doubling, give or take 10 %; at least `open_for`. Default 5 s.
+    /// The most an opening lasts after doubling, give or take 10 %; at least `open_for`, and where it equals that, every opening
+    /// lasts as long as the others. Default 5 s.
     pub const fn open_cap(mut self, time: Duration) -> Self {
         self.open_cap = time;
         self
     }
 
-    /// Calls let through when half-open, all of which must succeed: 1 to 10,000. Default 3.
+    /// What share of the calls that an open breaker turns away may be probes instead: 0 to 1. Default 0.025.
+    ///
+    /// Each call turned away brings the next probe forward by this share of the longest time the opening may last, though not to
+    /// before [`open_for`](Self::open_for). So with the defaults a dead server gets a probe after 40 calls, or after a time that
+    /// doubles from 250 ms to 5 s, and where both have their part sooner still: in the long run 2.5 % of the calls and 0.2 a second, and no more
+    /// than 4 a second. That is never more than 2 % and one a second. With 0 the time decides alone.
+    pub const fn probe_share(mut self, share: f64) -> Self {
+        self.probe_share = share;
+        self
+    }
+
+    /// Calls let through when half-open, all of which must succeed: 1 to 10,000. The first goes alone, the others once it has
+    /// succeeded. Default 3.
     pub const fn probes(mut self, probes: u32) -> Self {
         self.probes = probes;
         self
@@ -155,6 +180,33 @@ impl BreakerPolicy {
         self
     }
 
+    /// Whether a call waits, when the breaker rejects it, until the breaker would let it go, rather than fail at once. Default false;
+    /// [`CallOptions::wait_for_ready`](crate::CallOptions::wait_for_ready) says otherwise for one call.
+    ///
+    /// For work that nobody waits for, or that has no other way to go on: it takes up again by itself when the upstream does. Calls wait
+    /// in the order in which they came, within their deadlines and for [`ready_wait`](Self::ready_wait) at most; one at a time is let
+    /// through as a probe, and the others follow when the breaker closes. They hold neither a place in the bulkhead nor one in the rate
+    /// meanwhile. Where a name stands for several endpoints, they wait until one of them may be asked. A call that finds
+    /// [`max_waiting`](Self::max_waiting) others waiting, or has waited long enough, fails as if it hadn't. Hedges never wait, and a
+    /// breaker of one's own ([`circuit`](crate::circuit)) makes nobody wait.
+    pub const fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// The most calls that [wait](Self::wait_for_ready): at most 1,000,000. Default 100. All of them go when the breaker closes, so
+    /// keep it below what the upstream takes at once.
+    pub const fn max_waiting(mut self, calls: u32) -> Self {
+        self.max_waiting = calls;
+        self
+    }
+
+    /// The longest a call [waits](Self::wait_for_ready) before it fails, within its deadline; longer than zero. Default 5 s.
+    pub const fn ready_wait(mut self, longest: Duration) -> Self {
+        self.ready_wait = longest;
+        self
+    }
+
     /// Decides and reports as usual but rejects nothing, to try a policy out. Default false.
     ///
     /// A call that would have been rejected is [admitted](super::Admitted::would_reject) with the wait it would have been
@@ -189,7 +241,8 @@ impl BreakerPolicy {
             open_cap_nanos: positive("breaker.open_cap", self.open_cap)?,
             probes: count("breaker.probes", self.probes, 1, MOST_PROBES)?,
             probe_timeout_nanos: positive("breaker.probe_timeout", self.probe_timeout)?,
-            abandoned_after_nanos: at_most_ten_years("breaker.abandoned_after", self.abandoned_after)?,
+            // Single precision is plenty, and every breaker holds one.
+            probe_share: share("breaker.probe_share", self.probe_share)? as f32,
             observe_only: self.observe_only,
         };
         if self.open_for > self.open_cap {
@@ -198,7 +251,16 @@ impl BreakerPolicy {
             return Err(Invalid::new("breaker.open_cap", problem));
         }
         self.trip.as_ref().map_or(Ok(()), TripFactory::check)?;
-        Ok(Rules { numbers, trip: self.trip.clone() })
+        let abandoned_after = self.abandoned_after;
+        at_most_ten_years("breaker.abandoned_after", abandoned_after)?;
+        Ok(Rules {
+            numbers,
+            abandoned_after,
+            wait_for_ready: self.wait_for_ready,
+            max_waiting: count("breaker.max_waiting", self.max_waiting, 0, MOST_WAITING)?,
+            ready_wait_nanos: positive("breaker.ready_wait", self.ready_wait)?,
+            trip: self.trip.clone(),
+        })
     }
 
     /// How far back it looks, if that is a time.

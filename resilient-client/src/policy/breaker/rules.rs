@@ -1,7 +1,6 @@
 //! Checked settings, and the questions they answer.
 
-use std::time::Duration;
-
+use super::pause::Length;
 use super::state::Cause;
 use super::window::{BUCKETS, Totals};
 
@@ -21,7 +20,7 @@ pub(super) struct Numbers {
     pub(super) open_nanos: u64,
     pub(super) open_cap_nanos: u64,
     pub(super) probe_timeout_nanos: u64,
-    pub(super) abandoned_after_nanos: u64,
+    pub(super) probe_share: f32,
     pub(super) observe_only: bool,
 }
 
@@ -59,12 +58,7 @@ pub(super) struct Counted {
 
 impl Numbers {
     /// What a breaker without rules tells those it rejects, being forced open: the standard open time.
-    pub(super) const HINT_WITHOUT: u64 = 1_000_000_000;
-
-    /// The age past which a dropped call counts as a failure.
-    pub(super) const fn abandoned_after(&self) -> Duration {
-        Duration::from_nanos(self.abandoned_after_nanos)
-    }
+    pub(super) const HINT_WITHOUT: u64 = 250_000_000;
 
     pub(super) const fn is_slow(&self, took: u64) -> bool {
         took > self.slow_nanos
@@ -102,10 +96,13 @@ impl Numbers {
         }
     }
 
-    /// How long to stay open after `reopens` failed recoveries; `unit` in [0, 1] places it within the 10 % either way.
-    pub(super) fn open_time_nanos(&self, reopens: u32, unit: f64) -> u64 {
-        let doublings = 1_u64.checked_shl(reopens).unwrap_or(u64::MAX);
-        let nanos = self.open_nanos.saturating_mul(doublings).min(self.open_cap_nanos);
-        nanos - nanos / 10 + (nanos as f64 / 5.0 * unit.clamp(0.0, 1.0)) as u64
+    /// How long to let nobody in after `vain` probes in a row came to nothing good; `unit` in [0, 1] places it within the 10 %
+    /// either way.
+    pub(super) fn pause(&self, vain: u32, unit: f64) -> Length {
+        let spread = |nanos: u64| nanos - nanos / 10 + (nanos as f64 / 5.0 * unit.clamp(0.0, 1.0)) as u64;
+        let doublings = 1_u64.checked_shl(vain).unwrap_or(u64::MAX);
+        let longest = self.open_nanos.saturating_mul(doublings).min(self.open_cap_nanos);
+        let forward = (longest as f64 * f64::from(self.probe_share)) as u64;
+        Length { shortest: spread(self.open_nanos), longest: spread(longest), forward }
     }
 }

@@ -33,9 +33,13 @@ fn every_setting_reaches_its_policy() {
         cold_consecutive_failures = 4
         open_for = "2s"
         open_cap = "8s"
+        probe_share = 0.1
         probes = 1
         probe_timeout = "3s"
         abandoned_after = "2s"
+        wait_for_ready = true
+        max_waiting = 20
+        ready_wait = "3s"
         "#,
     );
     let seconds = Duration::from_secs;
@@ -58,9 +62,13 @@ fn every_setting_reaches_its_policy() {
         .cold_consecutive_failures(4)
         .open_for(seconds(2))
         .open_cap(seconds(8))
+        .probe_share(0.1)
         .probes(1)
         .probe_timeout(seconds(3))
-        .abandoned_after(seconds(2));
+        .abandoned_after(seconds(2))
+        .wait_for_ready(true)
+        .max_waiting(20)
+        .ready_wait(seconds(3));
     let policy = Policy::standard()
         .timeout(timeout)
         .retry(retry)
@@ -295,6 +303,7 @@ window = "20s"
 min_calls = 10
 slow_call = { duration = "1s", share = 0.5 }
 open_for = "2s"
+probe_share = 0.01
 probes = 1
 observe_only = true
 [[host]]

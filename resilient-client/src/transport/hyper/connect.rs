@@ -146,6 +146,24 @@ impl Connector {
         }))
     }
 
+    /// The same, with as much time for every connection as this host's have.
+    pub(super) fn timed_as(&self, host: &registry::Authority<'_>) -> Self {
+        let Making { inner, options, sends, timeouts, .. } = &*self.0;
+        let timeout = timeouts.get(host).copied().unwrap_or(options.timeout);
+        Self(Arc::new(Making {
+            inner: inner.clone(),
+            options: Options { timeout, ..*options },
+            sends: sends.clone(),
+            to: None,
+            timeouts: HashMap::new(),
+        }))
+    }
+
+    /// Whether a host has a timeout of its own.
+    pub(super) fn has_own_timeout(&self, host: &registry::Authority<'_>) -> bool {
+        self.0.timeouts.contains_key(host)
+    }
+
     pub(super) fn sends(&self) -> &Sends {
         &self.0.sends
     }
@@ -281,6 +299,12 @@ impl Link {
         self.0.heard.store(self.0.sends.last(), Ordering::Relaxed);
     }
 
+    /// Whether an answer has surely come in the last so many nanoseconds. Of a connection that is busy that is known, of others
+    /// it may not be.
+    pub(super) fn has_answered_within(&self, nanos: u64, now: Tick) -> bool {
+        self.0.opened.as_ref().is_some_and(|opened| now.nanos_since(opened.last_answered()) < nanos)
+    }
+
     /// A number for an attempt that is on it and waits on.
     pub(super) fn sets_out_again(&self) -> u64 {
         self.0.sends.next()
@@ -300,6 +324,9 @@ impl Link {
         // Read first: attempts in parallel share this, and it is nearly always 0.
         if self.0.timeouts.load(Ordering::Relaxed) != 0 {
             self.0.timeouts.store(0, Ordering::Relaxed);
+        }
+        if let Some(opened) = &self.0.opened {
+            opened.answered();
         }
     }
 

@@ -59,11 +59,15 @@ pub(super) struct Opened {
     made: Tick,
     last: AtomicU32,
     at: [AtomicU64; REMEMBERED],
+    /// When the last stream had been opened by the time an answer came, as a `Tick`: nearly when that was, on a connection that
+    /// is busy, and for less than to look at the clock.
+    answered: AtomicU64,
 }
 
 impl Opened {
     pub(super) fn new(made: Tick) -> Self {
-        Self { made, last: AtomicU32::new(0), at: [const { AtomicU64::new(0) }; REMEMBERED] }
+        let (last, answered) = (AtomicU32::new(0), AtomicU64::new(0));
+        Self { made, last, at: [const { AtomicU64::new(0) }; REMEMBERED], answered }
     }
 
     /// Whether any has been.
@@ -96,6 +100,17 @@ impl Opened {
         }
         let at = Tick::from_nanos(self.place(stream).load(Ordering::Relaxed));
         Some(at.nanos_since(set_out.max(self.made)))
+    }
+
+    /// An answer came.
+    pub(super) fn answered(&self) {
+        let opened = self.place(self.last.load(Ordering::Acquire)).load(Ordering::Relaxed);
+        self.answered.store(opened, Ordering::Relaxed);
+    }
+
+    /// No later than when the last answer came.
+    pub(super) fn last_answered(&self) -> Tick {
+        Tick::from_nanos(self.answered.load(Ordering::Relaxed))
     }
 
     fn place(&self, stream: u32) -> &AtomicU64 {

@@ -12,11 +12,11 @@ use http::{Method, Request, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use self::wire::{Fault, Sending, Wire};
+use self::wire::{Fault, Over, Sending, Wire};
 use super::evidence::Evidence;
 use super::replay::Replay as _;
 use super::service::{address, again, readdress};
-use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, announces_stream};
+use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, Overdue, announces_stream};
 use crate::engine::body::{Guard, ResponseBody};
 use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
@@ -113,12 +113,18 @@ impl Exchange for HyperExchange {
             None if self.wire.is_plain(&request) => upstream.host_header(),
             None => None,
         };
+        let endpoint = outbound.target.as_ref().map(|target| Arc::clone(&target.endpoint));
+        let over = match (&named, &endpoint) {
+            (Some(named), _) => Over::Named(&named.endpoint),
+            (None, Some(endpoint)) => self.wire.over(endpoint, upstream.key().authority()),
+            (None, None) => Over::Shared,
+        };
         outbound.apply(request.headers_mut(), upstream, host, now);
-        Some(self.wire.send(request, named.as_ref().map(|target| &*target.endpoint)))
+        Some(self.wire.send(request, over))
     }
 
-    fn expired(&self, future: Pin<&mut Sending>) -> Expired {
-        future.expired()
+    fn expired(&self, future: Pin<&mut Sending>, overdue: Overdue) -> Expired {
+        future.expired(overdue)
     }
 
     fn begun(future: &Sending, set_out: Tick, now: Tick) -> Tick {

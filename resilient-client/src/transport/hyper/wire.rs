@@ -20,8 +20,9 @@ use crate::hyper::Body;
 use crate::outcome::Cause;
 use crate::time::Tick;
 use crate::transport::evidence::{Evidence, Sent};
-use crate::transport::{Expired, Target};
+use crate::transport::{Expired, Overdue, Target};
 use crate::upstream::endpoints::Endpoint;
+use crate::upstream::registry::Authority;
 
 /// A pool of connections.
 pub(crate) struct Wire {
@@ -33,6 +34,18 @@ pub(crate) struct Wire {
 }
 
 type Pool = legacy::Client<Connector, Body>;
+
+/// The pool that an attempt goes over. An endpoint's own lives as long as the endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Over<'a> {
+    /// The one for all that goes where its URL says.
+    Shared,
+    /// One that goes to this endpoint whatever the URL says.
+    Named(&'a Endpoint),
+    /// One whose connections have as much time to be made as those of this host, for which the endpoint stands: the connector
+    /// sees only the endpoint's address.
+    Timed(&'a Endpoint, &'a Authority<'static>),
+}
 
 impl Wire {
     pub(crate) fn new(pool: &legacy::Builder, connector: Connector, http2_only: bool) -> Self {
@@ -47,11 +60,21 @@ impl Wire {
         self.http2_only && target.host.is_some()
     }
 
-    /// The pool that goes to an endpoint whatever the URL says. It lives as long as the endpoint.
-    fn pool_of<'a>(&'a self, endpoint: &'a Endpoint) -> &'a Pool {
+    /// How an attempt goes to an endpoint of `host` that its URL names.
+    pub(super) fn over<'a>(&self, endpoint: &'a Endpoint, host: &'a Authority<'static>) -> Over<'a> {
+        if self.parts.1.has_own_timeout(host) { Over::Timed(endpoint, host) } else { Over::Shared }
+    }
+
+    fn pool<'a>(&'a self, over: Over<'a>) -> &'a Pool {
         let (pool, connector) = &*self.parts;
-        let to = endpoint.origin().as_str().parse().ok();
-        let own = to.and_then(|to| endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))));
+        let own = match over {
+            Over::Shared => None,
+            Over::Named(endpoint) => {
+                let to = endpoint.origin().as_str().parse().ok();
+                to.and_then(|to| endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))))
+            }
+            Over::Timed(endpoint, host) => endpoint.keeps(|| pool.build::<_, Body>(connector.timed_as(host))),
+        };
         own.unwrap_or(&self.pool)
     }
 
@@ -68,15 +91,14 @@ impl Wire {
         Evidence { pooled, ..fault.evidence }
     }
 
-    /// Sends an attempt off; `to` an endpoint whose name the URL bears, if there is one.
+    /// Sends an attempt off.
     #[inline]
-    pub(super) fn send(&self, mut request: Request<Body>, to: Option<&Endpoint>) -> Sending {
+    pub(super) fn send(&self, mut request: Request<Body>, over: Over<'_>) -> Sending {
         // To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
-        let (pool, connects) =
-            (to.map_or(&self.pool, |endpoint| self.pool_of(endpoint)), self.sends.connects());
+        let (pool, connects) = (self.pool(over), self.sends.connects());
         Sending { response: pool.request(request), shared, connects }
     }
 }
@@ -139,13 +161,20 @@ pin_project! {
 
 impl Sending {
     /// Its time is up: that speaks against the connection, and twice in a row, or once if nothing has come on it since, is
-    /// enough to send nothing on it any more.
-    pub(super) fn expired(self: Pin<&mut Self>) -> Expired {
+    /// enough to send nothing on it any more. Where others are answered meanwhile the connection is well, and the failure is this
+    /// attempt's own: a server that hangs on some requests mustn't hide behind a connection that it keeps.
+    pub(super) fn expired(self: Pin<&mut Self>, overdue: Overdue) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let timed_out = shared.link(|link| link.timed_out(shared.sent.load(Ordering::Relaxed)));
-        let Some((link, id)) = timed_out else { return Expired::default() };
+        let Overdue { since, now, counts } = overdue;
+        let half = now.nanos_since(since) / 2;
+        let sent = shared.sent.load(Ordering::Relaxed);
+        let ill = |link: &Link| !link.has_answered_within(half, now);
+        let Some((link, id)) = shared.link(|link| counts && ill(link) && link.timed_out(sent)) else {
+            return Expired::default();
+        };
         let unsent = link.waited(shared.ticket.stream(), Tick::ZERO).is_none();
-        Expired { cause: Cause::Connection(id), unsent }
+        let cause = if ill(&link) { Cause::Connection(id) } else { Cause::Own };
+        Expired { cause, unsent }
     }
 
     /// Since when the server can have had it: not while it waits until that allows one more stream, on a connection that is alive.

@@ -1,14 +1,15 @@
 //! An attempt that waits to be let in, and what it does when it is its turn.
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::{Admission, Ask, InRate, Refusal, Stage, Stuck, Waiting};
 use crate::endpoints::NoEndpoint;
-use crate::policy::bulkhead::WaitOver;
+use crate::policy::bulkhead::{WaitOver, Waiter};
 use crate::time::{self, Tick};
-use crate::upstream::{Permit, Rejection};
+use crate::upstream::{Part, Permit, Rejection, Upstream};
 
 impl Waiting {
     /// When to poll at the latest.
@@ -17,6 +18,7 @@ impl Waiting {
             Stage::Names(_) => Tick::NEVER,
             Stage::Rate(turn, _) => turn.until(),
             Stage::Slot(waiter, _) | Stage::Line(waiter, _) => waiter.until(),
+            Stage::Ready(waiter) => waiter.until(),
             Stage::Over => Tick::ZERO,
         }
     }
@@ -44,14 +46,18 @@ impl Waiting {
         if now >= self.deadline {
             return Poll::Pending;
         }
+        let mut has_gone = false;
         loop {
             if let Some(retry_after) = self.is_held(cx, now) {
                 self.leave(|| now);
                 return Poll::Ready(Err(Rejection::HeldBack { retry_after }.into()));
             }
             let upstream = &self.upstream;
-            let Self { priority, deadline, again_from, repeatable, waits, .. } = *self;
-            let ask = Ask { priority, deadline, tried: &self.tried, again_from, repeatable, waits };
+            let Self { priority, deadline, again_from, repeatable, waits, waits_for_ready, place, .. } =
+                *self;
+            let tried = &self.tried;
+            let ask =
+                Ask { priority, deadline, tried, again_from, repeatable, waits, waits_for_ready, place };
             let admission = match &mut self.stage {
                 Stage::Names(names) => {
                     let resolved = ready!(names.as_mut().poll(cx));
@@ -86,35 +92,30 @@ impl Waiting {
                     }
                 }
                 Stage::Line(waiter, gate) => {
-                    let (line, gate) = (upstream.line(*gate), *gate);
-                    let turn = ready!(line.poll(waiter, cx, now));
-                    let entered = match turn {
-                        Ok(()) => {
-                            upstream.take_slot(priority).and_then(|slot| upstream.get_in(&ask, slot, now))
-                        }
-                        Err(over) => {
-                            let waited = now.since(self.since);
-                            Err(match over {
-                                WaitOver::Displaced => {
-                                    Rejection::QueueWait { waited, displaced: true }.into()
-                                }
-                                WaitOver::Expired => Rejection::Overloaded { limit: 0, waited }.into(),
-                            })
-                        }
-                    };
-                    match entered {
-                        Err(Stuck::Overloaded(_) | Stuck::NoSlot(_)) => return Poll::Pending,
+                    let turn = ready!(upstream.poll_line(waiter, *gate, &ask, self.since, cx, now));
+                    self.stage = Stage::Over;
+                    match turn {
                         Ok(permit) => {
-                            line.leave(waiter, upstream.has_room(gate, priority));
-                            self.stage = Stage::Over;
                             self.rate = None;
                             Admission::Admitted(permit)
                         }
-                        Err(Stuck::Refused(refusal)) => {
-                            line.leave(waiter, true);
-                            self.stage = Stage::Over;
+                        Err(refusal) => {
                             upstream.give_rate_back(self.rate.take());
-                            Admission::Refused(refusal)
+                            upstream.wait_for_ready(&ask, refusal, self.since, now)
+                        }
+                    }
+                }
+                Stage::Ready(waiter) => {
+                    let waiter = Arc::clone(waiter);
+                    let left = ready!(upstream.poll_ready(&waiter, has_gone, cx, now));
+                    has_gone = true;
+                    self.stage = Stage::Over;
+                    upstream.ready.leave(&waiter);
+                    self.place = Some(waiter.place());
+                    match left {
+                        None => upstream.admit_to_rate(&Ask { place: self.place, ..ask }, self.since, now),
+                        Some(retry_after) => {
+                            Admission::Refused(Rejection::CircuitOpen { retry_after }.into())
                         }
                     }
                 }
@@ -147,10 +148,44 @@ impl Waiting {
             Stage::Slot(waiter, slot) => self.upstream.bulkhead(*slot).leave(waiter, now),
             Stage::Line(waiter, gate) => self.upstream.line(*gate).leave(waiter, true),
             Stage::Rate(turn, whose) => self.upstream.rate_limit(*whose).leave(turn, now),
+            Stage::Ready(waiter) => self.upstream.ready.leave(waiter),
             Stage::Names(_) | Stage::Over => {}
         }
         self.stage = Stage::Over;
         self.upstream.give_rate_back(self.rate.take());
+    }
+}
+
+impl Upstream {
+    /// Ready when who waits in line has left it: with a place, or refused.
+    fn poll_line(
+        self: &Arc<Self>,
+        waiter: &Waiter,
+        gate: Part,
+        ask: &Ask<'_>,
+        since: Tick,
+        cx: &Context<'_>,
+        now: Tick,
+    ) -> Poll<Result<Permit, Refusal>> {
+        let (line, waited) = (self.line(gate), now.since(since));
+        if let Err(over) = ready!(line.poll(waiter, cx, now)) {
+            line.leave(waiter, true);
+            return Poll::Ready(Err(match over {
+                WaitOver::Displaced => Rejection::QueueWait { waited, displaced: true }.into(),
+                WaitOver::Expired => Rejection::Overloaded { limit: 0, waited }.into(),
+            }));
+        }
+        match self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now)) {
+            Ok(permit) => {
+                line.leave(waiter, self.has_room(gate, ask.priority));
+                Poll::Ready(Ok(permit))
+            }
+            Err(Stuck::Refused(refusal)) => {
+                line.leave(waiter, true);
+                Poll::Ready(Err(refusal))
+            }
+            Err(Stuck::Overloaded(_) | Stuck::NoSlot(_)) => Poll::Pending,
+        }
     }
 }
 
@@ -167,6 +202,7 @@ impl fmt::Debug for Waiting {
             Stage::Rate(..) => "Waiting(for its turn)",
             Stage::Slot(..) => "Waiting(for a place)",
             Stage::Line(..) => "Waiting(in line)",
+            Stage::Ready(_) => "Waiting(for the breaker)",
             Stage::Over => "Waiting(for nothing)",
         })
     }

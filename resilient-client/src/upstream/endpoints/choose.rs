@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 
 use super::endpoint::{Endpoint, Takes};
 use super::{List, Seek, Shut};
+use crate::policy::breaker::Probing;
 use crate::rng::Rng;
 use crate::time::Tick;
 
@@ -54,32 +55,45 @@ impl List {
                 && seek.fits(endpoint)
                 && !seek.tried.contains(&endpoint.id())
         };
-        if fits(a) && fits(b) {
+        let winner = if fits(a) && fits(b) {
             let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| fits(endpoint));
-            let winner = self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a);
-            if seek.overrules || !winner.score.is_failing() {
-                return Some(winner);
-            }
-            // Both may fail: then it is chance that neither of the two serves, and somebody else may.
-            if seek.tried.is_empty() && winner.probation.is_due(seek.repeatable) {
-                winner.probation.taken();
-                return Some(winner);
-            }
-            return self.search(seek, now, rng);
-        }
+            Some(self.duel(drawn, self.endpoints.len(), nth, now, rng).unwrap_or(a))
+        } else {
+            None
+        };
+        // Both may fail: then it is chance that neither of the two serves, and somebody else may.
+        let winner = winner.filter(|winner| seek.overrules || !winner.score.is_failing());
         if seek.tried.is_empty() && !seek.overrules {
-            for endpoint in [a, b].into_iter().filter(|endpoint| !endpoint.takes_any()) {
-                let due = endpoint.probation.is_due(seek.repeatable);
-                if !endpoint.is_spared(now)
-                    && endpoint.takes(now) == Takes::Probe
-                    && seek.fits(endpoint)
-                    && (due || !self.somebody_serves(now))
-                {
-                    return Some(endpoint);
+            for (passed, other) in [(a, b), (b, a)] {
+                let wins = winner.is_some_and(|winner| Arc::ptr_eq(winner, passed));
+                if !wins && seek.fits(passed) && self.is_due(passed, other, seek, now) {
+                    return Some(passed);
                 }
             }
         }
-        self.search(seek, now, rng)
+        winner.or_else(|| self.search(seek, now, rng))
+    }
+
+    /// Whether an endpoint that a first attempt would pass over, for what is known of it, is asked all the same. `other` is the
+    /// one it was drawn with.
+    fn is_due(&self, passed: &Endpoint, other: &Endpoint, seek: &Seek<'_>, now: Tick) -> bool {
+        if passed.is_spared(now) {
+            return false;
+        }
+        if !passed.takes_any() {
+            let probe = passed.takes(now) == Takes::Probe;
+            let due = || passed.probation.is_due(passed.breaker.probing(), seek.repeatable);
+            return probe && (due() || !self.somebody_serves(now));
+        }
+        let suspect = passed.score.is_failing() || passed.score.remembers_failures(&self.rules, now);
+        // Repeated elsewhere, a call still spends the time in which a hung one doesn't answer.
+        let due = suspect
+            && !passed.score.is_slower(&other.score, &self.rules, now)
+            && passed.probation.is_due(Probing::First, seek.repeatable);
+        if due {
+            passed.probation.taken();
+        }
+        due
     }
 
     /// Whether a probe risks a call that would be served elsewhere.
@@ -113,6 +127,16 @@ impl List {
                 let drawn = two_below(candidates.len(), rng);
                 let winner = self.duel(drawn, candidates.len(), |n| candidates.get(n).copied(), now, rng);
                 Some(winner.unwrap_or(first))
+            }
+        }
+    }
+
+    /// Nobody may be asked: a call that each endpoint whose breaker is open has turned away.
+    #[cold]
+    pub(super) fn turn_away(&self, now: Tick) {
+        for endpoint in &self.endpoints {
+            if matches!(endpoint.takes(now), Takes::Nothing(_)) {
+                endpoint.breaker.turn_away();
             }
         }
     }
@@ -194,9 +218,11 @@ fn rank(endpoint: &Endpoint, seek: &Seek<'_>, now: Tick) -> Option<Rank> {
         (Takes::Any, false) if endpoint.score.is_failing() => Rank::Failing,
         (Takes::Any, false) => Rank::Well,
         (Takes::Any, true) => Rank::Tried,
-        (Takes::Probe, false) if endpoint.probation.is_trusted() => Rank::Recovering,
-        (Takes::Probe, false) if seek.repeatable && endpoint.probation.decides() => Rank::ProbeFirst,
-        (Takes::Probe, false) => Rank::Probe,
+        (Takes::Probe, false) => match endpoint.breaker.probing() {
+            Probing::Recovering => Rank::Recovering,
+            Probing::First if seek.repeatable => Rank::ProbeFirst,
+            Probing::First | Probing::Undecided => Rank::Probe,
+        },
         (Takes::Probe, true) => Rank::TriedProbe,
         (Takes::Nothing(_) | Takes::Held(_), _) => return None,
     };

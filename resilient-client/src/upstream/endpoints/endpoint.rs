@@ -14,7 +14,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::{Tick, nanos};
 
 use super::Checks;
-use super::probation::{Decided, Leave, Probation};
+use super::probation::Probation;
 use super::score::{Load, Score};
 use crate::upstream::quiet::{LONGEST, Quiet};
 
@@ -48,7 +48,7 @@ pub(crate) struct Endpoint {
     pub(super) score: Score,
     /// When it was added or came back, as a `Tick`; zero if that needs no care.
     since: AtomicU64,
-    /// Asked once the breaker would let a probe through.
+    /// Beside others that are well.
     pub(super) probation: Probation,
     /// Whether its `Retry-After` holds for everybody.
     hold: Quiet,
@@ -91,7 +91,7 @@ impl Endpoint {
             line: Arc::clone(&checks.line),
             score: Score::new(),
             since: AtomicU64::new(since),
-            probation: Probation::new(),
+            probation: Probation::default(),
             hold: Quiet::new(),
             spared_until: AtomicU64::new(0),
             abandoned_after: AtomicU64::new(u64::MAX),
@@ -107,6 +107,7 @@ impl Endpoint {
     /// Follows other rules, and keeps its state.
     pub(super) fn follow(&self, checks: &Checks) {
         if let Some(transition) = self.take_rules(checks) {
+            self.probation.taken();
             self.emit(transition);
         }
         if let Some(change) = self.overload.switch(checks.overload.is_some()) {
@@ -115,8 +116,14 @@ impl Endpoint {
     }
 
     /// Does as an operator says, and tells of it.
-    pub(super) fn control(&self, control: Control) -> Option<Transition> {
+    pub(super) fn control(&self, control: Control, now: Tick) -> Option<Transition> {
         let transition = self.breaker.control(control)?;
+        // Whatever a probation had come to, it is over.
+        self.probation.taken();
+        let took_none = matches!(transition.from, State::Open | State::HalfOpen | State::ForcedOpen);
+        if took_none && transition.to == State::Closed {
+            self.returned(now);
+        }
         self.emit(transition);
         Some(transition)
     }
@@ -204,8 +211,7 @@ impl Endpoint {
         if self.takes_any() {
             return Takes::Any;
         }
-        let shut = self.breaker.rejects_now(now).max(self.probation.shut_for(now));
-        shut.map_or(Takes::Probe, Takes::Nothing)
+        self.breaker.rejects_now(now).map_or(Takes::Probe, Takes::Nothing)
     }
 
     /// It answered with `Retry-After`: others are asked first for so long. For how long nobody may ask it, as far as one
@@ -244,23 +250,14 @@ impl Endpoint {
         self.since.store(now.as_nanos().max(1), Ordering::Relaxed);
     }
 
-    /// Leave that no probe was sent on.
-    pub(super) fn take_back(&self, leave: Option<Leave>, now: Tick) -> Option<Leave> {
-        if let Some(leave) = leave {
-            self.probation.end(leave, Decided::NotSent, now);
-        }
-        None
-    }
-
     /// Its breaker changed its state, and it wasn't by a change of rules.
     pub(super) fn changed(&self, transition: Transition, now: Tick) {
         match (transition.from, transition.to) {
             (_, State::Closed) => {
-                self.probation.reset();
+                self.probation.taken();
                 self.recovered(now);
             }
-            (State::Closed, _) => self.probation.reset(),
-            (_, State::Open) => self.probation.distrust(),
+            (State::Closed, _) => self.probation.taken(),
             _ => {}
         }
         self.emit(transition);

@@ -35,7 +35,7 @@ use crate::policy::overload::{self, Line};
 use crate::policy::priority::Priority;
 use crate::rng::{Entropy, Rng};
 use crate::sync::Mutex;
-use crate::time::Tick;
+use crate::time::{self, Tick};
 
 /// What every endpoint of a set is made with.
 #[derive(Clone, Debug, Default)]
@@ -191,7 +191,7 @@ impl EndpointSet {
     ) -> Result<Option<Transition>, NoSuchEndpoint> {
         let list = self.list.load();
         let endpoint = list.endpoints.iter().find(|endpoint| endpoint.origin() == origin);
-        endpoint.map(|endpoint| endpoint.control(control)).ok_or(NoSuchEndpoint)
+        endpoint.map(|endpoint| endpoint.control(control, time::now())).ok_or(NoSuchEndpoint)
     }
 
     /// Follows other rules from now on, and keeps its state.
@@ -220,8 +220,8 @@ impl EndpointSet {
         // Each lost race is another call's doing, so few are lost in a row.
         const RACES: usize = 64;
         let list = self.list.load();
-        let permit = |endpoint: &Arc<Endpoint>, breaker, leave| {
-            Ok(EndpointPermit::new(Arc::clone(endpoint), breaker, leave, list.rules, now))
+        let permit = |endpoint: &Arc<Endpoint>, breaker| {
+            Ok(EndpointPermit::new(Arc::clone(endpoint), breaker, list.rules, now))
         };
         for _ in 0..RACES {
             let Some(endpoint) = list.choose(seek, now, rng) else { break };
@@ -232,31 +232,28 @@ impl EndpointSet {
                 continue;
             }
             if seek.overrules {
-                return permit(endpoint, None, None);
+                return permit(endpoint, None);
             }
-            let leave = if endpoint.takes_any() {
-                None
-            } else {
-                // Many may have chosen it; one gets leave, and the others look elsewhere.
-                let Some(leave) = endpoint.probation.begin(now) else {
-                    endpoint.overload.release();
-                    continue;
-                };
-                Some(leave)
-            };
+            // Many may have chosen one that is on probation; its breaker lets one go, and the others look elsewhere. Or it has opened
+            // since it was chosen.
             let Ok(admitted) = endpoint.breaker.try_acquire(now) else {
-                // Opened, or gave its last probe away, since it was chosen.
                 endpoint.overload.release();
-                endpoint.take_back(leave, now);
                 continue;
             };
-            let leave = if admitted.permit.is_probe() { leave } else { endpoint.take_back(leave, now) };
+            if admitted.permit.is_probe() {
+                endpoint.probation.taken();
+            }
             if let Some(transition) = admitted.transition {
                 endpoint.emit(transition);
             }
-            return permit(endpoint, Some(admitted.permit), leave);
+            return permit(endpoint, Some(admitted.permit));
         }
-        Err(list.shut(seek, now))
+        let shut = list.shut(seek, now);
+        // Who waits for a place isn't turned away.
+        if !matches!(shut, Shut::Full(_)) {
+            list.turn_away(now);
+        }
+        Err(shut)
     }
 
     /// Who waits for a place at any endpoint.

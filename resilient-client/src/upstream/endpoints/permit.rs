@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use super::probation::{Decided, Leave};
 use crate::outcome::Cause;
 use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, BodyPermit, Verdict};
@@ -22,8 +21,8 @@ pub(crate) struct EndpointPermit {
     breaker: Option<breaker::Permit>,
     /// Leave to say what became of the body, once its head has been answered well.
     body: Option<(BodyPermit, Tick)>,
-    /// For a probe, which keeps others from setting out.
-    leave: Option<Leave>,
+    /// Whether it was let in as a probe.
+    probe: bool,
     rules: Rules,
     started: Tick,
     settled: bool,
@@ -33,12 +32,12 @@ impl EndpointPermit {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         breaker: Option<breaker::Permit>,
-        leave: Option<Leave>,
         rules: Rules,
         now: Tick,
     ) -> Self {
         endpoint.begin();
-        Self { endpoint, breaker, body: None, leave, rules, started: now, settled: false }
+        let probe = breaker.as_ref().is_some_and(breaker::Permit::is_probe);
+        Self { endpoint, breaker, probe, body: None, rules, started: now, settled: false }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -54,7 +53,12 @@ impl EndpointPermit {
     /// Whether the attempt is one of the few that test a broken endpoint.
     #[cfg(test)]
     pub(crate) fn is_probe(&self) -> bool {
-        self.breaker.as_ref().is_some_and(breaker::Permit::is_probe)
+        self.breaker.is_some() && self.probe
+    }
+
+    /// Whether it is, or was before it was settled.
+    pub(crate) fn probed(&self) -> bool {
+        self.probe
     }
 
     /// It was answered, and not with what was asked for: 429, or 504 for want of time. That says nothing to a breaker, but it takes
@@ -98,15 +102,6 @@ impl EndpointPermit {
         }
         let unit = || endpoint.entropy.rng().unit();
         let transition = endpoint.breaker.record_caused(permit, verdict, cause, took, now, unit);
-        if let Some(leave) = self.leave.take() {
-            let decided = match verdict {
-                Verdict::Success => Decided::Well,
-                Verdict::Failure => Decided::Ill,
-                Verdict::Neutral => Decided::Nothing,
-            };
-            // After the breaker has heard of it: a probe let go in between would set out beside the first.
-            endpoint.probation.end(leave, decided, now);
-        }
         if let Some(transition) = transition {
             endpoint.changed(transition, now);
         }

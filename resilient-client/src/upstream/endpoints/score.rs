@@ -14,6 +14,8 @@ const NONE: f32 = 0.001;
 const FORGOTTEN: f32 = 0.01;
 /// Latencies below this, in nanoseconds, count as it: with all of them decayed to nothing, calls in flight still decide.
 const LEAST_LATENCY: f32 = 1_000.0;
+/// Who takes so many times as long as another is slower, and not by chance.
+const SLOWER: f32 = 2.0;
 
 /// Peak-EWMA latency and the share of failures, shared by every call to one endpoint.
 ///
@@ -64,7 +66,7 @@ impl Score {
     pub(super) fn load(&self, in_flight: u32, rules: &Rules, now: Tick) -> Load {
         let latency = Stamped(self.latency.load(Ordering::Relaxed));
         let failing = Stamped(self.failing.load(Ordering::Relaxed));
-        let share = Some(failing.at(rules, now)).filter(|share| *share >= FORGOTTEN).unwrap_or(0.0);
+        let share = remembered(failing, rules, now);
         let success = (1.0 - share).max(rules.least_success);
         Load {
             latency: latency.at(rules, now),
@@ -115,11 +117,28 @@ impl Score {
             && !Stamped(self.latency.load(Ordering::Relaxed)).flag()
     }
 
+    /// Whether failures speak against it.
+    pub(super) fn remembers_failures(&self, rules: &Rules, now: Tick) -> bool {
+        remembered(Stamped(self.failing.load(Ordering::Relaxed)), rules, now) > 0.0
+    }
+
+    /// Whether calls take so much longer here than there that one in twenty of them would be noticed.
+    pub(super) fn is_slower(&self, other: &Self, rules: &Rules, now: Tick) -> bool {
+        let latency = |score: &Self| Stamped(score.latency.load(Ordering::Relaxed)).at(rules, now);
+        latency(self) > SLOWER * latency(other).max(LEAST_LATENCY)
+    }
+
     /// The latency estimate in nanoseconds, and the share of failures; for people.
     pub(super) fn estimate(&self, rules: &Rules, now: Tick) -> (u64, f32) {
         let latency = Stamped(self.latency.load(Ordering::Relaxed)).at(rules, now);
         (latency as u64, Stamped(self.failing.load(Ordering::Relaxed)).at(rules, now))
     }
+}
+
+/// The share of failures that counts.
+fn remembered(failing: Stamped, rules: &Rules, now: Tick) -> f32 {
+    let share = failing.at(rules, now);
+    if share < FORGOTTEN { 0.0 } else { share }
 }
 
 fn update(word: &AtomicU64, mut change: impl FnMut(Stamped) -> Option<Stamped>) {

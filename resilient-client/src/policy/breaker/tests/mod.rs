@@ -1,5 +1,5 @@
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::AtomicU32;
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::outcome::Cause as FailureCause;
 use crate::rng::Rng;
 use crate::time::Tick;
 
+mod herd;
 mod model;
 mod modes;
 #[cfg(resilient_loom)]
@@ -58,6 +59,18 @@ fn probe(breaker: &Breaker, now: Tick) -> Permit {
     let permit = breaker.try_acquire(now).expect("a free probe slot").permit;
     assert!(permit.is_probe());
     permit
+}
+
+/// One probe after the other succeeds, until that closes it.
+fn recover(breaker: &Breaker, now: Tick) -> Transition {
+    let succeeds = || breaker.record(probe(breaker, now), Verdict::Success, QUICK, now, MIDDLE);
+    std::iter::repeat_with(succeeds).flatten().next().expect("it closes")
+}
+
+/// The first probe has succeeded: the others.
+fn others(breaker: &Breaker, now: Tick) -> Vec<Permit> {
+    assert_eq!(breaker.record(probe(breaker, now), Verdict::Success, QUICK, now, MIDDLE), None);
+    std::iter::from_fn(|| breaker.try_acquire(now).ok()).map(|admitted| admitted.permit).collect()
 }
 
 // ---- the rules, to the number ----
@@ -201,8 +214,8 @@ fn twenty_calls_and_five_in_a_row_would_open_at_thirty_percent() {
 #[test]
 fn an_open_breaker_rejects_until_the_open_time_is_over_and_says_how_long() {
     let (breaker, until) = opened(BreakerPolicy::standard());
-    assert_eq!(START.until(until), ms(1000), "the middle of the jitter");
-    for (now, left) in [(START, ms(1000)), (START.after(ms(999)), ms(1))] {
+    assert_eq!(START.until(until), ms(250), "the middle of the jitter");
+    for (now, left) in [(START, ms(250)), (START.after(ms(249)), ms(1))] {
         assert_eq!(breaker.try_acquire(now).unwrap_err(), Rejected { retry_after: left });
         assert_eq!(breaker.rejects_now(now), Some(left));
     }
@@ -217,31 +230,109 @@ fn an_open_breaker_rejects_until_the_open_time_is_over_and_says_how_long() {
 #[test]
 fn the_open_time_doubles_to_its_cap_and_starts_over_after_closing() {
     let (breaker, mut now) = opened(BreakerPolicy::standard().probes(1));
-    for expected in [2, 4, 5, 5] {
+    for expected in [500, 1000, 2000, 4000, 5000, 5000].map(ms) {
         let permit = probe(&breaker, now);
         let reopened = breaker.record(permit, Verdict::Failure, QUICK, now, MIDDLE).unwrap();
         assert_eq!((reopened.to, reopened.cause), (State::Open, Cause::ProbeFailed));
         let wait = breaker.rejects_now(now).unwrap();
-        assert_eq!(wait, Duration::from_secs(expected));
+        assert_eq!(wait, expected);
         now = now.after(wait);
     }
     let permit = probe(&breaker, now);
     let closed = breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE).unwrap();
     assert_eq!((closed.to, closed.cause), (State::Closed, Cause::ProbesSucceeded));
     failures_to_open(&breaker, now);
-    assert_eq!(breaker.rejects_now(now), Some(Duration::from_secs(1)));
+    assert_eq!(breaker.rejects_now(now), Some(ms(250)));
+}
+
+/// After how many milliseconds the next probe goes, with so many calls a second in between.
+fn next_probe(breaker: &Breaker, from: Tick, per_second: u64) -> u64 {
+    let at = |n: u64| from.after_nanos(n * 1_000_000_000 / per_second);
+    let first = (1..=10 * per_second).find(|n| breaker.try_acquire(at(*n)).is_ok()).unwrap();
+    from.until(at(first)).as_millis() as u64
+}
+
+#[test]
+fn how_long_it_stays_open_follows_the_traffic_turned_away() {
+    for (per_second, expected) in [
+        (1, [1000, 1000, 1000, 2000, 4000, 5000]),
+        (10, [300, 500, 900, 1400, 2100, 2300]),
+        (50, [260, 320, 460, 600, 700, 720]),
+        (300, [250; 6]),
+        (3000, [250; 6]),
+    ] {
+        let (breaker, _) = opened(BreakerPolicy::standard());
+        let mut now = START;
+        let lasts = [(); 6].map(|()| {
+            let lasts = next_probe(&breaker, now, per_second);
+            now = now.after(ms(lasts));
+            let era = breaker.word().era();
+            breaker.record(Permit { era }, Verdict::Failure, QUICK, now, MIDDLE);
+            lasts
+        });
+        for (lasts, expected) in lasts.iter().zip(expected) {
+            assert!(lasts.abs_diff(expected) <= 20, "at {per_second}/s: {lasts}, not {expected}");
+        }
+    }
+}
+
+/// A probe that hangs has its own caller wait, and all others find it open: what they pay for counts.
+#[test]
+fn calls_turned_away_while_a_probe_is_out_bring_the_next_one_forward() {
+    let policy = || BreakerPolicy::standard().open_for(ms(250));
+    let (breaker, now) = opened(policy());
+    let probes = [1_u64, 100].map(|turned_away| {
+        breaker.control(Control::Reset);
+        failures_to_open(&breaker, now);
+        let mut later = now;
+        for _ in 0..4 {
+            later = later.after(ms(5000));
+            breaker.record(probe(&breaker, later), Verdict::Failure, QUICK, later, MIDDLE);
+        }
+        later = later.after(ms(5000));
+        let hangs = probe(&breaker, later);
+        assert!((0..turned_away).all(|_| breaker.try_acquire(later).is_err()));
+        let failed = later.after(ms(3000));
+        breaker.record(hangs, Verdict::Failure, QUICK, failed, MIDDLE);
+        breaker.rejects_now(failed).unwrap()
+    });
+    assert!(probes[0] > ms(4500), "{probes:?}");
+    assert_eq!(probes[1], ms(250));
+}
+
+/// Or it would close and open again all the time: what lets it close doesn't show what fails.
+#[test]
+fn traffic_shortens_no_opening_after_a_recovery_that_was_none() {
+    let breaker = breaker(BreakerPolicy::standard().cold_consecutive_failures(1));
+    let (mut now, mut lasts) = (START, Vec::new());
+    for _ in 0..4 {
+        let body = head(&breaker, now);
+        body_fails(&breaker, body, now, now).expect("the first opens it");
+        let wait = next_probe(&breaker, now, 1000);
+        lasts.push(wait);
+        now = now.after(ms(wait));
+        let era = breaker.word().era();
+        breaker.record(Permit { era }, Verdict::Success, QUICK, now, MIDDLE);
+        recover(&breaker, now);
+    }
+    assert_eq!(lasts, [250, 500, 1000, 2000]);
 }
 
 proptest! {
     #[test]
     fn the_open_time_stays_within_ten_percent_of_a_doubling_below_the_cap(
-        open in 1_u64..1 << 58, more in 0_u64..1 << 57, reopens: u32, unit in 0.0..1.0,
+        open in 1_u64..1 << 58, more in 0_u64..1 << 57, reopens: u32, unit in 0.0..1.0, share in 0.0..=1.0_f64,
     ) {
         let standard = BreakerPolicy::standard().compile().unwrap().numbers;
-        let rules = Numbers { open_nanos: open, open_cap_nanos: open + more, ..standard };
+        let rules = Numbers { open_nanos: open, open_cap_nanos: open + more, probe_share: share as f32, ..standard };
         let exact = (u128::from(open) << reopens.min(60)).min(u128::from(open + more));
-        let time = u128::from(rules.open_time_nanos(reopens, unit));
-        prop_assert!(time * 10 >= exact * 9 && time * 10 <= exact * 11 + 10, "{} of {}", time, exact);
+        let length = rules.pause(reopens, unit);
+        for (time, exact) in [(length.longest, exact), (length.shortest, u128::from(open))] {
+            let time = u128::from(time);
+            prop_assert!(time * 10 >= exact * 9 && time * 10 <= exact * 11 + 10, "{} of {}", time, exact);
+        }
+        prop_assert!(length.shortest <= length.longest);
+        prop_assert!((length.forward as f64 - exact as f64 * share).abs() <= 1.0 + exact as f64 * 1e-6);
     }
 }
 
@@ -259,11 +350,13 @@ fn only_a_failure_draws_randomness() {
 #[test]
 fn closes_when_every_probe_succeeded_with_nothing_remembered() {
     let (breaker, now) = opened(BreakerPolicy::standard());
-    let probes = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
-    assert!(breaker.try_acquire(now).is_err());
-    let transitions = probes.map(|permit| breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE));
-    assert_eq!(transitions[..2], [None, None]);
-    let closed = transitions[2].unwrap();
+    let others = others(&breaker, now);
+    assert_eq!(others.len(), 2);
+    let transitions =
+        others.into_iter().map(|permit| breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE));
+    let transitions: Vec<_> = transitions.collect();
+    assert_eq!(transitions[0], None);
+    let closed = transitions[1].unwrap();
     assert_eq!(
         (closed.from, closed.to, closed.cause),
         (State::HalfOpen, State::Closed, Cause::ProbesSucceeded)
@@ -274,9 +367,23 @@ fn closes_when_every_probe_succeeded_with_nothing_remembered() {
 }
 
 #[test]
+fn the_first_probe_goes_alone_and_the_others_the_moment_it_has_succeeded() {
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(10));
+    let first = probe(&breaker, now);
+    let later = now.after(ms(3000));
+    for _ in 0..1000 {
+        assert_eq!(breaker.try_acquire(later).unwrap_err().retry_after, ms(250), "nobody knows how long");
+    }
+    assert_eq!(breaker.record(first, Verdict::Success, QUICK, later, MIDDLE), None);
+    let others: Vec<_> = (0..100).filter_map(|_| breaker.try_acquire(later).ok()).collect();
+    assert_eq!(others.len(), 9);
+    assert_eq!(breaker.snapshot(later).probes, 9);
+}
+
+#[test]
 fn the_first_failed_probe_reopens_and_the_others_move_nothing() {
-    let (breaker, now) = opened(BreakerPolicy::standard());
-    let [first, second, third] = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(4));
+    let Ok([first, second, third]) = <[Permit; 3]>::try_from(others(&breaker, now)) else { panic!() };
     assert_eq!(
         breaker.record(first, Verdict::Failure, QUICK, now, MIDDLE).unwrap().cause,
         Cause::ProbeFailed
@@ -287,25 +394,61 @@ fn the_first_failed_probe_reopens_and_the_others_move_nothing() {
     assert_eq!(breaker.snapshot(now), before);
 }
 
+/// It gave its slot to the next call at once: a server that says 429 to every probe, or hangs while its callers leave early, was
+/// sent all of the traffic.
 #[test]
-fn a_probe_that_comes_to_nothing_gives_its_slot_to_the_next_call() {
-    let (breaker, now) = opened(BreakerPolicy::standard().probes(1));
-    for _ in 0..100 {
-        let permit = probe(&breaker, now);
-        assert!(breaker.rejects_now(now).is_some());
-        assert_eq!(breaker.record(permit, Verdict::Neutral, QUICK, now, MIDDLE), None);
-        assert_eq!(breaker.rejects_now(now), None);
+fn a_probe_that_decides_nothing_gives_its_slot_back_and_holds_the_next_back() {
+    let (breaker, mut now) = opened(BreakerPolicy::standard());
+    for expected in [250, 500, 1000, 2000, 4000, 5000, 5000].map(ms) {
+        assert_eq!(breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE), None);
+        assert_eq!((breaker.state(), breaker.snapshot(now).probes), (State::HalfOpen, 0));
+        assert_eq!(breaker.rejects_now(now), Some(expected));
+        now = now.after(expected);
     }
-    let permit = probe(&breaker, now);
-    assert!(breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE).is_some());
+    breaker.record(probe(&breaker, now), Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE);
+    assert_eq!(breaker.rejects_now(now), Some(ms(250)), "one that decides ends the row");
+    assert_eq!(recover(&breaker, now.after(ms(250))).cause, Cause::ProbesSucceeded);
+}
+
+#[test]
+fn traffic_brings_the_next_probe_forward_after_one_that_decided_nothing_too() {
+    let (breaker, mut now) = opened(BreakerPolicy::standard());
+    for _ in 0..10 {
+        breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE);
+        now = now.after(ms(5000));
+    }
+    breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE);
+    assert!(next_probe(&breaker, now, 300) <= 254);
+}
+
+/// What one probe that was cancelled costs is a moment, when another shows that all is well.
+#[test]
+fn a_probe_that_succeeds_ends_the_wait_that_another_began() {
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(4));
+    let Ok([first, second, _third]) = <[Permit; 3]>::try_from(others(&breaker, now)) else { panic!() };
+    breaker.record(first, Verdict::Neutral, QUICK, now, MIDDLE);
+    assert!(breaker.try_acquire(now).is_err());
+    breaker.record(second, Verdict::Success, QUICK, now, MIDDLE);
+    assert!(probe(&breaker, now).is_probe());
+}
+
+#[test]
+fn new_rules_end_no_wait_between_probes() {
+    let (breaker, now) = opened(BreakerPolicy::standard());
+    breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE);
+    breaker.set_rules(Some(BreakerPolicy::standard().probes(5).compile().unwrap()));
+    assert_eq!(breaker.rejects_now(now), Some(ms(250)));
 }
 
 #[test]
 fn lost_probes_expire_and_their_late_results_move_nothing() {
-    let (breaker, now) = opened(BreakerPolicy::standard().probes(2));
-    let lost = [probe(&breaker, now), probe(&breaker, now.after(ms(500)))];
-    let lease_end = now.after(ms(10_500));
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(3));
+    let mut lost = others(&breaker, now);
+    lost.extend(breaker.try_acquire(now.after(ms(500))).ok().map(|call| call.permit));
+    let lease_end = now.after(ms(10_000));
     let almost = Tick::from_nanos(lease_end.as_nanos() - 1);
+    assert_eq!(lost.len(), 2);
     assert_eq!(breaker.try_acquire(almost).unwrap_err().retry_after, Duration::from_nanos(1));
     let fresh = breaker.try_acquire(lease_end).unwrap();
     let transition = fresh.transition.unwrap();
@@ -316,10 +459,9 @@ fn lost_probes_expire_and_their_late_results_move_nothing() {
         assert_eq!(breaker.record(permit, Verdict::Failure, QUICK, lease_end, MIDDLE), None);
     }
     assert_eq!(breaker.snapshot(lease_end).probes, 1);
-    let second = probe(&breaker, lease_end);
     assert!(breaker.try_acquire(lease_end).is_err(), "the lost probes' results freed no slot");
     breaker.record(fresh.permit, Verdict::Success, QUICK, lease_end, MIDDLE);
-    assert!(breaker.record(second, Verdict::Success, QUICK, lease_end, MIDDLE).is_some());
+    assert_eq!(recover(&breaker, lease_end).cause, Cause::ProbesSucceeded);
 }
 
 #[test]
@@ -334,9 +476,7 @@ fn dropping_every_probe_for_ever_never_wedges_it() {
         now = now.after(wait);
     }
     now = now.after(ms(10_000));
-    let probes = [probe(&breaker, now), probe(&breaker, now), probe(&breaker, now)];
-    let closed = probes.map(|permit| breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE))[2];
-    assert_eq!(closed.unwrap().to, State::Closed);
+    assert_eq!(recover(&breaker, now).to, State::Closed);
 }
 
 #[test]
@@ -377,50 +517,64 @@ fn results_from_before_the_trip_move_nothing_afterwards() {
 
 // ---- threads ----
 
-/// PROOF E10: real threads, all at the moment of reopening.
+/// PROOF E10: real threads, all at the moment of reopening, and all at the moment the first probe succeeds.
 #[test]
 fn a_thousand_threads_get_exactly_k_probes() {
     const THREADS: usize = 1000;
     for k in [1, 3] {
         let (breaker, now) = opened(BreakerPolicy::standard().probes(k));
-        let (barrier, admitted, transitions) =
-            (Barrier::new(THREADS), AtomicUsize::new(0), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    barrier.wait();
-                    if let Ok(call) = breaker.try_acquire(now) {
-                        admitted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        let transition = usize::from(call.transition.is_some());
-                        transitions.fetch_add(transition, std::sync::atomic::Ordering::SeqCst);
-                    }
-                });
-            }
-        });
-        assert_eq!(admitted.into_inner(), k as usize);
-        assert_eq!(transitions.into_inner(), 1);
+        let crowd = || {
+            let barrier = Barrier::new(THREADS);
+            let ask = || {
+                barrier.wait();
+                breaker.try_acquire(now).ok()
+            };
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(ask)).collect();
+                threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+            })
+        };
+        let mut first = crowd();
+        assert_eq!(first.len(), 1);
+        let first = first.remove(0);
+        assert!(first.transition.is_some());
+        breaker.record(first.permit, Verdict::Success, QUICK, now, MIDDLE);
+        if k > 1 {
+            let others = crowd();
+            assert_eq!(others.len(), k as usize - 1);
+            assert!(others.iter().all(|call| call.transition.is_none()));
+        }
     }
 }
 
 #[test]
 fn threads_never_hold_more_than_k_probes_while_slots_come_and_go() {
-    let (breaker, now) = opened(BreakerPolicy::standard().probes(3));
-    let (held, most) = (AtomicU32::new(0), AtomicU32::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| {
-                for _ in 0..10_000 {
-                    let Ok(call) = breaker.try_acquire(now) else { continue };
-                    let now_held = held.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
-                    most.fetch_max(now_held, std::sync::atomic::Ordering::SeqCst);
-                    held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-                    breaker.record(call.permit, Verdict::Neutral, QUICK, now, MIDDLE);
-                }
-            });
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    for (succeeded, allowed) in [(0, 1), (1, 2), (2, 1)] {
+        let policy =
+            BreakerPolicy::standard().open_for(ms(2)).probes(3).probe_timeout(Duration::from_hours(1));
+        let (breaker, now) = opened(policy);
+        for _ in 0..succeeded {
+            breaker.record(probe(&breaker, now), Verdict::Success, QUICK, now, MIDDLE);
         }
-    });
-    assert!(most.into_inner() <= 3);
-    assert_eq!(breaker.snapshot(now).probes, 0);
+        let (held, most, clock) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        let now = now.after(ms(clock.fetch_add(1, SeqCst)));
+                        let Ok(call) = breaker.try_acquire(now) else { continue };
+                        most.fetch_max(held.fetch_add(1, SeqCst) + 1, SeqCst);
+                        held.fetch_sub(1, SeqCst);
+                        breaker.record(call.permit, Verdict::Neutral, QUICK, now, MIDDLE);
+                    }
+                });
+            }
+        });
+        let most = most.into_inner();
+        assert!(most > 0 && most <= allowed, "{most} beside {succeeded}");
+        assert_eq!(breaker.snapshot(now).probes, 0);
+    }
 }
 
 #[test]
@@ -500,7 +654,7 @@ fn new_rules_keep_the_state_and_the_counts() {
     assert_eq!(opened.cause, Cause::ColdFailures(4));
     let longer = policy().open_for(ms(3000)).compile().unwrap();
     assert_eq!(breaker.set_rules(Some(longer)), None);
-    assert_eq!(breaker.rejects_now(START), Some(ms(1000)), "the opening under way keeps its length");
+    assert_eq!(breaker.rejects_now(START), Some(ms(250)), "the opening under way keeps its length");
 }
 
 #[test]
@@ -518,13 +672,12 @@ fn a_new_window_length_empties_the_window_only() {
 
 #[test]
 fn more_probes_may_go_at_once_when_the_rules_say_so_and_fewer_never_wedge_it() {
-    let (breaker, now) = opened(BreakerPolicy::standard().probes(1));
-    let first = probe(&breaker, now);
-    assert!(breaker.rejects_now(now).is_some());
+    let (breaker, now) = opened(BreakerPolicy::standard().probes(2));
+    let mut others = others(&breaker, now);
+    assert_eq!(others.len(), 1);
     breaker.set_rules(Some(BreakerPolicy::standard().probes(3).compile().unwrap()));
-    let second = probe(&breaker, now);
-    breaker.record(first, Verdict::Success, QUICK, now, MIDDLE);
-    breaker.record(second, Verdict::Success, QUICK, now, MIDDLE);
+    let _third = probe(&breaker, now);
+    breaker.record(others.remove(0), Verdict::Success, QUICK, now, MIDDLE);
     breaker.set_rules(Some(BreakerPolicy::standard().probes(2).compile().unwrap()));
     let later = now.after(ms(10_000));
     assert_eq!(breaker.try_acquire(later).unwrap().transition.unwrap().cause, Cause::ProbesExpired);
@@ -553,7 +706,15 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
             "breaker.cold_consecutive_failures must be between 1 and 1000000, got 1000001",
         ),
         (standard().open_for(ms(0)), "breaker.open_for must be longer than zero, got 0s"),
-        (standard().open_cap(ms(999)), "breaker.open_cap must be at least breaker.open_for (1s), got 999ms"),
+        (
+            standard().open_cap(ms(249)),
+            "breaker.open_cap must be at least breaker.open_for (250ms), got 249ms",
+        ),
+        (standard().probe_share(1.01), "breaker.probe_share must be between 0 and 1, got 1.01"),
+        (standard().probe_share(-0.01), "breaker.probe_share must be between 0 and 1, got -0.01"),
+        (standard().probe_share(f64::NAN), "breaker.probe_share must be between 0 and 1, got NaN"),
+        (standard().ready_wait(ms(0)), "breaker.ready_wait must be longer than zero, got 0s"),
+        (standard().max_waiting(1_000_001), "breaker.max_waiting must be between 0 and 1000000, got 1000001"),
         (standard().probes(0), "breaker.probes must be between 1 and 10000, got 0"),
         (standard().probe_timeout(ms(0)), "breaker.probe_timeout must be longer than zero, got 0s"),
     ] {
@@ -639,8 +800,8 @@ fn scattered_failures_among_streams_that_are_well_do_not_open_it() {
 #[test]
 fn probes_are_decided_by_their_heads_however_long_their_bodies_take() {
     let (breaker, now) = opened(BreakerPolicy::standard());
-    let probes = [(); 3].map(|()| probe(&breaker, now));
-    let bodies = probes.map(|probe| {
+    let bodies = [(); 3].map(|()| {
+        let probe = probe(&breaker, now);
         let body = probe.body();
         (body, breaker.record(probe, Verdict::Success, QUICK, now, MIDDLE))
     });
@@ -655,7 +816,7 @@ fn bodies_that_failed_before_it_opened_are_remembered_until_one_ends_well() {
     let breaker = breaker(BreakerPolicy::standard());
     let mut now = START;
     let mut lasts = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..6 {
         let opened = loop {
             let body = head(&breaker, now);
             let at = now;
@@ -666,16 +827,11 @@ fn bodies_that_failed_before_it_opened_are_remembered_until_one_ends_well() {
         };
         assert!(matches!(opened.cause, Cause::ColdFailures(_)));
         let lasts_for = breaker.rejects_now(now).unwrap();
-        lasts.push((lasts_for.as_secs_f64()).round() as u64);
+        lasts.push(lasts_for.as_millis() as u64);
         now = now.after(lasts_for);
-        let probes = [(); 3].map(|()| probe(&breaker, now));
-        let closed = probes
-            .map(|probe| breaker.record(probe, Verdict::Success, QUICK, now, MIDDLE))
-            .into_iter()
-            .last();
-        assert_eq!(closed.flatten().unwrap().to, State::Closed);
+        assert_eq!(recover(&breaker, now).to, State::Closed);
     }
-    assert_eq!(lasts, [1, 2, 4, 5], "each time by a single body, and for longer");
+    assert_eq!(lasts, [250, 500, 1000, 2000, 4000, 5000], "each time by a single body, and for longer");
     let body = head(&breaker, now);
     breaker.record_body(body, Verdict::Success, FailureCause::Own, now, now, MIDDLE);
     let body = head(&breaker, now);

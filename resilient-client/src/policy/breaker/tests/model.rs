@@ -14,6 +14,17 @@ struct Outcome {
     void: bool,
 }
 
+/// Who gets in while it is open or half-open.
+#[derive(Clone, Copy, Debug)]
+enum Shut {
+    /// Whoever comes.
+    No,
+    /// Nobody before the probes that are out are decided, or this.
+    Lease(u64),
+    /// Nobody between these two, and in between when enough have been turned away.
+    Pause { shortest: u64, longest: u64, forward: u64 },
+}
+
 #[derive(Debug)]
 struct Model {
     rules: Option<Numbers>,
@@ -30,7 +41,9 @@ struct Model {
     lost: Option<u64>,
     taken_in: (u32, u64),
     reopens: u32,
-    open_until: u64,
+    undecided: u32,
+    shut: Shut,
+    turned_away: (u32, u64),
     taken: u32,
     succeeded: u32,
     lease_end: u64,
@@ -51,7 +64,9 @@ impl Model {
             lost: None,
             taken_in: (0, 0),
             reopens: 0,
-            open_until: 0,
+            undecided: 0,
+            shut: Shut::No,
+            turned_away: (0, 0),
             taken: 0,
             succeeded: 0,
             lease_end: 0,
@@ -69,10 +84,57 @@ impl Model {
     }
 
     fn open(&mut self, cause: Cause, now: u64, unit: f64) -> Transition {
-        let rules = self.rules.unwrap();
-        let time = (rules.open_nanos << self.reopens.min(20)).min(rules.open_cap_nanos);
-        self.open_until = now + time - time / 10 + (time as f64 / 5.0 * unit) as u64;
+        let falsely = self.state == State::Closed && self.reopens > 0;
+        if self.state != State::HalfOpen {
+            self.turned_away = (0, now);
+        }
+        self.undecided = 0;
+        self.pause(self.reopens, now, unit);
+        if let (true, Shut::Pause { forward, .. }) = (falsely, &mut self.shut) {
+            *forward = 0;
+        }
         self.go(State::Open, cause)
+    }
+
+    fn pause(&mut self, vain: u32, now: u64, unit: f64) {
+        let rules = self.rules.unwrap();
+        let spread = |time: u64| now + time - time / 10 + (time as f64 / 5.0 * unit) as u64;
+        let time = (rules.open_nanos << vain.min(20)).min(rules.open_cap_nanos);
+        let forward = (time as f64 * f64::from(rules.probe_share)) as u64;
+        self.shut = Shut::Pause { shortest: spread(rules.open_nanos), longest: spread(time), forward };
+    }
+
+    /// How many probes may be out.
+    fn slots(&self) -> u32 {
+        if self.succeeded == 0 { 1 } else { self.rules.unwrap().probes }
+    }
+
+    fn offer(&mut self) {
+        self.shut = if self.taken >= self.slots() { Shut::Lease(self.lease_end) } else { Shut::No };
+    }
+
+    /// For how long nobody gets in.
+    fn left(&self, now: u64) -> Option<u64> {
+        match self.shut {
+            Shut::No => None,
+            Shut::Lease(end) => Some(end.saturating_sub(now).min(self.rules.unwrap().open_nanos)),
+            Shut::Pause { shortest, longest, forward } => {
+                let (calls, since) = self.turned_away;
+                let forward = forward * u64::from(calls);
+                let end = longest.saturating_sub(forward);
+                let at_most = end.max(shortest).min(longest).saturating_sub(now);
+                if at_most == 0 {
+                    return None;
+                }
+                let mut left = end.saturating_sub(now);
+                let passed = (now / 1_000_000 - since / 1_000_000) * 1_000_000;
+                if forward > 0 && passed > 0 {
+                    left = (left as f64 / (1.0 + forward as f64 / passed as f64)) as u64;
+                }
+                Some(left.max(shortest.saturating_sub(now)).max(1))
+            }
+        }
+        .filter(|left| *left > 0)
     }
 
     fn close(&mut self, cause: Cause) -> Transition {
@@ -82,26 +144,30 @@ impl Model {
         }
         self.reopens = if self.bodies == 0 { 0 } else { self.reopens + 1 };
         self.outcomes.clear();
+        (self.undecided, self.shut) = (0, Shut::No);
         self.go(if self.rules.is_some() { State::Closed } else { State::Disabled }, cause)
     }
 
     fn acquire(&mut self, now: u64) -> Result<(u64, Option<Transition>), u64> {
-        let open_nanos = self.rules.map_or(1_000_000_000, |rules| rules.open_nanos);
-        let full = self.rules.is_some_and(|rules| self.taken >= rules.probes);
         let mut transition = None;
         match self.state {
-            State::ForcedOpen => return Err(open_nanos),
-            State::Open if now < self.open_until => return Err(self.open_until - now),
-            State::Open => transition = Some(self.go(State::HalfOpen, Cause::OpenTimeElapsed)),
-            State::HalfOpen if full && now < self.lease_end => {
-                return Err((self.lease_end - now).min(open_nanos));
+            State::ForcedOpen => return Err(self.rules.map_or(250_000_000, |rules| rules.open_nanos)),
+            State::Open | State::HalfOpen => {
+                if let Some(left) = self.left(now) {
+                    self.turned_away.0 += 1;
+                    return Err(left);
+                }
+                if self.state == State::Open {
+                    transition = Some(self.go(State::HalfOpen, Cause::OpenTimeElapsed));
+                } else if self.taken >= self.slots() {
+                    transition = Some(self.go(State::HalfOpen, Cause::ProbesExpired));
+                }
+                self.taken += 1;
+                self.turned_away = (0, now);
+                self.lease_end = now + self.rules.unwrap().probe_timeout_nanos;
+                self.offer();
             }
-            State::HalfOpen if full => transition = Some(self.go(State::HalfOpen, Cause::ProbesExpired)),
             _ => {}
-        }
-        if self.state == State::HalfOpen {
-            self.taken += 1;
-            self.lease_end = now + self.rules.unwrap().probe_timeout_nanos;
         }
         Ok((self.generation, transition))
     }
@@ -212,10 +278,17 @@ impl Model {
             }
             (State::HalfOpen, Verdict::Success) => {
                 self.succeeded += 1;
-                (self.succeeded >= rules.probes).then(|| self.close(Cause::ProbesSucceeded))
+                self.undecided = 0;
+                if self.succeeded >= rules.probes {
+                    return Some(self.close(Cause::ProbesSucceeded));
+                }
+                self.offer();
+                None
             }
             (State::HalfOpen, Verdict::Neutral) => {
                 self.taken -= 1;
+                self.pause(self.undecided, now, unit);
+                self.undecided += 1;
                 None
             }
             _ => None,
@@ -304,6 +377,9 @@ impl Model {
         if before.map(|rules| rules.judges_slowness()) != rules.map(|rules| rules.judges_slowness()) {
             self.outcomes.iter_mut().for_each(|outcome| outcome.slow = false);
         }
+        if rules.is_some() && self.state == State::HalfOpen && !matches!(self.shut, Shut::Pause { .. }) {
+            self.offer();
+        }
         match (before, rules) {
             (Some(_), None) if !self.forced => Some(self.go(State::Disabled, Cause::RulesChanged)),
             (None, Some(_)) if !self.forced => Some(self.close(Cause::RulesChanged)),
@@ -359,8 +435,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn policies() -> impl Strategy<Value = BreakerPolicy> {
     let window = prop_oneof![(100_u64..2000).prop_map(Ok), (0_u32..100).prop_map(Err)];
     let slow = prop::option::of(0.1..0.9);
-    (0.1..=1.0, window, 1_u32..12, 1_u32..10, 1_u32..6, 1_u32..4, slow).prop_map(
-        |(rate, window, calls, row, cold, probes, slow)| {
+    let share = prop_oneof![Just(0.0), Just(0.02), 0.0..=1.0];
+    (0.1..=1.0, window, 1_u32..12, 1_u32..10, 1_u32..6, 1_u32..4, (slow, share)).prop_map(
+        |(rate, window, calls, row, cold, probes, (slow, share))| {
             let policy = BreakerPolicy::standard()
                 .failure_rate(rate)
                 .min_calls(calls)
@@ -369,6 +446,7 @@ fn policies() -> impl Strategy<Value = BreakerPolicy> {
                 .probes(probes)
                 .open_for(ms(100))
                 .open_cap(ms(350))
+                .probe_share(share)
                 .probe_timeout(ms(400));
             let policy = match window {
                 Ok(time) => policy.window(ms(time)),

@@ -124,7 +124,7 @@ fn a_probe_that_succeeds_slowly_opens_it_again_for_longer() {
     let permit = probe(&breaker, now);
     let reopened = breaker.record(permit, Verdict::Success, SLOW + 1, now, MIDDLE).unwrap();
     assert_eq!((reopened.to, reopened.cause), (State::Open, Cause::ProbeSlow));
-    assert_eq!(breaker.rejects_now(now), Some(ms(2000)));
+    assert_eq!(breaker.rejects_now(now), Some(ms(500)));
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn forced(breaker: &Breaker, control: Control) -> Transition {
 #[test]
 fn forced_open_it_rejects_for_ever_and_says_one_open_time() {
     for breaker in [breaker(BreakerPolicy::standard().open_for(ms(300))), Breaker::disabled()] {
-        let hint = if breaker.state() == State::Closed { ms(300) } else { ms(1000) };
+        let hint = if breaker.state() == State::Closed { ms(300) } else { ms(250) };
         let change = forced(&breaker, Control::ForceOpen);
         assert_eq!((change.to, change.cause), (State::ForcedOpen, Cause::Forced));
         assert_eq!(breaker.control(Control::ForceOpen), None, "it is already");
@@ -403,10 +403,18 @@ fn observing_only_the_first_calls_are_the_probes_and_the_others_do_not_count() {
         (breaker, START.after(ms(1000)))
     };
     let early = breaker.try_acquire(START).unwrap();
-    assert_eq!(early.would_reject, Some(ms(1000)));
-    let calls: Vec<_> = (0..6).map(|_| breaker.try_acquire(now).unwrap()).collect();
-    let probes: Vec<_> = calls.iter().map(|call| call.permit.is_probe()).collect();
-    assert_eq!(probes, [true, true, true, false, false, false]);
+    assert_eq!(early.would_reject, Some(ms(250)));
+    let calls = || {
+        let calls: Vec<_> = (0..6).map(|_| breaker.try_acquire(now).unwrap()).collect();
+        let probes: Vec<_> = calls.iter().map(|call| call.permit.is_probe()).collect();
+        (calls, probes)
+    };
+    let (mut first, probes) = calls();
+    assert_eq!(probes, [true, false, false, false, false, false]);
+    breaker.record(first.remove(0).permit, Verdict::Success, QUICK, now, MIDDLE);
+    let (mut calls, probes) = calls();
+    assert_eq!(probes, [true, true, false, false, false, false]);
+    calls.extend(first);
     for call in calls.into_iter().rev() {
         assert_eq!(call.would_reject.is_none(), call.permit.is_probe());
         let verdict = if call.permit.is_probe() { Verdict::Success } else { Verdict::Failure };
@@ -423,7 +431,7 @@ fn observing_only_ends_at_once_when_the_rules_say_so() {
     failures_to_open(&breaker, START);
     assert_eq!(breaker.rejects_now(START), None);
     breaker.set_rules(Some(BreakerPolicy::standard().compile().unwrap()));
-    assert_eq!(breaker.rejects_now(START), Some(ms(1000)));
+    assert_eq!(breaker.rejects_now(START), Some(ms(250)));
     assert!(breaker.try_acquire(START).is_err());
 }
 

@@ -25,20 +25,62 @@ fn loom_half_open_admits_exactly_k_with_one_transition() {
     });
 }
 
+/// A breaker of three probes with two of them out, the first having succeeded.
+fn two_probes() -> (Arc<Breaker>, Tick, [Permit; 2]) {
+    let (breaker, now) = opened(tiny(3));
+    let others = others(&breaker, now);
+    (Arc::new(breaker), now, others.try_into().unwrap())
+}
+
 #[test]
-fn loom_a_slot_given_back_is_given_out_once() {
+fn loom_a_slot_given_back_is_given_out_once_and_not_at_once() {
     loom::model(|| {
         let (breaker, now) = opened(tiny(1));
-        let held = probe(&breaker, now);
+        let (held, later) = (probe(&breaker, now), now.after(ms(250)));
         let breaker = Arc::new(breaker);
         let other = {
             let breaker = Arc::clone(&breaker);
-            thread::spawn(move || breaker.try_acquire(now).ok())
+            thread::spawn(move || (breaker.try_acquire(now).is_ok(), breaker.try_acquire(later).is_ok()))
         };
         breaker.record(held, Verdict::Neutral, QUICK, now, MIDDLE);
-        let ours = breaker.try_acquire(now).ok();
-        let theirs = other.join().unwrap();
-        assert_eq!(usize::from(ours.is_some()) + usize::from(theirs.is_some()), 1);
+        let ours = breaker.try_acquire(later).is_ok();
+        let (at_once, theirs) = other.join().unwrap();
+        assert!(!at_once);
+        assert_eq!(usize::from(ours) + usize::from(theirs), 1);
+    });
+}
+
+#[test]
+fn loom_the_others_follow_the_first_that_succeeds_and_no_more_of_them_than_there_are_slots() {
+    loom::model(|| {
+        let (breaker, now) = opened(tiny(2));
+        let first = probe(&breaker, now);
+        let breaker = Arc::new(breaker);
+        let others: [_; 2] = std::array::from_fn(|_| {
+            let breaker = Arc::clone(&breaker);
+            thread::spawn(move || breaker.try_acquire(now).is_ok())
+        });
+        assert_eq!(breaker.record(first, Verdict::Success, QUICK, now, MIDDLE), None);
+        let admitted = others.map(|other| usize::from(other.join().unwrap())).iter().sum::<usize>();
+        assert_eq!(admitted + usize::from(breaker.try_acquire(now).is_ok()), 1);
+    });
+}
+
+/// The counts of calls turned away are advice to those who ask, and the end of a pause all the same.
+#[test]
+fn loom_calls_turned_away_together_all_count() {
+    loom::model(|| {
+        let policy = tiny(1).open_for(ms(100)).open_cap(ms(200)).probe_share(0.25);
+        let (breaker, now) = opened(policy);
+        breaker.record(probe(&breaker, now), Verdict::Failure, QUICK, now, MIDDLE);
+        let breaker = Arc::new(breaker);
+        let other = {
+            let breaker = Arc::clone(&breaker);
+            thread::spawn(move || breaker.try_acquire(now).is_ok())
+        };
+        assert!(breaker.try_acquire(now).is_err() && !other.join().unwrap());
+        assert!(breaker.rejects_now(now.after(ms(99))).is_some());
+        assert_eq!(breaker.rejects_now(now.after(ms(100))), None);
     });
 }
 
@@ -61,10 +103,7 @@ fn loom_concurrent_failures_open_it_once() {
 #[test]
 fn loom_probes_failing_and_succeeding_together_move_it_once() {
     loom::model(|| {
-        let (breaker, now) = opened(tiny(2));
-        let probes = [probe(&breaker, now), probe(&breaker, now)];
-        let breaker = Arc::new(breaker);
-        let [first, second] = probes;
+        let (breaker, now, [first, second]) = two_probes();
         let other = {
             let breaker = Arc::clone(&breaker);
             thread::spawn(move || breaker.record(first, Verdict::Failure, QUICK, now, MIDDLE))
@@ -78,9 +117,7 @@ fn loom_probes_failing_and_succeeding_together_move_it_once() {
 #[test]
 fn loom_a_result_that_waited_for_the_lock_moves_no_later_generation() {
     loom::model(|| {
-        let (breaker, now) = opened(tiny(2));
-        let [first, second] = [probe(&breaker, now), probe(&breaker, now)];
-        let breaker = Arc::new(breaker);
+        let (breaker, now, [first, second]) = two_probes();
         let other = {
             let breaker = Arc::clone(&breaker);
             thread::spawn(move || breaker.record(first, Verdict::Failure, QUICK, now, MIDDLE))
@@ -141,7 +178,7 @@ fn loom_a_rejection_while_being_forced_open_tells_a_sensible_wait() {
             thread::spawn(move || breaker.try_acquire(START).unwrap_err().retry_after)
         };
         breaker.control(Control::ForceOpen);
-        assert_eq!(other.join().unwrap(), ms(1000));
+        assert_eq!(other.join().unwrap(), ms(250));
     });
 }
 

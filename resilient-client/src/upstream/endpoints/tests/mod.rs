@@ -127,7 +127,7 @@ fn a_retry_goes_where_the_call_has_not_been() {
 fn an_endpoint_whose_breaker_is_open_takes_no_calls_but_its_probes() {
     let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
     trip(&set, 2, START);
-    for n in 0..500 {
+    for n in 0..225 {
         assert_ne!(attempt(&set, Verdict::Success, 10, after(n), &mut rng), 2);
     }
     let mut held = Vec::new();
@@ -139,8 +139,8 @@ fn an_endpoint_whose_breaker_is_open_takes_no_calls_but_its_probes() {
         to_second.map(|permit| u32::from(permit.is_probe())).collect::<Vec<_>>()
     };
     assert_eq!(probes_by(4_000), [1], "one at a time");
-    assert_eq!(probes_by(12_000), [1; 3], "or one in 5 s");
-    assert_eq!(probes_by(19_000), [1; 3], "and no more than there are");
+    assert_eq!(probes_by(9_000), [1], "as long as it is out");
+    assert_eq!(probes_by(19_000), [1; 2], "or its lease isn't over");
 }
 
 #[test]
@@ -298,8 +298,8 @@ fn failing_at_once_attracts_no_calls_even_without_breakers() {
 
 /// A millionth of a failure broke every tie, so where calls don't overlap it was asked for nothing for three minutes.
 #[test]
-fn one_that_failed_twice_and_is_well_again_is_asked_within_a_minute_though_calls_never_overlap() {
-    for (repeatable, within) in [(true, 60), (false, 90)] {
+fn one_that_failed_twice_and_is_well_again_is_asked_soon_though_calls_never_overlap() {
+    for (repeatable, within) in [(true, 3), (false, 30)] {
         let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
         let (rules, third) = (set.list.load().rules, endpoint(&set, 3));
         third.score.failed(MS, &rules, START);
@@ -516,4 +516,34 @@ fn other_rules_reach_every_endpoint_and_keep_its_state() {
     assert_eq!(endpoint(&set, failed).breaker.state(), State::Open);
     set.follow(rules, None, None);
     assert!([1, 2, 3].iter().all(|port| endpoint(&set, *port).breaker.state() == State::Disabled));
+}
+
+/// One probe of three had succeeded when an operator reset the breaker; the trust in the other two outlived it, and drew all
+/// calls there whatever it answered.
+#[test]
+fn after_a_reset_nothing_is_left_of_a_probation() {
+    let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
+    shares(&set, 0, &mut rng);
+    trip(&set, 2, after(1_000));
+    let broken = endpoint(&set, 2);
+    let mut now = 60_000;
+    while broken.breaker.snapshot(after(now)).state != State::HalfOpen {
+        attempt(&set, Verdict::Success, 10, after(now), &mut rng);
+        now += 1;
+    }
+    set.control(broken.origin(), Control::Reset).unwrap();
+    // It answers 429 from here on: that opens no breaker.
+    let mut asked = 0;
+    for n in 0..1_000 {
+        let now = after(now + n);
+        let mut permit = set.admit(&Seek::first(), now, &mut rng).unwrap();
+        if permit.endpoint().origin().port() == 2 {
+            asked += 1;
+            permit.put_off(MS, now);
+            permit.settle(Verdict::Neutral, MS, now);
+        } else {
+            permit.settle(Verdict::Success, 10 * MS, now);
+        }
+    }
+    assert!(asked < 60, "{asked} of 1000 calls went to it");
 }

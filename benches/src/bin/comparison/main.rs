@@ -6,19 +6,21 @@
 //!
 //! The machine, the compiler and the commit are asked for; the date is given, because nothing here reads a calendar.
 
+mod storm;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use resilient_client_benches::args::from_root;
-use resilient_client_benches::storm::Fault;
 use serde_json::Value;
 
 /// Counts first: they are the same on a busy machine.
 const ORDER: [&str; 5] = ["Instructions", "Allocations", "Bytes", "Machines", "Call"];
-const PEERS: [&str; 13] = [
+const PEERS: [&str; 15] = [
     "failsafe",
+    "fetch",
     "governor",
     "layered",
     "hyper",
@@ -27,6 +29,7 @@ const PEERS: [&str; 13] = [
     "reqwest",
     "reqwest-middleware",
     "reqwest-retry",
+    "reqx",
     "seatbelt",
     "tokio",
     "tower",
@@ -52,7 +55,7 @@ fn main() {
     let mut page = head(&date, args.next().as_deref());
     goals(&mut page, &lines);
     for (number, line) in lines.iter().enumerate() {
-        if line["kind"] == "storm" { storm(&mut page, line) } else { table(&mut page, line, number) }
+        if line["kind"] == "storm" { storm::storm(&mut page, line) } else { table(&mut page, line, number) }
     }
     write("docs/COMPARISON.md", &page);
 }
@@ -169,71 +172,6 @@ fn table(page: &mut String, line: &Value, number: usize) {
     if !groups.is_empty() {
         let first = title.split([' ', ',']).next().unwrap_or_default().to_lowercase();
         plot(page, &format!("{first}-{number}"), title, &groups);
-    }
-}
-
-fn storm(page: &mut String, line: &Value) {
-    let rows = line["rows"].as_array().cloned().unwrap_or_default();
-    let mut stacks: Vec<&str> = Vec::new();
-    for row in &rows {
-        let stack = row["stack"].as_str().unwrap_or_default();
-        if !stacks.contains(&stack) {
-            stacks.push(stack);
-        }
-    }
-    let cell = |stack: &str, fault: Fault| {
-        rows.iter().find(|row| row["stack"] == stack && row["fault"] == fault.name())
-    };
-    page.push_str("\n## Under fault: success % / requests per call / p99 ms\n\n| stack |");
-    for fault in &Fault::ALL {
-        let _ = write!(page, " {} |", fault.name());
-    }
-    page.push_str(" Retry-After obeyed | recovered after the overload |\n|---|");
-    page.push_str(&"--:|".repeat(Fault::ALL.len() + 2));
-    for stack in &stacks {
-        let _ = write!(page, "\n| {stack} |");
-        for fault in Fault::ALL {
-            let number = |key: &str| cell(stack, fault).and_then(|row| row[key].as_f64()).unwrap_or(f64::NAN);
-            let _ = write!(
-                page,
-                " {:.1} / {:.2} / {:.0} |",
-                number("success"),
-                number("amplification"),
-                number("p99")
-            );
-        }
-        let of = |fault, key: &str| cell(stack, fault).and_then(|row| row[key].as_f64());
-        let obeyed = of(Fault::RetryAfter, "obeyed").map_or("-".to_owned(), |share| format!("{share:.0} %"));
-        let recovered =
-            of(Fault::Overload, "recovered").map_or("-".to_owned(), |after| format!("{after:+.1} s"));
-        let _ = write!(page, " {obeyed} | {recovered} |");
-    }
-    page.push_str("\n\n| stack | fault | goal | |\n|---|---|---|---|\n");
-    for row in &rows {
-        for goal in row["goals"].as_array().into_iter().flatten() {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let _ = writeln!(
-                page,
-                "| {} | {} | {} | {} |",
-                text(&row["stack"]),
-                text(&row["fault"]),
-                text(&goal["goal"]),
-                verdict(&goal["met"])
-            );
-        }
-    }
-    for (name, key) in [("success, %", "success"), ("requests per call", "amplification")] {
-        let groups: Vec<Group> = Fault::ALL
-            .iter()
-            .map(|fault| Group {
-                title: fault.name().to_owned(),
-                bars: stacks
-                    .iter()
-                    .filter_map(|stack| Some(((*stack).to_owned(), cell(stack, *fault)?[key].as_f64()?)))
-                    .collect(),
-            })
-            .collect();
-        plot(page, &format!("storm-{key}"), &format!("Under fault: {name}"), &groups);
     }
 }
 

@@ -1,0 +1,277 @@
+//! Calls that wait for an open breaker rather than fail at once.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{advance, sleep};
+
+use super::endpoints::{Network, Replica, layer, three};
+use super::script::{Step, answer, ms};
+use super::*;
+use crate::ErrorKind;
+use crate::event::Event;
+use crate::policy::breaker::{BreakerPolicy, Control};
+use crate::policy::bulkhead::BulkheadPolicy;
+use crate::policy::rate_limit::RateLimitPolicy;
+use crate::policy::timeout::TimeoutPolicy;
+use crate::time::now;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn waits() -> CallOptions {
+    CallOptions::new().wait_for_ready(true)
+}
+
+/// A server that refuses, and whose breaker has just opened.
+async fn broken(policy: &Policy) -> Rig {
+    let rig = Rig::new(policy, [Step::Refuse]);
+    while rig.get().await.unwrap_err().kind() != ErrorKind::CircuitOpen {}
+    rig
+}
+
+fn spawn(rig: &Rig, options: CallOptions) -> JoinHandle<Answer> {
+    tokio::spawn(rig.start(Method::GET, options))
+}
+
+fn control(rig: &Rig, control: Control) {
+    rig.service.breaker("http://users:3000").unwrap().control(control).unwrap();
+}
+
+fn waiting(rig: &Rig) -> usize {
+    rig.core.snapshot().iter().map(|upstream| upstream.waiting_for_ready).sum()
+}
+
+/// What every waiting call must have given back in the end.
+fn is_idle(rig: &Rig) -> bool {
+    waiting(rig) == 0 && rig.in_use() == 0 && rig.upstream().unfinished() == 0
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_the_probe_it_then_is_and_says_how_long_it_waited() {
+    let rig = broken(&Policy::standard()).await;
+    rig.script.then([answer(200)]);
+    rig.events.lock().unwrap().clear();
+    let begun = now();
+    let response = rig.start(Method::GET, waits()).await.unwrap();
+    let waited = now().since(begun);
+    assert_eq!(response.status(), 200);
+    assert!(waited >= ms(200) && waited <= ms(280), "{waited:?}");
+    assert!(response.body().report().queued() >= ms(200));
+    drop(response);
+    let events = rig.events.lock().unwrap();
+    assert!(events.iter().any(|event| matches!(event, Event::AttemptQueued { number: 1, .. })));
+    assert!(events.iter().any(|event| matches!(event, Event::AttemptDequeued { admitted: true, .. })));
+    assert!(!events.iter().any(|event| matches!(event, Event::Rejected { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_who_does_not_ask_to_and_the_call_has_the_last_word() {
+    let asks = Policy::standard().breaker(BreakerPolicy::standard().wait_for_ready(true));
+    for (policy, options, waits) in [
+        (Policy::standard(), CallOptions::new(), false),
+        (Policy::standard(), waits(), true),
+        (asks.clone(), CallOptions::new(), true),
+        (asks, CallOptions::new().wait_for_ready(false), false),
+    ] {
+        let rig = broken(&Policy::standard().breaker(BreakerPolicy::standard())).await;
+        rig.core.reload(policy.into()).unwrap();
+        rig.script.then([answer(200)]);
+        let begun = now();
+        let ended = rig.start(Method::GET, options).await;
+        match ended {
+            Ok(response) => assert!(waits && response.status() == 200),
+            Err(error) => {
+                assert!(!waits && error.kind() == ErrorKind::CircuitOpen, "{error}");
+                assert_eq!(now(), begun);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_wait_in_line_one_probes_at_a_time_and_all_go_when_it_closes() {
+    let rig = broken(&Policy::standard()).await;
+    let sent = rig.script.count();
+    let calls: Vec<_> = (0..100).map(|_| spawn(&rig, waits())).collect();
+    sleep(ms(100)).await;
+    assert_eq!((waiting(&rig), rig.in_use(), rig.script.count() - sent), (100, 0, 0));
+    rig.script.then([Step::Answer { after: ms(50), status: 200, retry_after: None, body: Vec::new() }]);
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+    let launches = rig.script.launches().split_off(sent);
+    let after: Vec<_> = launches.iter().map(|at| at.since(launches[0]).as_millis()).collect();
+    // The first alone, two more when it has succeeded, and the rest when those have.
+    assert_eq!((after[0], after[1], after[2], after[3], after[99]), (0, 50, 50, 100, 100));
+    assert!(is_idle(&rig));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_wait_than_may_and_no_longer() {
+    let breaker = BreakerPolicy::standard().wait_for_ready(true).max_waiting(5).ready_wait(ms(700));
+    let rig = broken(&Policy::standard().breaker(BreakerPolicy::standard())).await;
+    rig.core.reload(Policy::standard().retry(None).breaker(breaker).into()).unwrap();
+    control(&rig, Control::ForceOpen);
+    let begun = now();
+    let calls: Vec<_> = (0..6).map(|_| spawn(&rig, CallOptions::new())).collect();
+    let mut took = Vec::new();
+    for call in calls {
+        let error = call.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CircuitOpen);
+        assert!(error.retry_after().is_some());
+        took.push(now().since(begun));
+    }
+    assert!(
+        took.iter().all(|took| *took >= ms(700) && *took <= ms(702)),
+        "the sixth was looked at last: {took:?}"
+    );
+    let queued = rig
+        .events
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|event| matches!(event, Event::AttemptQueued { .. }))
+        .count();
+    assert_eq!(queued, 5);
+    assert!(is_idle(&rig));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_the_wait() {
+    let rig = broken(&Policy::standard()).await;
+    control(&rig, Control::ForceOpen);
+    let begun = now();
+    let error = rig.start(Method::GET, waits().timeout(ms(150))).await.unwrap_err();
+    assert_eq!((error.kind(), now().since(begun)), (ErrorKind::Deadline, ms(150)));
+    assert!(is_idle(&rig));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_the_line_leaves_nothing_behind_and_the_next_moves_up() {
+    let rig = broken(&Policy::standard()).await;
+    let sent = rig.script.count();
+    let calls: Vec<_> = (0..10).map(|_| spawn(&rig, waits())).collect();
+    sleep(ms(100)).await;
+    let mut calls = calls.into_iter();
+    for call in calls.by_ref().take(9) {
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!((waiting(&rig), rig.upstream().unfinished()), (1, 1));
+    rig.script.then([answer(200)]);
+    let last = calls.next().unwrap().await.unwrap().unwrap();
+    assert_eq!((last.status().as_u16(), rig.script.count() - sent), (200, 1));
+    drop(last);
+    assert!(is_idle(&rig));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_who_lifts_what_kept_them_out_lets_them_go_at_once() {
+    let rig = Rig::new(&Policy::standard(), [answer(200)]);
+    drop(rig.get().await.unwrap());
+    control(&rig, Control::ForceOpen);
+    let calls: Vec<_> = (0..20).map(|_| spawn(&rig, waits())).collect();
+    sleep(ms(1_010)).await;
+    assert_eq!(waiting(&rig), 20);
+    let lifted = now();
+    control(&rig, Control::Enable);
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(now().since(lifted), ms(1));
+}
+
+/// A server that stays dead: each of those who wait probes in its turn, and each has an end.
+#[tokio::test(start_paused = true)]
+async fn before_a_server_that_stays_dead_every_call_ends_and_few_are_sent() {
+    let rig = broken(&Policy::standard()).await;
+    let (sent, begun) = (rig.script.count(), now());
+    let calls: Vec<_> = (0..50).map(|_| spawn(&rig, waits())).collect();
+    for call in calls {
+        assert!(call.await.unwrap().is_err());
+    }
+    let took = now().since(begun);
+    let sent = rig.script.count() - sent;
+    println!("50 waiting calls before a dead server: {sent} attempts in {took:?}");
+    assert!(took <= 11 * SECOND && sent <= 50, "{took:?} {sent}");
+    assert!(is_idle(&rig));
+}
+
+/// It is its own calls' failures that open it: who would rather wait than fail isn't done with its first attempt.
+#[tokio::test(start_paused = true)]
+async fn a_retry_waits_too() {
+    let breaker = BreakerPolicy::standard().cold_consecutive_failures(1);
+    let rig = Rig::new(&Policy::standard().breaker(breaker), [Step::Refuse, answer(200)]);
+    let response = rig.start(Method::GET, waits()).await.unwrap();
+    assert_eq!((response.status().as_u16(), rig.script.count()), (200, 2));
+    let rig = Rig::new(
+        &Policy::standard().breaker(BreakerPolicy::standard().cold_consecutive_failures(1)),
+        [Step::Refuse, answer(200)],
+    );
+    assert!(rig.get().await.is_err(), "the control ends at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_holds_no_place_in_the_bulkhead_or_the_rate() {
+    let policy = Policy::standard()
+        .bulkhead(BulkheadPolicy::standard().max_in_flight(1))
+        .rate_limit(RateLimitPolicy::new(10, SECOND).burst(10));
+    let rig = Rig::new(&policy, [answer(200)]);
+    control(&rig, Control::ForceOpen);
+    let calls: Vec<_> = (0..10).map(|_| spawn(&rig, waits())).collect();
+    sleep(ms(10)).await;
+    assert_eq!((waiting(&rig), rig.in_use()), (10, 0));
+    control(&rig, Control::Enable);
+    let mut kinds: Vec<_> = Vec::new();
+    for call in calls {
+        kinds.push(call.await.unwrap().map_err(|error| error.kind()).err());
+    }
+    let refused = kinds.iter().flatten().filter(|kind| **kind == ErrorKind::BulkheadFull).count();
+    assert_eq!((kinds[0], refused), (None, 9), "the bulkhead is asked when they go: {kinds:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_endpoints_a_call_waits_until_one_of_them_may_be_asked() {
+    let network = Network::default();
+    let policy = Policy::standard().timeout(TimeoutPolicy::standard());
+    let layer = layer(policy, three());
+    let call = |options: CallOptions| {
+        let network = network.clone();
+        let mut service = layer.layer(tower::service_fn(move |request| network.clone().answer(request)));
+        async move {
+            service.call(Rig::request(Method::GET, options)).await.map(|answer| answer.status().as_u16())
+        }
+    };
+    while call(CallOptions::new()).await.unwrap_err().kind() != ErrorKind::CircuitOpen {}
+    network.set("b:2", Replica::Answers(10));
+    let begun = now();
+    let calls: Vec<_> = (0..20).map(|_| tokio::spawn(call(waits()))).collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), 200);
+    }
+    let took = now().since(begun);
+    assert!(took <= SECOND, "{took:?}");
+    assert_eq!(layer.snapshot()[0].waiting_for_ready, 0);
+}
+
+/// The poll that is dropped may be any.
+#[tokio::test(start_paused = true)]
+async fn a_waiting_call_dropped_after_any_poll_gives_everything_back() {
+    for polls in 0..12 {
+        let rig = broken(&Policy::standard()).await;
+        rig.script.then([answer(200)]);
+        let other = spawn(&rig, waits());
+        let mut call = Box::pin(rig.start(Method::GET, waits()));
+        for _ in 0..polls {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            if call.as_mut().poll(&mut cx).is_ready() {
+                break;
+            }
+            advance(ms(30)).await;
+            tokio::task::yield_now().await;
+        }
+        drop(call);
+        assert_eq!(other.await.unwrap().unwrap().status(), 200, "after {polls} polls");
+        assert!(is_idle(&rig), "after {polls} polls");
+    }
+}
