@@ -1,6 +1,7 @@
 use loom::thread;
 
 use super::*;
+use crate::policy::priority::Priority;
 
 #[test]
 fn loom_a_place_is_given_once_and_comes_back() {
