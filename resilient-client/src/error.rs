@@ -64,6 +64,9 @@ pub enum ErrorKind {
     Draining,
     /// The upstream's bulkhead is full, and waiting for a place was not allowed or in vain. Nothing was sent.
     BulkheadFull,
+    /// The upstream is overloaded: more attempts than it can answer in time are in flight, and waiting for a place was not
+    /// allowed or in vain. Nothing was sent.
+    Overloaded,
     /// The rate agreed on for the upstream is used up. Nothing was sent; [`Error::retry_after`] says how long.
     RateLimited,
     /// The upstream asked for quiet and the time isn't over, which [`Error::retry_after`] gives; or it refuses so much that
@@ -109,6 +112,7 @@ impl Error {
         let mut error = Self::new(match rejection {
             Rejection::CircuitOpen { .. } => ErrorKind::CircuitOpen,
             Rejection::BulkheadFull { .. } | Rejection::QueueWait { .. } => ErrorKind::BulkheadFull,
+            Rejection::Overloaded { .. } => ErrorKind::Overloaded,
             Rejection::RateLimited { .. } => ErrorKind::RateLimited,
             Rejection::NoEndpoint => ErrorKind::NoEndpoint,
             Rejection::HeldBack { .. } | Rejection::Throttled { .. } => ErrorKind::Throttled,
@@ -183,13 +187,14 @@ impl Error {
         self.0.kind
     }
 
-    /// Refused here, before anything was sent: by a breaker, a bulkhead, a rate limit, a throttle, a wait the server asked for,
+    /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate limit, a throttle, a wait the server asked for,
     /// or a drain.
     pub fn is_rejected(&self) -> bool {
         matches!(
             self.0.kind,
             ErrorKind::CircuitOpen
                 | ErrorKind::BulkheadFull
+                | ErrorKind::Overloaded
                 | ErrorKind::RateLimited
                 | ErrorKind::Throttled
                 | ErrorKind::Draining
@@ -348,6 +353,7 @@ impl fmt::Display for Error {
             ErrorKind::CircuitOpen => "circuit breaker is open",
             ErrorKind::Draining => "the client is draining",
             ErrorKind::BulkheadFull => "bulkhead is full",
+            ErrorKind::Overloaded => "the server is overloaded",
             ErrorKind::RateLimited => "rate limit is used up",
             ErrorKind::NoEndpoint => "nowhere to send it",
             ErrorKind::Throttled => "held back to spare the server",

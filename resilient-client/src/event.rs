@@ -234,6 +234,12 @@ pub enum Event {
         /// It is now this.
         limit: u32,
     },
+    /// The overload limit came into force or ended. While it is in force it moves with what the upstream answers, which is nobody's
+    /// news; a snapshot says where it is.
+    OverloadLimit {
+        /// How many attempts may be in flight now; `None` when it ended.
+        limit: Option<u32>,
+    },
     /// The client has met an upstream for the first time, or again after it had forgotten it.
     UpstreamMade {
         /// Whether its state is kept; else there was no place for it (see

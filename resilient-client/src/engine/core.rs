@@ -283,7 +283,7 @@ impl Core {
         self.registry.overflow().follow(plans.base());
         for (authority, balancer) in &self.names {
             let plan = plans.of_state(authority, None);
-            balancer.set().follow(plan.balance, plan.breaker.clone());
+            balancer.set().follow(plan.balance, plan.breaker.clone(), plan.overload);
         }
         *current = Versioned { set, version };
         Ok(Reloaded { version, changes, not_applied })
@@ -358,5 +358,5 @@ impl Source for Upstreams<'_> {
 
 /// What the endpoints of an upstream are checked with: the same breaker as the whole of it.
 fn checks(plan: &Plan) -> Checks {
-    Checks { breaker: plan.breaker.clone(), ..Checks::default() }
+    Checks { breaker: plan.breaker.clone(), overload: plan.overload, ..Checks::default() }
 }

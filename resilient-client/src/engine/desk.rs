@@ -182,6 +182,7 @@ impl<X: Exchange> Desk<X> {
             tried: &self.tried,
             again_from: self.ledger.quiet_until(),
             repeatable: self.ledger.has_room_for_another(now),
+            waits: trigger != Trigger::Hedge,
             // Beside an attempt in flight there is no need to.
             waits_for_ready: self.ledger.terms().waits_for_ready && trigger != Trigger::Hedge,
             place: None,
@@ -296,7 +297,7 @@ impl<X: Exchange> Desk<X> {
         cx: &mut Context<'_>,
         now: Tick,
     ) -> Option<Flight<X>> {
-        let permit = permit.of_attempt(
+        let mut permit = permit.of_attempt(
             if self.heard { self.call } else { CallId::NONE },
             number,
             self.ledger.take_grant(),
@@ -306,7 +307,9 @@ impl<X: Exchange> Desk<X> {
             Arc::clone(endpoint)
         });
         let header = if self.ways.tells { self.core.deadline_header() } else { None };
-        let (until, attempt) = (self.ledger.would_end(now), self.plan.timeout.attempt);
+        let (until, attempt) = (self.ledger.would_end(now), self.ledger.terms().attempt_timeout);
+        permit.has_until(until, attempt != u64::MAX);
+        let attempt = self.plan.timeout.attempt;
         let outbound = Outbound {
             number,
             last: self.ledger.is_last(),

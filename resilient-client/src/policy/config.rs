@@ -47,6 +47,7 @@ use super::budget::BudgetPolicy;
 use super::bulkhead::BulkheadPolicy;
 use super::concurrency::{ConcurrencyPolicy, Kind};
 use super::hedge::{Delay, HedgePolicy};
+use super::overload::OverloadPolicy;
 use super::priority::Priority;
 use super::rate_limit::RateLimitPolicy;
 use super::retry::{Jitter, RetryPolicy};
@@ -112,6 +113,7 @@ table!(Adaptive {
     slow_after: Human,
 });
 table!(Balance { decay: Human, slow_start: Human, penalty: f64 });
+table!(Overload { max_waiting: u32, wait: Human, observe_only: bool });
 table!(Throttle { multiplier: f64, window: Human, observe_only: bool });
 
 /// A table that says what its calls follow, beside what it is about.
@@ -128,6 +130,7 @@ macro_rules! policies {
             rate_limit: Switch<RateLimit>,
             throttle: Switch<Throttle>,
             concurrency: Switch<Adaptive>,
+            overload: Switch<Overload>,
             balance: Balance,
             priority: PriorityName,
         });
@@ -291,6 +294,13 @@ impl Change<ConcurrencyPolicy> for Adaptive {
     }
 }
 
+impl Change<OverloadPolicy> for Overload {
+    fn apply(self, mut to: OverloadPolicy) -> OverloadPolicy {
+        set!(to, self, { max_waiting, wait.0, observe_only });
+        to
+    }
+}
+
 impl Change<BalancePolicy> for Balance {
     fn apply(self, mut to: BalancePolicy) -> BalancePolicy {
         set!(to, self, { decay.0, slow_start.0, penalty });
@@ -352,6 +362,9 @@ macro_rules! apply {
         }
         if let Some(switch) = $table.concurrency {
             policy.concurrency = switch.turn(policy.concurrency);
+        }
+        if let Some(switch) = $table.overload {
+            policy.overload = switch.turn(policy.overload);
         }
         if let Some(change) = $table.balance {
             policy.balance = change.apply(policy.balance);

@@ -5,7 +5,7 @@
 //! built from `Rules` only, so a machine with impossible settings can't exist.
 //!
 //! [`Policy`] is the set of them. The order in which they act is fixed: deadline, ledger (retry and budget), then for
-//! each attempt throttle, rate limit, bulkhead, circuit breaker, attempt timeout. So there is no order to get wrong.
+//! each attempt throttle, rate limit, bulkhead, overload limit, circuit breaker, attempt timeout. So there is no order to get wrong.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,6 +28,7 @@ pub mod concurrency;
 pub mod config;
 pub mod hedge;
 pub mod invalid;
+pub mod overload;
 pub mod priority;
 pub mod rate_limit;
 pub mod retry;
@@ -45,6 +46,7 @@ use budget::BudgetPolicy;
 use bulkhead::BulkheadPolicy;
 use concurrency::ConcurrencyPolicy;
 use hedge::HedgePolicy;
+use overload::OverloadPolicy;
 use priority::Priority;
 use rate_limit::RateLimitPolicy;
 use retry::RetryPolicy;
@@ -66,6 +68,7 @@ pub struct Policy {
     pub(crate) rate_limit: Option<RateLimitPolicy>,
     pub(crate) throttle: Option<ThrottlePolicy>,
     pub(crate) concurrency: Option<ConcurrencyPolicy>,
+    pub(crate) overload: Option<OverloadPolicy>,
     pub(crate) balance: BalancePolicy,
     pub(crate) priority: Priority,
     pub(crate) classifier: Option<Classifier>,
@@ -84,6 +87,7 @@ impl Policy {
             rate_limit: None,
             throttle: None,
             concurrency: None,
+            overload: Some(OverloadPolicy::standard()),
             balance: BalancePolicy::standard(),
             priority: Priority::Normal,
             classifier: None,
@@ -102,6 +106,7 @@ impl Policy {
             rate_limit: None,
             throttle: None,
             concurrency: None,
+            overload: None,
             balance: BalancePolicy::standard(),
             priority: Priority::Normal,
             classifier: None,
@@ -176,6 +181,15 @@ impl Policy {
         self
     }
 
+    /// Whether attempts are held back that an overloaded upstream would answer too late; `None` for never. It needs an attempt
+    /// timeout: without one there is no limit. Like the rate limit it is the host's; with several endpoints it belongs to each
+    /// of them, by the host's policy.
+    #[must_use]
+    pub fn overload(mut self, overload: impl Into<Option<OverloadPolicy>>) -> Self {
+        self.overload = overload.into();
+        self
+    }
+
     /// Which of several endpoints behind one name takes an attempt; see [`endpoints`](crate::endpoints). A host's policy
     /// decides; a route's has no say in it.
     #[must_use]
@@ -214,6 +228,7 @@ impl Policy {
             || self.rate_limit != other.rate_limit
             || self.throttle != other.throttle
             || self.concurrency != other.concurrency
+            || self.overload != other.overload
     }
 
     /// Which policies differ, as `whose: which`.
@@ -228,6 +243,7 @@ impl Policy {
             ("rate_limit", self.rate_limit != other.rate_limit),
             ("throttle", self.throttle != other.throttle),
             ("concurrency", self.concurrency != other.concurrency),
+            ("overload", self.overload != other.overload),
             ("balance", self.balance != other.balance),
             ("priority", self.priority != other.priority),
             ("classifier", self.classifier != other.classifier),
@@ -248,6 +264,7 @@ impl Policy {
             rate_limit: self.rate_limit.as_ref().map(RateLimitPolicy::compile).transpose()?,
             throttle: self.throttle.as_ref().map(ThrottlePolicy::compile).transpose()?,
             concurrency: self.concurrency.as_ref().map(ConcurrencyPolicy::compile).transpose()?,
+            overload: self.overload.as_ref().map(OverloadPolicy::compile).transpose()?,
             balance: self.balance.compile()?,
             priority: self.priority,
             modes: Modes::of(self),
@@ -312,6 +329,9 @@ impl Modes {
     pub(crate) const OWN_RATE: Self = Self(32);
     pub(crate) const OWN_THROTTLE: Self = Self(64);
     pub(crate) const OWN_LIMIT: Self = Self(128);
+    pub(crate) const OWN_OVERLOAD: Self = Self(256);
+    pub(crate) const OVERLOAD: Self = Self(512);
+    pub(crate) const OVERLOAD_OBSERVES: Self = Self(1024);
 
     fn of(policy: &Policy) -> Self {
         let rate = policy.rate_limit.as_ref();
@@ -320,6 +340,8 @@ impl Modes {
             (Self::RATE_OBSERVES, rate.is_some_and(|rate| rate.observe_only)),
             (Self::THROTTLE_OBSERVES, policy.throttle.as_ref().is_some_and(|throttle| throttle.observe_only)),
             (Self::ADAPTS, policy.concurrency.is_some()),
+            (Self::OVERLOAD, policy.overload.is_some()),
+            (Self::OVERLOAD_OBSERVES, policy.overload.as_ref().is_some_and(|overload| overload.observe_only)),
             (Self::BULKHEAD_OBSERVES, policy.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.observe_only)),
         ];
         Self(all.iter().filter(|(_, on)| *on).map(|(mode, _)| mode.0).sum())
@@ -331,6 +353,7 @@ impl Modes {
             (Self::OWN_RATE, route.rate_limit != host.rate_limit),
             (Self::OWN_THROTTLE, route.throttle != host.throttle),
             (Self::OWN_LIMIT, route.concurrency != host.concurrency),
+            (Self::OWN_OVERLOAD, route.overload != host.overload),
         ];
         Self(own.iter().filter(|(_, differs)| *differs).fold(self.0, |all, (own, _)| all | own.0))
     }
@@ -365,6 +388,7 @@ pub(crate) struct Plan {
     pub(crate) rate_limit: Option<rate_limit::Rules>,
     pub(crate) throttle: Option<throttle::Rules>,
     pub(crate) concurrency: Option<concurrency::Rules>,
+    pub(crate) overload: Option<overload::Rules>,
     pub(crate) balance: balance::Rules,
     pub(crate) priority: Priority,
     pub(crate) modes: Modes,
@@ -386,6 +410,7 @@ impl Plan {
             rate_limit: None,
             throttle: None,
             concurrency: None,
+            overload: None,
             balance: balance::Rules::STANDARD,
             priority: Priority::Normal,
             modes: Modes::default(),

@@ -298,12 +298,12 @@ impl Read {
     /// Whether a stored answer may stand in for `error`.
     pub(crate) fn stands_in_for_error(error: &Error) -> bool {
         use ErrorKind::{
-            Body, BodyIdle, BulkheadFull, CircuitOpen, Connect, Deadline, NoEndpoint, RateLimited, Throttled,
-            Timeout, Transport,
+            Body, BodyIdle, BulkheadFull, CircuitOpen, Connect, Deadline, NoEndpoint, Overloaded,
+            RateLimited, Throttled, Timeout, Transport,
         };
         let kind = error.kind();
         matches!(kind, Connect | Timeout | Deadline | Transport | Body | BodyIdle)
-            || matches!(kind, CircuitOpen | BulkheadFull | RateLimited | Throttled | NoEndpoint)
+            || matches!(kind, CircuitOpen | BulkheadFull | Overloaded | RateLimited | Throttled | NoEndpoint)
     }
 
     /// Whether a stored answer may stand in for a response: the statuses are those of RFC 5861 section 4.

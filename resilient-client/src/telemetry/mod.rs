@@ -55,6 +55,12 @@ pub(crate) fn log(upstream: &str, event: &Event) {
         Event::LimitChanged { limit } => {
             debug!(target: "resilient_client", upstream, limit, "concurrency limit changed");
         }
+        Event::OverloadLimit { limit: Some(limit) } => {
+            info!(target: "resilient_client", upstream, limit, "overload limit in force");
+        }
+        Event::OverloadLimit { limit: None } => {
+            info!(target: "resilient_client", upstream, "overload limit ended");
+        }
         Event::WouldReject { rejection } => {
             debug!(target: "resilient_client", upstream, "would reject: {rejection}");
         }

@@ -1,16 +1,15 @@
 //! An attempt's way in: through every machine that may refuse it, or make it wait.
 //!
-//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, and the circuit breaker
-//! last (the endpoints' own, where the name stands for several), so that nothing that may still be refused uses up a probe. What
+//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, the overload limit, and the
+//! circuit breaker last (the endpoints' own, where the name stands for several), so that nothing that may still be refused uses up a probe. What
 //! an attempt took on the way, it gives back when something further on refuses it, or when it is dropped while it waits.
 //!
 //! What held at the door may not hold any more when a wait is over, so it is asked again after each.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::endpoints::{Balancer, EndpointId, EndpointPermit, Seek, Shut};
@@ -19,7 +18,8 @@ use crate::endpoints::NoEndpoint;
 use crate::event::Event;
 use crate::policy::Modes;
 use crate::policy::breaker::{Place, ReadyWaiter, Rejected, State};
-use crate::policy::bulkhead::{Full, WaitOver, Waiter};
+use crate::policy::bulkhead::{Full, Waiter};
+use crate::policy::overload;
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{Limited, Reservation, Turn};
 use crate::time::{self, Tick, nanos};
@@ -36,6 +36,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) again_from: Tick,
     /// Another attempt could follow, whatever comes of this one.
     pub(crate) repeatable: bool,
+    /// It may wait for a place while the server is overloaded. A hedge may not: it would be one more in a queue.
+    pub(crate) waits: bool,
     /// It would rather wait for an open breaker than be refused.
     pub(crate) waits_for_ready: bool,
     /// Where it stood among those.
@@ -48,7 +50,16 @@ impl Ask<'_> {
     pub(crate) fn plainly() -> Self {
         let (priority, deadline) = (Priority::Normal, Tick::NEVER);
         let (again_from, place) = (Tick::ZERO, None);
-        Ask { priority, deadline, tried: &[], again_from, repeatable: false, waits_for_ready: false, place }
+        Ask {
+            priority,
+            deadline,
+            tried: &[],
+            again_from,
+            repeatable: false,
+            waits: true,
+            waits_for_ready: false,
+            place,
+        }
     }
 }
 
@@ -75,6 +86,22 @@ impl From<Rejection> for Refusal {
     }
 }
 
+/// Why an attempt doesn't get in now.
+#[derive(Debug)]
+enum Stuck {
+    Refused(Refusal),
+    /// Every slot of the bulkhead is taken, so many of this class.
+    NoSlot(u32),
+    /// As many attempts are in flight as can be answered in time, so many of this class.
+    Overloaded(u32),
+}
+
+impl From<Rejection> for Stuck {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refused(rejection.into())
+    }
+}
+
 /// The answer.
 #[derive(Debug)]
 pub(crate) enum Admission {
@@ -92,6 +119,7 @@ pub(crate) struct Waiting {
     tried: Tried,
     again_from: Tick,
     repeatable: bool,
+    waits: bool,
     waits_for_ready: bool,
     place: Option<Place>,
     since: Tick,
@@ -110,6 +138,8 @@ enum Stage {
     Rate(Arc<Turn>, Part),
     /// A place in the bulkhead.
     Slot(Arc<Waiter>, Part),
+    /// Any place that an overloaded upstream, or one of its endpoints, has.
+    Line(Arc<Waiter>, Part),
     /// A breaker that lets it go.
     Ready(Arc<ReadyWaiter>),
     /// Nothing any more.
@@ -131,7 +161,7 @@ impl Upstream {
     }
 
     fn wait(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<InRate>, since: Tick, stage: Stage) -> Admission {
-        let Ask { priority, deadline, again_from, repeatable, waits_for_ready, place, .. } = *ask;
+        let Ask { priority, deadline, again_from, repeatable, waits, waits_for_ready, place, .. } = *ask;
         Admission::Waits(Box::new(Waiting {
             upstream: Arc::clone(self),
             priority,
@@ -139,6 +169,7 @@ impl Upstream {
             tried: ask.tried.into(),
             again_from,
             repeatable,
+            waits,
             waits_for_ready,
             place,
             since,
@@ -161,7 +192,7 @@ impl Upstream {
             None => Some(now.until(self.held_until())).filter(|held| !held.is_zero()),
             Some(balancer) => match balancer.set().shut(now) {
                 Some(Shut::Held(held)) => Some(held),
-                Some(Shut::Open(_) | Shut::Empty) | None => None,
+                Some(Shut::Open(_) | Shut::Empty | Shut::Full(_)) | None => None,
             },
         }
     }
@@ -229,6 +260,7 @@ impl Upstream {
         Ok(())
     }
 
+    /// With its turn in the rate.
     fn admit_to_bulkhead(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -236,54 +268,144 @@ impl Upstream {
         since: Tick,
         now: Tick,
     ) -> Admission {
-        let slot = self.slot();
-        let bulkhead = self.bulkhead(slot);
-        let Err(Full { limit }) = bulkhead.try_acquire(ask.priority) else {
-            return self.admit_to_endpoint(ask, rate, slot, since, now);
-        };
-        if self.judge(Rejection::BulkheadFull { limit }, Modes::BULKHEAD_OBSERVES).is_ok() {
-            bulkhead.overrun();
-            return self.admit_to_endpoint(ask, rate, slot, since, now);
+        // Nobody overtakes who waits, but to be told that the breaker is open.
+        if self.line(self.gate()).is_before(ask.priority) && !self.is_circuit_open(now) {
+            return self.stand_in_line(ask, rate, 0, since, now);
         }
-        match bulkhead.enqueue(ask.priority, now, ask.deadline) {
-            Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter, slot)),
-            Err(Full { limit }) => self.refuse(rate, Rejection::BulkheadFull { limit }),
+        match self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now)) {
+            Ok(permit) => Admission::Admitted(permit),
+            Err(stuck) => self.stuck(ask, rate, stuck, since, now),
         }
     }
 
-    /// With a slot taken.
-    fn admit_to_endpoint(
+    /// Waits where it can.
+    #[cold]
+    fn stuck(
         self: &Arc<Self>,
         ask: &Ask<'_>,
         rate: Option<InRate>,
-        slot: Part,
+        stuck: Stuck,
         since: Tick,
         now: Tick,
     ) -> Admission {
+        match stuck {
+            Stuck::Refused(refusal) => {
+                self.give_rate_back(rate);
+                self.wait_for_ready(ask, refusal, since, now)
+            }
+            Stuck::Overloaded(limit) => self.stand_in_line(ask, rate, limit, since, now),
+            Stuck::NoSlot(limit) => {
+                let slot = self.slot();
+                match self.bulkhead(slot).enqueue(ask.priority, now, ask.deadline) {
+                    Ok(waiter) => self.wait(ask, rate, since, Stage::Slot(waiter, slot)),
+                    // What fills it is an overload, and over soon: the way out is the same.
+                    Err(_) if self.is_overloaded() => self.stand_in_line(ask, rate, limit, since, now),
+                    Err(_) => self.refuse(rate, Rejection::BulkheadFull { limit }),
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn stand_in_line(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        rate: Option<InRate>,
+        limit: u32,
+        since: Tick,
+        now: Tick,
+    ) -> Admission {
+        let gate = self.gate();
+        let waiter = if ask.waits { self.line(gate).join(ask.priority, now, ask.deadline) } else { None };
+        match waiter {
+            Some(waiter) => self.wait(ask, rate, since, Stage::Line(waiter, gate)),
+            None => self.refuse(rate, Rejection::Overloaded { limit, waited: now.since(since) }),
+        }
+    }
+
+    /// A slot of the bulkhead.
+    fn take_slot(&self, priority: Priority) -> Result<Part, Stuck> {
+        let slot = self.slot();
+        let bulkhead = self.bulkhead(slot);
+        let Err(Full { limit }) = bulkhead.try_acquire(priority) else { return Ok(slot) };
+        if self.judge(Rejection::BulkheadFull { limit }, Modes::BULKHEAD_OBSERVES).is_ok() {
+            bulkhead.overrun();
+            return Ok(slot);
+        }
+        Err(Stuck::NoSlot(limit))
+    }
+
+    /// The rest of the way, with a slot, which goes back if that leads nowhere. Nobody is woken for it then: it was the turn of
+    /// whoever asks.
+    #[allow(clippy::inline_always, reason = "what it returns is large, and is moved on at once")]
+    #[inline(always)]
+    fn get_in(self: &Arc<Self>, ask: &Ask<'_>, slot: Part, now: Tick) -> Result<Permit, Stuck> {
+        let gate = self.gate();
+        if self.balancer.is_none()
+            && let Err(full) = self.overload(gate).try_acquire(ask.priority)
+            && let Err(stuck) = self.judge_overload(gate, full, now)
+        {
+            self.bulkhead(slot).release(|| now);
+            return Err(stuck);
+        }
+        let go_back = |stuck: Stuck| {
+            if self.balancer.is_none() {
+                self.overload(gate).release();
+            }
+            self.bulkhead(slot).release(|| now);
+            Err(stuck)
+        };
         // With endpoints this breaker has no rules, and says what somebody forced.
         let admitted = match self.breaker.try_acquire(now) {
             Ok(admitted) => admitted,
-            Err(Rejected { retry_after }) => {
-                self.release(slot, || now);
-                self.give_rate_back(rate);
-                return self.wait_for_ready(ask, Rejection::CircuitOpen { retry_after }.into(), since, now);
-            }
+            Err(Rejected { retry_after }) => return go_back(Rejection::CircuitOpen { retry_after }.into()),
         };
         let endpoint = match &self.balancer {
             None => None,
             Some(balancer) => match self.choose_endpoint(balancer, ask, now) {
                 Ok(endpoint) => Some(Box::new(endpoint)),
-                Err(refusal) => {
-                    self.release(slot, || now);
-                    self.give_rate_back(rate);
-                    return self.wait_for_ready(ask, refusal, since, now);
-                }
+                Err(stuck) => return go_back(stuck),
             },
         };
         if let Some(transition) = admitted.transition {
             self.emit(|| Event::BreakerTransition(transition));
         }
-        Admission::Admitted(Permit::new(Arc::clone(self), admitted.permit, endpoint, slot, now))
+        Ok(Permit::new(Arc::clone(self), admitted.permit, endpoint, slot, gate, now))
+    }
+
+    /// There is no place. With the breaker open none would be of use.
+    #[cold]
+    fn judge_overload(&self, gate: Part, full: overload::Full, now: Tick) -> Result<(), Stuck> {
+        if self.breaker.rejects_now(now).is_some()
+            && let Err(Rejected { retry_after }) = self.breaker.try_acquire(now)
+        {
+            return Err(Rejection::CircuitOpen { retry_after }.into());
+        }
+        let overload::Full { limit } = full;
+        let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
+        match self.judge(rejection, Modes::OVERLOAD_OBSERVES) {
+            Ok(()) => {
+                self.overload(gate).overrun();
+                Ok(())
+            }
+            Err(_) => Err(Stuck::Overloaded(limit)),
+        }
+    }
+
+    /// Whether the limit is in force: of the upstream or, with several endpoints, of any of them.
+    fn is_overloaded(&self) -> bool {
+        match &self.balancer {
+            None => self.overload(self.gate()).limit().is_some(),
+            Some(balancer) => balancer.set().is_overloaded(),
+        }
+    }
+
+    /// Whether the next in line would find a place.
+    fn has_room(&self, gate: Part, priority: Priority) -> bool {
+        match &self.balancer {
+            None => self.overload(gate).has_place(priority),
+            Some(balancer) => balancer.set().has_place(priority),
+        }
     }
 
     /// A place among those that wait for an open breaker, where that is what refuses it and it wants to. It holds nothing meanwhile,
@@ -304,17 +426,43 @@ impl Upstream {
         balancer: &Balancer,
         ask: &Ask<'_>,
         now: Tick,
-    ) -> Result<EndpointPermit, Refusal> {
+    ) -> Result<EndpointPermit, Stuck> {
         let seek = Seek {
             tried: ask.tried,
             again_from: ask.again_from,
             repeatable: ask.repeatable && self.budget.available() >= 1.0,
             overrules: self.breaker.state() == State::ForcedClosed,
+            priority: ask.priority,
+            overruns: !self.modes().has(Modes::OVERLOAD),
         };
-        balancer.admit(&seek, now, &mut self.entropy.rng()).map_err(|shut| match shut {
-            Shut::Empty => Refusal { rejection: Rejection::NoEndpoint, cause: Some(balancer.nobody()) },
+        let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
+        admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now))
+    }
+
+    #[cold]
+    fn shut_out(
+        &self,
+        balancer: &Balancer,
+        seek: &Seek<'_>,
+        shut: Shut,
+        now: Tick,
+    ) -> Result<EndpointPermit, Stuck> {
+        Err(match shut {
+            Shut::Empty => {
+                let cause = Some(balancer.nobody());
+                Stuck::Refused(Refusal { rejection: Rejection::NoEndpoint, cause })
+            }
             Shut::Open(retry_after) => Rejection::CircuitOpen { retry_after }.into(),
             Shut::Held(retry_after) => Rejection::HeldBack { retry_after }.into(),
+            Shut::Full(limit) => {
+                let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
+                if !seek.overruns && self.judge(rejection, Modes::OVERLOAD_OBSERVES).is_ok() {
+                    let seek = Seek { overruns: true, ..*seek };
+                    let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
+                    return admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now));
+                }
+                Stuck::Overloaded(limit)
+            }
         })
     }
 
@@ -358,148 +506,7 @@ impl Upstream {
     }
 }
 
-impl Waiting {
-    /// When to poll at the latest.
-    pub(crate) fn until(&self) -> Tick {
-        match &self.stage {
-            Stage::Names(_) => Tick::NEVER,
-            Stage::Rate(turn, _) => turn.until(),
-            Stage::Slot(waiter, _) => waiter.until(),
-            Stage::Ready(waiter) => waiter.until(),
-            Stage::Over => Tick::ZERO,
-        }
-    }
-
-    /// Why there is nowhere to go yet, while it waits for the addresses of a name.
-    #[cold]
-    pub(crate) fn unresolved(&self, now: Tick) -> Option<NoEndpoint> {
-        let Stage::Names(_) = self.stage else { return None };
-        let host = self.upstream.host().map_or("its name", |authority| authority.host());
-        Some(NoEndpoint::unanswered(host, now.since(self.since)))
-    }
-
-    /// Whether it waits for the addresses of a name.
-    pub(crate) fn is_for_names(&self) -> bool {
-        matches!(self.stage, Stage::Names(_))
-    }
-
-    /// Since when it waits.
-    pub(crate) fn since(&self) -> Tick {
-        self.since
-    }
-
-    /// Ready with a place or a refusal. Past the deadline it is never ready: nobody has a use for a place then.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<Permit, Refusal>> {
-        if now >= self.deadline {
-            return Poll::Pending;
-        }
-        let mut has_gone = false;
-        loop {
-            if let Some(retry_after) = self.is_held(cx, now) {
-                self.leave(|| now);
-                return Poll::Ready(Err(Rejection::HeldBack { retry_after }.into()));
-            }
-            let upstream = &self.upstream;
-            let Self { priority, deadline, again_from, repeatable, waits_for_ready, place, .. } = *self;
-            let tried = &self.tried;
-            let ask = Ask { priority, deadline, tried, again_from, repeatable, waits_for_ready, place };
-            let admission = match &mut self.stage {
-                Stage::Names(names) => {
-                    let resolved = ready!(names.as_mut().poll(cx));
-                    self.stage = Stage::Over;
-                    match resolved {
-                        Ok(()) => upstream.admit_to_rate(&ask, self.since, now),
-                        Err(cause) => {
-                            let rejection = Rejection::NoEndpoint;
-                            Admission::Refused(Refusal { rejection, cause: Some(cause) })
-                        }
-                    }
-                }
-                Stage::Rate(turn, whose) => {
-                    let whose = *whose;
-                    let place = ready!(upstream.rate_limit(whose).poll_turn(turn, cx, now));
-                    self.stage = Stage::Over;
-                    upstream.admit_to_bulkhead(&ask, Some(InRate { place, whose }), self.since, now)
-                }
-                Stage::Slot(waiter, slot) => {
-                    let slot = *slot;
-                    let waited = ready!(upstream.bulkhead(slot).poll_wait(waiter, cx, now));
-                    self.stage = Stage::Over;
-                    match waited {
-                        Ok(()) => upstream.admit_to_endpoint(&ask, self.rate.take(), slot, self.since, now),
-                        Err(over) => {
-                            let (waited, displaced) = (now.since(self.since), over == WaitOver::Displaced);
-                            upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
-                        }
-                    }
-                }
-                Stage::Ready(waiter) => {
-                    let waiter = Arc::clone(waiter);
-                    let left = ready!(upstream.poll_ready(&waiter, has_gone, cx, now));
-                    has_gone = true;
-                    self.stage = Stage::Over;
-                    upstream.ready.leave(&waiter);
-                    self.place = Some(waiter.place());
-                    match left {
-                        None => upstream.admit_to_rate(&Ask { place: self.place, ..ask }, self.since, now),
-                        Some(retry_after) => {
-                            Admission::Refused(Rejection::CircuitOpen { retry_after }.into())
-                        }
-                    }
-                }
-                Stage::Over => return Poll::Pending,
-            };
-            match admission {
-                Admission::Admitted(permit) => return Poll::Ready(Ok(permit)),
-                Admission::Refused(why) => return Poll::Ready(Err(why)),
-                Admission::Waits(mut next) => {
-                    // What that one holds moves here, and leaves nothing for it to give back.
-                    self.rate = next.rate.take();
-                    self.stage = std::mem::replace(&mut next.stage, Stage::Over);
-                }
-            }
-        }
-    }
-
-    /// For how long a server holds everybody back, asked at every door and whenever that begins.
-    fn is_held(&mut self, cx: &mut Context<'_>, now: Tick) -> Option<Duration> {
-        while self.held.as_mut().poll(cx).is_ready() {
-            self.held = self.upstream.next_hold();
-        }
-        // Whether there is anybody to ask isn't known before there are addresses.
-        if matches!(self.stage, Stage::Names(_) | Stage::Over) { None } else { self.upstream.held_for(now) }
-    }
-
-    /// Leaves whatever line it stands in.
-    fn leave(&mut self, now: impl FnOnce() -> Tick) {
-        match &self.stage {
-            Stage::Slot(waiter, slot) => self.upstream.bulkhead(*slot).leave(waiter, now),
-            Stage::Rate(turn, whose) => self.upstream.rate_limit(*whose).leave(turn, now),
-            Stage::Ready(waiter) => self.upstream.ready.leave(waiter),
-            Stage::Names(_) | Stage::Over => {}
-        }
-        self.stage = Stage::Over;
-        self.upstream.give_rate_back(self.rate.take());
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.leave(time::now);
-    }
-}
-
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.stage {
-            Stage::Names(_) => "Waiting(for addresses)",
-            Stage::Rate(..) => "Waiting(for its turn)",
-            Stage::Slot(..) => "Waiting(for a place)",
-            Stage::Ready(_) => "Waiting(for the breaker)",
-            Stage::Over => "Waiting(for nothing)",
-        })
-    }
-}
+mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use super::Upstream;
 use super::quiet::Quiet;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::Concurrency;
+use crate::policy::overload::{Line, OverloadLimit};
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
 use crate::policy::{Modes, Plan};
@@ -53,6 +54,24 @@ pub(crate) enum Part {
     Own,
     /// That of its whole host.
     Whole,
+}
+
+/// Whose bulkhead an attempt has its slot in, and whose overload limit its place: one byte, since every permit is moved with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose(u8);
+
+impl Whose {
+    pub(crate) fn new(slot: Part, gate: Part) -> Self {
+        Self(slot as u8 | ((gate as u8) << 1))
+    }
+
+    pub(crate) fn slot(self) -> Part {
+        if self.0 & 1 == Part::Own as u8 { Part::Own } else { Part::Whole }
+    }
+
+    pub(crate) fn gate(self) -> Part {
+        if self.0 >> 1 == Part::Own as u8 { Part::Own } else { Part::Whole }
+    }
 }
 
 impl Upstream {
@@ -135,6 +154,35 @@ impl Upstream {
         }
     }
 
+    /// Whose overload limit an attempt that asks now goes by, where the name has no endpoints.
+    pub(super) fn gate(&self) -> Part {
+        if self.whole.is_some() && !self.modes().has(Modes::OWN_OVERLOAD) { Part::Whole } else { Part::Own }
+    }
+
+    pub(super) fn overload(&self, gate: Part) -> &OverloadLimit {
+        match (gate, &self.whole) {
+            (Part::Whole, Some(whole)) => &whole.overload,
+            _ => &self.overload,
+        }
+    }
+
+    /// Who waits for a place that the upstream, or any of its endpoints, can answer in time.
+    pub(super) fn line(&self, gate: Part) -> &Line {
+        match (&self.balancer, gate, &self.whole) {
+            (Some(balancer), ..) => balancer.set().line(),
+            (None, Part::Whole, Some(whole)) => &whole.line,
+            _ => &self.line,
+        }
+    }
+
+    /// Follows what a plan says of who is held back under overload.
+    pub(super) fn follow_overload(&self, plan: &Plan) {
+        self.line.set_rules(plan.overload);
+        if let Some(change) = self.overload.switch(plan.overload.is_some()) {
+            self.overload_changed(Part::Own, change);
+        }
+    }
+
     pub(super) fn bulkhead(&self, slot: Part) -> &Bulkhead {
         match (slot, &self.whole) {
             (Part::Whole, Some(whole)) => &whole.bulkhead,
@@ -145,5 +193,10 @@ impl Upstream {
     /// A slot is free again.
     pub(super) fn release(&self, slot: Part, now: impl FnOnce() -> Tick) {
         self.bulkhead(slot).release(now);
+        // Whoever found no slot while the server is overloaded waits for this one too.
+        let line = self.line(self.gate());
+        if !line.is_empty() {
+            line.wake();
+        }
     }
 }

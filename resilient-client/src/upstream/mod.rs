@@ -33,6 +33,7 @@ use crate::policy::budget::Budget;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::{self, Concurrency, Sample};
 use crate::policy::hedge::{self, Cap};
+use crate::policy::overload::{self, Line, OverloadLimit};
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
 use crate::policy::{Modes, Plan};
@@ -46,7 +47,7 @@ pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::{Balancer, Endpoint, EndpointId, NoSuchEndpoint, Shut};
-pub(crate) use self::host::{Part, Whole};
+pub(crate) use self::host::{Part, Whole, Whose};
 use self::latency::Digest;
 use self::quiet::Quiet;
 use self::registry::Key;
@@ -71,6 +72,13 @@ pub enum Rejection {
         waited: Duration,
         /// Whether a call of a higher priority took its place in the queue.
         displaced: bool,
+    },
+    /// As many attempts are in flight as the upstream can answer in time.
+    Overloaded {
+        /// How many those are; zero when it was the bulkhead that was full meanwhile.
+        limit: u32,
+        /// How long it waited for a place, if it did.
+        waited: Duration,
     },
     /// The rate agreed on for this upstream is used up.
     RateLimited {
@@ -100,6 +108,7 @@ impl Rejection {
             | Self::RateLimited { retry_after } => Some(retry_after),
             Self::BulkheadFull { .. }
             | Self::QueueWait { .. }
+            | Self::Overloaded { .. }
             | Self::Throttled { .. }
             | Self::NoEndpoint => None,
         }
@@ -111,7 +120,12 @@ impl fmt::Display for Rejection {
         match self {
             Self::CircuitOpen { retry_after } => write!(f, "next probe in {retry_after:.1?}"),
             Self::BulkheadFull { limit } => write!(f, "{limit} attempts in flight"),
-            Self::QueueWait { waited, displaced: false } => write!(f, "waited {waited:.1?} for a place"),
+            Self::Overloaded { limit, waited } if waited.is_zero() => {
+                write!(f, "{limit} attempts in flight are all it can answer in time")
+            }
+            Self::QueueWait { waited, displaced: false } | Self::Overloaded { waited, .. } => {
+                write!(f, "waited {waited:.1?} for a place")
+            }
             Self::QueueWait { waited, displaced: true } => {
                 write!(f, "gave its place in the queue, after {waited:.1?}, to a call of a higher priority")
             }
@@ -189,6 +203,10 @@ pub(crate) struct Upstream {
     rate_limit: RateLimit,
     /// Finds the bulkhead's limit. Made when a policy first asks for it.
     concurrency: OnceLock<Concurrency>,
+    /// How many attempts it can answer in time, where it is all there is; endpoints have limits and a line of their own.
+    overload: OverloadLimit,
+    /// Who waits for one of those places.
+    line: Line,
     /// [`Modes`], as its bits.
     modes: AtomicU32,
     hedges: Cap,
@@ -232,6 +250,8 @@ impl Upstream {
             throttle: plan.throttle.map_or_else(Throttle::off, Throttle::new),
             rate_limit: plan.rate_limit.map_or_else(RateLimit::unlimited, RateLimit::new),
             concurrency: OnceLock::new(),
+            overload: OverloadLimit::new(plan.overload.is_some()),
+            line: Line::new(plan.overload),
             modes: AtomicU32::new(plan.modes.bits()),
             hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
             latency: Digest::new(),
@@ -288,6 +308,7 @@ impl Upstream {
         self.rate_limit.set_rules(plan.rate_limit, time::now());
         self.modes.store(plan.modes.bits(), Ordering::Release);
         self.follow_limits(plan, time::now);
+        self.follow_overload(plan);
         self.hedges.set_rules(plan.hedge);
         self.ready.set_rules(plan.breaker.as_ref());
         if self.balancer.is_some() {
@@ -422,6 +443,26 @@ impl Upstream {
         }
     }
 
+    /// An attempt that had `allowed` nanoseconds took `nanos` to come to something.
+    fn tell_overload(&self, endpoint: Option<&Endpoint>, gate: Part, sample: overload::Sample, now: Tick) {
+        match endpoint {
+            Some(endpoint) => endpoint.tell_overload(sample, now),
+            None => {
+                if let Some(change) = self.overload(gate).record(sample, now) {
+                    self.overload_changed(gate, change);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn overload_changed(&self, gate: Part, change: overload::Change) {
+        if change.from.is_some() != change.to.is_some() {
+            self.emit(|| Event::OverloadLimit { limit: change.to });
+        }
+        self.line(gate).wake();
+    }
+
     fn modes(&self) -> Modes {
         Modes::from_bits(self.modes.load(Ordering::Relaxed))
     }
@@ -474,6 +515,7 @@ impl Upstream {
     fn shut_for(&self, now: Tick) -> Option<Duration> {
         let shut = |balancer: &Balancer| match balancer.set().shut(now)? {
             _ if self.breaker.state() == breaker::State::ForcedClosed => None,
+            Shut::Full(_) => None,
             Shut::Open(wait) | Shut::Held(wait) => Some(wait),
             Shut::Empty => Some(Duration::ZERO),
         };

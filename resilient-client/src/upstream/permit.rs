@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoints::{Endpoint, EndpointPermit};
-use super::{Part, Upstream};
+use super::{Part, Upstream, Whose};
 use crate::engine::ledger::Grant;
 use crate::event::{CallId, Event};
 use crate::outcome::classify::{Classified, Repeat};
 use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, Verdict};
+use crate::policy::overload::{self, UNIT_BITS};
 use crate::sync::Ordering;
 use crate::time::{self, Tick, nanos};
 
@@ -36,8 +37,10 @@ pub(crate) struct Permit {
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
-    /// Whose bulkhead it has its slot in.
-    slot: Part,
+    /// The time it has, in units of 65.5 µs; zero when nothing bounds it.
+    allowed: u32,
+    /// Whose bulkhead it has its slot in, and whose overload limit its place, unless that is its endpoint's.
+    whose: Whose,
     started: Tick,
     /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's. Never until then.
     answered: Tick,
@@ -84,13 +87,15 @@ impl Permit {
         breaker: breaker::Permit,
         endpoint: Option<Box<EndpointPermit>>,
         slot: Part,
+        gate: Part,
         now: Tick,
     ) -> Self {
         let in_flight = upstream.adaptive().map_or(0, |_| upstream.bulkhead(slot).in_use());
         Self {
             upstream,
             in_flight,
-            slot,
+            allowed: 0,
+            whose: Whose::new(slot, gate),
             held: Held::Head(breaker),
             endpoint,
             grant: None,
@@ -128,6 +133,12 @@ impl Permit {
     /// 1 for the first.
     pub(crate) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// It has time until then. What isn't bounded says nothing of how many can be answered in time.
+    pub(crate) fn has_until(&mut self, until: Tick, bounded: bool) {
+        let units = (until.nanos_since(self.started) >> UNIT_BITS).max(1);
+        self.allowed = if bounded { u32::try_from(units).unwrap_or(u32::MAX) } else { 0 };
     }
 
     /// The attempt is being handed to the transport: from here on the server may know of it.
@@ -239,6 +250,12 @@ impl Permit {
             let outcome = if silent { Outcome::Ignored } else { outcome };
             upstream.tell_concurrency(self.in_flight, took, outcome, status, now);
         }
+        if self.stage == Stage::Sent && self.allowed != 0 && !silent {
+            self.tell_overload(outcome, took, now);
+        }
+        if self.endpoint.is_none() && upstream.overload(self.whose.gate()).release() {
+            upstream.line(self.whose.gate()).wake();
+        }
         if let Some(endpoint) = &mut self.endpoint {
             // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not attract calls.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
@@ -262,6 +279,18 @@ impl Permit {
             upstream.probed();
         }
         transition
+    }
+
+    /// Until its head, or its end where the body is part of it, an attempt is in flight to an upstream that may be overloaded.
+    #[inline]
+    fn tell_overload(&self, outcome: Outcome, took: u64, now: Tick) {
+        // Who leaves early says nothing.
+        if outcome == Outcome::Abandoned {
+            return;
+        }
+        let allowed_nanos = u64::from(self.allowed) << UNIT_BITS;
+        let sample = overload::Sample { rtt_nanos: took, allowed_nanos };
+        self.upstream.tell_overload(self.endpoint().map(Arc::as_ref), self.whose.gate(), sample, now);
     }
 
     /// Tells those that judge bodies.
@@ -381,7 +410,7 @@ impl Drop for Permit {
             Said::Head => self.body(Verdict::Neutral, &Classified::ABANDONED, time::now()),
             Said::Everything => {}
         }
-        self.upstream.release(self.slot, time::now);
+        self.upstream.release(self.whose.slot(), time::now);
         if self.ends_call {
             self.upstream.leave();
         }

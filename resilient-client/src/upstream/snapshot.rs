@@ -7,6 +7,7 @@ use super::Upstream;
 use super::endpoints::EndpointSnapshot;
 use crate::policy::breaker;
 use crate::policy::concurrency::{self, Concurrency};
+use crate::policy::{Modes, overload};
 use crate::time::Tick;
 
 /// One upstream's live state at one moment. From [`Client::snapshot`](crate::Client::snapshot) and
@@ -31,6 +32,8 @@ pub struct UpstreamSnapshot {
     pub concurrency: Option<concurrency::Snapshot>,
     /// Attempts that wait for a place.
     pub queued: usize,
+    /// How many attempts it can answer in time; `None` where that is off, or known of each endpoint.
+    pub overload: Option<overload::Snapshot>,
     /// Attempts that [wait for an open breaker](breaker::BreakerPolicy::wait_for_ready).
     pub waiting_for_ready: usize,
     /// The circuit breaker. Where the name stands for several endpoints theirs judge, and this one is disabled unless somebody
@@ -47,6 +50,11 @@ pub struct UpstreamSnapshot {
 }
 
 impl Upstream {
+    fn overload_snapshot(&self) -> Option<overload::Snapshot> {
+        let on = self.balancer.is_none() && self.modes().has(Modes::OVERLOAD);
+        on.then(|| self.overload(self.gate()).snapshot())
+    }
+
     pub(crate) fn snapshot(&self, now: Tick) -> UpstreamSnapshot {
         let bulkhead = self.bulkhead(self.slot());
         UpstreamSnapshot {
@@ -55,7 +63,8 @@ impl Upstream {
             in_flight: self.in_use(),
             limit: bulkhead.limit(),
             concurrency: self.adaptive().map(Concurrency::snapshot),
-            queued: bulkhead.queued(),
+            queued: bulkhead.queued() + self.line(self.gate()).len(),
+            overload: self.overload_snapshot(),
             waiting_for_ready: self.ready.len(),
             breaker: self.breaker_snapshot(now),
             budget: self.budget().available(),

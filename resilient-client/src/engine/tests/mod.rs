@@ -17,6 +17,7 @@ mod metastable;
 mod names;
 mod nothing_absorbs;
 mod outages;
+mod overload;
 mod ready;
 mod recovery;
 mod reload;
@@ -72,7 +73,16 @@ impl Rig {
     }
 
     fn set_up_seeded(setup: Setup, seed: u64, steps: impl IntoIterator<Item = script::Step>) -> Self {
-        let script = Script::new(steps);
+        Self::at(&Script::new(steps), setup, seed)
+    }
+
+    /// One client of a server that may have several.
+    fn before(script: &Script, policy: &Policy) -> Self {
+        Self::at(script, Setup { policies: policy.clone().into(), ..Setup::default() }, 42)
+    }
+
+    fn at(script: &Script, setup: Setup, seed: u64) -> Self {
+        let script = script.clone();
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let heard = Arc::clone(&events);
         let observer = move |_: &str, event: &Event| heard.lock().unwrap().push(event.clone());

@@ -37,7 +37,7 @@
 //! ```
 
 mod policy;
-mod queue;
+pub(super) mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -180,7 +180,8 @@ impl Bulkhead {
             let free = word & marks_from(priority) == 0 && in_use(word) < self.share(priority);
             free.then(|| word + 1)
         };
-        match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+        // Sequentially consistent with the line behind an overload limit: see `release`.
+        match self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) {
             Ok(_) => Ok(()),
             Err(_) => Err(self.full(priority)),
         }
@@ -196,7 +197,8 @@ impl Bulkhead {
     /// wrapped below zero would refuse every call.
     pub fn release(&self, now: impl FnOnce() -> Tick) {
         let give = |word: u64| (word & MARKS == 0).then(|| word.checked_sub(1)).flatten();
-        match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give) {
+        // Who looks afterwards whether anybody waits elsewhere for this slot, as the upstream does, finds whoever missed it.
+        match self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, give) {
             Err(word) if word & MARKS != 0 => self.hand_over(now()),
             Ok(_) | Err(_) => {}
         }

@@ -12,7 +12,7 @@ use crate::sync::Mutex;
 use crate::time::Tick;
 
 /// Wakers to be called once the lock is free.
-pub(super) type Wakers = SmallVec<[Waker; 4]>;
+pub(in crate::policy) type Wakers = SmallVec<[Waker; 4]>;
 
 const CLASSES: [Priority; Priority::COUNT] = [Priority::Sheddable, Priority::Normal, Priority::Critical];
 
@@ -38,7 +38,7 @@ impl std::error::Error for WaitOver {}
 
 /// What became of a wait: from waiting to granted or over, and from granted to taken or, declined, over.
 #[derive(Debug)]
-pub(super) enum State {
+pub(in crate::policy) enum State {
     /// With whom to wake, once it has been polled.
     Waiting(Option<Waker>),
     /// A slot is counted for it, and it hasn't been told.
@@ -99,6 +99,32 @@ impl Waiter {
         answer
     }
 
+    /// Waits on; whether it has been woken since it last did.
+    pub(in crate::policy) fn wait(&self, cx: &Context<'_>) -> Result<bool, WaitOver> {
+        let waker = cx.waker().clone();
+        let mut state = self.state.lock();
+        let before = match &mut *state {
+            State::Waiting(to_wake) => to_wake.replace(waker),
+            State::Granted | State::Taken => None,
+            State::Over(why) => return Err(*why),
+        };
+        drop(state);
+        Ok(before.is_none())
+    }
+
+    /// With whom to wake it, once.
+    fn rouse(&self) -> Option<Waker> {
+        match &mut *self.state.lock() {
+            State::Waiting(waker) => waker.take(),
+            State::Granted | State::Taken | State::Over(_) => None,
+        }
+    }
+
+    /// Whether both are one.
+    pub(in crate::policy) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+
     /// Gives up a slot it wasn't told of yet; whether there was one, which is then the caller's to release.
     pub(super) fn decline(&self) -> bool {
         let mut state = self.state.lock();
@@ -119,7 +145,7 @@ impl Waiter {
 
 /// The waiting, each step logarithmic in how many they are: under overload the queue is full, and every call steps here.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(in crate::policy) struct Queue {
     /// By number, the first being the oldest.
     classes: [BTreeMap<u64, Arc<Waiter>>; Priority::COUNT],
     /// The same waiters by the end of their wait.
@@ -128,35 +154,49 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) const fn new() -> Self {
+    pub(in crate::policy) const fn new() -> Self {
         Self { classes: [const { BTreeMap::new() }; Priority::COUNT], ends: BTreeSet::new(), next: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::policy) fn len(&self) -> usize {
         self.ends.len()
     }
 
     /// The classes somebody waits in.
-    pub(super) fn classes(&self) -> impl Iterator<Item = Priority> {
+    pub(in crate::policy) fn classes(&self) -> impl Iterator<Item = Priority> {
         CLASSES.into_iter().filter(|class| !self.class(*class).is_empty())
     }
 
     pub(super) fn push(&mut self, priority: Priority, until: Tick) -> Arc<Waiter> {
+        self.push_as(priority, until, None)
+    }
+
+    /// The same for one that [waits to be woken](Waiter::wait).
+    pub(in crate::policy) fn push_to_wake(&mut self, priority: Priority, until: Tick) -> Arc<Waiter> {
+        self.push_as(priority, until, Some(Waker::noop().clone()))
+    }
+
+    fn push_as(&mut self, priority: Priority, until: Tick, waker: Option<Waker>) -> Arc<Waiter> {
         let number = self.next;
         self.next += 1;
-        let waiter = Arc::new(Waiter { priority, until, number, state: Mutex::new(State::Waiting(None)) });
+        let waiter = Arc::new(Waiter { priority, until, number, state: Mutex::new(State::Waiting(waker)) });
         self.classes[priority as usize].insert(number, Arc::clone(&waiter));
         self.ends.insert((until, number, priority));
         waiter
     }
 
     /// Whose turn it is.
-    pub(super) fn first(&self) -> Option<Arc<Waiter>> {
+    pub(in crate::policy) fn first(&self) -> Option<Arc<Waiter>> {
         self.classes.iter().rev().find_map(|class| class.values().next()).map(Arc::clone)
     }
 
+    /// With whom to wake the first who hasn't been woken since it last [waited](Waiter::wait).
+    pub(in crate::policy) fn rouse(&self) -> Option<Waker> {
+        self.classes.iter().rev().flat_map(BTreeMap::values).find_map(|waiter| waiter.rouse())
+    }
+
     /// Somebody whose wait is over.
-    pub(super) fn expired(&self, now: Tick) -> Option<Arc<Waiter>> {
+    pub(in crate::policy) fn expired(&self, now: Tick) -> Option<Arc<Waiter>> {
         let (until, number, priority) = self.ends.first()?;
         if now < *until {
             return None;
@@ -165,13 +205,13 @@ impl Queue {
     }
 
     /// Who gives way to `priority`: the youngest of the lowest class below it.
-    pub(super) fn youngest_below(&self, priority: Priority) -> Option<Arc<Waiter>> {
+    pub(in crate::policy) fn youngest_below(&self, priority: Priority) -> Option<Arc<Waiter>> {
         let lowest = self.classes().next().filter(|lowest| *lowest < priority)?;
         self.class(lowest).values().next_back().map(Arc::clone)
     }
 
     /// Takes somebody out, if still there, and says whom to wake.
-    pub(super) fn remove(&mut self, waiter: &Waiter, state: State) -> Option<Waker> {
+    pub(in crate::policy) fn remove(&mut self, waiter: &Waiter, state: State) -> Option<Waker> {
         let Waiter { priority, until, number, .. } = *waiter;
         if !self.ends.remove(&(until, number, priority)) {
             return None;

@@ -246,11 +246,13 @@ fn what_guards_the_way_in_can_be_set() {
         rate_limit = { count = 100, per = "1s", burst = 5, wait = true }
         throttle = { multiplier = 1.5, window = "1m" }
         balance = { decay = "5s", slow_start = "1s", penalty = 10.0 }
+        overload = { max_waiting = 64, wait = "500ms", observe_only = true }
         concurrency = { kind = "vegas", initial = 30, min = 5, max = 200, window = "200ms", queue = [0.1, 0.2] }
 
         [[host]]
         origin = "http://reports:80"
         priority = "sheddable"
+        overload = "off"
         rate_limit = "off"
         throttle = { observe_only = true }
         "#,
@@ -267,9 +269,13 @@ fn what_guards_the_way_in_can_be_set() {
         .concurrency(
             ConcurrencyPolicy::vegas().initial(30).min(5).max(200).window(second / 5).queue(0.1, 0.2),
         )
+        .overload(OverloadPolicy::standard().max_waiting(64).wait(second / 2).observe_only(true))
         .balance(BalancePolicy::standard().decay(5 * second).slow_start(second).penalty(10.0));
     let expected = PolicySet::new(base).host("http://reports:80", |base| {
-        base.priority(Priority::Sheddable).rate_limit(None).throttle(throttle.observe_only(true))
+        base.priority(Priority::Sheddable)
+            .overload(None)
+            .rate_limit(None)
+            .throttle(throttle.observe_only(true))
     });
     assert_eq!(set.unwrap(), expected);
     assert_eq!(refused("rate_limit = { count = 100 }"), "rate_limit needs both `count` and `per`");

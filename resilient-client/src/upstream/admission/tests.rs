@@ -1,5 +1,7 @@
 //! What somebody forced on a name holds for all of its endpoints, and waits end with the deadline.
 
+use std::task::Context;
+
 use super::*;
 use crate::endpoints::Endpoints;
 use crate::engine::core::{Core, Setup};

@@ -51,7 +51,9 @@ impl List {
         let drawn = two_below(self.endpoints.len(), rng);
         let (a, b) = (self.endpoints.get(drawn.0)?, self.endpoints.get(drawn.1)?);
         let fits = |endpoint: &Endpoint| {
-            (endpoint.is_well(now) || seek.overrules) && !seek.tried.contains(&endpoint.id())
+            (endpoint.is_well(now) || seek.overrules)
+                && seek.fits(endpoint)
+                && !seek.tried.contains(&endpoint.id())
         };
         let winner = if fits(a) && fits(b) {
             let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| fits(endpoint));
@@ -64,7 +66,7 @@ impl List {
         if seek.tried.is_empty() && !seek.overrules {
             for (passed, other) in [(a, b), (b, a)] {
                 let wins = winner.is_some_and(|winner| Arc::ptr_eq(winner, passed));
-                if !wins && self.is_due(passed, other, seek, now) {
+                if !wins && seek.fits(passed) && self.is_due(passed, other, seek, now) {
                     return Some(passed);
                 }
             }
@@ -106,6 +108,9 @@ impl List {
         let mut best = None;
         let mut candidates: SmallVec<[&Arc<Endpoint>; 16]> = SmallVec::new();
         for endpoint in &self.endpoints {
+            if !seek.fits(endpoint) {
+                continue;
+            }
             let Some(rank) = rank(endpoint, seek, now) else { continue };
             if best.is_none_or(|best| rank < best) {
                 best = Some(rank);
@@ -153,6 +158,10 @@ impl List {
         if self.endpoints.is_empty() {
             return Shut::Empty;
         }
+        let mut full = self.endpoints.iter().filter(|endpoint| !seek.fits(endpoint));
+        if let Some(full) = full.find(|endpoint| rank(endpoint, seek, now).is_some()) {
+            return Shut::Full(full.overload.limit().unwrap_or_default());
+        }
         let first = self.endpoints.iter().filter_map(waits).min_by_key(|(wait, _)| *wait);
         first.map_or(Shut::Open(SOON), |(_, shut)| shut)
     }
@@ -187,6 +196,11 @@ impl List {
 }
 
 impl Seek<'_> {
+    /// Whether it has a place.
+    fn fits(&self, endpoint: &Endpoint) -> bool {
+        self.overruns || endpoint.overload.has_place(self.priority)
+    }
+
     /// Whether the call was told to leave those alone where it has been, this one among them.
     fn rests(&self, endpoint: &Endpoint, now: Tick) -> bool {
         now < self.again_from && self.tried.contains(&endpoint.id())

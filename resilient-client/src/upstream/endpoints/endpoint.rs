@@ -1,13 +1,14 @@
 //! One endpoint: where it is and what is known of it.
 
 use std::any::Any;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::endpoints::Origin;
 use crate::event::{Event, Events};
 use crate::policy::balance;
 use crate::policy::breaker::{Breaker, Control, Snapshot, State, Transition};
+use crate::policy::overload::{self, Line, OverloadLimit};
 use crate::rng::Entropy;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::{Tick, nanos};
@@ -40,6 +41,10 @@ pub(crate) struct Endpoint {
     origin: Origin,
     pub(super) breaker: Breaker,
     in_flight: AtomicU32,
+    /// How many attempts it can answer in time.
+    pub(super) overload: OverloadLimit,
+    /// Who waits for a place at it or any other.
+    line: Arc<Line>,
     pub(super) score: Score,
     /// When it was added or came back, as a `Tick`; zero if that needs no care.
     since: AtomicU64,
@@ -71,6 +76,8 @@ pub struct EndpointSnapshot {
     pub failing: f32,
     /// Its own circuit breaker.
     pub breaker: Snapshot,
+    /// How many attempts it can answer in time.
+    pub overload: overload::Snapshot,
 }
 
 impl Endpoint {
@@ -80,6 +87,8 @@ impl Endpoint {
             origin,
             breaker: Breaker::disabled(),
             in_flight: AtomicU32::new(0),
+            overload: OverloadLimit::new(checks.overload.is_some()),
+            line: Arc::clone(&checks.line),
             score: Score::new(),
             since: AtomicU64::new(since),
             probation: Probation::default(),
@@ -101,6 +110,9 @@ impl Endpoint {
             self.probation.taken();
             self.emit(transition);
         }
+        if let Some(change) = self.overload.switch(checks.overload.is_some()) {
+            self.overload_changed(change);
+        }
     }
 
     /// Does as an operator says, and tells of it.
@@ -121,6 +133,28 @@ impl Endpoint {
             checks.breaker.as_ref().map_or(u64::MAX, |rules| nanos(rules.abandoned_after()));
         self.abandoned_after.store(abandoned_after, Ordering::Relaxed);
         self.breaker.set_rules(checks.breaker.clone())
+    }
+
+    /// An attempt came to something, or its time passed.
+    pub(crate) fn tell_overload(&self, sample: overload::Sample, now: Tick) {
+        if let Some(change) = self.overload.record(sample, now) {
+            self.overload_changed(change);
+        }
+    }
+
+    #[cold]
+    fn overload_changed(&self, change: overload::Change) {
+        if change.from.is_some() != change.to.is_some() {
+            self.events.emit(self.origin.as_str(), || Event::OverloadLimit { limit: change.to });
+        }
+        self.line.wake();
+    }
+
+    /// Its place is free again.
+    pub(super) fn leave(&self) {
+        if self.overload.release() {
+            self.line.wake();
+        }
     }
 
     pub(crate) fn id(&self) -> EndpointId {
@@ -241,6 +275,7 @@ impl Endpoint {
             latency: Duration::from_nanos(latency),
             failing,
             breaker: self.breaker.snapshot(now),
+            overload: self.overload.snapshot(),
         }
     }
 }

@@ -31,6 +31,8 @@ use crate::endpoints::{Changed, MOST_ENDPOINTS, Origin};
 use crate::event::{Events, Held};
 use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, Control, Transition};
+use crate::policy::overload::{self, Line};
+use crate::policy::priority::Priority;
 use crate::rng::{Entropy, Rng};
 use crate::sync::Mutex;
 use crate::time::{self, Tick};
@@ -40,6 +42,10 @@ use crate::time::{self, Tick};
 pub(crate) struct Checks {
     /// `None`: no endpoint is ever out.
     pub(crate) breaker: Option<breaker::Rules>,
+    /// `None`: none ever has too much in flight.
+    pub(crate) overload: Option<overload::Rules>,
+    /// Where who finds no place at any of them waits.
+    pub(crate) line: Arc<Line>,
     pub(crate) entropy: Entropy,
     pub(crate) events: Events,
 }
@@ -54,6 +60,8 @@ pub(crate) struct EndpointSet {
     list: ArcSwap<List>,
     /// What an update needs and a choice doesn't. Held while the list is replaced, so that no update is lost.
     writer: Mutex<Writer>,
+    /// Who waits for a place at any of them.
+    line: Arc<Line>,
     /// How long one that left is remembered.
     grace: Duration,
 }
@@ -76,12 +84,22 @@ pub(crate) struct Seek<'a> {
     pub(crate) repeatable: bool,
     /// Somebody forced the name's breaker closed: its endpoints' aren't asked.
     pub(crate) overrules: bool,
+    pub(crate) priority: Priority,
+    /// Whether there is a place is of no interest.
+    pub(crate) overruns: bool,
 }
 
 impl Seek<'_> {
     /// The first attempt of a call that can't be repeated.
     pub(crate) const fn first() -> Self {
-        Seek { tried: &[], again_from: Tick::ZERO, repeatable: false, overrules: false }
+        Seek {
+            tried: &[],
+            again_from: Tick::ZERO,
+            repeatable: false,
+            overrules: false,
+            priority: Priority::Normal,
+            overruns: false,
+        }
     }
 }
 
@@ -94,6 +112,8 @@ pub(crate) enum Shut {
     Open(Duration),
     /// They asked to be left alone: the first may be asked after this.
     Held(Duration),
+    /// Those that may be asked have as much in flight as they can answer in time, one of them so much.
+    Full(u32),
 }
 
 #[derive(Debug)]
@@ -107,7 +127,9 @@ struct Writer {
 impl EndpointSet {
     /// A set without endpoints.
     pub(crate) fn new(rules: Rules, checks: Checks, grace: Duration) -> Self {
+        checks.line.set_rules(checks.overload);
         Self {
+            line: Arc::clone(&checks.line),
             list: ArcSwap::from_pointee(List { endpoints: Box::default(), rules }),
             writer: Mutex::new(Writer { checks, next_id: 0, gone: HashMap::new() }),
             grace,
@@ -173,9 +195,16 @@ impl EndpointSet {
     }
 
     /// Follows other rules from now on, and keeps its state.
-    pub(crate) fn follow(&self, rules: Rules, breaker: Option<breaker::Rules>) {
+    pub(crate) fn follow(
+        &self,
+        rules: Rules,
+        breaker: Option<breaker::Rules>,
+        overload: Option<overload::Rules>,
+    ) {
         let mut writer = self.writer.lock();
         writer.checks.breaker = breaker;
+        writer.checks.overload = overload;
+        self.line.set_rules(overload);
         let before = self.list.load_full();
         self.list.store(Arc::new(List { endpoints: before.endpoints.clone(), rules }));
         for endpoint in &before.endpoints {
@@ -196,12 +225,21 @@ impl EndpointSet {
         };
         for _ in 0..RACES {
             let Some(endpoint) = list.choose(seek, now, rng) else { break };
+            // Many may have chosen it for its last place.
+            if seek.overruns {
+                endpoint.overload.overrun();
+            } else if endpoint.overload.try_acquire(seek.priority).is_err() {
+                continue;
+            }
             if seek.overrules {
                 return permit(endpoint, None);
             }
             // Many may have chosen one that is on probation; its breaker lets one go, and the others look elsewhere. Or it has opened
             // since it was chosen.
-            let Ok(admitted) = endpoint.breaker.try_acquire(now) else { continue };
+            let Ok(admitted) = endpoint.breaker.try_acquire(now) else {
+                endpoint.overload.release();
+                continue;
+            };
             if admitted.permit.is_probe() {
                 endpoint.probation.taken();
             }
@@ -211,8 +249,26 @@ impl EndpointSet {
             return permit(endpoint, Some(admitted.permit));
         }
         let shut = list.shut(seek, now);
-        list.turn_away(now);
+        // Who waits for a place isn't turned away.
+        if !matches!(shut, Shut::Full(_)) {
+            list.turn_away(now);
+        }
         Err(shut)
+    }
+
+    /// Who waits for a place at any endpoint.
+    pub(crate) fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// Whether an endpoint's limit is in force.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.list.load().endpoints.iter().any(|endpoint| endpoint.overload.limit().is_some())
+    }
+
+    /// Whether an endpoint has a place.
+    pub(crate) fn has_place(&self, priority: Priority) -> bool {
+        self.list.load().endpoints.iter().any(|endpoint| endpoint.overload.has_place(priority))
     }
 
     /// Why no endpoint may be asked now, if that is so; nothing is known of an empty list.

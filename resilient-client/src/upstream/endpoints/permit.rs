@@ -87,6 +87,7 @@ impl EndpointPermit {
             return;
         }
         let endpoint = &*self.endpoint;
+        endpoint.leave();
         match verdict {
             Verdict::Success => {
                 endpoint.succeeded(now);

@@ -55,6 +55,7 @@ fn refused(rejection: Rejection) -> &'static str {
         Rejection::BulkheadFull { .. } => "refused: bulkhead full",
         Rejection::QueueWait { displaced: false, .. } => "refused: queue wait",
         Rejection::QueueWait { displaced: true, .. } => "refused: displaced",
+        Rejection::Overloaded { .. } => "refused: overloaded",
         Rejection::RateLimited { .. } => "refused: rate",
         Rejection::Throttled { .. } => "refused: throttled",
         Rejection::NoEndpoint => "refused: no endpoint",
@@ -150,6 +151,8 @@ impl Observer for Tally {
             Event::UpstreamForgotten { .. } => "forgotten",
             Event::HeldBack { .. } => "held back",
             Event::LimitChanged { .. } => "limit changed",
+            Event::OverloadLimit { limit: Some(_) } => "overload limit",
+            Event::OverloadLimit { limit: None } => "overload limit ended",
             _ => return,
         };
         *counts.seen.entry(seen).or_default() += 1;

@@ -510,11 +510,11 @@ fn other_rules_reach_every_endpoint_and_keep_its_state() {
     trip(&set, 1, START);
     let strict = BreakerPolicy::standard().consecutive_failures(1).cold_consecutive_failures(1);
     let rules = BalancePolicy::standard().compile().unwrap();
-    set.follow(rules, Some(strict.compile().unwrap()));
+    set.follow(rules, Some(strict.compile().unwrap()), None);
     assert_eq!(endpoint(&set, 1).breaker.state(), State::Open);
     let failed = attempt(&set, Verdict::Failure, 1, START, &mut rng);
     assert_eq!(endpoint(&set, failed).breaker.state(), State::Open);
-    set.follow(rules, None);
+    set.follow(rules, None, None);
     assert!([1, 2, 3].iter().all(|port| endpoint(&set, *port).breaker.state() == State::Disabled));
 }
 

@@ -1,0 +1,339 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as Std};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::bulkhead::WaitOver;
+use crate::policy::priority::Priority::{Critical, Normal, Sheddable};
+use crate::time::Tick;
+
+#[cfg(resilient_loom)]
+mod under_loom;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+const START: u64 = 3_600 * SECOND;
+const TIMEOUT: u64 = 500 * MS;
+
+fn at(nanos: u64) -> Tick {
+    Tick::from_nanos(START + nanos)
+}
+
+fn took(rtt_nanos: u64) -> Sample {
+    Sample { rtt_nanos, allowed_nanos: TIMEOUT }
+}
+
+/// So many attempts a second for so long, each of which took `rtt`; the time after the last.
+fn feed(limit: &OverloadLimit, from: u64, seconds: u64, per_second: u64, rtt: u64) -> u64 {
+    for n in 0..seconds * per_second {
+        limit.record(took(rtt), at(from + n * SECOND / per_second));
+    }
+    from + seconds * SECOND
+}
+
+/// In force, with 200 attempts a second that take 450 of their 500 ms.
+fn in_force() -> (OverloadLimit, u64) {
+    let limit = OverloadLimit::new(true);
+    let usual = feed(&limit, 0, 5, 300, 30 * MS);
+    let now = feed(&limit, usual, 2, 200, 450 * MS);
+    (limit, now)
+}
+
+#[test]
+fn refuses_what_cannot_work_and_names_the_numbers() {
+    let standard = OverloadPolicy::standard;
+    for (policy, message) in [
+        (
+            standard().max_waiting(1_000_001),
+            "overload.max_waiting must be between 0 and 1000000, got 1000001",
+        ),
+        (standard().wait(Duration::ZERO), "overload.wait must be longer than zero, got 0s"),
+    ] {
+        assert_eq!(policy.compile().unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn the_limit_is_what_ends_within_most_of_the_time_attempts_have() {
+    let (limit, _) = in_force();
+    let found = limit.limit().expect("round trips are long, and unusually so");
+    assert!((78..=92).contains(&found), "200 a second, half a second each, 0.85 of that: {found}");
+}
+
+#[test]
+fn times_of_different_length_count_as_what_they_are() {
+    let limit = OverloadLimit::new(true);
+    let usual = feed(&limit, 0, 5, 300, 30 * MS);
+    // Half of the attempts have 500 ms, half 1500 ms: 100 a second of each would keep 200 in flight.
+    for n in 0..1_000_u64 {
+        let allowed_nanos = if n % 2 == 0 { TIMEOUT } else { 3 * TIMEOUT };
+        limit.record(Sample { rtt_nanos: 450 * MS, allowed_nanos }, at(usual + n * 5 * MS));
+    }
+    let found = limit.limit().unwrap();
+    assert!((156..=184).contains(&found), "{found}");
+}
+
+#[test]
+fn it_comes_into_force_and_ends_within_some_slots_and_says_so() {
+    let limit = OverloadLimit::new(true);
+    let usual = feed(&limit, 0, 5, 300, 30 * MS);
+    let mut change = None;
+    let mut now = usual;
+    while change.is_none() && now < usual + SECOND {
+        change = limit.record(took(450 * MS), at(now));
+        now += 5 * MS;
+    }
+    assert!(matches!(change, Some(Change { from: None, to: Some(_) })), "{change:?}");
+    assert!(now - usual <= 200 * MS, "after {} ms", (now - usual) / MS);
+    let begun = now;
+    while limit.limit().is_some() && now < begun + SECOND {
+        change = limit.record(took(30 * MS), at(now));
+        now += 3 * MS;
+    }
+    assert!(matches!(change, Some(Change { from: Some(_), to: None })), "{change:?}");
+    assert!(now - begun <= 200 * MS, "after {} ms", (now - begun) / MS);
+}
+
+#[test]
+fn what_is_usual_is_no_overload_however_long_it_takes() {
+    let limit = OverloadLimit::new(true);
+    let now = feed(&limit, 0, 60, 50, 240 * MS);
+    assert_eq!(limit.limit(), None);
+    feed(&limit, now, 10, 50, 450 * MS);
+    assert_eq!(limit.limit(), None, "not twice the usual");
+}
+
+#[test]
+fn a_slower_upstream_that_finds_places_enough_becomes_usual_within_minutes() {
+    let limit = OverloadLimit::new(true);
+    let usual = feed(&limit, 0, 5, 300, 10 * MS);
+    let now = feed(&limit, usual, 10, 300, 250 * MS);
+    assert!(limit.limit().is_some());
+    feed(&limit, now, 120, 300, 250 * MS);
+    assert_eq!(limit.limit(), None);
+}
+
+#[test]
+fn who_finds_no_place_keeps_it_from_becoming_usual_for_minutes_but_not_for_ever() {
+    let limit = OverloadLimit::new(true);
+    let mut now = feed(&limit, 0, 5, 300, 10 * MS);
+    let mut ended = None;
+    for second in 0..1_200 {
+        now = feed(&limit, now, 1, 50, 425 * MS);
+        while limit.limit().is_some() && limit.try_acquire(Normal).is_ok() {}
+        while limit.in_flight() > 0 {
+            limit.release();
+        }
+        if limit.limit().is_none() && second > 0 {
+            ended.get_or_insert(second);
+        }
+    }
+    assert!(ended.is_some_and(|after| after > 240), "{ended:?}");
+}
+
+#[test]
+fn with_few_attempts_it_knows_little_and_leaves_eight() {
+    let limit = OverloadLimit::new(true);
+    let usual = feed(&limit, 0, 30, 2, 30 * MS);
+    feed(&limit, usual, 30, 2, 450 * MS);
+    assert_eq!(limit.limit(), Some(8));
+}
+
+#[test]
+fn a_small_share_of_a_crowded_upstream_may_be_less_than_eight() {
+    let limit = OverloadLimit::new(true);
+    let usual = feed(&limit, 0, 10, 15, 30 * MS);
+    feed(&limit, usual, 10, 10, 450 * MS);
+    assert!((3..=5).contains(&limit.limit().unwrap()), "{:?}", limit.limit());
+}
+
+#[test]
+fn places_are_given_up_to_the_limit_and_no_further() {
+    let (limit, _) = in_force();
+    let found = limit.limit().unwrap();
+    let mut taken = 0;
+    while limit.try_acquire(Sheddable).is_ok() {
+        taken += 1;
+    }
+    assert_eq!(taken, found - found / 4, "a quarter is left to those above");
+    while limit.try_acquire(Normal).is_ok() {
+        taken += 1;
+    }
+    assert_eq!((taken, limit.in_flight()), (found, found));
+    assert_eq!(limit.try_acquire(Critical), Err(Full { limit: found }));
+    assert!(!limit.has_place(Normal));
+    assert!(limit.release(), "somebody may wait for it");
+    assert!(limit.has_place(Normal) && !limit.has_place(Sheddable));
+    limit.overrun();
+    limit.overrun();
+    assert_eq!(limit.in_flight(), found + 1);
+}
+
+#[test]
+fn switched_off_it_lifts_the_limit_forgets_and_goes_on_counting() {
+    let (limit, now) = in_force();
+    limit.try_acquire(Normal).unwrap();
+    let change = limit.switch(false).unwrap();
+    assert!(change.from.is_some() && change.to.is_none());
+    assert_eq!((limit.limit(), limit.in_flight()), (None, 1));
+    feed(&limit, now, 5, 200, 450 * MS);
+    assert_eq!(limit.limit(), None, "off");
+    assert_eq!(limit.switch(true), None);
+    feed(&limit, now, 5, 200, 450 * MS);
+    assert_eq!(limit.limit(), None, "what is seen first is usual");
+    assert!(!limit.release());
+    assert!(!limit.release(), "one too many");
+    assert_eq!(limit.in_flight(), 0);
+}
+
+proptest! {
+    /// Against a count that is obviously right.
+    #[test]
+    fn counts_like_the_model(steps in proptest::collection::vec((0..6_u32, 0..6_u32), 0..200)) {
+        let limit = OverloadLimit::new(true);
+        let (mut in_flight, mut most) = (0_u32, None::<u32>);
+        for (step, number) in steps {
+            match step {
+                0 | 1 => {
+                    let class = [Sheddable, Normal, Critical][number as usize % 3];
+                    let share = most.map(|most| if class == Sheddable { most - most / 4 } else { most });
+                    let expected = match share {
+                        Some(share) if in_flight >= share => Err(Full { limit: share }),
+                        _ => Ok(()),
+                    };
+                    prop_assert_eq!(limit.has_place(class), expected.is_ok());
+                    prop_assert_eq!(limit.try_acquire(class), expected);
+                    in_flight += u32::from(expected.is_ok());
+                }
+                2 => {
+                    limit.overrun();
+                    in_flight += 1;
+                }
+                3 | 4 => {
+                    prop_assert_eq!(limit.release(), most.is_some());
+                    in_flight = in_flight.saturating_sub(1);
+                }
+                _ => {
+                    let new = (number > 0).then_some(number);
+                    let expected = (most != new).then_some(Change { from: most, to: new });
+                    prop_assert_eq!(limit.publish(new), expected);
+                    most = new;
+                }
+            }
+            prop_assert_eq!((limit.in_flight(), limit.limit()), (in_flight, most));
+        }
+    }
+
+    /// Nothing that is answered within a third of its time is ever held back, whatever came before and at whatever rate.
+    #[test]
+    fn short_round_trips_bring_no_limit(
+        pauses in proptest::collection::vec((1..2_000_u64, 0..166_u64), 1..400),
+    ) {
+        let limit = OverloadLimit::new(true);
+        let mut now = 0;
+        for (pause, rtt) in pauses {
+            now += pause * MS;
+            limit.record(took(rtt * MS), at(now));
+            prop_assert_eq!(limit.limit(), None);
+        }
+    }
+
+    /// In force it lies between the floor and what is asked for, and no number it knows is absurd.
+    #[test]
+    fn any_samples_leave_a_limit_that_can_work(
+        samples in proptest::collection::vec((0..u64::MAX / 2, any::<u64>(), any::<u64>()), 1..200),
+    ) {
+        let limit = OverloadLimit::new(true);
+        for (now, rtt_nanos, allowed_nanos) in samples {
+            limit.record(Sample { rtt_nanos, allowed_nanos }, Tick::from_nanos(now));
+            prop_assert!(limit.limit().is_none_or(|limit| limit >= 2));
+        }
+    }
+}
+
+// ---- The line ----
+
+fn line(max_waiting: u32) -> Line {
+    let policy = OverloadPolicy::standard().max_waiting(max_waiting).wait(Duration::from_secs(1));
+    Line::new(Some(policy.compile().unwrap()))
+}
+
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Std::SeqCst);
+    }
+}
+
+fn poll(
+    line: &Line,
+    waiter: &crate::policy::bulkhead::Waiter,
+    bell: &Arc<Bell>,
+    now: Tick,
+) -> Poll<Result<(), WaitOver>> {
+    line.poll(waiter, &Context::from_waker(&Waker::from(Arc::clone(bell))), now)
+}
+
+#[test]
+fn the_first_may_try_and_each_place_wakes_one_in_order() {
+    let line = line(9);
+    let bells = [(); 3].map(|()| Arc::<Bell>::default());
+    let waiters = [Normal, Normal, Critical].map(|class| line.join(class, at(0), Tick::NEVER).unwrap());
+    for class in [Sheddable, Normal, Critical] {
+        assert!(line.is_before(class), "nobody overtakes");
+    }
+    assert!(poll(&line, &waiters[0], &bells[0], at(0)).is_pending(), "a critical one came and is first");
+    assert!(poll(&line, &waiters[1], &bells[1], at(0)).is_pending());
+    assert_eq!(poll(&line, &waiters[2], &bells[2], at(0)), Poll::Ready(Ok(())));
+    let rings = || [0, 1, 2].map(|n: usize| bells[n].0.load(Std::SeqCst));
+    line.wake();
+    assert_eq!(rings(), [0, 0, 1]);
+    line.wake();
+    assert_eq!(rings(), [1, 0, 1], "the first has been woken already, and may be slow to come");
+    assert_eq!(poll(&line, &waiters[0], &bells[0], at(0)), Poll::Ready(Ok(())), "it was woken");
+    line.leave(&waiters[2], true);
+    assert_eq!(rings(), [2, 0, 1]);
+    assert!(!line.is_before(Critical) && line.is_before(Normal));
+    line.leave(&waiters[0], false);
+    line.leave(&waiters[1], false);
+    assert!(line.is_empty() && !line.is_before(Sheddable));
+    line.wake();
+    assert_eq!(rings(), [2, 0, 1]);
+}
+
+#[test]
+fn a_wait_ends_and_the_next_is_woken() {
+    let line = line(9);
+    let bells = [(); 2].map(|()| Arc::<Bell>::default());
+    let first = line.join(Normal, at(0), at(300 * MS)).unwrap();
+    let second = line.join(Normal, at(0), Tick::NEVER).unwrap();
+    assert_eq!((first.until(), second.until()), (at(300 * MS), at(SECOND)));
+    assert_eq!(poll(&line, &first, &bells[0], at(0)), Poll::Ready(Ok(())));
+    assert!(poll(&line, &second, &bells[1], at(0)).is_pending());
+    assert_eq!(poll(&line, &first, &bells[0], at(300 * MS)), Poll::Ready(Err(WaitOver::Expired)));
+    assert_eq!(bells[1].0.load(Std::SeqCst), 1);
+    assert_eq!(poll(&line, &second, &bells[1], at(300 * MS)), Poll::Ready(Ok(())));
+    assert_eq!(line.len(), 1);
+}
+
+#[test]
+fn a_full_line_takes_nobody_but_in_place_of_a_lower_class_or_of_who_has_waited_enough() {
+    let line = line(2);
+    let low = line.join(Sheddable, at(0), Tick::NEVER).unwrap();
+    let _normal = line.join(Normal, at(0), Tick::NEVER).unwrap();
+    assert!(line.join(Sheddable, at(0), Tick::NEVER).is_none());
+    assert!(line.join(Normal, at(0), Tick::NEVER).is_some());
+    let bell = Arc::default();
+    assert_eq!(poll(&line, &low, &bell, at(0)), Poll::Ready(Err(WaitOver::Displaced)));
+    assert!(line.join(Normal, at(0), Tick::NEVER).is_none());
+    assert!(line.join(Normal, at(SECOND), Tick::NEVER).is_some(), "both are over");
+    assert_eq!(line.len(), 1);
+    line.set_rules(None);
+    assert!(line.join(Critical, at(0), Tick::NEVER).is_none(), "off");
+    assert!(Line::default().join(Critical, at(0), Tick::NEVER).is_none());
+}

@@ -1,0 +1,94 @@
+use loom::thread;
+
+use super::*;
+use crate::policy::priority::Priority;
+
+#[test]
+fn loom_a_place_is_given_once_and_comes_back() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        limit.publish(Some(1));
+        let other = {
+            let limit = loom::sync::Arc::clone(&limit);
+            thread::spawn(move || {
+                let taken = limit.try_acquire(Priority::Normal).is_ok();
+                if taken {
+                    limit.release();
+                }
+            })
+        };
+        let taken = limit.try_acquire(Priority::Normal).is_ok();
+        assert!(limit.in_flight() <= 1);
+        other.join().unwrap();
+        assert_eq!(limit.in_flight(), u32::from(taken));
+    });
+}
+
+#[test]
+fn loom_the_limit_moves_beside_who_takes_and_gives() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        limit.overrun();
+        let moving = {
+            let limit = loom::sync::Arc::clone(&limit);
+            thread::spawn(move || limit.publish(Some(3)))
+        };
+        limit.overrun();
+        limit.release();
+        moving.join().unwrap();
+        assert_eq!((limit.in_flight(), limit.limit()), (1, Some(3)));
+    });
+}
+
+/// Either who gives a place back wakes who comes to wait for it, or that one sees the place.
+#[test]
+fn loom_no_place_is_missed_by_who_comes_to_wait_for_it() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        let line = loom::sync::Arc::new(line(1));
+        limit.publish(Some(1));
+        limit.overrun();
+        let giving = {
+            let (limit, line) = (loom::sync::Arc::clone(&limit), loom::sync::Arc::clone(&line));
+            thread::spawn(move || {
+                if limit.release() {
+                    line.wake();
+                }
+            })
+        };
+        let bell = Arc::<Bell>::default();
+        let waiter = line.join(Priority::Normal, at(0), Tick::NEVER).unwrap();
+        assert_eq!(poll(&line, &waiter, &bell, at(0)), Poll::Ready(Ok(())), "it is first");
+        let seen = limit.try_acquire(Priority::Normal).is_ok();
+        giving.join().unwrap();
+        assert!(seen || bell.0.load(Std::SeqCst) == 1);
+        if !seen {
+            assert_eq!(poll(&line, &waiter, &bell, at(0)), Poll::Ready(Ok(())));
+            assert!(limit.try_acquire(Priority::Normal).is_ok());
+        }
+    });
+}
+
+/// The same when the limit ends.
+#[test]
+fn loom_an_ended_limit_is_not_missed_by_who_comes_to_wait() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        let line = loom::sync::Arc::new(line(1));
+        limit.publish(Some(1));
+        limit.overrun();
+        let ending = {
+            let (limit, line) = (loom::sync::Arc::clone(&limit), loom::sync::Arc::clone(&line));
+            thread::spawn(move || {
+                limit.publish(None);
+                line.wake();
+            })
+        };
+        let bell = Arc::<Bell>::default();
+        let waiter = line.join(Priority::Normal, at(0), Tick::NEVER).unwrap();
+        assert_eq!(poll(&line, &waiter, &bell, at(0)), Poll::Ready(Ok(())));
+        let seen = limit.try_acquire(Priority::Normal).is_ok();
+        ending.join().unwrap();
+        assert!(seen || bell.0.load(Std::SeqCst) == 1);
+    });
+}

@@ -1,0 +1,209 @@
+//! An attempt that waits to be let in, and what it does when it is its turn.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::{Admission, Ask, InRate, Refusal, Stage, Stuck, Waiting};
+use crate::endpoints::NoEndpoint;
+use crate::policy::bulkhead::{WaitOver, Waiter};
+use crate::time::{self, Tick};
+use crate::upstream::{Part, Permit, Rejection, Upstream};
+
+impl Waiting {
+    /// When to poll at the latest.
+    pub(crate) fn until(&self) -> Tick {
+        match &self.stage {
+            Stage::Names(_) => Tick::NEVER,
+            Stage::Rate(turn, _) => turn.until(),
+            Stage::Slot(waiter, _) | Stage::Line(waiter, _) => waiter.until(),
+            Stage::Ready(waiter) => waiter.until(),
+            Stage::Over => Tick::ZERO,
+        }
+    }
+
+    /// Why there is nowhere to go yet, while it waits for the addresses of a name.
+    #[cold]
+    pub(crate) fn unresolved(&self, now: Tick) -> Option<NoEndpoint> {
+        let Stage::Names(_) = self.stage else { return None };
+        let host = self.upstream.host().map_or("its name", |authority| authority.host());
+        Some(NoEndpoint::unanswered(host, now.since(self.since)))
+    }
+
+    /// Whether it waits for the addresses of a name.
+    pub(crate) fn is_for_names(&self) -> bool {
+        matches!(self.stage, Stage::Names(_))
+    }
+
+    /// Since when it waits.
+    pub(crate) fn since(&self) -> Tick {
+        self.since
+    }
+
+    /// Ready with a place or a refusal. Past the deadline it is never ready: nobody has a use for a place then.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<Permit, Refusal>> {
+        if now >= self.deadline {
+            return Poll::Pending;
+        }
+        let mut has_gone = false;
+        loop {
+            if let Some(retry_after) = self.is_held(cx, now) {
+                self.leave(|| now);
+                return Poll::Ready(Err(Rejection::HeldBack { retry_after }.into()));
+            }
+            let upstream = &self.upstream;
+            let Self { priority, deadline, again_from, repeatable, waits, waits_for_ready, place, .. } =
+                *self;
+            let tried = &self.tried;
+            let ask =
+                Ask { priority, deadline, tried, again_from, repeatable, waits, waits_for_ready, place };
+            let admission = match &mut self.stage {
+                Stage::Names(names) => {
+                    let resolved = ready!(names.as_mut().poll(cx));
+                    self.stage = Stage::Over;
+                    match resolved {
+                        Ok(()) => upstream.admit_to_rate(&ask, self.since, now),
+                        Err(cause) => {
+                            let rejection = Rejection::NoEndpoint;
+                            Admission::Refused(Refusal { rejection, cause: Some(cause) })
+                        }
+                    }
+                }
+                Stage::Rate(turn, whose) => {
+                    let whose = *whose;
+                    let place = ready!(upstream.rate_limit(whose).poll_turn(turn, cx, now));
+                    self.stage = Stage::Over;
+                    upstream.admit_to_bulkhead(&ask, Some(InRate { place, whose }), self.since, now)
+                }
+                Stage::Slot(waiter, slot) => {
+                    let slot = *slot;
+                    let waited = ready!(upstream.bulkhead(slot).poll_wait(waiter, cx, now));
+                    self.stage = Stage::Over;
+                    match waited {
+                        Ok(()) => match upstream.get_in(&ask, slot, now) {
+                            Ok(permit) => Admission::Admitted(permit),
+                            Err(stuck) => upstream.stuck(&ask, self.rate.take(), stuck, self.since, now),
+                        },
+                        Err(over) => {
+                            let (waited, displaced) = (now.since(self.since), over == WaitOver::Displaced);
+                            upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
+                        }
+                    }
+                }
+                Stage::Line(waiter, gate) => {
+                    let turn = ready!(upstream.poll_line(waiter, *gate, &ask, self.since, cx, now));
+                    self.stage = Stage::Over;
+                    match turn {
+                        Ok(permit) => {
+                            self.rate = None;
+                            Admission::Admitted(permit)
+                        }
+                        Err(refusal) => {
+                            upstream.give_rate_back(self.rate.take());
+                            upstream.wait_for_ready(&ask, refusal, self.since, now)
+                        }
+                    }
+                }
+                Stage::Ready(waiter) => {
+                    let waiter = Arc::clone(waiter);
+                    let left = ready!(upstream.poll_ready(&waiter, has_gone, cx, now));
+                    has_gone = true;
+                    self.stage = Stage::Over;
+                    upstream.ready.leave(&waiter);
+                    self.place = Some(waiter.place());
+                    match left {
+                        None => upstream.admit_to_rate(&Ask { place: self.place, ..ask }, self.since, now),
+                        Some(retry_after) => {
+                            Admission::Refused(Rejection::CircuitOpen { retry_after }.into())
+                        }
+                    }
+                }
+                Stage::Over => return Poll::Pending,
+            };
+            match admission {
+                Admission::Admitted(permit) => return Poll::Ready(Ok(permit)),
+                Admission::Refused(why) => return Poll::Ready(Err(why)),
+                Admission::Waits(mut next) => {
+                    // What that one holds moves here, and leaves nothing for it to give back.
+                    self.rate = next.rate.take();
+                    self.stage = std::mem::replace(&mut next.stage, Stage::Over);
+                }
+            }
+        }
+    }
+
+    /// For how long a server holds everybody back, asked at every door and whenever that begins.
+    fn is_held(&mut self, cx: &mut Context<'_>, now: Tick) -> Option<Duration> {
+        while self.held.as_mut().poll(cx).is_ready() {
+            self.held = self.upstream.next_hold();
+        }
+        // Whether there is anybody to ask isn't known before there are addresses.
+        if matches!(self.stage, Stage::Names(_) | Stage::Over) { None } else { self.upstream.held_for(now) }
+    }
+
+    /// Leaves whatever line it stands in.
+    fn leave(&mut self, now: impl FnOnce() -> Tick) {
+        match &self.stage {
+            Stage::Slot(waiter, slot) => self.upstream.bulkhead(*slot).leave(waiter, now),
+            Stage::Line(waiter, gate) => self.upstream.line(*gate).leave(waiter, true),
+            Stage::Rate(turn, whose) => self.upstream.rate_limit(*whose).leave(turn, now),
+            Stage::Ready(waiter) => self.upstream.ready.leave(waiter),
+            Stage::Names(_) | Stage::Over => {}
+        }
+        self.stage = Stage::Over;
+        self.upstream.give_rate_back(self.rate.take());
+    }
+}
+
+impl Upstream {
+    /// Ready when who waits in line has left it: with a place, or refused.
+    fn poll_line(
+        self: &Arc<Self>,
+        waiter: &Waiter,
+        gate: Part,
+        ask: &Ask<'_>,
+        since: Tick,
+        cx: &Context<'_>,
+        now: Tick,
+    ) -> Poll<Result<Permit, Refusal>> {
+        let (line, waited) = (self.line(gate), now.since(since));
+        if let Err(over) = ready!(line.poll(waiter, cx, now)) {
+            line.leave(waiter, true);
+            return Poll::Ready(Err(match over {
+                WaitOver::Displaced => Rejection::QueueWait { waited, displaced: true }.into(),
+                WaitOver::Expired => Rejection::Overloaded { limit: 0, waited }.into(),
+            }));
+        }
+        match self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now)) {
+            Ok(permit) => {
+                line.leave(waiter, self.has_room(gate, ask.priority));
+                Poll::Ready(Ok(permit))
+            }
+            Err(Stuck::Refused(refusal)) => {
+                line.leave(waiter, true);
+                Poll::Ready(Err(refusal))
+            }
+            Err(Stuck::Overloaded(_) | Stuck::NoSlot(_)) => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.leave(time::now);
+    }
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.stage {
+            Stage::Names(_) => "Waiting(for addresses)",
+            Stage::Rate(..) => "Waiting(for its turn)",
+            Stage::Slot(..) => "Waiting(for a place)",
+            Stage::Line(..) => "Waiting(in line)",
+            Stage::Ready(_) => "Waiting(for the breaker)",
+            Stage::Over => "Waiting(for nothing)",
+        })
+    }
+}
