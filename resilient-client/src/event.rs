@@ -129,7 +129,8 @@ pub enum Event {
         /// Whether the response is a stream.
         streaming: bool,
     },
-    /// An attempt has to wait before it is let in: for addresses, the rate or a place.
+    /// An attempt has to wait before it is let in: for addresses, the rate, a place, or an
+    /// open breaker if it would rather wait for that than fail.
     AttemptQueued {
         /// Of which call.
         call: CallId,

@@ -77,7 +77,7 @@ async fn run(policy: Policy, seed: u64) -> Found {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hedge_cuts_the_tail_within_its_cap_and_the_loser_is_cancelled_on_the_wire() {
     // No retries: whatever is sent more than once is a hedge. No breaker and no bulkhead: they are other stories.
-    let bare = Policy::standard().retry(None).breaker(None).bulkhead(None);
+    let bare = Policy::standard().retry(None).breaker(None).bulkhead(None).overload(None);
     let hedge = HedgePolicy::standard().max_share(CAP).burst(BURST);
     let both = async { tokio::join!(run(bare.clone().hedge(hedge), 1), run(bare.clone(), 1)) };
     let (ours, control) = within(Duration::from_mins(1), both).await;

@@ -83,7 +83,7 @@ async fn course(policy: Policy) -> (f64, f64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_lost_half_its_workers_for_a_while_recovers() {
     let ours = Policy::standard().timeout(TimeoutPolicy::standard().attempt(ATTEMPT));
-    let naive = ours.clone().budget(None).breaker(None).bulkhead(None);
+    let naive = ours.clone().budget(None).breaker(None).bulkhead(None).overload(None);
     let both = async { tokio::join!(course(ours), course(naive)) };
     let ((ours, asked), (naive, naive_asked)) = within(Duration::from_mins(1), both).await;
     println!(

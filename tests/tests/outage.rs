@@ -31,7 +31,7 @@ async fn outage(policy: Policy) -> (usize, usize) {
 #[tokio::test]
 async fn a_total_outage_costs_the_server_its_calls_and_the_first_ten_tokens() {
     within(Duration::from_secs(30), async {
-        let policy = Policy::standard().breaker(None).bulkhead(None);
+        let policy = Policy::standard().breaker(None).bulkhead(None).overload(None);
         let (seen, made) = outage(policy.clone()).await;
         assert_eq!((seen, made), (CALLS + TOKENS, CALLS + TOKENS));
 

@@ -476,6 +476,7 @@ impl Upstream {
         now: Tick,
     ) -> Poll<Option<Duration>> {
         const MOMENT: Duration = Duration::from_millis(1);
+        const NEW_ENDPOINTS: Duration = Duration::from_millis(100);
         // Before it looks, so that no news are missed.
         waiter.note(cx);
         let left = || self.shut_for(now).map(|left| left.max(Duration::from_nanos(1)));
@@ -485,12 +486,20 @@ impl Upstream {
         if !self.ready.is_first(waiter) {
             return Poll::Pending;
         }
+        if let Some(balancer) = &self.balancer {
+            balancer.catch_up(now);
+        }
         let left = match left() {
             Some(left) => left,
             None if has_gone => MOMENT,
             None => return Poll::Ready(None),
         };
-        waiter.look_at(now.after(left));
+        if !has_gone && self.balancer.as_ref().is_some_and(|balancer| !balancer.is_fresh(now)) {
+            return Poll::Ready(None);
+        }
+        // Nobody tells of endpoints that are new: the list is brought up to date by who asks.
+        let most = self.balancer.as_ref().map_or(left, |_| NEW_ENDPOINTS);
+        waiter.look_at(now.after(left.min(most)));
         Poll::Pending
     }
 

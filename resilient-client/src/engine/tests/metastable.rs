@@ -95,7 +95,7 @@ async fn course(policy: &Policy, per_second: f64, seed: u64) -> Course {
 async fn e1(per_second: f64, seed: u64) {
     let timeout = TimeoutPolicy::standard().attempt(Duration::from_secs(1));
     let ours = Policy::standard().timeout(timeout);
-    let naive = ours.clone().budget(None).breaker(None).bulkhead(None);
+    let naive = ours.clone().budget(None).breaker(None).bulkhead(None).overload(None);
     let once = naive.clone().retry(None);
     let ours = course(&ours, per_second, seed).await;
     let naive = course(&naive, per_second, seed).await;
@@ -185,7 +185,7 @@ async fn e5_three_layers_of_retries_do_not_multiply() {
     const FEWER: usize = 200;
     let policy = Policy::standard().breaker(None);
     let ours = chain(&policy, CALLS, ms(5)).await;
-    let naive = chain(&policy.budget(None).bulkhead(None), FEWER, ms(5)).await;
+    let naive = chain(&policy.budget(None).bulkhead(None).overload(None), FEWER, ms(5)).await;
     let amplification = ours as f64 / CALLS as f64;
     println!("E5: amplification {amplification:.4}; without budgets {:.1}", naive as f64 / FEWER as f64);
     assert!(amplification <= 1.34, "{amplification}");

@@ -254,6 +254,29 @@ async fn with_endpoints_a_call_waits_until_one_of_them_may_be_asked() {
     assert_eq!(layer.snapshot()[0].waiting_for_ready, 0);
 }
 
+/// Nobody tells those who wait that there is somebody new to ask.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_new_is_asked_by_who_waits() {
+    let network = Network::of(&[("new:4", Replica::Answers(10))]);
+    let (endpoints, handle) = crate::Endpoints::watched();
+    handle.set(["http://a:1"]).unwrap();
+    let layer = layer(Policy::standard().breaker(BreakerPolicy::standard().open_for(3 * SECOND)), endpoints);
+    let call = |options: CallOptions| {
+        let network = network.clone();
+        let mut service = layer.layer(tower::service_fn(move |request| network.clone().answer(request)));
+        async move {
+            service.call(Rig::request(Method::GET, options)).await.map(|answer| answer.status().as_u16())
+        }
+    };
+    while call(CallOptions::new()).await.unwrap_err().kind() != ErrorKind::CircuitOpen {}
+    let waiting = tokio::spawn(call(waits()));
+    sleep(ms(500)).await;
+    handle.set(["http://a:1", "http://new:4"]).unwrap();
+    let begun = now();
+    assert_eq!(waiting.await.unwrap().unwrap(), 200);
+    assert!(now().since(begun) <= ms(150), "{:?}", now().since(begun));
+}
+
 /// The poll that is dropped may be any.
 #[tokio::test(start_paused = true)]
 async fn a_waiting_call_dropped_after_any_poll_gives_everything_back() {

@@ -113,7 +113,7 @@ impl Waiting {
                     upstream.ready.leave(&waiter);
                     self.place = Some(waiter.place());
                     match left {
-                        None => upstream.admit_to_rate(&Ask { place: self.place, ..ask }, self.since, now),
+                        None => upstream.admit(Ask { place: self.place, ..ask }, now),
                         Some(retry_after) => {
                             Admission::Refused(Rejection::CircuitOpen { retry_after }.into())
                         }

@@ -91,10 +91,15 @@ impl Balancer {
     /// [`Shut`] when no endpoint may be asked. [`Shut::Empty`] when a watched list was never set, or nobody waited for
     /// [`ready`](Self::ready).
     pub(crate) fn admit(&self, seek: &Seek<'_>, now: Tick, rng: &mut Rng) -> Result<EndpointPermit, Shut> {
+        self.catch_up(now);
+        self.set.admit(seek, now, rng)
+    }
+
+    /// Follows the last list that was set.
+    pub(crate) fn catch_up(&self, now: Tick) {
         if let Feed::Watched(following) = &self.feed {
             following.catch_up(&self.set, now);
         }
-        self.set.admit(seek, now, rng)
     }
 
     /// Why there is no endpoint at all.
