@@ -5,7 +5,7 @@ use std::time::Duration;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::{Client, ErrorKind, Policy};
 use resilient_client_tests::server::Request;
-use resilient_client_tests::{Gate, Reply, Server, within};
+use resilient_client_tests::{Gate, Reply, Server, clock, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -42,6 +42,47 @@ async fn a_stream_of_events_outlives_the_total_and_any_other_body_does_not() {
                 assert_eq!(response.chunk().await.unwrap_err().kind(), ErrorKind::Deadline);
             }
         }
+    })
+    .await;
+}
+
+/// A slow reader was still reading at 3 s: whether there was time left was asked only when there was nothing to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_always_ready_ends_with_the_total_over_both_transports() {
+    within(LIMIT, async {
+        let body = format!("1000\r\n{}\r\n", "a".repeat(0x1000));
+        let server = Server::start(move |_| {
+            Reply::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").then_repeat(&body)
+        })
+        .await;
+        let total =
+            TimeoutPolicy::standard().total(Duration::from_millis(300)).attempt(Duration::from_millis(300));
+        let policy = Policy::standard().timeout(total);
+        let reqwest = Client::builder().policy(policy.clone()).build().unwrap();
+        let hyper = resilient_client::hyper::Client::builder().policy(policy).build().unwrap();
+        let slowly = async || tokio::time::sleep(Duration::from_millis(20)).await;
+
+        let (begun, mut response) = (clock::now(), reqwest.get(server.url("/")).send().await.unwrap());
+        let error = loop {
+            match response.chunk().await {
+                Ok(piece) => assert!(piece.is_some(), "it has no end"),
+                Err(error) => break error,
+            }
+            slowly().await;
+        };
+        assert_eq!(error.kind(), ErrorKind::Deadline);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+
+        let (begun, mut response) = (clock::now(), hyper.get(server.url("/")).send().await.unwrap());
+        let error = loop {
+            match response.chunk().await {
+                Ok(piece) => assert!(piece.is_some(), "it has no end"),
+                Err(error) => break error,
+            }
+            slowly().await;
+        };
+        assert_eq!(error.kind(), ErrorKind::Deadline);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     })
     .await;
 }
