@@ -25,8 +25,8 @@ struct Seen {
 async fn drive(x: Option<String>, y: String) -> Seen {
     let timeout = TimeoutPolicy::standard().total(SECOND * 2).attempt(SECOND);
     let bulkhead = BulkheadPolicy::standard().max_in_flight(50);
-    // The breaker would end the hang; here the bulkheads have to do it alone.
-    let policy = Policy::standard().timeout(timeout).bulkhead(bulkhead).breaker(None);
+    // The breaker would end the hang, and the overload limit ease it; here the bulkheads have to do it alone.
+    let policy = Policy::standard().timeout(timeout).bulkhead(bulkhead).breaker(None).overload(None);
     let client = Client::builder().policy(policy).build().unwrap();
     let (mut calls, mut hanging) = (JoinSet::new(), JoinSet::new());
     let mut ticks = tokio::time::interval(EVERY);

@@ -228,7 +228,7 @@ impl Permit {
     /// Tells every machine what the head, or its absence, means.
     #[inline]
     fn say_head(&mut self, end: &Classified, now: Tick) -> Option<breaker::Transition> {
-        let Classified { outcome, verdict, status, cause, .. } = *end;
+        let Classified { outcome, verdict, status, cause, repeat, .. } = *end;
         let upstream = &*self.upstream;
         match self.grant.take() {
             Some(grant) if !matches!(self.stage, Stage::Leaving | Stage::Sent) => upstream.give_back(grant),
@@ -242,6 +242,9 @@ impl Permit {
         }
         // It was never sent, or was lost by no fault of the server's, or was a redirect that leads nowhere.
         let silent = verdict == Verdict::Neutral && matches!(outcome, Outcome::Failure(_));
+        // A connection out of the pool that was no more, or a hook that failed: whoever comes next may ask.
+        let never_sent =
+            verdict == Verdict::Neutral && (self.stage != Stage::Sent || repeat == Repeat::Unsent);
         if !silent {
             upstream.tell_throttle(outcome, status, now);
         }
@@ -264,6 +267,8 @@ impl Permit {
                     endpoint.put_off(took, now);
                 }
                 endpoint.settle_caused(verdict, cause, took, now);
+            } else if never_sent {
+                endpoint.unsent();
             } else {
                 endpoint.settle(Verdict::Neutral, 0, now);
             }
@@ -273,8 +278,13 @@ impl Permit {
         if verdict == Verdict::Success {
             self.held = Held::Body(permit.body());
         }
-        let unit = || upstream.entropy.rng().unit();
-        let transition = upstream.breaker.record_caused(permit, verdict, cause, took, now, unit);
+        let transition = if never_sent {
+            upstream.breaker.release(permit);
+            None
+        } else {
+            let unit = || upstream.entropy.rng().unit();
+            upstream.breaker.record_caused(permit, verdict, cause, took, now, unit)
+        };
         if probes {
             upstream.probed();
         }

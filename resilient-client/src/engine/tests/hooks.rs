@@ -131,6 +131,35 @@ async fn an_extra_attempt_whose_hook_fails_gets_its_token_back() {
     assert!((rig.tokens() - before).abs() < 1e-9);
 }
 
+/// What failed was ours; the server is asked by whoever comes next, and not 250 ms later.
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_hook_fails_holds_nobody_back() {
+    let fails = Arc::new(AtomicU32::new(0));
+    let hook = {
+        let fails = Arc::clone(&fails);
+        move |_: &Attempt<'_>| match fails.load(Ordering::Relaxed) {
+            0 => Prepared::now(token(1)),
+            _ => Prepared::failed(std::io::Error::other("no token")),
+        }
+    };
+    let policy = Policy::standard().retry(None);
+    let rig = Rig::with(policy.into(), Some(Hook::new(hook)), [answer(500)]);
+    while rig.state() != State::Open {
+        assert_eq!(rig.get().await.unwrap().status(), 500);
+    }
+    rig.script.then([answer(200)]);
+    tokio::time::sleep(ms(5_000)).await;
+    fails.store(1, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert_eq!(rig.get().await.unwrap_err().kind(), ErrorKind::Request);
+    }
+    fails.store(0, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert_eq!(rig.get().await.unwrap().status(), 200);
+    }
+    assert_eq!(rig.state(), State::Closed);
+}
+
 /// A hedge that fails here, before anything is sent, ended the call although the first attempt was well.
 #[tokio::test(start_paused = true)]
 async fn a_hedge_whose_hook_fails_leaves_the_call_to_the_first_attempt() {

@@ -204,6 +204,21 @@ impl Breaker {
         }
     }
 
+    /// A probe of that era was none.
+    #[cold]
+    pub(super) fn free_slot(&self, era: Era) {
+        let mut locked = self.locked.lock();
+        if self.word().era() != era {
+            return;
+        }
+        locked.taken = locked.taken.saturating_sub(1);
+        if let Some(rules) = locked.rules
+            && !self.pause.is_one()
+        {
+            self.offer_slots(&locked, &rules);
+        }
+    }
+
     /// The body of a call that was counted as a success `at` some time has failed.
     #[cold]
     pub(super) fn settle_body(

@@ -158,6 +158,15 @@ impl Breaker {
         self.settle(settled, &mut || unit.take().map_or(0.5, |unit| unit()))
     }
 
+    /// Gives back the leave of a call that was never sent. Nobody was asked, so nothing is left undecided: a probe's slot is free
+    /// again at once.
+    #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by giving it back")]
+    pub fn release(&self, permit: Permit) {
+        if permit.is_probe() && self.word().era() == permit.era {
+            self.free_slot(permit.era);
+        }
+    }
+
     /// Reports what became of the body of a call whose head was recorded as a success `at` that time. One that failed takes
     /// that success back, and opens a breaker that is half-open. A result from another generation is ignored.
     #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]

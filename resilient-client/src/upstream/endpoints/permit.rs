@@ -76,7 +76,7 @@ impl EndpointPermit {
     /// The attempt came to something after `took` nanoseconds. Only the first time counts.
     ///
     /// [`Verdict::Neutral`] for one that was cancelled (a hedge's loser): its age is a lower bound. With an age of zero it
-    /// says nothing at all: an attempt that was never sent.
+    /// says nothing at all: an attempt that was lost by no fault of the endpoint's.
     pub(crate) fn settle(&mut self, verdict: Verdict, took: u64, now: Tick) {
         self.settle_caused(verdict, Cause::Own, took, now);
     }
@@ -104,6 +104,17 @@ impl EndpointPermit {
         let transition = endpoint.breaker.record_caused(permit, verdict, cause, took, now, unit);
         if let Some(transition) = transition {
             endpoint.changed(transition, now);
+        }
+    }
+
+    /// The attempt was never sent: nobody was asked.
+    pub(crate) fn unsent(&mut self) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        self.endpoint.leave();
+        if let Some(permit) = self.breaker.take() {
+            self.endpoint.breaker.release(permit);
         }
     }
 

@@ -412,6 +412,20 @@ fn a_probe_that_decides_nothing_gives_its_slot_back_and_holds_the_next_back() {
 }
 
 #[test]
+fn a_probe_that_was_never_sent_holds_nobody_back() {
+    let (breaker, now) = opened(BreakerPolicy::standard());
+    for _ in 0..10 {
+        breaker.release(probe(&breaker, now));
+        assert_eq!((breaker.snapshot(now).probes, breaker.rejects_now(now)), (0, None));
+    }
+    assert_eq!(recover(&breaker, now).cause, Cause::ProbesSucceeded);
+    let late = breaker.try_acquire(now).unwrap().permit;
+    breaker.control(Control::ForceOpen);
+    breaker.release(late);
+    assert_eq!(breaker.state(), State::ForcedOpen);
+}
+
+#[test]
 fn traffic_brings_the_next_probe_forward_after_one_that_decided_nothing_too() {
     let (breaker, mut now) = opened(BreakerPolicy::standard());
     for _ in 0..10 {

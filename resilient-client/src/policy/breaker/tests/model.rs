@@ -295,6 +295,16 @@ impl Model {
         }
     }
 
+    /// A probe was never sent.
+    fn release(&mut self, generation: u64) {
+        if generation == self.generation && self.state == State::HalfOpen {
+            self.taken -= 1;
+            if !matches!(self.shut, Shut::Pause { .. }) {
+                self.offer();
+            }
+        }
+    }
+
     /// What became of a body whose head succeeded at `then`.
     fn record_body(
         &mut self,
@@ -394,6 +404,7 @@ enum Step {
     Record { which: usize, verdict: Verdict, cause: FailureCause, took: u64, unit: f64 },
     Body { which: usize, verdict: Verdict, cause: FailureCause, unit: f64 },
     Lose { which: usize },
+    Release { which: usize },
     Wait(u64),
     Control(Control),
     Rules(Option<BreakerPolicy>),
@@ -425,6 +436,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         20 => (any::<usize>(), verdict(), cause(), 0.0..1.0)
             .prop_map(|(which, verdict, cause, unit)| Step::Body { which, verdict, cause, unit }),
         10 => any::<usize>().prop_map(|which| Step::Lose { which }),
+        10 => any::<usize>().prop_map(|which| Step::Release { which }),
         20 => wait.prop_map(Step::Wait),
         1 => prop::sample::select(Control::ALL.into_iter().filter(|control| *control != Control::Observe).collect::<Vec<_>>()).prop_map(Step::Control),
         1 => prop::option::weighted(0.8, policies()).prop_map(Step::Rules),
@@ -543,7 +555,17 @@ proptest! {
                     prop_assert_eq!(shadow.and_then(|permit| record(&observing, permit)), expected);
                 }
                 Step::Lose { which } if !out.is_empty() => drop(out.swap_remove(which % out.len())),
-                Step::Record { .. } | Step::Body { .. } | Step::Lose { .. } => {}
+                Step::Release { which } if !out.is_empty() => {
+                    let (permit, shadow) = out.swap_remove(which % out.len());
+                    if let Some(permit) = permit {
+                        model.release(permit.generation());
+                        breaker.release(permit);
+                    }
+                    if let Some(shadow) = shadow {
+                        observing.release(shadow);
+                    }
+                }
+                Step::Record { .. } | Step::Body { .. } | Step::Lose { .. } | Step::Release { .. } => {}
                 Step::Control(control) => {
                     let expected = model.control(control);
                     prop_assert_eq!(breaker.control(control), expected);
