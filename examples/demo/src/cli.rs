@@ -1,18 +1,26 @@
 //! What `cargo demo` takes. The hidden subcommands are the demo starting itself again as another process.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Two order-services, one naive and one resilient, under the same load while user-service slows down, hangs and dies.
 #[derive(Debug, Parser)]
-#[command(name = "cargo demo", bin_name = "cargo demo --", version)]
+#[command(name = "cargo demo", bin_name = "cargo demo", version)]
 #[command(after_help = "Takes about a minute and a half (--quick: under half a minute). Uses loopback only.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
     #[command(flatten)]
     pub(crate) options: Options,
+}
+
+impl Cli {
+    /// What cargo hands over. The alias ends in `--` already, and who types another means the same.
+    pub(crate) fn typed(args: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+        args.into_iter().enumerate().filter(|(n, arg)| *n != 1 || arg != "--").map(|(_, arg)| arg)
+    }
 }
 
 /// How to run the demo.
@@ -124,5 +132,15 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn with_dashes_of_ones_own_or_without_it_is_the_same_command() {
+        for line in ["demo --quick --replicas 3", "demo -- --quick --replicas 3"] {
+            let cli = Cli::try_parse_from(Cli::typed(line.split(' ').map(OsString::from))).unwrap();
+            assert_eq!((cli.options.quick, cli.options.replicas), (true, Some(3)), "{line}");
+        }
+        let cli = Cli::try_parse_from(Cli::typed(["demo", "--"].map(OsString::from))).unwrap();
+        assert!(cli.role.is_none());
     }
 }

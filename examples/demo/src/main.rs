@@ -55,7 +55,7 @@ use crate::verdict::Verdict;
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let Cli { role, options } = Cli::parse();
+    let Cli { role, options } = Cli::parse_from(Cli::typed(std::env::args_os()));
     let ended = match role {
         Some(Role::Watchdog { remove }) => {
             lifeline::watch(remove.as_deref());

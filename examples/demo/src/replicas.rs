@@ -1,4 +1,4 @@
-//! `cargo demo -- --replicas 3`: what single replicas of user-service do to two order-services when they refuse, slow
+//! `cargo demo --replicas 3`: what single replicas of user-service do to two order-services when they refuse, slow
 //! down, hang and die.
 //!
 //! ```text

@@ -376,9 +376,8 @@ impl Upstream {
     /// There is no place. With the breaker open none would be of use.
     #[cold]
     fn judge_overload(&self, gate: Part, full: overload::Full, now: Tick) -> Result<(), Stuck> {
-        if self.breaker.rejects_now(now).is_some()
-            && let Err(Rejected { retry_after }) = self.breaker.try_acquire(now)
-        {
+        if let Some(retry_after) = self.breaker.rejects_now(now) {
+            self.breaker.turn_away();
             return Err(Rejection::CircuitOpen { retry_after }.into());
         }
         let overload::Full { limit } = full;

@@ -337,14 +337,14 @@ struct Seen {
 
 async fn e8(bulkhead: BulkheadPolicy, x: bool) -> Seen {
     let timeout = TimeoutPolicy::standard().total(SECOND * 2).attempt(SECOND);
-    let policy = Policy::standard().timeout(timeout).breaker(None).bulkhead(bulkhead);
+    let policy = Policy::standard().timeout(timeout).breaker(None).overload(None).bulkhead(bulkhead);
     drive(ResilienceLayer::new(policy).unwrap(), x, false).await
 }
 
 async fn e8_shared(limit: u32) -> Seen {
     let timeout = TimeoutPolicy::standard().total(SECOND * 2).attempt(SECOND);
     let bulkhead = BulkheadPolicy::standard().max_in_flight(limit);
-    let policy = Policy::standard().timeout(timeout).breaker(None).bulkhead(bulkhead);
+    let policy = Policy::standard().timeout(timeout).breaker(None).overload(None).bulkhead(bulkhead);
     drive(ResilienceLayer::new(policy).unwrap(), true, true).await
 }
 

