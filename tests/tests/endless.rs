@@ -1,9 +1,10 @@
 //! Responses without an end in sight: server-sent events and upgrades outlive the call's total.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use resilient_client::policy::timeout::TimeoutPolicy;
-use resilient_client::{Client, ErrorKind, Policy};
+use resilient_client::{Client, Error, ErrorKind, Policy};
 use resilient_client_tests::server::Request;
 use resilient_client_tests::{Gate, Reply, Server, clock, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,6 +47,19 @@ async fn a_stream_of_events_outlives_the_total_and_any_other_body_does_not() {
     .await;
 }
 
+/// Reads slowly, as long as there are pieces.
+async fn ends_with_the_total(begun: Instant, mut piece: impl AsyncFnMut() -> Result<Option<Bytes>, Error>) {
+    let error = loop {
+        match piece().await {
+            Ok(piece) => assert!(piece.is_some(), "it has no end"),
+            Err(error) => break error,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(error.kind(), ErrorKind::Deadline);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
 /// A slow reader was still reading at 3 s: whether there was time left was asked only when there was nothing to read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_always_ready_ends_with_the_total_over_both_transports() {
@@ -60,29 +74,14 @@ async fn a_body_that_is_always_ready_ends_with_the_total_over_both_transports() 
         let policy = Policy::standard().timeout(total);
         let reqwest = Client::builder().policy(policy.clone()).build().unwrap();
         let hyper = resilient_client::hyper::Client::builder().policy(policy).build().unwrap();
-        let slowly = async || tokio::time::sleep(Duration::from_millis(20)).await;
 
-        let (begun, mut response) = (clock::now(), reqwest.get(server.url("/")).send().await.unwrap());
-        let error = loop {
-            match response.chunk().await {
-                Ok(piece) => assert!(piece.is_some(), "it has no end"),
-                Err(error) => break error,
-            }
-            slowly().await;
-        };
-        assert_eq!(error.kind(), ErrorKind::Deadline);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        let begun = clock::now();
+        let mut response = reqwest.get(server.url("/")).send().await.unwrap();
+        ends_with_the_total(begun, async || response.chunk().await).await;
 
-        let (begun, mut response) = (clock::now(), hyper.get(server.url("/")).send().await.unwrap());
-        let error = loop {
-            match response.chunk().await {
-                Ok(piece) => assert!(piece.is_some(), "it has no end"),
-                Err(error) => break error,
-            }
-            slowly().await;
-        };
-        assert_eq!(error.kind(), ErrorKind::Deadline);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        let begun = clock::now();
+        let mut response = hyper.get(server.url("/")).send().await.unwrap();
+        ends_with_the_total(begun, async || response.chunk().await).await;
     })
     .await;
 }

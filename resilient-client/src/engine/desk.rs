@@ -307,15 +307,14 @@ impl<X: Exchange> Desk<X> {
             Arc::clone(endpoint)
         });
         let header = if self.ways.tells { self.core.deadline_header() } else { None };
-        let (until, attempt) = (self.ledger.would_end(now), self.ledger.terms().attempt_timeout);
-        permit.has_until(until, attempt != u64::MAX);
-        let attempt = self.plan.timeout.attempt;
+        let until = self.ledger.would_end(now);
+        permit.has_until(until, self.ledger.terms().attempt_timeout != u64::MAX);
         let outbound = Outbound {
             number,
             last: self.ledger.is_last(),
             until,
             deadline_header: header.cloned(),
-            usual: until == now.after_nanos(attempt) && !until.is_never(),
+            usual: until == now.after_nanos(self.plan.timeout.attempt) && !until.is_never(),
             target: endpoint
                 .clone()
                 .map(|endpoint| Box::new(Target { endpoint, host: self.upstream.host().cloned() })),

@@ -153,9 +153,8 @@ impl Breaker {
         if !matters {
             return None;
         }
-        let mut unit = Some(unit);
         let settled = Settled { era: permit.era, verdict, cause, took, now };
-        self.settle(settled, &mut || unit.take().map_or(0.5, |unit| unit()))
+        self.settle(settled, &mut at_most_once(unit))
     }
 
     /// Gives back the leave of a call that was never sent. Nobody was asked, so nothing is left undecided: a probe's slot is free
@@ -189,9 +188,8 @@ impl Breaker {
                 None
             }
             Verdict::Failure => {
-                let mut unit = Some(unit);
                 let settled = Settled { era: permit.era, verdict, cause, took: 0, now };
-                self.settle_body(settled, at, &mut || unit.take().map_or(0.5, |unit| unit()))
+                self.settle_body(settled, at, &mut at_most_once(unit))
             }
             Verdict::Neutral => None,
         }
@@ -300,4 +298,10 @@ impl Breaker {
         let observes = locked.observed || rules.is_some_and(|rules| rules.observe_only);
         self.observe_only.store(observes.into(), Ordering::Relaxed);
     }
+}
+
+/// Chance is asked for once, by whatever opens a breaker; asked again it would say the middle.
+fn at_most_once(unit: impl FnOnce() -> f64) -> impl FnMut() -> f64 {
+    let mut unit = Some(unit);
+    move || unit.take().map_or(0.5, |unit| unit())
 }

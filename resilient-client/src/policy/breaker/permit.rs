@@ -78,8 +78,8 @@ pub enum Verdict {
     Success,
     /// The upstream failed.
     Failure,
-    /// The call says nothing, being abandoned or rejected locally. A probe gives its slot back, and holds the next one back. (One that was never sent
-    /// does not: see [`Breaker::release`](super::Breaker::release).)
+    /// The call says nothing, being abandoned or rejected locally. A probe gives its slot back, and holds the next one back. One
+    /// that was never sent doesn't: see [`Breaker::release`](super::Breaker::release).
     Neutral,
 }
 
