@@ -124,11 +124,23 @@ pub(super) fn three() -> Endpoints {
 
 /// One call, whether it was answered with a 200, and how long it took.
 async fn call(layer: &ResilienceLayer, network: &Network) -> Result<(u16, crate::CallReport), Error> {
+    start(layer, network, Method::GET, CallOptions::new()).await
+}
+
+/// A call that can be a task of its own.
+pub(super) fn start(
+    layer: &ResilienceLayer,
+    network: &Network,
+    method: Method,
+    options: CallOptions,
+) -> impl Future<Output = Result<(u16, crate::CallReport), Error>> + Send + use<> {
     let network = network.clone();
     let mut service = layer.layer(service_fn(move |request| network.clone().answer(request)));
-    let response = service.call(Rig::request(Method::GET, CallOptions::new())).await?;
-    let report = response.body().report().clone();
-    Ok((response.status().as_u16(), report))
+    async move {
+        let response = service.call(Rig::request(method, options)).await?;
+        let report = response.body().report().clone();
+        Ok((response.status().as_u16(), report))
+    }
 }
 
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tower::service_fn;
 
-use super::endpoints::{Network, Replica, layer, three};
+use super::endpoints::{Network, Replica, layer, start, three};
 use super::script::ms;
 use super::*;
 use crate::ErrorKind;
@@ -23,13 +23,7 @@ fn spawn(
     network: &Network,
     method: Method,
 ) -> tokio::task::JoinHandle<Result<(u16, crate::CallReport), Error>> {
-    let network = network.clone();
-    let mut service = layer.layer(service_fn(move |request| network.clone().answer(request)));
-    tokio::spawn(async move {
-        let response = service.call(Rig::request(method, CallOptions::new())).await?;
-        let report = response.body().report().clone();
-        Ok((response.status().as_u16(), report))
-    })
+    tokio::spawn(start(layer, network, method, CallOptions::new()))
 }
 
 async fn served(call: tokio::task::JoinHandle<Result<(u16, crate::CallReport), Error>>) -> bool {

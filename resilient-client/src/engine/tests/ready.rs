@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep};
 
-use super::endpoints::{Network, Replica, layer, three};
+use super::endpoints::{Network, Replica, layer, start, three};
 use super::script::{Step, answer, ms};
 use super::*;
 use crate::ErrorKind;
@@ -235,19 +235,13 @@ async fn with_endpoints_a_call_waits_until_one_of_them_may_be_asked() {
     let network = Network::default();
     let policy = Policy::standard().timeout(TimeoutPolicy::standard());
     let layer = layer(policy, three());
-    let call = |options: CallOptions| {
-        let network = network.clone();
-        let mut service = layer.layer(tower::service_fn(move |request| network.clone().answer(request)));
-        async move {
-            service.call(Rig::request(Method::GET, options)).await.map(|answer| answer.status().as_u16())
-        }
-    };
+    let call = |options| start(&layer, &network, Method::GET, options);
     while call(CallOptions::new()).await.unwrap_err().kind() != ErrorKind::CircuitOpen {}
     network.set("b:2", Replica::Answers(10));
     let begun = now();
     let calls: Vec<_> = (0..20).map(|_| tokio::spawn(call(waits()))).collect();
     for call in calls {
-        assert_eq!(call.await.unwrap().unwrap(), 200);
+        assert_eq!(call.await.unwrap().unwrap().0, 200);
     }
     let took = now().since(begun);
     assert!(took <= SECOND, "{took:?}");
@@ -261,19 +255,13 @@ async fn an_endpoint_that_is_new_is_asked_by_who_waits() {
     let (endpoints, handle) = crate::Endpoints::watched();
     handle.set(["http://a:1"]).unwrap();
     let layer = layer(Policy::standard().breaker(BreakerPolicy::standard().open_for(3 * SECOND)), endpoints);
-    let call = |options: CallOptions| {
-        let network = network.clone();
-        let mut service = layer.layer(tower::service_fn(move |request| network.clone().answer(request)));
-        async move {
-            service.call(Rig::request(Method::GET, options)).await.map(|answer| answer.status().as_u16())
-        }
-    };
+    let call = |options| start(&layer, &network, Method::GET, options);
     while call(CallOptions::new()).await.unwrap_err().kind() != ErrorKind::CircuitOpen {}
     let waiting = tokio::spawn(call(waits()));
     sleep(ms(500)).await;
     handle.set(["http://a:1", "http://new:4"]).unwrap();
     let begun = now();
-    assert_eq!(waiting.await.unwrap().unwrap(), 200);
+    assert_eq!(waiting.await.unwrap().unwrap().0, 200);
     assert!(now().since(begun) <= ms(150), "{:?}", now().since(begun));
 }
 
