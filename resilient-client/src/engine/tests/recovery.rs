@@ -72,8 +72,6 @@ fn ways_to_be_down() -> [(&'static str, Step); 3] {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_up_again_gets_full_traffic_at_once() {
     for (name, how) in ways_to_be_down() {
-        // What hangs has a probe hang, too, for as long as an attempt may take.
-        let probe = if name == "hangs" { 3 * SECOND } else { Duration::ZERO };
         for (rate, outage, seeds, within) in [
             (5.0, 5, 10, ms(3_000)),
             (5.0, 60, 10, ms(3_500)),
@@ -87,10 +85,12 @@ async fn a_server_that_is_up_again_gets_full_traffic_at_once() {
                 let back = back_after(&Policy::standard(), &how, rate, outage * SECOND, seed).await;
                 longest = longest.max(back);
             }
+            // At few calls a second the next probe comes no sooner than the one that hangs has used up its time.
+            let within = if name == "hangs" && rate < 50.0 { within + 3 * SECOND } else { within };
             println!(
                 "{name} for {outage} s at {rate}/s: full traffic after {longest:.2?} at most, {seeds} seeds"
             );
-            assert!(longest <= within + probe, "{name} for {outage} s at {rate}/s: {longest:?}");
+            assert!(longest <= within, "{name} for {outage} s at {rate}/s: {longest:?}");
         }
     }
 }

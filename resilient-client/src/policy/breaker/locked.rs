@@ -2,8 +2,8 @@
 
 use super::causes::{Causes, Told};
 use super::machine::Breaker;
-use super::pause::Length;
-use super::permit::{Admitted, Rejected, Verdict};
+use super::pause::{After, Length};
+use super::permit::{Admitted, Permit, Rejected, Verdict};
 use super::rules::{Counted, Numbers};
 use super::state::{Cause, Era, LONGEST_STREAK, State, Transition, Word};
 use super::tally::Tally;
@@ -28,9 +28,13 @@ pub(super) struct Locked {
     /// Somebody said that nothing is to be rejected, whatever the rules say.
     pub(super) observed: bool,
     /// Failed recoveries since the breaker was last closed.
-    pub(super) reopens: u32,
-    /// Probes in a row that decided nothing.
+    pub(super) reopens: u16,
+    /// Probes in a row that decided nothing, or left the next one to find out.
     undecided: u16,
+    /// The number of the newest probe of this generation.
+    newest: u16,
+    /// Probes of lower numbers had gone alone and not answered for so long that another followed, whose their slot is.
+    followed: u16,
     /// Probe slots taken in this generation, by probes under way or successful.
     pub(super) taken: u32,
     pub(super) succeeded: u32,
@@ -59,6 +63,8 @@ impl Locked {
             observed: false,
             reopens: 0,
             undecided: 0,
+            newest: 0,
+            followed: 0,
             taken: 0,
             succeeded: 0,
             lease_end: Tick::ZERO,
@@ -68,6 +74,18 @@ impl Locked {
     /// Whether another probe would be one too many: one goes alone until one has succeeded.
     fn is_full(&self, rules: &Numbers) -> bool {
         self.taken >= if self.succeeded == 0 { 1 } else { rules.probes }
+    }
+
+    /// Probes in a row that came to nothing good.
+    fn vain(&self) -> u32 {
+        u32::from(self.reopens) + u32::from(self.undecided)
+    }
+
+    /// Gives the slot of the probe that is out to another.
+    fn follow(&mut self) {
+        self.taken -= 1;
+        self.undecided = self.undecided.saturating_add(1);
+        self.followed = self.newest.saturating_add(1);
     }
 
     /// Whether a closed breaker opens now that a call has been counted: why, and for how long.
@@ -85,7 +103,7 @@ impl Locked {
                 None
             }
             None => rules.broken_by(call).map(|cause| {
-                let length = rules.pause(self.reopens, unit());
+                let length = rules.pause(self.reopens.into(), unit());
                 // It had closed because of heads whose bodies failed then: what that costs is no probe, but all calls until a body
                 // fails again.
                 let forward = if self.reopens == 0 { length.forward } else { 0 };
@@ -108,7 +126,7 @@ impl Locked {
         self.undecided = 0;
         self.reopens = self.reopens.saturating_add(1);
         let asked = self.trip.as_mut().and_then(|trip| trip.probe_failed(now));
-        asked.map_or_else(|| rules.pause(self.reopens, unit()), Length::fixed)
+        asked.map_or_else(|| rules.pause(self.reopens.into(), unit()), Length::fixed)
     }
 }
 
@@ -128,21 +146,34 @@ impl Breaker {
         let Some(rules) = locked.rules else { return Ok(Admitted::plainly(word, None)) };
         let transition = if word.state() == State::Open {
             Some(self.half_open(&mut locked, word, Cause::OpenTimeElapsed))
-        } else if locked.is_full(&rules) {
-            Some(self.half_open(&mut locked, word, Cause::ProbesExpired))
-        } else {
+        } else if !locked.is_full(&rules) {
             None
+        } else if locked.succeeded == 0 && now < locked.lease_end {
+            locked.follow();
+            None
+        } else {
+            Some(self.half_open(&mut locked, word, Cause::ProbesExpired))
         };
         locked.taken += 1;
+        locked.newest = locked.newest.saturating_add(1);
         locked.lease_end = locked.lease_end.max(now.after_nanos(rules.probe_timeout_nanos));
         self.pause.count_from(now);
-        self.offer_slots(&locked, &rules);
-        Ok(Admitted::plainly(self.word(), transition))
+        if locked.succeeded == 0 {
+            self.pause.begin(now, rules.alone(locked.vain()), After::Departure);
+        } else {
+            self.offer_slots(&locked, &rules);
+        }
+        Ok(Admitted::as_probe(self.word(), locked.newest, transition))
     }
 
-    /// A failure, a slow call, any outcome of a probe; and whatever else can't be counted without the lock.
+    /// A failure, a slow call, any outcome of a probe, which has a `number`; and whatever else can't be counted without the lock.
     #[cold]
-    pub(super) fn settle(&self, call: Settled, unit: &mut dyn FnMut() -> f64) -> Option<Transition> {
+    pub(super) fn settle(
+        &self,
+        call: Settled,
+        number: u16,
+        unit: &mut dyn FnMut() -> f64,
+    ) -> Option<Transition> {
         let Settled { era, verdict, cause, took, now } = call;
         let mut locked = self.locked.lock();
         let word = self.word();
@@ -155,6 +186,7 @@ impl Breaker {
         let known = verdict == Verdict::Failure && locked.knows(told, &self.window);
         let verdict = if known { Verdict::Neutral } else { verdict };
         let slow = rules.is_slow(took);
+        let followed = number < locked.followed;
         match (word.state(), verdict) {
             (State::Closed | State::ForcedClosed, Verdict::Success | Verdict::Failure) => {
                 let failed = verdict == Verdict::Failure;
@@ -172,6 +204,8 @@ impl Breaker {
                 self.pause.count_from(now);
                 Some(self.open(word, cause, now, length))
             }
+            // What it says of the time when it was sent, another is to say of a later one. Only a success says how the server is now.
+            (State::HalfOpen, _) if followed && (slow || verdict != Verdict::Success) => None,
             (State::HalfOpen, Verdict::Failure) => {
                 let length = locked.reopening(&rules, now, unit);
                 Some(self.open(word, Cause::ProbeFailed, now, length))
@@ -182,6 +216,7 @@ impl Breaker {
             }
             (State::HalfOpen, Verdict::Success) => {
                 locked.undecided = 0;
+                locked.taken += u32::from(followed);
                 locked.succeeded += 1;
                 let closed = locked.succeeded >= rules.probes;
                 let transition = closed.then(|| self.close(&mut locked, word, Cause::ProbesSucceeded));
@@ -195,7 +230,7 @@ impl Breaker {
             }
             (State::HalfOpen, Verdict::Neutral) => {
                 locked.taken -= 1;
-                self.pause.begin(now, rules.pause(locked.undecided.into(), unit()));
+                self.pause.begin(now, rules.pause(locked.vain(), unit()), After::Undecided);
                 locked.undecided = locked.undecided.saturating_add(1);
                 None
             }
@@ -204,16 +239,16 @@ impl Breaker {
         }
     }
 
-    /// A probe of that era was none.
+    /// A probe was none.
     #[cold]
-    pub(super) fn free_slot(&self, era: Era) {
+    pub(super) fn free_slot(&self, probe: &Permit) {
         let mut locked = self.locked.lock();
-        if self.word().era() != era {
+        if self.word().era() != probe.era() || probe.number() < locked.followed {
             return;
         }
-        locked.taken = locked.taken.saturating_sub(1);
+        locked.taken -= 1;
         if let Some(rules) = locked.rules
-            && !self.pause.is_one()
+            && !self.pause.is_undecided()
         {
             self.offer_slots(&locked, &rules);
         }
@@ -281,7 +316,7 @@ impl Breaker {
     }
 
     fn open(&self, word: Word, cause: Cause, now: Tick, length: Length) -> Transition {
-        self.pause.begin(now, length);
+        self.pause.begin(now, length, After::Opening);
         self.enter(word, State::Open, cause)
     }
 
@@ -291,7 +326,8 @@ impl Breaker {
     }
 
     fn half_open(&self, locked: &mut Locked, word: Word, cause: Cause) -> Transition {
-        (locked.taken, locked.succeeded, locked.lease_end) = (0, 0, Tick::ZERO);
+        (locked.taken, locked.succeeded) = (0, 0);
+        (locked.newest, locked.followed, locked.lease_end) = (0, 0, Tick::ZERO);
         self.enter(word, State::HalfOpen, cause)
     }
 

@@ -4,7 +4,7 @@
 //! Closed ---- a rule is broken ------> Open        Open ------ open time elapsed --> HalfOpen
 //! HalfOpen -- all probes succeeded --> Closed      HalfOpen -- a probe failed -----> Open
 //! HalfOpen -- probes expired --------> HalfOpen (and from within it: a probe that succeeded lets the others go, one that
-//!                                                decided nothing holds the next back)
+//!                                                decided nothing or doesn't answer holds the next back for a while)
 //! any ------- rules taken away ------> Disabled    Disabled -- rules given --------> Closed
 //! any ------- forced ----------------> ForcedOpen, ForcedClosed or Disabled
 //! forced ---- released --------------> Closed      any ------- reset --------------> Closed
@@ -51,7 +51,7 @@ pub struct Breaker {
 /// What is known to whoever might send a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probing {
-    /// Nothing: the last one failed, or there was none.
+    /// Nothing: the last one failed or hasn't answered, or there was none.
     First,
     /// The last one decided nothing.
     Undecided,
@@ -142,7 +142,7 @@ impl Breaker {
         unit: impl FnOnce() -> f64,
     ) -> Option<Transition> {
         let word = self.word();
-        if word.era() != permit.era {
+        if word.era() != permit.era() {
             return None;
         }
         let matters = if word.counts() {
@@ -153,16 +153,16 @@ impl Breaker {
         if !matters {
             return None;
         }
-        let settled = Settled { era: permit.era, verdict, cause, took, now };
-        self.settle(settled, &mut at_most_once(unit))
+        let settled = Settled { era: permit.era(), verdict, cause, took, now };
+        self.settle(settled, permit.number(), &mut at_most_once(unit))
     }
 
     /// Gives back the leave of a call that was never sent. Nobody was asked, so nothing is left undecided: a probe's slot is free
     /// again at once.
     #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by giving it back")]
     pub fn release(&self, permit: Permit) {
-        if permit.is_probe() && self.word().era() == permit.era {
-            self.free_slot(permit.era);
+        if permit.is_probe() && self.word().era() == permit.era() {
+            self.free_slot(&permit);
         }
     }
 
@@ -228,7 +228,7 @@ impl Breaker {
             slow: window.slow,
             streak: word.streak(),
             open_for: open_for.unwrap_or_default(),
-            reopens: locked.reopens,
+            reopens: locked.reopens.into(),
             probes: if state == State::HalfOpen { locked.taken - locked.succeeded } else { 0 },
         }
     }
@@ -263,7 +263,7 @@ impl Breaker {
             Probing::First
         } else if self.pause.is_over() {
             Probing::Recovering
-        } else if self.pause.is_one() {
+        } else if self.pause.is_undecided() {
             Probing::Undecided
         } else {
             Probing::First

@@ -26,6 +26,8 @@
 //!   has succeeded. All must succeed to close it; one failure opens it again. A probe that decides nothing (answered with 429, or
 //!   left by its caller) gives its slot back, and holds the next one back as long as one that failed. Probes that never answer
 //!   expire.
+//! - A first probe that doesn't answer loses its slot to another when one that failed would be followed, so that a server that
+//!   hung is found well before the probe's time is up. What it says then is old: only a success counts.
 //! - A call may [wait](BreakerPolicy::wait_for_ready) for an open breaker rather than fail at once: off by default.
 //! - A [`Permit`] bears the generation it was issued in. A result that arrives after a change of state moves nothing.
 //! - Memory is fixed whatever the rate: about 400 bytes. A success costs a few loads and one atomic add.

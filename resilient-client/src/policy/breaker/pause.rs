@@ -7,6 +7,7 @@
 //! - A pause lasts its longest time when no call comes. Each call turned away brings its end forward by the probes' share of that
 //!   time: at 2.5 % the fortieth ends it. Calls count from when the last probe set out, however long that took to fail.
 //! - It never ends before its shortest time.
+//! - A probe that goes alone begins one, too: should it hang, the next follows when the next would follow one that failed.
 //! - A *lease* isn't a pause: every probe slot is taken, and when one becomes free depends on how the probes do.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -41,6 +42,17 @@ impl Length {
     }
 }
 
+/// What a pause began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// The breaker opened.
+    Opening,
+    /// A probe decided nothing.
+    Undecided,
+    /// A probe set out alone.
+    Departure,
+}
+
 /// See the [module docs](self). Changed under the breaker's lock, but for counting the calls turned away. Who reads it while it
 /// changes may combine old and new: no admission rests on that.
 #[derive(Debug, Default)]
@@ -49,6 +61,8 @@ pub(super) struct Pause {
     latest: AtomicU64,
     /// When it ends at the soonest, or [`LEASE`].
     earliest: AtomicU64,
+    /// 1 if a probe that decided nothing began it.
+    undecided: AtomicU32,
     /// By how much a call brings the end forward, in nanoseconds.
     forward: AtomicU64,
     /// Since when calls turned away are counted, in milliseconds modulo 49 days: for an estimate.
@@ -58,7 +72,8 @@ pub(super) struct Pause {
 
 impl Pause {
     /// Nobody is let in for a while.
-    pub(super) fn begin(&self, now: Tick, length: Length) {
+    pub(super) fn begin(&self, now: Tick, length: Length, after: After) {
+        self.undecided.store((after == After::Undecided).into(), Ordering::Relaxed);
         self.earliest.store(now.after_nanos(length.shortest.max(1)).as_nanos(), Ordering::Relaxed);
         self.forward.store(length.forward, Ordering::Relaxed);
         self.latest.store(now.after_nanos(length.longest).as_nanos(), Ordering::Release);
@@ -80,6 +95,11 @@ impl Pause {
     /// Whether this is neither a lease nor open to anybody.
     pub(super) fn is_one(&self) -> bool {
         self.earliest.load(Ordering::Relaxed) != LEASE
+    }
+
+    /// Whether it is one after a probe that decided nothing.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.is_one() && self.undecided.load(Ordering::Relaxed) != 0
     }
 
     /// Whether anybody gets in because [somebody said so](Self::end), and not for the time that has passed.
@@ -145,7 +165,7 @@ mod tests {
 
     fn begun(length: Length) -> Pause {
         let pause = Pause::default();
-        pause.begin(NOW, length);
+        pause.begin(NOW, length, After::Opening);
         pause.count_from(NOW);
         pause
     }

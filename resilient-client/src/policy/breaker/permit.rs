@@ -12,23 +12,34 @@ use super::state::{Era, State, Transition, Word};
 #[derive(Debug)]
 #[must_use = "record the call's outcome, or a probe slot stays taken until it expires"]
 pub struct Permit {
-    pub(super) era: Era,
+    /// A probe's has its number in place of a streak.
+    pub(super) word: Word,
 }
 
 impl Permit {
+    pub(super) const fn era(&self) -> Era {
+        self.word.era()
+    }
+
+    /// Which of its generation's probes this is.
+    #[allow(clippy::cast_possible_truncation, reason = "nothing but what was put in")]
+    pub(super) const fn number(&self) -> u16 {
+        self.word.streak() as u16
+    }
+
     /// Whether this call is one of the few let through to test the upstream.
     pub fn is_probe(&self) -> bool {
-        self.era.state() == State::HalfOpen
+        self.era().state() == State::HalfOpen
     }
 
     /// The generation it was issued in. Its result counts only in that one.
     pub fn generation(&self) -> u64 {
-        self.era.generation()
+        self.era().generation()
     }
 
     /// Leave to say later what became of the call's body. Take it before the head's success is recorded.
     pub fn body(&self) -> BodyPermit {
-        BodyPermit { era: self.era }
+        BodyPermit { era: self.era() }
     }
 }
 
@@ -53,12 +64,17 @@ pub struct Admitted {
 
 impl Admitted {
     pub(super) fn plainly(word: Word, transition: Option<Transition>) -> Self {
-        Self { permit: Permit { era: word.era() }, transition, would_reject: None }
+        Self { permit: Permit { word }, transition, would_reject: None }
+    }
+
+    /// As probe of that number.
+    pub(super) fn as_probe(word: Word, number: u16, transition: Option<Transition>) -> Self {
+        Self::plainly(word.with_streak(number.into()), transition)
     }
 
     /// Let through by a breaker that only observes.
     pub(super) fn all_the_same(word: Word, rejected: Rejected) -> Self {
-        let permit = Permit { era: word.era().uncounted() };
+        let permit = Permit { word: word.uncounted() };
         Self { permit, transition: None, would_reject: Some(rejected.retry_after) }
     }
 }

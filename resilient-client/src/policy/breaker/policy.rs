@@ -148,7 +148,8 @@ impl BreakerPolicy {
         self
     }
 
-    /// When this long has passed since the last probe set out and they haven't all answered, new ones may. Default 10 s.
+    /// When this long has passed since the last probe set out and they haven't all answered, new ones may. Default 10 s. Until one
+    /// has succeeded the next needn't wait for that: see the [module docs](super).
     pub const fn probe_timeout(mut self, time: Duration) -> Self {
         self.probe_timeout = time;
         self

