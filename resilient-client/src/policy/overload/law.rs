@@ -14,7 +14,7 @@ const UNUSUAL: f64 = 2.0;
 const FLOOR: f64 = 8.0;
 /// ... and falls, where more than this divided by that end in a second, to the lowest: who has a small share of an upstream among
 /// many clients must be able to go as low, and who knows of few attempts knows little.
-const SURE: f64 = 40e-9;
+const SURE: f64 = 20e-9;
 const LOWEST: f64 = 2.0;
 /// The weight of a sample in the recent mean.
 const SAMPLE: f64 = 0.1;

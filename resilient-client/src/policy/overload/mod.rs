@@ -12,8 +12,8 @@
 //! - Who finds no place [waits](OverloadPolicy::wait) for one, first come, first served within a priority, higher priorities
 //!   first. A hedge doesn't wait. Who has waited in vain is refused.
 //! - [`Priority::Sheddable`](super::priority::Priority::Sheddable) attempts may fill three quarters of the limit.
-//! - With few attempts a second little is known of their rate: eight may always be in flight, fewer where more than five end a
-//!   second (forty divided by their rate, at least two).
+//! - With few attempts a second little is known of their rate: eight may always be in flight, fewer where more than 2.5 end a
+//!   second (twenty divided by their rate, at least two).
 //! - Each of several endpoints behind a name has its own. One without a place isn't chosen while another may be asked that has
 //!   one; when none has, calls wait in one line for whichever has a place first.
 //!
@@ -39,7 +39,8 @@
 //!   while all time out, by 15 % in each timeout.
 //! - *0.85.* Clients that share an upstream need the margin, as each hears late of the others. Ten, through a minute at half
 //!   speed: 73 % served at 0.85, where 71 % is what the server can do in that minute; 58 % at 0.9, with 69 openings of breakers.
-//! - *Fewer than eight* for who has many answers: twenty clients got 89 % instead of 59 % through an overload of seven seconds.
+//! - *Fewer than eight* for who has many answers: twenty clients got 89 % instead of 59 % through an overload of seven seconds,
+//!   thirty 85 % instead of 54 % (with 40 in place of 20 divided by the rate 70 %).
 //!
 //! One caveat: an upstream that becomes so slow for good that calls take more than four fifths of their time, and twice the
 //! usual, can't be told from an overloaded one. At ten calls a second and fewer it may then refuse some in a hundred for a few
