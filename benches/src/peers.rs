@@ -41,7 +41,7 @@ pub const ATTEMPT: Duration = Duration::from_secs(3);
 pub const FIRST_WAIT: Duration = Duration::from_millis(25);
 /// The longest wait.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(250);
-/// How long a breaker stays open: our standard policy's first time.
+/// How long a peer's breaker stays open. Ours takes 250 ms to 5 s, depending on the traffic turned away.
 pub const OPEN_FOR: Duration = Duration::from_secs(1);
 
 /// A response that says whether the attempt failed.
@@ -152,7 +152,7 @@ where
         .service(service)
 }
 
-/// Its standard preset, half of the last 100 calls, open for as long as ours is.
+/// Its standard preset, half of the last 100 calls, open for [`OPEN_FOR`].
 pub fn tower_resilience_breaker() -> CircuitBreakerLayer<Failures> {
     let standard = CircuitBreakerLayer::standard().wait_duration_in_open(OPEN_FOR);
     standard.failure_classifier_type(Failures).build().expect("breaker")

@@ -1,7 +1,7 @@
 //! What happens inside a call, as values.
 //!
-//! Machines return what changed and the engine emits it here; logs, metrics, the report and tests all read the same
-//! stream. No policy formats a log line. When nobody listens, an event costs one branch.
+//! Machines return what changed and the engine emits it here; logs, metrics and tests all read the same stream. A call's
+//! report is built beside it, and a test rebuilds it from the events to show that both say the same. No policy formats a log line. When nobody listens, an event costs one branch.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -25,18 +25,18 @@
 //! ```text
 //! request
 //!   |  client/      build the request                          (or layer.rs: round any tower service)
-//!   v                                     +--------------------------------------+
-//! engine/  loop:  ledger.decide(now) -----| Launch | WaitUntil | Expire | Finish |
-//!   ^   |                                 +--------------------------------------+
+//!   v                                     +----------------------------------------------+
+//! engine/  loop:  ledger.decide(now) -----| Launch | Hedge | WaitUntil | Expire | Finish |
+//!   ^   |                                 +----------------------------------------------+
 //!   |   v
-//!   |  upstream/    per attempt: throttle, rate limit, bulkhead or adaptive limit, endpoint,
-//!   |   |           circuit breaker; one permit for all
+//!   |  upstream/    per attempt: limits, choice of endpoint, circuit breaker; one permit for all
+//!   |   |           (in which order: see `policy`); an attempt may have to wait
 //!   |   v
-//!   |  transport/   reqwest, or any tower service
+//!   |  transport/   reqwest, hyper, or any tower service
 //!   |   v
 //!   +- outcome/     classified once; a failure goes back to the ledger
 //!   v
-//! engine/body.rs    the permit lasts until the body has ended; what the head said may be revised by how that ends
+//! engine/body.rs    the permit lasts until the body has ended; a body that fails takes its head's success back
 //!   v
 //! response + CallReport
 //! ```
@@ -70,7 +70,7 @@
 //!
 //! - [`Policy`] and [`policy`]: what can be set, and every default.
 //! - [`outcome::classify`]: what counts as a failure and what is tried again, as a table.
-//! - `hyper`, with the feature of that name: the same client without reqwest, at half the cost.
+//! - `hyper`, with the feature of that name: the same client without reqwest, in half the instructions.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.

@@ -39,8 +39,8 @@ macro_rules! setup_methods {
         }
 
         /// What `origin`, such as `http://users:3000`, stands for: each attempt goes to one of these
-        /// [endpoints](crate::endpoints). Breaker, budget and bulkhead of the whole remain, and each endpoint has a breaker of
-        /// its own. A name is taken once.
+        /// [endpoints](crate::endpoints). Budget and bulkhead are the whole's, breaker and overload limit are each endpoint's
+        /// own. A name is taken once.
         pub fn endpoints(
             mut self,
             origin: impl Into<String>,
@@ -60,7 +60,8 @@ macro_rules! setup_methods {
             self
         }
 
-        /// Makes every random choice (jitter) follow from `seed`, so that a run can be repeated.
+        /// Makes every random choice (jitter, which endpoints are drawn, the throttle) follow from `seed`, so that a run can be
+        /// repeated. Generated idempotency keys don't.
         pub fn seed(mut self, seed: u64) -> Self {
             self.setup.entropy = crate::rng::Entropy::seeded(seed);
             self
@@ -245,7 +246,8 @@ macro_rules! request_methods {
         ///
         /// # Errors
         /// Those of [`send`](Self::send), [`ErrorKind::BodyTooLarge`](crate::ErrorKind::BodyTooLarge), and
-        /// [`ErrorKind::Body`](crate::ErrorKind::Body) when the last attempt's body failed.
+        /// [`ErrorKind::Body`](crate::ErrorKind::Body) or [`ErrorKind::BodyIdle`](crate::ErrorKind::BodyIdle) when the last
+        /// attempt's body failed.
         pub fn send_buffered(mut self) -> Pending {
             self.options = self.options.buffered(self.client.max_body());
             self.send()

@@ -1,4 +1,4 @@
-//! Other crates' policies, driven by our machines. One feature each, off by default: see the README on why.
+//! Other crates' policies, driven by our machines. One feature each, off by default, since one of the crates is unmaintained.
 
 #[cfg(feature = "backoff")]
 mod backoff;

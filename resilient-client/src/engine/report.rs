@@ -245,8 +245,8 @@ impl CallReport {
         self.version.into()
     }
 
-    /// How long its attempts waited to be let in: for the rate limit, a place in the bulkhead, the first endpoints, or an open
-    /// breaker.
+    /// How long its attempts waited to be let in: for the rate limit, a place in the bulkhead or under the overload limit,
+    /// the first endpoints, or an open breaker.
     pub fn queued(&self) -> Duration {
         Duration::from_nanos(self.queued)
     }

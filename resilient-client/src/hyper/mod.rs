@@ -5,10 +5,10 @@
 //! `https` with the feature `hyper-rustls`.
 //!
 //! - **Exact counts.** The pool's own hidden repetition is off. What it would have repeated is an attempt that was never
-//!   sent, and the ledger repeats it, whatever the method, within the budget and in the report.
+//!   sent, and the ledger repeats it, whatever the method, at no cost to the budget, and shows it in the report.
 //! - **A connection that lost its voice is retired.** Over HTTP/1.1 an attempt that times out takes its connection along.
 //!   An HTTP/2 connection serves on, and one whose path is dead would swallow every request to its host until the ping
-//!   notices; after two attempt timeouts in a row, without an answer in between, no further request is sent on it.
+//!   notices. After an attempt timeout during which nothing came on it, or two in a row, no further request is sent on it.
 //!   Attempts in flight on it may still finish.
 //! - **Connecting** means name lookup, TCP and TLS together; the policy's connect timeout bounds them all. IPv6 and IPv4
 //!   are raced (RFC 8305). Idle connections are closed after 15 s; HTTP/2 ones are pinged every 5 s.

@@ -13,10 +13,13 @@
 //! | any of these, with [retry advice](crate::advice) not to | as above | as above | no |
 //! | connect, DNS, TLS, a connection that ends as it is made | failure | failure | yes |
 //! | the same for want of descriptors, ports or buffers of our own | failure | nothing | yes |
-//! | connection lost before the write; one that another call was making, and left | failure | nothing | yes, free, at once |
-//! | h2 `REFUSED_STREAM`, h2 graceful `GOAWAY` below the stream | failure | nothing | yes, free |
-//! | h2 `GOAWAY` with an error below the stream | failure | failure | yes |
+//! | connection lost before the write, one that had carried requests (hyper) | failure | nothing | yes, free, at once |
+//! | connection lost before the write, otherwise | failure | failure | yes |
+//! | a connection that another call was making, and left | failure | nothing | yes, free, at once |
+//! | h2 `REFUSED_STREAM`; h2 graceful `GOAWAY` that excludes the stream | failure | nothing | yes, free |
+//! | h2 `GOAWAY` with an error that excludes the stream | failure | failure | yes |
 //! | h2 graceful `GOAWAY` where nothing shows that it excludes the stream; a runtime that ended | failure | nothing | if safe, free |
+//! | h2 `GOAWAY` with an error where nothing shows that it excludes the stream | failure | failure | if safe to repeat |
 //! | connection lost that HTTP/1.1 had in its pool, where that is known (hyper) | failure | failure | if safe, free |
 //! | attempt timeout, other transport errors | failure | failure | if safe to repeat |
 //! | a tower service's own load-shed | failure | nothing | no |

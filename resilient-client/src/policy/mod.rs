@@ -4,8 +4,22 @@
 //! checks it and returns its `Rules` (validated, in nanoseconds and integer units), and the machine, named `Xxx`, is
 //! built from `Rules` only, so a machine with impossible settings can't exist.
 //!
-//! [`Policy`] is the set of them. The order in which they act is fixed: deadline, ledger (retry and budget), then for
-//! each attempt throttle, rate limit, bulkhead, overload limit, circuit breaker, attempt timeout. So there is no order to get wrong.
+//! [`Policy`] is the set of them.
+//!
+//! # The order in which they act
+//!
+//! It is fixed, so there is none to get wrong. A call has its deadline; its ledger (retry, hedge, budget) decides when an
+//! attempt sets out. Each attempt then has to pass, in this order:
+//!
+//! 1. the addresses behind its name, where they have to be looked up
+//! 2. a pause the server asked for (`Retry-After`)
+//! 3. the client throttle
+//! 4. the rate limit
+//! 5. the bulkhead, or the adaptive limit in its place
+//! 6. the overload limit and the circuit breaker; of several endpoints one is chosen here, and they are the endpoint's own
+//!
+//! The breaker is last, so that nothing that may still be refused uses up a probe. What an attempt took on the way goes back
+//! when something further on refuses it, and 2 is asked again after each wait. Then the attempt timeout runs.
 //!
 //! ```
 //! use std::time::Duration;
@@ -75,7 +89,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Safe for calls between services with no tuning: every policy on, with its standard settings.
+    /// Safe for calls between services with no tuning: timeouts, retries, a budget, a breaker, a bulkhead and the
+    /// overload limit, each with its standard settings. Hedging, rate limit, throttle and adaptive limit are off.
     pub fn standard() -> Self {
         Self {
             timeout: TimeoutPolicy::standard(),

@@ -1,10 +1,11 @@
 //! How long things may take.
 //!
-//! Four bounds, because they protect from different things. The **total** is what the caller is willing to wait, with
+//! Five bounds, because they protect from different things. The **total** is what the caller is willing to wait, with
 //! queueing, every attempt, backoff and the body in it. The **attempt** timeout gives up on one try while there is time
 //! for another. The **connect** timeout is separate so that "never sent" stays provable: with only a total, a connect
 //! that hangs looks like a server that hangs after reading the request. The **body idle** timeout bounds a body that
-//! stops coming, however long the whole of it may take.
+//! stops coming, however long the whole of it may take, and the **stream idle** timeout, which is longer, one that may be
+//! silent: event streams, upgrades and calls marked streaming.
 //!
 //! One caveat: the connect timeout belongs to the connection pool, so it is set when the client is built, and a reload
 //! doesn't change it. `hyper::Client` makes each host's connections within that host's own; a client over reqwest has one for

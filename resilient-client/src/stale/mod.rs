@@ -20,9 +20,11 @@
 //! caller doesn't read, nothing waits, and a body that turns out too long costs a copy up to the limit. Streams, upgrades,
 //! partial answers and answers found after a redirect aren't kept, nor are those to requests with a body or a `Range`.
 //!
-//! The latest word of the server counts: an answer that may not be kept removes the one before it, a 403 or 404 as well.
-//! Only a refusal to answer now (5xx, 408, 425, 429) and a 304 leave it. A successful `POST`, `PUT`, `PATCH` or `DELETE`
-//! removes every answer of its URL, whoever got it (RFC 9111 section 4.4), and one on its way at that moment isn't kept.
+//! The latest word of the server counts: an answer that may not be kept, or is too long, removes the one its asker would have got
+//! before, a 403 or 404 as well.
+//! Only a refusal to answer now (5xx, 408, 425, 429) and a 304 leave it. A 2xx or 3xx to a method
+//! other than `GET`, `HEAD`, `OPTIONS` and `TRACE` removes every answer of its URL, whoever got it (RFC 9111 section 4.4), and one on
+//! its way at that moment isn't kept.
 //!
 //! At most so many entries and so many bytes; beyond that the one longest not stored and not given goes (LRU: what is asked
 //! for all the time is stored anew all the time, so one pass over many URLs doesn't wash it out for long).

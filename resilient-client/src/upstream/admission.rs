@@ -1,8 +1,7 @@
 //! An attempt's way in: through every machine that may refuse it, or make it wait.
 //!
-//! The order is fixed: a wait the server asked for, the client throttle, the rate limit, the bulkhead, the overload limit, and the
-//! circuit breaker last (the endpoints' own, where the name stands for several), so that nothing that may still be refused uses up a probe. What
-//! an attempt took on the way, it gives back when something further on refuses it, or when it is dropped while it waits.
+//! The order is fixed, and told at [`policy`](crate::policy#the-order-in-which-they-act). What an attempt took on the way, it
+//! gives back when something further on refuses it, or when it is dropped while it waits.
 //!
 //! What held at the door may not hold any more when a wait is over, so it is asked again after each.
 

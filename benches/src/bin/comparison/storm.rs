@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use resilient_client_benches::storm::fault::Fault;
+use resilient_client_benches::storm::stack::Stack;
 use serde_json::Value;
 
 use super::{Group, plot, verdict};
@@ -12,6 +13,10 @@ pub(super) fn storm(page: &mut String, line: &Value) {
     let storm = Storm::of(line["rows"].as_array().map_or(&[], Vec::as_slice));
     let medians = if rounds > 1 { format!("; medians of {rounds} rounds") } else { String::new() };
     let _ = write!(page, "\n## Under fault: success % / requests per call / p99 ms{medians}\n");
+    let (run, all) = (storm.stacks.len(), Stack::ALL.len());
+    if run < all {
+        let _ = write!(page, "\n{run} of the {all} stacks, as with `--quick`.\n");
+    }
     let (requests, servers) = Fault::ALL.split_at(Fault::OF_REQUESTS);
     for (what, faults, besides) in
         [("Requests fail", requests, OF_REQUESTS), ("Servers fail", servers, OF_SERVERS)]

@@ -19,7 +19,7 @@
 //!   one after another count as failures in a row whatever the heads between them said.
 //! - Failures with one [cause](crate::outcome::Cause) count once: what one connection, or one restart, ended is one event.
 //! - Open lasts as long as probing would cost too much: 250 ms, twice as long after each failed recovery up to 5 s, but no longer
-//!   than 250 ms once a probe is no more than 2.5 % of the calls turned away. So a probe goes to a dead server every 5 s at one call
+//!   than 250 ms once a probe is no more than 2.5 % of the calls turned away. So a probe goes to a dead server every 4.4 s at one call
 //!   a second, and every 250 ms at 300. It all varies by 10 % either way so that a fleet doesn't come back in step. A rejection says
 //!   how long is left.
 //! - Half-open admits exactly [`probes`](BreakerPolicy::probes) calls at any concurrency: the first alone, the others the moment it
@@ -30,12 +30,13 @@
 //!   hung is found well before the probe's time is up. What it says then is old: only a success counts.
 //! - A call may [wait](BreakerPolicy::wait_for_ready) for an open breaker rather than fail at once: off by default.
 //! - A [`Permit`] bears the generation it was issued in. A result that arrives after a change of state moves nothing.
-//! - Memory is fixed whatever the rate: about 400 bytes. A success costs a few loads and one atomic add.
+//! - Memory is fixed whatever the rate: at most 336 bytes, and 416 with the slow-call rule. A success costs a few loads and one atomic add.
 //! - An operator can [force it](Control) open or closed, switch it off and reset it; new rules leave that in place. A
 //!   policy can be tried out with [`observe_only`](BreakerPolicy::observe_only).
 //!
 //! The time window slides by tenths: an outcome counts for at least nine tenths of it and never longer than all of it.
-//! [`window_calls`](BreakerPolicy::window_calls) counts in calls instead, for one bit each and a lock.
+//! [`window_calls`](BreakerPolicy::window_calls) counts in calls instead, for one bit each, two with
+//! the slow-call rule (25 kB for 100,000 calls), and a lock.
 //!
 //! ```
 //! use std::time::Duration;
