@@ -234,36 +234,51 @@ impl Policy {
         self.compile(0).map(drop)
     }
 
+    /// Each policy by name, whether the live state that calls share follows it, and whether the other's differs. The one list there
+    /// is: a policy that it lacks doesn't compile.
+    fn compared(&self, other: &Self) -> [(&'static str, bool, bool); 13] {
+        let Self {
+            timeout,
+            retry,
+            budget,
+            breaker,
+            bulkhead,
+            hedge,
+            rate_limit,
+            throttle,
+            concurrency,
+            overload,
+            balance,
+            priority,
+            classifier,
+        } = self;
+        [
+            ("timeout", false, *timeout != other.timeout),
+            ("retry", false, *retry != other.retry),
+            ("budget", true, *budget != other.budget),
+            ("breaker", true, *breaker != other.breaker),
+            ("bulkhead", true, *bulkhead != other.bulkhead),
+            ("hedge", true, *hedge != other.hedge),
+            ("rate_limit", true, *rate_limit != other.rate_limit),
+            ("throttle", true, *throttle != other.throttle),
+            ("concurrency", true, *concurrency != other.concurrency),
+            ("overload", true, *overload != other.overload),
+            // A host's policy decides it, never a route's, of which this is asked.
+            ("balance", false, *balance != other.balance),
+            ("priority", false, *priority != other.priority),
+            ("classifier", false, *classifier != other.classifier),
+        ]
+    }
+
     /// Whether the live state that calls share would follow other rules.
     fn state_differs(&self, other: &Self) -> bool {
-        self.breaker != other.breaker
-            || self.budget != other.budget
-            || self.bulkhead != other.bulkhead
-            || self.hedge != other.hedge
-            || self.rate_limit != other.rate_limit
-            || self.throttle != other.throttle
-            || self.concurrency != other.concurrency
-            || self.overload != other.overload
+        self.compared(other).iter().any(|(_, shared, differs)| *shared && *differs)
     }
 
     /// Which policies differ, as `whose: which`.
     fn differences(&self, other: &Self, whose: &str) -> Vec<String> {
-        let all = [
-            ("timeout", self.timeout != other.timeout),
-            ("retry", self.retry != other.retry),
-            ("budget", self.budget != other.budget),
-            ("breaker", self.breaker != other.breaker),
-            ("bulkhead", self.bulkhead != other.bulkhead),
-            ("hedge", self.hedge != other.hedge),
-            ("rate_limit", self.rate_limit != other.rate_limit),
-            ("throttle", self.throttle != other.throttle),
-            ("concurrency", self.concurrency != other.concurrency),
-            ("overload", self.overload != other.overload),
-            ("balance", self.balance != other.balance),
-            ("priority", self.priority != other.priority),
-            ("classifier", self.classifier != other.classifier),
-        ];
-        all.iter().filter(|(_, differs)| *differs).map(|(which, _)| format!("{whose}: {which}")).collect()
+        let differ = self.compared(other).into_iter().filter(|(.., differs)| *differs);
+        differ.map(|(which, ..)| format!("{whose}: {which}")).collect()
     }
 
     pub(crate) fn compile(&self, version: u64) -> Result<Plan, Invalid> {

@@ -286,6 +286,14 @@ fn what_guards_the_way_in_can_be_set() {
     assert!(refused("priority = \"hihg\"").contains("sheddable"));
 }
 
+#[test]
+fn every_policy_can_be_set_in_a_file_but_the_classifier_which_is_code() {
+    let (set, none) = (read(TOML).unwrap(), Policy::none());
+    let all = none.compared(&none).map(|(name, ..)| format!("file: {name}"));
+    let but_the_classifier = all.into_iter().filter(|name| name != "file: classifier");
+    assert_eq!(set.base().differences(&none, "file"), but_the_classifier.collect::<Vec<_>>());
+}
+
 /// Files that use everything there is.
 const TOML: &str = r#"
 preset = "standard"
@@ -295,6 +303,9 @@ budget = { capacity = 50, initial = 5, deposit = 0.1 }
 bulkhead = { max_in_flight = 8, max_queued = 4, queue_wait = "200ms" }
 rate_limit = { count = 100, per = "1s", wait = true }
 throttle = { multiplier = 1.5, window = "1m" }
+concurrency = { kind = "vegas", initial = 30 }
+overload = { wait = "500ms" }
+balance = { decay = "5s" }
 priority = "critical"
 hedge = { delay = { quantile = 0.95, multiplier = 2.0, floor = "5ms" }, max_share = 0.05, burst = 5, max_hedges = 2 }
 [breaker]
