@@ -139,14 +139,16 @@ pub fn recloser_rejected(name: &'static str, threads: usize) -> Subject {
 }
 
 /// An open breaker whose probes never expire while it is measured, and which holds none back for longer than a moment.
-fn short_breaker() -> Breaker {
+fn short_breaker(probes: u32) -> Breaker {
     let moment = Duration::from_nanos(1);
-    open_breaker(&BreakerPolicy::standard().open_for(moment).open_cap(moment).probes(1).probe_timeout(LONG))
+    open_breaker(
+        &BreakerPolicy::standard().open_for(moment).open_cap(moment).probes(probes).probe_timeout(LONG),
+    )
 }
 
 /// Ours, half-open: a probe that gives its slot back. The state stays, so this can be done for ever.
 pub fn half_open(name: &'static str, threads: usize) -> Subject {
-    let breaker = short_breaker();
+    let breaker = short_breaker(1);
     Subject::shared(name, threads, move |i| {
         let now = tick(i).after(Duration::from_secs(2));
         // Of two threads one may find the other's probe out.
@@ -157,9 +159,11 @@ pub fn half_open(name: &'static str, threads: usize) -> Subject {
 
 /// Ours, half-open with every probe out: the rejection.
 pub fn half_open_rejected(name: &'static str, threads: usize) -> Subject {
-    let breaker = short_breaker();
+    let (breaker, now) = (short_breaker(2), tick(0).after(Duration::from_secs(2)));
+    let probe = || breaker.try_acquire(now).expect("a slot is free").permit;
+    breaker.record(probe(), Verdict::Success, QUICK, now, || 0.5);
     // Never recorded: the slot stays taken until it expires, long after this.
-    let _ = breaker.try_acquire(tick(0).after(Duration::from_secs(2))).expect("a slot is free").permit;
+    let _ = probe();
     Subject::shared(name, threads, move |i| -> Rejected {
         breaker.try_acquire(tick(i).after(Duration::from_secs(2))).expect_err("every probe is out")
     })
