@@ -2,6 +2,7 @@
 
 mod builder;
 mod fallback;
+mod recipe;
 mod request;
 mod response;
 

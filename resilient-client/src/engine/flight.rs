@@ -115,7 +115,7 @@ impl<X: Exchange> Flight<X> {
     /// Its time is up. An answer whose body is still being read has come, so the transport isn't told of that.
     pub(super) fn expired(
         self: Pin<&mut Self>,
-        exchange: &X,
+        exchange: &mut X,
         now: Tick,
         counts: impl FnOnce(&Permit) -> bool,
     ) -> Expired {

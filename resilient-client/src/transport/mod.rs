@@ -4,6 +4,7 @@
 //! the request again, says what an answer means, and turns answers into the caller's response type.
 
 pub(crate) mod evidence;
+pub(crate) mod fresh;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
 pub(crate) mod nothing;
@@ -225,7 +226,7 @@ pub(crate) trait Exchange {
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
-    fn expired(&self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
+    fn expired(&mut self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
         Expired::default()
     }
 
@@ -239,7 +240,7 @@ pub(crate) trait Exchange {
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
 
     /// What is known of an attempt's end besides what it says.
-    fn evidence(&self, _end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&mut self, _end: &Result<Self::Answer, Self::Fault>) -> Evidence {
         Evidence::default()
     }
 

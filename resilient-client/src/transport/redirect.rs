@@ -22,6 +22,7 @@ use pin_project_lite::pin_project;
 use reqwest::redirect::Policy;
 
 use super::evidence::Fault;
+use super::fresh::Fresh;
 use crate::error::BoxError;
 use crate::outcome::Cause;
 
@@ -87,14 +88,22 @@ pub(crate) struct Ways {
     pub(crate) max_body: usize,
     /// It has brought an answer over HTTP/2, where attempts share connections.
     shares: AtomicBool,
+    /// The client without a pool beside it; a client that was given has none.
+    fresh: Option<Fresh>,
 }
 
 impl Ways {
-    pub(crate) fn new(direct: bool, max_body: usize) -> Arc<Self> {
-        Arc::new(Self { direct, max_body, ..Self::default() })
+    pub(crate) fn new(direct: bool, max_body: usize, fresh: Option<Fresh>) -> Arc<Self> {
+        Arc::new(Self { direct, max_body, fresh, ..Self::default() })
     }
 
-    /// Whose failure it is when an attempt's time is up. Nobody knows which connection those were on that shared one.
+    /// The client whose every request has a connection of its own, where there is one.
+    pub(crate) fn fresh(&self) -> Option<&reqwest::Client> {
+        self.fresh.as_ref()?.client()
+    }
+
+    /// Whose failure it is when the time of an attempt over the pool is up. Nobody knows which connection those were on that
+    /// shared one.
     pub(crate) fn cause_of_timeout(&self) -> Cause {
         if self.shares.load(Ordering::Relaxed) { Cause::Lost } else { Cause::Own }
     }
@@ -114,13 +123,20 @@ pin_project! {
         future: F,
         number: u32,
         hopped: bool,
+        // Its connection is its own.
+        alone: bool,
     }
 }
 
 impl<F> Hopping<F> {
     /// Attempt `number`.
-    pub(crate) fn new(future: F, number: u32) -> Self {
-        Self { future, number, hopped: false }
+    pub(crate) fn new(future: F, number: u32, alone: bool) -> Self {
+        Self { future, number, hopped: false, alone }
+    }
+
+    /// Whether it has a connection of its own for sure.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 }
 

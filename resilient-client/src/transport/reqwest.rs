@@ -21,7 +21,9 @@ use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::Error;
+use crate::outcome::Cause;
 use crate::outcome::classify::{Ended, is_idempotent};
+use crate::outcome::errors::is_dead_connection;
 use crate::upstream::endpoints::Endpoint;
 use crate::upstream::registry::Authority;
 
@@ -35,6 +37,9 @@ pub(crate) struct ReqwestExchange {
     content: bool,
     /// Asked in place of a body, if there is none, the request isn't safe to repeat, and what an error proves matters.
     asked: Option<Asked>,
+    /// An attempt has met a connection that was dead, or may be. Those that follow leave the pool, whatever endpoint they go to:
+    /// what kills connections in one pool, a router that forgets them, does so in others.
+    leaves: bool,
     /// Apart from its body, if that can be made again.
     request: Request,
     body: Payload,
@@ -107,7 +112,16 @@ impl ReqwestExchange {
         let none =
             matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
         let asked = none && ways.direct && !is_idempotent(request.method());
-        Self { client, ways, content, asked: asked.then(Asked::default), request, body, named: Vec::new() }
+        Self {
+            client,
+            ways,
+            content,
+            asked: asked.then(Asked::default),
+            leaves: false,
+            request,
+            body,
+            named: Vec::new(),
+        }
     }
 
     /// The request that nothing can follow.
@@ -251,7 +265,9 @@ impl Exchange for ReqwestExchange {
         let number = outbound.number;
         // reqwest adds headers of its own, for which a clone has no room.
         outbound.apply_one_by_one(request.headers_mut(), departure.now);
-        Some(Hopping::new(self.client.call(request), number))
+        let fresh = if self.leaves { self.ways.fresh() } else { None };
+        let (mut over, alone) = (fresh.unwrap_or(&self.client), fresh.is_some());
+        Some(Hopping::new(over.call(request), number, alone))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -262,23 +278,31 @@ impl Exchange for ReqwestExchange {
     }
 
     #[inline]
-    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
-        let sent = match end {
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let fault = match end {
             Ok(response) => {
                 self.ways.answered(response);
-                Sent::Direct
+                return Evidence::DIRECT;
             }
-            Err(fault) if fault.hopped || !self.ways.direct => Sent::Unknown,
-            Err(_) if self.content => Sent::OwnStream,
-            Err(fault) if self.asked.as_ref().is_some_and(|asked| asked.was(fault.number)) => Sent::OwnStream,
-            Err(_) => Sent::Direct,
+            Err(fault) => fault,
+        };
+        self.leaves |= !fault.hopped && is_dead_connection(&*fault.error);
+        let sent = if fault.hopped || !self.ways.direct {
+            Sent::Unknown
+        } else if self.content || self.asked.as_ref().is_some_and(|asked| asked.was(fault.number)) {
+            Sent::OwnStream
+        } else {
+            Sent::Direct
         };
         // Of a connection that was used before, reqwest's pool doesn't tell: it repeats the request itself.
         Evidence { sent, ..Evidence::default() }
     }
 
-    fn expired(&self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
-        Expired { cause: self.ways.cause_of_timeout(), unsent: false }
+    fn expired(&mut self, future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
+        // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool may be, too.
+        self.leaves = true;
+        let cause = if future.is_alone() { Cause::Own } else { self.ways.cause_of_timeout() };
+        Expired { cause, unsent: false }
     }
 
     fn may_be_grpc(answer: &Self::Answer) -> bool {
@@ -343,7 +367,7 @@ mod tests {
 
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        ReqwestExchange::new((client, Ways::new(true, usize::MAX)), request, None)
+        ReqwestExchange::new((client, Ways::new(true, usize::MAX, None)), request, None)
     }
 
     fn post(body: impl Into<Body>) -> Request {

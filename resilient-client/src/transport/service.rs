@@ -137,7 +137,7 @@ where
         }
     }
 
-    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
         let unknown = !self.direct && end.as_ref().is_err_and(|fault| fault.hopped);
         if unknown { Evidence::default() } else { Evidence::DIRECT }
     }

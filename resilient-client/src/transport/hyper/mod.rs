@@ -123,7 +123,7 @@ impl Exchange for HyperExchange {
         Some(self.wire.send(request, over))
     }
 
-    fn expired(&self, future: Pin<&mut Sending>, overdue: Overdue) -> Expired {
+    fn expired(&mut self, future: Pin<&mut Sending>, overdue: Overdue) -> Expired {
         future.expired(overdue)
     }
 
@@ -138,7 +138,7 @@ impl Exchange for HyperExchange {
         }
     }
 
-    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
         end.as_ref().err().map_or(Evidence::DIRECT, |fault| self.wire.evidence(fault))
     }
 
