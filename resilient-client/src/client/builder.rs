@@ -11,7 +11,6 @@ use crate::engine::core::{Core, Setup};
 use crate::error::{Error, ErrorKind};
 use crate::policy::Plan;
 use crate::policy::set::PlanSet;
-use crate::transport::fresh::Fresh;
 use crate::transport::redirect::Ways;
 use crate::verbs::setup_methods;
 
@@ -67,13 +66,13 @@ impl ClientBuilder {
     /// so none proves that the request was never sent, and a POST isn't repeated after it; see
     /// [`follows_no_redirects`](Self::follows_no_redirects).
     ///
-    /// It runs once more if a call ever finds a connection out of the pool dead or mute: a second reqwest client is made then, whose
-    /// every request has a connection of its own, and to which an attempt goes after such a one in its call. What both must have in
-    /// common is made outside and cloned here: a cookie jar is given with `cookie_provider`, as `cookie_store(true)` makes
-    /// a new one each time.
+    /// It runs twice: there is a second reqwest client, whose every request has a connection of its own, to which an attempt goes after
+    /// one before it in its call has found a connection out of the pool dead, or may have. What both must have in common is
+    /// made outside and cloned here: a cookie jar is given with `cookie_provider`, as `cookie_store(true)` makes a new one each
+    /// time.
     pub fn transport(
         mut self,
-        configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
+        configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
     ) -> Self {
         self.recipe.configure.push(Box::new(configure));
         self
@@ -126,15 +125,13 @@ impl ClientBuilder {
         self.recipe.connect = self.setup.policies.base().timeout.effective_connect();
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        let (transport, direct) =
-            self.recipe.make(true).map_err(|error| Error::new(ErrorKind::Config).because(error))?;
-        let recipe = self.recipe;
-        let fresh = Fresh::new(move || {
-            let (client, its) = recipe.make(false).ok()?;
-            // What an error proves must not depend on which of the two it comes from.
-            (its == direct).then_some(client)
-        });
-        let ways = Ways::new(direct, self.max_body, Some(fresh));
+        // Both here, although that takes twice as long: at the moment when the second is needed the first time, many calls may need it
+        // at once, and with TLS its making would stop them all for as long as it takes to read the system's certificates.
+        let make =
+            |pool| self.recipe.make(pool).map_err(|error| Error::new(ErrorKind::Config).because(error));
+        let ((transport, one), (fresh, other)) = (make(true)?, make(false)?);
+        // What an error proves must not depend on which of the two it comes from.
+        let ways = Ways::new(one && other, self.max_body, Some(fresh));
         Ok(client((transport, ways), core, self.max_body, answers))
     }
 

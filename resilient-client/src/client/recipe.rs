@@ -7,7 +7,7 @@ use super::builder::POOL_IDLE;
 use super::builder::{PING_EVERY, PING_TIMEOUT};
 use crate::transport::redirect;
 
-type Configure = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;
+type Configure = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
 
 #[derive(Default)]
 pub(super) struct Recipe {

@@ -118,17 +118,18 @@ impl<X: Exchange> Flight<X> {
         exchange: &mut X,
         now: Tick,
         counts: impl FnOnce(&Permit) -> bool,
+        alive: bool,
     ) -> Expired {
         let this = self.project();
         let Some((future, permit)) = this.future.as_pin_mut().zip(this.permit.as_ref()) else {
             return Expired::default();
         };
-        exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit) })
+        exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit), alive })
     }
 
     /// Since when it has its time, if the server may not have had it all the while.
-    pub(super) fn begun(&self, now: Tick) -> Option<Tick> {
-        self.future.as_ref().zip(self.since()).map(|(future, since)| X::begun(future, since, now))
+    pub(super) fn begun(&self, now: Tick, alive: bool) -> Option<Tick> {
+        self.future.as_ref().zip(self.since()).map(|(future, since)| X::begun(future, since, now, alive))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.

@@ -4,7 +4,6 @@
 //! the request again, says what an answer means, and turns answers into the caller's response type.
 
 pub(crate) mod evidence;
-pub(crate) mod fresh;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
 pub(crate) mod nothing;
@@ -164,10 +163,6 @@ pub(crate) struct Address<'a> {
 
 /// What an attempt sets out with: where it has its place, whom to wake, and the time.
 pub(crate) struct Departure<'a, 'b> {
-    #[cfg_attr(
-        not(feature = "hyper"),
-        allow(dead_code, reason = "only hyper's transport names the host itself")
-    )]
     pub(crate) upstream: &'a Upstream,
     pub(crate) cx: &'a mut Context<'b>,
     pub(crate) now: Tick,
@@ -182,6 +177,8 @@ pub(crate) struct Overdue {
     pub(crate) now: Tick,
     /// It is held against the server, and so against its connection.
     pub(crate) counts: bool,
+    /// The upstream has answered others as recently as an attempt's time ago.
+    pub(crate) alive: bool,
 }
 
 /// What a transport knows of an attempt that has used up its time.
@@ -231,8 +228,8 @@ pub(crate) trait Exchange {
     }
 
     /// Since when an attempt has its time: since it set out, or as much later as it had to wait until the server allowed one more
-    /// stream of its connection. `now` while it does.
-    fn begun(_future: &Self::Future, set_out: Tick, _now: Tick) -> Tick {
+    /// stream of its connection. `now` while it does. `alive`: the upstream has answered others as recently as an attempt's time ago.
+    fn begun(_future: &Self::Future, set_out: Tick, _now: Tick, _alive: bool) -> Tick {
         set_out
     }
 

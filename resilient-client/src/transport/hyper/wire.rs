@@ -165,7 +165,7 @@ impl Sending {
     /// attempt's own: a server that hangs on some requests mustn't hide behind a connection that it keeps.
     pub(super) fn expired(self: Pin<&mut Self>, overdue: Overdue) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let Overdue { since, now, counts } = overdue;
+        let Overdue { since, now, counts, .. } = overdue;
         let half = now.nanos_since(since) / 2;
         let sent = shared.sent.load(Ordering::Relaxed);
         let ill = |link: &Link| !link.has_answered_within(half, now);
