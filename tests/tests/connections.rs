@@ -12,7 +12,7 @@ use resilient_client::outcome::Outcome;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client_tests::crowd::{Any, Tally, Work};
 use resilient_client_tests::h2_peer::{H2Peer, Manners};
-use resilient_client_tests::h2_server::{Act, H2Server, NO_ERROR};
+use resilient_client_tests::h2_server::{Act, End, H2Server, NO_ERROR};
 use resilient_client_tests::{Gate, Heard, Reply, SOON, Server, Watched, clock, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -231,6 +231,86 @@ async fn a_connection_gone_mute_counts_once_whatever_ends_the_wait_for_it() {
         assert!(!served.contains(&true));
         let tally = Work::of(Method::POST, 8, 1).body("an order").over(&client, &server.url("/")).await;
         assert_eq!((tally.served, client.transitions()), (8, 0), "{attempt:?}, {leave}: {}", tally.said());
+    }
+}
+
+/// It falls silent after the heads of forty answers: bodies read within their attempts, there until their time is up or the pause has
+/// been too long, and bodies read by the caller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forty_bodies_that_stall_on_one_connection_count_once() {
+    let ms = Duration::from_millis;
+    for (idle, buffered) in [(ms(5_000), true), (ms(300), true), (ms(300), false)] {
+        let timeout = TimeoutPolicy::standard().attempt(ms(600)).body_idle(idle);
+        for client in Any::all(true, &Policy::standard().timeout(timeout)) {
+            let server = H2Server::start(|request| match (request.connection, request.stream) {
+                (1, 3..) => Act::Short("four", End::Silence),
+                _ => Act::Answer("done"),
+            })
+            .await;
+            if client.is_bare() {
+                continue;
+            }
+            client.call(Method::GET, &server.url("/"), 0, "").await.unwrap();
+            let mut calls = JoinSet::new();
+            for _ in 0..40 {
+                let (client, url) = (client.clone(), server.url("/"));
+                calls.spawn(async move {
+                    match client {
+                        Any::Bare(_) => false,
+                        Any::Reqwest(client, _) if buffered => {
+                            client.post(url).body("an order").send_buffered().await.is_ok()
+                        }
+                        Any::Hyper(client, _) if buffered => {
+                            client.post(url).body("an order").send_buffered().await.is_ok()
+                        }
+                        Any::Reqwest(client, _) => {
+                            client.post(url).body("an order").send().await.unwrap().bytes().await.is_ok()
+                        }
+                        Any::Hyper(client, _) => {
+                            client.post(url).body("an order").send().await.unwrap().bytes().await.is_ok()
+                        }
+                    }
+                });
+            }
+            let served = within(SOON, calls.join_all()).await;
+            assert!(!served.contains(&true));
+            println!("{} {idle:?} {buffered}: {} counted", client.name(), client.counted());
+            // On a busy machine they don't all end at one instant.
+            assert!(client.counted() <= 3, "{}: {}", client.name(), client.counted());
+            assert_eq!(client.transitions(), 0, "{} {idle:?} {buffered}", client.name());
+        }
+    }
+}
+
+/// A retry would meet the silent connection again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_buffered_body_that_stalls_is_read_over_another_connection() {
+    let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(600));
+    for client in Any::all(true, &Policy::standard().timeout(timeout)) {
+        let server = H2Server::start(|request| match (request.connection, request.stream) {
+            (1, 3) => Act::Short("four", End::Silence),
+            (1, 5..) => Act::Nothing,
+            _ => Act::Answer("done"),
+        })
+        .await;
+        if client.is_bare() {
+            continue;
+        }
+        client.call(Method::GET, &server.url("/"), 0, "").await.unwrap();
+        let report = match &client {
+            Any::Reqwest(client, _) => {
+                let response = client.get(server.url("/")).send_buffered().await.unwrap();
+                response.report().clone()
+            }
+            Any::Hyper(client, _) => {
+                let response = client.get(server.url("/")).send_buffered().await.unwrap();
+                response.report().clone()
+            }
+            Any::Bare(_) => unreachable!("it has no such call"),
+        };
+        // hyper's connection is left when an attempt on it has brought no head.
+        let expected = if client.name() == "hyper" { 3 } else { 2 };
+        assert_eq!(report.attempts().len(), expected, "{}: {report}", client.name());
     }
 }
 

@@ -326,6 +326,9 @@ impl<X: Exchange> Desk<X> {
             if number > 1 && !exchange.is_replayable() {
                 self.decline(Decline::BodyNotKept);
             }
+            if trigger == Trigger::Hedge {
+                self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
+            }
             self.ledger.rejected();
             return None;
         };
@@ -529,6 +532,7 @@ impl<X: Exchange> Desk<X> {
                 let timeout = &self.plan.timeout;
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
                 let guard = Guard::new(permit, report, end.status, deadline, idle);
+                let guard = guard.on_shared(X::is_shared(&answer));
                 Some(Ok(exchange.seal(answer, guard)))
             }
             Brought::Whole(whole) => {

@@ -241,6 +241,14 @@ pub(crate) trait Exchange {
         Evidence::default()
     }
 
+    /// Whether an answer came over a connection that attempts share, as far as is known: a body that stalls may have that as its cause.
+    fn is_shared(_answer: &Self::Answer) -> bool {
+        false
+    }
+
+    /// A body that was part of its attempt has failed, or has not come in time.
+    fn body_failed(&mut self) {}
+
     /// Whether an attempt that has been launched may be at work before it is polled.
     fn is_eager(_future: &Self::Future) -> bool {
         false

@@ -13,7 +13,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ struct Told {
     kind: Kind,
     /// The server has answered nothing yet, or not for long, so that its limit may not be known.
     cold: bool,
+    /// It has been given more time although nobody knows whether it waits.
+    indulged: AtomicBool,
 }
 
 impl Told {
@@ -54,7 +56,7 @@ pub(crate) struct Opened(Arc<Told>);
 impl Opened {
     /// With the body that tells.
     pub(crate) fn by(kind: Kind, cold: bool) -> (Self, Nothing) {
-        let told = Arc::new(Told { since: AtomicU64::new(0), kind, cold });
+        let told = Arc::new(Told { since: AtomicU64::new(0), kind, cold, indulged: AtomicBool::new(false) });
         (Self(Arc::clone(&told)), Nothing(told))
     }
 
@@ -64,11 +66,12 @@ impl Opened {
     }
 
     /// Since when an attempt that is on its way has its time: while it waits, only from `now` on. One of which that isn't known goes on
-    /// waiting if it couldn't be repeated.
+    /// waiting if it couldn't be repeated, and else once: to leave at once would cost the server a connection for each in its line.
     pub(crate) fn begun(&self, set_out: Tick, now: Tick) -> Tick {
         match self.since() {
             None => now,
             Some(_) if self.0.cold && self.0.kind == Kind::Asked => now,
+            Some(_) if self.0.cold && !self.0.indulged.swap(true, Ordering::Relaxed) => now,
             Some(_) if self.0.cold => set_out,
             Some(since) => since.max(set_out),
         }
@@ -157,10 +160,11 @@ mod tests {
     #[test]
     fn before_the_first_answer_nobody_knows_who_waits() {
         let (early, late) = (Tick::ZERO, time::now().after(std::time::Duration::from_hours(1)));
-        for (kind, expected) in [(Kind::LetGo, early), (Kind::Asked, late)] {
+        for (kind, then) in [(Kind::LetGo, early), (Kind::Asked, late)] {
             let (opened, mut body) = Opened::by(kind, true);
             let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
-            assert!(opened.waits() && opened.begun(early, late) == expected, "{kind:?}");
+            assert!(opened.waits() && opened.begun(early, late) == late, "{kind:?}");
+            assert!(opened.waits() && opened.begun(early, late) == then, "{kind:?}");
         }
     }
 }

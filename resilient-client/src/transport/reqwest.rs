@@ -320,6 +320,14 @@ impl Exchange for ReqwestExchange {
         }
     }
 
+    fn is_shared(answer: &Self::Answer) -> bool {
+        answer.version() == http::Version::HTTP_2
+    }
+
+    fn body_failed(&mut self) {
+        self.leaves = true;
+    }
+
     fn may_be_grpc(answer: &Self::Answer) -> bool {
         answer.version() == http::Version::HTTP_2 && answer.content_length() == Some(0)
     }

@@ -143,6 +143,11 @@ impl Exchange for HyperExchange {
     }
 
     #[inline]
+    fn is_shared(answer: &Self::Answer) -> bool {
+        answer.version() == Version::HTTP_2
+    }
+
+    #[inline]
     fn may_be_grpc(answer: &Self::Answer) -> bool {
         answer.version() == Version::HTTP_2 && answer.body().is_end_stream()
     }
