@@ -148,8 +148,9 @@ async fn a_handshake_that_thirty_wait_for_and_that_is_reset_counts_once() {
     }
 }
 
-/// HTTP/1.1, each answer after 20 ms. Connections accepted before `dead` is set then end with the next request unanswered.
-async fn dies_in_the_pool(dead: Arc<AtomicBool>) -> (String, JoinHandle<()>) {
+/// HTTP/1.1, each answer after 20 ms. Connections accepted before `dead` is set then leave the next request unanswered, and end, or are
+/// `mute` from then on.
+async fn dies_in_the_pool(dead: Arc<AtomicBool>, mute: bool) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let accepting = tokio::spawn(async move {
@@ -160,6 +161,9 @@ async fn dies_in_the_pool(dead: Arc<AtomicBool>) -> (String, JoinHandle<()>) {
                 let mut piece = [0; 4096];
                 while let Ok(1..) = stream.read(&mut piece).await {
                     if dead.load(Ordering::SeqCst) && !new {
+                        if mute {
+                            std::future::pending::<()>().await;
+                        }
                         return;
                     }
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -174,6 +178,26 @@ async fn dies_in_the_pool(dead: Arc<AtomicBool>) -> (String, JoinHandle<()>) {
     (url, accepting)
 }
 
+/// A GET that finds one of them has no time to find the others. (Bare reqwest waits for ever.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_get_survives_six_mute_connections_in_the_pool() {
+    let served = async |client: Any| {
+        let dead = Arc::new(AtomicBool::new(false));
+        let (url, accepting) = dies_in_the_pool(Arc::clone(&dead), true).await;
+        assert_eq!(Work::of(Method::GET, 6, 2).over(&client, &url).await.served, 12);
+        dead.store(true, Ordering::SeqCst);
+        let begun = clock::now();
+        let one = Work::of(Method::GET, 1, 1).over(&client, &url).await;
+        println!("{}: {} after {:?}", client.name(), one.said(), begun.elapsed());
+        assert_eq!((one.served, client.transitions()), (1, 0), "{}: {}", client.name(), one.said());
+        // One attempt's time, and not two.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{}", client.name());
+        accepting.abort();
+    };
+    let [_, reqwest, hyper] = Any::all(false, &Policy::standard());
+    tokio::join!(served(reqwest), served(hyper));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_get_survives_six_dead_connections_in_the_pool() {
     let mut served = Vec::new();
@@ -181,7 +205,7 @@ async fn a_get_survives_six_dead_connections_in_the_pool() {
         let (mut tally, mut said) = (0, Vec::new());
         for _ in 0..4 {
             let dead = Arc::new(AtomicBool::new(false));
-            let (url, accepting) = dies_in_the_pool(Arc::clone(&dead)).await;
+            let (url, accepting) = dies_in_the_pool(Arc::clone(&dead), false).await;
             assert_eq!(Work::of(Method::GET, 6, 2).over(&client, &url).await.served, 12);
             dead.store(true, Ordering::SeqCst);
             let one = Work::of(Method::GET, 1, 1).over(&client, &url).await;
