@@ -77,7 +77,7 @@ pub enum HedgeEnd {
     Lost,
     /// It failed.
     Failed,
-    /// It was due and never sent: it was [refused](Event::Rejected) here, or the server asked for time meanwhile.
+    /// It was due and never sent: it was [refused](Event::Rejected) here or by the hook, or the server asked for time meanwhile.
     Rejected,
 }
 

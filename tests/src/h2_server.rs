@@ -86,6 +86,8 @@ pub enum End {
     Reset(u32),
     /// A graceful `GOAWAY` that admits every stream, and then the end of the connection.
     GoAway,
+    /// None: nothing more comes.
+    Silence,
 }
 
 /// What a server has seen.
@@ -241,6 +243,7 @@ async fn serve(
                         send(&mut stream, GOAWAY, 0, 0, &payload).await?;
                         return Ok(());
                     }
+                    End::Silence => {}
                 }
             }
             Act::ShortGzip(bytes) => {

@@ -109,7 +109,7 @@ async fn the_second_address_of_a_name_is_tried_when_the_first_swallows_everythin
     let addresses = vec![hole.address, second];
     let client = Client::builder()
         .policy(Policy::standard().timeout(timeout).retry(None))
-        .transport(|transport| transport.dns_resolver(At(addresses)))
+        .transport(move |transport| transport.dns_resolver(At(addresses.clone())))
         .build()
         .unwrap();
     let begun = clock::now();
@@ -162,7 +162,7 @@ async fn a_certificate_that_is_not_accepted_is_tried_once_and_named() {
 
 fn through(proxy: &str) -> Client {
     let proxy = reqwest::Proxy::https(proxy).unwrap();
-    Client::builder().transport(|transport| transport.proxy(proxy)).build().unwrap()
+    Client::builder().transport(move |transport| transport.proxy(proxy.clone())).build().unwrap()
 }
 
 #[tokio::test]

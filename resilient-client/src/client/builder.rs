@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::Client;
 use super::fallback::Answers;
+use super::recipe::Recipe;
 use crate::engine::core::{Core, Setup};
 use crate::error::{Error, ErrorKind};
 use crate::policy::Plan;
 use crate::policy::set::PlanSet;
-use crate::transport::redirect::{self, Ways};
+use crate::transport::redirect::Ways;
 use crate::verbs::setup_methods;
 
 /// The most a convenience reader reads of a body, unless the builder says otherwise.
@@ -22,8 +23,6 @@ pub(crate) const POOL_IDLE: Duration = Duration::from_secs(15);
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(5);
 #[cfg(feature = "http2")]
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
-
-type Configure = Box<dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
 
 /// Builds a [`Client`].
 ///
@@ -41,9 +40,8 @@ type Configure = Box<dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilde
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientBuilder {
     setup: Setup,
-    configure: Vec<Configure>,
+    recipe: Recipe,
     max_body: usize,
-    no_redirects: bool,
     #[cfg(feature = "cache")]
     stale: Option<crate::stale::StaleIfError>,
 }
@@ -52,9 +50,8 @@ impl ClientBuilder {
     pub(crate) fn new() -> Self {
         Self {
             setup: Setup::default(),
-            configure: Vec::new(),
+            recipe: Recipe::default(),
             max_body: MAX_BODY,
-            no_redirects: false,
             #[cfg(feature = "cache")]
             stale: None,
         }
@@ -68,11 +65,16 @@ impl ClientBuilder {
     /// origin only, ten at most. Under a redirect policy set here nobody can tell whether an error is the request's or a hop's,
     /// so none proves that the request was never sent, and a POST isn't repeated after it; see
     /// [`follows_no_redirects`](Self::follows_no_redirects).
+    ///
+    /// It runs twice: there is a second reqwest client, whose every request has a connection of its own, to which an attempt goes after
+    /// one before it in its call has found a connection out of the pool dead, or may have. What both must have in common is
+    /// made outside and cloned here: a cookie jar is given with `cookie_provider`, as `cookie_store(true)` makes a new one each
+    /// time.
     pub fn transport(
         mut self,
-        configure: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
+        configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
     ) -> Self {
-        self.configure.push(Box::new(configure));
+        self.recipe.configure.push(Box::new(configure));
         self
     }
 
@@ -89,7 +91,7 @@ impl ClientBuilder {
     /// the hop then can't connect, reqwest's error looks like one of a request that was never sent. So without this promise
     /// no error of a given client proves that, and a POST that found no connection isn't tried again.
     pub fn follows_no_redirects(mut self) -> Self {
-        self.no_redirects = true;
+        self.recipe.no_redirects = true;
         self
     }
 
@@ -119,50 +121,39 @@ impl ClientBuilder {
     /// [`ErrorKind::Config`] when the policy can't work, when a host's policy has a connect timeout of its own (reqwest has one
     /// for all; `hyper::Client` can), or when reqwest refuses its settings.
     pub fn build(mut self) -> Result<Client, Error> {
-        // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before the calls on it do.
-        let (same_origin, witness) = redirect::same_origin();
-        let mut transport = reqwest::Client::builder().pool_idle_timeout(POOL_IDLE).redirect(same_origin);
-        #[cfg(feature = "http2")]
-        {
-            transport = transport
-                .http2_keep_alive_interval(PING_EVERY)
-                .http2_keep_alive_timeout(PING_TIMEOUT)
-                .http2_keep_alive_while_idle(true);
-        }
-        for configure in self.configure.drain(..) {
-            transport = configure(transport);
-        }
         self.setup.policies.has_one_connect_timeout().map_err(Error::config)?;
-        if let Some(connect) = self.setup.policies.base().timeout.effective_connect() {
-            transport = transport.connect_timeout(connect);
-        }
-        if self.no_redirects {
-            transport = transport.redirect(reqwest::redirect::Policy::none());
-        }
-        // Hidden retries would break every count; zero per request also keeps reqwest from cloning each request.
-        transport = transport.retry(reqwest::retry::never().max_retries_per_request(0));
+        self.recipe.connect = self.setup.policies.base().timeout.effective_connect();
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        let transport = transport.build().map_err(|error| Error::new(ErrorKind::Config).because(error))?;
-        let direct = self.no_redirects || witness.is_in_force();
-        Ok(client((transport, Ways::new(direct, self.max_body)), core, self.max_body, answers))
+        // Both here, although that takes twice as long: at the moment when the second is needed the first time, many calls may need it
+        // at once, and with TLS its making would stop them all for as long as it takes to read the system's certificates.
+        let make =
+            |pool| self.recipe.make(pool).map_err(|error| Error::new(ErrorKind::Config).because(error));
+        let ((transport, one), (fresh, other)) = (make(true)?, make(false)?);
+        // What an error proves must not depend on which of the two it comes from.
+        let ways = Ways::new(one && other, self.max_body, Some(fresh));
+        Ok(client((transport, ways), core, self.max_body, answers))
     }
 
     /// Builds the client over a reqwest client of your own, whose settings stay its own; [`transport`](Self::transport)
     /// has no effect.
+    ///
+    /// There is no second client of the same settings then, for the attempts that follow one on a dead connection: they go over the
+    /// pool again, where they may meet another.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the policy can't work.
     pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        Ok(client((transport, Ways::new(self.no_redirects, self.max_body)), core, self.max_body, answers))
+        let ways = Ways::new(self.recipe.no_redirects, self.max_body, None);
+        Ok(client((transport, ways), core, self.max_body, answers))
     }
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
-        client((transport, Ways::new(false, MAX_BODY)), core, MAX_BODY, Answers::none())
+        client((transport, Ways::new(false, MAX_BODY, None)), core, MAX_BODY, Answers::none())
     }
 }
 

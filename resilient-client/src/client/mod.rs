@@ -2,6 +2,7 @@
 
 mod builder;
 mod fallback;
+mod recipe;
 mod request;
 mod response;
 
@@ -18,7 +19,8 @@ use fallback::{Answers, Fallback};
 
 pub use builder::ClientBuilder;
 #[cfg(feature = "hyper")]
-pub(crate) use builder::{MAX_BODY, POOL_IDLE};
+pub(crate) use builder::MAX_BODY;
+pub(crate) use builder::POOL_IDLE;
 #[cfg(all(feature = "hyper", feature = "http2"))]
 pub(crate) use builder::{PING_EVERY, PING_TIMEOUT};
 pub use request::RequestBuilder;

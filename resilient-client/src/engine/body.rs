@@ -16,13 +16,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::flight::body_failure;
+use super::flight::{body_failure, cause_of_stall};
 use super::length::Expected;
 use super::patience::Patience;
 use super::report::CallReport;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::classify::Classified;
-use crate::outcome::{Cause, FailureKind, Outcome};
+use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::Verdict;
 use crate::time::{self, Tick};
 use crate::transport::KeptBody;
@@ -43,6 +43,8 @@ pub(crate) struct Guard {
     patience: Patience,
     /// The first piece has come.
     begun: bool,
+    /// Its connection may be the cause of its stalling.
+    shared: bool,
     /// The reader has been given an error. Nobody watches what comes after that, so nothing does.
     failed: bool,
 }
@@ -57,7 +59,22 @@ impl Guard {
         idle: u64,
     ) -> Self {
         let patience = Patience::new(idle);
-        Self { permit: Some(permit), report, status, deadline, patience, begun: false, failed: false }
+        Self {
+            permit: Some(permit),
+            report,
+            status,
+            deadline,
+            patience,
+            begun: false,
+            shared: false,
+            failed: false,
+        }
+    }
+
+    /// Others may share the body's connection.
+    pub(super) fn on_shared(mut self, shared: bool) -> Self {
+        self.shared = shared;
+        self
     }
 
     pub(crate) fn report(&self) -> &CallReport {
@@ -84,7 +101,7 @@ impl Guard {
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
         let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) else { return };
-        let end = Classified { status: self.status, ..body_failure(kind) };
+        let end = Classified { status: self.status, ..body_failure(kind, self.shared) };
         self.report.settled(permit.number(), end.outcome, self.status, now);
         let expected = self.begun && self.report.is_streaming();
         let waited = self.patience.waited(now).map_or(Duration::ZERO, |(since, until)| until.since(since));
@@ -168,7 +185,8 @@ impl Guard {
             if let Some(mut permit) = self.permit.take().filter(Permit::awaits_body) {
                 let (since, _) = self.patience.waited(now).unwrap_or((now, now));
                 let waited = now.since(since);
-                let outcome = permit.abandon(FailureKind::BodyIdle, Cause::Own, waited, u64::MAX, now);
+                let outcome =
+                    permit.abandon(FailureKind::BodyIdle, cause_of_stall(self.shared), waited, u64::MAX, now);
                 self.report.settled(permit.number(), outcome, self.status, now);
             }
             ErrorKind::Deadline
@@ -187,7 +205,13 @@ impl Drop for Guard {
         match self.patience.waited(now) {
             // A reader of a stream is nearly always waiting; who hangs up says nothing against the server.
             Some((since, until)) if !self.report.is_streaming() => {
-                permit.abandon(FailureKind::BodyIdle, Cause::Own, until.since(since), u64::MAX, now);
+                permit.abandon(
+                    FailureKind::BodyIdle,
+                    cause_of_stall(self.shared),
+                    until.since(since),
+                    u64::MAX,
+                    now,
+                );
             }
             _ => permit.body(Verdict::Neutral, &Classified::answered(self.status), now),
         }

@@ -24,6 +24,7 @@ use crate::policy::retry;
 use crate::rng::Rng;
 use crate::time::{self, Tick};
 use crate::transport::{Departure, Exchange, KeptBody, Outbound, Target};
+use crate::upstream::endpoints::Trial;
 use crate::upstream::{Admission, Ask, Entered, Permit, Refusal, Rejection, Tried, Upstream, Waiting};
 
 /// How a call treats what its attempts bring, as far as it isn't in its plan.
@@ -180,7 +181,6 @@ impl<X: Exchange> Desk<X> {
             priority: self.ways.priority,
             deadline: self.ledger.terms().deadline,
             tried: &self.tried,
-            again_from: self.ledger.quiet_until(),
             repeatable: self.ledger.has_room_for_another(now),
             waits: trigger != Trigger::Hedge,
             // Beside an attempt in flight there is no need to.
@@ -303,7 +303,7 @@ impl<X: Exchange> Desk<X> {
             self.ledger.take_grant(),
         );
         let endpoint = permit.endpoint().map(|endpoint| {
-            self.tried.push(endpoint.id());
+            self.tried.push(Trial::of(endpoint.id()));
             Arc::clone(endpoint)
         });
         let header = if self.ways.tells { self.core.deadline_header() } else { None };
@@ -325,6 +325,9 @@ impl<X: Exchange> Desk<X> {
             // The body may have been outgrown since the ledger decided: an attempt that has failed may still be read.
             if number > 1 && !exchange.is_replayable() {
                 self.decline(Decline::BodyNotKept);
+            }
+            if trigger == Trigger::Hedge {
+                self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
             }
             self.ledger.rejected();
             return None;
@@ -389,8 +392,15 @@ impl<X: Exchange> Desk<X> {
         if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
             self.upstream.hold_back(permit.endpoint(), asked, now);
         }
-        if self.ledger.asked(&classified).is_some() && !self.upstream.has_another(&self.tried, now) {
-            self.withdraw_hedge(now);
+        if let Some(asked) = self.ledger.asked(&classified) {
+            if let Some(endpoint) = permit.endpoint()
+                && let Some(trial) = self.tried.iter_mut().rfind(|trial| trial.id == endpoint.id())
+            {
+                trial.rests_until = trial.rests_until.max(now.after(asked));
+            }
+            if !self.upstream.has_another(&self.tried, now) {
+                self.withdraw_hedge(now);
+            }
         }
         let mut rng = self.upstream.entropy().rng();
         let mut world =
@@ -486,6 +496,11 @@ impl<X: Exchange> Desk<X> {
         (u64::from(self.ways.chance) * 1000).max(usual.map_or(0, |usual| usual.saturating_mul(USUAL_TIMES)))
     }
 
+    /// Whether the upstream has answered others as recently as an attempt's time ago.
+    pub(super) fn is_alive(&self, now: Tick) -> bool {
+        self.upstream.has_served_within(self.ledger.terms().attempt_timeout, now)
+    }
+
     /// The deadline has cut an attempt short.
     pub(super) fn cut_short(&mut self) {
         self.fault = Some(Error::new(ErrorKind::Deadline));
@@ -517,6 +532,7 @@ impl<X: Exchange> Desk<X> {
                 let timeout = &self.plan.timeout;
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
                 let guard = Guard::new(permit, report, end.status, deadline, idle);
+                let guard = guard.on_shared(X::is_shared(&answer));
                 Some(Ok(exchange.seal(answer, guard)))
             }
             Brought::Whole(whole) => {
@@ -681,6 +697,7 @@ fn world<'a>(
         cap: upstream.hedges(),
         circuit_open: upstream.is_circuit_open(now),
         elsewhere: upstream.has_another(tried, now),
+        again_from: upstream.again_from(tried, now),
         replayable,
         usual: upstream.usual(now),
         delays: plan.delays.as_ref(),

@@ -10,8 +10,8 @@ use super::hook::{self, Later};
 use super::patience::Patience;
 use super::reading::{End, Reading};
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::outcome::FailureKind;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
+use crate::outcome::{Cause, FailureKind};
 use crate::time::{self, Tick};
 use crate::transport::{Departure, Exchange, Expired, KeptBody, Outbound, Overdue};
 use crate::upstream::Permit;
@@ -36,6 +36,8 @@ struct Whole<X: Exchange> {
     head: Classified,
     limit: usize,
     patience: Patience,
+    /// Its connection may be the cause of its stalling.
+    shared: bool,
 }
 
 /// What an attempt brought.
@@ -112,23 +114,28 @@ impl<X: Exchange> Flight<X> {
         self.permit.as_ref().map(Permit::started)
     }
 
-    /// Its time is up. An answer whose body is still being read has come, so the transport isn't told of that.
+    /// Its time is up.
     pub(super) fn expired(
         self: Pin<&mut Self>,
-        exchange: &X,
+        exchange: &mut X,
         now: Tick,
         counts: impl FnOnce(&Permit) -> bool,
+        alive: bool,
     ) -> Expired {
         let this = self.project();
+        if let Some(whole) = this.reading {
+            exchange.body_failed();
+            return Expired { cause: cause_of_stall(whole.shared), unsent: false };
+        }
         let Some((future, permit)) = this.future.as_pin_mut().zip(this.permit.as_ref()) else {
             return Expired::default();
         };
-        exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit) })
+        exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit), alive })
     }
 
     /// Since when it has its time, if the server may not have had it all the while.
-    pub(super) fn begun(&self, now: Tick) -> Option<Tick> {
-        self.future.as_ref().zip(self.since()).map(|(future, since)| X::begun(future, since, now))
+    pub(super) fn begun(&self, now: Tick, alive: bool) -> Option<Tick> {
+        self.future.as_ref().zip(self.since()).map(|(future, since)| X::begun(future, since, now, alive))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.
@@ -174,7 +181,12 @@ impl<X: Exchange> Flight<X> {
             if let Some(whole) = this.reading {
                 let end = ready!(whole.poll(cx));
                 return match this.reading.take() {
-                    Some(whole) => Poll::Ready(whole.end(end)),
+                    Some(whole) => {
+                        if matches!(end, End::Failed(_) | End::Stalled) {
+                            exchange.body_failed();
+                        }
+                        Poll::Ready(whole.end(end))
+                    }
                     None => Poll::Pending,
                 };
             }
@@ -189,7 +201,9 @@ impl<X: Exchange> Flight<X> {
             let classified = Classifier::classify(view.classifier, X::end(&end), evidence, may_be_grpc);
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {
+                    let shared = X::is_shared(&answer);
                     *this.reading = Some(Box::new(Whole {
+                        shared,
                         reading: Reading::new(exchange, answer, limit),
                         head: classified,
                         limit,
@@ -206,12 +220,20 @@ impl<X: Exchange> Flight<X> {
     }
 }
 
-/// A body that failed. One that stalls does so by itself; one that breaks may have lost its connection, and others with it.
-pub(super) fn body_failure(kind: FailureKind) -> Classified {
+/// A body that failed. One that stalls does so by itself, or because its connection has fallen silent, if that is shared; one that
+/// breaks may have lost its connection, and others with it.
+pub(super) fn body_failure(kind: FailureKind, shared: bool) -> Classified {
     match kind {
-        FailureKind::BodyIdle => Classified::failure(kind, Repeat::IfSafe),
+        FailureKind::BodyIdle => {
+            Classified { cause: cause_of_stall(shared), ..Classified::failure(kind, Repeat::IfSafe) }
+        }
         _ => Classified::lost(kind, Repeat::IfSafe),
     }
+}
+
+/// What it is put down to when a body doesn't come. Nobody knows which connection those were on that shared one.
+pub(super) fn cause_of_stall(shared: bool) -> Cause {
+    if shared { Cause::Lost } else { Cause::Own }
 }
 
 /// The error of an attempt whose hook failed.
@@ -239,7 +261,7 @@ impl<X: Exchange> Whole<X> {
 
     /// What the attempt brought, and what that means.
     fn end(self, end: End) -> (Brought<X>, Classified) {
-        let Self { reading, head, limit, .. } = self;
+        let Self { reading, head, limit, shared, .. } = self;
         let failed = |end: Classified| Classified { status: head.status, ..end };
         match end {
             End::Whole => {
@@ -252,10 +274,11 @@ impl<X: Exchange> Whole<X> {
             }
             End::Failed(error) => {
                 let (kind, error) = Error::body(error);
-                (Brought::Fault(error), failed(body_failure(kind)))
+                (Brought::Fault(error), failed(body_failure(kind, shared)))
             }
             End::Stalled => {
-                (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(body_failure(FailureKind::BodyIdle)))
+                let end = body_failure(FailureKind::BodyIdle, shared);
+                (Brought::Fault(Error::new(ErrorKind::BodyIdle)), failed(end))
             }
         }
     }

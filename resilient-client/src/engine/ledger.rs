@@ -103,6 +103,8 @@ pub(crate) struct World<'a> {
     pub(crate) circuit_open: bool,
     /// Whether the name stands for several endpoints, and one may be asked that the call hasn't tried.
     pub(crate) elsewhere: bool,
+    /// With several endpoints: from when on one of them may be asked, as far as those that the call has tried asked it for time.
+    pub(crate) again_from: Option<Tick>,
     /// Whether the request can still be sent again: a streamed body may have outgrown its buffer since the call began.
     pub(crate) replayable: bool,
     /// How long an attempt usually takes, in nanoseconds, where that is known.
@@ -231,11 +233,6 @@ impl Ledger {
             Some(after) if self.hedges_left > 0 => now.after_nanos(after),
             _ => Tick::NEVER,
         };
-    }
-
-    /// Until when the server asked to be left alone.
-    pub(crate) fn quiet_until(&self) -> Tick {
-        self.quiet_until
     }
 
     /// Whether the attempt about to be launched could be followed by another even if it took all its time.
@@ -368,8 +365,9 @@ impl Ledger {
             repeat => self.may_repeat(repeat, world)?,
         }
         // What another attempt, since ended, was told still holds, of the endpoint that said it.
-        let told = now < self.quiet_until || self.asked(end).is_some();
-        let quiet = Some(now.until(self.quiet_until)).filter(|quiet| !quiet.is_zero() && !world.elsewhere);
+        let quiet_until = world.again_from.unwrap_or(self.quiet_until);
+        let told = now < quiet_until || self.asked(end).is_some();
+        let quiet = Some(now.until(quiet_until)).filter(|quiet| !quiet.is_zero() && !world.elsewhere);
         if end.repeat.is_free() {
             return self.in_place(end.repeat, quiet, now, world);
         }

@@ -146,7 +146,10 @@ impl<X: Exchange> Call<X> {
         let beside = this.hedges.iter_mut().map(Pin::as_mut);
         let mut flights = this.flight.as_pin_mut().into_iter().chain(beside);
         match flights.find(|flight| flight.number() == number) {
-            Some(flight) => flight.expired(this.exchange, now, counts),
+            Some(flight) => {
+                let alive = this.desk.as_ref().is_some_and(|desk| desk.is_alive(now));
+                flight.expired(this.exchange, now, counts, alive)
+            }
             None => Expired::default(),
         }
     }
@@ -154,7 +157,8 @@ impl<X: Exchange> Call<X> {
     /// An attempt that had to wait for one of the streams the server allows has its time from when it got it.
     #[cold]
     fn is_given_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> bool {
-        let since = self.as_mut().in_flight(number).and_then(|flight| flight.begun(now));
+        let alive = self.as_mut().project().desk.as_ref().is_some_and(|desk| desk.is_alive(now));
+        let since = self.as_mut().in_flight(number).and_then(|flight| flight.begun(now, alive));
         match (since, self.project().desk) {
             (Some(since), Some(desk)) => desk.ledger.begins_anew(number, since) > now,
             _ => false,

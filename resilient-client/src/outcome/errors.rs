@@ -195,6 +195,24 @@ fn of_h2(error: &h2::Error, evidence: Evidence) -> Option<Classified> {
     })
 }
 
+/// Whether a connection that the attempt had to itself had been made, and ended: a pool may hold more like it. Of one that is
+/// shared the pool knows itself that it has ended, so what follows would only add connections.
+pub(crate) fn is_dead_connection(error: &(dyn StdError + 'static)) -> bool {
+    let mut ended = false;
+    for link in Chain(Some(error)) {
+        if link.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
+            return false;
+        }
+        #[cfg(feature = "http2")]
+        if link.is::<h2::Error>() {
+            return false;
+        }
+        let gone = |error: &hyper::Error| error.is_canceled() || error.is_closed();
+        ended |= is_loss(link) || link.downcast_ref::<hyper::Error>().is_some_and(gone);
+    }
+    ended
+}
+
 /// Whether it is the end of a connection.
 fn is_loss(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind as Kind;

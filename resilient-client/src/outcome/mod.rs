@@ -5,7 +5,7 @@
 
 pub mod classify;
 pub(crate) mod connecting;
-mod errors;
+pub(crate) mod errors;
 pub mod grpc;
 pub mod retry_after;
 

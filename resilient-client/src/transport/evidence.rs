@@ -55,8 +55,8 @@ impl Evidence {
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) error: BoxError,
-    /// The attempt's, where that matters.
-    pub(crate) number: u32,
+    /// The attempt surely had a stream of its own.
+    pub(crate) stream: bool,
     /// It may be another request's than the attempt's own, as far as is known.
     pub(crate) hopped: bool,
 }

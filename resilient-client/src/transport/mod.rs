@@ -163,10 +163,6 @@ pub(crate) struct Address<'a> {
 
 /// What an attempt sets out with: where it has its place, whom to wake, and the time.
 pub(crate) struct Departure<'a, 'b> {
-    #[cfg_attr(
-        not(feature = "hyper"),
-        allow(dead_code, reason = "only hyper's transport names the host itself")
-    )]
     pub(crate) upstream: &'a Upstream,
     pub(crate) cx: &'a mut Context<'b>,
     pub(crate) now: Tick,
@@ -181,6 +177,8 @@ pub(crate) struct Overdue {
     pub(crate) now: Tick,
     /// It is held against the server, and so against its connection.
     pub(crate) counts: bool,
+    /// The upstream has answered others as recently as an attempt's time ago.
+    pub(crate) alive: bool,
 }
 
 /// What a transport knows of an attempt that has used up its time.
@@ -225,13 +223,13 @@ pub(crate) trait Exchange {
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
-    fn expired(&self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
+    fn expired(&mut self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
         Expired::default()
     }
 
     /// Since when an attempt has its time: since it set out, or as much later as it had to wait until the server allowed one more
-    /// stream of its connection. `now` while it does.
-    fn begun(_future: &Self::Future, set_out: Tick, _now: Tick) -> Tick {
+    /// stream of its connection. `now` while it does. `alive`: the upstream has answered others as recently as an attempt's time ago.
+    fn begun(_future: &Self::Future, set_out: Tick, _now: Tick, _alive: bool) -> Tick {
         set_out
     }
 
@@ -239,9 +237,17 @@ pub(crate) trait Exchange {
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
 
     /// What is known of an attempt's end besides what it says.
-    fn evidence(&self, _end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&mut self, _end: &Result<Self::Answer, Self::Fault>) -> Evidence {
         Evidence::default()
     }
+
+    /// Whether an answer came over a connection that attempts share, as far as is known: a body that stalls may have that as its cause.
+    fn is_shared(_answer: &Self::Answer) -> bool {
+        false
+    }
+
+    /// A body that was part of its attempt has failed, or has not come in time.
+    fn body_failed(&mut self) {}
 
     /// Whether an attempt that has been launched may be at work before it is polled.
     fn is_eager(_future: &Self::Future) -> bool {

@@ -1,44 +1,96 @@
-//! A body without content that knows whether it was asked for any.
+//! A body without content that tells when its request became a stream of its own.
 //!
-//! hyper asks a body for the first time when its request has become a stream of its own. So a `GOAWAY` that ends a request
-//! whose body had been asked is about that stream; before, it may be the connection's, reported for a request that is on the
-//! wire and admitted. A request without a body would say nothing of either.
+//! hyper keeps an HTTP/2 request in its queue until the server allows one more stream. Only then does it ask the request's body for
+//! content, or let go of one that is at its end. Nobody else tells: so a request without content is given one of the two.
+//!
+//! While a connection is new the server's limit isn't known, and what hyper takes for a stream may have to wait in h2 after all: so
+//! what tells then is doubted, unless it proves something that is no matter of time.
+//!
+//! - [`Asked`](Kind::Asked) proves it. A `GOAWAY` that ends a request whose body had been asked is about that stream; before, it
+//!   may be the connection's, reported for a request that is on the wire and admitted. It shows on the wire, as an empty DATA frame.
+//! - [`LetGo`](Kind::LetGo) doesn't show there, and proves nothing once the attempt has failed: it is let go of then, too.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// Which of a call's attempts had their bodies asked for content.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Asked(Arc<AtomicU64>);
+use crate::time::{self, Tick};
 
-impl Asked {
-    /// A body for attempt `number`.
-    pub(crate) fn nothing(&self, number: u32) -> Nothing {
-        Nothing { asked: self.clone(), bit: bit(number) }
-    }
+/// What tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// See the [module docs](self).
+    Asked,
+    /// See the [module docs](self).
+    LetGo,
+}
 
-    /// Whether that attempt's was asked. Of those beyond the 64th it isn't known.
-    pub(crate) fn was(&self, number: u32) -> bool {
-        self.0.load(Ordering::Acquire) & bit(number) != 0
+#[derive(Debug)]
+struct Told {
+    /// A `Tick`; zero until then.
+    since: AtomicU64,
+    kind: Kind,
+    /// The server has answered nothing yet, or not for long, so that its limit may not be known.
+    cold: bool,
+    /// It has been given more time although nobody knows whether it waits.
+    indulged: AtomicBool,
+}
+
+impl Told {
+    fn tell(&self) {
+        if self.since.load(Ordering::Relaxed) == 0 {
+            self.since.store(time::now().as_nanos(), Ordering::Release);
+        }
     }
 }
 
-fn bit(number: u32) -> u64 {
-    1_u64.checked_shl(number.wrapping_sub(1)).unwrap_or(0)
+/// Since when an attempt has had a stream of its own.
+#[derive(Debug)]
+pub(crate) struct Opened(Arc<Told>);
+
+impl Opened {
+    /// With the body that tells.
+    pub(crate) fn by(kind: Kind, cold: bool) -> (Self, Nothing) {
+        let told = Arc::new(Told { since: AtomicU64::new(0), kind, cold, indulged: AtomicBool::new(false) });
+        (Self(Arc::clone(&told)), Nothing(told))
+    }
+
+    /// While the attempt is on its way: since when; `None` until then.
+    fn since(&self) -> Option<Tick> {
+        Some(Tick::from_nanos(self.0.since.load(Ordering::Acquire))).filter(|since| *since != Tick::ZERO)
+    }
+
+    /// Since when an attempt that is on its way has its time: while it waits, only from `now` on. One of which that isn't known goes on
+    /// waiting if it couldn't be repeated, and else once: to leave at once would cost the server a connection for each in its line.
+    pub(crate) fn begun(&self, set_out: Tick, now: Tick) -> Tick {
+        match self.since() {
+            None => now,
+            Some(_) if self.0.cold && self.0.kind == Kind::Asked => now,
+            Some(_) if self.0.cold && !self.0.indulged.swap(true, Ordering::Relaxed) => now,
+            Some(_) if self.0.cold => set_out,
+            Some(since) => since.max(set_out),
+        }
+    }
+
+    /// Whether an attempt that is on its way has no stream yet, as far as is known.
+    pub(crate) fn waits(&self) -> bool {
+        self.0.cold || self.since().is_none()
+    }
+
+    /// Of an attempt that has failed: whether it surely had one.
+    pub(crate) fn was(&self) -> bool {
+        self.0.kind == Kind::Asked && self.since().is_some()
+    }
 }
 
 /// See the [module docs](self).
 #[derive(Debug)]
-pub(crate) struct Nothing {
-    asked: Asked,
-    bit: u64,
-}
+pub(crate) struct Nothing(Arc<Told>);
 
 impl Body for Nothing {
     type Data = Bytes;
@@ -48,17 +100,25 @@ impl Body for Nothing {
         self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.asked.0.fetch_or(self.bit, Ordering::Release);
+        self.0.tell();
         Poll::Ready(None)
     }
 
-    /// Else it would never be asked.
+    /// One that is asked has to say that there may be more.
     fn is_end_stream(&self) -> bool {
-        false
+        self.0.kind == Kind::LetGo
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(0)
+    }
+}
+
+impl Drop for Nothing {
+    fn drop(&mut self) {
+        if self.0.kind == Kind::LetGo {
+            self.0.tell();
+        }
     }
 }
 
@@ -69,15 +129,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_knows_whose_body_was_asked() {
-        let asked = Asked::default();
-        let mut bodies = [1, 2, 64, 65].map(|number| (number, asked.nothing(number)));
-        for (number, body) in &mut bodies {
-            assert!(!asked.was(*number));
-            let polled = Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()));
-            assert!(matches!(polled, Poll::Ready(None)));
-            assert_eq!(asked.was(*number), *number <= 64, "{number}");
+    fn a_body_that_is_asked_proves_it_and_one_let_go_unasked_doesnt() {
+        let (opened, mut body) = Opened::by(Kind::Asked, false);
+        assert!(!body.is_end_stream() && opened.since().is_none() && !opened.was());
+        let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(None)) && opened.since().is_some() && opened.was());
+        let (opened, body) = Opened::by(Kind::Asked, false);
+        drop(body);
+        assert!(opened.since().is_none() && !opened.was());
+    }
+
+    #[test]
+    fn a_body_at_its_end_tells_when_it_is_let_go_and_proves_nothing() {
+        let (opened, body) = Opened::by(Kind::LetGo, false);
+        assert!(body.is_end_stream() && opened.since().is_none());
+        drop(body);
+        assert!(opened.since().is_some() && !opened.was());
+    }
+
+    #[test]
+    fn an_attempt_has_its_time_from_when_it_got_its_stream() {
+        let (early, late) = (Tick::ZERO, time::now().after(std::time::Duration::from_hours(1)));
+        let (opened, body) = Opened::by(Kind::LetGo, false);
+        assert!(opened.waits() && opened.begun(early, late) == late);
+        drop(body);
+        let begun = opened.begun(early, late);
+        assert!(!opened.waits() && early < begun && begun < late && opened.begun(late, late) == late);
+    }
+
+    #[test]
+    fn before_the_first_answer_nobody_knows_who_waits() {
+        let (early, late) = (Tick::ZERO, time::now().after(std::time::Duration::from_hours(1)));
+        for (kind, then) in [(Kind::LetGo, early), (Kind::Asked, late)] {
+            let (opened, mut body) = Opened::by(kind, true);
+            let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+            assert!(opened.waits() && opened.begun(early, late) == late, "{kind:?}");
+            assert!(opened.waits() && opened.begun(early, late) == then, "{kind:?}");
         }
-        assert!(!asked.was(3));
     }
 }

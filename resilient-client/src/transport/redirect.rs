@@ -15,13 +15,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use reqwest::redirect::Policy;
 
 use super::evidence::Fault;
+use super::nothing::Opened;
 use crate::error::BoxError;
 use crate::outcome::Cause;
 
@@ -78,6 +79,11 @@ impl std::error::Error for AfterRedirect {
     }
 }
 
+/// Attempts have connections to themselves.
+const HTTP_1: u8 = 1;
+/// Attempts share connections.
+const HTTP_2: u8 = 2;
+
 /// What is known of a reqwest client as a way to the wire.
 #[derive(Debug, Default)]
 pub(crate) struct Ways {
@@ -85,24 +91,41 @@ pub(crate) struct Ways {
     pub(crate) direct: bool,
     /// The most that is read of a response's body at once.
     pub(crate) max_body: usize,
-    /// It has brought an answer over HTTP/2, where attempts share connections.
-    shares: AtomicBool,
+    /// The highest version that it has brought an answer over.
+    speaks: AtomicU8,
+    /// A second client of the same configuration, whose pool keeps nothing; one that was given has none.
+    fresh: Option<reqwest::Client>,
 }
 
 impl Ways {
-    pub(crate) fn new(direct: bool, max_body: usize) -> Arc<Self> {
-        Arc::new(Self { direct, max_body, ..Self::default() })
+    pub(crate) fn new(direct: bool, max_body: usize, fresh: Option<reqwest::Client>) -> Arc<Self> {
+        Arc::new(Self { direct, max_body, fresh, ..Self::default() })
     }
 
-    /// Whose failure it is when an attempt's time is up. Nobody knows which connection those were on that shared one.
+    /// The client whose every request has a connection of its own, over HTTP/2 too, where there is one: reqwest's pool gives out
+    /// connections that are no more, and offers no way to leave one. Its connections are used once, so that there are no more of them
+    /// than such attempts in flight.
+    pub(crate) fn fresh(&self) -> Option<&reqwest::Client> {
+        self.fresh.as_ref()
+    }
+
+    /// Whose failure it is when the time of an attempt over the pool is up. Nobody knows which connection those were on that
+    /// shared one.
     pub(crate) fn cause_of_timeout(&self) -> Cause {
-        if self.shares.load(Ordering::Relaxed) { Cause::Lost } else { Cause::Own }
+        if self.speaks.load(Ordering::Relaxed) == HTTP_2 { Cause::Lost } else { Cause::Own }
+    }
+
+    /// Whether an attempt may have to wait until a server allows one more stream.
+    #[inline]
+    pub(crate) fn may_share(&self) -> bool {
+        self.speaks.load(Ordering::Relaxed) != HTTP_1
     }
 
     #[inline]
     pub(crate) fn answered(&self, response: &reqwest::Response) {
-        if response.version() == http::Version::HTTP_2 && !self.shares.load(Ordering::Relaxed) {
-            self.shares.store(true, Ordering::Relaxed);
+        let version = if response.version() == http::Version::HTTP_2 { HTTP_2 } else { HTTP_1 };
+        if self.speaks.load(Ordering::Relaxed) < version {
+            self.speaks.fetch_max(version, Ordering::Relaxed);
         }
     }
 }
@@ -112,15 +135,26 @@ pin_project! {
     pub(crate) struct Hopping<F> {
         #[pin]
         future: F,
-        number: u32,
+        opened: Option<Opened>,
         hopped: bool,
+        // Its connection is its own.
+        alone: bool,
     }
 }
 
 impl<F> Hopping<F> {
-    /// Attempt `number`.
-    pub(crate) fn new(future: F, number: u32) -> Self {
-        Self { future, number, hopped: false }
+    pub(crate) fn new(future: F, opened: Option<Opened>, alone: bool) -> Self {
+        Self { future, opened, hopped: false, alone }
+    }
+
+    /// What tells when it got a stream, if anything does.
+    pub(crate) fn opened(&self) -> Option<&Opened> {
+        self.opened.as_ref()
+    }
+
+    /// Whether it has a connection of its own for sure.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 }
 
@@ -135,12 +169,13 @@ where
         HOPPED.set(false);
         let polled = this.future.poll(cx);
         *this.hopped |= HOPPED.replace(false);
-        let (hopped, number) = (*this.hopped, *this.number);
+        let hopped = *this.hopped;
+        let stream = || this.opened.as_ref().is_some_and(Opened::was);
         Poll::Ready(ready!(polled).map_err(|error| {
             let error = error.without_url();
             let after = hopped && !error.is_redirect();
             let error: BoxError = if after { Box::new(AfterRedirect(error)) } else { Box::new(error) };
-            Fault { error, number, hopped }
+            Fault { error, stream: stream(), hopped }
         }))
     }
 }

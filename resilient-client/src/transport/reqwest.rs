@@ -11,17 +11,20 @@ use reqwest::{Body, Request, ResponseBuilderExt, Url};
 use tower_service::Service;
 
 use super::evidence::{Evidence, Fault, Sent};
-use super::nothing::Asked;
+use super::nothing::{Kind, Opened};
 use super::redirect::{Hopping, Ways};
 use super::replay::{Replay as _, ReplayBody};
 use super::{Address, Departure, Exchange, Expired, KeptBody, Outbound, Overdue, announces_stream};
-use crate::client::Response;
+use crate::client::{POOL_IDLE, Response};
 use crate::engine::body::Guard;
 use crate::engine::hook::Attempt;
 use crate::engine::length::Expected;
 use crate::engine::report::CallReport;
 use crate::error::Error;
+use crate::outcome::Cause;
 use crate::outcome::classify::{Ended, is_idempotent};
+use crate::outcome::errors::is_dead_connection;
+use crate::time::{Tick, nanos};
 use crate::upstream::endpoints::Endpoint;
 use crate::upstream::registry::Authority;
 
@@ -33,8 +36,11 @@ pub(crate) struct ReqwestExchange {
     /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed, whether it was a
     /// stream by then or not.
     content: bool,
-    /// Asked in place of a body, if there is none, the request isn't safe to repeat, and what an error proves matters.
-    asked: Option<Asked>,
+    /// It has no content. Then a body without any tells when it becomes a stream.
+    none: bool,
+    /// An attempt has met a connection that was dead, or may be. Those that follow leave the pool, whatever endpoint they go to:
+    /// what kills connections in one pool, a router that forgets them, does so in others.
+    leaves: bool,
     /// Apart from its body, if that can be made again.
     request: Request,
     body: Payload,
@@ -106,8 +112,20 @@ impl ReqwestExchange {
         let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
         let none =
             matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
-        let asked = none && ways.direct && !is_idempotent(request.method());
-        Self { client, ways, content, asked: asked.then(Asked::default), request, body, named: Vec::new() }
+        Self { client, ways, content, none, leaves: false, request, body, named: Vec::new() }
+    }
+
+    /// What tells when an attempt has a stream, where that matters and can be known: whether a `GOAWAY` excluded what isn't safe to
+    /// repeat, and whether an attempt waits for a stream.
+    #[inline]
+    fn teller(&self, method: &Method) -> Option<Kind> {
+        if !self.none {
+            return None;
+        }
+        if self.ways.direct && !is_idempotent(method) {
+            return Some(Kind::Asked);
+        }
+        self.ways.may_share().then_some(Kind::LetGo)
     }
 
     /// The request that nothing can follow.
@@ -245,13 +263,17 @@ impl Exchange for ReqwestExchange {
             }
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
-        if let Some(asked) = &self.asked {
-            *request.body_mut() = Some(Body::wrap(asked.nothing(outbound.number)));
-        }
-        let number = outbound.number;
+        let opened = self.teller(request.method()).map(|kind| {
+            let cold = !departure.upstream.has_served_within(nanos(POOL_IDLE), departure.now);
+            let (opened, nothing) = Opened::by(kind, cold);
+            *request.body_mut() = Some(Body::wrap(nothing));
+            opened
+        });
         // reqwest adds headers of its own, for which a clone has no room.
         outbound.apply_one_by_one(request.headers_mut(), departure.now);
-        Some(Hopping::new(self.client.call(request), number))
+        let fresh = if self.leaves { self.ways.fresh() } else { None };
+        let (mut over, alone) = (fresh.unwrap_or(&self.client), fresh.is_some());
+        Some(Hopping::new(over.call(request), opened, alone))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -262,23 +284,48 @@ impl Exchange for ReqwestExchange {
     }
 
     #[inline]
-    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
-        let sent = match end {
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let fault = match end {
             Ok(response) => {
                 self.ways.answered(response);
-                Sent::Direct
+                return Evidence::DIRECT;
             }
-            Err(fault) if fault.hopped || !self.ways.direct => Sent::Unknown,
-            Err(_) if self.content => Sent::OwnStream,
-            Err(fault) if self.asked.as_ref().is_some_and(|asked| asked.was(fault.number)) => Sent::OwnStream,
-            Err(_) => Sent::Direct,
+            Err(fault) => fault,
+        };
+        self.leaves |= !fault.hopped && is_dead_connection(&*fault.error);
+        let sent = if fault.hopped || !self.ways.direct {
+            Sent::Unknown
+        } else if self.content || fault.stream {
+            Sent::OwnStream
+        } else {
+            Sent::Direct
         };
         // Of a connection that was used before, reqwest's pool doesn't tell: it repeats the request itself.
         Evidence { sent, ..Evidence::default() }
     }
 
-    fn expired(&self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
-        Expired { cause: self.ways.cause_of_timeout(), unsent: false }
+    fn expired(&mut self, future: Pin<&mut Self::Future>, overdue: Overdue) -> Expired {
+        // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool may be, too.
+        self.leaves = true;
+        let cause = if future.is_alone() { Cause::Own } else { self.ways.cause_of_timeout() };
+        Expired { cause, unsent: overdue.alive && future.opened().is_some_and(Opened::waits) }
+    }
+
+    /// It may have had to wait for a connection as well, whose making has a bound of its own. Only where others are answered is it sure
+    /// that the server can be reached.
+    fn begun(future: &Self::Future, set_out: Tick, now: Tick, alive: bool) -> Tick {
+        match future.opened() {
+            Some(opened) if alive => opened.begun(set_out, now),
+            _ => set_out,
+        }
+    }
+
+    fn is_shared(answer: &Self::Answer) -> bool {
+        answer.version() == http::Version::HTTP_2
+    }
+
+    fn body_failed(&mut self) {
+        self.leaves = true;
     }
 
     fn may_be_grpc(answer: &Self::Answer) -> bool {
@@ -343,7 +390,7 @@ mod tests {
 
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        ReqwestExchange::new((client, Ways::new(true, usize::MAX)), request, None)
+        ReqwestExchange::new((client, Ways::new(true, usize::MAX, None)), request, None)
     }
 
     fn post(body: impl Into<Body>) -> Request {

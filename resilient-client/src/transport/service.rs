@@ -137,7 +137,7 @@ where
         }
     }
 
-    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
         let unknown = !self.direct && end.as_ref().is_err_and(|fault| fault.hopped);
         if unknown { Evidence::default() } else { Evidence::DIRECT }
     }
@@ -200,7 +200,7 @@ pub(crate) struct Waiting<S, B> {
 
 /// The error of a service that wasn't ready, and so has been given nothing, whatever it does with requests.
 fn unready(error: impl Into<BoxError>) -> Fault {
-    Fault { error: error.into(), number: 0, hopped: false }
+    Fault { error: error.into(), stream: false, hopped: false }
 }
 
 pin_project! {
@@ -226,7 +226,7 @@ where
                 AttemptingProj::Called { future } => {
                     return future.poll(cx).map_err(|error| Fault {
                         error: error.into(),
-                        number: 0,
+                        stream: false,
                         hopped: true,
                     });
                 }

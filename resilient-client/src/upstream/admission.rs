@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::endpoints::{Balancer, EndpointId, EndpointPermit, Seek, Shut};
+use super::endpoints::{Balancer, EndpointPermit, Seek, Shut, Trial};
 use super::{Part, Permit, Rejection, Upstream};
 use crate::endpoints::NoEndpoint;
 use crate::event::Event;
@@ -30,9 +30,7 @@ pub(crate) struct Ask<'a> {
     /// It has no use for a place after this.
     pub(crate) deadline: Tick,
     /// The endpoints that other attempts of its call went to.
-    pub(crate) tried: &'a [EndpointId],
-    /// Those aren't asked again before this: one of them answered with `Retry-After`.
-    pub(crate) again_from: Tick,
+    pub(crate) tried: &'a [Trial],
     /// Another attempt could follow, whatever comes of this one.
     pub(crate) repeatable: bool,
     /// It may wait for a place while the server is overloaded. A hedge may not: it would be one more in a queue.
@@ -48,17 +46,8 @@ impl Ask<'_> {
     #[cfg(test)]
     pub(crate) fn plainly() -> Self {
         let (priority, deadline) = (Priority::Normal, Tick::NEVER);
-        let (again_from, place) = (Tick::ZERO, None);
-        Ask {
-            priority,
-            deadline,
-            tried: &[],
-            again_from,
-            repeatable: false,
-            waits: true,
-            waits_for_ready: false,
-            place,
-        }
+        let place = None;
+        Ask { priority, deadline, tried: &[], repeatable: false, waits: true, waits_for_ready: false, place }
     }
 }
 
@@ -70,7 +59,7 @@ struct InRate {
 }
 
 /// The endpoints of a call's attempts.
-pub(crate) type Tried = Vec<EndpointId>;
+pub(crate) type Tried = Vec<Trial>;
 
 /// A refusal, and what is behind it where that is known.
 #[derive(Debug)]
@@ -116,7 +105,6 @@ pub(crate) struct Waiting {
     priority: Priority,
     deadline: Tick,
     tried: Tried,
-    again_from: Tick,
     repeatable: bool,
     waits: bool,
     waits_for_ready: bool,
@@ -160,13 +148,12 @@ impl Upstream {
     }
 
     fn wait(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<InRate>, since: Tick, stage: Stage) -> Admission {
-        let Ask { priority, deadline, again_from, repeatable, waits, waits_for_ready, place, .. } = *ask;
+        let Ask { priority, deadline, repeatable, waits, waits_for_ready, place, .. } = *ask;
         Admission::Waits(Box::new(Waiting {
             upstream: Arc::clone(self),
             priority,
             deadline,
             tried: ask.tried.into(),
-            again_from,
             repeatable,
             waits,
             waits_for_ready,
@@ -427,7 +414,6 @@ impl Upstream {
     ) -> Result<EndpointPermit, Stuck> {
         let seek = Seek {
             tried: ask.tried,
-            again_from: ask.again_from,
             repeatable: ask.repeatable && self.budget.available() >= 1.0,
             overrules: self.breaker.state() == State::ForcedClosed,
             priority: ask.priority,

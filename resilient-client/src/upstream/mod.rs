@@ -46,7 +46,7 @@ pub use endpoints::EndpointSnapshot;
 pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
-use self::endpoints::{Balancer, Endpoint, EndpointId, NoSuchEndpoint, Shut};
+use self::endpoints::{Balancer, Endpoint, NoSuchEndpoint, Shut, Trial};
 pub(crate) use self::host::{Part, Whole, Whose};
 use self::latency::Digest;
 use self::quiet::Quiet;
@@ -394,6 +394,11 @@ impl Upstream {
         &self.entropy
     }
 
+    /// Whether an attempt has succeeded within so many nanoseconds, or a second.
+    pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
+        self.quiet().has_succeeded_within(nanos, now)
+    }
+
     /// Until when a server's `Retry-After` holds everyone back.
     fn held_until(&self) -> Tick {
         self.quiet().until()
@@ -529,8 +534,13 @@ impl Upstream {
     }
 
     /// Whether there is an endpoint to ask that a call hasn't `tried`.
-    pub(crate) fn has_another(&self, tried: &[EndpointId], now: Tick) -> bool {
+    pub(crate) fn has_another(&self, tried: &[Trial], now: Tick) -> bool {
         self.balancer.as_deref().is_some_and(|balancer| balancer.set().has_another(tried, now))
+    }
+
+    /// With several endpoints: from when on a call that has `tried` some may ask one again, as far as they ask for time.
+    pub(crate) fn again_from(&self, tried: &[Trial], now: Tick) -> Option<Tick> {
+        self.balancer.as_deref()?.set().again_from(tried, now)
     }
 
     /// The server asked to be left alone: everybody is held back, unless the rest of its answers speak against that. Of several

@@ -59,6 +59,12 @@ impl Quiet {
         }
     }
 
+    /// Whether an attempt has succeeded within so many nanoseconds, as far as that is kept.
+    pub(in crate::upstream) fn has_succeeded_within(&self, nanos: u64, now: Tick) -> bool {
+        let last = Tick::from_nanos(self.succeeded.load(Ordering::Relaxed));
+        last != Tick::ZERO && now.nanos_since(last) <= nanos.max(crate::time::nanos(COARSE))
+    }
+
     /// An answer asked for so much quiet. For how long everybody is held back because of it; `None` when nobody is.
     pub(in crate::upstream) fn asked(&self, quiet: Duration, now: Tick) -> Option<Duration> {
         let quiet = quiet.min(LONGEST);

@@ -55,6 +55,7 @@ fn world<'a>(budget: &'a Budget, cap: &'a Cap, rng: &'a mut Rng) -> World<'a> {
         cap,
         circuit_open: false,
         elsewhere: false,
+        again_from: None,
         replayable: true,
         usual: None,
         delays: None,

@@ -206,6 +206,18 @@ async fn a_retry_goes_elsewhere_first() {
     assert_eq!(went, ["http://a:1", "http://b:2", "http://c:3"]);
 }
 
+/// The wish of one held for all that the call had tried, and so it ended there.
+#[tokio::test(start_paused = true)]
+async fn who_asked_for_time_is_left_alone_and_who_did_not_is_asked_again() {
+    for _ in 0..20 {
+        let network = Network::of(&[("a:1", Replica::Says(429, "60")), ("b:2", Replica::Fails(1))]);
+        let two = Endpoints::fixed(["http://a:1", "http://b:2"]);
+        let (status, report) = call(&layer(Policy::standard(), two), &network).await.unwrap();
+        assert_eq!(status, 503, "{report}");
+        assert_eq!((network.count("a:1"), network.count("b:2")), (1, 3), "{report}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hedge_goes_elsewhere() {
     let network = Network::of(&[("a:1", Replica::Hangs), ("b:2", Replica::Hangs)]);

@@ -215,6 +215,31 @@ async fn a_hedge_that_was_handed_to_an_eager_service_was_sent() {
     assert!(extra >= 10 && extra as f64 <= tokens, "{extra} for {tokens}");
 }
 
+/// A client of ours below the layer refuses the hedge (its bulkhead is full, say): the first attempt is well on its way.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_an_inner_client_refuses_ends_nothing() {
+    let layer = ResilienceLayer::new(hedged()).unwrap();
+    let called = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&called);
+    let inner = tower::service_fn(move |request: Request<String>| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if request.headers().contains_key(crate::ATTEMPT_COUNT) {
+                return Err(crate::Error::rejected(crate::upstream::Rejection::BulkheadFull { limit: 1 }));
+            }
+            tokio::time::sleep(ms(200)).await;
+            Ok(Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+        }
+    });
+    let mut service = layer.layer(inner);
+    let begun = now();
+    let response = service.call(Rig::request(Method::GET, CallOptions::new())).await.unwrap();
+    assert_eq!((response.status().as_u16(), now().since(begun)), (200, ms(200)));
+    let report = response.body().report();
+    assert_eq!(report.attempts()[1].outcome(), Some(Outcome::Ignored), "{report}");
+    assert_eq!(called.load(Ordering::SeqCst), 2);
+}
+
 /// One that waited for a place was sent as soon as there was one, a moment after the server had asked for a second.
 #[tokio::test(start_paused = true)]
 async fn a_hedge_that_waits_to_be_let_in_stays_when_the_server_asks_for_time() {

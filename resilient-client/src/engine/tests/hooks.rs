@@ -183,3 +183,28 @@ async fn a_hedge_whose_hook_fails_leaves_the_call_to_the_first_attempt() {
         assert!(rig.tokens() >= before, "what it was granted has come back");
     }
 }
+
+/// It was due and came to nothing, and no event said so.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_whose_hook_fails_at_once_is_told_of_and_ends_nothing() {
+    use crate::event::{Event, HedgeEnd};
+    use crate::policy::hedge::{Delay, HedgePolicy};
+
+    let hook = |attempt: &Attempt<'_>| match attempt.number() {
+        1 => Prepared::now(HeaderMap::new()),
+        _ => Prepared::failed(std::io::Error::other("no token")),
+    };
+    let slow = Step::Answer { after: ms(80), status: 200, retry_after: None, body: Vec::new() };
+    let hedged = Policy::standard().hedge(HedgePolicy::standard().delay(Delay::Fixed(ms(50))));
+    let rig = Rig::with(hedged.into(), Some(Hook::new(hook)), [slow]);
+    let tokens = rig.tokens();
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    let events = rig.events.lock().unwrap();
+    let ends = events.iter().filter_map(|event| match event {
+        Event::HedgeEnded { number, end, .. } => Some((*number, *end)),
+        _ => None,
+    });
+    assert_eq!(ends.collect::<Vec<_>>(), [(2, HedgeEnd::Rejected)]);
+    assert_eq!((rig.script.count(), rig.in_use()), (1, 0));
+    assert!(rig.tokens() >= tokens, "what it was granted has gone back");
+}

@@ -33,6 +33,9 @@ pub(crate) struct HyperExchange {
     /// Its URL stays when the last attempt has taken the rest.
     request: Request<Body>,
     gone: bool,
+    /// An attempt over HTTP/1.1 has met a connection out of the pool that was dead, or may be: the pool may hold more like it. Over
+    /// HTTP/2 that one connection is retired.
+    leaves: bool,
     /// It asks for the head alone.
     for_head: bool,
     /// The most that is read of a response's body at once.
@@ -52,7 +55,7 @@ impl HyperExchange {
             *request.body_mut() = body.kept(limit);
         }
         let for_head = request.method() == Method::HEAD;
-        Self { wire, request, gone: false, for_head, max_body }
+        Self { wire, request, gone: false, leaves: false, for_head, max_body }
     }
 
     fn take(&mut self) -> Request<Body> {
@@ -117,17 +120,19 @@ impl Exchange for HyperExchange {
         let over = match (&named, &endpoint) {
             (Some(named), _) => Over::Named(&named.endpoint),
             (None, Some(endpoint)) => self.wire.over(endpoint, upstream.key().authority()),
+            (None, None) if self.leaves && self.wire.is_plain(&request) => Over::Fresh,
             (None, None) => Over::Shared,
         };
         outbound.apply(request.headers_mut(), upstream, host, now);
         Some(self.wire.send(request, over))
     }
 
-    fn expired(&self, future: Pin<&mut Sending>, overdue: Overdue) -> Expired {
+    fn expired(&mut self, future: Pin<&mut Sending>, overdue: Overdue) -> Expired {
+        self.leaves = true;
         future.expired(overdue)
     }
 
-    fn begun(future: &Sending, set_out: Tick, now: Tick) -> Tick {
+    fn begun(future: &Sending, set_out: Tick, now: Tick, _alive: bool) -> Tick {
         future.begun(set_out, now)
     }
 
@@ -138,8 +143,15 @@ impl Exchange for HyperExchange {
         }
     }
 
-    fn evidence(&self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
-        end.as_ref().err().map_or(Evidence::DIRECT, |fault| self.wire.evidence(fault))
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let evidence = end.as_ref().err().map_or(Evidence::DIRECT, |fault| self.wire.evidence(fault));
+        self.leaves |= evidence.pooled;
+        evidence
+    }
+
+    #[inline]
+    fn is_shared(answer: &Self::Answer) -> bool {
+        answer.version() == Version::HTTP_2
     }
 
     #[inline]

@@ -27,6 +27,8 @@ use crate::upstream::registry::Authority;
 /// A pool of connections.
 pub(crate) struct Wire {
     pool: Pool,
+    /// One that keeps nothing: each request has a connection of its own.
+    fresh: Pool,
     http2_only: bool,
     sends: Sends,
     /// What pools of endpoints are made from.
@@ -40,6 +42,8 @@ type Pool = legacy::Client<Connector, Body>;
 pub(super) enum Over<'a> {
     /// The one for all that goes where its URL says.
     Shared,
+    /// The one that keeps nothing, after an attempt of the same call on a connection that was dead, or may be.
+    Fresh,
     /// One that goes to this endpoint whatever the URL says.
     Named(&'a Endpoint),
     /// One whose connections have as much time to be made as those of this host, for which the endpoint stands: the connector
@@ -51,7 +55,8 @@ impl Wire {
     pub(crate) fn new(pool: &legacy::Builder, connector: Connector, http2_only: bool) -> Self {
         let sends = connector.sends().clone();
         let shared = pool.build(connector.clone());
-        Self { pool: shared, http2_only, sends, parts: Box::new((pool.clone(), connector)) }
+        let fresh = pool.clone().pool_max_idle_per_host(0).build(connector.clone());
+        Self { pool: shared, fresh, http2_only, sends, parts: Box::new((pool.clone(), connector)) }
     }
 
     /// Whether a request to this endpoint names its host and goes over a pool of the endpoint's own: over HTTP/2, where the host is
@@ -69,6 +74,7 @@ impl Wire {
         let (pool, connector) = &*self.parts;
         let own = match over {
             Over::Shared => None,
+            Over::Fresh => Some(&self.fresh),
             Over::Named(endpoint) => {
                 let to = endpoint.origin().as_str().parse().ok();
                 to.and_then(|to| endpoint.keeps(|| pool.build::<_, Body>(connector.towards(to))))
@@ -165,7 +171,7 @@ impl Sending {
     /// attempt's own: a server that hangs on some requests mustn't hide behind a connection that it keeps.
     pub(super) fn expired(self: Pin<&mut Self>, overdue: Overdue) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let Overdue { since, now, counts } = overdue;
+        let Overdue { since, now, counts, .. } = overdue;
         let half = now.nanos_since(since) / 2;
         let sent = shared.sent.load(Ordering::Relaxed);
         let ill = |link: &Link| !link.has_answered_within(half, now);

@@ -53,11 +53,9 @@ impl Waiting {
                 return Poll::Ready(Err(Rejection::HeldBack { retry_after }.into()));
             }
             let upstream = &self.upstream;
-            let Self { priority, deadline, again_from, repeatable, waits, waits_for_ready, place, .. } =
-                *self;
+            let Self { priority, deadline, repeatable, waits, waits_for_ready, place, .. } = *self;
             let tried = &self.tried;
-            let ask =
-                Ask { priority, deadline, tried, again_from, repeatable, waits, waits_for_ready, place };
+            let ask = Ask { priority, deadline, tried, repeatable, waits, waits_for_ready, place };
             let admission = match &mut self.stage {
                 Stage::Names(names) => {
                     let resolved = ready!(names.as_mut().poll(cx));

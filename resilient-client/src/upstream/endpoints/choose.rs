@@ -23,7 +23,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::endpoint::{Endpoint, Takes};
-use super::{List, Seek, Shut};
+use super::{List, Seek, Shut, has_been, rests_until};
 use crate::policy::breaker::Probing;
 use crate::rng::Rng;
 use crate::time::Tick;
@@ -53,7 +53,7 @@ impl List {
         let fits = |endpoint: &Endpoint| {
             (endpoint.is_well(now) || seek.overrules)
                 && seek.fits(endpoint)
-                && !seek.tried.contains(&endpoint.id())
+                && !has_been(seek.tried, endpoint)
         };
         let winner = if fits(a) && fits(b) {
             let nth = |n: usize| self.endpoints.get(n).filter(|endpoint| fits(endpoint));
@@ -150,7 +150,7 @@ impl List {
             Takes::Nothing(wait) => Some((wait, Shut::Open(wait))),
             Takes::Held(wait) => Some((wait, Shut::Held(wait))),
             Takes::Any | Takes::Probe if seek.rests(endpoint, now) => {
-                let wait = now.until(seek.again_from);
+                let wait = now.until(rests_until(seek.tried, endpoint));
                 Some((wait, Shut::Held(wait)))
             }
             Takes::Any | Takes::Probe => None,
@@ -201,9 +201,9 @@ impl Seek<'_> {
         self.overruns || endpoint.overload.has_place(self.priority)
     }
 
-    /// Whether the call was told to leave those alone where it has been, this one among them.
+    /// Whether it told the call to leave it alone.
     fn rests(&self, endpoint: &Endpoint, now: Tick) -> bool {
-        now < self.again_from && self.tried.contains(&endpoint.id())
+        now < rests_until(self.tried, endpoint)
     }
 }
 
@@ -212,7 +212,7 @@ fn rank(endpoint: &Endpoint, seek: &Seek<'_>, now: Tick) -> Option<Rank> {
     if seek.rests(endpoint, now) {
         return None;
     }
-    let tried = seek.tried.contains(&endpoint.id());
+    let tried = has_been(seek.tried, endpoint);
     let takes = if seek.overrules { Takes::Any } else { endpoint.takes(now) };
     let rank = match (takes, tried) {
         (Takes::Any, false) if endpoint.score.is_failing() => Rank::Failing,

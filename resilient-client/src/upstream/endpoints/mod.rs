@@ -73,13 +73,25 @@ struct List {
     rules: Rules,
 }
 
+/// Where an attempt of a call has been.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trial {
+    pub(crate) id: EndpointId,
+    /// It isn't asked again before this: it answered the call with `Retry-After`.
+    pub(crate) rests_until: Tick,
+}
+
+impl Trial {
+    pub(crate) fn of(id: EndpointId) -> Self {
+        Self { id, rests_until: Tick::ZERO }
+    }
+}
+
 /// What an attempt looks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seek<'a> {
     /// Where its call has been.
-    pub(crate) tried: &'a [EndpointId],
-    /// Those aren't asked again before this: one of them answered the call with `Retry-After`.
-    pub(crate) again_from: Tick,
+    pub(crate) tried: &'a [Trial],
     /// Another attempt could follow, whatever comes of this one.
     pub(crate) repeatable: bool,
     /// Somebody forced the name's breaker closed: its endpoints' aren't asked.
@@ -92,15 +104,18 @@ pub(crate) struct Seek<'a> {
 impl Seek<'_> {
     /// The first attempt of a call that can't be repeated.
     pub(crate) const fn first() -> Self {
-        Seek {
-            tried: &[],
-            again_from: Tick::ZERO,
-            repeatable: false,
-            overrules: false,
-            priority: Priority::Normal,
-            overruns: false,
-        }
+        Seek { tried: &[], repeatable: false, overrules: false, priority: Priority::Normal, overruns: false }
     }
+}
+
+fn has_been(tried: &[Trial], endpoint: &Endpoint) -> bool {
+    tried.iter().any(|trial| trial.id == endpoint.id())
+}
+
+/// Until when the call leaves this one alone; long past if it never asked for that.
+fn rests_until(tried: &[Trial], endpoint: &Endpoint) -> Tick {
+    let its = tried.iter().filter(|trial| trial.id == endpoint.id());
+    its.map(|trial| trial.rests_until).max().unwrap_or(Tick::ZERO)
 }
 
 /// Why no endpoint may be asked.
@@ -280,12 +295,26 @@ impl EndpointSet {
     }
 
     /// Whether there is an endpoint that a call hasn't `tried`, may ask, and wasn't asked to spare.
-    pub(crate) fn has_another(&self, tried: &[EndpointId], now: Tick) -> bool {
+    pub(crate) fn has_another(&self, tried: &[Trial], now: Tick) -> bool {
         self.list.load().endpoints.iter().any(|endpoint| {
-            !tried.contains(&endpoint.id())
+            !has_been(tried, endpoint)
                 && !endpoint.is_spared(now)
                 && matches!(endpoint.takes(now), Takes::Any | Takes::Probe)
         })
+    }
+
+    /// From when on a call that has `tried` some may ask one again, as far as they ask for time; `None` where no breaker lets it.
+    pub(crate) fn again_from(&self, tried: &[Trial], now: Tick) -> Option<Tick> {
+        let list = self.list.load();
+        let from = |endpoint: &Arc<Endpoint>| {
+            let rests_until = rests_until(tried, endpoint);
+            match endpoint.takes(now) {
+                Takes::Any | Takes::Probe => Some(rests_until.max(now)),
+                Takes::Held(wait) => Some(rests_until.max(now.after(wait))),
+                Takes::Nothing(_) => None,
+            }
+        };
+        list.endpoints.iter().filter_map(from).min()
     }
 
     #[cfg(test)]

@@ -40,7 +40,7 @@ fn set(ports: impl IntoIterator<Item = u16>) -> EndpointSet {
 }
 
 /// What an attempt of a call looks for that has been there and can still be repeated.
-fn again(tried: &[EndpointId]) -> Seek<'_> {
+fn again(tried: &[Trial]) -> Seek<'_> {
     Seek { tried, repeatable: true, ..Seek::first() }
 }
 
@@ -111,8 +111,8 @@ fn a_retry_goes_where_the_call_has_not_been() {
         let mut tried = Vec::new();
         for _ in 0..3 {
             let permit = set.admit(&again(&tried), START, &mut rng).unwrap();
-            assert!(!tried.contains(&permit.endpoint().id()));
-            tried.push(permit.endpoint().id());
+            assert!(!has_been(&tried, permit.endpoint()));
+            tried.push(Trial::of(permit.endpoint().id()));
             let mut permit = permit;
             permit.settle(Verdict::Success, MS, START);
         }
@@ -167,7 +167,7 @@ fn beside_one_that_is_well_few_calls_are_probes() {
 fn a_retry_goes_to_who_is_well_then_to_a_probe_then_to_who_has_failed_it() {
     let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
     trip(&set, 2, START);
-    let tried = [endpoint(&set, 1).id(), endpoint(&set, 3).id()];
+    let tried = [1, 3].map(|port| Trial::of(endpoint(&set, port).id()));
     let mut goes = |seek: &Seek<'_>| {
         let mut permit = set.admit(seek, after(2_000), &mut rng).unwrap();
         permit.settle(Verdict::Neutral, 0, after(2_000));
@@ -240,15 +240,24 @@ fn who_asked_for_time_is_passed_over_while_there_is_somebody_else() {
 }
 
 #[test]
-fn the_call_that_was_told_asks_none_it_has_tried() {
+fn the_call_that_was_told_asks_none_that_told_it() {
     let (set, mut rng) = (set([1, 2]), Rng::seeded(1));
-    let tried = [endpoint(&set, 1).id(), endpoint(&set, 2).id()];
-    let told = Seek { again_from: after(3_000), ..again(&tried) };
+    let tried =
+        [1, 2].map(|port| Trial { rests_until: after(3_000), ..Trial::of(endpoint(&set, port).id()) });
+    let told = again(&tried);
+    assert_eq!(set.again_from(&tried, START), Some(after(3_000)));
     assert_eq!(set.admit(&told, START, &mut rng).unwrap_err(), Shut::Held(Duration::from_secs(3)));
     assert!(set.has_another(&tried[..1], START) && !set.has_another(&tried, START));
     let permit = set.admit(&Seek { tried: &tried[..1], ..told }, START, &mut rng).unwrap();
     assert_eq!(permit.endpoint().origin().port(), 2);
     assert!(set.admit(&told, after(3_000), &mut rng).is_ok());
+    let (told, not) = (tried[0], Trial::of(tried[1].id));
+    for _ in 0..20 {
+        assert_eq!(set.again_from(&[told, not], START), Some(START));
+        let mut permit = set.admit(&again(&[told, not]), START, &mut rng).unwrap();
+        permit.settle(Verdict::Neutral, 0, START);
+        assert_eq!(permit.endpoint().origin().port(), 2, "it asked for nothing");
+    }
 }
 
 #[test]

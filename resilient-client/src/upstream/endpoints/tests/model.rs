@@ -67,8 +67,9 @@ proptest! {
                 }
                 Step::Admit { retry_of, repeatable, rested } => {
                     let tried: Vec<_> = last.iter().rev().take(retry_of).copied().collect();
-                    let again_from = if rested { now.after_nanos(SECOND) } else { Tick::ZERO };
-                    let seek = Seek { again_from, repeatable, ..again(&tried) };
+                    let rests_until = if rested { now.after_nanos(SECOND) } else { Tick::ZERO };
+                    let trials: Vec<_> = tried.iter().map(|&id| Trial { id, rests_until }).collect();
+                    let seek = Seek { repeatable, ..again(&trials) };
                     let before: Vec<_> = set.list.load().endpoints.iter()
                         .map(|endpoint| (endpoint.id(), endpoint.takes(now), endpoint.is_spared(now))).collect();
                     let may = |(id, takes, _): &(EndpointId, Takes, bool)| {

@@ -1,0 +1,48 @@
+//! What a reqwest client underneath is made from, as often as one is.
+
+use std::time::Duration;
+
+use super::builder::POOL_IDLE;
+#[cfg(feature = "http2")]
+use super::builder::{PING_EVERY, PING_TIMEOUT};
+use crate::transport::redirect;
+
+type Configure = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
+
+#[derive(Default)]
+pub(super) struct Recipe {
+    pub(super) configure: Vec<Configure>,
+    pub(super) connect: Option<Duration>,
+    pub(super) no_redirects: bool,
+}
+
+impl Recipe {
+    /// A client, and whether each redirect that it follows is seen. One without a pool gives each request a connection of its own.
+    pub(super) fn make(&self, pool: bool) -> Result<(reqwest::Client, bool), reqwest::Error> {
+        // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before the calls on it do.
+        let (same_origin, witness) = redirect::same_origin();
+        let mut transport = reqwest::Client::builder().pool_idle_timeout(POOL_IDLE).redirect(same_origin);
+        #[cfg(feature = "http2")]
+        {
+            transport = transport
+                .http2_keep_alive_interval(PING_EVERY)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
+                .http2_keep_alive_while_idle(true);
+        }
+        for configure in &self.configure {
+            transport = configure(transport);
+        }
+        if let Some(connect) = self.connect {
+            transport = transport.connect_timeout(connect);
+        }
+        if self.no_redirects {
+            transport = transport.redirect(reqwest::redirect::Policy::none());
+        }
+        if !pool {
+            transport = transport.pool_max_idle_per_host(0);
+        }
+        // Hidden retries would break every count; zero per request also keeps reqwest from cloning each request.
+        let client = transport.retry(reqwest::retry::never().max_retries_per_request(0)).build()?;
+        Ok((client, self.no_redirects || witness.is_in_force()))
+    }
+}
