@@ -112,7 +112,7 @@ fn goals(page: &mut String, lines: &[Value]) {
     missed.dedup();
     let _ = writeln!(
         page,
-        "\n## Goals\n\n{met} met, {} missed. Why: [DESIGN.md](DESIGN.md#what-a-call-costs).\n",
+        "\n## Goals\n\n{met} met, {} missed. Why: [What a call costs](design/cost.md).\n",
         missed.len()
     );
     for what in missed {
