@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::event::Events;
-use crate::policy::{Invalid, Plan, Policy};
+use crate::authority::Authority;
+use crate::authority::key::{Key, Scope};
+use crate::invalid::Invalid;
+use crate::policy::Policy;
+use crate::policy::plan::Plan;
 use crate::rng::Entropy;
+use crate::telemetry::Events;
 use crate::time::{self, Tick};
-use crate::upstream::registry::{Authority, Key, Registry, Scope, Source};
-use crate::upstream::{Entered, Upstream, Whole};
+use crate::upstream::entered::Entered;
+use crate::upstream::registry::{Registry, Source};
+use crate::upstream::{Upstream, Whole};
 
 /// A client's table of upstreams, and how a call finds its own in it.
 #[derive(Debug)]

@@ -47,8 +47,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::Invalid;
-use crate::policy::breaker::{self, Breaker, BreakerPolicy, Control, Snapshot, State, Transition, Verdict};
+use crate::invalid::Invalid;
+use crate::outcome::Verdict;
+use crate::policy::breaker::{self, Breaker, BreakerPolicy, Control, Snapshot, State, Transition};
 use crate::rng::Rng;
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::{self, Tick, nanos};

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::endpoints::Origin;
-use crate::engine::core::Core;
+use crate::engine::Core;
 use crate::error::Error;
-use crate::policy::Invalid;
+use crate::invalid::Invalid;
+use crate::origin::Origin;
 use crate::policy::breaker::{Control, Snapshot, Transition};
 use crate::time;
 

@@ -42,7 +42,6 @@
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
-mod origin;
 mod resolve;
 
 use std::collections::HashSet;
@@ -53,11 +52,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::uri::Scheme;
 
-pub use origin::{MOST_ENDPOINTS, Origin};
+pub use crate::origin::{MOST_ENDPOINTS, Origin};
 pub use resolve::{NoEndpoint, Resolve, ResolveError, Resolving, SystemResolver};
 
-use crate::policy::Invalid;
-use crate::policy::invalid::positive;
+use crate::invalid::Invalid;
+use crate::invalid::positive;
 use crate::sync::Mutex;
 
 /// How long an endpoint that left the list is remembered, at least.
@@ -138,7 +137,7 @@ impl Endpoints {
             }
             return Ok(match &self.kind {
                 Kind::Watched(watched) => Source::Watched(Arc::clone(watched)),
-                Kind::Fixed(texts) => Source::Fixed(origin::list(texts)?),
+                Kind::Fixed(texts) => Source::Fixed(crate::origin::list(texts)?),
                 Kind::Dns(_) => Source::Fixed(Arc::new([])),
             });
         };
@@ -186,7 +185,7 @@ impl EndpointsHandle {
     /// Those of a fixed list, an empty one included: a registry that suddenly knows nobody is more often broken than
     /// right. Then nothing changes.
     pub fn set<T: AsRef<str>>(&self, origins: impl IntoIterator<Item = T>) -> Result<Changed, Invalid> {
-        let list = origin::list(origins)?;
+        let list = crate::origin::list(origins)?;
         let _writer = self.watched.writer.lock();
         let before = self.watched.list();
         let changed = Changed::between(&before.origins, &list);

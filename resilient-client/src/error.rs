@@ -1,6 +1,5 @@
 //! The one error of this crate.
 
-use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -8,9 +7,10 @@ use std::time::Duration;
 use http::StatusCode;
 use reqwest::Url;
 
-use crate::engine::report::CallReport;
-use crate::outcome::{FailureKind, Outcome, connecting};
-use crate::upstream::Rejection;
+use crate::outcome::rejection::Rejection;
+use crate::outcome::report::CallReport;
+use crate::outcome::{FailureKind, Outcome};
+use crate::redact::redacted;
 
 /// Any error, boxed.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -69,7 +69,7 @@ pub enum ErrorKind {
     Overloaded,
     /// The rate agreed on for the upstream is used up. Nothing was sent; [`Error::retry_after`] says how long.
     RateLimited,
-    /// The upstream asked for quiet and the time isn't over, which [`Error::retry_after`] gives; or it refuses so much that
+    /// The upstream asked for a wait and the time isn't over, which [`Error::retry_after`] gives; or it refuses so much that
     /// most is held back here. Nothing was sent.
     Throttled,
     /// The name called has no endpoint: it doesn't resolve, or no list of them has been given. Nothing was sent.
@@ -104,7 +104,7 @@ impl Error {
         }))
     }
 
-    pub(crate) fn config(invalid: crate::policy::Invalid) -> Self {
+    pub(crate) fn config(invalid: crate::invalid::Invalid) -> Self {
         Self::new(ErrorKind::Config).because(invalid)
     }
 
@@ -132,25 +132,6 @@ impl Error {
             Outcome::Ignored => ErrorKind::Request,
             _ => ErrorKind::Transport,
         })
-    }
-
-    /// The error of an attempt that `fault` ended as `outcome`: with words for what kept it from connecting,
-    /// if that did.
-    #[cold]
-    pub(crate) fn faulty(outcome: Outcome, fault: BoxError) -> Self {
-        let error = Self::attempt(outcome);
-        let words = if error.is_connect() { connecting::in_words(&*fault) } else { None };
-        match words {
-            Some(words) => error.says(words).because(fault),
-            None => error.because(fault),
-        }
-    }
-
-    /// What a body that failed with `fault` is: it stalled, if some timer below says so.
-    #[cold]
-    pub(crate) fn body(fault: BoxError) -> (FailureKind, Self) {
-        let kind = if connecting::timed_out(&*fault) { FailureKind::BodyIdle } else { FailureKind::Body };
-        (kind, Self::attempt(Outcome::Failure(kind)).because(fault))
     }
 
     #[must_use]
@@ -317,31 +298,6 @@ impl StdError for Quote {
     }
 }
 
-/// Without what may be secret: credentials, query values, fragment. Query names stay, they explain more than they tell.
-pub(crate) fn redacted(url: &Url) -> Url {
-    let mut clean = url.clone();
-    // Both fail only for URLs that can't have credentials.
-    let _ = clean.set_username("");
-    let _ = clean.set_password(None);
-    clean.set_fragment(None);
-    if url.query().is_some() {
-        let names = url.query_pairs().map(|(name, _)| name);
-        clean.query_pairs_mut().clear().extend_keys_only::<_, Cow<'_, str>>(names);
-    }
-    clean
-}
-
-/// The same for a text that should be a URL and may be none: what stands before the last `@` is hidden, query and
-/// fragment are cut off.
-pub(crate) fn redacted_text(text: &str) -> Cow<'_, str> {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    let Some((before, after)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };
-    match before.split_once("://") {
-        Some((scheme, _)) => Cow::Owned(format!("{scheme}://***@{after}")),
-        None => Cow::Owned(format!("***@{after}")),
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0.kind {
@@ -416,6 +372,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::redact::redacted_text;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_096))]
@@ -442,17 +399,6 @@ mod tests {
             let said = format!("{error} {error:?} {error:#?}");
             prop_assert!(!said.contains(SECRET), "{}", said);
         }
-    }
-
-    #[test]
-    fn a_redacted_url_keeps_no_secret() {
-        let url = Url::parse("https://alice:hunter2@users.internal/a/b?token=s3cret&page=2#frag").unwrap();
-        let clean = redacted(&url);
-        for secret in ["alice", "hunter2", "s3cret", "frag"] {
-            assert!(!clean.as_str().contains(secret), "{clean}");
-        }
-        assert!(clean.as_str().contains("token"), "{clean}");
-        assert!(clean.as_str().starts_with("https://users.internal/a/b?"), "{clean}");
     }
 
     proptest! {

@@ -1,59 +1,21 @@
 //! What happens inside a call, as values.
 //!
-//! Machines return what changed and the engine emits it here; logs, metrics and tests all read the same stream. A call's
+//! Machines return what changed and the engine [tells](Observer) of it; logs, metrics and tests all read the same stream. A call's
 //! report is built beside it, and a test rebuilds it from the events to show that both say the same. No policy formats a log line. When nobody listens, an event costs one branch.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::endpoints::Origin;
-use crate::engine::report::{Decline, Trigger};
 use crate::error::ErrorKind;
+use crate::origin::Origin;
 use crate::outcome::Outcome;
+pub use crate::outcome::call_id::CallId;
+use crate::outcome::rejection::Rejection;
+use crate::outcome::report::{Decline, Trigger};
 use crate::policy::breaker::Transition;
 use crate::time::Tick;
-use crate::upstream::Rejection;
-
-/// A call's number, unique in this process. An attempt is known by its call's and its own, which counts from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(u64);
-
-impl CallId {
-    /// No call's.
-    pub(crate) const NONE: Self = Self(0);
-
-    /// A number that no other call has. Threads take them in blocks, so calls don't meet at one counter.
-    #[inline]
-    pub(crate) fn next() -> Self {
-        const BLOCK: u64 = 1 << 16;
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        thread_local! {
-            static OWN: Cell<u64> = const { Cell::new(0) };
-        }
-        let own = OWN.get();
-        // What is left of a block is counted by its low bits: a block begins at a multiple of its length, plus one.
-        let id = if own.is_multiple_of(BLOCK) { NEXT.fetch_add(BLOCK, Ordering::Relaxed) } else { own };
-        OWN.set(id + 1);
-        Self(id)
-    }
-
-    /// The number.
-    pub const fn as_u64(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for CallId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// What a call came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,7 +214,7 @@ pub enum Event {
         /// How long ago it was last called, to a second.
         unused_for: Duration,
     },
-    /// The server asked for quiet, and not this one call only: calls to this upstream fail at once for this long.
+    /// The server asked for a wait, and not this one call only: calls to this upstream fail at once for this long.
     HeldBack {
         /// How long.
         duration: Duration,
@@ -271,126 +233,5 @@ pub trait Observer: Send + Sync + 'static {
 impl<F: Fn(&str, &Event) + Send + Sync + 'static> Observer for F {
     fn event(&self, upstream: &str, event: &Event) {
         self(upstream, event);
-    }
-}
-
-thread_local! {
-    /// Events that wait for locks to be released; `None` while none has to.
-    static HELD: RefCell<Option<Vec<(Events, String, Event)>>> = const { RefCell::new(None) };
-}
-
-/// While it lives, events of this thread wait. Made before a lock is taken, it is dropped after the lock: observers run
-/// outside every lock, and may do whatever a call may, reload policies among it.
-#[must_use]
-pub(crate) struct Held {
-    outermost: bool,
-}
-
-impl Held {
-    pub(crate) fn begin() -> Self {
-        let begin = |held: &RefCell<Option<_>>| {
-            let mut held = held.borrow_mut();
-            let outermost = held.is_none();
-            held.get_or_insert_default();
-            outermost
-        };
-        Self { outermost: HELD.try_with(begin).unwrap_or(false) }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.outermost {
-            return;
-        }
-        let held = HELD.try_with(RefCell::take).ok().flatten();
-        for (events, upstream, event) in held.unwrap_or_default() {
-            events.deliver(&upstream, &event);
-        }
-    }
-}
-
-/// Where the engine sends events.
-#[derive(Clone, Default)]
-pub(crate) struct Events {
-    observers: Arc<[Arc<dyn Observer>]>,
-}
-
-impl Events {
-    pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
-        Self { observers: observers.into() }
-    }
-
-    /// Builds the event only when somebody listens.
-    #[inline]
-    pub(crate) fn emit(&self, upstream: &str, event: impl FnOnce() -> Event) {
-        if self.heard() {
-            self.tell(upstream, event());
-        }
-    }
-
-    /// Whether anybody listens.
-    #[inline]
-    pub(crate) fn heard(&self) -> bool {
-        !self.observers.is_empty() || crate::telemetry::heard()
-    }
-
-    #[cold]
-    fn tell(&self, upstream: &str, event: Event) {
-        let mut event = Some(event);
-        // On a thread that ends none is held any more.
-        let _ = HELD.try_with(|held| {
-            if let Some(held) = &mut *held.borrow_mut()
-                && let Some(event) = event.take()
-            {
-                held.push((self.clone(), upstream.to_owned(), event));
-            }
-        });
-        if let Some(event) = event {
-            self.deliver(upstream, &event);
-        }
-    }
-
-    fn deliver(&self, upstream: &str, event: &Event) {
-        crate::telemetry::log(upstream, event);
-        for observer in self.observers.iter() {
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.event(upstream, event)));
-        }
-    }
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Events({} observers)", self.observers.len())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a thread keeps to its end, a runtime say, may drop its calls then: it aborted the process.
-    #[test]
-    fn what_happens_as_a_thread_ends_is_told() {
-        struct Late(Events);
-        impl Drop for Late {
-            fn drop(&mut self) {
-                self.0.emit("users", || Event::LimitChanged { limit: 1 });
-            }
-        }
-        thread_local! {
-            static LAST: RefCell<Option<Late>> = const { RefCell::new(None) };
-        }
-        let heard = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&heard);
-        let observer = move |_: &str, _: &Event| _ = counted.fetch_add(1, Ordering::Relaxed);
-        let events = Events::new(vec![Arc::new(observer)]);
-        let thread = std::thread::spawn(move || {
-            // Kept first, it goes last.
-            LAST.set(Some(Late(events.clone())));
-            events.emit("users", || Event::LimitChanged { limit: 2 });
-        });
-        thread.join().unwrap();
-        assert_eq!(heard.load(Ordering::Relaxed), 2);
     }
 }

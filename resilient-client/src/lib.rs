@@ -24,19 +24,19 @@
 //!
 //! ```text
 //! request
-//!   |  client/      build the request                          (or layer.rs: round any tower service)
+//!   |  client/      build the request                          (or layer/: round any tower service)
 //!   v                                     +----------------------------------------------+
-//! engine/  loop:  ledger.decide(now) -----| Launch | Hedge | WaitUntil | Expire | Finish |
+//! call/    loop:  ledger.decide(now) -----| Launch | Hedge | WaitUntil | Expire | Finish |
 //!   ^   |                                 +----------------------------------------------+
 //!   |   v
 //!   |  upstream/    per attempt: limits, choice of endpoint, circuit breaker; one permit for all
 //!   |   |           (in which order: see `policy`); an attempt may have to wait
 //!   |   v
-//!   |  transport/   reqwest, hyper, or any tower service
+//!   |  exchange     reqwest, hyper, or any tower service
 //!   |   v
 //!   +- outcome/     classified once; a failure goes back to the ledger
 //!   v
-//! engine/body.rs    the permit lasts until the body has ended; a body that fails takes its head's success back
+//! call/response_body.rs  the permit lasts until the body has ended; a body that fails takes its head's success back
 //!   v
 //! response + CallReport
 //! ```
@@ -44,6 +44,34 @@
 //! Layers that don't know of each other can't answer "may this call send another attempt?": a retry doesn't know the
 //! deadline, a timeout doesn't know that a retry is coming, a breaker doesn't see the body fail. Here one pure state
 //! machine, the ledger, is told everything and decides.
+//!
+//! # Floors
+//!
+//! A module imports only from floors below its own, and none of its neighbours on the same one. A test reads this diagram and
+//! checks it (`tests/tests/floors`).
+//!
+//! ```text
+//! bench_internals                                   what the benches time alone
+//! client, hyper, layer, server, circuit, adapters   doors: reqwest's verbs, hyper's, tower services; servers; a breaker alone
+//! verbs, defaults                                   what doors have in common
+//! control                                           an operator's hand on breakers
+//! call                                              one call: its loop, its ledger, its attempts, its response's body
+//! engine                                            what all calls share; lets them in, makes none
+//! hook, stale                                       something to do before an attempt; older answers for when a server fails
+//! upstream                                          live state of one host: admission, permits, endpoints
+//! telemetry                                         who is told: observers and the log
+//! event                                             what happens, as values
+//! policy, endpoints                                 what you ask for, and the pure machines; the addresses behind a name
+//! outcome::classify, header_limit                   what an attempt's end means
+//! replay                                            bodies that can be sent again
+//! error                                             the one error
+//! outcome                                           the words all share: outcome, verdict, rejection, report
+//! origin, authority                                 whom a call is addressed to
+//! invalid                                           why a setting can't work
+//! redact                                            URLs without their secrets
+//! deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
+//! time                                              the only clock
+//! ```
 //!
 //! # When it goes wrong
 //!
@@ -79,23 +107,33 @@
 #[cfg(any(feature = "backoff", feature = "failsafe"))]
 mod adapters;
 pub mod advice;
+mod authority;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod bench_internals;
+mod body_length;
+mod call;
 pub mod circuit;
 mod client;
 mod control;
 pub mod deadline;
+mod defaults;
 pub mod endpoints;
 mod engine;
 mod error;
 pub mod event;
+mod header_limit;
+mod hook;
 #[cfg(feature = "hyper")]
 pub mod hyper;
+mod invalid;
 mod layer;
 mod media;
+mod origin;
 pub mod outcome;
 pub mod policy;
+mod redact;
+mod replay;
 pub mod rng;
 #[cfg(any(test, feature = "server"))]
 pub mod server;
@@ -104,27 +142,27 @@ pub mod stale;
 mod sync;
 mod telemetry;
 pub mod time;
-mod transport;
 mod upstream;
 mod verbs;
 
+pub use call::exchange::ATTEMPT_COUNT;
+pub use call::options::{CallOptions, IDEMPOTENCY_KEY};
+pub use call::response_body::ResponseBody;
 pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
 pub use control::BreakerControl;
 pub use deadline::Deadline;
 pub use endpoints::{Endpoints, EndpointsHandle};
-pub use engine::body::ResponseBody;
-pub use engine::core::Reloaded;
-pub use engine::hook::{Attempt, AttemptHook, Prepared};
-pub use engine::options::{CallOptions, IDEMPOTENCY_KEY};
-pub use engine::report::{AttemptReport, CallReport, Decline, Trigger};
+pub use engine::Reloaded;
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Observer};
+pub use hook::{Attempt, AttemptHook, Prepared};
 pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
+pub use outcome::rejection::Rejection;
+pub use outcome::report::{AttemptReport, CallReport, Decline, Trigger};
 pub use policy::Policy;
 pub use policy::breaker::Control;
-pub use transport::ATTEMPT_COUNT;
-pub use transport::replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
-pub use upstream::{EndpointSnapshot, Rejection, UpstreamSnapshot};
+pub use replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
+pub use upstream::{EndpointSnapshot, UpstreamSnapshot};
 
 /// The README's code compiles, or this crate's tests fail.
 #[cfg(doctest)]

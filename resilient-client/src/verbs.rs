@@ -21,7 +21,7 @@ macro_rules! setup_methods {
 
         /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers.
         pub fn on_attempt(mut self, hook: impl crate::AttemptHook) -> Self {
-            self.setup.hook = Some(crate::engine::hook::Hook::new(hook));
+            self.setup.hook = Some(crate::hook::Hook::new(hook));
             self
         }
 

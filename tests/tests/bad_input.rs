@@ -127,7 +127,12 @@ fn a_policy_that_cannot_work_is_a_config_error_that_names_the_setting_and_the_nu
         ),
         (Policy::standard().retry(RetryPolicy::standard().max_attempts(0)), "retry.max_attempts", "0", "16"),
         (Policy::standard().retry(RetryPolicy::standard().initial(seconds(9))), "retry.initial", "9s", "2s"),
-        (Policy::standard().budget(BudgetPolicy::standard().deposit(f64::NAN)), "budget.deposit", "NaN", "1"),
+        (
+            Policy::standard().budget(BudgetPolicy::standard().deposit_per_success(f64::NAN)),
+            "budget.deposit_per_success",
+            "NaN",
+            "1",
+        ),
         (Policy::standard().budget(BudgetPolicy::standard().initial(500)), "budget.initial", "500", "100"),
         (
             Policy::standard().breaker(BreakerPolicy::standard().failure_rate(-0.5)),

@@ -281,7 +281,7 @@ fn the_readmes_settings_are_the_defaults() {
             d("retry.cap")
         ),
         format!("| retry budget | {} tokens, at most {} |", d("budget.initial"), d("budget.capacity")),
-        format!("| {} earned by a success at the first try", d("budget.deposit")),
+        format!("| {} earned by a success at the first try", d("budget.deposit_per_success")),
         format!("at least {} calls in {}, ", d("breaker.min_calls"), d("breaker.window")),
         format!(
             "{} failures in a row, or {} with no success",
@@ -299,7 +299,7 @@ fn the_readmes_settings_are_the_defaults() {
 /// The module documentation's table, against what is done with each status.
 #[test]
 fn the_table_of_statuses_is_what_the_classifier_does() {
-    let text = Repository::open().read("resilient-client/src/outcome/classify.rs");
+    let text = Repository::open().read("resilient-client/src/outcome/classify/mod.rs");
     let rows: Vec<Vec<_>> = text
         .lines()
         .filter_map(|line| line.strip_prefix("//! | ")?.strip_suffix(" |"))

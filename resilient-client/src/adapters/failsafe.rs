@@ -47,7 +47,7 @@ impl<P: FailurePolicy + Send + 'static> Trip for Adapter<P> {
         self.0.mark_dead_on_failure()
     }
 
-    fn revived(&mut self) {
+    fn recovered(&mut self) {
         self.0.revived();
     }
 }

@@ -2,27 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Client;
 use super::fallback::Answers;
 use super::recipe::Recipe;
-use crate::engine::core::{Core, Setup};
+use crate::client::redirect::ReqwestFacts;
+use crate::defaults::MAX_BODY;
+use crate::engine::{Core, Setup};
 use crate::error::{Error, ErrorKind};
-use crate::policy::Plan;
+use crate::policy::plan::Plan;
 use crate::policy::set::PlanSet;
-use crate::transport::redirect::Ways;
 use crate::verbs::setup_methods;
-
-/// The most a convenience reader reads of a body, unless the builder says otherwise.
-pub(crate) const MAX_BODY: usize = 16 * 1024 * 1024;
-/// Idle connections older than this are closed: shorter than what servers and load balancers commonly allow, so that
-/// it is rarely the server who closes first.
-pub(crate) const POOL_IDLE: Duration = Duration::from_secs(15);
-#[cfg(feature = "http2")]
-pub(crate) const PING_EVERY: Duration = Duration::from_secs(5);
-#[cfg(feature = "http2")]
-pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Builds a [`Client`].
 ///
@@ -131,8 +121,8 @@ impl ClientBuilder {
             |pool| self.recipe.make(pool).map_err(|error| Error::new(ErrorKind::Config).because(error));
         let ((transport, one), (fresh, other)) = (make(true)?, make(false)?);
         // What an error proves must not depend on which of the two it comes from.
-        let ways = Ways::new(one && other, self.max_body, Some(fresh));
-        Ok(client((transport, ways), core, self.max_body, answers))
+        let facts = ReqwestFacts::new(one && other, self.max_body, Some(fresh));
+        Ok(client((transport, facts), core, self.max_body, answers))
     }
 
     /// Builds the client over a reqwest client of your own, whose settings stay its own; [`transport`](Self::transport)
@@ -146,24 +136,24 @@ impl ClientBuilder {
     pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        let ways = Ways::new(self.recipe.no_redirects, self.max_body, None);
-        Ok(client((transport, ways), core, self.max_body, answers))
+        let facts = ReqwestFacts::new(self.recipe.no_redirects, self.max_body, None);
+        Ok(client((transport, facts), core, self.max_body, answers))
     }
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
-        client((transport, Ways::new(false, MAX_BODY, None)), core, MAX_BODY, Answers::none())
+        client((transport, ReqwestFacts::new(false, MAX_BODY, None)), core, MAX_BODY, Answers::none())
     }
 }
 
 fn client(
-    (transport, ways): (reqwest::Client, Arc<Ways>),
+    (transport, facts): (reqwest::Client, Arc<ReqwestFacts>),
     core: Core,
     max_body: usize,
     answers: Answers,
 ) -> Client {
-    Client { transport, ways, core: Arc::new(core), max_body, answers }
+    Client { transport, facts, core: Arc::new(core), max_body, answers }
 }
 
 impl fmt::Debug for ClientBuilder {

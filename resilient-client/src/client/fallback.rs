@@ -11,13 +11,14 @@ mod on {
 
     use reqwest::{Body, Request, Url};
 
+    use crate::call::exchange::announces_stream;
+    use crate::call::kept_body::KeptBody;
+    use crate::call::options::CallOptions;
     use crate::client::Response;
-    use crate::engine::options::CallOptions;
-    use crate::engine::report::CallReport;
+    use crate::client::response::assemble;
     use crate::error::Error;
-    use crate::stale::{self, Asked, Cache, Came, Read, StaleSnapshot, Stored, Tee};
-    use crate::transport::reqwest::assemble;
-    use crate::transport::{KeptBody, announces_stream};
+    use crate::outcome::report::CallReport;
+    use crate::stale::{self, Asked, Cache, Came, Capture, Read, StaleSnapshot, Stored};
 
     /// The client's store, if it has one.
     #[derive(Clone)]
@@ -105,7 +106,9 @@ mod on {
             latest: report.ended(),
         };
         match read.answered(status, response.headers(), response.content_length(), own, came) {
-            Some(draft) => response.map_body(|body, expected| Body::wrap(Tee::new(body, draft, expected))),
+            Some(draft) => {
+                response.map_body(|body, expected| Body::wrap(Capture::new(body, draft, expected)))
+            }
             None => response,
         }
     }
@@ -153,8 +156,8 @@ mod on {
 mod off {
     use reqwest::Request;
 
+    use crate::call::options::CallOptions;
     use crate::client::Response;
-    use crate::engine::options::CallOptions;
     use crate::error::Error;
 
     #[derive(Clone)]

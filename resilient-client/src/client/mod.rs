@@ -1,8 +1,11 @@
 //! The client: reqwest's verbs, with the engine behind them.
 
 mod builder;
+mod empty_body;
+pub(crate) mod exchange;
 mod fallback;
 mod recipe;
+mod redirect;
 mod request;
 mod response;
 
@@ -18,20 +21,15 @@ use reqwest::{IntoUrl, Method, Request};
 use fallback::{Answers, Fallback};
 
 pub use builder::ClientBuilder;
-#[cfg(feature = "hyper")]
-pub(crate) use builder::MAX_BODY;
-pub(crate) use builder::POOL_IDLE;
-#[cfg(all(feature = "hyper", feature = "http2"))]
-pub(crate) use builder::{PING_EVERY, PING_TIMEOUT};
 pub use request::RequestBuilder;
 pub use response::Response;
 
-use crate::engine;
-use crate::engine::core::Core;
-use crate::engine::options::CallOptions;
+use crate::call::options::CallOptions;
+use crate::call::pending;
+use crate::client::exchange::ReqwestExchange;
+use crate::client::redirect::ReqwestFacts;
+use crate::engine::Core;
 use crate::error::Error;
-use crate::transport::redirect::Ways;
-use crate::transport::reqwest::ReqwestExchange;
 use crate::verbs::client_methods;
 
 /// An HTTP client whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead.
@@ -50,7 +48,7 @@ use crate::verbs::client_methods;
 #[derive(Clone)]
 pub struct Client {
     transport: reqwest::Client,
-    ways: Arc<Ways>,
+    facts: Arc<ReqwestFacts>,
     core: Arc<Core>,
     max_body: usize,
     answers: Answers,
@@ -83,10 +81,10 @@ impl Client {
     #[inline]
     pub(crate) fn execute_with(self, request: Request, mut options: CallOptions) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
-        let Self { transport, ways, core, max_body, answers } = self;
+        let Self { transport, facts, core, max_body, answers } = self;
         let fallback = answers.about(&request, &options, max_body);
-        let exchange = ReqwestExchange::new((transport, ways), request, options.replay_buffer);
-        Pending { call: engine::pending::Pending::new(core, exchange, options), fallback }
+        let exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer);
+        Pending { call: pending::Pending::new(core, exchange, options), fallback }
     }
 
     /// How much is stored for when servers fail; `None` when nothing ever is.
@@ -125,14 +123,14 @@ pin_project! {
     #[must_use = "futures do nothing unless you await or poll them"]
     pub struct Pending {
         #[pin]
-        call: engine::pending::Pending<ReqwestExchange>,
+        call: pending::Pending<ReqwestExchange>,
         fallback: Fallback,
     }
 }
 
 impl Pending {
     pub(crate) fn failed(error: Error) -> Self {
-        Self { call: engine::pending::Pending::failed(error), fallback: Fallback::none() }
+        Self { call: pending::Pending::failed(error), fallback: Fallback::none() }
     }
 }
 

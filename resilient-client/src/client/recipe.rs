@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::builder::POOL_IDLE;
+use crate::client::redirect;
+use crate::defaults::POOL_IDLE;
 #[cfg(feature = "http2")]
-use super::builder::{PING_EVERY, PING_TIMEOUT};
-use crate::transport::redirect;
+use crate::defaults::{PING_EVERY, PING_TIMEOUT};
 
 type Configure = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
 

@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use reqwest::{Body, Request};
 
 use super::{Client, Pending};
-use crate::engine::options::CallOptions;
+use crate::call::options::CallOptions;
 use crate::error::{Error, ErrorKind};
-use crate::transport::{MOST_HEADERS, too_many_headers};
+use crate::header_limit::{MOST_HEADERS, too_many_headers};
 use crate::verbs::request_methods;
 
 /// A request being built. The methods are reqwest's; a mistake in any of them shows when it is built or sent.

@@ -10,12 +10,14 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, StatusCode, Version};
 use reqwest::{Body, Url};
 
-use crate::engine::body::{Guard, ResponseBody};
-use crate::engine::length::Expected;
-use crate::engine::report::CallReport;
-use crate::error::{Error, ErrorKind, redacted};
-use crate::transport::reqwest::assemble;
+use crate::body_length::Expected;
+use crate::call::response_body::{Guard, ResponseBody};
+
+use crate::error::{Error, ErrorKind};
+use crate::outcome::report::CallReport;
+use crate::redact::redacted;
 use crate::verbs::response_methods;
+use reqwest::ResponseBuilderExt;
 
 /// A response to a call.
 ///
@@ -279,4 +281,15 @@ impl fmt::Debug for Response {
             .field("report", &format_args!("{}", self.report()))
             .finish_non_exhaustive()
     }
+}
+
+/// A `reqwest::Response` from its parts, with everything a response from the wire has: its URL, its version, and the
+/// remote address and whatever else stands in its extensions.
+pub(crate) fn assemble(url: Url, parts: http::response::Parts, body: Body) -> reqwest::Response {
+    let mut response = http::Response::from_parts(parts, body);
+    // reqwest keeps the URL in an extension of a private type; its builder is the way to make one.
+    if let Ok(mut carrier) = http::Response::builder().url(url).body(()) {
+        response.extensions_mut().extend(std::mem::take(carrier.extensions_mut()));
+    }
+    reqwest::Response::from(response)
 }

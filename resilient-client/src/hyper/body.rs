@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::error::BoxError;
-use crate::transport::replay::{Replay, ReplayBody};
+use crate::replay::{Replay, ReplayBody};
 
 type Source = UnsyncBoxBody<Bytes, BoxError>;
 

@@ -8,14 +8,14 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
 
 use super::Client;
-use crate::client::{MAX_BODY, POOL_IDLE};
+use crate::defaults::{MAX_BODY, POOL_IDLE};
 #[cfg(feature = "http2")]
-use crate::client::{PING_EVERY, PING_TIMEOUT};
-use crate::engine::core::{Core, Setup};
+use crate::defaults::{PING_EVERY, PING_TIMEOUT};
+use crate::engine::{Core, Setup};
 use crate::error::Error;
-use crate::transport::hyper::connect::{Connector, Options, share_out};
-use crate::transport::hyper::ticket::Executor;
-use crate::transport::hyper::wire::Wire;
+use crate::hyper::connector::{Connector, Options, share_out};
+use crate::hyper::pool::Wire;
+use crate::hyper::ticket::Executor;
 use crate::verbs::setup_methods;
 
 type Adjust<T> = Box<dyn FnOnce(&mut T) + Send>;

@@ -32,8 +32,14 @@
 
 mod body;
 mod builder;
+mod connector;
+mod exchange;
+mod frames;
+mod link;
+mod pool;
 mod request;
 mod response;
+mod ticket;
 
 use std::fmt;
 use std::future::Future;
@@ -49,12 +55,12 @@ pub use builder::ClientBuilder;
 pub use request::RequestBuilder;
 pub use response::Response;
 
-use crate::engine;
-use crate::engine::core::Core;
-use crate::engine::options::CallOptions;
+use crate::call::options::CallOptions;
+use crate::call::pending;
+use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
-use crate::transport::hyper::HyperExchange;
-use crate::transport::hyper::wire::Wire;
+use crate::hyper::exchange::HyperExchange;
+use crate::hyper::pool::Wire;
 use crate::verbs::client_methods;
 
 /// An HTTP client over hyper whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead. See
@@ -101,9 +107,9 @@ impl Client {
         let call = match check(request.uri()) {
             Ok(()) => {
                 let exchange = HyperExchange::new(wire, request, options.replay_buffer, max_body);
-                engine::pending::Pending::new(core, exchange, options)
+                pending::Pending::new(core, exchange, options)
             }
-            Err(error) => engine::pending::Pending::failed(error),
+            Err(error) => pending::Pending::failed(error),
         };
         Pending { call }
     }
@@ -143,13 +149,13 @@ pin_project! {
     #[must_use = "futures do nothing unless you await or poll them"]
     pub struct Pending {
         #[pin]
-        call: engine::pending::Pending<HyperExchange>,
+        call: pending::Pending<HyperExchange>,
     }
 }
 
 impl Pending {
     fn failed(error: Error) -> Self {
-        Self { call: engine::pending::Pending::failed(error) }
+        Self { call: pending::Pending::failed(error) }
     }
 }
 

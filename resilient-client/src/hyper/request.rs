@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::{Body, Client, Pending};
-use crate::engine::options::CallOptions;
+use crate::call::options::CallOptions;
 use crate::error::{Error, ErrorKind};
 use crate::verbs::request_methods;
 

@@ -13,10 +13,11 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use reqwest::Url;
 
-use crate::engine::body::ResponseBody;
-use crate::engine::report::CallReport;
-use crate::error::{Error, ErrorKind, redacted};
-use crate::transport::hyper::connect::Link;
+use crate::call::response_body::ResponseBody;
+use crate::error::{Error, ErrorKind};
+use crate::hyper::link::Link;
+use crate::outcome::report::CallReport;
+use crate::redact::redacted;
 use crate::verbs::response_methods;
 
 /// A response to a call.

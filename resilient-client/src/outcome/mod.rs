@@ -3,13 +3,16 @@
 //! An attempt is classified once, by [`classify`], and everything else (ledger, breaker, budget, report, telemetry)
 //! reads that one answer. So a retry and a breaker can never disagree about whether a response was a failure.
 
+pub(crate) mod call_id;
 pub mod classify;
-pub(crate) mod connecting;
-pub(crate) mod errors;
-pub mod grpc;
+pub(crate) mod rejection;
+pub(crate) mod report;
 pub mod retry_after;
+mod verdict;
 
 use std::fmt;
+
+pub use verdict::Verdict;
 
 /// What made an attempt fail, as far as it is shared: one cause counts once, however many attempts tell of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -58,8 +58,8 @@
 
 use std::time::Duration;
 
-use super::Invalid;
-use super::invalid::{at_most_ten_years, positive};
+use crate::invalid::Invalid;
+use crate::invalid::{at_most_ten_years, positive};
 use crate::time::Tick;
 
 /// Which endpoint takes a call. Plain data: [`compile`](Self::compile) checks it.
@@ -142,8 +142,8 @@ impl Rules {
     pub(crate) const STANDARD: Self =
         Self { decay_millis: 10_000.0, slow_start_nanos: 10_000_000_000, least_success: 0.01 };
 
-    /// The probability with which an endpoint that started at `since` stands for a draw; zero is long ago.
-    pub(crate) fn standing(&self, since: u64, now: Tick) -> f64 {
+    /// The probability with which an endpoint that started at `since` takes part in a draw; zero is long ago.
+    pub(crate) fn share_of_draws(&self, since: u64, now: Tick) -> f64 {
         const LEAST: f64 = 0.1;
         let age = now.as_nanos().saturating_sub(since);
         if since == 0 || age >= self.slow_start_nanos {
@@ -165,12 +165,12 @@ mod tests {
     fn a_newcomer_comes_in_over_ten_seconds() {
         const SECOND: u64 = 1_000_000_000;
         let percent = |seconds: u64| {
-            (rules().standing(SECOND, Tick::from_nanos((1 + seconds) * SECOND)) * 100.0).round()
+            (rules().share_of_draws(SECOND, Tick::from_nanos((1 + seconds) * SECOND)) * 100.0).round()
         };
         assert_eq!([0, 1, 3, 10, 11].map(|age| percent(age) as u32), [10, 10, 30, 100, 100]);
         let off = BalancePolicy::standard().slow_start(Duration::ZERO).compile().unwrap();
-        assert!(off.standing(SECOND, Tick::from_nanos(SECOND)) >= 1.0);
-        assert!(rules().standing(0, Tick::from_nanos(1)) >= 1.0, "the first list starts in full");
+        assert!(off.share_of_draws(SECOND, Tick::from_nanos(SECOND)) >= 1.0);
+        assert!(rules().share_of_draws(0, Tick::from_nanos(1)) >= 1.0, "the first list starts in full");
     }
 
     #[test]

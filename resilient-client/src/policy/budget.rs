@@ -26,8 +26,8 @@
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
-use super::Invalid;
-use super::invalid::{count, rate};
+use crate::invalid::Invalid;
+use crate::invalid::{count, rate};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Units in a token.
@@ -42,13 +42,13 @@ const UNLIMITED: u64 = u64::MAX;
 pub struct BudgetPolicy {
     pub(crate) capacity: u32,
     pub(crate) initial: u32,
-    pub(crate) deposit: f64,
+    pub(crate) deposit_per_success: f64,
 }
 
 impl BudgetPolicy {
     /// Capacity 100, 10 to begin with, 0.25 for each first-try success: at most a quarter more load in the long run.
     pub const fn standard() -> Self {
-        Self { capacity: 100, initial: 10, deposit: 0.25 }
+        Self { capacity: 100, initial: 10, deposit_per_success: 0.25 }
     }
 
     /// The most it holds, in tokens: 1 to 1,000,000. Also the largest burst of extra attempts. Default 100.
@@ -64,8 +64,8 @@ impl BudgetPolicy {
     }
 
     /// What a first-try success pays in, in tokens: at most 1, at least 0.000001, rounded down to six places. Default 0.25.
-    pub const fn deposit(mut self, tokens: f64) -> Self {
-        self.deposit = tokens;
+    pub const fn deposit_per_success(mut self, tokens: f64) -> Self {
+        self.deposit_per_success = tokens;
         self
     }
 
@@ -80,12 +80,19 @@ impl BudgetPolicy {
             let problem = format!("must be at most budget.capacity ({capacity}), got {}", self.initial);
             return Err(Invalid::new("budget.initial", problem));
         }
-        let deposit = rounded_down(rate("budget.deposit", self.deposit)?);
-        if deposit == 0 {
-            let problem = format!("must be at least a millionth of a token (0.000001), got {}", self.deposit);
-            return Err(Invalid::new("budget.deposit", problem));
+        let deposit_per_success = rounded_down(rate("budget.deposit_per_success", self.deposit_per_success)?);
+        if deposit_per_success == 0 {
+            let problem = format!(
+                "must be at least a millionth of a token (0.000001), got {}",
+                self.deposit_per_success
+            );
+            return Err(Invalid::new("budget.deposit_per_success", problem));
         }
-        Ok(Rules { capacity: u64::from(capacity) * TOKEN, initial: u64::from(self.initial) * TOKEN, deposit })
+        Ok(Rules {
+            capacity: u64::from(capacity) * TOKEN,
+            initial: u64::from(self.initial) * TOKEN,
+            deposit_per_success,
+        })
     }
 }
 
@@ -108,7 +115,7 @@ fn rounded_down(tokens: f64) -> u64 {
 pub struct Rules {
     capacity: u64,
     initial: u64,
-    deposit: u64,
+    deposit_per_success: u64,
 }
 
 /// The right to one extra attempt, taken from a [`Budget`].
@@ -144,7 +151,7 @@ pub struct Budget {
     word: AtomicU64,
     /// [`UNLIMITED`] when there is no limit. The balance then stands still.
     capacity: AtomicU64,
-    deposit: AtomicU64,
+    deposit_per_success: AtomicU64,
 }
 
 impl Budget {
@@ -153,13 +160,13 @@ impl Budget {
         Self {
             word: AtomicU64::new(rules.initial),
             capacity: AtomicU64::new(rules.capacity),
-            deposit: AtomicU64::new(rules.deposit),
+            deposit_per_success: AtomicU64::new(rules.deposit_per_success),
         }
     }
 
     /// A budget that grants everything.
     pub fn unlimited() -> Self {
-        Self::new(Rules { capacity: UNLIMITED, initial: 0, deposit: 0 })
+        Self::new(Rules { capacity: UNLIMITED, initial: 0, deposit_per_success: 0 })
     }
 
     /// Changes the rules and keeps the balance, as far as the new capacity allows; `None` lifts the limit. A budget that
@@ -176,7 +183,7 @@ impl Budget {
             let next = (u64::from(era(self.word.load(Ordering::Relaxed))) + 1) % ERAS;
             self.word.swap((next << ERA_SHIFT) | rules.initial, Ordering::Relaxed);
         }
-        self.deposit.store(rules.deposit, Ordering::Relaxed);
+        self.deposit_per_success.store(rules.deposit_per_success, Ordering::Relaxed);
         self.capacity.store(rules.capacity, Ordering::Release);
         let fit = |word: u64| {
             let balance = word & BALANCE;
@@ -188,7 +195,7 @@ impl Budget {
     /// Pays in for a call that succeeded at the first try.
     pub fn deposit(&self) {
         let era = era(self.word.load(Ordering::Relaxed));
-        self.add(self.deposit.load(Ordering::Relaxed), era);
+        self.add(self.deposit_per_success.load(Ordering::Relaxed), era);
     }
 
     /// Takes one token for an extra attempt; `None`, and nothing taken, when less than one is left.
@@ -256,7 +263,12 @@ mod tests {
     }
 
     fn rules(capacity: u32, initial: u32, deposit: f64) -> Rules {
-        BudgetPolicy::standard().capacity(capacity).initial(initial).deposit(deposit).compile().unwrap()
+        BudgetPolicy::standard()
+            .capacity(capacity)
+            .initial(initial)
+            .deposit_per_success(deposit)
+            .compile()
+            .unwrap()
     }
 
     fn withdraw(budget: &Budget) -> bool {
@@ -393,13 +405,25 @@ mod tests {
             (standard().capacity(0), "budget.capacity must be between 1 and 1000000, got 0"),
             (standard().capacity(1_000_001), "budget.capacity must be between 1 and 1000000, got 1000001"),
             (standard().initial(101), "budget.initial must be at most budget.capacity (100), got 101"),
-            (standard().deposit(0.0), "budget.deposit must be above 0 and at most 1, got 0"),
-            (standard().deposit(-0.25), "budget.deposit must be above 0 and at most 1, got -0.25"),
-            (standard().deposit(1.5), "budget.deposit must be above 0 and at most 1, got 1.5"),
-            (standard().deposit(f64::NAN), "budget.deposit must be above 0 and at most 1, got NaN"),
             (
-                standard().deposit(0.000_000_9),
-                "budget.deposit must be at least a millionth of a token (0.000001), got 0.0000009",
+                standard().deposit_per_success(0.0),
+                "budget.deposit_per_success must be above 0 and at most 1, got 0",
+            ),
+            (
+                standard().deposit_per_success(-0.25),
+                "budget.deposit_per_success must be above 0 and at most 1, got -0.25",
+            ),
+            (
+                standard().deposit_per_success(1.5),
+                "budget.deposit_per_success must be above 0 and at most 1, got 1.5",
+            ),
+            (
+                standard().deposit_per_success(f64::NAN),
+                "budget.deposit_per_success must be above 0 and at most 1, got NaN",
+            ),
+            (
+                standard().deposit_per_success(0.000_000_9),
+                "budget.deposit_per_success must be at least a millionth of a token (0.000001), got 0.0000009",
             ),
         ] {
             assert_eq!(policy.compile().unwrap_err().to_string(), message);

@@ -34,19 +34,21 @@
 //! One caveat: reading a file checks its form. Whether the settings can work together is checked when a client is built
 //! or reloaded, or by [`PolicySet::check`].
 
+mod hedge_delay;
 mod read;
 
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer};
 
-use self::read::{Either, Human, Several, Switch, names, table};
+use self::hedge_delay::HedgeDelay;
+use self::read::{Human, Several, Switch, names, table};
 use super::balance::BalancePolicy;
 use super::breaker::BreakerPolicy;
 use super::budget::BudgetPolicy;
 use super::bulkhead::BulkheadPolicy;
 use super::concurrency::{ConcurrencyPolicy, Kind};
-use super::hedge::{Delay, HedgePolicy};
+use super::hedge::HedgePolicy;
 use super::overload::OverloadPolicy;
 use super::priority::Priority;
 use super::rate_limit::RateLimitPolicy;
@@ -54,6 +56,7 @@ use super::retry::{Jitter, RetryPolicy};
 use super::throttle::ThrottlePolicy;
 use super::timeout::TimeoutPolicy;
 use super::{Policy, PolicySet};
+use serde::de::Error;
 
 /// A change to `T`, as a file says it.
 trait Change<T> {
@@ -75,7 +78,7 @@ impl<C> Switch<C> {
 
 table!(Timeout { total: Switch<Human>, attempt: Switch<Human>, connect: Switch<Human>, body_idle: Switch<Human>, stream_idle: Switch<Human> });
 table!(Retry { max_attempts: u32, initial: Human, cap: Human, jitter: JitterName, hold_back_on_429: bool });
-table!(Budget { capacity: u32, initial: u32, deposit: f64 });
+table!(Budget { capacity: u32, initial: u32, deposit_per_success: f64 });
 table!(Breaker {
     failure_rate: f64,
     window: Human,
@@ -208,7 +211,7 @@ impl Change<RetryPolicy> for Retry {
 
 impl Change<BudgetPolicy> for Budget {
     fn apply(self, mut to: BudgetPolicy) -> BudgetPolicy {
-        set!(to, self, { capacity, initial, deposit });
+        set!(to, self, { capacity, initial, deposit_per_success });
         to
     }
 }
@@ -308,29 +311,7 @@ impl Change<BalancePolicy> for Balance {
     }
 }
 
-/// `"50ms"`, always that; or what is usual, as a table.
-struct HedgeDelay(Delay);
-
 table!(PercentileDelay { quantile: f64, multiplier: f64, floor: Human });
-
-impl<'de> Deserialize<'de> for HedgeDelay {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Either::<Human, PercentileDelay>::deserialize(deserializer)? {
-            Either::Text(Human(delay)) => Ok(Self(Delay::Fixed(delay))),
-            Either::Table(table) => Ok(Self(table.apply(Delay::standard()))),
-        }
-    }
-}
-
-impl Change<Delay> for PercentileDelay {
-    fn apply(self, to: Delay) -> Delay {
-        let Delay::Percentile { mut quantile, mut multiplier, mut floor } = to else { return to };
-        quantile = self.quantile.unwrap_or(quantile);
-        multiplier = self.multiplier.unwrap_or(multiplier);
-        floor = self.floor.map_or(floor, |Human(floor)| floor);
-        Delay::Percentile { quantile, multiplier, floor }
-    }
-}
 
 /// Applies the policies that a table names to one that is there.
 macro_rules! apply {

@@ -51,11 +51,11 @@
 
 use std::time::Duration;
 
-use super::Invalid;
-use super::invalid::{at_most_ten_years, count, positive, rate};
+use crate::invalid::Invalid;
+use crate::invalid::{at_most_ten_years, count, positive, rate};
+pub use crate::policy::latency::{Digest, Quantile};
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::Tick;
-pub use crate::upstream::latency::{Digest, Quantile};
 
 /// Units in a token.
 const TOKEN: u64 = 1_000_000;

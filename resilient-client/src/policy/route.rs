@@ -2,8 +2,8 @@
 
 use http::Method;
 
-use super::Invalid;
-use crate::error::redacted_text;
+use crate::invalid::Invalid;
+use crate::redact::redacted_text;
 
 /// A method and a template of paths, checked.
 #[derive(Debug)]

@@ -21,9 +21,9 @@
 //!
 //! A route whose breaker, budget, bulkhead or hedging differs from its host's has live state of its own; others share the
 //! host's, because a host fails as one. What stands for the server as such isn't multiplied by routes and keys: rate limit,
-//! throttle, adaptive limit and the quiet a server asks for are the host's, whoever calls. A route that sets a rate limit,
+//! throttle, adaptive limit and the wait a server asks for are the host's, whoever calls. A route that sets a rate limit,
 //! throttle or adaptive limit of its own has that in place of the host's, and its calls don't count in the host's; so who
-//! sets both divides a quota between them. The quiet is always the host's.
+//! sets both divides a quota between them. The wait is always the host's.
 //!
 //! One caveat: a policy that isn't named keeps what the less specific one said when the set was put together. So hosts are
 //! named before their routes; the other way round is refused.
@@ -34,10 +34,13 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::Policy;
+use super::plan::Plan;
 use super::route::Pattern;
-use super::{Invalid, Plan, Policy};
-use crate::error::redacted_text;
-use crate::upstream::registry::{Authority, Scope};
+use crate::authority::Authority;
+use crate::authority::key::Scope;
+use crate::invalid::Invalid;
+use crate::redact::redacted_text;
 
 /// A client's policies: one for everything, and others for hosts and routes. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq)]

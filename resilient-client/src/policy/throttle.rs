@@ -39,8 +39,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Invalid;
 use super::breaker::window::{BUCKETS, HalfFull, Totals, Window};
+use crate::invalid::Invalid;
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::{Tick, nanos};
 

@@ -23,7 +23,7 @@
 
 use std::time::Duration;
 
-use super::invalid::{Invalid, at_most_ten_years, positive};
+use crate::invalid::{Invalid, at_most_ten_years, positive};
 use crate::time::nanos;
 
 /// The time bounds of a call. `None` means unbounded.

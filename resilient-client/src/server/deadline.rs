@@ -15,9 +15,9 @@ use tower_service::Service;
 
 use crate::advice::{SHED, SHED_DEADLINE};
 use crate::deadline::{self, Deadline, header, sync_scope};
+use crate::invalid::Invalid;
+use crate::invalid::{at_most_ten_years, positive};
 use crate::media;
-use crate::policy::Invalid;
-use crate::policy::invalid::{at_most_ten_years, positive};
 use crate::time;
 
 /// What to make of the time a caller says is left. Plain data: [`DeadlineLayer::new`] checks it.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::policy::Invalid;
-use crate::policy::invalid::LONGEST;
+use crate::invalid::Invalid;
+use crate::invalid::LONGEST;
 
 /// The fewest bytes an entry may be limited to: below it not even a head fits.
 const SMALLEST_ENTRY: usize = 1024;

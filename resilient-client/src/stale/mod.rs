@@ -63,11 +63,11 @@
 //! # Ok::<(), resilient_client::Error>(())
 //! ```
 
+mod capture;
 mod config;
 mod key;
 mod rules;
-mod shelf;
-mod tee;
+mod store;
 
 use std::fmt;
 use std::hash::Hash;
@@ -82,11 +82,11 @@ use reqwest::Url;
 pub use config::StaleIfError;
 pub use key::IGNORED;
 
+pub(crate) use self::capture::Capture;
 pub(crate) use self::config::Limits;
 use self::key::Key;
 use self::rules::{Kept, Moment};
-use self::shelf::Shelf;
-pub(crate) use self::tee::Tee;
+use self::store::Store;
 use crate::error::{Error, ErrorKind};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::time::{self, Tick};
@@ -98,7 +98,7 @@ const GENERATIONS: usize = 256;
 pub(crate) struct Cache {
     limits: Limits,
     /// A lock because a look-up moves an entry to the front. Held for map operations only, never across an await.
-    shelf: Mutex<Shelf<Arc<Entry>>>,
+    store: Mutex<Store<Arc<Entry>>>,
     /// Counts the invalidations, by hash of the URL: an answer asked for before one isn't stored after it.
     generations: Vec<AtomicU64>,
 }
@@ -165,14 +165,14 @@ impl Degraded {
 
 impl Cache {
     pub(crate) fn new(limits: Limits) -> Self {
-        let shelf = Mutex::new(Shelf::new(limits.max_entries, limits.max_bytes));
+        let store = Mutex::new(Store::new(limits.max_entries, limits.max_bytes));
         let generations = (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect();
-        Self { limits, shelf, generations }
+        Self { limits, store, generations }
     }
 
     pub(crate) fn snapshot(&self) -> StaleSnapshot {
-        let shelf = self.shelf.lock();
-        StaleSnapshot { entries: shelf.len(), bytes: shelf.bytes() }
+        let store = self.store.lock();
+        StaleSnapshot { entries: store.len(), bytes: store.bytes() }
     }
 
     fn counter(&self, of: impl Hash) -> Option<&AtomicU64> {
@@ -187,26 +187,26 @@ impl Cache {
 
     /// A change of the URL makes everybody's answers obsolete.
     pub(crate) fn changed(&self, url: &str) {
-        let mut shelf = self.shelf.lock();
+        let mut store = self.store.lock();
         if let Some(counter) = self.counter(url) {
             counter.fetch_add(1, Ordering::AcqRel);
         }
-        shelf.forget_url(url);
+        store.forget_url(url);
     }
 
     /// The server's latest word is one that can't be stored.
     fn obsolete(&self, key: &Key) {
-        let mut shelf = self.shelf.lock();
+        let mut store = self.store.lock();
         if let Some(counter) = self.counter((&key.url, &key.who)) {
             counter.fetch_add(1, Ordering::AcqRel);
         }
-        shelf.remove(key);
+        store.remove(key);
     }
 
     /// An answer can't be kept, and makes what came before it obsolete.
     fn too_long(&self, draft: &Draft) {
         let newer = |known: Arc<Entry>| !draft.came.after(known.came);
-        if !self.shelf.lock().get(&draft.key).is_some_and(newer) {
+        if !self.store.lock().get(&draft.key).is_some_and(newer) {
             self.obsolete(&draft.key);
         }
     }
@@ -220,13 +220,13 @@ impl Cache {
         let Draft { key, generation, kept, came, .. } = draft;
         // Copied: what the transport hands over may be a small part of a large buffer.
         let entry = Arc::new(Entry { kept, body: Bytes::copy_from_slice(body), came });
-        let mut shelf = self.shelf.lock();
+        let mut store = self.store.lock();
         // Asked under the lock that invalidations take.
         let current = self.generation(&key) == generation;
         // An answer that came sooner may be read later, and one that came later may be of a call that began before.
         let newest = |known: Arc<Entry>| entry.came.after(known.came);
-        if current && shelf.get(&key).is_none_or(newest) {
-            shelf.put(key, entry, weight);
+        if current && store.get(&key).is_none_or(newest) {
+            store.put(key, entry, weight);
         }
     }
 }
@@ -315,7 +315,7 @@ impl Read {
 
     /// The stored answer, if it may be given now.
     pub(crate) fn look_up(&self) -> Option<Stored> {
-        let entry = self.cache.shelf.lock().get(&self.key)?;
+        let entry = self.cache.store.lock().get(&self.key)?;
         let now = Moment { tick: time::now(), wall: time::wall() };
         let age = rules::may_answer(&entry.kept, &self.headers, self.cache.limits.default_window, now)?;
         let mut headers = entry.kept.headers.clone();

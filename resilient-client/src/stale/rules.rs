@@ -20,7 +20,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
 
-use crate::policy::invalid::LONGEST;
+use crate::invalid::LONGEST;
 use crate::time::Tick;
 
 /// What concerns one connection (RFC 9110 section 7.6.1) or one moment. A cookie set anew would bring an old session back.

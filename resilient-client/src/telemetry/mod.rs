@@ -1,89 +1,9 @@
 //! Events as `tracing` lines.
 //!
-//! Target `resilient_client`. What an operator acts on (a breaker opening, an upstream asking for quiet) is a warning,
+//! Target `resilient_client`. What an operator acts on (a breaker opening, an upstream asking for a wait) is a warning,
 //! a recovery is info, and each attempt is debug, so the default level tells a story without drowning it.
 
-use tracing::{Level, debug, info, level_filters::LevelFilter, trace, warn};
+mod dispatch;
+mod log;
 
-use crate::endpoints::Origin;
-use crate::event::Event;
-use crate::policy::breaker::State;
-
-/// Whether anything at all listens at a level we speak at. One relaxed load.
-pub(crate) fn heard() -> bool {
-    LevelFilter::current() >= Level::WARN
-}
-
-pub(crate) fn log(upstream: &str, event: &Event) {
-    match event {
-        Event::CallStarted { call, .. } => {
-            trace!(target: "resilient_client", upstream, %call, "call started");
-        }
-        Event::CallFinished { call, duration, end, .. } => {
-            debug!(target: "resilient_client", upstream, %call, ?duration, ?end, "call finished");
-        }
-        Event::AttemptQueued { call, number } => {
-            debug!(target: "resilient_client", upstream, %call, number, "attempt waits to be let in");
-        }
-        Event::AttemptDequeued { call, number, waited, admitted } => {
-            debug!(target: "resilient_client", upstream, %call, number, ?waited, admitted, "attempt waits no more");
-        }
-        Event::AttemptStarted { call, number, trigger, endpoint, .. } => {
-            let endpoint = endpoint.as_ref().map(Origin::as_str);
-            debug!(target: "resilient_client", upstream, %call, number, %trigger, endpoint, "attempt started");
-        }
-        Event::AttemptHead { call, number, duration, status } => {
-            let status = status.map(|status| status.as_u16());
-            trace!(target: "resilient_client", upstream, %call, number, ?duration, status, "head of the answer");
-        }
-        Event::AttemptFinished { call, number, duration, outcome, status, .. } => {
-            let status = status.map(|status| status.as_u16());
-            debug!(target: "resilient_client", upstream, %call, number, ?duration, %outcome, status, "attempt finished");
-        }
-        Event::HedgeEnded { call, number, end } => {
-            debug!(target: "resilient_client", upstream, %call, number, %end, "hedge ended");
-        }
-        Event::RetryScheduled { call, number, delay, after } => {
-            debug!(target: "resilient_client", upstream, %call, number, ?delay, %after, "retry scheduled");
-        }
-        Event::RetryDeclined { call, why } => {
-            debug!(target: "resilient_client", upstream, %call, "not retried: {why}");
-        }
-        Event::Rejected { call, number, rejection } => {
-            debug!(target: "resilient_client", upstream, %call, number, "rejected: {rejection}");
-        }
-        Event::LimitChanged { limit } => {
-            debug!(target: "resilient_client", upstream, limit, "concurrency limit changed");
-        }
-        Event::OverloadLimit { limit: Some(limit) } => {
-            info!(target: "resilient_client", upstream, limit, "overload limit in force");
-        }
-        Event::OverloadLimit { limit: None } => {
-            info!(target: "resilient_client", upstream, "overload limit ended");
-        }
-        Event::WouldReject { rejection } => {
-            debug!(target: "resilient_client", upstream, "would reject: {rejection}");
-        }
-        Event::BreakerTransition(change) => match change.to {
-            State::Open => {
-                warn!(target: "resilient_client", upstream, from = ?change.from, cause = ?change.cause, "circuit breaker opened");
-            }
-            State::Closed => {
-                info!(target: "resilient_client", upstream, from = ?change.from, cause = ?change.cause, "circuit breaker closed");
-            }
-            to => {
-                info!(target: "resilient_client", upstream, from = ?change.from, ?to, cause = ?change.cause, "circuit breaker changed");
-            }
-        },
-        Event::UpstreamMade { kept: true } => debug!(target: "resilient_client", upstream, "upstream made"),
-        Event::UpstreamMade { kept: false } => {
-            debug!(target: "resilient_client", upstream, "upstream made for one call: all places are taken");
-        }
-        Event::UpstreamForgotten { unused_for } => {
-            debug!(target: "resilient_client", upstream, ?unused_for, "upstream forgotten");
-        }
-        Event::HeldBack { duration } => {
-            warn!(target: "resilient_client", upstream, ?duration, "upstream asked for quiet");
-        }
-    }
-}
+pub(crate) use self::dispatch::{Events, Held};

@@ -8,17 +8,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::endpoints::{Balancer, EndpointPermit, Seek, Shut, Trial};
-use super::{Part, Permit, Rejection, Upstream};
+use super::endpoints::{Shut, Trial};
+use super::{AttemptPermit, Part, Upstream};
 use crate::endpoints::NoEndpoint;
 use crate::event::Event;
-use crate::policy::Modes;
-use crate::policy::breaker::{Place, ReadyWaiter, Rejected, State};
+use crate::outcome::rejection::Rejection;
+use crate::policy::breaker::{Place, ReadyWaiter, Rejected};
 use crate::policy::bulkhead::{Full, Waiter};
-use crate::policy::overload;
+use crate::policy::plan::Modes;
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{Limited, Reservation, Turn};
 use crate::time::{self, Tick, nanos};
@@ -93,7 +92,7 @@ impl From<Rejection> for Stuck {
 /// The answer.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    Admitted(Permit),
+    Admitted(AttemptPermit),
     Refused(Refusal),
     /// Neither yet. Boxed, because few have to.
     Waits(Box<Waiting>),
@@ -216,7 +215,7 @@ impl Upstream {
 
     /// A place at once, or none.
     #[cfg(test)]
-    pub(crate) fn place(self: &Arc<Self>, now: Tick) -> Option<Permit> {
+    pub(crate) fn place(self: &Arc<Self>, now: Tick) -> Option<AttemptPermit> {
         match self.admit(Ask::plainly(), now) {
             Admission::Admitted(permit) => Some(permit),
             Admission::Refused(_) | Admission::Waits(_) => None,
@@ -325,7 +324,7 @@ impl Upstream {
     /// whoever asks.
     #[allow(clippy::inline_always, reason = "what it returns is large, and is moved on at once")]
     #[inline(always)]
-    fn get_in(self: &Arc<Self>, ask: &Ask<'_>, slot: Part, now: Tick) -> Result<Permit, Stuck> {
+    fn get_in(self: &Arc<Self>, ask: &Ask<'_>, slot: Part, now: Tick) -> Result<AttemptPermit, Stuck> {
         let gate = self.gate();
         if self.balancer.is_none()
             && let Err(full) = self.overload(gate).try_acquire(ask.priority)
@@ -356,135 +355,7 @@ impl Upstream {
         if let Some(transition) = admitted.transition {
             self.emit(|| Event::BreakerTransition(transition));
         }
-        Ok(Permit::new(Arc::clone(self), admitted.permit, endpoint, slot, gate, now))
-    }
-
-    /// There is no place. With the breaker open none would be of use.
-    #[cold]
-    fn judge_overload(&self, gate: Part, full: overload::Full, now: Tick) -> Result<(), Stuck> {
-        if let Some(retry_after) = self.breaker.rejects_now(now) {
-            self.breaker.turn_away();
-            return Err(Rejection::CircuitOpen { retry_after }.into());
-        }
-        let overload::Full { limit } = full;
-        let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
-        match self.judge(rejection, Modes::OVERLOAD_OBSERVES) {
-            Ok(()) => {
-                self.overload(gate).overrun();
-                Ok(())
-            }
-            Err(_) => Err(Stuck::Overloaded(limit)),
-        }
-    }
-
-    /// Whether the limit is in force: of the upstream or, with several endpoints, of any of them.
-    fn is_overloaded(&self) -> bool {
-        match &self.balancer {
-            None => self.overload(self.gate()).limit().is_some(),
-            Some(balancer) => balancer.set().is_overloaded(),
-        }
-    }
-
-    /// Whether the next in line would find a place.
-    fn has_room(&self, gate: Part, priority: Priority) -> bool {
-        match &self.balancer {
-            None => self.overload(gate).has_place(priority),
-            Some(balancer) => balancer.set().has_place(priority),
-        }
-    }
-
-    /// A place among those that wait for an open breaker, where that is what refuses it and it wants to. It holds nothing meanwhile,
-    /// and is asked everything again when it goes.
-    #[cold]
-    fn wait_for_ready(self: &Arc<Self>, ask: &Ask<'_>, why: Refusal, since: Tick, now: Tick) -> Admission {
-        if ask.waits_for_ready
-            && matches!(why.rejection, Rejection::CircuitOpen { .. })
-            && let Ok(waiter) = self.ready.enqueue(ask.place, now, ask.deadline)
-        {
-            return self.wait(ask, None, since, Stage::Ready(waiter));
-        }
-        Admission::Refused(why)
-    }
-
-    fn choose_endpoint(
-        &self,
-        balancer: &Balancer,
-        ask: &Ask<'_>,
-        now: Tick,
-    ) -> Result<EndpointPermit, Stuck> {
-        let seek = Seek {
-            tried: ask.tried,
-            repeatable: ask.repeatable && self.budget.available() >= 1.0,
-            overrules: self.breaker.state() == State::ForcedClosed,
-            priority: ask.priority,
-            overruns: !self.modes().has(Modes::OVERLOAD),
-        };
-        let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
-        admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now))
-    }
-
-    #[cold]
-    fn shut_out(
-        &self,
-        balancer: &Balancer,
-        seek: &Seek<'_>,
-        shut: Shut,
-        now: Tick,
-    ) -> Result<EndpointPermit, Stuck> {
-        Err(match shut {
-            Shut::Empty => {
-                let cause = Some(balancer.nobody());
-                Stuck::Refused(Refusal { rejection: Rejection::NoEndpoint, cause })
-            }
-            Shut::Open(retry_after) => Rejection::CircuitOpen { retry_after }.into(),
-            Shut::Held(retry_after) => Rejection::HeldBack { retry_after }.into(),
-            Shut::Full(limit) => {
-                let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
-                if !seek.overruns && self.judge(rejection, Modes::OVERLOAD_OBSERVES).is_ok() {
-                    let seek = Seek { overruns: true, ..*seek };
-                    let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
-                    return admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now));
-                }
-                Stuck::Overloaded(limit)
-            }
-        })
-    }
-
-    /// Ready when the first of those that wait for the breaker may go: with nothing, or with how long it would still have to wait when
-    /// its time is over. One that `has_gone` just now, and was refused again, looks a moment later.
-    fn poll_ready(
-        &self,
-        waiter: &ReadyWaiter,
-        has_gone: bool,
-        cx: &Context<'_>,
-        now: Tick,
-    ) -> Poll<Option<Duration>> {
-        const MOMENT: Duration = Duration::from_millis(1);
-        const NEW_ENDPOINTS: Duration = Duration::from_millis(100);
-        // Before it looks, so that no news are missed.
-        waiter.note(cx);
-        let left = || self.shut_for(now).map(|left| left.max(Duration::from_nanos(1)));
-        if now >= waiter.ends() {
-            return Poll::Ready(left());
-        }
-        if !self.ready.is_first(waiter) {
-            return Poll::Pending;
-        }
-        if let Some(balancer) = &self.balancer {
-            balancer.catch_up(now);
-        }
-        let left = match left() {
-            Some(left) => left,
-            None if has_gone => MOMENT,
-            None => return Poll::Ready(None),
-        };
-        if !has_gone && self.balancer.as_ref().is_some_and(|balancer| !balancer.is_fresh(now)) {
-            return Poll::Ready(None);
-        }
-        // Nobody tells of endpoints that are new: the list is brought up to date by who asks.
-        let most = self.balancer.as_ref().map_or(left, |_| NEW_ENDPOINTS);
-        waiter.look_at(now.after(left.min(most)));
-        Poll::Pending
+        Ok(AttemptPermit::new(Arc::clone(self), admitted.permit, endpoint, slot, gate, now))
     }
 
     fn refuse(&self, rate: Option<InRate>, why: Rejection) -> Admission {
@@ -499,6 +370,8 @@ impl Upstream {
     }
 }
 
+mod overload;
+mod ready;
 mod waiting;
 
 #[cfg(test)]

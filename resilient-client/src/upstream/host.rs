@@ -1,7 +1,7 @@
 //! What belongs to a whole host, and not to each of its parts.
 //!
 //! A route or a key may have live state of its own: a breaker, a budget, a bulkhead, hedges. What stands for the server
-//! as such isn't multiplied by them: the rate agreed on, the quiet it asked for, the throttle, and the limit that is found.
+//! as such isn't multiplied by them: the rate agreed on, the wait it asked for, the throttle, and the limit that is found.
 //! A part uses its host's, whose upstream it keeps. A route whose own policy differs from its host's in one of them has
 //! that one of its own, in place of the host's.
 
@@ -11,13 +11,13 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::Upstream;
-use super::quiet::Quiet;
+use super::retry_after_hold::RetryAfterHold;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::overload::{Line, OverloadLimit};
+use crate::policy::plan::{Modes, Plan};
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
-use crate::policy::{Modes, Plan};
 use crate::sync::Ordering;
 use crate::time::Tick;
 
@@ -99,12 +99,12 @@ impl Upstream {
         &self.whole_unless(Modes::OWN_THROTTLE).throttle
     }
 
-    /// A server that asks for quiet means everybody.
-    pub(super) fn quiet(&self) -> &Quiet {
-        &self.whole.as_deref().unwrap_or(self).quiet
+    /// A server that asks for a wait means everybody.
+    pub(super) fn retry_after_hold(&self) -> &RetryAfterHold {
+        &self.whole.as_deref().unwrap_or(self).retry_after_hold
     }
 
-    /// Wakes who waits to be let in when a server's wish for quiet begins.
+    /// Wakes who waits to be let in when a server's wish for a wait begins.
     pub(super) fn hold_begins(&self) -> &Notify {
         &self.whole.as_deref().unwrap_or(self).hold_begins
     }

@@ -4,184 +4,54 @@
 //! their own, and share the rest (see [`host`]).
 
 mod admission;
+mod attempt_permit;
+mod control;
 pub(crate) mod endpoints;
+pub(crate) mod entered;
+mod feedback;
 mod host;
-mod host_name;
-mod key;
-pub(crate) mod latency;
-mod permit;
-mod quiet;
 pub(crate) mod registry;
+mod retry_after_hold;
 mod snapshot;
 
-use std::fmt;
-use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::HeaderMap;
 #[cfg(feature = "hyper")]
 use http::HeaderValue;
-use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 
-use crate::endpoints::Origin;
-use crate::engine::ledger::Grant;
-use crate::event::{Event, Events};
-use crate::outcome::{FailureKind, Outcome};
+use crate::event::Event;
 use crate::policy::breaker::{self, Breaker, ReadyQueue};
 use crate::policy::budget::Budget;
 use crate::policy::bulkhead::Bulkhead;
-use crate::policy::concurrency::{self, Concurrency, Sample};
+use crate::policy::concurrency::Concurrency;
+use crate::policy::grant::Grant;
 use crate::policy::hedge::{self, Cap};
-use crate::policy::overload::{self, Line, OverloadLimit};
+use crate::policy::overload::{Line, OverloadLimit};
+use crate::policy::plan::{Modes, Plan};
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
-use crate::policy::{Modes, Plan};
 use crate::rng::Entropy;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::telemetry::Events;
 use crate::time::{self, Tick, nanos};
 
 pub(crate) use admission::{Admission, Ask, Refusal, Tried, Waiting};
+pub(crate) use attempt_permit::AttemptPermit;
 pub use endpoints::EndpointSnapshot;
-pub(crate) use permit::Permit;
 pub use snapshot::UpstreamSnapshot;
 
-use self::endpoints::{Balancer, Endpoint, NoSuchEndpoint, Shut, Trial};
+use self::endpoints::{Balancer, Shut, Trial};
 pub(crate) use self::host::{Part, Whole, Whose};
-use self::latency::Digest;
-use self::quiet::Quiet;
-use self::registry::Key;
-
-/// Why an attempt was refused before anything was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Rejection {
-    /// The circuit breaker is open, or half-open with all its probes out.
-    CircuitOpen {
-        /// How long until a probe may pass.
-        retry_after: Duration,
-    },
-    /// As many attempts as allowed are in flight, and there is no place to wait.
-    BulkheadFull {
-        /// How many are allowed.
-        limit: u32,
-    },
-    /// It waited for a place in the bulkhead, in vain.
-    QueueWait {
-        /// How long it waited.
-        waited: Duration,
-        /// Whether a call of a higher priority took its place in the queue.
-        displaced: bool,
-    },
-    /// As many attempts are in flight as the upstream can answer in time.
-    Overloaded {
-        /// How many those are; zero when it was the bulkhead that was full meanwhile.
-        limit: u32,
-        /// How long it waited for a place, if it did.
-        waited: Duration,
-    },
-    /// The rate agreed on for this upstream is used up.
-    RateLimited {
-        /// How long until an attempt would be let go.
-        retry_after: Duration,
-    },
-    /// The upstream accepts too little of what it is sent, so that most of it is refused here.
-    Throttled {
-        /// How many in a hundred are.
-        percent: u8,
-    },
-    /// The upstream's name has no endpoint: it doesn't resolve, or no list of them has been given.
-    NoEndpoint,
-    /// The upstream asked for quiet with 503s and `Retry-After`: ten in a row, or one while nothing had succeeded for 10 s.
-    HeldBack {
-        /// How long the quiet still lasts.
-        retry_after: Duration,
-    },
-}
-
-impl Rejection {
-    /// How long until another call has a chance, where that is known.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match *self {
-            Self::CircuitOpen { retry_after }
-            | Self::HeldBack { retry_after }
-            | Self::RateLimited { retry_after } => Some(retry_after),
-            Self::BulkheadFull { .. }
-            | Self::QueueWait { .. }
-            | Self::Overloaded { .. }
-            | Self::Throttled { .. }
-            | Self::NoEndpoint => None,
-        }
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CircuitOpen { retry_after } => write!(f, "next probe in {retry_after:.1?}"),
-            Self::BulkheadFull { limit } => write!(f, "{limit} attempts in flight"),
-            Self::Overloaded { limit, waited } if waited.is_zero() => {
-                write!(f, "{limit} attempts in flight are all it can answer in time")
-            }
-            Self::QueueWait { waited, displaced: false } | Self::Overloaded { waited, .. } => {
-                write!(f, "waited {waited:.1?} for a place")
-            }
-            Self::QueueWait { waited, displaced: true } => {
-                write!(f, "gave its place in the queue, after {waited:.1?}, to a call of a higher priority")
-            }
-            Self::RateLimited { retry_after } => write!(f, "the next may go in {retry_after:.1?}"),
-            Self::Throttled { percent } => write!(f, "{percent} % of requests are held back"),
-            Self::NoEndpoint => f.write_str("no endpoint is known"),
-            Self::HeldBack { retry_after } => write!(f, "for another {retry_after:.1?}"),
-        }
-    }
-}
+use self::retry_after_hold::RetryAfterHold;
+use crate::authority::key::Key;
+use crate::policy::latency::Digest;
 
 /// How long after the last call an upstream's open breaker, or the rate it used up, is worth remembering. Nobody is spared
 /// anything by it then, and who comes asks a fresh one, which opens after five failures.
 pub(crate) const FORGETS_AFTER: Duration = Duration::from_mins(1);
-
-/// An upstream that a call has [entered](Upstream::enter), and leaves when this is dropped or before.
-#[derive(Debug)]
-pub(crate) struct Entered {
-    upstream: Arc<Upstream>,
-    within: bool,
-}
-
-impl Entered {
-    /// After [`Upstream::enter`] said yes.
-    pub(crate) fn new(upstream: Arc<Upstream>) -> Self {
-        Self { upstream, within: true }
-    }
-
-    /// The call is over, unless it was before.
-    pub(crate) fn leave(&mut self) {
-        if std::mem::take(&mut self.within) {
-            self.upstream.leave();
-        }
-    }
-
-    /// The call isn't over before this attempt is.
-    pub(crate) fn leave_with(&mut self, permit: &mut Permit) {
-        if std::mem::take(&mut self.within) {
-            permit.end_call();
-        }
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-impl Deref for Entered {
-    type Target = Arc<Upstream>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.upstream
-    }
-}
 
 /// The machines of one authority.
 #[derive(Debug)]
@@ -211,7 +81,7 @@ pub(crate) struct Upstream {
     modes: AtomicU32,
     hedges: Cap,
     latency: Digest,
-    quiet: Quiet,
+    retry_after_hold: RetryAfterHold,
     /// Wakes who waits to be let in when a server's `Retry-After` begins to hold everybody back.
     hold_begins: Notify,
     /// When a call last asked, as a `Tick`, coarsely: it only orders idle upstreams for eviction.
@@ -255,7 +125,7 @@ impl Upstream {
             modes: AtomicU32::new(plan.modes.bits()),
             hedges: plan.hedge.map_or_else(Cap::closed, Cap::new),
             latency: Digest::new(),
-            quiet: Quiet::new(),
+            retry_after_hold: RetryAfterHold::new(),
             hold_begins: Notify::new(),
             last_used: AtomicU64::new(now.as_nanos()),
             abandoned_after: AtomicU64::new(abandoned_after(plan)),
@@ -396,76 +266,12 @@ impl Upstream {
 
     /// Whether an attempt has succeeded within so many nanoseconds, or a second.
     pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
-        self.quiet().has_succeeded_within(nanos, now)
+        self.retry_after_hold().has_succeeded_within(nanos, now)
     }
 
     /// Until when a server's `Retry-After` holds everyone back.
     fn held_until(&self) -> Tick {
-        self.quiet().until()
-    }
-
-    /// Whether the upstream took an attempt on, however that ended.
-    fn tell_throttle(&self, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
-        use FailureKind::{Body, BodyIdle, Status};
-        let throttle = self.throttle();
-        if !throttle.is_on() {
-            return;
-        }
-        match outcome {
-            Outcome::Ignored | Outcome::Abandoned => {}
-            Outcome::Success | Outcome::Failure(Body | BodyIdle) => throttle.accepted(now),
-            Outcome::Failure(Status) if status != Some(StatusCode::SERVICE_UNAVAILABLE) => {
-                throttle.accepted(now);
-            }
-            Outcome::Throttled | Outcome::Failure(_) => throttle.refused(now),
-        }
-    }
-
-    /// An attempt that found `in_flight` others and itself in flight took `nanos` to come to something.
-    fn tell_concurrency(
-        &self,
-        in_flight: u32,
-        nanos: u64,
-        outcome: Outcome,
-        status: Option<StatusCode>,
-        now: Tick,
-    ) {
-        use FailureKind::{Body, BodyIdle, Redirect, Status};
-        let Some(concurrency) = self.adaptive() else { return };
-        let outcome = match outcome {
-            Outcome::Ignored | Outcome::Abandoned | Outcome::Failure(Redirect) => {
-                concurrency::Outcome::Ignored
-            }
-            Outcome::Success | Outcome::Failure(Body | BodyIdle) => concurrency::Outcome::Completed,
-            Outcome::Failure(Status) if status != Some(StatusCode::SERVICE_UNAVAILABLE) => {
-                concurrency::Outcome::Completed
-            }
-            Outcome::Throttled | Outcome::Failure(_) => concurrency::Outcome::Dropped,
-        };
-        if let Some(limit) = concurrency.record(Sample { rtt_nanos: nanos, in_flight, outcome }, now) {
-            self.whole_unless(Modes::OWN_LIMIT).install_limit(|| now);
-            self.emit(|| Event::LimitChanged { limit });
-        }
-    }
-
-    /// An attempt that had `allowed` nanoseconds took `nanos` to come to something.
-    fn tell_overload(&self, endpoint: Option<&Endpoint>, gate: Part, sample: overload::Sample, now: Tick) {
-        match endpoint {
-            Some(endpoint) => endpoint.tell_overload(sample, now),
-            None => {
-                if let Some(change) = self.overload(gate).record(sample, now) {
-                    self.overload_changed(gate, change);
-                }
-            }
-        }
-    }
-
-    #[cold]
-    fn overload_changed(&self, gate: Part, change: overload::Change) {
-        if change.from.is_some() != change.to.is_some() {
-            self.emit(|| Event::OverloadLimit { limit: change.to });
-        }
-        self.line(gate).wake();
+        self.retry_after_hold().until()
     }
 
     fn modes(&self) -> Modes {
@@ -498,19 +304,6 @@ impl Upstream {
         &self.hedges
     }
 
-    /// An attempt took `nanos` to its answer, or had been out that long when it was cancelled.
-    pub(crate) fn took(&self, nanos: u64, now: Tick) {
-        self.latency.record(nanos, now);
-    }
-
-    /// An attempt that nobody waits for any more had been out that long. It would have taken longer still: that is news when it
-    /// is more than usual. Less says nothing, since it was the caller who was in a hurry.
-    pub(crate) fn takes_longer_than(&self, nanos: u64, now: Tick) {
-        if self.usual(now).is_some_and(|usual| nanos > usual) {
-            self.latency.record(nanos, now);
-        }
-    }
-
     /// Whether no attempt would be let through now: by the breaker or, with several endpoints, by any of theirs.
     pub(crate) fn is_circuit_open(&self, now: Tick) -> bool {
         self.shut_for(now).is_some()
@@ -527,12 +320,6 @@ impl Upstream {
         self.breaker.rejects_now(now).or_else(|| self.balancer.as_deref().and_then(shut))
     }
 
-    /// An attempt that was a probe has ended: who waits for the breaker is told.
-    #[cold]
-    fn probed(&self) {
-        self.ready.rouse();
-    }
-
     /// Whether there is an endpoint to ask that a call hasn't `tried`.
     pub(crate) fn has_another(&self, tried: &[Trial], now: Tick) -> bool {
         self.balancer.as_deref().is_some_and(|balancer| balancer.set().has_another(tried, now))
@@ -541,47 +328,6 @@ impl Upstream {
     /// With several endpoints: from when on a call that has `tried` some may ask one again, as far as they ask for time.
     pub(crate) fn again_from(&self, tried: &[Trial], now: Tick) -> Option<Tick> {
         self.balancer.as_deref()?.set().again_from(tried, now)
-    }
-
-    /// The server asked to be left alone: everybody is held back, unless the rest of its answers speak against that. Of several
-    /// endpoints only the one that said so is meant.
-    pub(crate) fn hold_back(&self, endpoint: Option<&Arc<Endpoint>>, asked: Duration, now: Tick) {
-        let held = match endpoint {
-            Some(endpoint) => endpoint.asked_for_time(asked, now),
-            None => self.quiet().asked(asked, now).inspect(|&duration| {
-                self.emit(|| Event::HeldBack { duration });
-            }),
-        };
-        if held.is_some() {
-            self.hold_begins().notify_waiters();
-        }
-    }
-
-    /// The breaker's state and counts.
-    pub(crate) fn breaker_snapshot(&self, now: Tick) -> breaker::Snapshot {
-        self.breaker.snapshot(now)
-    }
-
-    /// Does as an operator says, and tells of it.
-    pub(crate) fn control(&self, control: breaker::Control) -> Option<breaker::Transition> {
-        let transition = self.breaker.control(control);
-        if let Some(transition) = transition {
-            self.emit(|| Event::BreakerTransition(transition));
-        }
-        self.ready.rouse();
-        transition
-    }
-
-    /// The same with one of its endpoints.
-    pub(crate) fn control_endpoint(
-        &self,
-        origin: &Origin,
-        control: breaker::Control,
-    ) -> Result<Option<breaker::Transition>, NoSuchEndpoint> {
-        let balancer = self.balancer.as_ref().ok_or(NoSuchEndpoint)?;
-        let transition = balancer.set().control(origin, control);
-        self.ready.rouse();
-        transition
     }
 
     /// Whether it is kept when no call is in it.
@@ -617,8 +363,9 @@ impl Upstream {
             Disabled => self.breaker.is_held(),
             _ => self.breaker.only_observes() && self.breaker.is_held(),
         };
-        let remembers =
-            matches!(state, Open | HalfOpen) || now < self.quiet.until() || self.rate_limit.owes(now);
+        let remembers = matches!(state, Open | HalfOpen)
+            || now < self.retry_after_hold.until()
+            || self.rate_limit.owes(now);
         !held && (!remembers || now.since(self.last_used()) >= FORGETS_AFTER)
     }
 

@@ -7,7 +7,8 @@ use super::Upstream;
 use super::endpoints::EndpointSnapshot;
 use crate::policy::breaker;
 use crate::policy::concurrency::{self, Concurrency};
-use crate::policy::{Modes, overload};
+use crate::policy::overload;
+use crate::policy::plan::Modes;
 use crate::time::Tick;
 
 /// One upstream's live state at one moment. From [`Client::snapshot`](crate::Client::snapshot) and
@@ -45,7 +46,7 @@ pub struct UpstreamSnapshot {
     pub hedges: f64,
     /// The endpoints its name stands for; empty when it is the only one.
     pub endpoints: Vec<EndpointSnapshot>,
-    /// What is left of a quiet the upstream asked for; usually zero.
+    /// What is left of a wait the upstream asked for; usually zero.
     pub held_back_for: Duration,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Causes {
 
 /// What a failure is judged by.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
+pub(super) struct SeenFailure {
     pub(super) cause: Cause,
     /// How long the attempt took, in nanoseconds.
     pub(super) took: u64,
@@ -51,8 +51,8 @@ pub(super) struct Told {
 
 impl Causes {
     /// Whether a failure tells of what has been counted. `successes` says how many attempts have succeeded lately.
-    pub(super) fn is_known(&mut self, told: Told, successes: impl FnOnce() -> u32) -> bool {
-        match told.cause {
+    pub(super) fn is_known(&mut self, seen: SeenFailure, successes: impl FnOnce() -> u32) -> bool {
+        match seen.cause {
             Cause::Own => false,
             Cause::Connection(id) => {
                 let known = self.connections.contains(&Some(id));
@@ -62,12 +62,12 @@ impl Causes {
                 }
                 known
             }
-            Cause::Lost => self.is_of_the_event(told, successes),
+            Cause::Lost => self.is_of_the_event(seen, successes),
         }
     }
 
-    fn is_of_the_event(&mut self, told: Told, successes: impl FnOnce() -> u32) -> bool {
-        let Told { took, now, streak, .. } = told;
+    fn is_of_the_event(&mut self, seen: SeenFailure, successes: impl FnOnce() -> u32) -> bool {
+        let SeenFailure { took, now, streak, .. } = seen;
         if let Some(since) = self.lost.map(|lost| now.nanos_since(lost))
             && since < TOLD
             && since < EVENT.saturating_add(took)
@@ -108,8 +108,8 @@ mod tests {
         }
 
         fn fails(&mut self, cause: Cause, at: u64, took: u64) {
-            let told = Told { cause, took, now: Tick::from_nanos(START + at), streak: self.streak };
-            if !self.causes.is_known(told, || self.successes) {
+            let seen = SeenFailure { cause, took, now: Tick::from_nanos(START + at), streak: self.streak };
+            if !self.causes.is_known(seen, || self.successes) {
                 self.streak += 1;
                 self.counted += 1;
             }

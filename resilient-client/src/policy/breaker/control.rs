@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::compiled::Rules;
-use super::locked::Locked;
+use super::locked_state::LockedState;
 use super::machine::Breaker;
 use super::state::{Cause, State, Transition};
 use super::trip::TripFactory;
@@ -84,7 +84,7 @@ impl Breaker {
         Some(self.enter(word, state, Cause::Forced))
     }
 
-    fn end_observation(&self, locked: &mut Locked) {
+    fn end_observation(&self, locked: &mut LockedState) {
         locked.observed = false;
         self.publish(locked);
     }
@@ -116,14 +116,14 @@ impl Breaker {
         _replaced = trip.map(|trip| std::mem::replace(&mut locked.trip, trip));
         self.publish(&locked);
         let Some(rules) = rules else {
-            locked.tally.clear(&self.window);
+            locked.counts.clear(&self.window);
             let loses_rules = before.is_some() && !locked.forced;
             return loses_rules.then(|| self.enter(word, State::Disabled, Cause::RulesChanged));
         };
-        locked.tally.follow(&rules);
+        locked.counts.follow(&rules);
         if before.is_none_or(|before| before.span != rules.span) {
             self.window.resize(rules.span.bucket_nanos());
-            locked.tally.clear(&self.window);
+            locked.counts.clear(&self.window);
         }
         if before.is_none() && !locked.forced {
             return Some(self.close(&mut locked, word, Cause::RulesChanged));

@@ -11,20 +11,21 @@
 //! ```
 //!
 //! A closed breaker is read and counted without a lock. Failures, slow calls, probes and transitions are rare, and take
-//! one (see [`locked`](super::locked)): under it only this thread changes the state, while others may still count
+//! one (see [`locked`](super::transitions)): under it only this thread changes the state, while others may still count
 //! successes and end the streak of failures.
 
 use std::time::Duration;
 
 use super::bodies::Bodies;
 use super::compiled::Rules;
-use super::locked::{Locked, Settled};
+use super::locked_state::{LockedState, Settled};
 use super::pause::Pause;
-use super::permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot, Verdict};
+use super::permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot};
 use super::rules::{Numbers, Span};
 use super::state::{State, Transition, Word};
 use super::window::Window;
 use crate::outcome::Cause as FailureCause;
+use crate::outcome::Verdict;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::time::Tick;
 
@@ -45,7 +46,7 @@ pub struct Breaker {
     pub(super) window: Window,
     pub(super) bodies: Bodies,
     /// What only failures, slow calls, probes and transitions touch: several numbers that must change together.
-    pub(super) locked: Mutex<Locked>,
+    pub(super) locked: Mutex<LockedState>,
 }
 
 /// What is known to whoever might send a probe.
@@ -87,7 +88,7 @@ impl Breaker {
             observe_only: AtomicU32::new(0),
             window: Window::new(span.bucket_nanos()),
             bodies: Bodies::default(),
-            locked: Mutex::new(Locked::new(rules)),
+            locked: Mutex::new(LockedState::new(rules)),
         };
         breaker.publish(&breaker.locked.lock());
         breaker
@@ -215,7 +216,7 @@ impl Breaker {
     pub fn snapshot(&self, now: Tick) -> Snapshot {
         let locked = self.locked.lock();
         let word = self.word();
-        let window = locked.tally.totals(&self.window, now);
+        let window = locked.counts.totals(&self.window, now);
         let state = word.state();
         let open_for = if state == State::Open { self.shut_for(word, now) } else { None };
         Snapshot {
@@ -284,7 +285,7 @@ impl Breaker {
     }
 
     /// What calls read of the rules without the lock.
-    pub(super) fn publish(&self, locked: &Locked) {
+    pub(super) fn publish(&self, locked: &LockedState) {
         let rules = locked.rules.as_ref();
         let lock_from = match rules {
             Some(Numbers { span: Span::Time { .. }, slow_nanos, .. }) if locked.trip.is_none() => {

@@ -87,18 +87,6 @@ pub struct Rejected {
     pub retry_after: Duration,
 }
 
-/// What a call said about the upstream's health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// The upstream did its job.
-    Success,
-    /// The upstream failed.
-    Failure,
-    /// The call says nothing, being abandoned or rejected locally. A probe gives its slot back, and holds the next one back. One
-    /// that was never sent doesn't: see [`Breaker::release`](super::Breaker::release).
-    Neutral,
-}
-
 /// A breaker at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

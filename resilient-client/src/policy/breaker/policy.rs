@@ -7,8 +7,8 @@ use super::rules::{Numbers, Span};
 use super::state::LONGEST_STREAK;
 use super::trip::{Trip, TripFactory};
 use super::window::BUCKETS;
-use crate::policy::Invalid;
-use crate::policy::invalid::{at_most_ten_years, count, positive, rate, share};
+use crate::invalid::Invalid;
+use crate::invalid::{at_most_ten_years, count, positive, rate, share};
 
 /// Shorter windows would say more about the scheduler than about the upstream.
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::Invalid;
+use crate::invalid::Invalid;
 use crate::time::Tick;
 
 /// Decides, in place of the breaker's own rules, when it opens and for how long.
@@ -32,7 +32,7 @@ use crate::time::Tick;
 ///         (self.failures >= 3).then(|| Duration::from_secs(self.failures))
 ///     }
 ///
-///     fn revived(&mut self) {
+///     fn recovered(&mut self) {
 ///         self.failures = 0;
 ///     }
 /// }
@@ -49,7 +49,7 @@ pub trait Trip: Send + 'static {
     fn failure(&mut self, now: Tick) -> Option<Duration>;
 
     /// The breaker has closed: whatever was remembered is to be forgotten.
-    fn revived(&mut self);
+    fn recovered(&mut self);
 }
 
 /// Makes one [`Trip`] for each breaker.
@@ -107,7 +107,7 @@ impl Tripper {
     /// For how long to open, in nanoseconds.
     pub(super) fn failure(&mut self, now: Tick) -> Option<u64> {
         let time = catch_unwind(AssertUnwindSafe(|| self.trip.failure(now))).ok().flatten()?;
-        self.last_nanos = crate::time::nanos(time.min(crate::policy::invalid::LONGEST));
+        self.last_nanos = crate::time::nanos(time.min(crate::invalid::LONGEST));
         Some(self.last_nanos)
     }
 
@@ -116,8 +116,8 @@ impl Tripper {
         self.failure(now).or(Some(self.last_nanos).filter(|nanos| *nanos > 0))
     }
 
-    pub(super) fn revived(&mut self) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.trip.revived()));
+    pub(super) fn recovered(&mut self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.trip.recovered()));
     }
 }
 

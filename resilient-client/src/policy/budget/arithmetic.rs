@@ -134,7 +134,7 @@ fn conserves_tokens_between_threads(purse: &impl Purse, rounds: u64) -> Result<(
 }
 
 fn ours(capacity: u32, initial: u32, ratio: f64) -> Budget {
-    let policy = BudgetPolicy::standard().capacity(capacity).initial(initial).deposit(ratio);
+    let policy = BudgetPolicy::standard().capacity(capacity).initial(initial).deposit_per_success(ratio);
     Budget::new(policy.compile().unwrap())
 }
 

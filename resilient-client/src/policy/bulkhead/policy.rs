@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::policy::Invalid;
-use crate::policy::invalid::{count, positive};
+use crate::invalid::Invalid;
+use crate::invalid::{count, positive};
 
 pub(super) const MOST_IN_FLIGHT: u32 = 1_000_000;
 const MOST_QUEUED: u32 = 1_000_000;

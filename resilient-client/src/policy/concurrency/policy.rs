@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::Invalid;
-use super::super::invalid::{count, positive};
+use crate::invalid::Invalid;
+use crate::invalid::{count, positive};
 
 const MOST: u32 = 1_000_000;
 const MOST_SAMPLES: u32 = 100_000;

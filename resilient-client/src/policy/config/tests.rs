@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::read::edits;
 use super::*;
+use crate::policy::hedge::Delay;
 
 fn read(text: &str) -> Result<PolicySet, String> {
     toml::from_str(text).map_err(|error: toml::de::Error| error.message().to_owned())
@@ -23,7 +24,7 @@ fn every_setting_reaches_its_policy() {
         r#"
         timeout = { total = "2s", attempt = "500ms", connect = "off", body_idle = "1m 30s" }
         retry = { max_attempts = 3, initial = "5ms", cap = "1s", jitter = "decorrelated", hold_back_on_429 = true }
-        budget = { capacity = 50, initial = 5, deposit = 0.1 }
+        budget = { capacity = 50, initial = 5, deposit_per_success = 0.1 }
         bulkhead = { max_in_flight = 8 }
         [breaker]
         failure_rate = 0.4
@@ -72,7 +73,7 @@ fn every_setting_reaches_its_policy() {
     let policy = Policy::standard()
         .timeout(timeout)
         .retry(retry)
-        .budget(BudgetPolicy::standard().capacity(50).initial(5).deposit(0.1))
+        .budget(BudgetPolicy::standard().capacity(50).initial(5).deposit_per_success(0.1))
         .breaker(breaker)
         .bulkhead(BulkheadPolicy::standard().max_in_flight(8));
     assert_eq!(set.unwrap(), PolicySet::new(policy));
@@ -228,7 +229,7 @@ proptest! {
     #[test]
     fn no_value_in_a_known_place_makes_the_reader_panic(
         name in prop::sample::select(vec!["timeout", "retry", "budget", "breaker", "host", "route", "preset"]),
-        field in prop::sample::select(vec!["total", "cap", "window", "probes", "deposit", "origin", "path"]),
+        field in prop::sample::select(vec!["total", "cap", "window", "probes", "deposit_per_success", "origin", "path"]),
         value in prop::sample::select(vec!["\"1s\"", "-1", "1e308", "\"off\"", "[]", "{}", "true", "nan", "\"\""]),
     ) {
         let _ = read(&format!("{name} = {value}"));
@@ -299,7 +300,7 @@ const TOML: &str = r#"
 preset = "standard"
 timeout = { total = "2s", attempt = "500ms", connect = "off", body_idle = "1m 30s" }
 retry = { max_attempts = 3, initial = "5ms", cap = "1s", jitter = "decorrelated", hold_back_on_429 = true }
-budget = { capacity = 50, initial = 5, deposit = 0.1 }
+budget = { capacity = 50, initial = 5, deposit_per_success = 0.1 }
 bulkhead = { max_in_flight = 8, max_queued = 4, queue_wait = "200ms" }
 rate_limit = { count = 100, per = "1s", wait = true }
 throttle = { multiplier = 1.5, window = "1m" }
@@ -327,7 +328,7 @@ path = "/users/{id}"
 timeout = { total = "1s", attempt = "300ms" }
 "#;
 const JSON: &str = r#"{"preset": "none", "timeout": {"total": "2s", "attempt": "off"}, "retry": {"max_attempts": 2},
-"budget": {"capacity": 5, "initial": 1, "deposit": 0.5}, "breaker": {"window_calls": 100, "failure_rate": 0.5},
+"budget": {"capacity": 5, "initial": 1, "deposit_per_success": 0.5}, "breaker": {"window_calls": 100, "failure_rate": 0.5},
 "bulkhead": "off", "hedge": {"delay": "50ms"}, "host": [{"origin": "http://a", "retry": "off"}],
 "route": [{"origin": "http://a", "method": "*", "path": "/x/{id}", "hedge": "off"}]}"#;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::policy::Invalid;
-use crate::policy::invalid::{count, positive};
+use crate::invalid::Invalid;
+use crate::invalid::{count, positive};
 
 const MOST_WAITING: u32 = 1_000_000;
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::invalid::LONGEST;
 
 const SECOND: Duration = Duration::from_secs(1);
 const START: u64 = 1_000_000_000;

@@ -284,7 +284,7 @@ mod tests {
 
         #[test]
         fn nothing_overflows_at_the_longest_waits(seed: u64, floor: u64, floors in prop::collection::vec(any::<bool>(), 0..300)) {
-            let longest = nanos(crate::policy::invalid::LONGEST);
+            let longest = nanos(crate::invalid::LONGEST);
             for jitter in [Jitter::Full, Jitter::Decorrelated, Jitter::None] {
                 let (mut backoff, mut rng) = (backoff(longest - 1, longest, jitter), Rng::seeded(seed));
                 for floored in &floors {

@@ -30,8 +30,8 @@ mod delays;
 
 use std::time::Duration;
 
-use super::Invalid;
-use super::invalid::{count, positive};
+use crate::invalid::Invalid;
+use crate::invalid::{count, positive};
 pub use backoff::Backoff;
 pub(crate) use delays::Delays;
 
@@ -103,7 +103,7 @@ impl RetryPolicy {
     }
 
     /// Whether a 429 with `Retry-After` holds back other calls to the upstream too, as a 503 does: when ten answers in a row
-    /// have asked for quiet, or at the first while nothing has succeeded for 10 s, for 5 s at most. Default false: a server
+    /// have asked for a wait, or at the first while nothing has succeeded for 10 s, for 5 s at most. Default false: a server
     /// often limits one tenant, not all.
     pub const fn hold_back_on_429(mut self, hold_back: bool) -> Self {
         self.hold_back_on_429 = hold_back;

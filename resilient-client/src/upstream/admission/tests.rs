@@ -3,13 +3,14 @@
 use std::task::Context;
 
 use super::*;
+use crate::authority::Authority;
 use crate::endpoints::Endpoints;
-use crate::engine::core::{Core, Setup};
+use crate::engine::{Core, Setup};
 use crate::policy::Policy;
 use crate::policy::breaker::Control;
+use crate::policy::breaker::State;
 use crate::policy::bulkhead::BulkheadPolicy;
 use crate::rng::Entropy;
-use crate::upstream::registry::Authority;
 
 const NAME: &str = "http://users:3000";
 
@@ -62,7 +63,7 @@ async fn a_name_forced_closed_admits_though_its_endpoints_are_out() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_gives_the_name_no_rules_of_its_own() {
     let (upstream, now) = (upstream(Policy::standard()), time::now());
-    upstream.follow(&crate::policy::Plan::standard());
+    upstream.follow(&crate::policy::plan::Plan::standard());
     all_out(&upstream, now);
     let breaker = upstream.breaker_snapshot(now);
     assert_eq!((breaker.state, breaker.failures), (State::Disabled, 0));

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::{Admission, Ask, InRate, Refusal, Stage, Stuck, Waiting};
 use crate::endpoints::NoEndpoint;
+use crate::outcome::rejection::Rejection;
 use crate::policy::bulkhead::{WaitOver, Waiter};
 use crate::time::{self, Tick};
-use crate::upstream::{Part, Permit, Rejection, Upstream};
+use crate::upstream::{AttemptPermit, Part, Upstream};
 
 impl Waiting {
     /// When to poll at the latest.
@@ -42,7 +43,7 @@ impl Waiting {
     }
 
     /// Ready with a place or a refusal. Past the deadline it is never ready: nobody has a use for a place then.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<Permit, Refusal>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<AttemptPermit, Refusal>> {
         if now >= self.deadline {
             return Poll::Pending;
         }
@@ -164,7 +165,7 @@ impl Upstream {
         since: Tick,
         cx: &Context<'_>,
         now: Tick,
-    ) -> Poll<Result<Permit, Refusal>> {
+    ) -> Poll<Result<AttemptPermit, Refusal>> {
         let (line, waited) = (self.line(gate), now.since(since));
         if let Err(over) = ready!(line.poll(waiter, cx, now)) {
             line.leave(waiter, true);

@@ -15,11 +15,12 @@ use tokio::task::AbortHandle;
 
 use super::refresh::{PATIENCE, Refresh, Step};
 use super::{Checks, EndpointPermit, EndpointSet, Seek, Shut};
-use crate::endpoints::{NoEndpoint, Origin, Resolve, ResolveError, Source, Watched};
-use crate::event::Held;
+use crate::endpoints::{NoEndpoint, Resolve, ResolveError, Source, Watched};
+use crate::origin::Origin;
 use crate::policy::balance::Rules;
 use crate::rng::{Entropy, Rng};
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::telemetry::Held;
 use crate::time::{self, Tick, nanos};
 
 /// The endpoints of one name and what keeps their list up to date.

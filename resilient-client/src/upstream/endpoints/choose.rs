@@ -177,7 +177,7 @@ impl List {
         rng: &mut Rng,
     ) -> Option<&'a Arc<Endpoint>> {
         let stands = |endpoint: &Endpoint, rng: &mut Rng| {
-            let chance = endpoint.standing_chance(&self.rules, now);
+            let chance = endpoint.share_of_draws(&self.rules, now);
             chance >= 1.0 || rng.unit() < chance
         };
         let (a, b) = (nth(i)?, nth(j)?);

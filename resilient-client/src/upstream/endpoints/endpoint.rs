@@ -4,19 +4,20 @@ use std::any::Any;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::endpoints::Origin;
-use crate::event::{Event, Events};
+use crate::event::Event;
+use crate::origin::Origin;
 use crate::policy::balance;
 use crate::policy::breaker::{Breaker, Control, Snapshot, State, Transition};
 use crate::policy::overload::{self, Line, OverloadLimit};
 use crate::rng::Entropy;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::telemetry::Events;
 use crate::time::{Tick, nanos};
 
 use super::Checks;
 use super::probation::Probation;
 use super::score::{Load, Score};
-use crate::upstream::quiet::{LONGEST, Quiet};
+use crate::upstream::retry_after_hold::{LONGEST, RetryAfterHold};
 
 /// Tells a set's endpoints apart, even after one has left and another has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +52,7 @@ pub(crate) struct Endpoint {
     /// Beside others that are well.
     pub(super) probation: Probation,
     /// Whether its `Retry-After` holds for everybody.
-    hold: Quiet,
+    hold: RetryAfterHold,
     /// Until when others are asked rather than this one, as it wished, as a `Tick`. Never before the end of `hold`.
     spared_until: AtomicU64,
     /// A dropped attempt older than this counts as a failure, in nanoseconds.
@@ -92,7 +93,7 @@ impl Endpoint {
             score: Score::new(),
             since: AtomicU64::new(since),
             probation: Probation::default(),
-            hold: Quiet::new(),
+            hold: RetryAfterHold::new(),
             spared_until: AtomicU64::new(0),
             abandoned_after: AtomicU64::new(u64::MAX),
             entropy: checks.entropy.clone(),
@@ -234,9 +235,9 @@ impl Endpoint {
         self.score.load(self.in_flight(), rules, now)
     }
 
-    /// The probability with which it stands for a draw.
-    pub(super) fn standing_chance(&self, rules: &balance::Rules, now: Tick) -> f64 {
-        rules.standing(self.since.load(Ordering::Relaxed), now)
+    /// The probability with which it takes part in a draw.
+    pub(super) fn share_of_draws(&self, rules: &balance::Rules, now: Tick) -> f64 {
+        rules.share_of_draws(self.since.load(Ordering::Relaxed), now)
     }
 
     /// Its breaker closed: what is remembered of the bad time says nothing any more, and the good one begins slowly.

@@ -6,7 +6,7 @@
 mod balancer;
 mod choose;
 mod endpoint;
-mod permit;
+mod endpoint_permit;
 mod probation;
 mod refresh;
 mod score;
@@ -25,16 +25,17 @@ pub(crate) use balancer::Balancer;
 pub use endpoint::EndpointSnapshot;
 use endpoint::Takes;
 pub(crate) use endpoint::{Endpoint, EndpointId};
-pub(crate) use permit::EndpointPermit;
+pub(crate) use endpoint_permit::EndpointPermit;
 
-use crate::endpoints::{Changed, MOST_ENDPOINTS, Origin};
-use crate::event::{Events, Held};
+use crate::endpoints::Changed;
+use crate::origin::{MOST_ENDPOINTS, Origin};
 use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, Control, Transition};
 use crate::policy::overload::{self, Line};
 use crate::policy::priority::Priority;
 use crate::rng::{Entropy, Rng};
 use crate::sync::Mutex;
+use crate::telemetry::{Events, Held};
 use crate::time::{self, Tick};
 
 /// What every endpoint of a set is made with.

@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use http::uri::Scheme;
 
-use crate::endpoints::{MOST_ENDPOINTS, Origin, ResolveError};
+use crate::endpoints::ResolveError;
+use crate::origin::{MOST_ENDPOINTS, Origin};
 use crate::time::Tick;
 
 /// How long a failure is believed, in nanoseconds.

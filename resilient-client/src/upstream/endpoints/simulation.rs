@@ -22,8 +22,9 @@ use tower::load::{CompleteOnResponse, PeakEwma};
 use tower_service::Service;
 
 use super::*;
+use crate::outcome::Verdict;
 use crate::policy::balance::BalancePolicy;
-use crate::policy::breaker::{BreakerPolicy, Verdict};
+use crate::policy::breaker::BreakerPolicy;
 use crate::time;
 
 const TIMEOUT: Duration = Duration::from_secs(3);

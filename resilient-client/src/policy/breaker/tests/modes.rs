@@ -159,7 +159,7 @@ impl Trip for Every {
         self.seen.is_multiple_of(self.at).then(|| Duration::from_secs(self.at))
     }
 
-    fn revived(&mut self) {
+    fn recovered(&mut self) {
         self.seen = 0;
     }
 }

@@ -6,8 +6,9 @@ mod threads;
 use std::collections::HashMap;
 
 use super::*;
+use crate::outcome::Verdict;
 use crate::policy::balance::BalancePolicy;
-use crate::policy::breaker::{BreakerPolicy, State, Verdict};
+use crate::policy::breaker::{BreakerPolicy, State};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -395,7 +396,7 @@ fn a_new_endpoint_comes_in_over_ten_seconds() {
     // Whether it wins when it stands is another matter: here how often it stands is counted.
     let third = endpoint(&set, 3);
     let rules = set.list.load().rules;
-    let percent = |age: u64| (third.standing_chance(&rules, after(1_000 + age)) * 100.0).round() as u32;
+    let percent = |age: u64| (third.share_of_draws(&rules, after(1_000 + age)) * 100.0).round() as u32;
     assert_eq!([0, 2_500, 5_000, 10_000].map(percent), [10, 25, 50, 100]);
     let share = |age: u64| {
         let mut rng = Rng::seeded(age);
@@ -440,7 +441,7 @@ fn a_recovered_endpoint_begins_anew() {
     let second = endpoint(&set, 2);
     assert_eq!(second.breaker.state(), State::Closed);
     let rules = set.list.load().rules;
-    assert!(second.standing_chance(&rules, after(2_300)) < 0.2);
+    assert!(second.share_of_draws(&rules, after(2_300)) < 0.2);
     assert!(
         second.snapshot(&rules, after(2_300)).latency < Duration::from_millis(11),
         "its bad time is forgotten"
@@ -474,7 +475,7 @@ fn endpoints_that_stay_or_come_back_keep_their_state_and_others_do_not() {
     assert!(Arc::ptr_eq(&first, &endpoint(&set, 1)));
     assert_eq!(set.update(&origins([1, 2, 4]), after(30_000)), Changed { added: 1, removed: 0 });
     assert!(Arc::ptr_eq(&second, &endpoint(&set, 2)), "back within the minute");
-    let chance = second.standing_chance(&set.list.load().rules, after(30_000));
+    let chance = second.share_of_draws(&set.list.load().rules, after(30_000));
     assert!(chance < 0.2, "and slowly: {chance}");
     assert_eq!(second.breaker.state(), State::Open);
     set.update(&origins([1, 4]), after(40_000));

@@ -1,0 +1,279 @@
+//! One attempt on its way: its place in the upstream, its future, and its body where that is part of it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::drain::{End, Reading};
+use super::idle_timer::IdleTimer;
+use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue};
+use crate::call::kept_body::KeptBody;
+use crate::call::response_body::body_failure;
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::hook::{self, Later};
+use crate::outcome::classify::connecting;
+use crate::outcome::classify::{Classified, Classifier, Repeat};
+use crate::outcome::{Cause, FailureKind};
+use crate::time::{self, Tick};
+use crate::upstream::AttemptPermit;
+
+pin_project! {
+    /// One attempt in flight.
+    pub(super) struct RunningAttempt<X: Exchange> {
+        // What a hook still has to say, before there is a future.
+        preparing: Option<Box<(Later, Outbound)>>,
+        // `None` once the head has come.
+        #[pin]
+        future: Option<X::Future>,
+        reading: Option<Box<Whole<X>>>,
+        permit: Option<AttemptPermit>,
+        number: u32,
+    }
+}
+
+/// An answer whose body is part of the attempt.
+struct Whole<X: Exchange> {
+    reading: Reading<X>,
+    head: Classified,
+    limit: usize,
+    idle_timer: IdleTimer,
+    /// Its connection may be the cause of its stalling.
+    shared: bool,
+}
+
+/// What came of an attempt.
+pub(super) enum AttemptResult<X: Exchange> {
+    /// A head, its body still to come.
+    Head(X::Answer),
+    /// An answer read to its end. Boxed with what it was read by.
+    Whole(Box<(X::Head, KeptBody)>),
+    /// Nothing.
+    Fault(Error),
+}
+
+/// An attempt that has ended.
+pub(super) struct SettledAttempt<X: Exchange> {
+    pub(super) number: u32,
+    /// Its place in the upstream.
+    pub(super) permit: Option<AttemptPermit>,
+    pub(super) result: AttemptResult<X>,
+    /// What that means.
+    pub(super) classified: Classified,
+}
+
+/// How the attempts of a call look at their results.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) classifier: Option<&'a Classifier>,
+    /// The longest body to read inside the attempt; `None` to hand bodies over unread.
+    pub(super) buffer: Option<usize>,
+    /// The longest pause in such a body, in nanoseconds.
+    pub(super) body_idle: u64,
+}
+
+impl<X: Exchange> RunningAttempt<X> {
+    /// With the transport, to be sent at the first poll, unless it is at work already.
+    pub(super) fn launched(future: X::Future, mut permit: AttemptPermit, number: u32) -> Self {
+        if X::is_eager(&future) {
+            permit.sent();
+        } else {
+            permit.prepares();
+        }
+        Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
+    }
+
+    /// Waiting for a hook.
+    pub(super) fn preparing(later: Later, outbound: Outbound, mut permit: AttemptPermit) -> Self {
+        permit.prepares();
+        let number = outbound.number;
+        Self {
+            preparing: Some(Box::new((later, outbound))),
+            future: None,
+            reading: None,
+            permit: Some(permit),
+            number,
+        }
+    }
+
+    /// Never sent, because its time was up before it could be: it only waits to be told so.
+    pub(super) fn overdue(mut permit: AttemptPermit, number: u32) -> Self {
+        permit.prepares();
+        Self { preparing: None, future: None, reading: None, permit: Some(permit), number }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its place in the upstream; `None` if it was taken before.
+    pub(super) fn take_permit(self: Pin<&mut Self>) -> Option<AttemptPermit> {
+        self.project().permit.take()
+    }
+
+    /// When it was let in.
+    pub(super) fn since(&self) -> Option<Tick> {
+        self.permit.as_ref().map(AttemptPermit::started)
+    }
+
+    /// Its time is up.
+    pub(super) fn expired(
+        self: Pin<&mut Self>,
+        exchange: &mut X,
+        now: Tick,
+        counts: impl FnOnce(&AttemptPermit) -> bool,
+        alive: bool,
+    ) -> Expired {
+        let this = self.project();
+        if let Some(whole) = this.reading {
+            exchange.body_failed();
+            return Expired { cause: cause_of_stall(whole.shared), unsent: false };
+        }
+        let Some((future, permit)) = this.future.as_pin_mut().zip(this.permit.as_ref()) else {
+            return Expired::default();
+        };
+        exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit), alive })
+    }
+
+    /// Since when it has its time, if the server may not have had it all the while.
+    pub(super) fn begun(&self, now: Tick, alive: bool) -> Option<Tick> {
+        self.future.as_ref().zip(self.since()).map(|(future, since)| X::begun(future, since, now, alive))
+    }
+
+    /// Ready when the attempt has ended, as far as it is read in flight.
+    #[allow(clippy::inline_always, reason = "what it returns is large, and is taken apart at once")]
+    #[inline(always)]
+    pub(super) fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        exchange: &mut X,
+        view: View<'_>,
+    ) -> Poll<(AttemptResult<X>, Classified)> {
+        let mut this = self.project();
+        if let Some(preparing) = this.preparing {
+            let prepared = ready!(preparing.0.as_mut().poll(cx));
+            let Some((_, outbound)) = this.preparing.take().map(|preparing| *preparing) else {
+                return Poll::Pending;
+            };
+            let request = exchange.request();
+            let request = request.as_ref().map(|request| request.headers);
+            match prepared.and_then(|headers| hook::fitting(headers, request)) {
+                Ok(headers) => {
+                    let now = time::now();
+                    if now >= outbound.until {
+                        // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
+                        return Poll::Pending;
+                    }
+                    let Some(permit) = this.permit.as_mut() else { return Poll::Pending };
+                    permit.sent();
+                    let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
+                    let to = Departure { upstream: permit.upstream(), cx, now };
+                    let Some(future) = exchange.launch(outbound, to) else {
+                        permit.prepares();
+                        // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
+                        let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
+                        return Poll::Ready((AttemptResult::Fault(not_kept()), end));
+                    };
+                    this.future.set(Some(future));
+                }
+                Err(error) => {
+                    return Poll::Ready((AttemptResult::Fault(unprepared(error)), Classified::IGNORED));
+                }
+            }
+        }
+        loop {
+            if let Some(whole) = this.reading {
+                let end = ready!(whole.poll(cx));
+                return match this.reading.take() {
+                    Some(whole) => {
+                        if matches!(end, End::Failed(_) | End::Stalled) {
+                            exchange.body_failed();
+                        }
+                        Poll::Ready(whole.end(end))
+                    }
+                    None => Poll::Pending,
+                };
+            }
+            let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
+            if let Some(permit) = this.permit {
+                permit.sent();
+            }
+            let end = ready!(future.poll(cx));
+            this.future.set(None);
+            let may_be_grpc = end.as_ref().is_ok_and(X::may_be_grpc);
+            let evidence = exchange.evidence(&end);
+            let classified = Classifier::classify(view.classifier, X::end(&end), evidence, may_be_grpc);
+            match (end, view.buffer) {
+                (Ok(answer), Some(limit)) if classified.is_success() => {
+                    let shared = X::is_shared(&answer);
+                    *this.reading = Some(Box::new(Whole {
+                        shared,
+                        reading: Reading::new(exchange, answer, limit),
+                        head: classified,
+                        limit,
+                        idle_timer: IdleTimer::new(view.body_idle),
+                    }));
+                }
+                (Ok(answer), _) => return Poll::Ready((AttemptResult::Head(answer), classified)),
+                (Err(fault), _) => {
+                    let error = connecting::error_of(classified.outcome, fault.into());
+                    return Poll::Ready((AttemptResult::Fault(error), classified));
+                }
+            }
+        }
+    }
+}
+
+/// What it is put down to when a body doesn't come. Nobody knows which connection those were on that shared one.
+pub(super) fn cause_of_stall(shared: bool) -> Cause {
+    if shared { Cause::Lost } else { Cause::Own }
+}
+
+/// The error of an attempt whose hook failed.
+pub(super) fn unprepared(error: BoxError) -> Error {
+    Error::new(ErrorKind::Request).says("the attempt's hook failed").because(error)
+}
+
+/// The error of an attempt whose request was gone when it was to be sent.
+fn not_kept() -> Error {
+    Error::new(ErrorKind::Request).says("its body can't be sent again")
+}
+
+impl<X: Exchange> Whole<X> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let polled = self.reading.poll(cx);
+        if self.reading.take_progress() {
+            self.idle_timer.rest();
+        }
+        if polled.is_pending() {
+            ready!(self.idle_timer.poll(cx, Tick::NEVER));
+            return Poll::Ready(End::Stalled);
+        }
+        polled
+    }
+
+    /// The attempt's result, and what it means.
+    fn end(self, end: End) -> (AttemptResult<X>, Classified) {
+        let Self { reading, head, limit, shared, .. } = self;
+        let failed = |end: Classified| Classified { status: head.status, ..end };
+        match end {
+            End::Whole => {
+                let (parts, body) = reading.finish(false);
+                (AttemptResult::Whole(Box::new((parts, body))), head)
+            }
+            End::TooLong => {
+                let error = Error::new(ErrorKind::BodyTooLarge).says(format!("more than {limit} bytes"));
+                (AttemptResult::Fault(error), Classified { status: head.status, ..Classified::IGNORED })
+            }
+            End::Failed(error) => {
+                let (kind, error) = connecting::body_error(error);
+                (AttemptResult::Fault(error), failed(body_failure(kind, shared)))
+            }
+            End::Stalled => {
+                let end = body_failure(FailureKind::BodyIdle, shared);
+                (AttemptResult::Fault(Error::new(ErrorKind::BodyIdle)), failed(end))
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! How a call begins.
+
+use std::sync::Arc;
+
+use super::state::chance;
+use crate::call::exchange::Exchange;
+use crate::call::ledger::Terms;
+use crate::call::options::CallOptions;
+use crate::call::state::CallSettings;
+use crate::call::state::CallState;
+use crate::deadline;
+use crate::engine::Core;
+use crate::error::Error;
+use crate::header_limit::MOST_HEADERS;
+use crate::header_limit::too_many_headers;
+use crate::policy::breaker;
+use crate::time::Tick;
+
+/// A call begins: it is in its upstream from here on, and its time runs.
+#[inline]
+pub(super) fn begin<X: Exchange>(
+    core: Arc<Core>,
+    exchange: &X,
+    options: &CallOptions,
+    now: Tick,
+) -> Result<CallState<X>, Error> {
+    let address = exchange.address()?;
+    if address.headers.keys_len() > MOST_HEADERS {
+        return Err(too_many_headers(address.headers.keys_len()));
+    }
+    let (upstream, plan) = core.enter(&address, options.key.as_ref(), now)?;
+    let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
+    let own = now.after_nanos(timeout.total);
+    let deadline = deadline::current().map_or(own, |ambient| own.min(ambient.tick()));
+    let (chance, hurried) = chance(deadline.nanos_since(now), timeout.attempt);
+    let terms = Terms {
+        deadline,
+        attempt_timeout: timeout.attempt,
+        retry: plan.retry,
+        hedge_after: plan.hedge.and_then(|hedge| upstream.hedge_after(hedge, now)),
+        hedges: plan.hedge.map_or(0, |hedge| hedge.max_hedges()),
+        replayable: exchange.is_replayable(),
+        safe: options.is_safe(address.method, address.headers),
+        obeys_retry_after: !options.ignores_retry_after,
+        waits_for_ready: options
+            .wait_for_ready
+            .unwrap_or_else(|| plan.breaker.as_ref().is_some_and(breaker::Rules::waits_for_ready)),
+    };
+    let settings = CallSettings {
+        buffer: options.buffer,
+        priority: options.priority.unwrap_or(plan.priority),
+        streaming: options.streaming,
+        tells: !options.streaming && core.tells(upstream.key().authority()),
+        chance,
+        hurried,
+    };
+    Ok(CallState::new(core, plan, upstream, terms, settings, now))
+}

@@ -1,0 +1,265 @@
+//! How an attempt of a call is let in by its upstream, and sent.
+
+use std::sync::Arc;
+
+use std::task::Context;
+
+use std::task::Poll;
+
+use std::task::ready;
+
+use super::CallState;
+use super::Entry;
+use crate::call::attempt;
+use crate::call::attempt::RunningAttempt;
+use crate::call::exchange::Departure;
+use crate::call::exchange::Exchange;
+use crate::call::exchange::Outbound;
+use crate::call::exchange::Target;
+use crate::error::Error;
+use crate::event::Event;
+use crate::event::HedgeEnd;
+use crate::hook;
+use crate::hook::Attempt;
+use crate::hook::Hook;
+use crate::outcome::call_id::CallId;
+use crate::outcome::rejection::Rejection;
+use crate::outcome::report::Decline;
+use crate::outcome::report::Trigger;
+use crate::time;
+use crate::time::Tick;
+use crate::upstream::Admission;
+use crate::upstream::Ask;
+use crate::upstream::AttemptPermit;
+use crate::upstream::Refusal;
+use crate::upstream::endpoints::Trial;
+
+impl<X: Exchange> CallState<X> {
+    /// The attempt that is due asks the upstream to be let in.
+    #[inline]
+    pub(in crate::call) fn set_out(
+        &mut self,
+        exchange: &mut X,
+        number: u32,
+        trigger: Trigger,
+        cx: &mut Context<'_>,
+        now: Tick,
+    ) -> Option<RunningAttempt<X>> {
+        let ask = Ask {
+            priority: self.settings.priority,
+            deadline: self.ledger.terms().deadline,
+            tried: &self.tried,
+            repeatable: self.ledger.has_room_for_another(now),
+            waits: trigger != Trigger::Hedge,
+            // Beside an attempt in flight there is no need to.
+            waits_for_ready: self.ledger.terms().waits_for_ready && trigger != Trigger::Hedge,
+            place: None,
+        };
+        match self.upstream.admit(ask, now) {
+            Admission::Admitted(permit) => return self.launch(exchange, number, trigger, permit, cx, now),
+            Admission::Refused(why) => self.refused(number, trigger, why),
+            Admission::Waits(waiting) => {
+                self.ledger.waits();
+                self.emit(|| Event::AttemptQueued { call: self.call, number });
+                self.entry = Some(Box::new(Entry { number, trigger, waiting }));
+            }
+        }
+        None
+    }
+
+    /// Ready when the attempt that waits to be let in has been, or has been refused.
+    pub(in crate::call) fn poll_entry(
+        &mut self,
+        exchange: &mut X,
+        cx: &mut Context<'_>,
+        now: Tick,
+    ) -> Poll<Option<RunningAttempt<X>>> {
+        let Some(entry) = &mut self.entry else { return Poll::Pending };
+        let mut admitted = entry.waiting.poll(cx, now);
+        if admitted.is_pending() && now >= self.names_until() {
+            admitted = self.out_of_names(now);
+        }
+        let admitted = ready!(admitted);
+        let Some(entry) = &mut self.entry else { return Poll::Pending };
+        let (number, trigger) = (entry.number, entry.trigger);
+        self.leave_entry(admitted.is_ok(), now);
+        Poll::Ready(match admitted {
+            Ok(permit) => self.launch(exchange, number, trigger, permit, cx, now),
+            Err(why) => {
+                self.refused(number, trigger, why);
+                None
+            }
+        })
+    }
+
+    /// The attempt that waits to be let in waits no more, if one does.
+    #[inline]
+    pub(super) fn leave_entry(&mut self, admitted: bool, now: Tick) {
+        if self.entry.is_some() {
+            self.left_entry(admitted, now);
+        }
+    }
+
+    #[cold]
+    pub(super) fn left_entry(&mut self, admitted: bool, now: Tick) {
+        let Some(entry) = self.entry.take() else { return };
+        let since = entry.waiting.since();
+        if let Some(report) = &mut self.report {
+            report.waited(since, now);
+        }
+        let (call, number, waited) = (self.call, entry.number, now.since(since));
+        self.emit(|| Event::AttemptDequeued { call, number, waited, admitted });
+    }
+
+    /// When to poll the entry at the latest.
+    pub(in crate::call) fn entry_until(&self) -> Tick {
+        self.entry.as_ref().map_or(Tick::NEVER, |entry| entry.waiting.until()).min(self.names_until())
+    }
+
+    /// Until when the addresses of a name are waited for: as long as for an attempt, which they would be a
+    /// part of were they looked up by the transport. The question goes on for later calls.
+    pub(super) fn names_until(&self) -> Tick {
+        match &self.entry {
+            Some(entry) if entry.waiting.is_for_names() => {
+                entry.waiting.since().after_nanos(self.ledger.terms().attempt_timeout)
+            }
+            _ => Tick::NEVER,
+        }
+    }
+
+    /// The addresses of a name have been waited for long enough.
+    #[cold]
+    pub(super) fn out_of_names(&self, now: Tick) -> Poll<Result<AttemptPermit, Refusal>> {
+        let cause = self.entry.as_ref().and_then(|entry| entry.waiting.unresolved(now));
+        Poll::Ready(Err(Refusal { rejection: Rejection::NoEndpoint, cause }))
+    }
+
+    /// The upstream doesn't let the attempt in.
+    pub(super) fn refused(&mut self, number: u32, trigger: Trigger, refusal: Refusal) {
+        let Refusal { rejection, cause } = refusal;
+        if let (Some(cause), None) = (cause, &self.fault) {
+            self.fault = Some(Error::rejected(rejection).because(cause));
+        }
+        let call = self.call;
+        self.emit(|| Event::Rejected { call, number, rejection });
+        if trigger == Trigger::Hedge {
+            self.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Rejected });
+        }
+        self.rejection = Some(Box::new(rejection));
+        if number > 1 {
+            self.decline(Decline::Rejected(rejection));
+        }
+        // What it was granted goes back: it was never sent.
+        self.give_grant_back();
+        self.ledger.rejected();
+    }
+
+    /// Sends an attempt that has been let in.
+    #[inline]
+    pub(super) fn launch(
+        &mut self,
+        exchange: &mut X,
+        number: u32,
+        trigger: Trigger,
+        permit: AttemptPermit,
+        cx: &mut Context<'_>,
+        now: Tick,
+    ) -> Option<RunningAttempt<X>> {
+        let mut permit = permit.of_attempt(
+            if self.heard { self.call } else { CallId::NONE },
+            number,
+            self.ledger.take_grant(),
+        );
+        let endpoint = permit.endpoint().map(|endpoint| {
+            self.tried.push(Trial::of(endpoint.id()));
+            Arc::clone(endpoint)
+        });
+        let header = if self.settings.tells { self.core.deadline_header() } else { None };
+        let until = self.ledger.would_end(now);
+        permit.has_until(until, self.ledger.terms().attempt_timeout != u64::MAX);
+        let outbound = Outbound {
+            number,
+            last: self.ledger.is_last(),
+            until,
+            deadline_header: header.cloned(),
+            usual: until == now.after_nanos(self.plan.timeout.attempt) && !until.is_never(),
+            target: endpoint
+                .clone()
+                .map(|endpoint| Box::new(Target { endpoint, host: self.upstream.host().cloned() })),
+            headers: None,
+        };
+        let (hook, fault) = (self.core.hook(), &mut self.fault);
+        let Some(attempt) = depart(exchange, hook, outbound, permit, fault, cx, now) else {
+            // The body may have been outgrown since the ledger decided: an attempt that has failed may still be read.
+            if number > 1 && !exchange.is_replayable() {
+                self.decline(Decline::BodyNotKept);
+            }
+            if trigger == Trigger::Hedge {
+                self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
+            }
+            self.ledger.rejected();
+            return None;
+        };
+        self.ledger.launched(now);
+        let origin = || endpoint.as_ref().map(|endpoint| endpoint.origin().clone());
+        if let Some(report) = &mut self.report {
+            report.launched(number, trigger, origin(), now);
+        }
+        self.emit(|| Event::AttemptStarted { call: self.call, number, at: now, trigger, endpoint: origin() });
+        Some(attempt)
+    }
+}
+
+/// Sends an attempt off, by way of the hook if there is one; `None` with the fault when the hook refuses.
+#[inline]
+pub(super) fn depart<X: Exchange>(
+    exchange: &mut X,
+    hook: Option<&Hook>,
+    outbound: Outbound,
+    permit: AttemptPermit,
+    fault: &mut Option<Error>,
+    cx: &mut Context<'_>,
+    now: Tick,
+) -> Option<RunningAttempt<X>> {
+    let number = outbound.number;
+    let Some(hook) = hook else { return hand_over(exchange, outbound, permit, cx, now) };
+    let attempt = Attempt { number, ..exchange.request()? };
+    let prepared = match hook.prepare(&attempt) {
+        hook::State::Now(Ok(headers)) => hook::State::Now(hook::fitting(headers, Some(attempt.headers))),
+        prepared => prepared,
+    };
+    match prepared {
+        hook::State::Now(Ok(headers)) => {
+            let now = time::now();
+            if now >= outbound.until {
+                // The hook has used up the attempt's time: there is nothing to send any more.
+                return Some(RunningAttempt::overdue(permit, number));
+            }
+            let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
+            hand_over(exchange, outbound, permit, cx, now)
+        }
+        hook::State::Now(Err(error)) => {
+            *fault = Some(attempt::unprepared(error));
+            None
+        }
+        hook::State::Later(later) => Some(RunningAttempt::preparing(later, outbound, permit)),
+    }
+}
+
+/// Hands an attempt to the transport; `None` when there is nothing left to send.
+#[inline]
+pub(super) fn hand_over<X: Exchange>(
+    exchange: &mut X,
+    outbound: Outbound,
+    mut permit: AttemptPermit,
+    cx: &mut Context<'_>,
+    now: Tick,
+) -> Option<RunningAttempt<X>> {
+    let number = outbound.number;
+    permit.leaves();
+    let Some(future) = exchange.launch(outbound, Departure { upstream: permit.upstream(), cx, now }) else {
+        permit.stays();
+        return None;
+    };
+    Some(RunningAttempt::launched(future, permit, number))
+}

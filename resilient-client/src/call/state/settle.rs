@@ -1,0 +1,221 @@
+//! What follows from an attempt's end.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::CallState;
+use crate::call::attempt::AttemptResult;
+use crate::call::attempt::SettledAttempt;
+use crate::call::drain::DrainingResponse;
+use crate::call::exchange::Exchange;
+use crate::call::exchange::Finished;
+use crate::call::ledger::Next;
+use crate::call::ledger::World;
+use crate::event::Event;
+use crate::event::HedgeEnd;
+use crate::outcome::Outcome;
+use crate::outcome::classify::Classified;
+use crate::outcome::report::Decline;
+use crate::policy::plan::Plan;
+use crate::policy::retry;
+use crate::rng::Rng;
+use crate::time::Tick;
+use crate::upstream::Tried;
+use crate::upstream::Upstream;
+
+impl<X: Exchange> CallState<X> {
+    /// Asks for a hedge; the ledger makes it due, or says why not.
+    pub(in crate::call) fn hedge(&mut self, exchange: &X, now: Tick) {
+        let mut rng = self.upstream.entropy().rng();
+        let world = world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
+        if let Err(why) = self.ledger.hedge(now, &world) {
+            self.decline(why);
+        }
+    }
+
+    /// An attempt ended. With its permit and its result when that is the call's result; else another attempt
+    /// follows or is in flight, and this one's result is kept in case nothing better comes.
+    pub(in crate::call) fn attempt_settled(
+        &mut self,
+        exchange: &X,
+        settled_attempt: SettledAttempt<X>,
+        now: Tick,
+    ) -> Option<SettledAttempt<X>> {
+        let SettledAttempt { number, classified, .. } = settled_attempt;
+        self.settled(number, classified.outcome, classified.status, now);
+        if classified.is_success() {
+            self.hedge_ended(number, HedgeEnd::Won);
+            return Some(settled_attempt);
+        }
+        self.hedge_ended(number, HedgeEnd::Failed);
+        self.failed(exchange, settled_attempt, now)
+    }
+
+    /// The attempt that ended is the only one there was, and has the answer.
+    #[inline]
+    pub(in crate::call) fn succeeded(
+        &mut self,
+        exchange: &mut X,
+        settled_attempt: SettledAttempt<X>,
+        now: Tick,
+    ) -> Option<Finished<X>> {
+        self.settled(
+            settled_attempt.number,
+            settled_attempt.classified.outcome,
+            settled_attempt.classified.status,
+            now,
+        );
+        self.hedge_ended(settled_attempt.number, HedgeEnd::Won);
+        self.answer(exchange, settled_attempt, now)
+    }
+
+    #[cold]
+    pub(super) fn failed(
+        &mut self,
+        exchange: &X,
+        mut settled_attempt: SettledAttempt<X>,
+        now: Tick,
+    ) -> Option<SettledAttempt<X>> {
+        let SettledAttempt { number, classified, .. } = settled_attempt;
+        let outcome = classified.outcome;
+        let permit = settled_attempt.permit.as_mut()?;
+        // What an attempt in its place takes over, if there is one.
+        let grant = if permit.is_sent() { permit.take_grant() } else { None };
+        permit.settle(&classified, now);
+        if classified.repeat.is_proof()
+            && let Some(report) = &mut self.report
+        {
+            report.unprocessed();
+        }
+        if let Some(asked) = holds_everyone_back(&classified, self.ledger.terms().retry) {
+            self.upstream.hold_back(permit.endpoint(), asked, now);
+        }
+        if let Some(asked) = self.ledger.asked(&classified) {
+            if let Some(endpoint) = permit.endpoint()
+                && let Some(trial) = self.tried.iter_mut().rfind(|trial| trial.id == endpoint.id())
+            {
+                trial.rests_until = trial.rests_until.max(now.after(asked));
+            }
+            if !self.upstream.has_another(&self.tried, now) {
+                self.withdraw_hedge(now);
+            }
+        }
+        let mut rng = self.upstream.entropy().rng();
+        let mut world =
+            world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
+        // Such a call's retry waits for the breaker, too.
+        world.circuit_open &= !self.ledger.terms().waits_for_ready;
+        let next = self.ledger.failed(number, &classified, now, world);
+        match (grant, &next) {
+            (Some(grant), Next::Retry { .. }) if !self.ledger.has_grant() => self.ledger.inherit(grant),
+            // Nobody saw what it was granted for.
+            (Some(grant), _) if classified.repeat.is_free() && classified.repeat.is_proof() => {
+                self.upstream.give_back(grant);
+            }
+            _ => {}
+        }
+        match next {
+            Next::GiveUp(why) => {
+                if why == Decline::BudgetExhausted {
+                    // What called us shouldn't try again either; see `advice`.
+                    crate::advice::forbid_retry();
+                }
+                self.decline(why);
+                return Some(settled_attempt);
+            }
+            Next::Retry { number, delay } => {
+                self.emit(|| Event::RetryScheduled { call: self.call, number, delay, after: outcome });
+            }
+            Next::Wait => {}
+        }
+        if !matches!(settled_attempt.result, AttemptResult::Fault(_)) {
+            self.kept_status = classified.status;
+        }
+        match settled_attempt.result {
+            AttemptResult::Head(answer) => {
+                self.draining = settled_attempt
+                    .permit
+                    .map(|permit| Box::new(DrainingResponse::new(exchange, answer, permit, now)));
+            }
+            AttemptResult::Whole(whole) => self.kept = Some(whole),
+            AttemptResult::Fault(error) => self.fault = Some(error),
+        }
+        None
+    }
+
+    /// A hedge that waits to be let in stays here: the server has asked for time.
+    pub(super) fn withdraw_hedge(&mut self, now: Tick) {
+        if !self.ledger.withdraw_hedge() {
+            return;
+        }
+        let waiting = self.entry.as_ref().map(|entry| entry.number);
+        self.leave_entry(false, now);
+        self.give_grant_back();
+        if let Some(number) = waiting {
+            self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
+        }
+    }
+
+    /// What an attempt came to, for the report.
+    pub(in crate::call) fn settled(
+        &mut self,
+        number: u32,
+        outcome: Outcome,
+        status: Option<StatusCode>,
+        now: Tick,
+    ) {
+        if let Some(report) = &mut self.report {
+            report.settled(number, outcome, status, now);
+        }
+    }
+
+    /// Another attempt brought the answer, or the call's time is over.
+    pub(in crate::call) fn lost(&mut self, number: u32, outcome: Outcome, now: Tick) {
+        self.settled(number, outcome, None, now);
+        self.hedge_ended(number, HedgeEnd::Lost);
+    }
+
+    /// What became of attempt `number`, if it is a hedge.
+    #[inline]
+    pub(super) fn hedge_ended(&self, number: u32, end: HedgeEnd) {
+        // The first never is, and most calls have no other.
+        if number > 1 && self.report.as_ref().is_some_and(|report| report.is_hedge(number)) {
+            self.emit(|| Event::HedgeEnded { call: self.call, number, end });
+        }
+    }
+}
+
+/// The world as it stands, for the ledger.
+pub(super) fn world<'a>(
+    upstream: &'a Upstream,
+    plan: &'a Plan,
+    tried: &Tried,
+    replayable: bool,
+    now: Tick,
+    rng: &'a mut Rng,
+) -> World<'a> {
+    World {
+        budget: upstream.budget(),
+        cap: upstream.hedges(),
+        circuit_open: upstream.is_circuit_open(now),
+        elsewhere: upstream.has_another(tried, now),
+        again_from: upstream.again_from(tried, now),
+        replayable,
+        usual: upstream.usual(now),
+        delays: plan.delays.as_ref(),
+        rng,
+    }
+}
+
+/// A 503 speaks for the whole server, a 429 often for one tenant only, so it holds other calls back only if asked to.
+pub(super) fn holds_everyone_back(end: &Classified, retry: Option<retry::Rules>) -> Option<Duration> {
+    let speaks_for_all = match end.outcome {
+        Outcome::Throttled => retry.is_some_and(|retry| retry.hold_back_on_429()),
+        _ => true,
+    };
+    // Of the others, which are about one request or one failure, only the call that was told obeys.
+    let speaks_for_all = speaks_for_all
+        && !matches!(end.status.map(|status| status.as_u16()), Some(408 | 425 | 500 | 502 | 504));
+    end.retry_after.filter(|_| speaks_for_all)
+}

@@ -1,0 +1,205 @@
+//! Deadlines that travel: in from the ambient one, out as a header, and what comes back from a server that heeds them.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::script::{Piece, Step, answer, answer_with, ms};
+use super::*;
+use crate::ErrorKind;
+use crate::advice::{RETRY, SHED};
+use crate::deadline::{self, Deadline};
+use crate::outcome::Outcome;
+use crate::outcome::report::Decline;
+use crate::policy::timeout::TimeoutPolicy;
+use crate::time::{Tick, now};
+
+fn told(rig: &Rig) -> Vec<Option<String>> {
+    let text = |headers: &http::HeaderMap| {
+        headers.get("x-envoy-expected-rq-timeout-ms").map(|value| value.to_str().unwrap().to_owned())
+    };
+    rig.script.headers().iter().map(text).collect()
+}
+
+fn marked(status: u16, name: http::HeaderName, value: &'static str) -> Step {
+    Step::Marked { status, name, value }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ambient_deadline_caps_the_total_and_never_raises_it() {
+    for (ambient, expected) in [(Duration::from_secs(2), 2), (Duration::from_mins(1), 10)] {
+        let rig = Rig::new(&Policy::standard(), [Step::Hang]);
+        let begun = now();
+        let error = deadline::scope(Deadline::within(ambient), rig.get()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Deadline);
+        assert_eq!(now().since(begun), Duration::from_secs(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_begun_after_the_deadline_sends_nothing() {
+    let rig = Rig::new(&Policy::standard(), [answer(200)]);
+    let error = deadline::scope(Deadline::within(Duration::ZERO), rig.get()).await.unwrap_err();
+    assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Deadline, 0));
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_is_told_how_long_its_answer_is_waited_for() {
+    let rig = Rig::new(&Policy::standard(), [answer(503), answer(200)]);
+    deadline::scope(Deadline::within(ms(2_500)), rig.get()).await.unwrap();
+    let told: Vec<u64> = told(&rig).into_iter().map(|ms| ms.unwrap().parse().unwrap()).collect();
+    assert_eq!(told[0], 2_500, "less than an attempt's three seconds");
+    assert!(told[1] < 2_500 && told[1] > 2_400, "{told:?}");
+}
+
+/// The headers that most requests get are put together once an upstream, and cloned: never for whom they don't hold.
+#[tokio::test(start_paused = true)]
+async fn what_most_servers_are_told_is_told_to_nobody_else() {
+    let attempts_of =
+        |seconds| Policy::standard().timeout(TimeoutPolicy::standard().attempt(Duration::from_secs(seconds)));
+    let rig = Rig::new(&attempts_of(3), [answer(200)]);
+    let hurried = || CallOptions::new().timeout(ms(1_000));
+    rig.start(Method::GET, hurried()).await.unwrap();
+    rig.get().await.unwrap();
+    deadline::scope(Deadline::within(ms(2_500)), rig.get()).await.unwrap();
+    rig.start(Method::GET, CallOptions::new().streaming()).await.unwrap();
+    rig.get().await.unwrap();
+    rig.core.reload(attempts_of(2).into()).unwrap();
+    rig.get().await.unwrap();
+    rig.start(Method::GET, hurried()).await.unwrap();
+    let mut own = Rig::request(Method::GET, CallOptions::new());
+    own.headers_mut().insert("x-own", "1".parse().unwrap());
+    rig.service.clone().call(own).await.unwrap();
+    let expected = ["1000", "3000", "2500", "", "3000", "2000", "1000", "2000"];
+    let heard: Vec<String> = told(&rig).into_iter().map(Option::unwrap_or_default).collect();
+    assert_eq!(heard, expected);
+    let last = rig.script.headers().pop().unwrap();
+    assert_eq!((last.len(), last.contains_key("x-own")), (2, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streaming_call_and_a_call_without_bounds_tell_nothing() {
+    let rig = Rig::new(&Policy::standard(), [answer(200)]);
+    rig.start(Method::GET, CallOptions::new().streaming()).await.unwrap();
+    assert_eq!(told(&rig), [None]);
+    let rig = Rig::new(&Policy::none(), [answer(200)]);
+    rig.get().await.unwrap();
+    assert_eq!(told(&rig), [None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_shed_for_want_of_time_is_neither_repeated_nor_counted() {
+    let rig = Rig::new(&Policy::standard(), [marked(504, SHED, "deadline")]);
+    let response = rig.get().await.unwrap();
+    assert_eq!((response.status().as_u16(), rig.script.count()), (504, 1));
+    assert_eq!(response.body().report().declined(), [Decline::Final(Outcome::Ignored)]);
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_advises_against_retrying_is_heeded_and_its_failure_counts() {
+    let rig = Rig::new(&Policy::standard(), [marked(503, RETRY, "never")]);
+    assert_eq!(rig.get().await.unwrap().status(), 503);
+    assert_eq!((rig.script.count(), rig.upstream().breaker_snapshot(now()).failures), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_starts_without_the_time_attempts_usually_take() {
+    let slow = |status| Step::Answer { after: ms(200), status, retry_after: None, body: Vec::new() };
+    let rig = Rig::new(&Policy::standard(), [slow(200)]);
+    for _ in 0..100 {
+        assert_eq!(rig.get().await.unwrap().status(), 200);
+    }
+    rig.script.then([slow(503)]);
+    let before = rig.script.count();
+    let response = deadline::scope(Deadline::within(ms(350)), rig.get()).await.unwrap();
+    assert_eq!((response.status().as_u16(), rig.script.count() - before), (503, 1));
+    assert!(matches!(response.body().report().declined(), [Decline::NoTime { .. }]));
+    // What is known expires, so a server that has become fast again isn't held to it.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    rig.script.then([slow(503), answer(200)]);
+    let again = deadline::scope(Deadline::within(ms(350)), rig.get()).await.unwrap();
+    assert_eq!(again.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_origins_named_are_told() {
+    for (origin, expected) in [(Some("http://other"), false), (Some("http://users:3000"), true), (None, true)]
+    {
+        let origins = origin.map(|origin| vec![origin.to_owned()]);
+        let rig = Rig::set_up(Setup { deadline_origins: origins, ..Setup::default() }, [answer(200)]);
+        rig.get().await.unwrap();
+        assert_eq!(told(&rig)[0].is_some(), expected, "{origin:?}");
+    }
+    let origins = Some(vec!["users".to_owned()]);
+    let error =
+        crate::engine::Core::new(Setup { deadline_origins: origins, ..Setup::default() }).unwrap_err();
+    assert!(error.to_string().starts_with("deadline_origins: origin"), "{error}");
+}
+
+/// A service that is ready after a while.
+#[derive(Clone)]
+struct ReadyAfter {
+    script: Script,
+    until: Tick,
+}
+
+impl tower_service::Service<Request<String>> for ReadyAfter {
+    type Response = Response<ScriptBody>;
+    type Error = crate::error::BoxError;
+    type Future = <Script as tower_service::Service<Request<String>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if now() >= self.until {
+            return Poll::Ready(Ok(()));
+        }
+        let (waker, left) = (cx.waker().clone(), now().until(self.until));
+        tokio::spawn(async move {
+            tokio::time::sleep(left).await;
+            waker.wake();
+        });
+        Poll::Pending
+    }
+
+    fn call(&mut self, request: Request<String>) -> Self::Future {
+        self.script.call(request)
+    }
+}
+
+/// Ready in the same instant as its time was up, it was called for nobody; and the server was told of time long gone.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_ready_too_late_is_not_called() {
+    for (ready_after, called) in [(100, false), (60, true)] {
+        let timeout = TimeoutPolicy::standard().total(ms(100)).attempt(ms(100));
+        let rig = Rig::new(&Policy::standard().timeout(timeout), [answer(200)]);
+        let inner = ReadyAfter { script: rig.script.clone(), until: now().after(ms(ready_after)) };
+        let mut service = ResilienceLayer::of(Arc::clone(&rig.core)).layer(inner);
+        let response = service.call(Rig::request(Method::GET, CallOptions::new())).await;
+        assert_eq!((response.is_ok(), rig.script.count() == 1), (called, called));
+        if called {
+            assert_eq!(rig.script.headers()[0]["x-envoy-expected-rq-timeout-ms"], "40");
+        }
+    }
+}
+
+/// Its place was given back with the error, and nobody watched what came after that.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_has_failed_has_ended() {
+    let data = || Piece::Data("piece".into());
+    let timeout = TimeoutPolicy::standard().total(Duration::from_secs(20)).body_idle(Some(ms(500)));
+    for (then, looks_away, kind) in [
+        (Piece::Pause(ms(1)), Duration::from_secs(30), ErrorKind::Deadline),
+        (Piece::Pause(Duration::from_secs(2)), ms(1), ErrorKind::BodyIdle),
+        (Piece::Break, ms(1), ErrorKind::Body),
+    ] {
+        let pieces = vec![data(), then, data(), data()];
+        let rig = Rig::new(&Policy::standard().timeout(timeout.clone()), [answer_with(200, pieces)]);
+        let mut body = rig.get().await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        tokio::time::sleep(looks_away).await;
+        assert_eq!(body.frame().await.unwrap().unwrap_err().kind(), kind);
+        assert!(http_body::Body::is_end_stream(&body), "{kind:?}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(body.frame().await.is_none(), "{kind:?}");
+    }
+}

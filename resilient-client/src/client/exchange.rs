@@ -1,0 +1,510 @@
+//! The reqwest transport.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::Method;
+use http_body::{Body as _, SizeHint};
+use reqwest::{Body, Request, Url};
+use tower_service::Service;
+
+use super::empty_body::{Kind, Opened};
+use super::redirect::{Hopping, ReqwestFacts};
+use crate::authority::Authority;
+use crate::body_length::Expected;
+use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, announces_stream};
+use crate::call::kept_body::KeptBody;
+use crate::call::response_body::Guard;
+use crate::client::response::Response;
+use crate::client::response::assemble;
+use crate::defaults::POOL_IDLE;
+use crate::engine::Address;
+use crate::error::Error;
+use crate::hook::Attempt;
+use crate::outcome::Cause;
+use crate::outcome::classify::errors::is_dead_connection;
+use crate::outcome::classify::evidence::{Evidence, Fault, Sent};
+use crate::outcome::classify::{Ended, is_idempotent};
+use crate::outcome::report::CallReport;
+use crate::replay::{Replay as _, ReplayBody};
+use crate::time::{Tick, nanos};
+use crate::upstream::endpoints::Endpoint;
+
+/// One call over a `reqwest::Client`.
+#[derive(Debug)]
+pub(crate) struct ReqwestExchange {
+    client: reqwest::Client,
+    facts: Arc<ReqwestFacts>,
+    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed, whether it was a
+    /// stream by then or not.
+    content: bool,
+    /// It has no content. Then a body without any tells when it becomes a stream.
+    none: bool,
+    /// An attempt has met a connection that was dead, or may be. Those that follow leave the pool, whatever endpoint they go to:
+    /// what kills connections in one pool, a router that forgets them, does so in others.
+    leaves: bool,
+    /// Apart from its body, if that can be made again.
+    request: Request,
+    body: Payload,
+    /// The addresses of the host that the URL names, where attempts went.
+    named: Vec<Arc<Endpoint>>,
+}
+
+/// What is left of the request's body to send.
+#[derive(Debug)]
+enum Payload {
+    None,
+    Bytes(Bytes),
+    /// A stream that is kept as it is read, until it outgrows its buffer.
+    Stream(ReplayBody<Body>),
+    /// A stream: it stays in the one request there can be.
+    Once,
+    /// The last attempt has taken the request.
+    Gone,
+}
+
+impl Payload {
+    /// What another request's body is made from; `None` where there can't be another.
+    fn again(&self) -> Option<Self> {
+        Some(match self {
+            Self::None => Self::None,
+            Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
+            Self::Stream(stream) => Self::Stream(stream.replay()?),
+            Self::Once | Self::Gone => return None,
+        })
+    }
+
+    fn is_replayable(&self) -> bool {
+        match self {
+            Self::None | Self::Bytes(_) => true,
+            Self::Stream(stream) => stream.is_replayable(),
+            Self::Once | Self::Gone => false,
+        }
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// The body that the last request takes along.
+    fn into_body(self) -> Option<Body> {
+        match self {
+            Self::None | Self::Once | Self::Gone => None,
+            Self::Bytes(bytes) => Some(bytes.into()),
+            Self::Stream(stream) => Some(Body::wrap(stream)),
+        }
+    }
+}
+
+impl ReqwestExchange {
+    /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
+    #[inline]
+    pub(crate) fn new(
+        (client, facts): (reqwest::Client, Arc<ReqwestFacts>),
+        mut request: Request,
+        replay_buffer: Option<usize>,
+    ) -> Self {
+        // The engine keeps time; a second timer inside reqwest would only fire with a less telling error.
+        // Asked first: clearing a timeout that was never set allocates the map it isn't in.
+        if request.timeout().is_some() {
+            *request.timeout_mut() = None;
+        }
+        let body =
+            if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
+        let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
+        let none =
+            matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
+        Self { client, facts, content, none, leaves: false, request, body, named: Vec::new() }
+    }
+
+    /// What tells when an attempt has a stream, where that matters and can be known: whether a `GOAWAY` excluded what isn't safe to
+    /// repeat, and whether an attempt waits for a stream.
+    #[inline]
+    fn teller(&self, method: &Method) -> Option<Kind> {
+        if !self.none {
+            return None;
+        }
+        if self.facts.direct && !is_idempotent(method) {
+            return Some(Kind::Asked);
+        }
+        self.facts.may_share().then_some(Kind::LetGo)
+    }
+
+    /// The request that nothing can follow.
+    fn take(&mut self) -> Option<Request> {
+        let body = std::mem::replace(&mut self.body, Payload::Gone);
+        if matches!(body, Payload::Gone) {
+            return None;
+        }
+        let stays = matches!(body, Payload::Once);
+        // Its method stays, for what the answer's length means.
+        let rest = Request::new(self.request.method().clone(), self.request.url().clone());
+        let mut request = std::mem::replace(&mut self.request, rest);
+        if !stays {
+            *request.body_mut() = body.into_body();
+        }
+        Some(request)
+    }
+}
+
+impl ReqwestExchange {
+    /// An answer whose URL has the name that was called, and not the address it came from.
+    #[cold]
+    fn under_its_name(&self, answer: reqwest::Response) -> reqwest::Response {
+        let ((mut url, parts), body) = <Self as Exchange>::dismantle(answer);
+        self.name(&mut url);
+        assemble(url, parts, body)
+    }
+
+    /// The name in place of an address of its. What a client that follows redirects was led to has a name of its own.
+    fn name(&self, url: &mut Url) {
+        if self.named.is_empty() {
+            return;
+        }
+        let origin = url.origin();
+        if self.named.iter().any(|endpoint| endpoint.origin().url().origin() == origin) {
+            readdress(url, self.request.url());
+        }
+    }
+}
+
+/// Takes a body out of its request, unless that can be sent only once.
+fn payload(request: &mut Request, replay_buffer: Option<usize>) -> Payload {
+    match (request.body_mut().as_mut().map(whole_bytes), replay_buffer) {
+        (None, _) => Payload::None,
+        (Some(Some(bytes)), _) => {
+            *request.body_mut() = None;
+            Payload::Bytes(bytes)
+        }
+        (Some(None), Some(limit)) => {
+            let stream = request.body_mut().take().unwrap_or_default();
+            Payload::Stream(ReplayBody::with_limit(stream, limit))
+        }
+        (Some(None), None) => Payload::Once,
+    }
+}
+
+/// The body's bytes, shared and not copied; `None` for a stream.
+fn whole_bytes(body: &mut Body) -> Option<Bytes> {
+    body.as_bytes()?;
+    // A body of bytes yields them as its only frame, at once. It is the one way to get at them without a copy.
+    match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+        Poll::Ready(None) => Some(Bytes::new()),
+        Poll::Ready(Some(Err(_))) | Poll::Pending => None,
+    }
+}
+
+/// Points a URL at another origin. None of these can fail between origins with hosts, which all of ours are.
+fn readdress(url: &mut Url, origin: &Url) {
+    let _ = url.set_scheme(origin.scheme());
+    let _ = url.set_host(origin.host_str());
+    let _ = url.set_port(origin.port());
+}
+
+/// Another of the same request, by hand: `Request::try_clone` costs four times the instructions, because it also clones
+/// the map of extensions, in which reqwest keeps a timeout that we have already taken over.
+fn copy(request: &Request, body: Option<Body>) -> Request {
+    let mut copy = Request::new(request.method().clone(), request.url().clone());
+    if !request.headers().is_empty() {
+        copy.headers_mut().clone_from(request.headers());
+    }
+    *copy.version_mut() = request.version();
+    *copy.body_mut() = body;
+    copy
+}
+
+impl Exchange for ReqwestExchange {
+    type Answer = reqwest::Response;
+    type Fault = Fault;
+    type Future = Hopping<<reqwest::Client as Service<Request>>::Future>;
+    type Head = (Url, http::response::Parts);
+    type Body = Body;
+    type Response = Response;
+
+    #[inline]
+    fn address(&self) -> Result<Address<'_>, Error> {
+        let request = &self.request;
+        Ok(Address {
+            authority: Authority::of_url(request.url()),
+            method: request.method(),
+            path: request.url().path(),
+            headers: request.headers(),
+        })
+    }
+
+    #[inline]
+    fn is_replayable(&self) -> bool {
+        self.body.is_replayable()
+    }
+
+    fn request(&self) -> Option<Attempt<'_>> {
+        (!matches!(self.body, Payload::Gone)).then(|| Attempt {
+            number: 0,
+            method: self.request.method(),
+            url: self.request.url().as_str().into(),
+            headers: self.request.headers(),
+            body: self.body.bytes(),
+        })
+    }
+
+    #[inline]
+    fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future> {
+        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
+        if outbound.number > 1 && !self.is_replayable() {
+            return None;
+        }
+        let body = if outbound.last { None } else { self.body.again() };
+        let mut request = match body {
+            Some(body) => copy(&self.request, body.into_body()),
+            None => self.take()?,
+        };
+        if let Some(target) = &outbound.target {
+            if target.host.is_some() {
+                self.named.push(Arc::clone(&target.endpoint));
+            }
+            readdress(request.url_mut(), target.endpoint.origin().url());
+        }
+        let opened = self.teller(request.method()).map(|kind| {
+            let cold = !departure.upstream.has_served_within(nanos(POOL_IDLE), departure.now);
+            let (opened, nothing) = Opened::by(kind, cold);
+            *request.body_mut() = Some(Body::wrap(nothing));
+            opened
+        });
+        // reqwest adds headers of its own, for which a clone has no room.
+        outbound.apply_one_by_one(request.headers_mut(), departure.now);
+        let fresh = if self.leaves { self.facts.fresh() } else { None };
+        let (mut over, alone) = (fresh.unwrap_or(&self.client), fresh.is_some());
+        Some(Hopping::new(over.call(request), opened, alone))
+    }
+
+    fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
+        match end {
+            Ok(response) => Ended::Response(response.status(), response.headers()),
+            Err(fault) => Ended::Error(&*fault.error),
+        }
+    }
+
+    #[inline]
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let fault = match end {
+            Ok(response) => {
+                self.facts.answered(response);
+                return Evidence::DIRECT;
+            }
+            Err(fault) => fault,
+        };
+        self.leaves |= !fault.hopped && is_dead_connection(&*fault.error);
+        let sent = if fault.hopped || !self.facts.direct {
+            Sent::Unknown
+        } else if self.content || fault.stream {
+            Sent::OwnStream
+        } else {
+            Sent::Direct
+        };
+        // Of a connection that was used before, reqwest's pool doesn't tell: it repeats the request itself.
+        Evidence { sent, ..Evidence::default() }
+    }
+
+    fn expired(&mut self, future: Pin<&mut Self::Future>, overdue: Overdue) -> Expired {
+        // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool may be, too.
+        self.leaves = true;
+        let cause = if future.is_alone() { Cause::Own } else { self.facts.cause_of_timeout() };
+        Expired { cause, unsent: overdue.alive && future.opened().is_some_and(Opened::waits) }
+    }
+
+    /// It may have had to wait for a connection as well, whose making has a bound of its own. Only where others are answered is it sure
+    /// that the server can be reached.
+    fn begun(future: &Self::Future, set_out: Tick, now: Tick, alive: bool) -> Tick {
+        match future.opened() {
+            Some(opened) if alive => opened.begun(set_out, now),
+            _ => set_out,
+        }
+    }
+
+    fn is_shared(answer: &Self::Answer) -> bool {
+        answer.version() == http::Version::HTTP_2
+    }
+
+    fn body_failed(&mut self) {
+        self.leaves = true;
+    }
+
+    fn may_be_grpc(answer: &Self::Answer) -> bool {
+        answer.version() == http::Version::HTTP_2 && answer.content_length() == Some(0)
+    }
+
+    fn is_unending(answer: &Self::Answer) -> bool {
+        announces_stream(answer.status(), answer.headers())
+    }
+
+    #[inline]
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        let hint = answer.content_length().map(SizeHint::with_exact).unwrap_or_default();
+        Expected::at_head(self.request.method() == Method::HEAD, answer.status(), &hint)
+    }
+
+    fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
+        let url = answer.url().clone();
+        let (parts, body) = http::Response::<Body>::from(answer).into_parts();
+        ((url, parts), body)
+    }
+
+    #[inline]
+    fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
+        let expected = self.expected(&answer);
+        let answer = if self.named.is_empty() { answer } else { self.under_its_name(answer) };
+        Response::live(answer, guard, expected, self.facts.max_body)
+    }
+
+    fn reassemble(
+        &mut self,
+        (mut url, parts): Self::Head,
+        body: KeptBody,
+        report: CallReport,
+    ) -> Self::Response {
+        self.name(&mut url);
+        Response::kept(assemble(url, parts, Body::wrap(body)), report, self.facts.max_body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+
+    use super::*;
+    use crate::endpoints::{Endpoints, Resolve, Resolving};
+    use crate::engine::{Core, Setup};
+    use crate::policy::plan::Plan;
+    use crate::policy::set::PlanSet;
+    use crate::time::Tick;
+
+    fn exchange(request: Request) -> ReqwestExchange {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        ReqwestExchange::new((client, ReqwestFacts::new(true, usize::MAX, None)), request, None)
+    }
+
+    fn post(body: impl Into<Body>) -> Request {
+        let mut request = Request::new(Method::POST, "http://users:3000/users?x=1".parse().unwrap());
+        request.headers_mut().insert("x-a", "1".parse().unwrap());
+        *request.version_mut() = Version::HTTP_2;
+        *request.body_mut() = Some(body.into());
+        request
+    }
+
+    #[test]
+    fn a_request_made_from_parts_is_the_one_that_was_given() {
+        let given = post("hello");
+        let exchange = exchange(post("hello"));
+        let made = || copy(&exchange.request, exchange.body.again().unwrap().into_body());
+        for made in [made(), made()] {
+            assert_eq!(made.method(), given.method());
+            assert_eq!(made.url(), given.url());
+            assert_eq!(made.headers(), given.headers());
+            assert_eq!(made.version(), given.version());
+            assert_eq!(made.body().unwrap().as_bytes(), given.body().unwrap().as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_url_is_pointed_at_another_origin_and_keeps_the_rest() {
+        for (url, origin, expected) in [
+            ("http://users/a%20b?x=1#f", "http://10.0.0.1:3000", "http://10.0.0.1:3000/a%20b?x=1#f"),
+            ("http://users:3000/", "https://[::1]", "https://[::1]/"),
+            ("https://users:8443/x", "http://b.internal:80", "http://b.internal/x"),
+        ] {
+            let mut url: Url = url.parse().unwrap();
+            readdress(&mut url, &origin.parse().unwrap());
+            assert_eq!(url.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_body_stays_a_body() {
+        let exchange = exchange(post(""));
+        assert_eq!(exchange.body.again().unwrap().into_body().unwrap().as_bytes(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn a_stream_is_sent_once() {
+        let stream = Body::wrap(KeptBody { bytes: Bytes::from_static(b"x"), cut: false });
+        let mut exchange = exchange(post(stream));
+        assert!(!exchange.is_replayable());
+        let outbound = |number| Outbound {
+            number,
+            last: true,
+            until: Tick::NEVER,
+            deadline_header: None,
+            usual: false,
+            target: None,
+            headers: None,
+        };
+        let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
+        let upstream = &core.upstream_of(&exchange.address().unwrap().authority);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut launch =
+            |number| exchange.launch(outbound(number), Departure { upstream, cx, now: Tick::ZERO }).is_some();
+        assert_eq!([1, 2].map(&mut launch), [true, false]);
+    }
+
+    /// Every name is at this address.
+    struct At(std::net::SocketAddr);
+
+    impl Resolve for At {
+        fn resolve(&self, _host: &str, _port: u16) -> Resolving {
+            let address = self.0;
+            Box::pin(async move { Ok(vec![address]) })
+        }
+    }
+
+    /// It showed the other's path under the name that was called.
+    #[tokio::test]
+    async fn an_answer_from_elsewhere_keeps_its_own_url() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let other = format!("http://{}/elsewhere", elsewhere.local_addr().unwrap());
+        let moved = format!("HTTP/1.1 302 Found\r\nlocation: {other}\r\ncontent-length: 0\r\n\r\n");
+        let well = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi".to_owned();
+        for (listener, answer) in [(listener, moved), (elsewhere, well)] {
+            tokio::spawn(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.read(&mut [0; 4096]).await.unwrap();
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+        let dns = Endpoints::dns("http://users.internal:3000").resolver(At(address));
+        let follows = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = crate::Client::builder().endpoints("http://users.internal:3000", dns);
+        let client = client.build_over(follows).unwrap();
+        let response = client.get("http://users.internal:3000/users/7").send().await.unwrap();
+        assert_eq!(response.url().as_str(), other);
+    }
+
+    /// It showed the address, which nobody had asked for.
+    #[tokio::test]
+    async fn an_answer_from_an_address_of_a_name_is_the_names() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = socket.read(&mut request).await.unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+            String::from_utf8(request[..read].to_vec()).unwrap()
+        });
+        let dns = Endpoints::dns("http://users.internal:3000").resolver(At(address));
+        let client = crate::Client::builder().endpoints("http://users.internal:3000", dns).build().unwrap();
+        let response = client.get("http://users.internal:3000/users/7?x=1").send().await.unwrap();
+        assert_eq!(response.url().as_str(), "http://users.internal:3000/users/7?x=1");
+        assert_eq!(response.text().await.unwrap(), "hi");
+        let request = server.await.unwrap().to_lowercase();
+        assert!(request.contains("\r\nhost: users.internal:3000\r\n"), "{request}");
+    }
+}

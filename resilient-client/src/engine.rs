@@ -1,0 +1,331 @@
+//! What all calls of a client share. A call asks it to be [let in](Core::enter); it makes none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderName;
+use http::Method;
+
+use super::hook::Hook;
+use crate::authority::Authority;
+use crate::authority::key::{Key, Scope};
+
+use crate::deadline::header;
+use crate::endpoints::Endpoints;
+use crate::error::{Error, ErrorKind};
+use crate::event::Observer;
+use crate::invalid::Invalid;
+use crate::policy::plan::Plan;
+use crate::policy::set::{self, PlanSet};
+use crate::policy::{Policy, PolicySet};
+use crate::rng::Entropy;
+use crate::sync::Mutex;
+use crate::telemetry::Events;
+use crate::time::{self, Tick};
+use crate::upstream::endpoints::{Balancer, Checks};
+use crate::upstream::entered::Entered;
+use crate::upstream::registry::{Registry, Source};
+use crate::upstream::{Upstream, UpstreamSnapshot, Whole};
+use http::HeaderMap;
+
+/// The most upstreams kept apart, unless the builder says otherwise.
+const MAX_UPSTREAMS: usize = 1024;
+
+/// How often a drain looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// What a client or a layer is made from.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) policies: PolicySet,
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) max_upstreams: usize,
+    pub(crate) entropy: Entropy,
+    pub(crate) hook: Option<Hook>,
+    /// The header that carries deadlines on; `None` to keep them to ourselves.
+    pub(crate) deadline_header: Option<HeaderName>,
+    /// The origins that are told deadlines; `None` for all.
+    pub(crate) deadline_origins: Option<Vec<String>>,
+    /// The names that stand for several endpoints.
+    pub(crate) endpoints: Vec<(String, Endpoints)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            policies: Policy::standard().into(),
+            observers: Vec::new(),
+            max_upstreams: MAX_UPSTREAMS,
+            entropy: Entropy::default(),
+            hook: None,
+            deadline_header: Some(header::EXPECTED_TIMEOUT),
+            deadline_origins: None,
+            endpoints: Vec::new(),
+        }
+    }
+}
+
+/// The policies in force and the live state of every upstream.
+#[derive(Debug)]
+pub(crate) struct Core {
+    plans: ArcSwap<PlanSet>,
+    /// What the plans were made from. A lock because a reload is compared with the one before it, one at a time.
+    policies: Mutex<Versioned>,
+    registry: Registry,
+    entropy: Entropy,
+    events: Events,
+    hook: Option<Hook>,
+    deadline_header: Option<HeaderName>,
+    /// Who is told deadlines; `None` for everybody.
+    deadline_origins: Option<Vec<Authority<'static>>>,
+    /// The names that stand for several endpoints. Their state is shared by whatever routes and keys they have.
+    names: HashMap<Authority<'static>, Arc<Balancer>>,
+    draining: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Versioned {
+    set: PolicySet,
+    version: u64,
+}
+
+/// What a [reload](crate::Client::reload) changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The version calls report from now on.
+    pub version: u64,
+    /// Which policies differ from before, as `whose: which`, such as `client: retry` or `http://users:3000: breaker`.
+    pub changes: Vec<String>,
+    /// What differs and can't take effect in a client that is built, such as its connect timeout.
+    pub not_applied: Vec<String>,
+}
+
+impl Core {
+    pub(crate) fn new(setup: Setup) -> Result<Self, Invalid> {
+        if setup.max_upstreams == 0 {
+            return Err(Invalid::new("max_upstreams", "must be at least 1, got 0"));
+        }
+        let plans = setup.policies.compile(0)?;
+        let told = setup.deadline_origins.iter().flatten();
+        let told = told.map(|told| set::origin(told).map_err(|invalid| invalid.of("deadline_origins")));
+        let told = told.collect::<Result<Vec<_>, _>>()?;
+        let deadline_origins = setup.deadline_origins.is_some().then_some(told);
+        let mut names = HashMap::new();
+        for (name, endpoints) in &setup.endpoints {
+            let named = |invalid: Invalid| invalid.of(name);
+            let (authority, source) =
+                (set::origin(name).map_err(named)?, endpoints.compile().map_err(named)?);
+            let checks = Checks {
+                entropy: setup.entropy.clone(),
+                events: Events::new(setup.observers.clone()),
+                ..checks(plans.of_state(&authority, None))
+            };
+            let rules = plans.of_state(&authority, None).balance;
+            let balancer = Balancer::new(source, rules, checks, time::now());
+            if names.insert(authority, Arc::new(balancer)).is_some() {
+                return Err(Invalid::new("endpoints", "are given twice").of(name));
+            }
+        }
+        Ok(Self { deadline_origins, names, ..Self::of(setup, plans) })
+    }
+
+    /// The same with plans that are known to be good.
+    pub(crate) fn of(setup: Setup, plans: PlanSet) -> Self {
+        let Setup { policies, observers, max_upstreams, entropy, hook, deadline_header, .. } = setup;
+        let (now, events) = (time::now(), Events::new(observers));
+        let overflow = Upstream::new(Key::overflow(), plans.base(), entropy.clone(), events.clone(), now);
+        Self {
+            plans: ArcSwap::from_pointee(plans),
+            policies: Mutex::new(Versioned { set: policies, version: 0 }),
+            registry: Registry::new(max_upstreams, overflow),
+            entropy,
+            events,
+            hook,
+            deadline_header,
+            deadline_origins: None,
+            names: HashMap::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// The upstream of a call to `authority`, with the call in it; and the call's plan.
+    pub(crate) fn enter(
+        &self,
+        address: &Address<'_>,
+        key: Option<&Arc<str>>,
+        now: Tick,
+    ) -> Result<(Entered, Arc<Plan>), Error> {
+        let plans = self.plans.load();
+        let (plan, route) = plans.of_call(&address.authority, address.method, address.path);
+        match self.registry.enter_known(&address.authority, scope(key, route)) {
+            Some(upstream) => self.entered(upstream, plan),
+            None => self.enter_anew(address, key, now),
+        }
+    }
+
+    /// The same for an upstream that isn't there, or not by this spelling.
+    #[cold]
+    fn enter_anew(
+        &self,
+        address: &Address<'_>,
+        key: Option<&Arc<str>>,
+        now: Tick,
+    ) -> Result<(Entered, Arc<Plan>), Error> {
+        let authority = address.authority.clone().normal();
+        let authority = &authority.map_err(|problem| Error::new(ErrorKind::Request).says(problem))?;
+        let plans = self.plans.load();
+        let (plan, route) = plans.of_call(authority, address.method, address.path);
+        let upstreams = Upstreams { core: self, now };
+        let upstream = self.registry.enter(authority, scope(key, route), now, &upstreams);
+        self.entered(upstream, plan)
+    }
+
+    #[inline]
+    fn entered(&self, upstream: Arc<Upstream>, plan: &Arc<Plan>) -> Result<(Entered, Arc<Plan>), Error> {
+        let upstream = Entered::new(upstream);
+        // Asked once the call counts: a drain either sees it or is seen by it.
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Draining));
+        }
+        Ok((upstream, Arc::clone(plan)))
+    }
+
+    /// The upstream of an origin, made if it is new, or of a name as [`snapshot`](Self::snapshot) has it; kept while this is
+    /// there.
+    pub(crate) fn upstream_named(&self, name: &str) -> Result<Entered, Invalid> {
+        let found = match set::origin(name) {
+            Ok(authority) => {
+                let now = time::now();
+                Some(self.registry.enter(&authority, None, now, &Upstreams { core: self, now }))
+            }
+            Err(_) => self.registry.enter_named(name),
+        };
+        let unknown = || Invalid::new("upstream", "is no origin and isn't known").of(name);
+        let upstream = Entered::new(found.ok_or_else(unknown)?);
+        if !upstream.has_place() {
+            return Err(Invalid::new("upstream", "has no place: all max_upstreams are busy").of(name));
+        }
+        Ok(upstream)
+    }
+
+    /// Whether servers at `authority` are told how long they are waited for.
+    pub(crate) fn tells(&self, authority: &Authority<'_>) -> bool {
+        self.deadline_header.is_some()
+            && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(authority))
+    }
+
+    /// Asked before every attempt.
+    pub(crate) fn hook(&self) -> Option<&Hook> {
+        self.hook.as_ref()
+    }
+
+    /// The header that tells a server how long its answer is waited for.
+    pub(crate) fn deadline_header(&self) -> Option<&HeaderName> {
+        self.deadline_header.as_ref()
+    }
+
+    /// Puts other policies in force, all or none. Live state is kept.
+    pub(crate) fn reload(&self, set: PolicySet) -> Result<Reloaded, Invalid> {
+        // Observers hear of what changes when the locks are free: they may reload again.
+        let _events = crate::telemetry::Held::begin();
+        let mut current = self.policies.lock();
+        let changes = current.set.differences(&set);
+        let version = current.version + u64::from(!changes.is_empty());
+        let plans = Arc::new(set.compile(version)?);
+        let pools = |whose: String| format!("{whose}: timeout.connect belongs to the connection pool");
+        let not_applied = current.set.connects_otherwise(&set).into_iter().map(pools).collect();
+        self.registry.retune(
+            || self.plans.store(Arc::clone(&plans)),
+            |key, upstream| upstream.follow(plans.of_state(key.authority(), key.scope())),
+        );
+        self.registry.overflow().follow(plans.base());
+        for (authority, balancer) in &self.names {
+            let plan = plans.of_state(authority, None);
+            balancer.set().follow(plan.balance, plan.breaker.clone(), plan.overload);
+        }
+        *current = Versioned { set, version };
+        Ok(Reloaded { version, changes, not_applied })
+    }
+
+    /// Admits no further call and waits until those begun have finished, or `limit` has passed. How many had not.
+    pub(crate) async fn drain(&self, limit: Duration) -> u64 {
+        self.draining.store(true, Ordering::SeqCst);
+        let until = time::now().after(limit);
+        loop {
+            let unfinished = self.registry.map(Upstream::unfinished).iter().sum();
+            if unfinished == 0 || time::now() >= until {
+                return unfinished;
+            }
+            tokio::time::sleep(DRAIN_LOOK.min(time::now().until(until))).await;
+        }
+    }
+
+    /// The live state of `authority`, for tests that look inside.
+    #[cfg(test)]
+    pub(crate) fn upstream_of(&self, authority: &Authority<'_>) -> Arc<Upstream> {
+        let headers = &http::HeaderMap::new();
+        let address = Address { authority: authority.clone(), method: &Method::GET, path: "/", headers };
+        let entered = self.enter(&address, None, time::now());
+        entered.map(|(upstream, _)| Arc::clone(&upstream)).expect("not draining")
+    }
+
+    /// Every upstream, by name; what those without a place share only while a call is in one.
+    pub(crate) fn snapshot(&self) -> Vec<UpstreamSnapshot> {
+        let now = time::now();
+        let mut all = self.registry.map(|upstream| upstream.snapshot(now));
+        if all.last().is_some_and(|overflow| overflow.calls == 0) {
+            all.pop();
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// How many upstreams are kept apart.
+    pub(crate) fn upstreams(&self) -> usize {
+        self.registry.len()
+    }
+}
+
+/// What of its host a call belongs to. A key of the caller's is more specific than a route.
+#[inline]
+fn scope<'a>(key: Option<&'a Arc<str>>, route: Option<&'a Arc<str>>) -> Option<Scope<&'a Arc<str>>> {
+    key.map(Scope::Key).or(route.map(Scope::Route))
+}
+
+/// Makes upstreams that are met for the first time.
+struct Upstreams<'a> {
+    core: &'a Core,
+    now: Tick,
+}
+
+impl Source for Upstreams<'_> {
+    fn make(&self, key: Key, whole: Option<Whole>) -> Upstream {
+        let Core { plans, entropy, events, names, .. } = self.core;
+        // Read anew under the registry's lock: a reload may have come in between.
+        let plans = plans.load();
+        let plan = plans.of_state(key.authority(), key.scope());
+        let balancer = names.get(key.authority()).cloned();
+        Upstream::new(key, plan, entropy.clone(), events.clone(), self.now).part_of(whole).behind(balancer)
+    }
+
+    fn names(&self, authority: &Authority<'_>, scope: Option<Scope<&Arc<str>>>) -> bool {
+        let named = || self.core.names.contains_key(authority) || self.core.plans.load().names(authority);
+        !matches!(scope, Some(Scope::Key(_))) && named()
+    }
+}
+
+/// What the endpoints of an upstream are checked with: the same breaker as the whole of it.
+fn checks(plan: &Plan) -> Checks {
+    Checks { breaker: plan.breaker.clone(), overload: plan.overload, ..Checks::default() }
+}
+
+/// Whom a request is addressed to, and what policies go by.
+pub(crate) struct Address<'a> {
+    pub(crate) authority: Authority<'a>,
+    pub(crate) method: &'a Method,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+}

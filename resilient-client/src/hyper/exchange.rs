@@ -1,0 +1,186 @@
+//! The hyper transport: one call over hyper-util's pooled client.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{Method, Request, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::body_length::Expected;
+use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, announces_stream};
+use crate::call::http_request::{address, again, readdress};
+use crate::call::kept_body::KeptBody;
+use crate::call::response_body::{Guard, ResponseBody};
+use crate::engine::Address;
+use crate::error::Error;
+use crate::hook::Attempt;
+use crate::hyper::pool::{Fault, Over, Sending, Wire};
+use crate::hyper::{Body, Response};
+use crate::outcome::classify::Ended;
+use crate::outcome::classify::evidence::Evidence;
+use crate::outcome::report::CallReport;
+use crate::replay::Replay as _;
+use crate::time::Tick;
+
+/// One call over a connection pool.
+#[derive(Debug)]
+pub(crate) struct HyperExchange {
+    wire: Arc<Wire>,
+    /// Its URL stays when the last attempt has taken the rest.
+    request: Request<Body>,
+    gone: bool,
+    /// An attempt over HTTP/1.1 has met a connection out of the pool that was dead, or may be: the pool may hold more like it. Over
+    /// HTTP/2 that one connection is retired.
+    leaves: bool,
+    /// It asks for the head alone.
+    for_head: bool,
+    /// The most that is read of a response's body at once.
+    max_body: usize,
+}
+
+impl HyperExchange {
+    /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
+    pub(crate) fn new(
+        wire: Arc<Wire>,
+        mut request: Request<Body>,
+        replay_buffer: Option<usize>,
+        max_body: usize,
+    ) -> Self {
+        if let Some(limit) = replay_buffer {
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = body.kept(limit);
+        }
+        let for_head = request.method() == Method::HEAD;
+        Self { wire, request, gone: false, leaves: false, for_head, max_body }
+    }
+
+    fn take(&mut self) -> Request<Body> {
+        self.gone = true;
+        let mut rest = Request::new(Body::empty());
+        rest.uri_mut().clone_from(self.request.uri());
+        std::mem::replace(&mut self.request, rest)
+    }
+}
+
+impl Exchange for HyperExchange {
+    type Answer = http::Response<Incoming>;
+    type Fault = Fault;
+    type Future = Sending;
+    type Head = http::response::Parts;
+    type Body = Incoming;
+    type Response = Response;
+
+    #[inline]
+    fn address(&self) -> Result<Address<'_>, Error> {
+        address(&self.request)
+    }
+
+    #[inline]
+    fn is_replayable(&self) -> bool {
+        !self.gone && self.request.body().is_replayable()
+    }
+
+    fn request(&self) -> Option<Attempt<'_>> {
+        (!self.gone).then(|| Attempt {
+            number: 0,
+            method: self.request.method(),
+            url: self.request.uri().to_string().into(),
+            headers: self.request.headers(),
+            body: self.request.body().as_bytes().filter(|bytes| !bytes.is_empty()),
+        })
+    }
+
+    #[inline]
+    fn launch(&mut self, mut outbound: Outbound, departure: Departure<'_, '_>) -> Option<Sending> {
+        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
+        if self.gone || outbound.number > 1 && !self.is_replayable() {
+            return None;
+        }
+        let body = if outbound.last { None } else { self.request.body().replay() };
+        let mut request = match body {
+            Some(body) => again(&self.request, body),
+            None => self.take(),
+        };
+        let Departure { upstream, now, .. } = departure;
+        // The URL says whom it is for, and the endpoint's pool goes there.
+        let named = outbound.target.take_if(|target| self.wire.names_host(target));
+        let host = match &outbound.target {
+            Some(target) => {
+                readdress(request.uri_mut(), target.endpoint.origin());
+                None
+            }
+            None if self.wire.is_plain(&request) => upstream.host_header(),
+            None => None,
+        };
+        let endpoint = outbound.target.as_ref().map(|target| Arc::clone(&target.endpoint));
+        let over = match (&named, &endpoint) {
+            (Some(named), _) => Over::Named(&named.endpoint),
+            (None, Some(endpoint)) => self.wire.over(endpoint, upstream.key().authority()),
+            (None, None) if self.leaves && self.wire.is_plain(&request) => Over::Fresh,
+            (None, None) => Over::Shared,
+        };
+        outbound.apply(request.headers_mut(), upstream, host, now);
+        Some(self.wire.send(request, over))
+    }
+
+    fn expired(&mut self, future: Pin<&mut Sending>, overdue: Overdue) -> Expired {
+        self.leaves = true;
+        future.expired(overdue)
+    }
+
+    fn begun(future: &Sending, set_out: Tick, now: Tick, _alive: bool) -> Tick {
+        future.begun(set_out, now)
+    }
+
+    fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
+        match end {
+            Ok(response) => Ended::Response(response.status(), response.headers()),
+            Err(fault) => Ended::Error(&fault.error),
+        }
+    }
+
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+        let evidence = end.as_ref().err().map_or(Evidence::DIRECT, |fault| self.wire.evidence(fault));
+        self.leaves |= evidence.pooled;
+        evidence
+    }
+
+    #[inline]
+    fn is_shared(answer: &Self::Answer) -> bool {
+        answer.version() == Version::HTTP_2
+    }
+
+    #[inline]
+    fn may_be_grpc(answer: &Self::Answer) -> bool {
+        answer.version() == Version::HTTP_2 && answer.body().is_end_stream()
+    }
+
+    fn is_unending(answer: &Self::Answer) -> bool {
+        announces_stream(answer.status(), answer.headers())
+    }
+
+    #[inline]
+    fn expected(&self, answer: &Self::Answer) -> Expected {
+        Expected::at_head(self.for_head, answer.status(), &answer.body().size_hint())
+    }
+
+    fn dismantle(answer: Self::Answer) -> (Self::Head, Self::Body) {
+        answer.into_parts()
+    }
+
+    #[inline]
+    fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
+        let expected = self.expected(&answer);
+        let answer = answer.map(|body| ResponseBody::live(body, guard, expected));
+        Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
+    }
+
+    fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
+        let answer = http::Response::from_parts(head, ResponseBody::kept(body, report));
+        Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
+    }
+}
+
+#[cfg(all(test, feature = "http2"))]
+mod tests;

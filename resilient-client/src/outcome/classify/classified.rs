@@ -1,0 +1,119 @@
+//! What an attempt's end means.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::outcome::Cause;
+use crate::outcome::FailureKind;
+use crate::outcome::Outcome;
+use crate::outcome::Verdict;
+
+/// Whether another attempt makes sense after this one, and what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// No: the answer would be the same, or isn't a failure.
+    Never,
+    /// No, and it was provably never sent: the server's certificate isn't accepted, say.
+    Futile,
+    /// If the request is safe to repeat: the server may have processed it.
+    IfSafe,
+    /// Whatever the method: the server provably did not process it.
+    Unprocessed,
+    /// Whatever the method, at once and at no cost: it was provably never sent, on a connection that is no more. Another
+    /// connection will do, and a request that nobody saw adds no load. So it takes no token of the budget and isn't counted
+    /// among the policy's attempts; it has a bound of its own, 16 a call.
+    Unsent,
+    /// The same after the usual wait: the server said that it would not look at it now. The bound is 8 a call.
+    Refused,
+    /// If the request is safe to repeat, and at no cost: most likely it was never sent, but nothing proves it.
+    Doubtful,
+    /// Whatever the method, but only one more time.
+    Once,
+}
+
+impl Repeat {
+    /// Whether there is no repeat, whatever the method.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Never | Self::Futile)
+    }
+
+    /// Whether it rests on a proof that the server did not process the request.
+    pub const fn is_proof(self) -> bool {
+        matches!(self, Self::Futile | Self::Unprocessed | Self::Unsent | Self::Refused)
+    }
+
+    /// Whether such a repeat takes no token and isn't counted among the policy's attempts.
+    pub const fn is_free(self) -> bool {
+        matches!(self, Self::Unsent | Self::Refused | Self::Doubtful)
+    }
+}
+
+/// Everything the rest of the call needs to know about an attempt's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classified {
+    /// What the caller and the report see.
+    pub outcome: Outcome,
+    /// What the circuit breaker counts.
+    pub verdict: Verdict,
+    /// What a failure is put down to. Failures of one cause count once.
+    pub cause: Cause,
+    /// Whether to try again.
+    pub repeat: Repeat,
+    /// How long the server asked to be left alone, if it did.
+    pub retry_after: Option<Duration>,
+    /// The response's status, where there was one.
+    pub status: Option<StatusCode>,
+}
+
+impl Classified {
+    /// A failure of `kind` that counts against the breaker.
+    pub const fn failure(kind: FailureKind, repeat: Repeat) -> Self {
+        Self {
+            outcome: Outcome::Failure(kind),
+            verdict: Verdict::Failure,
+            cause: Cause::Own,
+            repeat,
+            retry_after: None,
+            status: None,
+        }
+    }
+
+    /// The same of a connection that was lost or not made.
+    pub const fn lost(kind: FailureKind, repeat: Repeat) -> Self {
+        Self { cause: Cause::Lost, ..Self::failure(kind, repeat) }
+    }
+
+    /// A failure of `kind` that says nothing about the server.
+    pub const fn neutral(kind: FailureKind, repeat: Repeat) -> Self {
+        Self { verdict: Verdict::Neutral, ..Self::failure(kind, repeat) }
+    }
+
+    /// The attempt timeout passed before the response's head came.
+    pub const TIMEOUT: Self = Self::failure(FailureKind::Timeout, Repeat::IfSafe);
+
+    /// The answer is there, its body read or not wanted.
+    pub(crate) const fn answered(status: Option<StatusCode>) -> Self {
+        Self { outcome: Outcome::Success, verdict: Verdict::Success, status, ..Self::IGNORED }
+    }
+
+    /// Nobody waited for the answer, or not for long.
+    pub(crate) const ABANDONED: Self = Self { outcome: Outcome::Abandoned, ..Self::IGNORED };
+
+    /// An end that says nothing about the server.
+    pub const IGNORED: Self = Self {
+        outcome: Outcome::Ignored,
+        verdict: Verdict::Neutral,
+        cause: Cause::Own,
+        repeat: Repeat::Never,
+        retry_after: None,
+        status: None,
+    };
+}
+
+impl Classified {
+    /// Whether the caller has the answer.
+    pub fn is_success(&self) -> bool {
+        self.outcome == Outcome::Success
+    }
+}

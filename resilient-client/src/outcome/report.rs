@@ -1,0 +1,346 @@
+//! What happened inside one call, for whoever has to explain it.
+//!
+//! A report is built as the call goes, in place: a call that succeeds at the first attempt allocates nothing for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use smallvec::SmallVec;
+
+use crate::origin::Origin;
+use crate::outcome::Outcome;
+use crate::outcome::call_id::CallId;
+use crate::outcome::rejection::Rejection;
+use crate::time::Tick;
+
+/// Why an attempt was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// The call's first attempt.
+    First,
+    /// An earlier attempt failed.
+    Retry,
+    /// An earlier attempt was taking its time.
+    Hedge,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Hedge => "hedge",
+        })
+    }
+}
+
+/// One attempt of a call.
+#[derive(Clone, Debug)]
+pub struct AttemptReport {
+    pub(crate) number: u32,
+    pub(crate) trigger: Trigger,
+    pub(crate) endpoint: Option<Origin>,
+    /// From the start of the call, in nanoseconds.
+    started: u64,
+    /// In nanoseconds.
+    duration: u64,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) status: Option<StatusCode>,
+}
+
+impl AttemptReport {
+    /// 1 for the first.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Why it was sent.
+    pub fn trigger(&self) -> Trigger {
+        self.trigger
+    }
+
+    /// Where it went, if the name called stands for several endpoints.
+    pub fn endpoint(&self) -> Option<&Origin> {
+        self.endpoint.as_ref()
+    }
+
+    /// When it was sent, from the start of the call.
+    pub fn started(&self) -> Duration {
+        Duration::from_nanos(self.started)
+    }
+
+    /// From sending to the response's head, or to its failure.
+    pub fn duration(&self) -> Duration {
+        Duration::from_nanos(self.duration)
+    }
+
+    /// What it came to; `None` when the call ended while it was still in flight.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// The response's status, where there was one.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+}
+
+/// Why a failed attempt was not followed by another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decline {
+    /// The policy has no retries.
+    RetriesOff,
+    /// The outcome is final: another attempt would get the same.
+    Final(Outcome),
+    /// The server may have processed it, the method isn't idempotent, and there is no `Idempotency-Key`.
+    NotSafe,
+    /// The body is a stream: it could be sent only once.
+    BodyIsStream,
+    /// The body is a stream and outgrew its replay buffer, or failed.
+    BodyNotKept,
+    /// Every attempt the policy allows was made.
+    AttemptsExhausted(u32),
+    /// The policy's own delays have come to their end.
+    DelaysEnded,
+    /// The upstream's budget for extra attempts is empty.
+    BudgetExhausted,
+    /// Another attempt could not be expected to end before the deadline.
+    NoTime {
+        /// The wait before it and the time an attempt usually takes.
+        needed: Duration,
+        /// How long the call had left.
+        left: Duration,
+    },
+    /// The server asked for a longer wait than the time left.
+    RetryAfterTooLong {
+        /// What the server asked for.
+        asked: Duration,
+        /// How long the call had left.
+        left: Duration,
+    },
+    /// Hedges have their own cap, a share of all calls, and it is used up.
+    HedgeCap,
+    /// The circuit breaker is open: waiting for it would be a wait for ourselves.
+    CircuitOpen,
+    /// The attempt was due, and refused here.
+    Rejected(Rejection),
+    /// The response was a 425 and had been tried once more already.
+    TriedOnceMore,
+}
+
+impl fmt::Display for Decline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RetriesOff => f.write_str("retries are off"),
+            Self::Final(outcome) => write!(f, "{outcome} is final"),
+            Self::NotSafe => f.write_str("not idempotent, and no Idempotency-Key"),
+            Self::BodyIsStream => f.write_str("body is a stream"),
+            Self::BodyNotKept => f.write_str("body is a stream longer than its replay buffer"),
+            Self::AttemptsExhausted(n) => write!(f, "all {n} attempts made"),
+            Self::DelaysEnded => f.write_str("no further delay in the policy"),
+            Self::BudgetExhausted => f.write_str("retry budget is empty"),
+            Self::NoTime { needed, left } => write!(f, "needs {needed:.1?}, {left:.1?} left"),
+            Self::RetryAfterTooLong { asked, left } => {
+                write!(f, "server asked for {asked:.1?}, {left:.1?} left")
+            }
+            Self::HedgeCap => f.write_str("cap on hedges is used up"),
+            Self::CircuitOpen => f.write_str("circuit breaker is open"),
+            Self::Rejected(rejection) => write!(f, "refused here, {rejection}"),
+            Self::TriedOnceMore => f.write_str("tried once more already"),
+        }
+    }
+}
+
+/// Every attempt of a call, and every decision not to make one.
+///
+/// Carried by every [`Response`](crate::Response) and every [`Error`](crate::Error) of a call. `Display` explains the
+/// call in a line an attempt:
+///
+/// ```text
+/// http://users:3000: 2 attempts in 41.2ms
+///   #1 first at 0.0ns, 3.1ms: status (503)
+///   #2 retry at 21.0ms, 20.2ms: success (200)
+/// ```
+// Small, because it moves with every response: times are nanoseconds, and what few calls have is apart.
+#[derive(Clone, Debug)]
+pub struct CallReport {
+    call: CallId,
+    upstream: Arc<str>,
+    began: Tick,
+    /// In nanoseconds.
+    elapsed: u64,
+    /// In nanoseconds.
+    queued: u64,
+    attempts: SmallVec<[AttemptReport; 1]>,
+    /// Boxed, as most calls have nothing to decline.
+    #[allow(clippy::box_collection, reason = "a third of the size where it is empty")]
+    declined: Option<Box<Vec<Decline>>>,
+    version: u32,
+    /// How many attempts the server provably did not process.
+    unprocessed: u32,
+    cut: bool,
+    pub(crate) streams: bool,
+}
+
+impl CallReport {
+    pub(crate) fn new(call: CallId, upstream: Arc<str>, version: u64, began: Tick) -> Self {
+        Self {
+            call,
+            upstream,
+            version: u32::try_from(version).unwrap_or(u32::MAX),
+            unprocessed: 0,
+            streams: false,
+            began,
+            elapsed: 0,
+            attempts: SmallVec::new(),
+            declined: None,
+            cut: false,
+            queued: 0,
+        }
+    }
+
+    /// The call's number, which its [events](crate::event::Event) bear.
+    pub fn call(&self) -> CallId {
+        self.call
+    }
+
+    /// The authority called, such as `http://users:3000`.
+    pub fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
+    /// From the start of the call to its result (the response's head, for a response).
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.elapsed)
+    }
+
+    /// Every attempt handed to the transport, in order.
+    pub fn attempts(&self) -> &[AttemptReport] {
+        &self.attempts
+    }
+
+    /// Every decision not to send another attempt, in order.
+    pub fn declined(&self) -> &[Decline] {
+        self.declined.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the response returned was set aside for a retry and its body was longer or slower than could be kept
+    /// (64 KiB, 50 ms). Reading such a body yields what was kept, then an error.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Whether the body is exempt from the call's total, because it is an upgrade, a stream of server-sent events, or the
+    /// call was marked streaming. Its idle timeout stays.
+    pub fn is_streaming(&self) -> bool {
+        self.streams
+    }
+
+    /// The version of the policies the call followed: how many reloads had changed them.
+    pub fn policy_version(&self) -> u64 {
+        self.version.into()
+    }
+
+    /// How long its attempts waited to be let in: for the rate limit, a place in the bulkhead or under the overload limit,
+    /// the first endpoints, or an open breaker.
+    pub fn queued(&self) -> Duration {
+        Duration::from_nanos(self.queued)
+    }
+
+    pub(crate) fn waited(&mut self, since: Tick, now: Tick) {
+        self.queued = self.queued.saturating_add(now.nanos_since(since));
+    }
+
+    pub(crate) fn launched(&mut self, number: u32, trigger: Trigger, endpoint: Option<Origin>, now: Tick) {
+        self.attempts.push(AttemptReport {
+            number,
+            trigger,
+            endpoint,
+            started: now.nanos_since(self.began),
+            duration: 0,
+            outcome: None,
+            status: None,
+        });
+    }
+
+    /// The server provably did not process an attempt that has ended.
+    pub(crate) fn unprocessed(&mut self) {
+        self.unprocessed += 1;
+    }
+
+    /// Whether no attempt was processed, provably.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        self.unprocessed as usize == self.attempts.len()
+    }
+
+    pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
+        if let Some(attempt) = self.attempts.iter_mut().rev().find(|attempt| attempt.number == number) {
+            attempt.duration = now.nanos_since(self.began).saturating_sub(attempt.started);
+            attempt.outcome = Some(outcome);
+            attempt.status = status;
+        }
+    }
+
+    pub(crate) fn decline(&mut self, why: Decline) {
+        self.declined.get_or_insert_default().push(why);
+    }
+
+    /// When the call began.
+    pub(crate) fn began(&self) -> Tick {
+        self.began
+    }
+
+    /// Whether attempt `number` was sent beside another.
+    #[cold]
+    pub(crate) fn is_hedge(&self, number: u32) -> bool {
+        self.attempts.iter().any(|attempt| attempt.number == number && attempt.trigger == Trigger::Hedge)
+    }
+
+    /// The attempts sent beside others that haven't ended.
+    pub(crate) fn hedges_in_flight(&self) -> impl Iterator<Item = u32> {
+        let hedges = self.attempts.iter().filter(|attempt| attempt.trigger == Trigger::Hedge);
+        hedges.filter(|attempt| attempt.outcome.is_none()).map(|attempt| attempt.number)
+    }
+
+    /// When the call had its result.
+    pub(crate) fn ended(&self) -> Tick {
+        self.began.after_nanos(self.elapsed)
+    }
+
+    pub(crate) fn finish(&mut self, now: Tick, cut: bool) {
+        self.elapsed = now.nanos_since(self.began);
+        self.cut = cut;
+    }
+}
+
+impl fmt::Display for CallReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.attempts.len() == 1 { "" } else { "s" };
+        write!(f, "{}: {} attempt{plural} in {:.1?}", self.upstream, self.attempts.len(), self.elapsed())?;
+        if self.queued != 0 {
+            write!(f, ", {:.1?} of it waiting to be let in", self.queued())?;
+        }
+        for attempt in &self.attempts {
+            write!(f, "\n  #{} {} at {:.1?}", attempt.number, attempt.trigger, attempt.started())?;
+            if let Some(endpoint) = &attempt.endpoint {
+                write!(f, " to {endpoint}")?;
+            }
+            f.write_str(", ")?;
+            match (attempt.outcome, attempt.status) {
+                (Some(outcome), Some(status)) => {
+                    write!(f, "{:.1?}: {outcome} ({})", attempt.duration(), status.as_u16())?;
+                }
+                (Some(outcome), None) => write!(f, "{:.1?}: {outcome}", attempt.duration())?,
+                (None, _) => f.write_str("still in flight")?,
+            }
+        }
+        for why in self.declined() {
+            write!(f, "\n  not retried: {why}")?;
+        }
+        Ok(())
+    }
+}

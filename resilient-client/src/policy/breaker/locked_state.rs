@@ -1,0 +1,132 @@
+//! What only failures, slow calls, probes and transitions touch: several numbers that must change together.
+
+use crate::outcome::Cause as FailureCause;
+use crate::outcome::Verdict;
+use crate::policy::breaker::causes::Causes;
+use crate::policy::breaker::causes::SeenFailure;
+use crate::policy::breaker::pause::Length;
+use crate::policy::breaker::rules::Counted;
+use crate::policy::breaker::rules::Numbers;
+use crate::policy::breaker::state::Cause;
+use crate::policy::breaker::state::Era;
+use crate::policy::breaker::trip::Tripper;
+use crate::policy::breaker::window::Window;
+use crate::policy::breaker::window_counts::WindowCounts;
+use crate::time::Tick;
+
+/// See [`Breaker::locked`](super::Breaker).
+#[derive(Debug)]
+pub(super) struct LockedState {
+    /// Without any, the state is disabled unless it is forced.
+    pub(super) rules: Option<Numbers>,
+    /// Decides when to open, in place of most rules.
+    pub(super) trip: Option<Box<Tripper>>,
+    pub(super) counts: WindowCounts,
+    /// Made with the first failure whose cause may be shared.
+    pub(super) causes: Option<Box<Causes>>,
+    /// Somebody put the breaker in its state, and only that can end it.
+    pub(super) forced: bool,
+    /// Somebody said that nothing is to be rejected, whatever the rules say.
+    pub(super) observed: bool,
+    /// Failed recoveries since the breaker was last closed.
+    pub(super) reopens: u16,
+    /// Probes in a row that decided nothing, or left the next one to find out.
+    pub(super) undecided: u16,
+    /// The number of the newest probe of this generation.
+    pub(super) newest: u16,
+    /// Probes of lower numbers had gone alone and not answered for so long that another followed, whose their slot is.
+    pub(super) followed: u16,
+    /// Probe slots taken in this generation, by probes under way or successful.
+    pub(super) taken: u32,
+    pub(super) succeeded: u32,
+    /// When the probes under way stop holding their slots.
+    pub(super) lease_end: Tick,
+}
+
+impl LockedState {
+    pub(super) fn new(rules: Option<Numbers>) -> Self {
+        Self {
+            rules,
+            trip: None,
+            counts: rules.as_ref().map(WindowCounts::new).unwrap_or_default(),
+            causes: None,
+            forced: false,
+            observed: false,
+            reopens: 0,
+            undecided: 0,
+            newest: 0,
+            followed: 0,
+            taken: 0,
+            succeeded: 0,
+            lease_end: Tick::ZERO,
+        }
+    }
+
+    /// Whether another probe would be one too many: one goes alone until one has succeeded.
+    pub(super) fn is_full(&self, rules: &Numbers) -> bool {
+        self.taken >= if self.succeeded == 0 { 1 } else { rules.probes }
+    }
+
+    /// Probes in a row that came to nothing good.
+    pub(super) fn vain(&self) -> u32 {
+        u32::from(self.reopens) + u32::from(self.undecided)
+    }
+
+    /// Gives the slot of the probe that is out to another.
+    pub(super) fn follow(&mut self) {
+        self.taken -= 1;
+        self.undecided = self.undecided.saturating_add(1);
+        self.followed = self.newest.saturating_add(1);
+    }
+
+    /// Whether a closed breaker opens now that a call has been counted: why, and for how long.
+    pub(super) fn opening(
+        &mut self,
+        rules: &Numbers,
+        call: Counted,
+        now: Tick,
+        unit: &mut dyn FnMut() -> f64,
+    ) -> Option<(Cause, Length)> {
+        match &mut self.trip {
+            Some(trip) if call.failed => trip.failure(now).map(|time| (Cause::Tripped, Length::fixed(time))),
+            Some(trip) => {
+                trip.success(now);
+                None
+            }
+            None => rules.broken_by(call).map(|cause| {
+                let length = rules.pause(self.reopens.into(), unit());
+                // It had closed because of heads whose bodies failed then: what that costs is no probe, but all calls until a body
+                // fails again.
+                let forward = if self.reopens == 0 { length.forward } else { 0 };
+                (cause, Length { forward, ..length })
+            }),
+        }
+    }
+
+    /// Whether a failure tells of what has been counted.
+    pub(super) fn knows(&mut self, seen: SeenFailure, window: &Window) -> bool {
+        if seen.cause == FailureCause::Own {
+            return false;
+        }
+        let successes = || self.counts.totals(window, seen.now).successes;
+        self.causes.get_or_insert_default().is_known(seen, successes)
+    }
+
+    /// For how long to open after a failed or slow probe.
+    pub(super) fn reopening(&mut self, rules: &Numbers, now: Tick, unit: &mut dyn FnMut() -> f64) -> Length {
+        self.undecided = 0;
+        self.reopens = self.reopens.saturating_add(1);
+        let asked = self.trip.as_mut().and_then(|trip| trip.probe_failed(now));
+        asked.map_or_else(|| rules.pause(self.reopens.into(), unit()), Length::fixed)
+    }
+}
+
+/// A call's result, on its way to be counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settled {
+    pub(super) era: Era,
+    pub(super) verdict: Verdict,
+    pub(super) cause: FailureCause,
+    pub(super) took: u64,
+    pub(super) now: Tick,
+}

@@ -1,0 +1,138 @@
+//! Who is told of events: observers and the log, outside every lock.
+
+use std::cell::RefCell;
+
+use std::fmt;
+
+use std::panic::AssertUnwindSafe;
+
+use std::panic::catch_unwind;
+
+use std::sync::Arc;
+
+use super::log;
+use crate::event::Event;
+use crate::event::Observer;
+
+thread_local! {
+    /// Events that wait for locks to be released; `None` while none has to.
+    static HELD: RefCell<Option<Vec<(Events, String, Event)>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, events of this thread wait. Made before a lock is taken, it is dropped after the lock: observers run
+/// outside every lock, and may do whatever a call may, reload policies among it.
+#[must_use]
+pub(crate) struct Held {
+    outermost: bool,
+}
+
+impl Held {
+    pub(crate) fn begin() -> Self {
+        let begin = |held: &RefCell<Option<_>>| {
+            let mut held = held.borrow_mut();
+            let outermost = held.is_none();
+            held.get_or_insert_default();
+            outermost
+        };
+        Self { outermost: HELD.try_with(begin).unwrap_or(false) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.outermost {
+            return;
+        }
+        let held = HELD.try_with(RefCell::take).ok().flatten();
+        for (events, upstream, event) in held.unwrap_or_default() {
+            events.deliver(&upstream, &event);
+        }
+    }
+}
+
+/// Where the engine sends events.
+#[derive(Clone, Default)]
+pub(crate) struct Events {
+    observers: Arc<[Arc<dyn Observer>]>,
+}
+
+impl Events {
+    pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
+        Self { observers: observers.into() }
+    }
+
+    /// Builds the event only when somebody listens.
+    #[inline]
+    pub(crate) fn emit(&self, upstream: &str, event: impl FnOnce() -> Event) {
+        if self.heard() {
+            self.tell(upstream, event());
+        }
+    }
+
+    /// Whether anybody listens.
+    #[inline]
+    pub(crate) fn heard(&self) -> bool {
+        !self.observers.is_empty() || log::heard()
+    }
+
+    #[cold]
+    fn tell(&self, upstream: &str, event: Event) {
+        let mut event = Some(event);
+        // On a thread that ends none is held any more.
+        let _ = HELD.try_with(|held| {
+            if let Some(held) = &mut *held.borrow_mut()
+                && let Some(event) = event.take()
+            {
+                held.push((self.clone(), upstream.to_owned(), event));
+            }
+        });
+        if let Some(event) = event {
+            self.deliver(upstream, &event);
+        }
+    }
+
+    fn deliver(&self, upstream: &str, event: &Event) {
+        log::write(upstream, event);
+        for observer in self.observers.iter() {
+            let _ = catch_unwind(AssertUnwindSafe(|| observer.event(upstream, event)));
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Events({} observers)", self.observers.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering;
+
+    /// What a thread keeps to its end, a runtime say, may drop its calls then: it aborted the process.
+    #[test]
+    fn what_happens_as_a_thread_ends_is_told() {
+        struct Late(Events);
+        impl Drop for Late {
+            fn drop(&mut self) {
+                self.0.emit("users", || Event::LimitChanged { limit: 1 });
+            }
+        }
+        thread_local! {
+            static LAST: RefCell<Option<Late>> = const { RefCell::new(None) };
+        }
+        let heard = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&heard);
+        let observer = move |_: &str, _: &Event| _ = counted.fetch_add(1, Ordering::Relaxed);
+        let events = Events::new(vec![Arc::new(observer)]);
+        let thread = std::thread::spawn(move || {
+            // Kept first, it goes last.
+            LAST.set(Some(Late(events.clone())));
+            events.emit("users", || Event::LimitChanged { limit: 2 });
+        });
+        thread.join().unwrap();
+        assert_eq!(heard.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,127 @@
+//! Calls that would rather wait for an open breaker than be refused; and who is shut out by one.
+
+use std::sync::Arc;
+
+use std::task::Context;
+
+use std::task::Poll;
+
+use std::time::Duration;
+
+use super::Admission;
+use super::Ask;
+use super::Refusal;
+use super::Stage;
+use super::Stuck;
+use crate::outcome::rejection::Rejection;
+use crate::policy::breaker::ReadyWaiter;
+use crate::policy::breaker::State;
+use crate::policy::plan::Modes;
+use crate::time::Tick;
+use crate::upstream::Upstream;
+use crate::upstream::endpoints::Balancer;
+use crate::upstream::endpoints::EndpointPermit;
+use crate::upstream::endpoints::Seek;
+use crate::upstream::endpoints::Shut;
+
+impl Upstream {
+    /// A place among those that wait for an open breaker, where that is what refuses it and it wants to. It holds nothing meanwhile,
+    /// and is asked everything again when it goes.
+    #[cold]
+    pub(super) fn wait_for_ready(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        why: Refusal,
+        since: Tick,
+        now: Tick,
+    ) -> Admission {
+        if ask.waits_for_ready
+            && matches!(why.rejection, Rejection::CircuitOpen { .. })
+            && let Ok(waiter) = self.ready.enqueue(ask.place, now, ask.deadline)
+        {
+            return self.wait(ask, None, since, Stage::Ready(waiter));
+        }
+        Admission::Refused(why)
+    }
+
+    pub(super) fn choose_endpoint(
+        &self,
+        balancer: &Balancer,
+        ask: &Ask<'_>,
+        now: Tick,
+    ) -> Result<EndpointPermit, Stuck> {
+        let seek = Seek {
+            tried: ask.tried,
+            repeatable: ask.repeatable && self.budget.available() >= 1.0,
+            overrules: self.breaker.state() == State::ForcedClosed,
+            priority: ask.priority,
+            overruns: !self.modes().has(Modes::OVERLOAD),
+        };
+        let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
+        admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now))
+    }
+
+    #[cold]
+    pub(super) fn shut_out(
+        &self,
+        balancer: &Balancer,
+        seek: &Seek<'_>,
+        shut: Shut,
+        now: Tick,
+    ) -> Result<EndpointPermit, Stuck> {
+        Err(match shut {
+            Shut::Empty => {
+                let cause = Some(balancer.nobody());
+                Stuck::Refused(Refusal { rejection: Rejection::NoEndpoint, cause })
+            }
+            Shut::Open(retry_after) => Rejection::CircuitOpen { retry_after }.into(),
+            Shut::Held(retry_after) => Rejection::HeldBack { retry_after }.into(),
+            Shut::Full(limit) => {
+                let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
+                if !seek.overruns && self.judge(rejection, Modes::OVERLOAD_OBSERVES).is_ok() {
+                    let seek = Seek { overruns: true, ..*seek };
+                    let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
+                    return admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now));
+                }
+                Stuck::Overloaded(limit)
+            }
+        })
+    }
+
+    /// Ready when the first of those that wait for the breaker may go: with nothing, or with how long it would still have to wait when
+    /// its time is over. One that `has_gone` just now, and was refused again, looks a moment later.
+    pub(super) fn poll_ready(
+        &self,
+        waiter: &ReadyWaiter,
+        has_gone: bool,
+        cx: &Context<'_>,
+        now: Tick,
+    ) -> Poll<Option<Duration>> {
+        const MOMENT: Duration = Duration::from_millis(1);
+        const NEW_ENDPOINTS: Duration = Duration::from_millis(100);
+        // Before it looks, so that no news are missed.
+        waiter.note(cx);
+        let left = || self.shut_for(now).map(|left| left.max(Duration::from_nanos(1)));
+        if now >= waiter.ends() {
+            return Poll::Ready(left());
+        }
+        if !self.ready.is_first(waiter) {
+            return Poll::Pending;
+        }
+        if let Some(balancer) = &self.balancer {
+            balancer.catch_up(now);
+        }
+        let left = match left() {
+            Some(left) => left,
+            None if has_gone => MOMENT,
+            None => return Poll::Ready(None),
+        };
+        if !has_gone && self.balancer.as_ref().is_some_and(|balancer| !balancer.is_fresh(now)) {
+            return Poll::Ready(None);
+        }
+        // Nobody tells of endpoints that are new: the list is brought up to date by who asks.
+        let most = self.balancer.as_ref().map_or(left, |_| NEW_ENDPOINTS);
+        waiter.look_at(now.after(left.min(most)));
+        Poll::Pending
+    }
+}
