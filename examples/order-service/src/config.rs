@@ -4,12 +4,10 @@ use std::{fmt, time::Duration};
 
 use clap::Parser;
 
-use crate::{
-    Error,
-    plumbing::{
-        database::{Settings, Synchronous},
-        limits::Limits,
-    },
+use crate::Error;
+use service_kit::{
+    database::{Settings, Synchronous},
+    limits::Limits,
 };
 
 const HOST: &str = "127.0.0.1";

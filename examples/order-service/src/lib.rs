@@ -37,9 +37,6 @@
 //! }
 //! ```
 
-#[path = "../../user-service/src/plumbing/mod.rs"]
-pub mod plumbing;
-
 mod config;
 mod directory;
 pub mod reconciler;
@@ -54,8 +51,8 @@ use tokio::net::TcpListener;
 
 pub use config::Config;
 pub use directory::{Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
-pub use plumbing::{clock::Clock, error::Error};
 pub use routes::{AppState, app};
+pub use service_kit::{clock::Clock, error::Error};
 pub use store::{Item, Order, OrderStatus};
 pub use users::ResilientUsers;
 
@@ -72,7 +69,7 @@ pub async fn serve(
     state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
     let reconciler = state.reconciler();
     state.background.spawn("reconciler", move |stop| reconciler.run_until(stop));
-    plumbing::server::serve(router, listener, shutdown, state.background).await
+    service_kit::server::serve(router, listener, shutdown, state.background).await
 }
 
 /// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.

@@ -3,13 +3,11 @@
 use std::{error::Error, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use order_service::{
-    Config, ResilientUsers,
-    plumbing::{
-        error::causes,
-        logs::{self, LogFormat},
-        server,
-    },
+use order_service::{Config, ResilientUsers};
+use service_kit::{
+    error::causes,
+    logs::{self, LogFormat},
+    server,
 };
 use tokio::net::TcpListener;
 

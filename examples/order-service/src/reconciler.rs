@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Clock, Existence, Lookup, OrderStatus, UserDirectory,
     directory::ask,
-    plumbing::{clock::millis, database::Database},
     store::{self, FIRST_CHECK, Pending},
 };
+use service_kit::{clock::millis, database::Database};
 
 /// Most orders in one round.
 const BATCH: u32 = 32;

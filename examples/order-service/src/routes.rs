@@ -10,21 +10,19 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
-    Clock, Config, Error, Existence, Item, Lookup, Order, OrderStatus, UserDirectory,
-    directory::ask,
-    plumbing::{
-        database::Database,
-        extract::{Id, Json, Query, canonical_id, new_id},
-        health, http,
-        idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
-        limits::Limits,
-        page::Page,
-        problem::Problem,
-        request_id::RequestId,
-        server::Background,
-    },
-    reconciler::Reconciler,
-    store,
+    Clock, Config, Error, Existence, Item, Lookup, Order, OrderStatus, UserDirectory, directory::ask,
+    reconciler::Reconciler, store,
+};
+use service_kit::{
+    database::Database,
+    extract::{Id, Json, Query, canonical_id, new_id},
+    health, http,
+    idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
+    limits::Limits,
+    page::Page,
+    problem::Problem,
+    request_id::{self, RequestId},
+    server::Background,
 };
 
 const MAX_ITEMS: usize = 100;
@@ -152,7 +150,7 @@ impl AppState {
     async fn place(&self, new: NewOrder, request_id: &RequestId, ticket: &Ticket) -> Result<Answer, Problem> {
         let NewOrder { user_id, items } = new;
         // No database connection is held while another service is asked.
-        let lookup = Lookup { user_id: &user_id, request_id: request_id.as_str() };
+        let lookup = Lookup { user_id: &user_id, request_id: request_id::text(request_id) };
         let (status, answer) = match ask(&*self.users, lookup, self.lookup_limit).await {
             Ok(Existence::Exists) => (OrderStatus::Confirmed, StatusCode::CREATED),
             Ok(Existence::Unknown) => return Err(unknown_user()),

@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 
-use crate::plumbing::{
+use service_kit::{
     clock::millis,
     database::{Database, Migration},
     idempotency,

@@ -10,10 +10,8 @@ use resilient_client::{
 };
 use url::Url;
 
-use crate::{
-    Config, Error, Existence, Lookup, LookupFuture, Unavailable, UserDirectory,
-    plumbing::{error::causes, request_id::X_REQUEST_ID},
-};
+use crate::{Config, Error, Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
+use service_kit::{error::causes, request_id::X_REQUEST_ID};
 
 /// One try. The rest of the call's time is for another, should this one hang.
 const ATTEMPT: Duration = Duration::from_millis(300);

@@ -1,15 +1,13 @@
 //! What a client of order-service sees, while user-service is well and while it isn't.
 
-#[path = "../../user-service/tests/common/mod.rs"]
-mod common;
 mod fake;
 
 use axum::{body::Body, http::Request};
-use common::{call, get, post, post_keyed, post_request};
 use fake::{ADA, BOB, Says, Service, order};
 use futures_util::future::join_all;
 use order_service::OrderStatus;
 use serde_json::json;
+use service_kit::testing::{call, get, post, post_keyed, post_request};
 
 #[tokio::test]
 async fn an_order_of_a_known_user_is_confirmed() {

@@ -1,7 +1,5 @@
 //! `ResilientUsers` against real sockets: what counts as an answer, and how fast there is none.
 
-#[path = "../../user-service/tests/common/mod.rs"]
-mod common;
 mod fake;
 
 use std::{
@@ -20,10 +18,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use common::{TestDatabase, get, post};
 use fake::{ADA, order};
 use order_service::{AppState, Config, Existence, Lookup, ResilientUsers, Unavailable, UserDirectory as _};
 use serde_json::json;
+use service_kit::testing::{TestDatabase, get, post};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,

@@ -1,14 +1,12 @@
 //! The whole service over real sockets: `run`, the drain, and the binary's way out.
 
-#[path = "../../user-service/tests/common/mod.rs"]
-mod common;
 mod fake;
 
 use std::{sync::Arc, time::Duration};
 
-use common::TestDatabase;
 use fake::{ADA, FakeUsers, Says, config, order};
 use order_service::{Config, run};
+use service_kit::testing::TestDatabase;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},

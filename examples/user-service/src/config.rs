@@ -4,7 +4,7 @@ use std::fmt;
 
 use clap::Parser;
 
-use crate::plumbing::{
+use service_kit::{
     database::{Settings, Synchronous},
     limits::Limits,
 };

@@ -26,7 +26,6 @@
 //! ```
 
 mod config;
-pub mod plumbing;
 mod routes;
 mod store;
 
@@ -34,8 +33,8 @@ use axum::Router;
 use tokio::net::TcpListener;
 
 pub use config::Config;
-pub use plumbing::{clock::Clock, error::Error};
 pub use routes::{AppState, app};
+pub use service_kit::{clock::Clock, error::Error};
 pub use store::User;
 
 /// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured time.
@@ -49,7 +48,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let keys = state.keys.clone();
     state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
-    plumbing::server::serve(router, listener, shutdown, state.background).await
+    service_kit::server::serve(router, listener, shutdown, state.background).await
 }
 
 /// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.

@@ -3,15 +3,13 @@
 use std::{error::Error, process::ExitCode};
 
 use clap::Parser;
-use tokio::net::TcpListener;
-use user_service::{
-    Config,
-    plumbing::{
-        error::causes,
-        logs::{self, LogFormat},
-        server,
-    },
+use service_kit::{
+    error::causes,
+    logs::{self, LogFormat},
+    server,
 };
+use tokio::net::TcpListener;
+use user_service::Config;
 
 #[derive(Parser)]
 #[command(name = "user-service", version, about)]

@@ -4,19 +4,16 @@ use axum::{Json as JsonBody, Router, extract::State, http::StatusCode, response:
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{
-    Clock, Config, Error, User,
-    plumbing::{
-        database::Database,
-        extract::{Id, Json, Query, new_id},
-        health, http,
-        idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
-        limits::Limits,
-        page::Page,
-        problem::Problem,
-        server::Background,
-    },
-    store,
+use crate::{Clock, Config, Error, User, store};
+use service_kit::{
+    database::Database,
+    extract::{Id, Json, Query, new_id},
+    health, http,
+    idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
+    limits::Limits,
+    page::Page,
+    problem::Problem,
+    server::Background,
 };
 
 const MAX_NAME_CHARS: usize = 200;

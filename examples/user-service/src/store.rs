@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sqlx::AnyConnection;
 
-use crate::plumbing::{
+use service_kit::{
     database::{Database, Migration},
     idempotency,
     page::Page,

@@ -1,7 +1,5 @@
 //! `Idempotency-Key`, over HTTP where a client can see it and through `Keys` where the work must misbehave.
 
-mod common;
-
 use std::time::Duration;
 
 use axum::{
@@ -10,17 +8,15 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode},
     response::Response,
 };
-use common::{TestDatabase, call, get, post_keyed, post_request};
 use futures_util::future::join_all;
 use serde_json::json;
-use tokio::sync::oneshot;
-use user_service::{
-    AppState, Clock, Config, app,
-    plumbing::{
-        idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
-        problem::Problem,
-    },
+use service_kit::testing::{PROBLEM_JSON, TestDatabase, call, get, post_keyed, post_request};
+use service_kit::{
+    idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
+    problem::Problem,
 };
+use tokio::sync::oneshot;
+use user_service::{AppState, Clock, Config, app};
 
 const START_MS: i64 = 1_700_000_000_000;
 
@@ -194,7 +190,7 @@ async fn a_4xx_of_the_work_is_an_answer_like_any_other() {
         };
         let response = keys.once("s", key("k"), same(), work).await.unwrap();
         assert_eq!(response.status(), 422);
-        assert_eq!(response.headers()["content-type"], common::PROBLEM_JSON);
+        assert_eq!(response.headers()["content-type"], PROBLEM_JSON);
         assert_eq!(response.headers().contains_key("idempotent-replayed"), replayed);
     }
 }

@@ -1,14 +1,12 @@
 //! What a client of user-service sees.
 
-mod common;
-
 use axum::{
     Router,
     body::{Body, Bytes},
     http::{Method, Request},
 };
-use common::{TestDatabase, call, get, post, post_request};
 use serde_json::json;
+use service_kit::testing::{TestDatabase, call, connect, get, post, post_request};
 use user_service::{AppState, Config, app};
 
 async fn service() -> (Router, TestDatabase) {
@@ -205,7 +203,7 @@ async fn a_locked_database_is_503_with_retry_after_while_reads_go_on() {
     if !database.is_sqlite() {
         return; // Postgres locks rows, not databases.
     }
-    let mut other_process = common::connect(&database.url).await;
+    let mut other_process = connect(&database.url).await;
     sqlx::Executor::execute(&mut other_process, "BEGIN IMMEDIATE").await.unwrap();
     let body = json!({ "name": "Ada", "email": "a@b" });
     let write = post(&app, "/users", &body);

@@ -17,7 +17,7 @@ use order_service::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::common::{Answer, TestDatabase, get, post};
+use service_kit::testing::{Answer, TestDatabase, get, post};
 
 pub const START_MS: i64 = 1_700_000_000_000;
 pub const ADA: &str = "01980000-0000-7000-8000-00000000000a";

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use sqlx::AnyConnection;
 
 use super::{Keys, Ticket, answer::Answer, in_flight};
-use crate::plumbing::{clock::millis, extract::new_id, problem::Problem};
+use crate::{clock::millis, extract::new_id, problem::Problem};
 
 /// How long an answer can be replayed.
 const KEEP: Duration = Duration::from_hours(24);

@@ -1,6 +1,8 @@
 //! Paging by cursor: a page starts after the last id of the one before, so rows added meanwhile shift nothing.
+//!
+//! A dozen lines of arithmetic; no library is smaller.
 
-use super::{extract::canonical_id, problem::Problem};
+use crate::{extract::canonical_id, problem::Problem};
 
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 100;

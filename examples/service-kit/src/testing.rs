@@ -1,5 +1,9 @@
 //! A client that calls a router without a socket, and a database for each test.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(
+    missing_docs,
+    clippy::missing_panics_doc,
+    reason = "read by tests, which panic when something is wrong"
+)]
 
 use axum::{
     Router,

@@ -1,4 +1,4 @@
-//! Extractors that answer bad input with a [`Problem`] naming what is wrong.
+//! Extractors that answer bad input with a [`Problem`] naming what is wrong: axum's answer in plain text.
 
 use axum::{
     body::Bytes,
@@ -8,7 +8,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
 /// A JSON body: 415 for another content type, 413 over the limit, 400 for malformed JSON and 422, with the field's
 /// path, for JSON of another shape.

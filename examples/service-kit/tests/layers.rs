@@ -1,7 +1,5 @@
 //! The layers round any service, on a virtual clock.
 
-mod common;
-
 use std::time::Duration;
 
 use axum::{
@@ -10,8 +8,8 @@ use axum::{
     http::Request,
     routing::{get, post},
 };
-use common::call;
-use user_service::plumbing::{http, limits::Limits};
+use service_kit::testing::{call, get as ask};
+use service_kit::{http, limits::Limits};
 
 fn service() -> Router {
     let routes = Router::new()
@@ -23,14 +21,14 @@ fn service() -> Router {
 
 #[tokio::test]
 async fn a_panic_is_a_500_that_keeps_its_message_to_itself() {
-    let answer = common::get(&service(), "/panic").await;
+    let answer = ask(&service(), "/panic").await;
     answer.assert_problem(500);
     assert!(!answer.header("x-request-id").is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_hangs_is_cut_off_with_503() {
-    let answer = common::get(&service(), "/hang").await;
+    let answer = ask(&service(), "/hang").await;
     answer.assert_problem(503);
     assert_eq!(answer.header("retry-after"), "1");
 }

@@ -1,4 +1,4 @@
-//! Logs go to stderr, one event a line; `RUST_LOG` chooses which.
+//! Logs go to stderr, one event a line; `RUST_LOG` chooses which. All of it is tracing-subscriber's; this is the choice.
 
 use std::io;
 

@@ -1,10 +1,10 @@
-//! How much one client may ask of the service.
+//! How much one client may ask of the service. Reading flags and variables is clap's; what makes sense is said here.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use super::error::Error;
+use crate::error::Error;
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const REQUEST_TIMEOUT_MS: u64 = 10_000;

@@ -1,5 +1,9 @@
 //! Every error this service answers, as `application/problem+json` (RFC 9457).
 //!
+//! Crates of this name (problem_details, say) bring the struct and its JSON, some sixty lines here. What the services need
+//! besides is theirs anyway: `Retry-After`, the fields at fault, one rule for database errors, a body that can be stored
+//! and replayed, and the framework's own errors rewritten.
+//!
 //! A problem says what the client can act on and nothing of what is inside: the cause goes to the log, where the
 //! request id finds it.
 
@@ -139,7 +143,7 @@ impl IntoResponse for Problem {
 /// A database that is merely busy is worth another try; anything else is ours to explain in the log.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        if super::database::is_busy(&error) {
+        if crate::database::is_busy(&error) {
             tracing::warn!(%error, "the database is busy");
             Self::unavailable(Duration::from_secs(1)).detail("The service is busy; try again shortly.")
         } else {

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::plumbing::problem::{PROBLEM_JSON, Problem};
+use crate::problem::{PROBLEM_JSON, Problem};
 
 /// An answer that can be stored and given again.
 #[derive(Clone, Debug, PartialEq, Eq)]

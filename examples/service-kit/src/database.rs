@@ -3,6 +3,9 @@
 //! The rules that make that hold: TEXT and BIGINT columns only, `$1` placeholders only, ids and timestamps made by the
 //! service. What differs is the connection's own settings, and they are all in this file.
 //!
+//! sqlx runs the statements and keeps the pools. Its own migrator takes no lock on `SQLite`, so two processes that start
+//! together would both apply a step; [`Database::open`] claims each step in the transaction that applies it.
+//!
 //! Caveat: an in-memory `SQLite` database belongs to one connection, so it gets one, and reads wait for writes there.
 
 use std::time::Duration;
@@ -15,7 +18,7 @@ use sqlx::{
 };
 use tokio::time::sleep;
 
-use super::{clock::Clock, error::Error};
+use crate::{clock::Clock, error::Error};
 
 /// How long a request waits for a connection before it is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,4 +1,6 @@
 //! The only place that reads the wall clock, so that everything else can be tested at any time of day.
+//!
+//! Libraries of mock clocks replace the monotonic clock; what is stored in a table is wall time.
 
 use std::{
     sync::{

@@ -1,4 +1,6 @@
 //! Serving until told to stop, then draining for a bounded time.
+//!
+//! HTTP is hyper's. `axum::serve` puts no bounds round it: any number of connections, each as slow as it likes.
 
 use std::{future::Future, io, time::Duration};
 
@@ -16,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::error::Error;
+use crate::error::Error;
 
 /// Each connection is a file descriptor.
 const MAX_CONNECTIONS: usize = 1024;

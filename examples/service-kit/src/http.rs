@@ -1,10 +1,13 @@
-//! The layers round every route, outermost last: request id, trace, problem, panic, timeout.
+//! The layers round every route, outermost last: body limit, timeout, panic, problem, trace, request id.
+//!
+//! All are axum's or tower-http's except two: [`problem::ensure`], because their error answers are plain text, and
+//! [`request_id::drop_unfit`], because they trust the caller's id.
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
     http::StatusCode,
-    middleware::from_fn,
+    middleware::{from_fn, map_request},
     response::IntoResponse as _,
 };
 use tower_http::{
@@ -14,10 +17,10 @@ use tower_http::{
 };
 use tracing::{Level, Span};
 
-use super::{
+use crate::{
     limits::Limits,
     problem,
-    request_id::{self, RequestId},
+    request_id::{self, MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
 };
 
 /// Puts the layers that every request passes round the routes.
@@ -37,11 +40,13 @@ pub fn wrap(routes: Router, limits: &Limits) -> Router {
                 .on_response(DefaultOnResponse::new().level(Level::INFO)),
         )
         // Outermost, so that the span and every answer carry the id.
-        .layer(from_fn(request_id::assign))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(map_request(request_id::drop_unfit))
 }
 
 /// The path only: a query may hold what no log should.
 fn span(request: &Request) -> Span {
-    let request_id = request.extensions().get::<RequestId>().map_or("", RequestId::as_str);
+    let request_id = request.extensions().get::<RequestId>().map_or("", request_id::text);
     tracing::info_span!("request", method = %request.method(), path = request.uri().path(), request_id)
 }

@@ -16,6 +16,9 @@
 //! - The work runs in a task of its own, so a client that hangs up neither stops it half-way nor leaves its key stuck.
 //! - Keys are scoped by route; 4xx answers of the work are stored, bad requests that never reach it are not.
 //!
+//! Ready-made middleware stores an answer after its handler has returned: a crash in between does the work twice. Here the
+//! key is part of the transaction that does the work, so it can't be a layer.
+//!
 //! Two requests are the same when they mean the same: the fingerprint is of the parsed request, not of its bytes.
 
 mod answer;
@@ -34,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use self::claims::{Claim, Claimed};
-use super::{
+use crate::{
     clock::Clock,
     database::{Database, Migration},
     problem::{Problem, from_panic},

@@ -1,4 +1,6 @@
 //! Liveness and readiness. Neither asks another service: its outage must not take this one out of rotation.
+//!
+//! Two routes that ask this service's own database: nothing here that a library could know.
 
 use std::time::Duration;
 
@@ -6,7 +8,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{database::Database, problem::Problem};
+use crate::{database::Database, problem::Problem};
 
 /// A probe gives up long before its orchestrator does.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
