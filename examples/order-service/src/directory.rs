@@ -8,13 +8,14 @@ use tokio::time::timeout;
 /// What user-service said about a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existence {
-    /// It answered 200.
+    /// It showed the user.
     Exists,
-    /// It answered 404.
+    /// It said that there is no such user.
     Unknown,
 }
 
-/// user-service gave no answer that settles the question: unreachable, slow, refusing, or anything but 200 and 404.
+/// user-service gave no answer that settles the question: unreachable, slow, refusing, or
+/// somebody else answered in its stead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable {
     reason: String,

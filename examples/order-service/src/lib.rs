@@ -11,11 +11,11 @@
 //!
 //! ```text
 //! POST /orders ── routes.rs ── directory.rs: does the user exist? ──> users.rs (resilient-client) ──> user-service
-//!                    │   200: confirmed, 201
-//!                    │   404: nothing stored, 422
+//!                    │   its own 200 about this user: confirmed, 201
+//!                    │   its own 404 about this user: nothing stored, 422
 //!                    │   anything else: pending_verification, 202
 //!                    v
-//!                 store.rs <── reconciler.rs: asks again, oldest first; 200: confirmed, 404: rejected
+//!                 store.rs <── reconciler.rs: asks again, oldest first: confirmed or rejected
 //! ```
 //!
 //! An order as JSON: `id`, `user_id`, `items`, `status` (`confirmed`, `pending_verification`, `rejected`),
@@ -42,6 +42,7 @@ mod directory;
 pub mod reconciler;
 mod routes;
 mod store;
+mod user_answer;
 mod users;
 
 use std::sync::Arc;

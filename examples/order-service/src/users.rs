@@ -1,16 +1,26 @@
 //! Asking user-service through resilient-client: the only file that knows the crate.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::http::StatusCode;
 use resilient_client::{
     Client, ClientBuilder, Endpoints, Policy,
     event::Observer,
+    outcome::{
+        FailureKind,
+        classify::{Classified, Ended, Repeat},
+    },
     policy::{hedge::HedgePolicy, timeout::TimeoutPolicy},
 };
 use url::Url;
 
-use crate::{Config, Error, Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
+use crate::user_answer::{self, Unsettled};
+use crate::{Config, Error, Lookup, LookupFuture, Unavailable, UserDirectory};
 use service_kit::{error::causes, request_id::X_REQUEST_ID};
 
 /// One try. The rest of the call's time is for another, should this one hang.
@@ -31,6 +41,8 @@ const NAME: &str = "http://user-service";
 pub struct ResilientUsers {
     client: Client,
     base: String,
+    /// Whether the last answer was somebody else's: that is logged once.
+    is_impostor: Arc<AtomicBool>,
 }
 
 impl ResilientUsers {
@@ -47,7 +59,9 @@ impl ResilientUsers {
     fn build(config: &Config, builder: ClientBuilder) -> Result<Self, Error> {
         let total = Duration::from_millis(config.user_timeout_ms);
         let attempt = ATTEMPT.min(total);
-        let policy = Policy::standard().timeout(TimeoutPolicy::standard().total(total).attempt(attempt));
+        let policy = Policy::standard()
+            .timeout(TimeoutPolicy::standard().total(total).attempt(attempt))
+            .classify(only_its_own);
         let (base, builder) = if config.user_service_url.contains(',') {
             let policy = policy.hedge(HedgePolicy::standard());
             (NAME.to_owned(), builder.policy(policy).endpoints(NAME, replicas(&config.user_service_url)?))
@@ -57,11 +71,11 @@ impl ResilientUsers {
         };
         let client = builder
             .max_body(MAX_BODY)
-            // A redirect or a proxy's page must not pass for user-service's own 200.
+            // A redirect must not pass for user-service's own answer.
             .transport(|transport| transport.redirect(reqwest::redirect::Policy::none()).no_proxy())
             .build()
             .map_err(|error| Error::config(format!("the client for user-service: {}", causes(&error))))?;
-        Ok(Self { client, base })
+        Ok(Self { client, base, is_impostor: Arc::default() })
     }
 }
 
@@ -71,15 +85,34 @@ impl UserDirectory for ResilientUsers {
             let url = format!("{}/users/{}", self.base, lookup.user_id);
             let call = self.client.get(url).header(X_REQUEST_ID, lookup.request_id);
             let response = call.send().await.map_err(|error| unavailable(&error))?;
-            let existence = match response.status() {
-                StatusCode::OK => Existence::Exists,
-                StatusCode::NOT_FOUND => Existence::Unknown,
-                other => return Err(Unavailable::new(format!("it answered {other}"))),
-            };
+            let (status, headers) = (response.status(), response.headers().clone());
             // Reading the body to its end gives the connection back, and an answer that breaks off is none.
-            response.bytes().await.map_err(|error| unavailable(&error))?;
-            Ok(existence)
+            let body = response.bytes().await.map_err(|error| unavailable(&error))?;
+            let answer = user_answer::read(status, &headers, &body, lookup.user_id);
+            match &answer {
+                Ok(_) => self.is_impostor.store(false, Ordering::Relaxed),
+                Err(Unsettled::NotItsOwn(why)) if !self.is_impostor.swap(true, Ordering::Relaxed) => {
+                    tracing::warn!(
+                        why,
+                        "what answers is not user-service's own: orders stay pending until it is"
+                    );
+                }
+                Err(_) => {}
+            }
+            answer.map_err(|unsettled| Unavailable::new(unsettled.to_string()))
         })
+    }
+}
+
+/// A page that some proxy shows is a failure like any other: worth another try elsewhere, and counted.
+fn only_its_own(end: Ended<'_>, standard: Classified) -> Classified {
+    match end {
+        Ended::Response(status, headers)
+            if standard.is_success() && !user_answer::is_fitting(status, headers) =>
+        {
+            Classified::failure(FailureKind::Status, Repeat::IfSafe)
+        }
+        _ => standard,
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /users` `{"name", "email"}` | 201 with `Location`; honours `Idempotency-Key` |
 //! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>}`, oldest first |
-//! | `GET /users/{id}` | 200, or 404 |
+//! | `GET /users/{id}` | 200, or 404 of type `urn:problem:user-not-found` with the id in `instance` |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers |
 //!
 //! Every error is `application/problem+json` (RFC 9457).

@@ -86,7 +86,12 @@ async fn list_users(
 
 async fn get_user(State(state): State<AppState>, Id(id): Id) -> Result<JsonBody<User>, Problem> {
     let user = store::find(&state.database, &id).await?;
-    user.map(JsonBody).ok_or_else(|| Problem::not_found("There is no user with this id."))
+    user.map(JsonBody).ok_or_else(|| {
+        // Clients tell this 404 from one of a proxy, or of a route that isn't there, by its type and by the id.
+        Problem::not_found("There is no user with this id.")
+            .kind("urn:problem:user-not-found", "User not found")
+            .instance(format!("/users/{id}"))
+    })
 }
 
 #[derive(Deserialize, Serialize)]

@@ -32,7 +32,13 @@ async fn a_created_user_is_found_where_location_points() {
 #[tokio::test]
 async fn an_unknown_id_is_404_and_a_malformed_one_400() {
     let (app, _database) = service().await;
-    get(&app, "/users/01980000-0000-7000-8000-000000000000").await.assert_problem(404);
+    let path = "/users/01980000-0000-7000-8000-000000000000";
+    let problem = get(&app, path).await.assert_problem(404);
+    // By these a client knows that it is this service that knows no such user.
+    assert_eq!(
+        (&problem["type"], &problem["instance"]),
+        (&json!("urn:problem:user-not-found"), &json!(path))
+    );
     for bad in ["1", "-1", "ada", "%00", "%ff", "..%2f..", "01980000000070008000000000000000", "' OR 1=1--"] {
         let path = format!("/users/{}", bad.replace(' ', "%20"));
         get(&app, &path).await.assert_problem(400);
