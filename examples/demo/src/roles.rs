@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use order_service::{Existence, Lookup, LookupFuture, ResilientUsers, UserDirectory};
+use service_kit::limits::Limits;
 use tokio::net::TcpListener;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -22,7 +23,8 @@ use crate::naive::NaiveUsers;
 pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     lifeline::hold();
     log()?;
-    let config = user_service::Config { database_url: sqlite(&options.database), ..Default::default() };
+    let mut config = user_service::Config { database_url: sqlite(&options.database), ..Default::default() };
+    share_of_one_host(&mut config.limits);
     let state = user_service::AppState::open(&config).await?;
     let app = || user_service::app(state.clone());
     let switch = Switch::default();
@@ -47,6 +49,7 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     lifeline::hold();
     log()?;
     let mut config = order_service::Config { database_url: sqlite(&options.database), ..Default::default() };
+    share_of_one_host(&mut config.limits);
     if let Some(user_service) = options.user_service {
         config.user_service_url = user_service;
     }
@@ -69,6 +72,11 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     // It ends with the demo, or when the demo kills it.
     let listener = listen(options.port).await?;
     Ok(order_service::serve(state, router, listener, std::future::pending()).await?)
+}
+
+/// Here every client is on this host, so one peer is all of them.
+fn share_of_one_host(limits: &mut Limits) {
+    limits.max_connections_per_peer = limits.max_connections;
 }
 
 /// Knows who exists without asking.

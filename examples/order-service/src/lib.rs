@@ -5,7 +5,7 @@
 //! | `POST /orders` `{"user_id", "items": [{"sku", "quantity"}]}` | 201 `confirmed`, 422 unknown user, 202 `pending_verification`; all but 5xx with `Idempotency-Key` replayed |
 //! | `GET /orders?limit=1..100&after=<id>&status=<status>` | 200 `{"orders": [..], "next": <id or null>}`, oldest first |
 //! | `GET /orders/{id}` | 200, or 404 |
-//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers |
+//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
 //!
 //! Every error is `application/problem+json` (RFC 9457). Reads never ask user-service.
 //!
@@ -48,6 +48,7 @@ mod users;
 use std::sync::Arc;
 
 use axum::Router;
+use service_kit::server::Serving;
 use tokio::net::TcpListener;
 
 pub use config::Config;
@@ -70,7 +71,8 @@ pub async fn serve(
     state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
     let reconciler = state.reconciler();
     state.background.spawn("reconciler", move |stop| reconciler.run_until(stop));
-    service_kit::server::serve(router, listener, shutdown, state.background).await
+    let AppState { background, health, limits, .. } = state;
+    service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }
 
 /// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.

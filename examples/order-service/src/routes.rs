@@ -16,7 +16,8 @@ use crate::{
 use service_kit::{
     database::Database,
     extract::{Id, Json, Query, canonical_id, new_id},
-    health, http,
+    health::Health,
+    http,
     idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
     limits::Limits,
     page::Page,
@@ -34,12 +35,13 @@ const MAX_QUANTITY: i64 = 10_000;
 pub struct AppState {
     pub(crate) keys: Keys,
     pub(crate) background: Background,
+    pub(crate) health: Health,
+    pub(crate) limits: Limits,
     database: Database,
     users: Arc<dyn UserDirectory>,
     /// Told of every new pending order.
     wake: Arc<Notify>,
     clock: Clock,
-    limits: Limits,
     lookup_limit: Duration,
 }
 
@@ -58,10 +60,20 @@ impl AppState {
         config.validate()?;
         let limits = config.limits.clone();
         let database = Database::open(config.database(), store::MIGRATIONS, &clock).await?;
-        let background = Background::new(limits.drain_timeout());
+        let (background, health) = (Background::default(), Health::default());
+        health.started(&database);
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
         let lookup_limit = config.lookup_limit();
-        Ok(Self { keys, background, database, users, wake: Arc::default(), clock, limits, lookup_limit })
+        let wake = Arc::default();
+        Ok(Self { keys, background, health, limits, database, users, wake, clock, lookup_limit })
+    }
+
+    /// The same, reporting to `health`.
+    #[must_use]
+    pub fn with_health(mut self, health: Health) -> Self {
+        health.started(&self.database);
+        self.health = health;
+        self
     }
 
     /// The work that goes on behind the requests.
@@ -93,7 +105,7 @@ pub fn app(state: AppState) -> Router {
         .route("/orders", get(list_orders).post(create_order))
         .route("/orders/{id}", get(get_order))
         .with_state(state.clone())
-        .merge(health::routes(state.database));
+        .merge(state.health.routes());
     http::wrap(routes, &limits)
 }
 

@@ -26,6 +26,7 @@ struct Running {
 async fn start(says: Says, adjust: impl FnOnce(&mut Config)) -> Running {
     let database = TestDatabase::new().await;
     let mut config = Config { lookup_limit_ms: 9_000, ..config(&database) };
+    config.limits.lame_duck_ms = 0;
     adjust(&mut config);
     let users = FakeUsers::new(says);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -151,9 +152,20 @@ fn the_binary_says_where_it_listens_and_stops_on_sigterm() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().rsplit_once("http://").unwrap().1.to_owned();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut announced = |what: &str| {
+        let line = lines.next().unwrap();
+        line.strip_prefix(&format!("order-service {what} on http://"))
+            .unwrap_or_else(|| panic!("{line}"))
+            .to_owned()
+    };
+    let (probes, address) = (announced("answers probes"), announced("listens"));
+    let mut stream = std::net::TcpStream::connect(&probes).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 
     let mut stream = std::net::TcpStream::connect(&address).unwrap();
     std::io::Write::write_all(&mut stream, post_order(true).as_bytes()).unwrap();

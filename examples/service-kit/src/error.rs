@@ -12,6 +12,7 @@ pub struct Error {
 enum Kind {
     Config(String),
     Database(sqlx::Error),
+    Listen(String, io::Error),
     Serve(io::Error),
 }
 
@@ -19,6 +20,11 @@ impl Error {
     /// A setting that can't work; `reason` names it.
     pub fn config(reason: impl Into<String>) -> Self {
         Self { kind: Kind::Config(reason.into()) }
+    }
+
+    /// An address that can't be listened on.
+    pub fn listen(address: String, source: io::Error) -> Self {
+        Self { kind: Kind::Listen(address, source) }
     }
 
     /// Whether a setting is to blame, so that trying again can't help.
@@ -37,6 +43,7 @@ impl fmt::Display for Error {
         match &self.kind {
             Kind::Config(reason) => write!(f, "configuration: {reason}"),
             Kind::Database(_) => f.write_str("the database can't be opened"),
+            Kind::Listen(address, _) => write!(f, "can't listen on {address}"),
             Kind::Serve(_) => f.write_str("the server stopped"),
         }
     }
@@ -47,7 +54,7 @@ impl error::Error for Error {
         match &self.kind {
             Kind::Config(_) => None,
             Kind::Database(source) => Some(source),
-            Kind::Serve(source) => Some(source),
+            Kind::Listen(_, source) | Kind::Serve(source) => Some(source),
         }
     }
 }

@@ -28,5 +28,6 @@ pub mod page;
 pub mod problem;
 pub mod request_id;
 pub mod server;
+pub mod start;
 #[cfg(feature = "testing")]
 pub mod testing;

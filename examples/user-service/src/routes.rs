@@ -8,7 +8,8 @@ use crate::{Clock, Config, Error, User, store};
 use service_kit::{
     database::Database,
     extract::{Id, Json, Query, new_id},
-    health, http,
+    health::Health,
+    http,
     idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
     limits::Limits,
     page::Page,
@@ -25,8 +26,9 @@ pub struct AppState {
     pub(crate) database: Database,
     pub(crate) keys: Keys,
     pub(crate) background: Background,
+    pub(crate) health: Health,
+    pub(crate) limits: Limits,
     clock: Clock,
-    limits: Limits,
 }
 
 impl AppState {
@@ -40,9 +42,18 @@ impl AppState {
         let limits = config.limits.clone();
         limits.validate()?;
         let database = Database::open(config.database(), store::MIGRATIONS, &clock).await?;
-        let background = Background::new(limits.drain_timeout());
+        let (background, health) = (Background::default(), Health::default());
+        health.started(&database);
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
-        Ok(Self { database, keys, background, clock, limits })
+        Ok(Self { database, keys, background, health, limits, clock })
+    }
+
+    /// The same, reporting to `health`.
+    #[must_use]
+    pub fn with_health(mut self, health: Health) -> Self {
+        health.started(&self.database);
+        self.health = health;
+        self
     }
 
     /// The work that goes on behind the requests.
@@ -63,7 +74,7 @@ pub fn app(state: AppState) -> Router {
         .route("/users", get(list_users).post(create_user))
         .route("/users/{id}", get(get_user))
         .with_state(state.clone())
-        .merge(health::routes(state.database));
+        .merge(state.health.routes());
     http::wrap(routes, &limits)
 }
 
