@@ -8,23 +8,31 @@
 //!
 //! Caveat: an in-memory `SQLite` database belongs to one connection, so it gets one, and reads wait for writes there.
 
-use std::time::Duration;
+mod location;
+
+use std::{pin::pin, time::Duration};
 
 use clap::ValueEnum;
 use sqlx::{
-    Any, AnyConnection, AnyPool, Executor as _, Transaction,
+    Any, AnyConnection, AnyPool, Connection as _, Executor as _, Transaction,
     any::{AnyPoolOptions, install_default_drivers},
     raw_sql,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::{clock::Clock, error::Error};
+use self::location::Location;
+use crate::{
+    clock::Clock,
+    error::{Error, causes},
+};
 
 /// How long a request waits for a connection before it is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Opening can meet another process that is creating the same database.
 const OPEN_ATTEMPTS: u32 = 20;
 const OPEN_RETRY: Duration = Duration::from_millis(50);
+/// Between two looks for a database that can't be reached yet.
+const REACH_RETRY: Duration = Duration::from_millis(250);
 
 /// Every statement waits at most 2 s for another process's lock. `SQLite` only.
 const SQLITE_SETTINGS: &[&str] = &["PRAGMA busy_timeout = 2000", "PRAGMA journal_mode = WAL"];
@@ -59,6 +67,8 @@ pub struct Settings<'a> {
     pub connections: u32,
     /// What a commit survives.
     pub synchronous: Synchronous,
+    /// How long to wait for a database that can't be reached yet.
+    pub wait: Duration,
 }
 
 /// One step of a schema, never changed once released: the next change is the next step.
@@ -82,36 +92,38 @@ pub struct Database {
 
 impl Database {
     /// Connects and applies the migrations that are missing. Safe to run from several processes at once.
+    ///
+    /// Waits for a database that isn't up yet, and says so in the log.
     pub async fn open(
         settings: Settings<'_>,
         migrations: &[Migration],
         clock: &Clock,
     ) -> Result<Self, Error> {
         install_default_drivers();
-        let url = settings.url;
-        let is_sqlite = url.starts_with("sqlite:");
-        if !is_sqlite && !url.starts_with("postgres:") && !url.starts_with("postgresql:") {
-            // The URL may hold a password, so it isn't repeated.
-            return Err(Error::config("database-url must begin with sqlite: or postgres:"));
-        }
-        let in_memory = is_sqlite && (url.contains(":memory:") || url.contains("mode=memory"));
-        let database = if in_memory {
-            let only = connect(settings, 1, in_memory).await?;
-            Self { reader: only.clone(), writer: only }
-        } else if is_sqlite {
-            Self {
-                writer: connect(settings, 1, false).await?,
-                reader: connect(settings, settings.connections, false).await?,
+        let location = Location::of(settings.url)?;
+        let database = match location {
+            Location::Memory => {
+                let only = pool(settings, 1, true)?;
+                Self { reader: only.clone(), writer: only }
             }
-        } else {
-            let both = connect(settings, settings.connections, false).await?;
-            Self { reader: both.clone(), writer: both }
+            Location::File(_) => {
+                reach(settings, &location).await?;
+                Self {
+                    writer: pool(settings, 1, false)?,
+                    reader: pool(settings, settings.connections, false)?,
+                }
+            }
+            Location::Server(_) => {
+                reach(settings, &location).await?;
+                let both = pool(settings, settings.connections, false)?;
+                Self { reader: both.clone(), writer: both }
+            }
         };
         for attempt in 1.. {
             match database.migrate(migrations, clock).await {
                 Ok(()) => break,
                 Err(error) if attempt == OPEN_ATTEMPTS || error.as_database_error().is_none() => {
-                    return Err(error.into());
+                    return Err(Error::database(location.to_string(), error));
                 }
                 Err(_) => sleep(OPEN_RETRY).await,
             }
@@ -164,7 +176,8 @@ impl Database {
     }
 }
 
-async fn connect(settings: Settings<'_>, connections: u32, in_memory: bool) -> Result<AnyPool, Error> {
+/// A pool that connects when it is first used.
+fn pool(settings: Settings<'_>, connections: u32, in_memory: bool) -> Result<AnyPool, Error> {
     let synchronous = settings.synchronous;
     let mut options = AnyPoolOptions::new()
         .max_connections(connections)
@@ -176,15 +189,38 @@ async fn connect(settings: Settings<'_>, connections: u32, in_memory: bool) -> R
         // Closing the connection would drop the data.
         options = options.idle_timeout(None).max_lifetime(None);
     }
-    for attempt in 1.. {
-        match options.clone().connect(settings.url).await {
-            Ok(pool) => return Ok(pool),
-            Err(error) if attempt < OPEN_ATTEMPTS && is_busy(&error) => sleep(OPEN_RETRY).await,
-            Err(sqlx::Error::Configuration(_)) => return Err(Error::config("database-url is not valid")),
-            Err(error) => return Err(error.into()),
+    options.connect_lazy(settings.url).map_err(|_| location::not_valid())
+}
+
+/// Waits until the database takes a connection. Not the pool's business: it would keep the cause to itself.
+async fn reach(settings: Settings<'_>, location: &Location) -> Result<(), Error> {
+    let mut over = pin!(sleep(settings.wait));
+    let mut logged = String::new();
+    loop {
+        let cause = match timeout(ACQUIRE_TIMEOUT, AnyConnection::connect(settings.url)).await {
+            Ok(Ok(connection)) => {
+                // It has shown what it was for.
+                let _ = connection.close().await;
+                return Ok(());
+            }
+            Ok(Err(error)) if may_pass(&error) => causes(&error),
+            Ok(Err(error)) => return Err(Error::database(location.to_string(), error)),
+            Err(_elapsed) => format!("no answer within {} s", ACQUIRE_TIMEOUT.as_secs()),
+        };
+        if cause != logged {
+            tracing::warn!(database = %location, cause, "waiting for the database");
+            logged.clone_from(&cause);
+        }
+        tokio::select! {
+            () = &mut over => return Err(Error::unreachable(location.to_string(), cause)),
+            () = sleep(REACH_RETRY) => {}
         }
     }
-    Err(Error::config("unreachable: attempts are bounded above"))
+}
+
+/// Whether a database that can't be connected to may be well a moment later, as it is while it starts.
+fn may_pass(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(_)) || is_busy(error)
 }
 
 async fn configure(connection: &mut AnyConnection, synchronous: Synchronous) -> Result<(), sqlx::Error> {

@@ -11,7 +11,8 @@ pub struct Error {
 #[derive(Debug)]
 enum Kind {
     Config(String),
-    Database(sqlx::Error),
+    Database(String, sqlx::Error),
+    Unreachable(String, String),
     Listen(String, io::Error),
     Serve(io::Error),
 }
@@ -20,6 +21,16 @@ impl Error {
     /// A setting that can't work; `reason` names it.
     pub fn config(reason: impl Into<String>) -> Self {
         Self { kind: Kind::Config(reason.into()) }
+    }
+
+    /// The database at `location` could not be opened or brought up to date.
+    pub fn database(location: String, source: sqlx::Error) -> Self {
+        Self { kind: Kind::Database(location, source) }
+    }
+
+    /// The database at `location` was waited for in vain; `cause` is why the last attempt failed.
+    pub fn unreachable(location: String, cause: String) -> Self {
+        Self { kind: Kind::Unreachable(location, cause) }
     }
 
     /// An address that can't be listened on.
@@ -34,7 +45,7 @@ impl Error {
 
     /// Whether the database could not be opened or brought up to date.
     pub fn is_database(&self) -> bool {
-        matches!(self.kind, Kind::Database(_))
+        matches!(self.kind, Kind::Database(..) | Kind::Unreachable(..))
     }
 }
 
@@ -42,7 +53,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Config(reason) => write!(f, "configuration: {reason}"),
-            Kind::Database(_) => f.write_str("the database can't be opened"),
+            Kind::Database(location, _) => write!(f, "the database at {location} can't be opened"),
+            Kind::Unreachable(location, cause) => {
+                write!(f, "the database at {location} can't be reached: {cause}")
+            }
             Kind::Listen(address, _) => write!(f, "can't listen on {address}"),
             Kind::Serve(_) => f.write_str("the server stopped"),
         }
@@ -52,16 +66,10 @@ impl fmt::Display for Error {
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match &self.kind {
-            Kind::Config(_) => None,
-            Kind::Database(source) => Some(source),
+            Kind::Config(_) | Kind::Unreachable(..) => None,
+            Kind::Database(_, source) => Some(source),
             Kind::Listen(_, source) | Kind::Serve(source) => Some(source),
         }
-    }
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(source: sqlx::Error) -> Self {
-        Self { kind: Kind::Database(source) }
     }
 }
 
@@ -76,7 +84,11 @@ pub fn causes(error: &(dyn error::Error + 'static)) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        message = format!("{message}: {cause}");
+        let own = cause.to_string();
+        // Some repeat what is behind them.
+        if !message.ends_with(&own) {
+            message = format!("{message}: {own}");
+        }
         source = cause.source();
     }
     message

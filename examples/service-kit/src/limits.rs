@@ -11,6 +11,7 @@ const REQUEST_TIMEOUT_MS: u64 = 10_000;
 const DRAIN_TIMEOUT_MS: u64 = 10_000;
 const LAME_DUCK_MS: u64 = 500;
 const DATABASE_CONNECTIONS: u32 = 8;
+const DATABASE_WAIT_MS: u64 = 30_000;
 const MAX_CONNECTIONS: u32 = 1024;
 const MAX_CONNECTIONS_PER_PEER: u32 = 512;
 const IDLE_TIMEOUT_MS: u64 = 30_000;
@@ -40,6 +41,9 @@ pub struct Limits {
     /// Most database connections held for reading (`SQLite` adds one that writes), at most 512
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = DATABASE_CONNECTIONS)]
     pub database_connections: u32,
+    /// How long a start waits for a database that can't be reached yet, in milliseconds
+    #[arg(long, env = "DATABASE_WAIT_MS", default_value_t = DATABASE_WAIT_MS)]
+    pub database_wait_ms: u64,
     /// Most client connections
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = MAX_CONNECTIONS)]
     pub max_connections: u32,
@@ -65,6 +69,7 @@ impl Default for Limits {
             lame_duck_ms: LAME_DUCK_MS,
             drain_timeout_ms: DRAIN_TIMEOUT_MS,
             database_connections: DATABASE_CONNECTIONS,
+            database_wait_ms: DATABASE_WAIT_MS,
             max_connections: MAX_CONNECTIONS,
             max_connections_per_peer: MAX_CONNECTIONS_PER_PEER,
             idle_timeout_ms: IDLE_TIMEOUT_MS,
@@ -84,6 +89,7 @@ impl Limits {
             ("drain-timeout-ms", self.drain_timeout_ms, 1, LONGEST_MS),
             // Far more than any of the two databases serves; a pool sets them all aside at once.
             ("database-connections", u64::from(self.database_connections), 1, 512),
+            ("database-wait-ms", self.database_wait_ms, 0, LONGEST_MS),
             ("max-connections", u64::from(self.max_connections), 1, 1 << 20),
             ("max-connections-per-peer", u64::from(self.max_connections_per_peer), 1, 1 << 20),
             ("idle-timeout-ms", self.idle_timeout_ms, 1, LONGEST_MS),
@@ -111,6 +117,11 @@ impl Limits {
     /// `drain_timeout_ms` as a duration.
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    /// `database_wait_ms` as a duration.
+    pub fn database_wait(&self) -> Duration {
+        Duration::from_millis(self.database_wait_ms)
     }
 
     /// What a server's connections may take.

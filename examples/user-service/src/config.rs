@@ -71,6 +71,7 @@ impl Config {
             url: &self.database_url,
             connections: self.limits.database_connections,
             synchronous: self.sqlite_synchronous,
+            wait: self.limits.database_wait(),
         }
     }
 }

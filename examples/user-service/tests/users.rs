@@ -249,7 +249,17 @@ async fn an_in_memory_database_keeps_its_data() {
 
 #[tokio::test]
 async fn a_configuration_that_cannot_work_is_refused_without_repeating_secrets() {
-    for url in ["", "mysql://u:secret@h/d", "secret", "postgres://u:secret@[bad/d"] {
+    for url in [
+        "",
+        "mysql://u:secret@h/d",
+        "secret",
+        "postgres://u:secret@[bad/d",
+        // SQLite would give each connection a database of its own, whose writes no other can read.
+        "sqlite:",
+        "sqlite://",
+        "sqlite:?mode=rwc",
+        "sqlite://?mode=rwc",
+    ] {
         let config = Config { database_url: url.into(), ..Config::default() };
         let error = AppState::open(&config).await.unwrap_err();
         assert!(error.is_config(), "{url}: {error:?}");
