@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Clock, Existence, Lookup, OrderStatus, UserDirectory,
     directory::ask,
-    store::{self, FIRST_CHECK, Pending},
+    store::{self, FIRST_CHECK, MAX_CHECK_DELAY, Pending},
 };
 use service_kit::{clock::millis, database::Database};
 
@@ -35,8 +35,6 @@ use service_kit::{clock::millis, database::Database};
 const BATCH: u32 = 32;
 /// Most lookups at a time, so that a user-service that just came back isn't flattened.
 const CONCURRENCY: usize = 8;
-/// The longest a pending order waits between two checks.
-const MAX_CHECK_DELAY: Duration = Duration::from_secs(2);
 /// The first and the longest pause while user-service is down.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -114,6 +112,10 @@ impl Reconciler {
         let now = self.clock.now_ms();
         round.next_due =
             next.map(|due| Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0)));
+        if round.next_due.is_some_and(|due| due > MAX_CHECK_DELAY) {
+            // The clock was turned back; see `store::due`.
+            round.next_due = Some(Duration::ZERO);
+        }
         Ok(round)
     }
 
@@ -135,7 +137,7 @@ impl Reconciler {
         (pending, verdict)
     }
 
-    /// One transaction for the round: one wait for the disk. Always in the order of ids, so that two processes can't
+    /// One transaction for the round: one wait for the disk. Always in the order of commits, so that two processes can't
     /// each hold a row that the other wants.
     async fn write_down(
         &self,

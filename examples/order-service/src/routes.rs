@@ -15,7 +15,7 @@ use crate::{
 };
 use service_kit::{
     database::Database,
-    extract::{Id, Json, Query, canonical_id, new_id},
+    extract::{Id, Json, Query, canonical_id},
     health::Health,
     http,
     idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
@@ -172,7 +172,7 @@ impl AppState {
             }
         };
         let order = Order {
-            id: new_id(),
+            id: self.clock.new_id(),
             user_id,
             items,
             status,

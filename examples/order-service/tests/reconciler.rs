@@ -129,6 +129,24 @@ async fn racing_reconcilers_settle_each_order_exactly_once() {
 }
 
 #[tokio::test]
+async fn a_clock_turned_back_does_not_hold_pending_orders_up() {
+    let service = Service::new(Says::Down).await;
+    let id = service.place_pending(ADA).await;
+    service.clock.turn_back(Duration::from_hours(1));
+    let young = service.place_pending(ADA).await;
+    service.users.now_says(Says::Exists);
+    let reconciler = service.state.reconciler();
+    let round = reconciler.round(32).await.unwrap();
+    assert_eq!((round.resolved, round.next_due), (1, Some(Duration::from_millis(200))));
+    assert_eq!(
+        (service.status(&id).await, service.status(&young).await),
+        ("confirmed".into(), "pending_verification".into())
+    );
+    service.clock.advance(Duration::from_millis(200));
+    assert_eq!(reconciler.round(32).await.unwrap(), Round { resolved: 1, ..Round::default() });
+}
+
+#[tokio::test]
 async fn pending_orders_survive_a_restart() {
     let service = Service::new(Says::Down).await;
     let id = service.place_pending(ADA).await;

@@ -98,8 +98,3 @@ pub fn canonical_id(raw: &str) -> Option<String> {
     let id = Uuid::try_parse(raw).ok()?.to_string();
     id.eq_ignore_ascii_case(raw).then_some(id)
 }
-
-/// A new id. Version 7: later ids sort later, which makes an id a page cursor.
-pub fn new_id() -> String {
-    Uuid::now_v7().to_string()
-}

@@ -10,12 +10,14 @@
 //! | HTTP/1 | hyper | [`server`]: how many connections, how slow, how they end |
 //! | problem details | none | [`problem`]: the rules outweigh the struct |
 //! | idempotency keys | none | [`idempotency`]: the key is part of the work's own transaction |
+//! | paging | none | [`page`] and [`commit_order`]: a cursor that misses no row |
 //! | database | sqlx | [`database`]: two databases with one SQL, migrations by several processes |
 //! | settings | clap | [`limits`]: bounds and their names |
 //! | logs | tracing-subscriber | [`logs`]: where colours go |
 //! | `OpenAPI` | none yet | nothing; utoipa would be the one to take |
 
 pub mod clock;
+pub mod commit_order;
 pub mod database;
 pub mod error;
 pub mod extract;

@@ -1,4 +1,4 @@
-//! Paging by cursor: a page starts after the last id of the one before, so rows added meanwhile shift nothing.
+//! Paging by cursor: a page starts after the last row of the one before, so rows added meanwhile shift nothing.
 //!
 //! A dozen lines of arithmetic; no library is smaller.
 
@@ -12,8 +12,8 @@ const MAX_LIMIT: i64 = 100;
 pub struct Page {
     /// Most rows on the page, 1 to 100.
     pub limit: i64,
-    /// The id that the page starts after; empty for the first page.
-    pub after: String,
+    /// The id of the row that the page starts after; `None` for the first page.
+    pub after: Option<String>,
 }
 
 impl Page {
@@ -24,8 +24,8 @@ impl Page {
             return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}.")));
         }
         let after = match after {
-            None => String::new(),
-            Some(raw) => canonical_id(raw).ok_or_else(|| Problem::bad_request("after must be an id."))?,
+            None => None,
+            Some(raw) => Some(canonical_id(raw).ok_or_else(|| Problem::bad_request("after must be an id."))?),
         };
         Ok(Self { limit, after })
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{Clock, Config, Error, User, store};
 use service_kit::{
     database::Database,
-    extract::{Id, Json, Query, new_id},
+    extract::{Id, Json, Query},
     health::Health,
     http,
     idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
@@ -125,7 +125,7 @@ async fn create_user(
     let keys = state.keys.clone();
     let work = async move |ticket: Ticket| {
         let NewUser { name, email } = new;
-        let user = User { id: new_id(), name, email, created_at_ms: state.clock.now_ms() };
+        let user = User { id: state.clock.new_id(), name, email, created_at_ms: state.clock.now_ms() };
         let answer = Answer::created(StatusCode::CREATED, format!("/users/{}", user.id), &user)?;
         let mut transaction = state.database.begin().await?;
         ticket.record(&mut transaction, &answer).await?;

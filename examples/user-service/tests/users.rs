@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::json;
 use service_kit::testing::{TestDatabase, call, connect, get, post, post_request};
-use user_service::{AppState, Config, app};
+use user_service::{AppState, Clock, Config, app};
 
 async fn service() -> (Router, TestDatabase) {
     let database = TestDatabase::new().await;
@@ -130,6 +130,26 @@ async fn pages_hold_every_user_once_in_order() {
     assert_eq!(get(&app, "/users").await.json()["users"].as_array().unwrap().len(), 7);
 }
 
+/// After a restart, or in another process, the clock may show less, and new ids sort before old ones.
+#[tokio::test]
+async fn following_the_list_misses_no_user_though_the_clock_was_turned_back() {
+    let database = TestDatabase::new().await;
+    let config = Config { database_url: database.url.clone(), ..Config::default() };
+    let mut created = Vec::new();
+    let mut followed = Vec::new();
+    for hours in [5, 4, 6, 3] {
+        let clock = Clock::manual(hours * 60 * 60 * 1000);
+        let app = app(AppState::open_at(&config, clock).await.unwrap());
+        created.push(post(&app, "/users", &json!({ "name": "Ada", "email": "a@b" })).await.text("id"));
+        let after = followed.last().map(|id| format!("?after={id}")).unwrap_or_default();
+        let page = get(&app, &format!("/users{after}")).await.json();
+        followed.extend(
+            page["users"].as_array().unwrap().iter().map(|user| user["id"].as_str().unwrap().to_owned()),
+        );
+    }
+    assert_eq!(followed, created);
+}
+
 #[tokio::test]
 async fn a_bad_query_is_400() {
     let (app, _database) = service().await;
@@ -236,7 +256,7 @@ async fn several_processes_may_open_a_new_database_at_once() {
     for state in opened.await {
         assert_eq!(get(&app(state.unwrap().unwrap()), "/users").await.status, 200);
     }
-    assert_eq!(database.count("schema_migrations").await, 2);
+    assert_eq!(database.count("schema_migrations").await, 4);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 //! The rules:
 //! - The same key with the same request replays the stored answer with `Idempotent-Replayed: true`; with another
 //!   request it is 422; while the first is in flight it is 409 with `Retry-After`.
+//! - A process at work renews its leases, so that those of a crashed one may be short; `Retry-After` says how long.
 //! - Work that lost its lease can't commit: `record` fails inside its transaction, which rolls back.
 //! - The work runs in a task of its own, so a client that hangs up neither stops it half-way nor leaves its key stuck.
 //! - Keys are scoped by route; 4xx answers of the work are stored, bad requests that never reach it are not.
@@ -125,11 +126,15 @@ impl Keys {
                 let replayed = [(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"))];
                 return Ok((replayed, answer).into_response());
             }
-            Claim::InFlight => return Err(in_flight()),
+            Claim::InFlight(after) => return Err(in_flight(after)),
             Claim::OtherRequest => return Err(other_request()),
         };
         let ticket = Ticket { claim: Some(claimed.clone()) };
-        let result = AssertUnwindSafe(async { work(ticket.clone()).await }).catch_unwind().await;
+        let work = AssertUnwindSafe(async { work(ticket.clone()).await }).catch_unwind();
+        let result = tokio::select! {
+            result = work => result,
+            never = self.keep(&claimed) => match never {},
+        };
         match result.unwrap_or_else(|panic| Err(from_panic(&*panic))) {
             Ok(answer) => Ok(answer.into_response()),
             Err(problem) if problem.status().is_client_error() => {
@@ -167,11 +172,11 @@ impl Keys {
     }
 }
 
-fn in_flight() -> Problem {
+fn in_flight(after: Duration) -> Problem {
     Problem::new(StatusCode::CONFLICT)
         .kind("urn:problem:idempotency-key-in-flight", "Request in flight")
         .detail("A request with this Idempotency-Key is being worked on; try again shortly.")
-        .retry_after(Duration::from_secs(1))
+        .retry_after(after)
 }
 
 fn other_request() -> Problem {
