@@ -82,6 +82,7 @@ impl Reconciler {
                 Ok(round) => pace.after(&round, fastrand::f64()),
                 Err(error) => {
                     tracing::warn!(%error, "pending orders could not be worked on");
+                    self.database.note(&error);
                     pace.after_failure(fastrand::f64())
                 }
             };

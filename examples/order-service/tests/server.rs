@@ -150,6 +150,10 @@ struct Binary {
 impl Binary {
     /// With a database of its own unless `database_url` names another.
     fn start(database_url: Option<&str>) -> Self {
+        Self::start_with(database_url, &[])
+    }
+
+    fn start_with(database_url: Option<&str>, environment: &[(&str, &str)]) -> Self {
         use std::{
             io::{BufRead as _, BufReader},
             process::{Command, Stdio},
@@ -157,9 +161,13 @@ impl Binary {
         let dir = tempfile::tempdir().unwrap();
         let own = format!("sqlite://{}?mode=rwc", dir.path().join("orders.db").display());
         let log = dir.path().join("log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_order-service"))
+        let mut child = Command::new("sh")
+            // Bounds what a file may grow to, if asked for; a write beyond fails rather than kills.
+            .args(["-c", "trap '' XFSZ; [ -z \"$BLOCKS\" ] || ulimit -f $BLOCKS; exec \"$0\" \"$@\""])
+            .arg(env!("CARGO_BIN_EXE_order-service"))
             .args(["--port", "0", "--user-service-url", "http://127.0.0.1:1", "--lame-duck-ms", "0"])
             .env("DATABASE_URL", database_url.unwrap_or(&own))
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
@@ -243,4 +251,25 @@ fn a_binary_without_its_database_is_alive_not_ready_says_why_and_stops_at_once()
     assert!(stopped.take(100).any(|()| told.is_finished()), "within a second");
     let (status, listened) = told.join().unwrap();
     assert_eq!((status.success(), listened), (true, None));
+}
+
+/// A limit on the size of files stands for the end of the disk.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_503_and_not_ready_while_reads_go_on() {
+    // 1 or 2 MB, by what the shell takes for a block.
+    let mut binary = Binary::start_with(None, &[("BLOCKS", "2000"), ("RUST_LOG", "error")]);
+    let probes = binary.announced("answers probes").unwrap();
+    let address = binary.announced("listens").unwrap();
+    assert!(probe(&probes, "/readyz").starts_with("HTTP/1.1 200"));
+    let refused = std::iter::repeat_with(|| exchange(&address, &post_order(true)))
+        .take(2000)
+        .find(|answer| !answer.starts_with("HTTP/1.1 202"))
+        .expect("the disk is full some time");
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 5"), "{refused}");
+    assert!(refused.contains("urn:problem:storage"), "{refused}");
+    let ready = probe(&probes, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("store"), "{ready}");
+    assert!(probe(&address, "/orders").starts_with("HTTP/1.1 200"));
+    assert!(binary.told_to_stop().success());
 }

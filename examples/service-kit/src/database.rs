@@ -10,7 +10,14 @@
 
 mod location;
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use sqlx::{
@@ -31,6 +38,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Opening can meet another process that is creating the same database.
 const OPEN_ATTEMPTS: u32 = 20;
 const OPEN_RETRY: Duration = Duration::from_millis(50);
+/// What a probe writes to find out whether anything can be stored.
+const WRITE_PROBE_BYTES: usize = 16 * 1024;
 /// Between two looks for a database that can't be reached yet.
 const REACH_RETRY: Duration = Duration::from_millis(250);
 
@@ -88,6 +97,8 @@ pub struct Migration {
 pub struct Database {
     reader: AnyPool,
     writer: AnyPool,
+    /// Whether a write has failed for want of a place to write to, and none has succeeded since.
+    unwritable: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -104,19 +115,16 @@ impl Database {
         let database = match location {
             Location::Memory => {
                 let only = pool(settings, 1, true)?;
-                Self { reader: only.clone(), writer: only }
+                Self::over(only.clone(), only)
             }
             Location::File(_) => {
                 reach(settings, &location).await?;
-                Self {
-                    writer: pool(settings, 1, false)?,
-                    reader: pool(settings, settings.connections, false)?,
-                }
+                Self::over(pool(settings, settings.connections, false)?, pool(settings, 1, false)?)
             }
             Location::Server(_) => {
                 reach(settings, &location).await?;
                 let both = pool(settings, settings.connections, false)?;
-                Self { reader: both.clone(), writer: both }
+                Self::over(both.clone(), both)
             }
         };
         for attempt in 1.. {
@@ -131,9 +139,16 @@ impl Database {
         Ok(database)
     }
 
+    fn over(reader: AnyPool, writer: AnyPool) -> Self {
+        Self { reader, writer, unwritable: Arc::default() }
+    }
+
     async fn migrate(&self, migrations: &[Migration], clock: &Clock) -> Result<(), sqlx::Error> {
         self.writer
             .execute("CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)")
+            .await?;
+        self.writer
+            .execute("CREATE TABLE IF NOT EXISTS write_probe (id BIGINT PRIMARY KEY, filler TEXT NOT NULL)")
             .await?;
         for migration in migrations {
             let mut transaction = self.begin().await?;
@@ -170,9 +185,36 @@ impl Database {
         self.writer.begin().await
     }
 
-    /// Whether the database answers.
+    /// Remembers that a write has failed because nothing can be stored: the disk is full, say.
+    pub fn note_unwritable(&self) {
+        if !self.unwritable.swap(true, Ordering::Relaxed) {
+            tracing::error!("nothing can be stored: not ready until a write succeeds");
+        }
+    }
+
+    /// [`Database::note_unwritable`] if that is what the error says.
+    pub fn note(&self, error: &sqlx::Error) {
+        if is_unwritable(error) {
+            self.note_unwritable();
+        }
+    }
+
+    /// Whether the database answers and, once a write has failed, whether it stores again.
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        self.reader.execute("SELECT version FROM schema_migrations").await.map(drop)
+        self.reader.execute("SELECT version FROM schema_migrations").await?;
+        if self.unwritable.load(Ordering::Relaxed) {
+            // As much as a request writes: on a full disk there may be room for less.
+            sqlx::query(
+                "INSERT INTO write_probe (id, filler) VALUES (1, $1) \
+                 ON CONFLICT (id) DO UPDATE SET filler = excluded.filler",
+            )
+            .bind("x".repeat(WRITE_PROBE_BYTES))
+            .execute(&self.writer)
+            .await?;
+            self.unwritable.store(false, Ordering::Relaxed);
+            tracing::info!("what is written is stored again");
+        }
+        Ok(())
     }
 }
 
@@ -247,6 +289,26 @@ pub fn is_busy(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether nothing can be stored, however often it is tried, until somebody sees to it: the disk is full or broken, or
+/// the database takes no writes.
+pub fn is_unwritable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_unwritable_code(&code)),
+        _ => false,
+    }
+}
+
+fn is_unwritable_code(code: &str) -> bool {
+    // read-only, input or output error, full
+    const SQLITE: [u32; 3] = [8, 10, 13];
+    // disk full, input or output error, a standby that takes no writes
+    const POSTGRES: [&str; 3] = ["53100", "58030", "25006"];
+    if code.len() == 5 {
+        return POSTGRES.contains(&code);
+    }
+    code.parse::<u32>().is_ok_and(|code| SQLITE.contains(&(code & 0xff)))
+}
+
 /// `SQLite`'s codes are numbers whose low byte is the primary code; Postgres's are `SQLSTATE`s of five characters.
 fn is_busy_code(code: &str) -> bool {
     const SQLITE_BUSY: u32 = 5;
@@ -261,7 +323,17 @@ fn is_busy_code(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_busy_code;
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_failures_for_both_databases() {
+        for unwritable in ["8", "10", "13", "778", "53100", "25006"] {
+            assert!(is_unwritable_code(unwritable), "{unwritable}");
+        }
+        for other in ["1", "5", "19", "2067", "23505", "40001", "57014", ""] {
+            assert!(!is_unwritable_code(other), "{other}");
+        }
+    }
 
     #[test]
     fn busy_is_told_apart_from_broken_for_both_databases() {

@@ -83,5 +83,5 @@ async fn ready(State(health): State<Health>) -> Result<Json<Value>, Problem> {
         Ok(Err(error)) => tracing::warn!(%error, "not ready"),
         Err(_elapsed) => tracing::warn!("not ready: the database did not answer in time"),
     }
-    not_ready("The service's own database does not answer.")
+    not_ready("The service's own database does not answer, or stores nothing.")
 }

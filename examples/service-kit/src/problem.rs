@@ -24,6 +24,8 @@ use serde::Serialize;
 /// The media type of a problem.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
+const STORAGE: &str = "urn:problem:storage";
+
 /// An error answer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Problem {
@@ -122,6 +124,11 @@ impl Problem {
         self
     }
 
+    /// Whether the database could not store anything.
+    pub fn is_storage(&self) -> bool {
+        self.kind == STORAGE
+    }
+
     /// Whether any field was found wrong.
     pub fn has_fields(&self) -> bool {
         !self.errors.is_empty()
@@ -156,6 +163,11 @@ impl From<sqlx::Error> for Problem {
         if crate::database::is_busy(&error) {
             tracing::warn!(%error, "the database is busy");
             Self::unavailable(Duration::from_secs(1)).detail("The service is busy; try again shortly.")
+        } else if crate::database::is_unwritable(&error) {
+            tracing::error!(%error, "the database stores nothing");
+            Self::unavailable(Duration::from_secs(5))
+                .kind(STORAGE, "Nothing can be stored")
+                .detail("The service can't store anything at present; reading works.")
         } else {
             tracing::error!(%error, "the database failed");
             Self::internal()

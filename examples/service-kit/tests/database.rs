@@ -85,3 +85,18 @@ async fn a_database_that_comes_up_meanwhile_is_opened() {
         () = arriving => unreachable!(),
     }
 }
+
+#[tokio::test]
+async fn a_database_that_stored_nothing_is_ready_again_once_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", dir.path().join("x.db").display());
+    let database = open(&url, Duration::ZERO).await.unwrap();
+    database.note_unwritable();
+    sqlx::query("ALTER TABLE write_probe RENAME TO elsewhere").execute(database.writer()).await.unwrap();
+    database.ping().await.unwrap_err();
+    sqlx::query("ALTER TABLE elsewhere RENAME TO write_probe").execute(database.writer()).await.unwrap();
+    database.ping().await.unwrap();
+    // From now on a probe only reads.
+    sqlx::query("DROP TABLE write_probe").execute(database.writer()).await.unwrap();
+    database.ping().await.unwrap();
+}

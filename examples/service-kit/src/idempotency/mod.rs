@@ -102,11 +102,15 @@ impl Keys {
                 Some(key) => keys.keyed(scope, key, request.0, work).await,
             }
         };
-        match self.tasks.spawn(task.in_current_span()).await {
+        let result = match self.tasks.spawn(task.in_current_span()).await {
             Ok(response) => response,
             Err(error) if error.is_panic() => Err(from_panic(&*error.into_panic())),
             Err(_cancelled) => Err(Problem::unavailable(Duration::from_secs(1))),
+        };
+        if result.as_ref().is_err_and(Problem::is_storage) {
+            self.database.note_unwritable();
         }
+        result
     }
 
     async fn keyed<W, F>(
