@@ -12,7 +12,7 @@ use service_kit::{
 };
 
 #[derive(Parser)]
-#[command(name = "order-service", version, about)]
+#[command(name = "order-service", version, about, max_term_width = 80)]
 struct Cli {
     #[command(flatten)]
     config: Config,

@@ -224,7 +224,19 @@ fn the_binary_says_where_it_listens_and_stops_on_sigterm() {
     assert!(probe(&probes, "/readyz").starts_with("HTTP/1.1 200"));
     let answer = exchange(&address, &post_order(true));
     assert!(answer.starts_with("HTTP/1.1 202"), "nothing listens on port 1: {answer}");
+    // A file is no terminal.
+    let log = binary.log();
+    assert!(log.contains("listening") && !log.contains('\x1b'), "{log:?}");
     assert!(binary.told_to_stop().success());
+}
+
+#[test]
+fn help_fits_80_columns() {
+    let help =
+        std::process::Command::new(env!("CARGO_BIN_EXE_order-service")).arg("--help").output().unwrap();
+    for line in String::from_utf8(help.stdout).unwrap().lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
 }
 
 #[cfg(unix)]

@@ -11,7 +11,7 @@ use service_kit::{
 use user_service::{AppState, Config, Error, app, serve};
 
 #[derive(Parser)]
-#[command(name = "user-service", version, about)]
+#[command(name = "user-service", version, about, max_term_width = 80)]
 struct Cli {
     #[command(flatten)]
     config: Config,

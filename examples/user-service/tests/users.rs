@@ -306,3 +306,11 @@ fn the_default_configuration_is_what_the_flags_default_to() {
         assert!(Config::try_parse_from(bad).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn help_fits_80_columns() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_user-service")).arg("--help").output().unwrap();
+    for line in String::from_utf8(help.stdout).unwrap().lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
