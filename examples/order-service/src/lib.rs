@@ -10,7 +10,7 @@
 //! Every error is `application/problem+json` (RFC 9457). Reads never ask user-service.
 //!
 //! ```text
-//! POST /orders ── routes.rs ── directory.rs: does the user exist? ──> users.rs (resilient-client) ──> user-service
+//! POST /orders ── routes.rs ── user_lookup.rs: does the user exist? ──> resilient_users.rs ──> user-service
 //!                    │   its own 200 about this user: confirmed, 201
 //!                    │   its own 404 about this user: nothing stored, 422
 //!                    │   anything else: pending_verification, 202
@@ -22,28 +22,28 @@
 //! `created_at_ms`, `resolved_at_ms` (null until the reconciler settles it) and `resolutions` (how often the
 //! reconciler settled it: 0 or 1).
 //!
-//! Who answers "does the user exist?" is a trait, [`UserDirectory`], so that another client can take the place of
+//! Who answers "does the user exist?" is a trait, [`UserLookup`], so that another client can take the place of
 //! [`ResilientUsers`]:
 //!
 //! ```no_run
-//! use order_service::{Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
+//! use order_service::{Existence, LookupRequest, LookupFuture, Unavailable, UserLookup};
 //!
 //! struct NobodyHome;
 //!
-//! impl UserDirectory for NobodyHome {
-//!     fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
+//! impl UserLookup for NobodyHome {
+//!     fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
 //!         Box::pin(async move { Err(Unavailable::new(format!("nobody asked about {}", lookup.user_id))) })
 //!     }
 //! }
 //! ```
 
 mod config;
-mod directory;
 pub mod reconciler;
+mod resilient_users;
 mod routes;
 mod store;
 mod user_answer;
-mod users;
+mod user_lookup;
 
 use std::sync::Arc;
 
@@ -52,11 +52,11 @@ use service_kit::server::Serving;
 use tokio::net::TcpListener;
 
 pub use config::Config;
-pub use directory::{Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
+pub use resilient_users::ResilientUsers;
 pub use routes::{AppState, app};
 pub use service_kit::{clock::Clock, error::Error};
 pub use store::{Item, Order, OrderStatus};
-pub use users::ResilientUsers;
+pub use user_lookup::{Existence, LookupFuture, LookupRequest, Unavailable, UserLookup};
 
 /// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured time.
 ///
@@ -80,7 +80,7 @@ pub async fn serve(
 /// `users` is asked before an order is stored; `main` passes a [`ResilientUsers`].
 pub async fn run(
     config: Config,
-    users: Arc<dyn UserDirectory>,
+    users: Arc<dyn UserLookup>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {

@@ -25,9 +25,9 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Clock, Existence, Lookup, OrderStatus, UserDirectory,
-    directory::ask,
+    Clock, Existence, LookupRequest, OrderStatus, UserLookup,
     store::{self, FIRST_CHECK, MAX_CHECK_DELAY, Pending},
+    user_lookup::ask,
 };
 use service_kit::{clock::millis, database::Database};
 
@@ -45,7 +45,7 @@ const IDLE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Reconciler {
     pub(crate) database: Database,
-    pub(crate) users: Arc<dyn UserDirectory>,
+    pub(crate) users: Arc<dyn UserLookup>,
     pub(crate) clock: Clock,
     pub(crate) lookup_limit: Duration,
     pub(crate) wake: Arc<Notify>,
@@ -125,7 +125,7 @@ impl Reconciler {
             return (pending, Verdict::Skipped);
         }
         let request_id = format!("reconcile-{}", pending.id);
-        let lookup = Lookup { user_id: &pending.user_id, request_id: &request_id };
+        let lookup = LookupRequest { user_id: &pending.user_id, request_id: &request_id };
         let verdict = match ask(&*self.users, lookup, self.lookup_limit).await {
             Ok(Existence::Exists) => Verdict::Settled(OrderStatus::Confirmed),
             Ok(Existence::Unknown) => Verdict::Settled(OrderStatus::Rejected),

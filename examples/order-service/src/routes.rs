@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
-    Clock, Config, Error, Existence, Item, Lookup, Order, OrderStatus, UserDirectory, directory::ask,
-    reconciler::Reconciler, store,
+    Clock, Config, Error, Existence, Item, LookupRequest, Order, OrderStatus, UserLookup,
+    reconciler::Reconciler, store, user_lookup::ask,
 };
 use service_kit::{
     database::Database,
@@ -38,7 +38,7 @@ pub struct AppState {
     pub(crate) health: Health,
     pub(crate) limits: Limits,
     database: Database,
-    users: Arc<dyn UserDirectory>,
+    users: Arc<dyn UserLookup>,
     /// Told of every new pending order.
     wake: Arc<Notify>,
     clock: Clock,
@@ -47,16 +47,12 @@ pub struct AppState {
 
 impl AppState {
     /// Opens the database and brings its schema up to date.
-    pub async fn open(config: &Config, users: Arc<dyn UserDirectory>) -> Result<Self, Error> {
+    pub async fn open(config: &Config, users: Arc<dyn UserLookup>) -> Result<Self, Error> {
         Self::open_at(config, users, Clock::system()).await
     }
 
     /// [`AppState::open`] by another clock.
-    pub async fn open_at(
-        config: &Config,
-        users: Arc<dyn UserDirectory>,
-        clock: Clock,
-    ) -> Result<Self, Error> {
+    pub async fn open_at(config: &Config, users: Arc<dyn UserLookup>, clock: Clock) -> Result<Self, Error> {
         config.validate()?;
         let limits = config.limits.clone();
         let database = Database::open(config.database(), store::MIGRATIONS, &clock).await?;
@@ -100,12 +96,12 @@ impl AppState {
 
 /// The whole service as a router.
 pub fn app(state: AppState) -> Router {
-    let limits = state.limits.clone();
+    let (limits, health) = (state.limits.clone(), state.health.routes());
     let routes = Router::new()
         .route("/orders", get(list_orders).post(create_order))
         .route("/orders/{id}", get(get_order))
-        .with_state(state.clone())
-        .merge(state.health.routes());
+        .with_state(state)
+        .merge(health);
     http::wrap(routes, &limits)
 }
 
@@ -162,7 +158,7 @@ impl AppState {
     async fn place(&self, new: NewOrder, request_id: &RequestId, ticket: &Ticket) -> Result<Answer, Problem> {
         let NewOrder { user_id, items } = new;
         // No database connection is held while another service is asked.
-        let lookup = Lookup { user_id: &user_id, request_id: request_id::text(request_id) };
+        let lookup = LookupRequest { user_id: &user_id, request_id: request_id::text(request_id) };
         let (status, answer) = match ask(&*self.users, lookup, self.lookup_limit).await {
             Ok(Existence::Exists) => (OrderStatus::Confirmed, StatusCode::CREATED),
             Ok(Existence::Unknown) => return Err(unknown_user()),

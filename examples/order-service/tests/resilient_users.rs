@@ -22,7 +22,9 @@ use axum::{
     routing::any,
 };
 use fake::{ADA, BOB, order};
-use order_service::{AppState, Config, Existence, Lookup, ResilientUsers, Unavailable, UserDirectory as _};
+use order_service::{
+    AppState, Config, Existence, LookupRequest, ResilientUsers, Unavailable, UserLookup as _,
+};
 use serde_json::json;
 use service_kit::testing::{TestDatabase, get, post};
 use tokio::{
@@ -46,7 +48,7 @@ fn client(address: SocketAddr) -> ResilientUsers {
 }
 
 async fn ask(users: &ResilientUsers) -> Result<Existence, Unavailable> {
-    let lookup = Lookup { user_id: ADA, request_id: "story-7" };
+    let lookup = LookupRequest { user_id: ADA, request_id: "story-7" };
     timeout(SLOW, users.lookup(lookup)).await.expect("the client bounds its own time")
 }
 

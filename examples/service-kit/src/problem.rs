@@ -1,6 +1,6 @@
 //! Every error this service answers, as `application/problem+json` (RFC 9457).
 //!
-//! Crates of this name (problem_details, say) bring the struct and its JSON, some sixty lines here. What the services need
+//! Crates of this name (`problem_details`, say) bring the struct and its JSON, some sixty lines here. What the services need
 //! besides is theirs anyway: `Retry-After`, the fields at fault, one rule for database errors, a body that can be stored
 //! and replayed, and the framework's own errors rewritten.
 //!
@@ -36,7 +36,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "String::is_empty")]
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
+    instance: Option<Box<str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(skip)]
@@ -105,7 +105,7 @@ impl Problem {
 
     /// What the problem is about: a path, by which a client can check that it is about what it asked for.
     #[must_use]
-    pub fn instance(mut self, path: impl Into<String>) -> Self {
+    pub fn instance(mut self, path: impl Into<Box<str>>) -> Self {
         self.instance = Some(path.into());
         self
     }

@@ -51,7 +51,7 @@ async fn what_waiting_cannot_mend_is_said_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().display().to_string();
     for path in [dir.clone(), format!("{dir}/none/x.db?mode=rwc"), format!("{dir}/none.db")] {
-        let said = refusal(&format!("sqlite://{path}"), Duration::from_secs(3600)).await;
+        let said = refusal(&format!("sqlite://{path}"), Duration::from_hours(1)).await;
         assert!(
             said.contains(path.trim_end_matches("?mode=rwc")) && said.contains("unable to open"),
             "{said}"

@@ -94,7 +94,7 @@ async fn get_fine(address: SocketAddr) {
 /// Whether the other side ends the connection, and how long that takes at most.
 async fn assert_ends(stream: &mut TcpStream) {
     // However it ends; what was sent before is not of interest.
-    let rest = async { while matches!(stream.read(&mut [0; 65536]).await, Ok(1..)) {} };
+    let rest = async { while matches!(stream.read(&mut vec![0; 65536]).await, Ok(1..)) {} };
     timeout(SOON, rest).await.expect("the connection ends");
 }
 

@@ -69,12 +69,12 @@ impl AppState {
 
 /// The whole service as a router.
 pub fn app(state: AppState) -> Router {
-    let limits = state.limits.clone();
+    let (limits, health) = (state.limits.clone(), state.health.routes());
     let routes = Router::new()
         .route("/users", get(list_users).post(create_user))
         .route("/users/{id}", get(get_user))
-        .with_state(state.clone())
-        .merge(state.health.routes());
+        .with_state(state)
+        .merge(health);
     http::wrap(routes, &limits)
 }
 

@@ -176,7 +176,9 @@ mod tests {
     fn a_connection_that_is_being_answered_is_never_evicted() {
         let peers = Peers::new(100, 2);
         let places = admit(&peers, ONE, 2);
-        places.iter().for_each(|place| place.activity.request_read());
+        for place in &places {
+            place.activity.request_read();
+        }
         assert_eq!(peers.admit(ONE).unwrap_err(), Full::OfOne);
         peers.admit(OTHER).unwrap();
         places[1].activity.answered();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::signal::{self, Signal};
 
 /// Ends this process when the demo ends. A thread, because it must work even if the runtime is stuck.
-pub(crate) fn hold() {
+pub(crate) fn exit_with_parent() {
     std::thread::spawn(|| {
         let mut byte = [0];
         while matches!(std::io::stdin().lock().read(&mut byte), Ok(1)) {}
@@ -24,17 +24,17 @@ pub(crate) fn hold() {
 }
 
 /// The line that tells the watchdog of a child.
-pub(crate) fn born(pid: u32) -> String {
+pub(crate) fn started(pid: u32) -> String {
     format!("+{pid}\n")
 }
 
 /// The line that tells the watchdog that a child is about to be reaped, after which its pid may be another's.
-pub(crate) fn reaped(pid: u32) -> String {
+pub(crate) fn ended(pid: u32) -> String {
     format!("-{pid}\n")
 }
 
 /// The watchdog: waits for the demo to end, then leaves no process and no file behind.
-pub(crate) fn watch(remove: Option<&Path>) {
+pub(crate) fn kill_orphans(remove: Option<&Path>) {
     for pid in survivors(std::io::stdin().lock()) {
         // One that has ended by itself is what we want.
         let _ = signal::send(pid, Signal::Kill);
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_watchdog_knows_who_is_left() {
-        let said = [born(11), born(12), born(13), reaped(12), born(14)].concat();
+        let said = [started(11), started(12), started(13), ended(12), started(14)].concat();
         assert_eq!(survivors(said.as_bytes()), BTreeSet::from([11, 13, 14]));
     }
 

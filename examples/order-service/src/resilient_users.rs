@@ -20,7 +20,7 @@ use resilient_client::{
 use url::Url;
 
 use crate::user_answer::{self, Unsettled};
-use crate::{Config, Error, Lookup, LookupFuture, Unavailable, UserDirectory};
+use crate::{Config, Error, LookupFuture, LookupRequest, Unavailable, UserLookup};
 use service_kit::{error::causes, request_id::X_REQUEST_ID};
 
 /// One try. The rest of the call's time is for another, should this one hang.
@@ -79,8 +79,8 @@ impl ResilientUsers {
     }
 }
 
-impl UserDirectory for ResilientUsers {
-    fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
+impl UserLookup for ResilientUsers {
+    fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
         Box::pin(async move {
             let url = format!("{}/users/{}", self.base, lookup.user_id);
             let call = self.client.get(url).header(X_REQUEST_ID, lookup.request_id);

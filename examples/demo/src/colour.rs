@@ -12,9 +12,9 @@ pub(crate) enum Colour {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Paint(bool);
+pub(crate) struct Colours(bool);
 
-impl Paint {
+impl Colours {
     /// For standard output: colour on a terminal, unless `NO_COLOR` is set to anything.
     pub(crate) fn for_stdout() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

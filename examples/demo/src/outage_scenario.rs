@@ -12,15 +12,15 @@ use crate::Problem;
 use crate::audit::audit;
 use crate::cli::{Client, Options};
 use crate::clock::now;
+use crate::colour::Colours;
+use crate::fault_phases::{CurrentPhase, Phase, Plan, SLOW, SLOW_ENDS};
 use crate::faults::Faults;
 use crate::load::{self, Rates, Target};
-use crate::paint::Paint;
-use crate::phases::{CurrentPhase, Phase, Plan, SLOW, SLOW_ENDS};
 use crate::processes::Fleet;
 use crate::report::{self, Second};
 use crate::results::{Outside, Results, Return, Twin};
 
-/// The user-service this story is about: here it has no other replica.
+/// The user-service this scenario is about: here it has no other replica.
 const THE_ONE: usize = 0;
 /// How many customers there are.
 pub(crate) const USERS: usize = 20;
@@ -29,12 +29,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long orders may stay pending after the load has ended.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Tells the story with the processes of `fleet` and returns what was found out.
-pub(crate) async fn tell(
+/// Runs the scenario with the processes of `fleet` and returns what was found out.
+pub(crate) async fn run(
     fleet: &mut Fleet,
     options: &Options,
     plan: &Plan,
-    paint: Paint,
+    colours: Colours,
 ) -> Result<Results, Problem> {
     let users = load::create_users(&fleet.user_control(THE_ONE), USERS).await?;
     let mut targets = Vec::new();
@@ -49,13 +49,13 @@ pub(crate) async fn tell(
     let under_load = load::run(&targets, &phase, rates, start, async {
         let _ = stopped.await;
     });
-    let stage = Stage::new(fleet, &targets, &phase, start, paint);
-    let told = async {
-        let told = stage.play(plan).await?;
+    let stage = Stage::new(fleet, &targets, &phase, start, colours);
+    let scenario = async {
+        let observed = stage.play(plan).await?;
         drop(stop);
-        Ok(told)
+        Ok(observed)
     };
-    let (Told { outside, back }, ()) = tokio::try_join!(told, under_load)?;
+    let (Observed { outside, back }, ()) = tokio::try_join!(scenario, under_load)?;
 
     let mut twins = Vec::new();
     for (client, target) in Client::ALL.into_iter().zip(&targets) {
@@ -86,8 +86,8 @@ pub(crate) async fn settle(target: &Target) {
     }
 }
 
-/// What only the storyteller knows.
-struct Told {
+/// What only the scenario itself sees: not the load, nor the services.
+struct Observed {
     /// By order-service and phase.
     outside: [[Outside; Phase::ALL.len()]; Client::ALL.len()],
     back: Return,
@@ -98,7 +98,7 @@ struct Stage<'a> {
     targets: &'a [Arc<Target>],
     phase: &'a CurrentPhase,
     start: Instant,
-    paint: Paint,
+    colours: Colours,
     seconds: Interval,
     outside: [[Outside; Phase::ALL.len()]; Client::ALL.len()],
     /// Calls that reached user-service before the last line.
@@ -111,18 +111,18 @@ impl<'a> Stage<'a> {
         targets: &'a [Arc<Target>],
         phase: &'a CurrentPhase,
         start: Instant,
-        paint: Paint,
+        colours: Colours,
     ) -> Self {
         let mut seconds = interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick comes at once.
         seconds.reset();
         let counted = Client::ALL.map(|client| fleet.arrivals(client).iter().sum());
-        Self { fleet, targets, phase, start, paint, seconds, outside: Default::default(), counted }
+        Self { fleet, targets, phase, start, colours, seconds, outside: Default::default(), counted }
     }
 
-    async fn play(mut self, plan: &Plan) -> Result<Told, Problem> {
-        say(&report::header(self.paint))?;
+    async fn play(mut self, plan: &Plan) -> Result<Observed, Problem> {
+        say(&report::header(self.colours))?;
 
         self.open(Phase::Healthy)?;
         self.watch(Phase::Healthy, plan.healthy).await?;
@@ -145,13 +145,13 @@ impl<'a> Stage<'a> {
         self.fleet.start_user_service(THE_ONE).await?;
         let ready = self.start.elapsed();
         let resolved = self.watch_recovery(plan).await?;
-        Ok(Told { outside: self.outside, back: Return { ready, resolved } })
+        Ok(Observed { outside: self.outside, back: Return { ready, resolved } })
     }
 
     /// Starts a phase: from now on requests belong to it.
     fn open(&self, phase: Phase) -> Result<(), Problem> {
         self.phase.set(phase);
-        say(&report::event(self.paint, &report::opening(phase)))
+        say(&report::event(self.colours, &report::opening(phase)))
     }
 
     /// Prints a line a second for as long as a phase takes.
@@ -211,7 +211,7 @@ impl<'a> Stage<'a> {
         });
         let breaker = self.fleet.breaker(Client::Resilient).state();
         let at = self.start.elapsed().as_secs_f64().round() as u64;
-        say(&report::second(self.paint, at, phase, &naive, &resilient, breaker))
+        say(&report::second(self.colours, at, phase, &naive, &resilient, breaker))
     }
 }
 

@@ -38,7 +38,7 @@ impl std::error::Error for Unavailable {}
 
 /// One question.
 #[derive(Clone, Copy, Debug)]
-pub struct Lookup<'a> {
+pub struct LookupRequest<'a> {
     /// The user asked about: a UUID in its canonical form, so it is safe in a path.
     pub user_id: &'a str,
     /// Sent along as `x-request-id`, so that both services' logs tell one story.
@@ -52,15 +52,15 @@ pub type LookupFuture<'a> = Pin<Box<dyn Future<Output = Result<Existence, Unavai
 ///
 /// Dropping the future abandons the question. An implementation need not bound its own time: order-service gives
 /// every lookup `Config::lookup_limit_ms` and then counts it as [`Unavailable`].
-pub trait UserDirectory: Send + Sync + 'static {
+pub trait UserLookup: Send + Sync + 'static {
     /// Asks whether the user exists.
-    fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a>;
+    fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a>;
 }
 
-/// A directory that can hang or panic without taking its caller along.
+/// Asks so that a lookup which hangs or panics doesn't take its caller along.
 pub(crate) async fn ask(
-    users: &dyn UserDirectory,
-    lookup: Lookup<'_>,
+    users: &dyn UserLookup,
+    lookup: LookupRequest<'_>,
     limit: Duration,
 ) -> Result<Existence, Unavailable> {
     let guarded = AssertUnwindSafe(async { users.lookup(lookup).await }).catch_unwind();

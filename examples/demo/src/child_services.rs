@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use order_service::{Existence, Lookup, LookupFuture, ResilientUsers, UserDirectory};
+use order_service::{Existence, LookupFuture, LookupRequest, ResilientUsers, UserLookup};
 use service_kit::limits::Limits;
 use tokio::net::TcpListener;
 use tracing::Level;
@@ -15,13 +15,13 @@ use crate::Problem;
 use crate::breaker_log;
 use crate::cli::{Client, ServeOrder, ServeUser};
 use crate::faults::Switch;
-use crate::lifeline;
 use crate::load::NOBODY;
 use crate::naive::NaiveUsers;
+use crate::orphan_guard;
 
 /// user-service, three times: for either order-service behind the faults, and for the demo without.
 pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
-    lifeline::hold();
+    orphan_guard::exit_with_parent();
     log()?;
     let mut config = user_service::Config { database_url: sqlite(&options.database), ..Default::default() };
     share_of_one_host(&mut config.limits);
@@ -46,14 +46,14 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
 
 /// order-service with one client or the other.
 pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
-    lifeline::hold();
+    orphan_guard::exit_with_parent();
     log()?;
     let mut config = order_service::Config { database_url: sqlite(&options.database), ..Default::default() };
     share_of_one_host(&mut config.limits);
     if let Some(user_service) = options.user_service {
         config.user_service_url = user_service;
     }
-    let open = async |users: Arc<dyn UserDirectory>| order_service::AppState::open(&config, users).await;
+    let open = async |users: Arc<dyn UserLookup>| order_service::AppState::open(&config, users).await;
     let (state, router) = match options.client {
         Client::Naive => {
             let users = NaiveUsers::new(&config.user_service_url)?;
@@ -82,8 +82,8 @@ fn share_of_one_host(limits: &mut Limits) {
 /// Knows who exists without asking.
 struct KnownUsers;
 
-impl UserDirectory for KnownUsers {
-    fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
+impl UserLookup for KnownUsers {
+    fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
         let existence = if lookup.user_id == NOBODY { Existence::Unknown } else { Existence::Exists };
         Box::pin(async move { Ok(existence) })
     }

@@ -1,4 +1,4 @@
-//! The story: what is done to user-service, in which order and for how long.
+//! The phases of a scenario: what is done to user-service, in which order and for how long.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::faults::Faults;
 
-/// A chapter of the story.
+/// What is wrong with user-service for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
@@ -44,9 +44,10 @@ impl Phase {
         Self::OneHangs,
         Self::OneKilled,
     ];
-    /// Those of the story about one user-service, in its order.
-    pub(crate) const STORY: [Self; 5] = [Self::Healthy, Self::Slow, Self::Hang, Self::Killed, Self::Recovery];
-    /// Those of the story about replicas, in its order.
+    /// Those of the scenario with one user-service, in its order.
+    pub(crate) const OUTAGE: [Self; 5] =
+        [Self::Healthy, Self::Slow, Self::Hang, Self::Killed, Self::Recovery];
+    /// Those of the scenario with replicas, in its order.
     pub(crate) const REPLICAS: [Self; 6] =
         [Self::Healthy, Self::OneRefuses, Self::OneSlow, Self::OneHangs, Self::OneKilled, Self::Recovery];
 
@@ -65,7 +66,7 @@ impl Phase {
     }
 }
 
-/// The phase the story is in, for whoever wants to know.
+/// The phase the scenario is in, for whoever wants to know.
 #[derive(Default)]
 pub(crate) struct CurrentPhase(AtomicU8);
 
@@ -117,7 +118,7 @@ impl Plan {
         }
     }
 
-    /// The longest the story can take.
+    /// The longest the scenario can take.
     pub(crate) fn limit(&self) -> Duration {
         self.healthy + self.slow + self.hang + self.killed + self.recovery_limit
     }
