@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::schedule::NewOrder;
+use crate::arrivals::NewOrder;
 use crate::tally::{Answer, Sent};
 
 /// An order as order-service shows it; only what the audit needs.

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Two order-services, one naive and one resilient, under the same load while user-service slows down, hangs and dies.
 #[derive(Debug, Parser)]
-#[command(name = "cargo demo", bin_name = "cargo demo", version)]
+#[command(name = "cargo demo", bin_name = "cargo demo", version, max_term_width = 80)]
 #[command(after_help = "Takes about a minute and a half (--quick: under half a minute). Uses loopback only.")]
 pub(crate) struct Cli {
     #[command(subcommand)]

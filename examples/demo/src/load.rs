@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
 use crate::Problem;
+use crate::arrivals::{NewOrder, Orders, Poisson};
 use crate::audit::Stored;
 use crate::clock::now;
-use crate::phases::{CurrentPhase, Phase};
-use crate::schedule::{NewOrder, Orders, Poisson};
+use crate::fault_phases::{CurrentPhase, Phase};
 use crate::tally::{Answer, Books, Sent};
 
 /// How long a client waits for an answer.

@@ -8,30 +8,30 @@
 //!                                 (sqlite)
 //! ```
 //!
-//! Every box is a process: this program starts itself again in other roles. Read on in `story.rs`, which tells the
-//! phases in order; `roles.rs` is what the other processes run, `verdict.rs` is what must hold. With `--replicas` there
-//! are several user-services and another story, told in `replicas.rs`.
+//! Every box is a process: this program starts itself again in other roles. Read on in `outage_scenario.rs`, which goes through
+//! the phases in order; `child_services.rs` is what the other processes run, `verdict.rs` is what must hold. With `--replicas` there
+//! are several user-services and another scenario, `replicas.rs`.
 
+mod arrivals;
 mod audit;
 mod breaker_log;
+mod child_services;
 mod cli;
 mod clock;
+mod colour;
+mod fault_phases;
 mod faults;
 mod histogram;
-mod lifeline;
 mod load;
 mod naive;
-mod paint;
-mod phases;
+mod orphan_guard;
+mod outage_scenario;
 mod ports;
 mod processes;
 mod replicas;
 mod report;
 mod results;
-mod roles;
-mod schedule;
 mod signal;
-mod story;
 mod tally;
 mod verdict;
 
@@ -45,10 +45,10 @@ use clap::Parser;
 use serde_json::json;
 
 use crate::cli::{Cli, Options, Role};
-use crate::paint::Paint;
-use crate::phases::Plan;
+use crate::colour::Colours;
+use crate::fault_phases::Plan;
+use crate::outage_scenario::say;
 use crate::processes::Fleet;
-use crate::story::say;
 use crate::verdict::Verdict;
 
 /// Anything that keeps the demo from coming to a verdict.
@@ -58,11 +58,11 @@ fn main() -> ExitCode {
     let Cli { role, options } = Cli::parse_from(Cli::typed(std::env::args_os()));
     let ended = match role {
         Some(Role::Watchdog { remove }) => {
-            lifeline::watch(remove.as_deref());
+            orphan_guard::kill_orphans(remove.as_deref());
             Ok(ExitCode::SUCCESS)
         }
-        Some(Role::ServeUser(user)) => run(roles::serve_user(user)).map(|()| ExitCode::SUCCESS),
-        Some(Role::ServeOrder(order)) => run(roles::serve_order(order)).map(|()| ExitCode::SUCCESS),
+        Some(Role::ServeUser(user)) => run(child_services::serve_user(user)).map(|()| ExitCode::SUCCESS),
+        Some(Role::ServeOrder(order)) => run(child_services::serve_order(order)).map(|()| ExitCode::SUCCESS),
         None => run(demo(options)),
     };
     ended.unwrap_or_else(|problem| {
@@ -86,7 +86,7 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
     let json = options.json.as_deref().map(|path| File::create(path).map_err(|error| about(path, &error)));
     let json = json.transpose()?;
     let directory = Directory::open(options.keep.as_deref())?;
-    let paint = Paint::for_stdout();
+    let colours = Colours::for_stdout();
     say(&introduction(&options))?;
 
     let replicas = options.replicas.map_or(1, usize::from);
@@ -94,13 +94,13 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
         fleet = Fleet::start(directory.path(), options.keep.is_none(), options.seed, replicas) => fleet?,
         () = &mut interrupted => return say_interrupted(),
     };
-    let told = tokio::select! {
-        told = tell(&mut fleet, &options, paint) => Some(told),
+    let ended = tokio::select! {
+        end = run_scenario(&mut fleet, &options, colours) => Some(end),
         () = &mut interrupted => None,
     };
     // However it went: every process is ended before anything is said about it.
     fleet.stop().await?;
-    let Some(end) = told.transpose()? else { return say_interrupted() };
+    let Some(end) = ended.transpose()? else { return say_interrupted() };
 
     say(&format!("\n{}", end.summary))?;
     if let Some(file) = json {
@@ -118,28 +118,28 @@ fn introduction(Options { quick, orders, reads, seed, replicas, .. }: &Options) 
     }
 }
 
-/// What a story came to.
+/// How a scenario ended.
 struct End {
     summary: String,
     json: serde_json::Value,
     passed: bool,
 }
 
-/// Tells the story that was asked for.
-async fn tell(fleet: &mut Fleet, options: &Options, paint: Paint) -> Result<End, Problem> {
+/// Runs the scenario that was asked for.
+async fn run_scenario(fleet: &mut Fleet, options: &Options, colours: Colours) -> Result<End, Problem> {
     Ok(if options.replicas.is_some() {
-        let results = replicas::tell(fleet, options, replicas::Plan::of(options.quick), paint).await?;
+        let results = replicas::run(fleet, options, replicas::Plan::of(options.quick), colours).await?;
         let verdict = replicas::Verdict::of(&results);
         End {
-            summary: replicas::summary(paint, &results, &verdict),
+            summary: replicas::summary(colours, &results, &verdict),
             passed: verdict.passed(),
             json: json!({ "results": results, "verdict": verdict }),
         }
     } else {
-        let results = story::tell(fleet, options, Plan::of(options.quick), paint).await?;
+        let results = outage_scenario::run(fleet, options, Plan::of(options.quick), colours).await?;
         let verdict = Verdict::of(&results);
         End {
-            summary: report::summary(paint, &results, &verdict),
+            summary: report::summary(colours, &results, &verdict),
             passed: verdict.passed(),
             json: json!({ "results": results, "verdict": verdict }),
         }

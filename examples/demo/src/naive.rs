@@ -9,7 +9,7 @@
 //! - with several user-services it asks them in turn (round robin);
 //! - 200 lets the order through, 404 refuses it, and anything else, or no connection, is a 500: the order is gone.
 //!
-//! order-service itself would keep the order whatever client its [`UserDirectory`] uses, so the question is asked in
+//! order-service itself would keep the order whatever client its [`UserLookup`] uses, so the question is asked in
 //! front of it, and the directory behind repeats the answer without asking again.
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use order_service::{Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
+use order_service::{Existence, LookupFuture, LookupRequest, Unavailable, UserLookup};
 use serde::Deserialize;
 
 /// A plain reqwest client and the answers it got.
@@ -88,8 +88,8 @@ async fn ask_first(State(users): State<NaiveUsers>, request: Request, next: Next
     next.run(Request::from_parts(head, Body::from(body))).await
 }
 
-impl UserDirectory for NaiveUsers {
-    fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
+impl UserLookup for NaiveUsers {
+    fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
         let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(lookup.user_id).copied();
         Box::pin(async move { known.ok_or_else(|| Unavailable::new("not asked yet")) })
     }

@@ -15,7 +15,7 @@ use crate::breaker_log::{Breaker, BreakerLog};
 use crate::cli::Client;
 use crate::clock::now;
 use crate::faults::{CONTROL_PATH, Faults, caller_of};
-use crate::lifeline::{born, reaped};
+use crate::orphan_guard::{ended, started};
 use crate::ports::Ports;
 use crate::signal::{self, Signal};
 
@@ -66,8 +66,8 @@ struct Process {
     name: String,
     pid: u32,
     child: Child,
-    /// Held, never written to (but for the watchdog's): see [`crate::lifeline`].
-    lifeline: ChildStdin,
+    /// Held, never written to (but for the watchdog's): see [`crate::orphan_guard`].
+    stdin: ChildStdin,
 }
 
 impl Fleet {
@@ -232,22 +232,22 @@ impl Fleet {
         {
             self.bury(process).await?;
         }
-        let Process { mut child, lifeline, .. } = self.watchdog;
-        drop(lifeline);
+        let Process { mut child, stdin, .. } = self.watchdog;
+        drop(stdin);
         let _ = tokio::time::timeout(Duration::from_secs(3), child.wait()).await;
         Ok(())
     }
 
     async fn spawn(&mut self, name: &str, mut command: Command) -> io::Result<Process> {
         let process = spawn(name, command.kill_on_drop(true), &self.directory)?;
-        self.watchdog.lifeline.write_all(born(process.pid).as_bytes()).await?;
+        self.watchdog.stdin.write_all(started(process.pid).as_bytes()).await?;
         Ok(process)
     }
 
     async fn bury(&mut self, mut process: Process) -> io::Result<()> {
         process.child.start_kill()?;
-        // Told between the kill and the wait: until it is waited for, the pid can't become another process's.
-        self.watchdog.lifeline.write_all(reaped(process.pid).as_bytes()).await?;
+        // Observed between the kill and the wait: until it is waited for, the pid can't become another process's.
+        self.watchdog.stdin.write_all(ended(process.pid).as_bytes()).await?;
         process.child.wait().await.map(drop)
     }
 
@@ -287,8 +287,8 @@ fn spawn(name: &str, command: &mut Command, directory: &Path) -> io::Result<Proc
     command.process_group(0);
     let mut child = command.spawn()?;
     let pid = child.id().ok_or_else(|| io::Error::other(format!("{name} has no pid")))?;
-    let lifeline = child.stdin.take().ok_or_else(|| io::Error::other(format!("{name} has no stdin")))?;
-    Ok(Process { name: name.to_owned(), pid, child, lifeline })
+    let stdin = child.stdin.take().ok_or_else(|| io::Error::other(format!("{name} has no stdin")))?;
+    Ok(Process { name: name.to_owned(), pid, child, stdin })
 }
 
 fn log_path(directory: &Path, name: &str) -> PathBuf {

@@ -9,7 +9,7 @@
 //!                                 (sqlite)
 //! ```
 //!
-//! In each phase another replica is the bad one, so each is met while it is trusted. The rest is as in the story about
+//! In each phase another replica is the bad one, so each is met while it is trusted. The rest is as in the scenario about
 //! one user-service: the same load, order-services and control.
 
 mod report;
@@ -32,13 +32,13 @@ use crate::Problem;
 use crate::audit::audit;
 use crate::cli::{Client, Options};
 use crate::clock::now;
+use crate::colour::Colours;
+use crate::fault_phases::{CurrentPhase, Phase};
 use crate::faults::Faults;
 use crate::load::{self, Rates, Target};
-use crate::paint::Paint;
-use crate::phases::{CurrentPhase, Phase};
+use crate::outage_scenario::{USERS, say, settle};
 use crate::processes::Fleet;
 use crate::report::event;
-use crate::story::{USERS, say, settle};
 
 /// What [`Phase::OneSlow`] switches on.
 const SLOW: Faults = Faults { slow_share: 1.0, delay_ms: 1500, refuse: false };
@@ -62,7 +62,7 @@ impl Plan {
         if quick { &Self::QUICK } else { &Self::FULL }
     }
 
-    /// The longest the story can take.
+    /// The longest the scenario can take.
     pub(crate) fn limit(&self) -> Duration {
         Duration::from_secs(self.seconds.iter().sum::<u64>() + self.more)
     }
@@ -78,12 +78,12 @@ pub(crate) fn bad_one(phase: Phase) -> Option<usize> {
     }
 }
 
-/// Tells the story with the processes of `fleet` and returns what was found out.
-pub(crate) async fn tell(
+/// Runs the scenario with the processes of `fleet` and returns what was found out.
+pub(crate) async fn run(
     fleet: &mut Fleet,
     options: &Options,
     plan: &Plan,
-    paint: Paint,
+    colours: Colours,
 ) -> Result<Results, Problem> {
     let users = load::create_users(&fleet.user_control(0), USERS).await?;
     let mut targets = Vec::new();
@@ -98,13 +98,13 @@ pub(crate) async fn tell(
     let under_load = load::run(&targets, &phase, rates, start, async {
         let _ = stopped.await;
     });
-    let stage = Stage::new(fleet, &targets, &phase, start, paint);
-    let told = async {
+    let stage = Stage::new(fleet, &targets, &phase, start, colours);
+    let scenario = async {
         let acts = stage.play(plan).await?;
         drop(stop);
         Ok(acts)
     };
-    let (acts, ()) = tokio::try_join!(told, under_load)?;
+    let (acts, ()) = tokio::try_join!(scenario, under_load)?;
 
     let mut twins = Vec::new();
     for (client, target) in Client::ALL.into_iter().zip(&targets) {
@@ -126,7 +126,7 @@ struct Stage<'a> {
     targets: &'a [Arc<Target>],
     phase: &'a CurrentPhase,
     start: Instant,
-    paint: Paint,
+    colours: Colours,
     seconds: Interval,
     /// Before the last line.
     counted: Counts,
@@ -138,23 +138,23 @@ impl<'a> Stage<'a> {
         targets: &'a [Arc<Target>],
         phase: &'a CurrentPhase,
         start: Instant,
-        paint: Paint,
+        colours: Colours,
     ) -> Self {
         let mut seconds = interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick comes at once.
         seconds.reset();
         let counted = Client::TWINS.map(|client| fleet.arrivals(client));
-        Self { fleet, targets, phase, start, paint, seconds, counted }
+        Self { fleet, targets, phase, start, colours, seconds, counted }
     }
 
     async fn play(mut self, plan: &Plan) -> Result<Vec<Act>, Problem> {
-        say(&report::header(self.paint))?;
+        say(&report::header(self.colours))?;
         let mut acts = Vec::new();
         for (phase, seconds) in Phase::REPLICAS.into_iter().zip(plan.seconds) {
             let opened = self.start.elapsed();
             self.phase.set(phase);
-            say(&event(self.paint, &report::opening(phase)))?;
+            say(&event(self.colours, &report::opening(phase)))?;
             self.strike(phase).await?;
             let before = Client::TWINS.map(|client| self.fleet.arrivals(client));
             let mut most_waiting = self.watch(phase, seconds).await?;
@@ -210,7 +210,7 @@ impl<'a> Stage<'a> {
             let all = Client::TWINS.map(|client| self.fleet.arrivals(client));
             let mut calls = difference(&self.counted, &all);
             self.counted = all;
-            let told = Client::TWINS.map(|client| {
+            let seconds = Client::TWINS.map(|client| {
                 let twin = client as usize;
                 let waiting = self.targets[twin].waiting();
                 most_waiting[twin] = most_waiting[twin].max(waiting);
@@ -218,7 +218,7 @@ impl<'a> Stage<'a> {
                 Second { tally, calls: std::mem::take(&mut calls[twin]), waiting }
             });
             let at = self.start.elapsed().as_secs_f64().round() as u64;
-            say(&report::second(self.paint, at, phase, &told))?;
+            say(&report::second(self.colours, at, phase, &seconds))?;
         }
         Ok(most_waiting)
     }

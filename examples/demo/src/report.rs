@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::breaker_log::Breaker;
 use crate::cli::Client;
+use crate::colour::{Colour, Colours};
+use crate::fault_phases::{Phase, Plan, SLOW};
 use crate::load::PATIENCE;
-use crate::paint::{Colour, Paint};
-use crate::phases::{Phase, Plan, SLOW};
 use crate::results::{PhaseFigures, Results, Twin, millis};
 use crate::tally::Tally;
 use crate::verdict::{Check, Verdict};
@@ -43,7 +43,7 @@ fn columns(client: Client) -> impl Iterator<Item = (&'static str, usize)> {
 }
 
 /// The head of the table of seconds.
-pub(crate) fn header(paint: Paint) -> String {
+pub(crate) fn header(colours: Colours) -> String {
     let mut lines = [format!("{:13} |", ""), format!("{:>3} {:9} |", "s", "phase")];
     for client in Client::TWINS {
         let width: usize = columns(client).map(|(_, width)| width).sum();
@@ -53,7 +53,7 @@ pub(crate) fn header(paint: Paint) -> String {
         }
         lines[1].push_str(" |");
     }
-    lines.map(|line| paint.apply(Colour::Bold, &line)).join("\n")
+    lines.map(|line| colours.apply(Colour::Bold, &line)).join("\n")
 }
 
 /// One order-service in one second.
@@ -65,19 +65,20 @@ pub(crate) struct Second {
 
 /// A line of the table of seconds.
 pub(crate) fn second(
-    paint: Paint,
+    colours: Colours,
     at: u64,
     phase: Phase,
     naive: &Second,
     resilient: &Second,
     breaker: Breaker,
 ) -> String {
-    let mut line = format!("{at:>3} {} |", paint.apply(phase_colour(phase), &format!("{:<9}", phase.name())));
+    let mut line =
+        format!("{at:>3} {} |", colours.apply(phase_colour(phase), &format!("{:<9}", phase.name())));
     for (client, second) in Client::TWINS.into_iter().zip([naive, resilient]) {
         for (head, width) in columns(client) {
             let (text, colour) = cell(head, second, breaker);
             let text = format!("{text:>width$}");
-            line.push_str(&colour.map_or_else(|| text.clone(), |colour| paint.apply(colour, &text)));
+            line.push_str(&colour.map_or_else(|| text.clone(), |colour| colours.apply(colour, &text)));
         }
         line.push_str(" |");
     }
@@ -101,8 +102,8 @@ fn cell(head: &str, second: &Second, breaker: Breaker) -> (String, Option<Colour
 }
 
 /// A line that says what is done to user-service now.
-pub(crate) fn event(paint: Paint, what: &str) -> String {
-    paint.apply(Colour::Bold, &format!("--- {what}"))
+pub(crate) fn event(colours: Colours, what: &str) -> String {
+    colours.apply(Colour::Bold, &format!("--- {what}"))
 }
 
 /// What [`event`] says at the start of a phase.
@@ -119,16 +120,16 @@ pub(crate) fn opening(phase: Phase) -> String {
         Phase::Hang => "SIGSTOP to user-service: it takes connections and never answers".into(),
         Phase::Killed => "kill -9 to user-service: connections are refused".into(),
         Phase::Recovery => "user-service is started again".into(),
-        // Phases of the other story, which has openings of its own.
+        // Phases of the other scenario, which has openings of its own.
         Phase::OneRefuses | Phase::OneSlow | Phase::OneHangs | Phase::OneKilled => phase.name().into(),
     }
 }
 
 /// The tables at the end, and whether isolation held.
-pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> String {
+pub(crate) fn summary(colours: Colours, results: &Results, verdict: &Verdict) -> String {
     let mut out = String::new();
-    let bold = |text: &str| paint.apply(Colour::Bold, text);
-    let heads = cells(Phase::STORY.map(|phase| phase.name().to_owned()));
+    let bold = |text: &str| colours.apply(Colour::Bold, text);
+    let heads = cells(Phase::OUTAGE.map(|phase| phase.name().to_owned()));
     let _ = writeln!(out, "{}", bold(&format!("{:<34}{heads}", "")));
     for (label, figure) in PHASE_ROWS {
         let twins = [(label, Client::Naive, &results.naive), ("", Client::Resilient, &results.resilient)];
@@ -139,14 +140,14 @@ pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> Str
         }
     }
     let note = "calls: a stopped or dead user-service counts none; in recovery the orders answered 202 are verified too";
-    let _ = writeln!(out, "{}", paint.apply(Colour::Dim, note));
+    let _ = writeln!(out, "{}", colours.apply(Colour::Dim, note));
     let _ = writeln!(out, "\n{}", bold(&format!("{:<47}{:>13}{:>13}", "", "naive", "resilient")));
     for (label, figure) in TWIN_ROWS {
         let _ = writeln!(out, "{label:<47}{:>13}{:>13}", figure(&results.naive), figure(&results.resilient));
     }
     let _ = writeln!(out, "\n{}", bold("Did isolation hold?"));
     for check in &verdict.resilient {
-        let _ = writeln!(out, "  {}", check_line(paint, check));
+        let _ = writeln!(out, "  {}", check_line(colours, check));
     }
     let failed: Vec<_> = verdict.naive.iter().filter(|check| !check.held).collect();
     let control = Check {
@@ -154,17 +155,18 @@ pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> Str
         held: verdict.control,
         figures: format!("{} of {}", failed.len(), verdict.naive.len()),
     };
-    let _ = writeln!(out, "  {}", check_line(paint, &control));
+    let _ = writeln!(out, "  {}", check_line(colours, &control));
     for check in failed {
         let _ = writeln!(
             out,
             "{}",
-            paint.apply(Colour::Dim, &format!("          {}: {}", check.name, check.figures))
+            colours.apply(Colour::Dim, &format!("          {}: {}", check.name, check.figures))
         );
     }
     let (colour, word) =
         if verdict.passed() { (Colour::Green, "held") } else { (Colour::Red, "did NOT hold") };
-    let _ = writeln!(out, "\n{}", paint.apply(colour, &format!("Isolation {word} (seed {}).", results.seed)));
+    let _ =
+        writeln!(out, "\n{}", colours.apply(colour, &format!("Isolation {word} (seed {}).", results.seed)));
     out
 }
 
@@ -201,9 +203,9 @@ fn cells(texts: impl IntoIterator<Item = String>) -> String {
     texts.into_iter().fold(String::new(), |line, text| line + &format!("{text:>13}"))
 }
 
-pub(crate) fn check_line(paint: Paint, check: &Check) -> String {
+pub(crate) fn check_line(colours: Colours, check: &Check) -> String {
     let (colour, word) = if check.held { (Colour::Green, "held  ") } else { (Colour::Red, "FAILED") };
-    format!("{} {:<34} {}", paint.apply(colour, word), check.name, check.figures)
+    format!("{} {:<34} {}", colours.apply(colour, word), check.name, check.figures)
 }
 
 pub(crate) const fn phase_colour(phase: Phase) -> Colour {
@@ -263,8 +265,8 @@ mod tests {
 
     #[test]
     fn a_second_stands_under_its_head_in_a_plain_terminal() {
-        let line = second(Paint::plain(), 100, Phase::Slow, &busy(), &busy(), Breaker::HalfOpen);
-        let header = header(Paint::plain());
+        let line = second(Colours::plain(), 100, Phase::Slow, &busy(), &busy(), Breaker::HalfOpen);
+        let header = header(Colours::plain());
         for head in header.lines() {
             assert_eq!(head.len(), line.len(), "\n{header}\n{line}");
         }
@@ -277,13 +279,13 @@ mod tests {
     #[test]
     fn a_second_without_requests_has_no_latency() {
         let nothing = || Second { tally: Tally::default(), calls: 0, waiting: 0 };
-        let line = second(Paint::plain(), 1, Phase::Hang, &nothing(), &nothing(), Breaker::Closed);
+        let line = second(Colours::plain(), 1, Phase::Hang, &nothing(), &nothing(), Breaker::Closed);
         assert_eq!(line.matches(" - ").count(), 4, "{line}");
     }
 
     #[test]
     fn nothing_is_wider_than_the_terminal() {
-        let phases = Phase::STORY.map(|phase| PhaseFigures {
+        let phases = Phase::OUTAGE.map(|phase| PhaseFigures {
             phase,
             orders: 99_999,
             settled: 88_888,
@@ -308,7 +310,7 @@ mod tests {
         };
         let (naive, resilient, alone) = (twin.clone(), twin.clone(), twin);
         let results = Results { seed: u64::MAX, quick: false, naive, resilient, alone };
-        let shown = summary(Paint::plain(), &results, &Verdict::of(&results));
+        let shown = summary(Colours::plain(), &results, &Verdict::of(&results));
         let introduced = introduction(Plan::of(false), 500, 500, u64::MAX);
         for line in shown.lines().chain(introduced.lines()) {
             assert!(line.len() <= WIDTH, "{} columns: {line}", line.len());

@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::audit::Audit;
 use crate::breaker_log::BreakerLog;
 use crate::cli::Client;
+use crate::fault_phases::Phase;
 use crate::histogram::Histogram;
-use crate::phases::Phase;
 use crate::tally::{Answer, Books, Sent, Tally};
 
 /// A run.
@@ -131,7 +131,7 @@ impl Twin {
         };
         let last_unsettled = books.sent().iter().filter(unsettled).map(|sent| sent.at).max();
         Self {
-            phases: Phase::STORY
+            phases: Phase::OUTAGE
                 .map(|phase| PhaseFigures::new(phase, books.phase(phase), outside[phase as usize]))
                 .into(),
             once_open: OnceOpen::count(books.sent(), breaker, start),

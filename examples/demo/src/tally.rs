@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::arrivals::NewOrder;
+use crate::fault_phases::Phase;
 use crate::histogram::Histogram;
-use crate::phases::Phase;
-use crate::schedule::NewOrder;
 
 /// What an order-service answered to an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::phases::Phase;
+use crate::fault_phases::Phase;
 use crate::results::{OnceOpen, Results, Twin};
 
 /// Reads may take this many times as long as while all was well, or as the lone order-service's reads take meanwhile if
@@ -162,7 +162,7 @@ mod tests {
     use crate::results::PhaseFigures;
 
     fn good() -> Twin {
-        let phases = Phase::STORY.map(|phase| PhaseFigures {
+        let phases = Phase::OUTAGE.map(|phase| PhaseFigures {
             phase,
             orders: 1000,
             settled: 900,

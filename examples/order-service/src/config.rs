@@ -4,12 +4,10 @@ use std::{fmt, time::Duration};
 
 use clap::Parser;
 
-use crate::{
-    Error,
-    plumbing::{
-        database::{Settings, Synchronous},
-        limits::Limits,
-    },
+use crate::Error;
+use service_kit::{
+    database::{Settings, Synchronous},
+    limits::Limits,
 };
 
 const HOST: &str = "127.0.0.1";
@@ -29,6 +27,10 @@ pub struct Config {
     /// Port to listen on; 0 picks a free one
     #[arg(long, env = "PORT", default_value_t = PORT)]
     pub port: u16,
+    /// Port to answer `/healthz` and `/readyz` on, also while the service starts or is full; 100 after the other by
+    /// default
+    #[arg(long, env = "HEALTH_PORT")]
+    pub health_port: Option<u16>,
     /// Where the data is: a `sqlite:` or `postgres:` URL
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = DATABASE_URL)]
     pub database_url: String,
@@ -57,6 +59,7 @@ impl Default for Config {
         Self {
             host: HOST.into(),
             port: PORT,
+            health_port: None,
             database_url: DATABASE_URL.into(),
             sqlite_synchronous: Synchronous::default(),
             user_service_url: USER_SERVICE_URL.into(),
@@ -73,6 +76,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("health_port", &self.health_port)
             .field("sqlite_synchronous", &self.sqlite_synchronous)
             .field("user_timeout_ms", &self.user_timeout_ms)
             .field("lookup_limit_ms", &self.lookup_limit_ms)
@@ -87,6 +91,7 @@ impl Config {
             url: &self.database_url,
             connections: self.limits.database_connections,
             synchronous: self.sqlite_synchronous,
+            wait: self.limits.database_wait(),
         }
     }
 

@@ -3,61 +3,60 @@
 //! | route | answers |
 //! |---|---|
 //! | `POST /orders` `{"user_id", "items": [{"sku", "quantity"}]}` | 201 `confirmed`, 422 unknown user, 202 `pending_verification`; all but 5xx with `Idempotency-Key` replayed |
-//! | `GET /orders?limit=1..100&after=<id>&status=<status>` | 200 `{"orders": [..], "next": <id or null>}`, oldest first |
+//! | `GET /orders?limit=1..100&after=<id>&status=<status>` | 200 `{"orders": [..], "next": <id or null>}`, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none |
 //! | `GET /orders/{id}` | 200, or 404 |
-//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers |
+//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
 //!
 //! Every error is `application/problem+json` (RFC 9457). Reads never ask user-service.
 //!
 //! ```text
-//! POST /orders ── routes.rs ── directory.rs: does the user exist? ──> users.rs (resilient-client) ──> user-service
-//!                    │   200: confirmed, 201
-//!                    │   404: nothing stored, 422
+//! POST /orders ── routes.rs ── user_lookup.rs: does the user exist? ──> resilient_users.rs ──> user-service
+//!                    │   its own 200 about this user: confirmed, 201
+//!                    │   its own 404 about this user: nothing stored, 422
 //!                    │   anything else: pending_verification, 202
 //!                    v
-//!                 store.rs <── reconciler.rs: asks again, oldest first; 200: confirmed, 404: rejected
+//!                 store.rs <── reconciler.rs: asks again, oldest first: confirmed or rejected
 //! ```
 //!
 //! An order as JSON: `id`, `user_id`, `items`, `status` (`confirmed`, `pending_verification`, `rejected`),
 //! `created_at_ms`, `resolved_at_ms` (null until the reconciler settles it) and `resolutions` (how often the
 //! reconciler settled it: 0 or 1).
 //!
-//! Who answers "does the user exist?" is a trait, [`UserDirectory`], so that another client can take the place of
+//! Who answers "does the user exist?" is a trait, [`UserLookup`], so that another client can take the place of
 //! [`ResilientUsers`]:
 //!
 //! ```no_run
-//! use order_service::{Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
+//! use order_service::{Existence, LookupRequest, LookupFuture, Unavailable, UserLookup};
 //!
 //! struct NobodyHome;
 //!
-//! impl UserDirectory for NobodyHome {
-//!     fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
+//! impl UserLookup for NobodyHome {
+//!     fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
 //!         Box::pin(async move { Err(Unavailable::new(format!("nobody asked about {}", lookup.user_id))) })
 //!     }
 //! }
 //! ```
 
-#[path = "../../user-service/src/plumbing/mod.rs"]
-pub mod plumbing;
-
 mod config;
-mod directory;
 pub mod reconciler;
+mod resilient_users;
 mod routes;
 mod store;
-mod users;
+mod user_answer;
+mod user_lookup;
 
 use std::sync::Arc;
 
 use axum::Router;
+use service_kit::server::Serving;
 use tokio::net::TcpListener;
 
 pub use config::Config;
-pub use directory::{Existence, Lookup, LookupFuture, Unavailable, UserDirectory};
-pub use plumbing::{clock::Clock, error::Error};
+pub use resilient_users::ResilientUsers;
 pub use routes::{AppState, app};
+pub use service_kit::{clock::Clock, error::Error};
 pub use store::{Item, Order, OrderStatus};
-pub use users::ResilientUsers;
+pub use user_lookup::{Existence, LookupFuture, LookupRequest, Unavailable, UserLookup};
 
 /// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured time.
 ///
@@ -72,7 +71,8 @@ pub async fn serve(
     state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
     let reconciler = state.reconciler();
     state.background.spawn("reconciler", move |stop| reconciler.run_until(stop));
-    plumbing::server::serve(router, listener, shutdown, state.background).await
+    let AppState { background, health, limits, .. } = state;
+    service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }
 
 /// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.
@@ -80,7 +80,7 @@ pub async fn serve(
 /// `users` is asked before an order is stored; `main` passes a [`ResilientUsers`].
 pub async fn run(
     config: Config,
-    users: Arc<dyn UserDirectory>,
+    users: Arc<dyn UserLookup>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {

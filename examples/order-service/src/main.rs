@@ -1,20 +1,18 @@
 //! Starts order-service; `--help` lists the settings.
 
-use std::{error::Error, process::ExitCode, sync::Arc};
+use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use order_service::{
-    Config, ResilientUsers,
-    plumbing::{
-        error::causes,
-        logs::{self, LogFormat},
-        server,
-    },
+use order_service::{AppState, Config, Error, ResilientUsers, app, serve};
+use service_kit::{
+    health::Health,
+    logs::{self, LogFormat},
+    server, start,
 };
-use tokio::net::TcpListener;
 
 #[derive(Parser)]
-#[command(name = "order-service", version, about)]
+#[command(name = "order-service", version, about, max_term_width = 80)]
 struct Cli {
     #[command(flatten)]
     config: Config,
@@ -23,26 +21,29 @@ struct Cli {
     log_format: LogFormat,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let Cli { config, log_format } = Cli::parse();
     logs::init(log_format);
-    match start(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("order-service: {}", causes(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    start::run("order-service", run(config))
 }
 
-async fn start(config: Config) -> Result<(), Box<dyn Error>> {
+/// Answers probes first, and listens once there is something to serve.
+async fn run(config: Config) -> Result<(), Error> {
     let users = Arc::new(ResilientUsers::new(&config)?);
     // Before anyone can know that this process is up, and tell it to stop.
-    let shutdown = server::signal()?;
-    let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
-    // On stdout, so that whoever asked for port 0 can read which port it became.
-    println!("order-service listens on http://{}", listener.local_addr()?);
-    order_service::run(config, users, listener, shutdown).await?;
-    Ok(())
+    let mut told_to_stop = Box::pin(server::signal()?);
+    let health = Health::default();
+    let probes = start::listen(&config.host, start::health_port(config.port, config.health_port)?).await?;
+    start::announce("order-service answers probes on", &probes)?;
+    tokio::spawn(health.clone().serve(probes));
+    let state = tokio::select! {
+        state = AppState::open(&config, users) => state?.with_health(health),
+        () = &mut told_to_stop => {
+            tracing::info!("told to stop before it was ready");
+            return Ok(());
+        }
+    };
+    let listener = start::listen(&config.host, config.port).await?;
+    start::announce("order-service listens on", &listener)?;
+    serve(state.clone(), app(state), listener, told_to_stop).await
 }

@@ -25,18 +25,16 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Clock, Existence, Lookup, OrderStatus, UserDirectory,
-    directory::ask,
-    plumbing::{clock::millis, database::Database},
-    store::{self, FIRST_CHECK, Pending},
+    Clock, Existence, LookupRequest, OrderStatus, UserLookup,
+    store::{self, FIRST_CHECK, MAX_CHECK_DELAY, Pending},
+    user_lookup::ask,
 };
+use service_kit::{clock::millis, database::Database};
 
 /// Most orders in one round.
 const BATCH: u32 = 32;
 /// Most lookups at a time, so that a user-service that just came back isn't flattened.
 const CONCURRENCY: usize = 8;
-/// The longest a pending order waits between two checks.
-const MAX_CHECK_DELAY: Duration = Duration::from_secs(2);
 /// The first and the longest pause while user-service is down.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -47,7 +45,7 @@ const IDLE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Reconciler {
     pub(crate) database: Database,
-    pub(crate) users: Arc<dyn UserDirectory>,
+    pub(crate) users: Arc<dyn UserLookup>,
     pub(crate) clock: Clock,
     pub(crate) lookup_limit: Duration,
     pub(crate) wake: Arc<Notify>,
@@ -84,6 +82,7 @@ impl Reconciler {
                 Ok(round) => pace.after(&round, fastrand::f64()),
                 Err(error) => {
                     tracing::warn!(%error, "pending orders could not be worked on");
+                    self.database.note(&error);
                     pace.after_failure(fastrand::f64())
                 }
             };
@@ -114,6 +113,10 @@ impl Reconciler {
         let now = self.clock.now_ms();
         round.next_due =
             next.map(|due| Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0)));
+        if round.next_due.is_some_and(|due| due > MAX_CHECK_DELAY) {
+            // The clock was turned back; see `store::due`.
+            round.next_due = Some(Duration::ZERO);
+        }
         Ok(round)
     }
 
@@ -122,7 +125,7 @@ impl Reconciler {
             return (pending, Verdict::Skipped);
         }
         let request_id = format!("reconcile-{}", pending.id);
-        let lookup = Lookup { user_id: &pending.user_id, request_id: &request_id };
+        let lookup = LookupRequest { user_id: &pending.user_id, request_id: &request_id };
         let verdict = match ask(&*self.users, lookup, self.lookup_limit).await {
             Ok(Existence::Exists) => Verdict::Settled(OrderStatus::Confirmed),
             Ok(Existence::Unknown) => Verdict::Settled(OrderStatus::Rejected),
@@ -135,7 +138,7 @@ impl Reconciler {
         (pending, verdict)
     }
 
-    /// One transaction for the round: one wait for the disk. Always in the order of ids, so that two processes can't
+    /// One transaction for the round: one wait for the disk. Always in the order of commits, so that two processes can't
     /// each hold a row that the other wants.
     async fn write_down(
         &self,

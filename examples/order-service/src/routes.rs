@@ -10,21 +10,20 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
-    Clock, Config, Error, Existence, Item, Lookup, Order, OrderStatus, UserDirectory,
-    directory::ask,
-    plumbing::{
-        database::Database,
-        extract::{Id, Json, Query, canonical_id, new_id},
-        health, http,
-        idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
-        limits::Limits,
-        page::Page,
-        problem::Problem,
-        request_id::RequestId,
-        server::Background,
-    },
-    reconciler::Reconciler,
-    store,
+    Clock, Config, Error, Existence, Item, LookupRequest, Order, OrderStatus, UserLookup,
+    reconciler::Reconciler, store, user_lookup::ask,
+};
+use service_kit::{
+    database::Database,
+    extract::{Id, Json, Query, canonical_id},
+    health::Health,
+    http,
+    idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
+    limits::Limits,
+    page::Page,
+    problem::Problem,
+    request_id::{self, RequestId},
+    server::Background,
 };
 
 const MAX_ITEMS: usize = 100;
@@ -36,34 +35,41 @@ const MAX_QUANTITY: i64 = 10_000;
 pub struct AppState {
     pub(crate) keys: Keys,
     pub(crate) background: Background,
+    pub(crate) health: Health,
+    pub(crate) limits: Limits,
     database: Database,
-    users: Arc<dyn UserDirectory>,
+    users: Arc<dyn UserLookup>,
     /// Told of every new pending order.
     wake: Arc<Notify>,
     clock: Clock,
-    limits: Limits,
     lookup_limit: Duration,
 }
 
 impl AppState {
     /// Opens the database and brings its schema up to date.
-    pub async fn open(config: &Config, users: Arc<dyn UserDirectory>) -> Result<Self, Error> {
+    pub async fn open(config: &Config, users: Arc<dyn UserLookup>) -> Result<Self, Error> {
         Self::open_at(config, users, Clock::system()).await
     }
 
     /// [`AppState::open`] by another clock.
-    pub async fn open_at(
-        config: &Config,
-        users: Arc<dyn UserDirectory>,
-        clock: Clock,
-    ) -> Result<Self, Error> {
+    pub async fn open_at(config: &Config, users: Arc<dyn UserLookup>, clock: Clock) -> Result<Self, Error> {
         config.validate()?;
         let limits = config.limits.clone();
         let database = Database::open(config.database(), store::MIGRATIONS, &clock).await?;
-        let background = Background::new(limits.drain_timeout());
+        let (background, health) = (Background::default(), Health::default());
+        health.started(&database);
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
         let lookup_limit = config.lookup_limit();
-        Ok(Self { keys, background, database, users, wake: Arc::default(), clock, limits, lookup_limit })
+        let wake = Arc::default();
+        Ok(Self { keys, background, health, limits, database, users, wake, clock, lookup_limit })
+    }
+
+    /// The same, reporting to `health`.
+    #[must_use]
+    pub fn with_health(mut self, health: Health) -> Self {
+        health.started(&self.database);
+        self.health = health;
+        self
     }
 
     /// The work that goes on behind the requests.
@@ -90,12 +96,12 @@ impl AppState {
 
 /// The whole service as a router.
 pub fn app(state: AppState) -> Router {
-    let limits = state.limits.clone();
+    let (limits, health) = (state.limits.clone(), state.health.routes());
     let routes = Router::new()
         .route("/orders", get(list_orders).post(create_order))
         .route("/orders/{id}", get(get_order))
-        .with_state(state.clone())
-        .merge(health::routes(state.database));
+        .with_state(state)
+        .merge(health);
     http::wrap(routes, &limits)
 }
 
@@ -152,7 +158,7 @@ impl AppState {
     async fn place(&self, new: NewOrder, request_id: &RequestId, ticket: &Ticket) -> Result<Answer, Problem> {
         let NewOrder { user_id, items } = new;
         // No database connection is held while another service is asked.
-        let lookup = Lookup { user_id: &user_id, request_id: request_id.as_str() };
+        let lookup = LookupRequest { user_id: &user_id, request_id: request_id::text(request_id) };
         let (status, answer) = match ask(&*self.users, lookup, self.lookup_limit).await {
             Ok(Existence::Exists) => (OrderStatus::Confirmed, StatusCode::CREATED),
             Ok(Existence::Unknown) => return Err(unknown_user()),
@@ -162,7 +168,7 @@ impl AppState {
             }
         };
         let order = Order {
-            id: new_id(),
+            id: self.clock.new_id(),
             user_id,
             items,
             status,

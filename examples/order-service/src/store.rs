@@ -5,16 +5,22 @@ use std::{str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 
-use crate::plumbing::{
+use service_kit::{
     clock::millis,
+    commit_order,
     database::{Database, Migration},
     idempotency,
     page::Page,
+    problem::Problem,
 };
 
 /// The whole schema, oldest step first.
-pub(crate) const MIGRATIONS: &[Migration] =
-    &[idempotency::MIGRATION, Migration { version: 2, sql: include_str!("../migrations/orders.sql") }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    idempotency::MIGRATION,
+    Migration { version: 2, sql: include_str!("../migrations/orders.sql") },
+    commit_order::MIGRATION,
+    Migration { version: 4, sql: include_str!("../migrations/orders-in-commit-order.sql") },
+];
 
 /// How long a pending order waits before the reconciler asks about it for the first time: its own request just asked.
 pub(crate) const FIRST_CHECK: Duration = Duration::from_millis(200);
@@ -82,7 +88,7 @@ pub struct Item {
 /// An order, as stored and as answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Order {
-    /// A version 7 UUID: orders placed later sort later.
+    /// A version 7 UUID.
     pub id: String,
     /// Who ordered.
     pub user_id: String,
@@ -102,10 +108,11 @@ type Row = (String, String, String, String, i64, Option<i64>, i64);
 
 const SELECT_BY_ID: &str =
     "SELECT id, user_id, items, status, created_at, resolved_at, resolutions FROM orders WHERE id = $1";
+const SELECT_POSITION: &str = "SELECT commit_number FROM orders WHERE id = $1";
 const SELECT_PAGE: &str = "SELECT id, user_id, items, status, created_at, resolved_at, resolutions FROM orders \
-                           WHERE id > $1 ORDER BY id LIMIT $2";
+                           WHERE commit_number > $1 ORDER BY commit_number LIMIT $2";
 const SELECT_PAGE_BY_STATUS: &str = "SELECT id, user_id, items, status, created_at, resolved_at, resolutions FROM orders \
-     WHERE status = $3 AND id > $1 ORDER BY id LIMIT $2";
+     WHERE status = $3 AND commit_number > $1 ORDER BY commit_number LIMIT $2";
 
 fn order(
     (id, user_id, items, status, created_at_ms, resolved_at_ms, resolutions): Row,
@@ -115,11 +122,14 @@ fn order(
     Ok(Order { id, user_id, items, status, created_at_ms, resolved_at_ms, resolutions })
 }
 
+/// Comes last in its transaction: from here to the commit no other order is inserted.
 pub(crate) async fn insert(transaction: &mut AnyConnection, order: &Order) -> Result<(), sqlx::Error> {
     let items = serde_json::to_string(&order.items).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let number = commit_order::next(transaction, "orders").await?;
     sqlx::query(
-        "INSERT INTO orders (id, user_id, items, status, created_at, resolutions, checks, next_check_at) \
-         VALUES ($1, $2, $3, $4, $5, 0, 0, $6)",
+        "INSERT INTO orders \
+             (id, user_id, items, status, created_at, resolutions, checks, next_check_at, commit_number) \
+         VALUES ($1, $2, $3, $4, $5, 0, 0, $6, $7)",
     )
     .bind(&order.id)
     .bind(&order.user_id)
@@ -127,6 +137,7 @@ pub(crate) async fn insert(transaction: &mut AnyConnection, order: &Order) -> Re
     .bind(order.status.as_str())
     .bind(order.created_at_ms)
     .bind(order.created_at_ms.saturating_add(millis(FIRST_CHECK)))
+    .bind(number)
     .execute(transaction)
     .await
     .map(drop)
@@ -141,16 +152,17 @@ pub(crate) async fn list(
     database: &Database,
     page: &Page,
     status: Option<OrderStatus>,
-) -> Result<Vec<Order>, sqlx::Error> {
+) -> Result<Vec<Order>, Problem> {
+    let after = commit_order::position(database, SELECT_POSITION, page).await?;
     let query = sqlx::query_as(if status.is_some() { SELECT_PAGE_BY_STATUS } else { SELECT_PAGE })
-        .bind(&page.after)
+        .bind(after)
         .bind(page.rows());
     let query = match status {
         Some(status) => query.bind(status.as_str()),
         None => query,
     };
     let rows: Vec<Row> = query.fetch_all(database.reader()).await?;
-    rows.into_iter().map(order).collect()
+    Ok(rows.into_iter().map(order).collect::<Result<_, _>>()?)
 }
 
 /// A pending order, as far as the reconciler cares.
@@ -161,13 +173,19 @@ pub(crate) struct Pending {
     pub(crate) checks: i64,
 }
 
-/// Pending orders whose next check is due, oldest first.
+/// The longest a pending order waits between two checks.
+pub(crate) const MAX_CHECK_DELAY: Duration = Duration::from_secs(2);
+
+/// Pending orders whose next check is due, oldest first. A check that is further away than any ever is was put off by a
+/// clock that has been turned back since: it is due as well.
 pub(crate) async fn due(database: &Database, now_ms: i64, limit: u32) -> Result<Vec<Pending>, sqlx::Error> {
     let rows: Vec<(String, String, i64)> = sqlx::query_as(
         "SELECT id, user_id, checks FROM orders \
-         WHERE status = 'pending_verification' AND next_check_at <= $1 ORDER BY id LIMIT $2",
+         WHERE status = 'pending_verification' AND (next_check_at <= $1 OR next_check_at > $2) \
+         ORDER BY commit_number LIMIT $3",
     )
     .bind(now_ms)
+    .bind(now_ms.saturating_add(millis(MAX_CHECK_DELAY)))
     .bind(i64::from(limit))
     .fetch_all(database.reader())
     .await?;

@@ -1,15 +1,13 @@
 //! What a client of order-service sees, while user-service is well and while it isn't.
 
-#[path = "../../user-service/tests/common/mod.rs"]
-mod common;
 mod fake;
 
 use axum::{body::Body, http::Request};
-use common::{call, get, post, post_keyed, post_request};
 use fake::{ADA, BOB, Says, Service, order};
 use futures_util::future::join_all;
 use order_service::OrderStatus;
 use serde_json::json;
+use service_kit::testing::{call, connect, get, post, post_keyed, post_request};
 
 #[tokio::test]
 async fn an_order_of_a_known_user_is_confirmed() {
@@ -137,6 +135,46 @@ async fn pages_can_be_narrowed_to_a_status() {
     let (last, next) = ids(&format!("status=pending_verification&limit=2&after={}", pending[1])).await;
     assert_eq!((&last[..], next), (&pending[2..], json!(null)));
     assert_eq!(ids("").await.0.len(), 6);
+}
+
+/// An id is made before its order is committed, so two may come in the other order. Postgres only: `SQLite` has one writer.
+#[tokio::test]
+async fn following_the_list_misses_no_order_that_is_committed_late() {
+    let service = Service::new(Says::Exists).await;
+    if service.database.is_sqlite() {
+        println!("skipped: TEST_POSTGRES_URL is not set");
+        return;
+    }
+    // The first waits with its id in hand for a lock that somebody else has on its key.
+    service.users.says_about(BOB, Says::Gated);
+    let config = order_service::Config { lookup_limit_ms: 9_000, ..fake::config(&service.database) };
+    let state = order_service::AppState::open(&config, service.users.clone()).await.unwrap();
+    let app = order_service::app(state);
+    let first = {
+        let app = app.clone();
+        tokio::spawn(async move { post_keyed(&app, "/orders", "k", &order(BOB)).await })
+    };
+    service.users.begun.acquire().await.unwrap().forget();
+    let mut somebody = connect(&service.database.url).await;
+    for statement in ["BEGIN", "UPDATE idempotency_keys SET scope = scope"] {
+        sqlx::Executor::execute(&mut somebody, statement).await.unwrap();
+    }
+    service.users.gate.add_permits(1);
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity \
+         WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE idempotency_keys%'";
+    let mut watcher = connect(&service.database.url).await;
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watcher).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let second = post(&app, "/orders", &order(ADA)).await.text("id");
+    let seen = get(&app, "/orders").await.json();
+    assert_eq!(seen["orders"].as_array().unwrap().len(), 1);
+
+    sqlx::Executor::execute(&mut somebody, "ROLLBACK").await.unwrap();
+    let first = first.await.unwrap().text("id");
+    assert!(first < second, "its id is older");
+    let rest = get(&app, &format!("/orders?after={second}")).await.json();
+    assert_eq!(rest["orders"][0]["id"], json!(first), "{rest}");
 }
 
 #[tokio::test]

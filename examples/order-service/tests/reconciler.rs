@@ -1,15 +1,13 @@
 //! How pending orders are settled: each once, oldest first, and never all at once.
 
-#[path = "../../user-service/tests/common/mod.rs"]
-mod common;
 mod fake;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use common::get;
 use fake::{ADA, BOB, LATER, Says, Service};
 use futures_util::future::join_all;
 use order_service::{OrderStatus, reconciler::Round};
+use service_kit::testing::{TestDatabase, get, post};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
@@ -131,6 +129,24 @@ async fn racing_reconcilers_settle_each_order_exactly_once() {
 }
 
 #[tokio::test]
+async fn a_clock_turned_back_does_not_hold_pending_orders_up() {
+    let service = Service::new(Says::Down).await;
+    let id = service.place_pending(ADA).await;
+    service.clock.turn_back(Duration::from_hours(1));
+    let young = service.place_pending(ADA).await;
+    service.users.now_says(Says::Exists);
+    let reconciler = service.state.reconciler();
+    let round = reconciler.round(32).await.unwrap();
+    assert_eq!((round.resolved, round.next_due), (1, Some(Duration::from_millis(200))));
+    assert_eq!(
+        (service.status(&id).await, service.status(&young).await),
+        ("confirmed".into(), "pending_verification".into())
+    );
+    service.clock.advance(Duration::from_millis(200));
+    assert_eq!(reconciler.round(32).await.unwrap(), Round { resolved: 1, ..Round::default() });
+}
+
+#[tokio::test]
 async fn pending_orders_survive_a_restart() {
     let service = Service::new(Says::Down).await;
     let id = service.place_pending(ADA).await;
@@ -163,7 +179,7 @@ async fn a_database_error_ends_the_round_not_the_reconciler() {
 /// The loop itself runs on the real clock here: the database's threads don't know a virtual one.
 #[tokio::test]
 async fn the_loop_is_woken_by_a_new_pending_order_and_stops_when_told() {
-    let database = common::TestDatabase::new().await;
+    let database = TestDatabase::new().await;
     let users = fake::FakeUsers::new(Says::Exists);
     let state = order_service::AppState::open(&fake::config(&database), users.clone()).await.unwrap();
     let app = order_service::app(state.clone());
@@ -173,7 +189,7 @@ async fn the_loop_is_woken_by_a_new_pending_order_and_stops_when_told() {
     // Twice: the first time it may still be starting, the second time it is idle.
     for _ in 0..2 {
         users.now_says(Says::Down);
-        let placed = common::post(&app, "/orders", &fake::order(ADA)).await;
+        let placed = post(&app, "/orders", &fake::order(ADA)).await;
         users.now_says(Says::Exists);
         let settled = async {
             // An idle reconciler would look only after 5 s; woken, it needs about 200 ms.

@@ -1,7 +1,5 @@
 //! `ResilientUsers` against real sockets: what counts as an answer, and how fast there is none.
 
-#[path = "../../user-service/tests/common/mod.rs"]
-mod common;
 mod fake;
 
 use std::{
@@ -16,14 +14,19 @@ use std::{
 use axum::{
     Router,
     extract::{Request, State},
-    http::{StatusCode, header::LOCATION},
+    http::{
+        StatusCode,
+        header::{CONTENT_TYPE, LOCATION},
+    },
     response::{IntoResponse, Response},
     routing::any,
 };
-use common::{TestDatabase, get, post};
-use fake::{ADA, order};
-use order_service::{AppState, Config, Existence, Lookup, ResilientUsers, Unavailable, UserDirectory as _};
+use fake::{ADA, BOB, order};
+use order_service::{
+    AppState, Config, Existence, LookupRequest, ResilientUsers, Unavailable, UserLookup as _,
+};
 use serde_json::json;
+use service_kit::testing::{TestDatabase, get, post};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -45,34 +48,205 @@ fn client(address: SocketAddr) -> ResilientUsers {
 }
 
 async fn ask(users: &ResilientUsers) -> Result<Existence, Unavailable> {
-    let lookup = Lookup { user_id: ADA, request_id: "story-7" };
+    let lookup = LookupRequest { user_id: ADA, request_id: "story-7" };
     timeout(SLOW, users.lookup(lookup)).await.expect("the client bounds its own time")
 }
 
-/// A user-service that gives one status to everything and counts.
-async fn always(status: u16) -> (ResilientUsers, Arc<AtomicUsize>) {
+/// What something at user-service's address answers to any question about a user.
+#[derive(Clone, Debug)]
+struct Page {
+    status: u16,
+    content_type: &'static str,
+    body: String,
+}
+
+impl Page {
+    fn new(status: u16, content_type: &'static str, body: impl Into<String>) -> Self {
+        Self { status, content_type, body: body.into() }
+    }
+
+    /// user-service's own way of saying that it knows the user.
+    fn user(id: &str) -> Self {
+        let user = json!({ "id": id, "name": "Ada", "email": "a@b", "created_at_ms": 1 });
+        Self::new(200, "application/json", user.to_string())
+    }
+
+    /// user-service's own way of saying that it doesn't.
+    fn no_user(id: &str) -> Self {
+        let problem = json!({
+            "type": "urn:problem:user-not-found", "title": "User not found", "status": 404,
+            "instance": format!("/users/{id}"),
+        });
+        Self::new(404, "application/problem+json", problem.to_string())
+    }
+}
+
+/// Something at user-service's address that gives one answer to everything and counts.
+async fn serve(page: Page) -> (SocketAddr, Arc<AtomicUsize>) {
     let (listener, address) = listen().await;
     let calls = Arc::new(AtomicUsize::new(0));
     let answer = async move |State(calls): State<Arc<AtomicUsize>>, request: Request| -> Response {
         calls.fetch_add(1, Ordering::SeqCst);
-        assert_eq!(request.uri().path(), format!("/users/{ADA}"));
         assert_eq!(request.headers()["x-request-id"], "story-7");
+        let Page { status, content_type, body } = page.clone();
         // Where a redirect would lead, everything looks fine.
-        (StatusCode::from_u16(status).unwrap(), [(LOCATION, "/elsewhere")], "{}").into_response()
+        let headers = [(LOCATION, "/elsewhere"), (CONTENT_TYPE, content_type)];
+        (StatusCode::from_u16(status).unwrap(), headers, body).into_response()
     };
-    let router =
-        Router::new().route("/elsewhere", any(StatusCode::OK)).fallback(answer).with_state(calls.clone());
+    let elsewhere = any(async || ([(CONTENT_TYPE, "application/json")], Page::user(ADA).body));
+    let router = Router::new().route("/elsewhere", elsewhere).fallback(answer).with_state(calls.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (client(address), calls)
+    (address, calls)
+}
+
+async fn answers(page: Page) -> Result<Existence, Unavailable> {
+    ask(&client(serve(page).await.0)).await
 }
 
 #[tokio::test]
-async fn only_200_and_404_are_answers() {
-    assert_eq!(ask(&always(200).await.0).await, Ok(Existence::Exists));
-    assert_eq!(ask(&always(404).await.0).await, Ok(Existence::Unknown));
+async fn user_services_own_200_and_404_are_answers() {
+    assert_eq!(answers(Page::user(ADA)).await, Ok(Existence::Exists));
+    assert_eq!(answers(Page::no_user(ADA)).await, Ok(Existence::Unknown));
+    let with_charset = Page { content_type: "Application/JSON; charset=utf-8", ..Page::user(ADA) };
+    assert_eq!(answers(with_charset).await, Ok(Existence::Exists));
     for status in [201, 204, 301, 302, 307, 400, 401, 403, 410, 422, 429, 500, 501, 503, 504] {
-        assert!(ask(&always(status).await.0).await.is_err(), "{status}");
+        assert!(answers(Page { status, ..Page::user(ADA) }).await.is_err(), "{status}");
+        assert!(answers(Page { status, ..Page::no_user(ADA) }).await.is_err(), "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_proxys_404_settles_nothing() {
+    let html = "<html><body><h1>404 Not Found</h1></body></html>";
+    let about_another = Page::no_user(BOB);
+    let about_none =
+        json!({ "type": "urn:problem:user-not-found", "title": "User not found", "status": 404 });
+    let no_route = json!({ "type": "about:blank", "title": "Not Found", "status": 404 });
+    for page in [
+        Page::new(404, "text/html", html),
+        Page::new(404, "text/plain", "default backend - 404"),
+        Page::new(404, "application/json", Page::no_user(ADA).body),
+        Page::new(404, "application/problem+json", html),
+        Page::new(404, "application/problem+json", no_route.to_string()),
+        Page::new(404, "application/problem+json", about_none.to_string()),
+        Page::new(404, "application/problem+json", ""),
+        about_another,
+    ] {
+        assert!(answers(page.clone()).await.is_err(), "{page:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_maintenance_page_with_200_settles_nothing() {
+    for page in [
+        Page::new(200, "text/html", "<html><body>Back soon</body></html>"),
+        Page::new(200, "text/html", Page::user(ADA).body),
+        Page::new(200, "application/json", ""),
+        Page::new(200, "application/json", "{}"),
+        Page::new(200, "application/json", r#"{"status":"maintenance"}"#),
+        Page::new(200, "application/json", format!("[{}]", Page::user(ADA).body)),
+        Page::new(200, "application/json", format!("{} <html>", Page::user(ADA).body)),
+        Page::user(BOB),
+    ] {
+        assert!(answers(page.clone()).await.is_err(), "{page:?}");
+    }
+}
+
+/// A replica whose proxy shows a page of its own, quickly, is one that fails: the others are asked.
+#[tokio::test]
+async fn a_replica_that_shows_a_page_is_passed_over() {
+    let (page, _) = serve(Page::new(200, "text/html", "<html>")).await;
+    let (well, _) = serve(Page::user(ADA)).await;
+    let urls = [page, well].map(|address| format!("http://{address}")).join(",");
+    let users = ResilientUsers::new(&Config { user_service_url: urls, ..Config::default() }).unwrap();
+    for _ in 0..30 {
+        assert_eq!(ask(&users).await, Ok(Existence::Exists));
+    }
+}
+
+/// An order-service that asks whatever is at `address`, over real sockets.
+async fn order_service_asking(address: SocketAddr) -> (Router, AppState, TestDatabase) {
+    let database = TestDatabase::new().await;
+    let config = Config {
+        database_url: database.url.clone(),
+        user_service_url: format!("http://{address}"),
+        ..Config::default()
+    };
+    let state = AppState::open(&config, Arc::new(ResilientUsers::new(&config).unwrap())).await.unwrap();
+    (order_service::app(state.clone()), state, database)
+}
+
+#[tokio::test]
+async fn an_order_service_that_asks_itself_rejects_nobody() {
+    let (listener, address) = listen().await;
+    let (app, _, _database) = order_service_asking(address).await;
+    tokio::spawn(axum::serve(listener, app.clone()).into_future());
+    let answer = post(&app, "/orders", &order(ADA)).await;
+    assert_eq!((answer.status.as_u16(), answer.text("status").as_str()), (202, "pending_verification"));
+}
+
+#[tokio::test]
+async fn the_reconciler_settles_nothing_by_a_page_either() {
+    for page in [Page::new(404, "text/html", "<html>"), Page::new(200, "text/html", "<html>")] {
+        let (listener, address) = listen().await;
+        drop(listener);
+        let (app, state, _database) = order_service_asking(address).await;
+        assert_eq!(post(&app, "/orders", &order(ADA)).await.status, 202);
+        let listener = TcpListener::bind(address).await.unwrap();
+        let Page { status, content_type, body } = page;
+        let status = StatusCode::from_u16(status).unwrap();
+        let router = Router::new().fallback(async move || (status, [(CONTENT_TYPE, content_type)], body));
+        tokio::spawn(axum::serve(listener, router).into_future());
+        // The order is due 200 ms after it was placed.
+        let round = async {
+            loop {
+                let round = state.reconciler().round(32).await.unwrap();
+                if round.unanswered + round.resolved > 0 {
+                    return round;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert_eq!(timeout(SLOW, round).await.unwrap().resolved, 0, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_believed_is_logged_once() {
+    let (log, lines) = log();
+    let _log = tracing::subscriber::set_default(log);
+    let users = client(serve(Page::user(BOB)).await.0);
+    for _ in 0..3 {
+        let unavailable = ask(&users).await.unwrap_err().to_string();
+        assert!(unavailable.contains("another user"), "{unavailable}");
+    }
+    let lines = lines.lock().unwrap().clone();
+    let text = String::from_utf8(lines).unwrap();
+    assert_eq!(text.matches("WARN").count(), 1, "{text}");
+    assert!(text.contains("not user-service's own"), "{text}");
+}
+
+/// A subscriber that keeps what order-service warns of.
+fn log() -> (impl tracing::Subscriber + Send + Sync, Arc<Mutex<Vec<u8>>>) {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter("order_service=warn")
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    (log, lines.0)
 }
 
 #[tokio::test]
@@ -118,9 +292,7 @@ async fn one_good_replica_is_enough() {
     let (hung, hangs) = listen().await;
     let (closed, gone) = listen().await;
     drop(closed);
-    let (listener, well) = listen().await;
-    let router = Router::new().fallback(any(StatusCode::OK));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let (well, _) = serve(Page::user(ADA)).await;
 
     let urls = [hangs, gone, well].map(|address| format!("http://{address}")).join(",");
     let users = ResilientUsers::new(&Config { user_service_url: urls, ..Config::default() }).unwrap();
@@ -133,7 +305,8 @@ async fn one_good_replica_is_enough() {
 
 #[tokio::test]
 async fn once_the_breaker_is_open_nothing_is_sent() {
-    let (users, calls) = always(500).await;
+    let (address, calls) = serve(Page { status: 500, ..Page::user(ADA) }).await;
+    let users = client(address);
     // The standard breaker opens after 5 failures in a row with no success in the window.
     for _ in 0..10 {
         ask(&users).await.unwrap_err();

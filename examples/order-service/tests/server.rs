@@ -1,14 +1,12 @@
 //! The whole service over real sockets: `run`, the drain, and the binary's way out.
 
-#[path = "../../user-service/tests/common/mod.rs"]
-mod common;
 mod fake;
 
 use std::{sync::Arc, time::Duration};
 
-use common::TestDatabase;
 use fake::{ADA, FakeUsers, Says, config, order};
 use order_service::{Config, run};
+use service_kit::testing::TestDatabase;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -28,6 +26,7 @@ struct Running {
 async fn start(says: Says, adjust: impl FnOnce(&mut Config)) -> Running {
     let database = TestDatabase::new().await;
     let mut config = Config { lookup_limit_ms: 9_000, ..config(&database) };
+    config.limits.lame_duck_ms = 0;
     adjust(&mut config);
     let users = FakeUsers::new(says);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -138,31 +137,151 @@ async fn a_configuration_that_cannot_work_is_refused_by_name() {
     }
 }
 
+/// The binary, told by environment and flags; `f` gets its lines of stdout as they come.
+#[cfg(unix)]
+struct Binary {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+    log: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+#[cfg(unix)]
+impl Binary {
+    /// With a database of its own unless `database_url` names another.
+    fn start(database_url: Option<&str>) -> Self {
+        Self::start_with(database_url, &[])
+    }
+
+    fn start_with(database_url: Option<&str>, environment: &[(&str, &str)]) -> Self {
+        use std::{
+            io::{BufRead as _, BufReader},
+            process::{Command, Stdio},
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let own = format!("sqlite://{}?mode=rwc", dir.path().join("orders.db").display());
+        let log = dir.path().join("log");
+        let mut child = Command::new("sh")
+            // Bounds what a file may grow to, if asked for; a write beyond fails rather than kills.
+            .args(["-c", "trap '' XFSZ; [ -z \"$BLOCKS\" ] || ulimit -f $BLOCKS; exec \"$0\" \"$@\""])
+            .arg(env!("CARGO_BIN_EXE_order-service"))
+            .args(["--port", "0", "--user-service-url", "http://127.0.0.1:1", "--lame-duck-ms", "0"])
+            .env("DATABASE_URL", database_url.unwrap_or(&own))
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, log, _dir: dir }
+    }
+
+    /// The address in the next line, which announces `what`; `None` if stdout has ended.
+    fn announced(&mut self, what: &str) -> Option<String> {
+        let line = self.lines.next()?.unwrap();
+        let address = line.strip_prefix(&format!("order-service {what} on http://"));
+        Some(address.unwrap_or_else(|| panic!("{line}")).to_owned())
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn told_to_stop(&mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Binary {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+#[cfg(unix)]
+fn exchange(address: &str, request: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    answer
+}
+
+#[cfg(unix)]
+fn probe(address: &str, path: &str) -> String {
+    exchange(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+}
+
 #[cfg(unix)]
 #[test]
 fn the_binary_says_where_it_listens_and_stops_on_sigterm() {
-    use std::{
-        io::{BufRead as _, BufReader},
-        process::{Command, Stdio},
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_order-service"))
-        .args(["--port", "0", "--user-service-url", "http://127.0.0.1:1"])
-        .env("DATABASE_URL", format!("sqlite://{}?mode=rwc", dir.path().join("orders.db").display()))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().rsplit_once("http://").unwrap().1.to_owned();
-
-    let mut stream = std::net::TcpStream::connect(&address).unwrap();
-    std::io::Write::write_all(&mut stream, post_order(true).as_bytes()).unwrap();
-    let mut answer = String::new();
-    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    let mut binary = Binary::start(None);
+    let probes = binary.announced("answers probes").unwrap();
+    let address = binary.announced("listens").unwrap();
+    assert!(probe(&probes, "/readyz").starts_with("HTTP/1.1 200"));
+    let answer = exchange(&address, &post_order(true));
     assert!(answer.starts_with("HTTP/1.1 202"), "nothing listens on port 1: {answer}");
+    // A file is no terminal.
+    let log = binary.log();
+    assert!(log.contains("listening") && !log.contains('\x1b'), "{log:?}");
+    assert!(binary.told_to_stop().success());
+}
 
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert!(child.wait().unwrap().success());
+#[test]
+fn help_fits_80_columns() {
+    let help =
+        std::process::Command::new(env!("CARGO_BIN_EXE_order-service")).arg("--help").output().unwrap();
+    for line in String::from_utf8(help.stdout).unwrap().lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_binary_without_its_database_is_alive_not_ready_says_why_and_stops_at_once() {
+    // A server that takes connections and says nothing: the hardest to hear anything beside.
+    let database = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = database.local_addr().unwrap();
+    let mut binary = Binary::start(Some(&format!("postgres://u:secret@{address}/orders")));
+    let probes = binary.announced("answers probes").unwrap();
+    assert!(probe(&probes, "/healthz").starts_with("HTTP/1.1 200"));
+    assert!(probe(&probes, "/readyz").starts_with("HTTP/1.1 503"));
+    let said = std::iter::repeat_with(|| {
+        std::thread::sleep(Duration::from_millis(20));
+        binary.log()
+    })
+    .take(500)
+    .find(|log| log.contains("no answer"))
+    .expect("the cause");
+    assert!(said.contains(&address.to_string()) && !said.contains("secret"), "{said}");
+
+    let told = std::thread::spawn(move || (binary.told_to_stop(), binary.announced("listens")));
+    let stopped = std::iter::repeat_with(|| std::thread::sleep(Duration::from_millis(10)));
+    assert!(stopped.take(100).any(|()| told.is_finished()), "within a second");
+    let (status, listened) = told.join().unwrap();
+    assert_eq!((status.success(), listened), (true, None));
+}
+
+/// A limit on the size of files stands for the end of the disk.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_503_and_not_ready_while_reads_go_on() {
+    // 1 or 2 MB, by what the shell takes for a block.
+    let mut binary = Binary::start_with(None, &[("BLOCKS", "2000"), ("RUST_LOG", "error")]);
+    let probes = binary.announced("answers probes").unwrap();
+    let address = binary.announced("listens").unwrap();
+    assert!(probe(&probes, "/readyz").starts_with("HTTP/1.1 200"));
+    let refused = std::iter::repeat_with(|| exchange(&address, &post_order(true)))
+        .take(2000)
+        .find(|answer| !answer.starts_with("HTTP/1.1 202"))
+        .expect("the disk is full some time");
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 5"), "{refused}");
+    assert!(refused.contains("urn:problem:storage"), "{refused}");
+    let ready = probe(&probes, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("store"), "{ready}");
+    assert!(probe(&address, "/orders").starts_with("HTTP/1.1 200"));
+    assert!(binary.told_to_stop().success());
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use clap::Parser;
 
-use crate::plumbing::{
+use service_kit::{
     database::{Settings, Synchronous},
     limits::Limits,
 };
@@ -23,6 +23,10 @@ pub struct Config {
     /// Port to listen on; 0 picks a free one
     #[arg(long, env = "PORT", default_value_t = PORT)]
     pub port: u16,
+    /// Port to answer `/healthz` and `/readyz` on, also while the service starts or is full; 100 after the other by
+    /// default
+    #[arg(long, env = "HEALTH_PORT")]
+    pub health_port: Option<u16>,
     /// Where the data is: a `sqlite:` or `postgres:` URL
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = DATABASE_URL)]
     pub database_url: String,
@@ -40,6 +44,7 @@ impl Default for Config {
         Self {
             host: HOST.into(),
             port: PORT,
+            health_port: None,
             database_url: DATABASE_URL.into(),
             sqlite_synchronous: Synchronous::default(),
             limits: Limits::default(),
@@ -53,6 +58,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("health_port", &self.health_port)
             .field("sqlite_synchronous", &self.sqlite_synchronous)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
@@ -65,6 +71,7 @@ impl Config {
             url: &self.database_url,
             connections: self.limits.database_connections,
             synchronous: self.sqlite_synchronous,
+            wait: self.limits.database_wait(),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! | route | answers |
 //! |---|---|
 //! | `POST /users` `{"name", "email"}` | 201 with `Location`; honours `Idempotency-Key` |
-//! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>}`, oldest first |
-//! | `GET /users/{id}` | 200, or 404 |
-//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers |
+//! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>}`, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none |
+//! | `GET /users/{id}` | 200, or 404 of type `urn:problem:user-not-found` with the id in `instance` |
+//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
 //!
 //! Every error is `application/problem+json` (RFC 9457).
 //!
@@ -26,16 +26,16 @@
 //! ```
 
 mod config;
-pub mod plumbing;
 mod routes;
 mod store;
 
 use axum::Router;
+use service_kit::server::Serving;
 use tokio::net::TcpListener;
 
 pub use config::Config;
-pub use plumbing::{clock::Clock, error::Error};
 pub use routes::{AppState, app};
+pub use service_kit::{clock::Clock, error::Error};
 pub use store::User;
 
 /// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured time.
@@ -49,7 +49,8 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let keys = state.keys.clone();
     state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
-    plumbing::server::serve(router, listener, shutdown, state.background).await
+    let AppState { background, health, limits, .. } = state;
+    service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }
 
 /// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.

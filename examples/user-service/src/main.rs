@@ -1,20 +1,17 @@
 //! Starts user-service; `--help` lists the settings.
 
-use std::{error::Error, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
-use tokio::net::TcpListener;
-use user_service::{
-    Config,
-    plumbing::{
-        error::causes,
-        logs::{self, LogFormat},
-        server,
-    },
+use service_kit::{
+    health::Health,
+    logs::{self, LogFormat},
+    server, start,
 };
+use user_service::{AppState, Config, Error, app, serve};
 
 #[derive(Parser)]
-#[command(name = "user-service", version, about)]
+#[command(name = "user-service", version, about, max_term_width = 80)]
 struct Cli {
     #[command(flatten)]
     config: Config,
@@ -23,25 +20,28 @@ struct Cli {
     log_format: LogFormat,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let Cli { config, log_format } = Cli::parse();
     logs::init(log_format);
-    match start(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("user-service: {}", causes(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    start::run("user-service", run(config))
 }
 
-async fn start(config: Config) -> Result<(), Box<dyn Error>> {
+/// Answers probes first, and listens once there is something to serve.
+async fn run(config: Config) -> Result<(), Error> {
     // Before anyone can know that this process is up, and tell it to stop.
-    let shutdown = server::signal()?;
-    let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
-    // On stdout, so that whoever asked for port 0 can read which port it became.
-    println!("user-service listens on http://{}", listener.local_addr()?);
-    user_service::run(config, listener, shutdown).await?;
-    Ok(())
+    let mut told_to_stop = Box::pin(server::signal()?);
+    let health = Health::default();
+    let probes = start::listen(&config.host, start::health_port(config.port, config.health_port)?).await?;
+    start::announce("user-service answers probes on", &probes)?;
+    tokio::spawn(health.clone().serve(probes));
+    let state = tokio::select! {
+        state = AppState::open(&config) => state?.with_health(health),
+        () = &mut told_to_stop => {
+            tracing::info!("told to stop before it was ready");
+            return Ok(());
+        }
+    };
+    let listener = start::listen(&config.host, config.port).await?;
+    start::announce("user-service listens on", &listener)?;
+    serve(state.clone(), app(state), listener, told_to_stop).await
 }

@@ -4,19 +4,17 @@ use axum::{Json as JsonBody, Router, extract::State, http::StatusCode, response:
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{
-    Clock, Config, Error, User,
-    plumbing::{
-        database::Database,
-        extract::{Id, Json, Query, new_id},
-        health, http,
-        idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
-        limits::Limits,
-        page::Page,
-        problem::Problem,
-        server::Background,
-    },
-    store,
+use crate::{Clock, Config, Error, User, store};
+use service_kit::{
+    database::Database,
+    extract::{Id, Json, Query},
+    health::Health,
+    http,
+    idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
+    limits::Limits,
+    page::Page,
+    problem::Problem,
+    server::Background,
 };
 
 const MAX_NAME_CHARS: usize = 200;
@@ -28,8 +26,9 @@ pub struct AppState {
     pub(crate) database: Database,
     pub(crate) keys: Keys,
     pub(crate) background: Background,
+    pub(crate) health: Health,
+    pub(crate) limits: Limits,
     clock: Clock,
-    limits: Limits,
 }
 
 impl AppState {
@@ -43,9 +42,18 @@ impl AppState {
         let limits = config.limits.clone();
         limits.validate()?;
         let database = Database::open(config.database(), store::MIGRATIONS, &clock).await?;
-        let background = Background::new(limits.drain_timeout());
+        let (background, health) = (Background::default(), Health::default());
+        health.started(&database);
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
-        Ok(Self { database, keys, background, clock, limits })
+        Ok(Self { database, keys, background, health, limits, clock })
+    }
+
+    /// The same, reporting to `health`.
+    #[must_use]
+    pub fn with_health(mut self, health: Health) -> Self {
+        health.started(&self.database);
+        self.health = health;
+        self
     }
 
     /// The work that goes on behind the requests.
@@ -61,12 +69,12 @@ impl AppState {
 
 /// The whole service as a router.
 pub fn app(state: AppState) -> Router {
-    let limits = state.limits.clone();
+    let (limits, health) = (state.limits.clone(), state.health.routes());
     let routes = Router::new()
         .route("/users", get(list_users).post(create_user))
         .route("/users/{id}", get(get_user))
-        .with_state(state.clone())
-        .merge(health::routes(state.database));
+        .with_state(state)
+        .merge(health);
     http::wrap(routes, &limits)
 }
 
@@ -89,7 +97,12 @@ async fn list_users(
 
 async fn get_user(State(state): State<AppState>, Id(id): Id) -> Result<JsonBody<User>, Problem> {
     let user = store::find(&state.database, &id).await?;
-    user.map(JsonBody).ok_or_else(|| Problem::not_found("There is no user with this id."))
+    user.map(JsonBody).ok_or_else(|| {
+        // Clients tell this 404 from one of a proxy, or of a route that isn't there, by its type and by the id.
+        Problem::not_found("There is no user with this id.")
+            .kind("urn:problem:user-not-found", "User not found")
+            .instance(format!("/users/{id}"))
+    })
 }
 
 #[derive(Deserialize, Serialize)]
@@ -112,7 +125,7 @@ async fn create_user(
     let keys = state.keys.clone();
     let work = async move |ticket: Ticket| {
         let NewUser { name, email } = new;
-        let user = User { id: new_id(), name, email, created_at_ms: state.clock.now_ms() };
+        let user = User { id: state.clock.new_id(), name, email, created_at_ms: state.clock.now_ms() };
         let answer = Answer::created(StatusCode::CREATED, format!("/users/{}", user.id), &user)?;
         let mut transaction = state.database.begin().await?;
         ticket.record(&mut transaction, &answer).await?;

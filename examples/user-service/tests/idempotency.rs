@@ -1,26 +1,22 @@
 //! `Idempotency-Key`, over HTTP where a client can see it and through `Keys` where the work must misbehave.
 
-mod common;
-
 use std::time::Duration;
 
 use axum::{
     Router,
     body::Body,
     http::{HeaderMap, HeaderValue, StatusCode},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use common::{TestDatabase, call, get, post_keyed, post_request};
 use futures_util::future::join_all;
 use serde_json::json;
-use tokio::sync::oneshot;
-use user_service::{
-    AppState, Clock, Config, app,
-    plumbing::{
-        idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
-        problem::Problem,
-    },
+use service_kit::testing::{PROBLEM_JSON, TestDatabase, call, connect, get, post_keyed, post_request};
+use service_kit::{
+    idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
+    problem::Problem,
 };
+use tokio::sync::oneshot;
+use user_service::{AppState, Clock, Config, app};
 
 const START_MS: i64 = 1_700_000_000_000;
 
@@ -194,7 +190,7 @@ async fn a_4xx_of_the_work_is_an_answer_like_any_other() {
         };
         let response = keys.once("s", key("k"), same(), work).await.unwrap();
         assert_eq!(response.status(), 422);
-        assert_eq!(response.headers()["content-type"], common::PROBLEM_JSON);
+        assert_eq!(response.headers()["content-type"], PROBLEM_JSON);
         assert_eq!(response.headers().contains_key("idempotent-replayed"), replayed);
     }
 }
@@ -247,27 +243,50 @@ async fn a_client_that_hangs_up_neither_stops_the_work_nor_blocks_its_key() {
     assert_eq!(retry.headers()["idempotent-replayed"], "true");
 }
 
-#[tokio::test]
-async fn a_crashed_process_blocks_its_key_only_until_the_lease_ends() {
-    let service = service().await;
+/// Work that has begun and goes on until it is told otherwise.
+struct Begun {
+    work: tokio::task::JoinHandle<Result<Response, Problem>>,
+    finish: oneshot::Sender<()>,
+}
+
+async fn begin(service: &Service) -> Begun {
     let (started, has_started) = oneshot::channel();
     let (finish, may_finish) = oneshot::channel::<()>();
-    let (state, dead_keys) = (service.state.clone(), keys(&service.state));
-    // A process that claimed the key and froze. (A crash looks the same from outside, but can't wake up again.)
-    let frozen = tokio::spawn(async move {
+    let (state, keys) = (service.state.clone(), keys(&service.state));
+    let work = tokio::spawn(async move {
         let work = async move |ticket| {
             started.send(()).unwrap();
             may_finish.await.unwrap();
             done(state, ticket).await
         };
-        dead_keys.once("s", key("k"), same(), work).await
+        keys.once("s", key("k"), same(), work).await
     });
     has_started.await.unwrap();
+    Begun { work, finish }
+}
 
-    let other = open(&service.database, &service.clock).await;
-    service.clock.advance(Duration::from_secs(29));
-    assert_eq!(run_done(&other, "s").await.unwrap_err().status(), 409);
-    service.clock.advance(Duration::from_secs(1));
+/// What another process is answered about the key: the status, and after how many seconds it should come again.
+async fn refused(other: &AppState) -> (u16, String) {
+    let response = run_done(other, "s").await.into_response();
+    let after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+    (response.status().as_u16(), after.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_crashed_process_blocks_its_key_for_seconds_and_says_how_many() {
+    let service = service().await;
+    // It claims the key and freezes. (A crash looks the same from outside, but can't wake up again.)
+    let Begun { work: frozen, finish } = begin(&service).await;
+
+    // Frozen with its process, its clock doesn't move, and it renews nothing.
+    let clock = Clock::manual(START_MS);
+    let other = open(&service.database, &clock).await;
+    assert_eq!(refused(&other).await, (409, "1".into()), "as far as anyone knows it is being worked on");
+    for remaining in [3, 2, 1] {
+        clock.advance(Duration::from_secs(if remaining == 3 { 2 } else { 1 }));
+        assert_eq!(refused(&other).await, (409, remaining.to_string()));
+    }
+    clock.advance(Duration::from_secs(1));
     let reused =
         other.keys().once("s", key("k"), Fingerprint::of(&"other").unwrap(), async |_| unreachable!()).await;
     assert_eq!(reused.unwrap_err().status(), 422);
@@ -276,6 +295,40 @@ async fn a_crashed_process_blocks_its_key_only_until_the_lease_ends() {
     // It wakes up: its claim is gone, so its transaction must not commit.
     finish.send(()).unwrap();
     assert_eq!(frozen.await.unwrap().unwrap_err().status(), 409);
+}
+
+#[tokio::test]
+async fn work_that_goes_on_keeps_its_key() {
+    let service = service().await;
+    let Begun { work, finish } = begin(&service).await;
+    let other = open(&service.database, &service.clock).await;
+    service.clock.advance(Duration::from_secs(4));
+    // The lease is renewed once a second of real time.
+    let renewed = async {
+        while refused(&other).await != (409, "1".into()) || lease(&service).await < START_MS + 9_000 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(9), renewed).await.expect("renewed");
+    service.clock.advance(Duration::from_secs(4));
+    assert_eq!(run_done(&other, "s").await.unwrap_err().status(), 409);
+    finish.send(()).unwrap();
+    assert_eq!(work.await.unwrap().unwrap().status(), 201);
+}
+
+async fn lease(service: &Service) -> i64 {
+    let mut connection = connect(&service.database.url).await;
+    sqlx::query_scalar("SELECT lease_until FROM idempotency_keys").fetch_one(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_clock_turned_back_does_not_block_the_key_of_a_crashed_process() {
+    let service = service().await;
+    let _crashed = begin(&service).await;
+    let clock = Clock::manual(START_MS);
+    clock.turn_back(Duration::from_hours(1));
+    let other = open(&service.database, &clock).await;
+    assert_eq!(run_done(&other, "s").await.unwrap().status(), 201);
 }
 
 #[tokio::test]

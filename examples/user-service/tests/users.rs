@@ -1,15 +1,13 @@
 //! What a client of user-service sees.
 
-mod common;
-
 use axum::{
     Router,
     body::{Body, Bytes},
     http::{Method, Request},
 };
-use common::{TestDatabase, call, get, post, post_request};
 use serde_json::json;
-use user_service::{AppState, Config, app};
+use service_kit::testing::{TestDatabase, call, connect, get, post, post_request};
+use user_service::{AppState, Clock, Config, app};
 
 async fn service() -> (Router, TestDatabase) {
     let database = TestDatabase::new().await;
@@ -34,7 +32,13 @@ async fn a_created_user_is_found_where_location_points() {
 #[tokio::test]
 async fn an_unknown_id_is_404_and_a_malformed_one_400() {
     let (app, _database) = service().await;
-    get(&app, "/users/01980000-0000-7000-8000-000000000000").await.assert_problem(404);
+    let path = "/users/01980000-0000-7000-8000-000000000000";
+    let problem = get(&app, path).await.assert_problem(404);
+    // By these a client knows that it is this service that knows no such user.
+    assert_eq!(
+        (&problem["type"], &problem["instance"]),
+        (&json!("urn:problem:user-not-found"), &json!(path))
+    );
     for bad in ["1", "-1", "ada", "%00", "%ff", "..%2f..", "01980000000070008000000000000000", "' OR 1=1--"] {
         let path = format!("/users/{}", bad.replace(' ', "%20"));
         get(&app, &path).await.assert_problem(400);
@@ -126,6 +130,26 @@ async fn pages_hold_every_user_once_in_order() {
     assert_eq!(get(&app, "/users").await.json()["users"].as_array().unwrap().len(), 7);
 }
 
+/// After a restart, or in another process, the clock may show less, and new ids sort before old ones.
+#[tokio::test]
+async fn following_the_list_misses_no_user_though_the_clock_was_turned_back() {
+    let database = TestDatabase::new().await;
+    let config = Config { database_url: database.url.clone(), ..Config::default() };
+    let mut created = Vec::new();
+    let mut followed = Vec::new();
+    for hours in [5, 4, 6, 3] {
+        let clock = Clock::manual(hours * 60 * 60 * 1000);
+        let app = app(AppState::open_at(&config, clock).await.unwrap());
+        created.push(post(&app, "/users", &json!({ "name": "Ada", "email": "a@b" })).await.text("id"));
+        let after = followed.last().map(|id| format!("?after={id}")).unwrap_or_default();
+        let page = get(&app, &format!("/users{after}")).await.json();
+        followed.extend(
+            page["users"].as_array().unwrap().iter().map(|user| user["id"].as_str().unwrap().to_owned()),
+        );
+    }
+    assert_eq!(followed, created);
+}
+
 #[tokio::test]
 async fn a_bad_query_is_400() {
     let (app, _database) = service().await;
@@ -205,7 +229,7 @@ async fn a_locked_database_is_503_with_retry_after_while_reads_go_on() {
     if !database.is_sqlite() {
         return; // Postgres locks rows, not databases.
     }
-    let mut other_process = common::connect(&database.url).await;
+    let mut other_process = connect(&database.url).await;
     sqlx::Executor::execute(&mut other_process, "BEGIN IMMEDIATE").await.unwrap();
     let body = json!({ "name": "Ada", "email": "a@b" });
     let write = post(&app, "/users", &body);
@@ -232,7 +256,7 @@ async fn several_processes_may_open_a_new_database_at_once() {
     for state in opened.await {
         assert_eq!(get(&app(state.unwrap().unwrap()), "/users").await.status, 200);
     }
-    assert_eq!(database.count("schema_migrations").await, 2);
+    assert_eq!(database.count("schema_migrations").await, 4);
 }
 
 #[tokio::test]
@@ -245,7 +269,17 @@ async fn an_in_memory_database_keeps_its_data() {
 
 #[tokio::test]
 async fn a_configuration_that_cannot_work_is_refused_without_repeating_secrets() {
-    for url in ["", "mysql://u:secret@h/d", "secret", "postgres://u:secret@[bad/d"] {
+    for url in [
+        "",
+        "mysql://u:secret@h/d",
+        "secret",
+        "postgres://u:secret@[bad/d",
+        // SQLite would give each connection a database of its own, whose writes no other can read.
+        "sqlite:",
+        "sqlite://",
+        "sqlite:?mode=rwc",
+        "sqlite://?mode=rwc",
+    ] {
         let config = Config { database_url: url.into(), ..Config::default() };
         let error = AppState::open(&config).await.unwrap_err();
         assert!(error.is_config(), "{url}: {error:?}");
@@ -270,5 +304,13 @@ fn the_default_configuration_is_what_the_flags_default_to() {
         ["user-service", "--request-timeout-ms=-1"],
     ] {
         assert!(Config::try_parse_from(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn help_fits_80_columns() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_user-service")).arg("--help").output().unwrap();
+    for line in String::from_utf8(help.stdout).unwrap().lines() {
+        assert!(line.chars().count() <= 80, "{line}");
     }
 }

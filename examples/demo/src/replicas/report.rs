@@ -6,9 +6,9 @@ use super::results::{PhaseFigures, Results};
 use super::verdict::Verdict;
 use super::{Plan, SLOW, bad_one};
 use crate::cli::Client;
+use crate::colour::{Colour, Colours};
+use crate::fault_phases::Phase;
 use crate::load::PATIENCE;
-use crate::paint::{Colour, Paint};
-use crate::phases::Phase;
 use crate::report::{check_line, duration, percent, phase_colour, span};
 use crate::tally::Tally;
 use crate::verdict::Check;
@@ -42,7 +42,7 @@ fn columns(client: Client) -> impl Iterator<Item = (&'static str, usize)> {
 }
 
 /// The head of the table of seconds.
-pub(super) fn header(paint: Paint) -> String {
+pub(super) fn header(colours: Colours) -> String {
     let mut lines = [format!("{:13} |", ""), format!("{:>3} {:9} |", "s", "phase")];
     for client in Client::TWINS {
         let width: usize = columns(client).map(|(_, width)| width).sum();
@@ -52,7 +52,7 @@ pub(super) fn header(paint: Paint) -> String {
         }
         lines[1].push_str(" |");
     }
-    lines.map(|line| paint.apply(Colour::Bold, &line)).join("\n")
+    lines.map(|line| colours.apply(Colour::Bold, &line)).join("\n")
 }
 
 /// One order-service in one second.
@@ -64,13 +64,14 @@ pub(super) struct Second {
 }
 
 /// A line of the table of seconds.
-pub(super) fn second(paint: Paint, at: u64, phase: Phase, twins: &[Second; 2]) -> String {
-    let mut line = format!("{at:>3} {} |", paint.apply(phase_colour(phase), &format!("{:<9}", phase.name())));
+pub(super) fn second(colours: Colours, at: u64, phase: Phase, twins: &[Second; 2]) -> String {
+    let mut line =
+        format!("{at:>3} {} |", colours.apply(phase_colour(phase), &format!("{:<9}", phase.name())));
     for (client, second) in Client::TWINS.into_iter().zip(twins) {
         for (head, width) in columns(client) {
             let (text, colour) = cell(head, second);
             let text = format!("{text:>width$}");
-            line.push_str(&colour.map_or_else(|| text.clone(), |colour| paint.apply(colour, &text)));
+            line.push_str(&colour.map_or_else(|| text.clone(), |colour| colours.apply(colour, &text)));
         }
         line.push_str(" |");
     }
@@ -111,9 +112,9 @@ pub(super) fn opening(phase: Phase) -> String {
 }
 
 /// The tables at the end, and whether one bad replica cost anything.
-pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> String {
+pub(crate) fn summary(colours: Colours, results: &Results, verdict: &Verdict) -> String {
     let mut out = String::new();
-    let bold = |text: &str| paint.apply(Colour::Bold, text);
+    let bold = |text: &str| colours.apply(Colour::Bold, text);
     let heads = cells(Phase::REPLICAS.map(|phase| phase.name().to_owned()));
     let _ = writeln!(out, "{}", bold(&format!("{:<34}{heads}", "")));
     for (label, figure) in ROWS {
@@ -129,10 +130,10 @@ pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> Str
         }
     }
     let note = "shares: as the replicas counted; one that is stopped or dead counts none";
-    let _ = writeln!(out, "{}", paint.apply(Colour::Dim, note));
+    let _ = writeln!(out, "{}", colours.apply(Colour::Dim, note));
     let _ = writeln!(out, "\n{}", bold("Did one bad replica cost nothing?"));
     for check in &verdict.resilient {
-        let _ = writeln!(out, "  {}", check_line(paint, check));
+        let _ = writeln!(out, "  {}", check_line(colours, check));
     }
     let failed: Vec<_> = verdict.naive.iter().filter(|check| !check.held).collect();
     let control = Check {
@@ -140,14 +141,15 @@ pub(crate) fn summary(paint: Paint, results: &Results, verdict: &Verdict) -> Str
         held: verdict.control,
         figures: format!("{} of {}", failed.len(), verdict.naive.len()),
     };
-    let _ = writeln!(out, "  {}", check_line(paint, &control));
+    let _ = writeln!(out, "  {}", check_line(colours, &control));
     for check in failed {
         let line = format!("          {}: {}", check.name, check.figures);
-        let _ = writeln!(out, "{}", paint.apply(Colour::Dim, &line));
+        let _ = writeln!(out, "{}", colours.apply(Colour::Dim, &line));
     }
     let (colour, word) =
         if verdict.passed() { (Colour::Green, "held") } else { (Colour::Red, "did NOT hold") };
-    let _ = writeln!(out, "\n{}", paint.apply(colour, &format!("Isolation {word} (seed {}).", results.seed)));
+    let _ =
+        writeln!(out, "\n{}", colours.apply(colour, &format!("Isolation {word} (seed {}).", results.seed)));
     out
 }
 
@@ -188,8 +190,8 @@ mod tests {
 
     #[test]
     fn a_second_stands_under_its_head_in_a_plain_terminal() {
-        let line = second(Paint::plain(), 100, Phase::OneRefuses, &[busy(), busy()]);
-        let header = header(Paint::plain());
+        let line = second(Colours::plain(), 100, Phase::OneRefuses, &[busy(), busy()]);
+        let header = header(Colours::plain());
         for head in header.lines() {
             assert_eq!(head.len(), line.len(), "\n{header}\n{line}");
         }
@@ -200,7 +202,7 @@ mod tests {
     fn nothing_is_wider_than_the_terminal() {
         let results =
             Results { seed: u64::MAX, quick: false, naive: good(), resilient: good(), alone: good() };
-        let shown = summary(Paint::plain(), &results, &Verdict::of(&results));
+        let shown = summary(Colours::plain(), &results, &Verdict::of(&results));
         let introduced = introduction(Plan::of(false), 9, 500, 500, u64::MAX);
         let openings = Phase::REPLICAS.map(|phase| format!("--- {}", opening(phase)));
         let openings = openings.iter().map(String::as_str);

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::audit::Audit;
 use crate::cli::Client;
+use crate::fault_phases::Phase;
 use crate::histogram::Histogram;
-use crate::phases::Phase;
 use crate::results::millis;
 use crate::tally::{Answer, Books};
 
@@ -55,7 +55,7 @@ pub(crate) struct PhaseFigures {
     pub(crate) most_waiting: usize,
 }
 
-/// What only the storyteller knows of a phase.
+/// What only the scenario itself sees of a phase.
 pub(crate) struct Act {
     pub(crate) phase: Phase,
     /// When it began, since the start of the load.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::bad_one;
 use super::results::{PhaseFigures, Results, Twin};
-use crate::phases::Phase;
+use crate::fault_phases::Phase;
 use crate::verdict::Check;
 
 /// The share of orders that may not be settled at once, in every phase...

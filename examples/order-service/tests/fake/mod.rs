@@ -12,12 +12,13 @@ use std::{
 
 use axum::Router;
 use order_service::{
-    AppState, Clock, Config, Existence, Lookup, LookupFuture, OrderStatus, Unavailable, UserDirectory, app,
+    AppState, Clock, Config, Existence, LookupFuture, LookupRequest, OrderStatus, Unavailable, UserLookup,
+    app,
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::common::{Answer, TestDatabase, get, post};
+use service_kit::testing::{Answer, TestDatabase, get, post};
 
 pub const START_MS: i64 = 1_700_000_000_000;
 pub const ADA: &str = "01980000-0000-7000-8000-00000000000a";
@@ -36,7 +37,7 @@ pub enum Says {
     Gated,
 }
 
-/// A directory that answers what the test says, and remembers what it was asked.
+/// A lookup that answers what the test says, and remembers what it was asked.
 pub struct FakeUsers {
     says: Mutex<Says>,
     about: Mutex<HashMap<String, Says>>,
@@ -74,8 +75,8 @@ impl FakeUsers {
     }
 }
 
-impl UserDirectory for FakeUsers {
-    fn lookup<'a>(&'a self, lookup: Lookup<'a>) -> LookupFuture<'a> {
+impl UserLookup for FakeUsers {
+    fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
         self.asked.lock().unwrap().push((lookup.user_id.to_owned(), lookup.request_id.to_owned()));
         let about = self.about.lock().unwrap().get(lookup.user_id).copied();
         let says = about.unwrap_or(*self.says.lock().unwrap());

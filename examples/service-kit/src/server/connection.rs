@@ -1,0 +1,173 @@
+//! One connection, from its first byte to its last.
+
+use std::{convert::Infallible, future::poll_fn, pin::Pin, time::Duration};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, header::CONNECTION},
+    response::Response,
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+
+use super::{Bounds, peers::Place, stream::TimedStream};
+
+/// How long what a client has sent may take from the system to this process, before its connection counts as unused.
+const ARRIVAL: Duration = Duration::from_millis(5);
+/// How long a client may take to notice that its connection has ended, and how much it may send meanwhile.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 256 * 1024;
+
+/// How a server ends its connections. A clone is the same server's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ending {
+    /// Every answer ends its connection from now on.
+    pub(super) answers_close: CancellationToken,
+    /// Connections without a request are closed.
+    pub(super) close_unused: CancellationToken,
+}
+
+/// Serves one connection.
+pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, ending: Ending, bounds: Bounds) {
+    let Place { activity, evicted, .. } = &place;
+    let service = service_fn({
+        let (activity, evicted, ending) = (activity.clone(), evicted.clone(), ending.clone());
+        move |request: Request<Incoming>| {
+            activity.request_read();
+            let answer = router.clone().call(request);
+            let (activity, evicted, ending) = (activity.clone(), evicted.clone(), ending.clone());
+            let answer = async move {
+                let mut answer: Response = answer.await?;
+                if ending.answers_close.is_cancelled() || evicted.is_cancelled() {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                activity.answered();
+                Ok::<_, Infallible>(answer)
+            };
+            Box::pin(answer) as Pin<Box<dyn Future<Output = _> + Send>>
+        }
+    });
+    let stream = TimedStream::new(stream, activity.clone(), bounds.head, bounds.write);
+    let mut http = http1::Builder::new();
+    // hyper's timer runs while there is no whole head, so with the stream's own it is the one for idle connections.
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.idle);
+    let mut connection = http.serve_connection(TokioIo::new(stream), service);
+
+    let unused = async {
+        ending.close_unused.cancelled().await;
+        // A request that is here already is read, and answered, before the connection is looked at.
+        sleep(ARRIVAL).await;
+    };
+    let mut unused = std::pin::pin!(unused);
+    let (mut looked, mut busy_when_evicted) = (false, false);
+    let ended = loop {
+        tokio::select! {
+            // The connection first: it reads what has arrived.
+            biased;
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
+            () = evicted.cancelled(), if !busy_when_evicted => {
+                if !activity.is_answering() {
+                    return;
+                }
+                // It ends with its answer.
+                busy_when_evicted = true;
+            }
+            () = &mut unused, if !looked => {
+                looked = true;
+                if activity.is_between_requests() {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+            }
+        }
+    };
+    match ended {
+        Ok(()) => linger(connection.into_parts().io.into_inner().into_inner()).await,
+        Err(error) => tracing::debug!(%error, "a connection broke"),
+    }
+}
+
+/// Ends a connection so that the last answer arrives. Closed with bytes unread, it would be reset, and a reset takes along
+/// what the client hasn't read yet.
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_ok() {
+        let mut rest = stream.take(LINGER_BYTES);
+        // However it goes, the connection has ended.
+        let _ = timeout(LINGER, copy(&mut rest, &mut sink())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{net::TcpListener, task::JoinHandle};
+
+    use super::{super::peers::Peers, *};
+    use crate::limits::Limits;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    /// A client's end of a connection that has answered a request, and how it will be ended.
+    async fn kept_alive() -> (TcpStream, Ending, JoinHandle<()>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let place = Peers::new(10, 10).admit(peer.ip()).unwrap();
+        let router = Router::new().route("/", get(async || "fine"));
+        let ending = Ending::default();
+        let served = tokio::spawn(serve(stream, router, place, ending.clone(), Limits::default().bounds()));
+        client.write_all(REQUEST).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"fine") {
+            client.read_buf(&mut answer).await.unwrap();
+        }
+        (client, ending, served)
+    }
+
+    async fn rest(mut client: TcpStream) -> String {
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        rest
+    }
+
+    #[tokio::test]
+    async fn a_request_that_came_before_the_end_is_answered_though_nobody_has_read_it() {
+        let (client, ending, served) = kept_alive().await;
+        // On one thread nothing runs between these.
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        ending.answers_close.cancel();
+        ending.close_unused.cancel();
+        let answer = rest(client).await;
+        assert!(answer.contains("connection: close") && answer.ends_with("fine"), "{answer:?}");
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn half_a_request_that_came_before_the_end_may_be_finished() {
+        let (mut client, ending, served) = kept_alive().await;
+        let (half, other_half) = REQUEST.split_at(10);
+        client.write_all(half).await.unwrap();
+        ending.answers_close.cancel();
+        ending.close_unused.cancel();
+        sleep(ARRIVAL * 4).await;
+        client.write_all(other_half).await.unwrap();
+        let answer = rest(client).await;
+        assert!(answer.contains("connection: close") && answer.ends_with("fine"), "{answer:?}");
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_unused_connection_ends_without_a_reset() {
+        let (client, ending, served) = kept_alive().await;
+        ending.close_unused.cancel();
+        assert_eq!(rest(client).await, "");
+        served.await.unwrap();
+    }
+}
