@@ -188,9 +188,11 @@ impl Service {
         let stdout = child.stdout.take().expect("its output");
         let (says, said) = mpsc::channel();
         std::thread::spawn(move || {
-            let mut line = String::new();
-            let _ = BufReader::new(stdout).read_line(&mut line);
-            let _ = says.send(line);
+            // It says where it answers probes before it is ready for anybody.
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            for line in lines.filter(|line| line.contains(" listens on ")) {
+                let _ = says.send(line);
+            }
         });
         let line = said.recv_timeout(Duration::from_secs(20)).unwrap_or_default();
         let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
