@@ -54,7 +54,7 @@ impl Phase {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
-            Self::Slow => "slow 30 %",
+            Self::Slow => "slow 30%",
             Self::Hang => "hang",
             Self::Killed => "kill -9",
             Self::Recovery => "recovery",

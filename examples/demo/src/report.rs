@@ -12,19 +12,27 @@ use crate::results::{PhaseFigures, Results, Twin, millis};
 use crate::tally::Tally;
 use crate::verdict::{Check, Verdict};
 
+/// What a plain terminal shows without wrapping.
+const COLUMNS_OF_A_TERMINAL: usize = 80;
+
 /// What the demo is about to do.
 pub(crate) fn introduction(plan: &Plan, orders: u32, reads: u32, seed: u64) -> String {
     format!(
         "\
-Two order-services ask one user-service about every customer; each is a process with a database of its own.
-  naive      reqwest with its default settings: no timeout; if the question fails, so does the order (500)
-  resilient  resilient-client with its standard policy; if the question fails, the order is kept (202)
-  alone      knows its customers and asks nobody: the control, which shows what this machine does by itself
-All get the same {orders} orders and {reads} reads a second, from clients that wait {patience} s.
-  ok    orders answered 201 (or 422: no such user)     p99    of 100 orders, 99 were quicker
-  202   orders stored, to be verified later            read   the same of reads
-  fail  orders answered 500, or not at all             calls  that reached user-service
-                                                       wait   requests without an answer yet
+Two order-services ask one user-service about every customer; each is a process
+with a database of its own.
+  naive      reqwest with its default settings: no timeout; if the question
+             fails, so does the order (500)
+  resilient  resilient-client with its standard policy; if the question fails,
+             the order is kept (202)
+  alone      knows its customers and asks nobody: the control, which shows what
+             this machine does by itself
+All get the same {orders} orders and {reads} reads a second, from clients that
+wait {patience} s.
+  ok    orders answered 201 (422: no such user)  p99    99 of 100 were quicker
+  202   orders stored, to be verified later      read   the same of reads
+  fail  orders answered 500, or not at all       calls  to user-service
+                                                 wait   requests unanswered yet
 Seed {seed}; at most {limit} s.
 ",
         patience = PATIENCE.as_secs(),
@@ -33,25 +41,28 @@ Seed {seed}; at most {limit} s.
 }
 
 /// The columns of one order-service in the table of seconds: their heads and widths. Only the resilient one has a
-/// circuit breaker and answers 202.
+/// circuit breaker, which decides about its calls, and answers 202; only at the naive one requests pile up.
 const COLUMNS: [(&str, usize); 8] =
-    [("ok", 4), ("202", 4), ("fail", 5), ("p99", 6), ("read", 6), ("calls", 6), ("wait", 5), ("breaker", 10)];
+    [("ok", 4), ("202", 4), ("fail", 5), ("p99", 6), ("read", 6), ("calls", 6), ("wait", 5), ("breaker", 8)];
 
 fn columns(client: Client) -> impl Iterator<Item = (&'static str, usize)> {
-    let has = move |head: &str| client == Client::Resilient || !matches!(head, "202" | "breaker");
+    let has = move |head: &str| match client {
+        Client::Resilient => head != "wait",
+        _ => !matches!(head, "202" | "calls" | "breaker"),
+    };
     COLUMNS.into_iter().filter(move |(head, _)| has(head))
 }
 
 /// The head of the table of seconds.
 pub(crate) fn header(colours: Colours) -> String {
-    let mut lines = [format!("{:13} |", ""), format!("{:>3} {:9} |", "s", "phase")];
+    let mut lines = [format!("{:12}|", ""), format!("{:>3} {:8}|", "s", "phase")];
     for client in Client::TWINS {
         let width: usize = columns(client).map(|(_, width)| width).sum();
-        let _ = write!(lines[0], "{:^width$} |", client.name());
+        let _ = write!(lines[0], "{:^width$}|", client.name());
         for (head, width) in columns(client) {
             let _ = write!(lines[1], "{head:>width$}");
         }
-        lines[1].push_str(" |");
+        lines[1].push('|');
     }
     lines.map(|line| colours.apply(Colour::Bold, &line)).join("\n")
 }
@@ -73,14 +84,14 @@ pub(crate) fn second(
     breaker: Breaker,
 ) -> String {
     let mut line =
-        format!("{at:>3} {} |", colours.apply(phase_colour(phase), &format!("{:<9}", phase.name())));
+        format!("{at:>3} {}|", colours.apply(phase_colour(phase), &format!("{:<8}", phase.name())));
     for (client, second) in Client::TWINS.into_iter().zip([naive, resilient]) {
         for (head, width) in columns(client) {
             let (text, colour) = cell(head, second, breaker);
             let text = format!("{text:>width$}");
             line.push_str(&colour.map_or_else(|| text.clone(), |colour| colours.apply(colour, &text)));
         }
-        line.push_str(" |");
+        line.push('|');
     }
     line
 }
@@ -97,6 +108,8 @@ fn cell(head: &str, second: &Second, breaker: Breaker) -> (String, Option<Colour
         "read" => (span(tally.read.quantile(0.99)), None),
         "calls" => (second.calls.to_string(), None),
         "wait" => (second.waiting.to_string(), None),
+        // In the width there is.
+        _ if breaker == Breaker::HalfOpen => ("half".into(), breaker_colour(breaker)),
         _ => (breaker.name().into(), breaker_colour(breaker)),
     }
 }
@@ -139,7 +152,7 @@ pub(crate) fn summary(colours: Colours, results: &Results, verdict: &Verdict) ->
             let _ = writeln!(out, "{label:<23} {:<10}{figures}", client.name());
         }
     }
-    let note = "calls: a stopped or dead user-service counts none; in recovery the orders answered 202 are verified too";
+    let note = "calls: a stopped or dead user-service counts none;\n       in recovery the orders answered 202 are verified too";
     let _ = writeln!(out, "{}", colours.apply(Colour::Dim, note));
     let _ = writeln!(out, "\n{}", bold(&format!("{:<47}{:>13}{:>13}", "", "naive", "resilient")));
     for (label, figure) in TWIN_ROWS {
@@ -157,11 +170,7 @@ pub(crate) fn summary(colours: Colours, results: &Results, verdict: &Verdict) ->
     };
     let _ = writeln!(out, "  {}", check_line(colours, &control));
     for check in failed {
-        let _ = writeln!(
-            out,
-            "{}",
-            colours.apply(Colour::Dim, &format!("          {}: {}", check.name, check.figures))
-        );
+        let _ = writeln!(out, "{}", colours.apply(Colour::Dim, &failed_line(check)));
     }
     let (colour, word) =
         if verdict.passed() { (Colour::Green, "held") } else { (Colour::Red, "did NOT hold") };
@@ -179,7 +188,7 @@ const PHASE_ROWS: [PhaseRow; 8] = [
     ("reads answered", |phase| percent(1.0 - phase.reads_failed as f64 / phase.reads.max(1) as f64)),
     ("read p50", |phase| duration(phase.read_p50_ms)),
     ("read p99", |phase| duration(phase.read_p99_ms)),
-    ("user-service calls/order", |phase| format!("{:.2}", phase.calls_per_order())),
+    ("user-service calls each", |phase| format!("{:.2}", phase.calls_per_order())),
     ("most waiting", |phase| phase.most_waiting.to_string()),
 ];
 
@@ -200,12 +209,20 @@ const TWIN_ROWS: [TwinRow; 10] = [
 
 /// Texts in columns of the same width.
 fn cells(texts: impl IntoIterator<Item = String>) -> String {
-    texts.into_iter().fold(String::new(), |line, text| line + &format!("{text:>13}"))
+    texts.into_iter().fold(String::new(), |line, text| line + &format!("{text:>9}"))
 }
 
 pub(crate) fn check_line(colours: Colours, check: &Check) -> String {
     let (colour, word) = if check.held { (Colour::Green, "held  ") } else { (Colour::Red, "FAILED") };
-    format!("{} {:<34} {}", colours.apply(colour, word), check.name, check.figures)
+    let (word, Check { name, figures, .. }) = (colours.apply(colour, word), check);
+    // The list's indent, the word, the name and their spaces.
+    let fits = 2 + 6 + 1 + 34 + 1 + figures.len() <= COLUMNS_OF_A_TERMINAL;
+    if fits { format!("{word} {name:<34} {figures}") } else { format!("{word} {name}\n{:9}{figures}", "") }
+}
+
+/// What one check of the control came to, under its line.
+pub(crate) fn failed_line(check: &Check) -> String {
+    format!("{:9}{}:\n{:11}{}", "", check.name, "", check.figures)
 }
 
 pub(crate) const fn phase_colour(phase: Phase) -> Colour {
@@ -253,7 +270,7 @@ mod tests {
     use crate::audit::Audit;
     use crate::results::OnceOpen;
 
-    const WIDTH: usize = 110;
+    const WIDTH: usize = 80;
 
     /// A second as wide as any: hundreds of everything, and slow.
     fn busy() -> Second {

@@ -3,7 +3,7 @@
 //! | route | answers |
 //! |---|---|
 //! | `POST /orders` `{"user_id", "items": [{"sku", "quantity"}]}` | 201 `confirmed`, 422 unknown user, 202 `pending_verification`; all but 5xx with `Idempotency-Key` replayed |
-//! | `GET /orders?limit=1..100&after=<id>&status=<status>` | 200 `{"orders": [..], "next": <id or null>}`, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none |
+//! | `GET /orders?limit=1..100&after=<id>&status=<status>` | 200 `{"orders": [..], "next": <id or null>}`, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none (of one status one may: an order changes it later) |
 //! | `GET /orders/{id}` | 200, or 404 |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
 //!

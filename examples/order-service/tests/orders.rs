@@ -102,6 +102,7 @@ async fn bad_requests_are_problems() {
         ("/orders/01980000-0000-7000-8000-000000000000", 404),
         ("/orders?limit=0", 400),
         ("/orders?after=1", 400),
+        ("/orders?after=01980000-0000-7000-8000-000000000000", 400),
         ("/orders?status=", 400),
         ("/orders?status=Confirmed", 400),
         ("/orders?state=confirmed", 400),

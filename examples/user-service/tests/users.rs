@@ -165,6 +165,8 @@ async fn a_bad_query_is_400() {
         "limt=5",
         "limit=1&limit=2",
         "after=%ff",
+        // No user has this id, so nothing comes after it.
+        "after=01980000-0000-7000-8000-000000000000",
     ] {
         get(&app, &format!("/users?{query}")).await.assert_problem(400);
     }

@@ -9,7 +9,7 @@ use crate::cli::Client;
 use crate::colour::{Colour, Colours};
 use crate::fault_phases::Phase;
 use crate::load::PATIENCE;
-use crate::report::{check_line, duration, percent, phase_colour, span};
+use crate::report::{check_line, duration, failed_line, percent, phase_colour, span};
 use crate::tally::Tally;
 use crate::verdict::Check;
 
@@ -17,15 +17,19 @@ use crate::verdict::Check;
 pub(crate) fn introduction(plan: &Plan, replicas: usize, orders: u32, reads: u32, seed: u64) -> String {
     format!(
         "\
-Two order-services ask {replicas} replicas of user-service about every customer; each is a process.
-  naive      reqwest with its default settings, each replica in turn; if the question fails, so does the order
-  resilient  resilient-client: the endpoints behind one name, its standard policy and hedging; a question that
-             fails leaves the order to be verified later (202)
-  alone      knows its customers and asks nobody: the control, which shows what this machine does by itself
-All get the same {orders} orders and {reads} reads a second, from clients that wait {patience} s.
-  ok    orders answered 201 (or 422: no such user)     p99    of 100 orders, 99 were quicker
-  202   orders stored, to be verified later            wait   requests without an answer yet
-  fail  orders answered 500, or not at all             calls  that reached each replica
+Two order-services ask {replicas} replicas of user-service about every customer;
+each is a process.
+  naive      reqwest with its default settings, each replica in turn; if the
+             question fails, so does the order
+  resilient  resilient-client: the endpoints behind one name, its standard
+             policy and hedging; if the question fails, the order is kept (202)
+  alone      knows its customers and asks nobody: the control, which shows what
+             this machine does by itself
+All get the same {orders} orders and {reads} reads a second, from clients that
+wait {patience} s.
+  ok    orders answered 201 (422: no such user)  p99    99 of 100 were quicker
+  202   orders stored, to be verified later      wait   requests unanswered yet
+  fail  orders answered 500, or not at all       calls  to each replica
 Seed {seed}; at most {limit} s.
 ",
         patience = PATIENCE.as_secs(),
@@ -33,24 +37,27 @@ Seed {seed}; at most {limit} s.
     )
 }
 
-/// The columns of one order-service in the table of seconds: their heads and widths. Only the resilient one answers 202.
+/// The columns of one order-service in the table of seconds: their heads and widths. Only the resilient one answers
+/// 202; only at the naive one requests pile up.
 const COLUMNS: [(&str, usize); 6] =
-    [("ok", 4), ("202", 4), ("fail", 5), ("p99", 6), ("wait", 5), ("calls", 19)];
+    [("ok", 4), ("202", 4), ("fail", 5), ("p99", 6), ("wait", 5), ("calls", 12)];
 
 fn columns(client: Client) -> impl Iterator<Item = (&'static str, usize)> {
-    COLUMNS.into_iter().filter(move |(head, _)| client == Client::Resilient || *head != "202")
+    COLUMNS
+        .into_iter()
+        .filter(move |(head, _)| *head != if client == Client::Resilient { "wait" } else { "202" })
 }
 
 /// The head of the table of seconds.
 pub(super) fn header(colours: Colours) -> String {
-    let mut lines = [format!("{:13} |", ""), format!("{:>3} {:9} |", "s", "phase")];
+    let mut lines = [format!("{:13}|", ""), format!("{:>3} {:9}|", "s", "phase")];
     for client in Client::TWINS {
         let width: usize = columns(client).map(|(_, width)| width).sum();
-        let _ = write!(lines[0], "{:^width$} |", client.name());
+        let _ = write!(lines[0], "{:^width$}|", client.name());
         for (head, width) in columns(client) {
             let _ = write!(lines[1], "{head:>width$}");
         }
-        lines[1].push_str(" |");
+        lines[1].push('|');
     }
     lines.map(|line| colours.apply(Colour::Bold, &line)).join("\n")
 }
@@ -66,14 +73,14 @@ pub(super) struct Second {
 /// A line of the table of seconds.
 pub(super) fn second(colours: Colours, at: u64, phase: Phase, twins: &[Second; 2]) -> String {
     let mut line =
-        format!("{at:>3} {} |", colours.apply(phase_colour(phase), &format!("{:<9}", phase.name())));
+        format!("{at:>3} {}|", colours.apply(phase_colour(phase), &format!("{:<9}", phase.name())));
     for (client, second) in Client::TWINS.into_iter().zip(twins) {
         for (head, width) in columns(client) {
             let (text, colour) = cell(head, second);
             let text = format!("{text:>width$}");
             line.push_str(&colour.map_or_else(|| text.clone(), |colour| colours.apply(colour, &text)));
         }
-        line.push_str(" |");
+        line.push('|');
     }
     line
 }
@@ -102,9 +109,7 @@ pub(super) fn opening(phase: Phase) -> String {
         Phase::OneRefuses => format!("replica {number} answers 503 to everything, at once"),
         Phase::OneSlow => format!("replica {number} takes {} ms longer for every answer", SLOW.delay_ms),
         Phase::OneHangs => {
-            format!(
-                "SIGSTOP to replica {number}: it takes connections and never answers (SIGCONT at the end)"
-            )
+            format!("SIGSTOP to replica {number}: it takes connections, never answers (then SIGCONT)")
         }
         Phase::OneKilled => format!("kill -9 to replica {number}: connections are refused"),
         _ => format!("replica {number} is started again"),
@@ -116,17 +121,15 @@ pub(crate) fn summary(colours: Colours, results: &Results, verdict: &Verdict) ->
     let mut out = String::new();
     let bold = |text: &str| colours.apply(Colour::Bold, text);
     let heads = cells(Phase::REPLICAS.map(|phase| phase.name().to_owned()));
-    let _ = writeln!(out, "{}", bold(&format!("{:<34}{heads}", "")));
+    let _ = writeln!(out, "{}", bold(&format!("{:<12}{heads}", "")));
     for (label, figure) in ROWS {
-        let twins = [(label, Client::Naive, &results.naive), ("", Client::Resilient, &results.resilient)];
-        let control = (label.contains("p99") || label.contains("settled")).then_some((
-            "",
-            Client::Alone,
-            &results.alone,
-        ));
-        for (label, client, twin) in twins.into_iter().chain(control) {
+        let twins = [(Client::Naive, &results.naive), (Client::Resilient, &results.resilient)];
+        let is_telling = label.contains("p99") || label.contains("settled");
+        let control = is_telling.then_some((Client::Alone, &results.alone));
+        let _ = writeln!(out, "{label}");
+        for (client, twin) in twins.into_iter().chain(control) {
             let figures = cells(twin.phases.iter().map(figure));
-            let _ = writeln!(out, "{label:<23} {:<10}{figures}", client.name());
+            let _ = writeln!(out, "  {:<10}{figures}", client.name());
         }
     }
     let note = "shares: as the replicas counted; one that is stopped or dead counts none";
@@ -143,8 +146,7 @@ pub(crate) fn summary(colours: Colours, results: &Results, verdict: &Verdict) ->
     };
     let _ = writeln!(out, "  {}", check_line(colours, &control));
     for check in failed {
-        let line = format!("          {}: {}", check.name, check.figures);
-        let _ = writeln!(out, "{}", colours.apply(Colour::Dim, &line));
+        let _ = writeln!(out, "{}", colours.apply(Colour::Dim, &failed_line(check)));
     }
     let (colour, word) =
         if verdict.passed() { (Colour::Green, "held") } else { (Colour::Red, "did NOT hold") };
@@ -169,7 +171,7 @@ const ROWS: [Row; 7] = [
 
 /// Texts in columns of the same width.
 fn cells(texts: impl IntoIterator<Item = String>) -> String {
-    texts.into_iter().fold(String::new(), |line, text| line + &format!("{text:>12}"))
+    texts.into_iter().fold(String::new(), |line, text| line + &format!("{text:>11}"))
 }
 
 #[cfg(test)]
@@ -179,7 +181,7 @@ mod tests {
     use super::super::verdict::tests::good;
     use super::*;
 
-    const WIDTH: usize = 110;
+    const WIDTH: usize = 80;
 
     /// A second as wide as any.
     fn busy() -> Second {
