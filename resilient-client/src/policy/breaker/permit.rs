@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::state::{Era, State, Transition, Word};
 
 /// Leave to make one call. Give it back with [`Breaker::record`](super::Breaker::record); one that comes to nothing is
-/// [`Verdict::Neutral`].
+/// [`Verdict::Neutral`](super::Verdict::Neutral).
 ///
 /// A permit can't be copied, so it is recorded at most once. One that never comes back holds a probe slot until it
 /// expires, and holds nothing while the breaker is closed.
