@@ -53,7 +53,7 @@
 //! ```text
 //! bench_internals                                   what the benches time alone
 //! client, hyper, layer, server, circuit, adapters   doors: reqwest's verbs, hyper's, tower services; servers; a breaker alone
-//! verbs, defaults                                   what doors have in common
+//! shared_methods, pool_defaults                     what doors have in common
 //! control                                           an operator's hand on breakers
 //! call                                              one call: its loop, its ledger, its attempts, its response's body
 //! engine                                            what all calls share; lets them in, makes none
@@ -117,7 +117,6 @@ pub mod circuit;
 mod client;
 mod control;
 pub mod deadline;
-mod defaults;
 pub mod endpoints;
 mod engine;
 mod error;
@@ -132,18 +131,19 @@ mod media;
 mod origin;
 pub mod outcome;
 pub mod policy;
+mod pool_defaults;
 mod redact;
 mod replay;
 pub mod rng;
 #[cfg(any(test, feature = "server"))]
 pub mod server;
+mod shared_methods;
 #[cfg(feature = "cache")]
 pub mod stale;
 mod sync;
 mod telemetry;
 pub mod time;
 mod upstream;
-mod verbs;
 
 pub use call::exchange::ATTEMPT_COUNT;
 pub use call::options::{CallOptions, IDEMPOTENCY_KEY};

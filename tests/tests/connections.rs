@@ -616,3 +616,49 @@ async fn callers_survive_the_one_who_began_the_connection_that_they_wait_for() {
         passing.abort();
     }
 }
+
+/// Over HTTP/1.1 nobody asks for a body without content: such a request waited for a stream for ever, and its hang counted for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_without_content_that_hangs_ends_with_its_attempts_time_while_others_are_answered() {
+    use resilient_client::policy::timeout::TimeoutPolicy;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut read = [0; 4096];
+                while let Ok(n @ 1..) = socket.read(&mut read).await {
+                    if read[..n].starts_with(b"POST") {
+                        std::future::pending::<()>().await;
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+                    let _ = socket.write_all(answer).await;
+                }
+            });
+        }
+    });
+    let timeout = TimeoutPolicy::standard().attempt(Duration::from_secs(1));
+    for warm in [true, false] {
+        let client = resilient_client::Client::builder().policy(Policy::standard().timeout(timeout.clone()));
+        let client = client.build().unwrap();
+        let get = || async { client.get(&url).fetch_text().await.unwrap() };
+        if warm {
+            get().await;
+        }
+        let post = client.post(&url).send();
+        let others = async {
+            loop {
+                get().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let began = resilient_client_tests::clock::now();
+        let error = tokio::select! { ended = post => ended.unwrap_err(), () = others => unreachable!() };
+        println!("warm: {warm}, ended after {:?}", began.elapsed());
+        assert_eq!(error.kind(), resilient_client::ErrorKind::Timeout, "{error}");
+        assert_eq!(client.snapshot()[0].breaker.failures, 1, "it counts");
+    }
+    server.abort();
+}

@@ -112,18 +112,13 @@ impl<X: Exchange> RunningAttempt<X> {
         self.project().permit.take()
     }
 
-    /// When it was let in.
-    pub(super) fn since(&self) -> Option<Tick> {
-        self.permit.as_ref().map(AttemptPermit::started)
-    }
-
     /// Its time is up.
     pub(super) fn expired(
         self: Pin<&mut Self>,
         exchange: &mut X,
         now: Tick,
         counts: impl FnOnce(&AttemptPermit) -> bool,
-        alive: bool,
+        usual: u64,
     ) -> Expired {
         let this = self.project();
         if let Some(whole) = this.reading {
@@ -133,12 +128,14 @@ impl<X: Exchange> RunningAttempt<X> {
         let Some((future, permit)) = this.future.as_pin_mut().zip(this.permit.as_ref()) else {
             return Expired::default();
         };
+        let alive = permit.has_served_within(usual, now);
         exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit), alive })
     }
 
     /// Since when it has its time, if the server may not have had it all the while.
-    pub(super) fn begun(&self, now: Tick, alive: bool) -> Option<Tick> {
-        self.future.as_ref().zip(self.since()).map(|(future, since)| X::begun(future, since, now, alive))
+    pub(super) fn begun(&self, exchange: &X, now: Tick, usual: u64) -> Option<Tick> {
+        let (future, permit) = self.future.as_ref().zip(self.permit.as_ref())?;
+        Some(exchange.begun(future, permit.started(), now, permit.has_served_within(usual, now)))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.

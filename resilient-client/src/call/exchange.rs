@@ -203,7 +203,7 @@ pub(crate) trait Exchange {
 
     /// Since when an attempt has its time: since it set out, or as much later as it had to wait until the server allowed one more
     /// stream of its connection. `now` while it does. `alive`: the upstream has answered others as recently as an attempt's time ago.
-    fn begun(_future: &Self::Future, set_out: Tick, _now: Tick, _alive: bool) -> Tick {
+    fn begun(&self, _future: &Self::Future, set_out: Tick, _now: Tick, _alive: bool) -> Tick {
         set_out
     }
 

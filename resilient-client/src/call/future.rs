@@ -133,8 +133,8 @@ impl<X: Exchange> Call<X> {
         let mut attempts = this.attempt.as_pin_mut().into_iter().chain(beside);
         match attempts.find(|attempt| attempt.number() == number) {
             Some(attempt) => {
-                let alive = this.state.as_ref().is_some_and(|state| state.is_alive(now));
-                attempt.expired(this.exchange, now, counts, alive)
+                let usual = this.state.as_ref().map_or(0, CallState::attempt_timeout);
+                attempt.expired(this.exchange, now, counts, usual)
             }
             None => Expired::default(),
         }
@@ -143,18 +143,13 @@ impl<X: Exchange> Call<X> {
     /// An attempt that had to wait for one of the streams the server allows has its time from when it got it.
     #[cold]
     fn is_given_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> bool {
-        let alive = self.as_mut().project().state.as_ref().is_some_and(|state| state.is_alive(now));
-        let since = self.as_mut().in_flight(number).and_then(|attempt| attempt.begun(now, alive));
-        match (since, self.project().state) {
-            (Some(since), Some(state)) => state.ledger.begins_anew(number, since) > now,
-            _ => false,
-        }
-    }
-
-    fn in_flight(self: Pin<&mut Self>, number: u32) -> Option<Pin<&mut RunningAttempt<X>>> {
-        let this = self.project();
-        let beside = this.hedges.iter_mut().map(Pin::as_mut);
-        this.attempt.as_pin_mut().into_iter().chain(beside).find(|attempt| attempt.number() == number)
+        let this = self.as_mut().project();
+        let Some(state) = this.state else { return false };
+        let beside = this.hedges.iter().map(Pin::as_ref);
+        let mut attempts = this.attempt.as_ref().as_pin_ref().into_iter().chain(beside);
+        let attempt = attempts.find(|attempt| attempt.number() == number);
+        let since = attempt.and_then(|attempt| attempt.begun(this.exchange, now, state.attempt_timeout()));
+        since.is_some_and(|since| state.ledger.begins_anew(number, since) > now)
     }
 
     /// Drops an attempt's future, which takes it off the wire.

@@ -187,9 +187,9 @@ impl<X: Exchange> CallState<X> {
             .max(usual.map_or(0, |usual| usual.saturating_mul(USUAL_TIMES)))
     }
 
-    /// Whether the upstream has answered others as recently as an attempt's time ago.
-    pub(super) fn is_alive(&self, now: Tick) -> bool {
-        self.upstream.has_served_within(self.ledger.terms().attempt_timeout, now)
+    /// How long an attempt may take, in nanoseconds.
+    pub(super) fn attempt_timeout(&self) -> u64 {
+        self.ledger.terms().attempt_timeout
     }
 
     /// The deadline has cut an attempt short.

@@ -7,12 +7,12 @@ use super::Client;
 use super::fallback::Answers;
 use super::recipe::Recipe;
 use crate::client::redirect::ReqwestFacts;
-use crate::defaults::MAX_BODY;
 use crate::engine::{Core, Setup};
 use crate::error::{Error, ErrorKind};
 use crate::policy::plan::Plan;
 use crate::policy::set::PlanSet;
-use crate::verbs::setup_methods;
+use crate::pool_defaults::MAX_BODY;
+use crate::shared_methods::setup_methods;
 
 /// Builds a [`Client`].
 ///

@@ -3,12 +3,15 @@
 //! hyper keeps an HTTP/2 request in its queue until the server allows one more stream. Only then does it ask the request's body for
 //! content, or let go of one that is at its end. Nobody else tells: so a request without content is given one of the two.
 //!
-//! While a connection is new the server's limit isn't known, and what hyper takes for a stream may have to wait in h2 after all: so
-//! what tells then is doubted, unless it proves something that is no matter of time.
+//! Over HTTP/1.1 there is no such queue, and it lets go of either with the request's head.
 //!
-//! - [`Asked`](Kind::Asked) proves it. A `GOAWAY` that ends a request whose body had been asked is about that stream; before, it
-//!   may be the connection's, reported for a request that is on the wire and admitted. It shows on the wire, as an empty DATA frame.
-//! - [`LetGo`](Kind::LetGo) doesn't show there, and proves nothing once the attempt has failed: it is let go of then, too.
+//! So while an attempt is on its way, a body that was asked or let go of says that the attempt waits for nothing any more. While a
+//! connection is new the server's limit isn't known, and what hyper takes for a stream may have to wait in h2 after all: what is said then
+//! is doubted, once.
+//!
+//! Of an attempt that has failed a body that was let go of says nothing: it is then, too. One that was
+//! [asked](Kind::Asked) proves that there was a stream: a `GOAWAY` is about that stream; without, it may be the connection's, reported for a
+//! request that is on the wire and admitted. It shows on the wire, as an empty DATA frame; the [other kind](Kind::LetGo) doesn't.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -32,8 +35,9 @@ pub(crate) enum Kind {
 
 #[derive(Debug)]
 struct Told {
-    /// A `Tick`; zero until then.
+    /// When it was asked or let go of, as a `Tick`; zero until then.
     since: AtomicU64,
+    asked: AtomicBool,
     kind: Kind,
     /// The server has answered nothing yet, or not for long, so that its limit may not be known.
     cold: bool,
@@ -56,7 +60,8 @@ pub(crate) struct Opened(Arc<Told>);
 impl Opened {
     /// With the body that tells.
     pub(crate) fn by(kind: Kind, cold: bool) -> (Self, Nothing) {
-        let told = Arc::new(Told { since: AtomicU64::new(0), kind, cold, indulged: AtomicBool::new(false) });
+        let (asked, indulged) = (AtomicBool::new(false), AtomicBool::new(false));
+        let told = Arc::new(Told { since: AtomicU64::new(0), asked, kind, cold, indulged });
         (Self(Arc::clone(&told)), Nothing(told))
     }
 
@@ -66,25 +71,28 @@ impl Opened {
     }
 
     /// Since when an attempt that is on its way has its time: while it waits, only from `now` on. One of which that isn't known goes on
-    /// waiting if it couldn't be repeated, and else once: to leave at once would cost the server a connection for each in its line.
+    /// waiting once: to leave at once would cost the server a connection for each in its line.
     pub(crate) fn begun(&self, set_out: Tick, now: Tick) -> Tick {
         match self.since() {
             None => now,
-            Some(_) if self.0.cold && self.0.kind == Kind::Asked => now,
-            Some(_) if self.0.cold && !self.0.indulged.swap(true, Ordering::Relaxed) => now,
-            Some(_) if self.0.cold => set_out,
-            Some(since) => since.max(set_out),
+            Some(_) if self.is_in_doubt() && !self.0.indulged.swap(true, Ordering::Relaxed) => now,
+            Some(since) if !self.0.cold => since.max(set_out),
+            Some(_) => set_out,
         }
     }
 
     /// Whether an attempt that is on its way has no stream yet, as far as is known.
     pub(crate) fn waits(&self) -> bool {
-        self.0.cold || self.since().is_none()
+        self.since().is_none() || self.is_in_doubt()
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.0.cold && !self.0.indulged.load(Ordering::Relaxed)
     }
 
     /// Of an attempt that has failed: whether it surely had one.
     pub(crate) fn was(&self) -> bool {
-        self.0.kind == Kind::Asked && self.since().is_some()
+        self.0.asked.load(Ordering::Acquire)
     }
 }
 
@@ -101,6 +109,7 @@ impl Body for Nothing {
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.tell();
+        self.0.asked.store(true, Ordering::Release);
         Poll::Ready(None)
     }
 
@@ -116,9 +125,7 @@ impl Body for Nothing {
 
 impl Drop for Nothing {
     fn drop(&mut self) {
-        if self.0.kind == Kind::LetGo {
-            self.0.tell();
-        }
+        self.0.tell();
     }
 }
 
@@ -136,7 +143,16 @@ mod tests {
         assert!(matches!(polled, Poll::Ready(None)) && opened.since().is_some() && opened.was());
         let (opened, body) = Opened::by(Kind::Asked, false);
         drop(body);
-        assert!(opened.since().is_none() && !opened.was());
+        assert!(!opened.was());
+    }
+
+    /// It had no attempt timeout: over HTTP/1.1 nobody asks.
+    #[test]
+    fn a_body_that_nobody_asks_has_its_time_from_when_it_is_let_go() {
+        let (opened, body) = Opened::by(Kind::Asked, false);
+        drop(body);
+        let later = time::now().after(std::time::Duration::from_hours(1));
+        assert!(!opened.waits() && opened.begun(Tick::ZERO, later) < later);
     }
 
     #[test]
@@ -160,11 +176,11 @@ mod tests {
     #[test]
     fn before_the_first_answer_nobody_knows_who_waits() {
         let (early, late) = (Tick::ZERO, time::now().after(std::time::Duration::from_hours(1)));
-        for (kind, then) in [(Kind::LetGo, early), (Kind::Asked, late)] {
+        for kind in [Kind::LetGo, Kind::Asked] {
             let (opened, mut body) = Opened::by(kind, true);
             let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
             assert!(opened.waits() && opened.begun(early, late) == late, "{kind:?}");
-            assert!(opened.waits() && opened.begun(early, late) == then, "{kind:?}");
+            assert!(!opened.waits() && opened.begun(early, late) == early, "doubted once: {kind:?}");
         }
     }
 }

@@ -19,7 +19,6 @@ use crate::call::kept_body::KeptBody;
 use crate::call::response_body::Guard;
 use crate::client::response::Response;
 use crate::client::response::assemble;
-use crate::defaults::POOL_IDLE;
 use crate::engine::Address;
 use crate::error::Error;
 use crate::hook::Attempt;
@@ -28,6 +27,7 @@ use crate::outcome::classify::errors::is_dead_connection;
 use crate::outcome::classify::evidence::{Evidence, Fault, Sent};
 use crate::outcome::classify::{Ended, is_idempotent};
 use crate::outcome::report::CallReport;
+use crate::pool_defaults::POOL_IDLE;
 use crate::replay::{Replay as _, ReplayBody};
 use crate::time::{Tick, nanos};
 use crate::upstream::endpoints::Endpoint;
@@ -130,6 +130,11 @@ impl ReqwestExchange {
             return Some(Kind::Asked);
         }
         self.facts.may_share().then_some(Kind::LetGo)
+    }
+
+    /// What tells whether an attempt waits for a stream, where it can be made to.
+    fn may_wait<'a, F>(&self, attempt: &'a Hopping<F>) -> Option<&'a Opened> {
+        attempt.opened().filter(|_| self.facts.may_share() && !attempt.is_alone())
     }
 
     /// The request that nothing can follow.
@@ -268,7 +273,11 @@ impl Exchange for ReqwestExchange {
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
         let opened = self.teller(request.method()).map(|kind| {
-            let cold = !departure.upstream.has_served_within(nanos(POOL_IDLE), departure.now);
+            let (idle, now) = (nanos(POOL_IDLE), departure.now);
+            let cold = !match &outbound.target {
+                Some(target) => target.endpoint.has_served_within(idle, now),
+                None => departure.upstream.has_served_within(idle, now),
+            };
             let (opened, nothing) = Opened::by(kind, cold);
             *request.body_mut() = Some(Body::wrap(nothing));
             opened
@@ -312,13 +321,13 @@ impl Exchange for ReqwestExchange {
         // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool may be, too.
         self.leaves = true;
         let cause = if future.is_alone() { Cause::Own } else { self.facts.cause_of_timeout() };
-        Expired { cause, unsent: overdue.alive && future.opened().is_some_and(Opened::waits) }
+        Expired { cause, unsent: overdue.alive && self.may_wait(&future).is_some_and(Opened::waits) }
     }
 
     /// It may have had to wait for a connection as well, whose making has a bound of its own. Only where others are answered is it sure
     /// that the server can be reached.
-    fn begun(future: &Self::Future, set_out: Tick, now: Tick, alive: bool) -> Tick {
-        match future.opened() {
+    fn begun(&self, future: &Self::Future, set_out: Tick, now: Tick, alive: bool) -> Tick {
+        match self.may_wait(future) {
             Some(opened) if alive => opened.begun(set_out, now),
             _ => set_out,
         }

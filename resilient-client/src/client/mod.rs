@@ -30,7 +30,7 @@ use crate::client::exchange::ReqwestExchange;
 use crate::client::redirect::ReqwestFacts;
 use crate::engine::Core;
 use crate::error::Error;
-use crate::verbs::client_methods;
+use crate::shared_methods::client_methods;
 
 /// An HTTP client whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead.
 ///

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::client::redirect;
-use crate::defaults::POOL_IDLE;
+use crate::pool_defaults::POOL_IDLE;
 #[cfg(feature = "http2")]
-use crate::defaults::{PING_EVERY, PING_TIMEOUT};
+use crate::pool_defaults::{PING_EVERY, PING_TIMEOUT};
 
 type Configure = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
 

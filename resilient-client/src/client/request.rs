@@ -9,7 +9,7 @@ use super::{Client, Pending};
 use crate::call::options::CallOptions;
 use crate::error::{Error, ErrorKind};
 use crate::header_limit::{MOST_HEADERS, too_many_headers};
-use crate::verbs::request_methods;
+use crate::shared_methods::request_methods;
 
 /// A request being built. The methods are reqwest's; a mistake in any of them shows when it is built or sent.
 #[must_use = "a request does nothing until `send` is called"]

@@ -16,7 +16,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 use crate::error::{Error, ErrorKind};
 use crate::outcome::report::CallReport;
 use crate::redact::redacted;
-use crate::verbs::response_methods;
+use crate::shared_methods::response_methods;
 use reqwest::ResponseBuilderExt;
 
 /// A response to a call.

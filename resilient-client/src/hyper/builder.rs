@@ -8,15 +8,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
 
 use super::Client;
-use crate::defaults::{MAX_BODY, POOL_IDLE};
-#[cfg(feature = "http2")]
-use crate::defaults::{PING_EVERY, PING_TIMEOUT};
 use crate::engine::{Core, Setup};
 use crate::error::Error;
 use crate::hyper::connector::{Connector, Options, share_out};
 use crate::hyper::pool::Wire;
 use crate::hyper::ticket::Executor;
-use crate::verbs::setup_methods;
+use crate::pool_defaults::{MAX_BODY, POOL_IDLE};
+#[cfg(feature = "http2")]
+use crate::pool_defaults::{PING_EVERY, PING_TIMEOUT};
+use crate::shared_methods::setup_methods;
 
 type Adjust<T> = Box<dyn FnOnce(&mut T) + Send>;
 

@@ -129,7 +129,7 @@ impl Exchange for HyperExchange {
         future.expired(overdue)
     }
 
-    fn begun(future: &Sending, set_out: Tick, now: Tick, _alive: bool) -> Tick {
+    fn begun(&self, future: &Sending, set_out: Tick, now: Tick, _alive: bool) -> Tick {
         future.begun(set_out, now)
     }
 

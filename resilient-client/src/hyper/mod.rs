@@ -61,7 +61,7 @@ use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
 use crate::hyper::exchange::HyperExchange;
 use crate::hyper::pool::Wire;
-use crate::verbs::client_methods;
+use crate::shared_methods::client_methods;
 
 /// An HTTP client over hyper whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead. See
 /// the [module docs](self).

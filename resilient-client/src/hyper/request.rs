@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use super::{Body, Client, Pending};
 use crate::call::options::CallOptions;
 use crate::error::{Error, ErrorKind};
-use crate::verbs::request_methods;
+use crate::shared_methods::request_methods;
 
 /// A request being built. A mistake in any of its parts shows when it is built or sent.
 #[must_use = "a request does nothing until `send` is called"]

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hyper::link::Link;
 use crate::outcome::report::CallReport;
 use crate::redact::redacted;
-use crate::verbs::response_methods;
+use crate::shared_methods::response_methods;
 
 /// A response to a call.
 ///

@@ -31,8 +31,8 @@ use crate::error::{BoxError, Error};
 use crate::layer::exchange::ServiceExchange;
 use crate::policy::PolicySet;
 use crate::replay::Replay;
+use crate::shared_methods::{control_methods, setup_methods};
 use crate::upstream::UpstreamSnapshot;
-use crate::verbs::{control_methods, setup_methods};
 
 /// Puts a [`Policy`](crate::Policy) round a `Service<http::Request<B>>`: the same engine as a [`Client`](crate::Client)'s,
 /// for callers who bring their own transport.

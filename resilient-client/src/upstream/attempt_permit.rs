@@ -128,6 +128,14 @@ impl AttemptPermit {
         self.endpoint.as_ref().map(|endpoint| endpoint.endpoint())
     }
 
+    /// Whether where it went has answered others within so many nanoseconds, or a second.
+    pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
+        match self.endpoint() {
+            Some(endpoint) => endpoint.has_served_within(nanos, now),
+            None => self.upstream.has_served_within(nanos, now),
+        }
+    }
+
     /// The upstream it is a place in.
     pub(crate) fn upstream(&self) -> &Upstream {
         &self.upstream

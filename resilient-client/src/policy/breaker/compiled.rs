@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::custom_trip::TripFactory;
 use super::rules::Numbers;
-use super::trip::TripFactory;
 
 /// Checked settings, with the [rule of one's own](super::Trip) if the policy has one. Made by
 /// [`BreakerPolicy::compile`](super::BreakerPolicy::compile).

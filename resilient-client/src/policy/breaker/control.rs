@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::compiled::Rules;
+use super::custom_trip::TripFactory;
 use super::locked_state::LockedState;
 use super::machine::Breaker;
 use super::state::{Cause, State, Transition};
-use super::trip::TripFactory;
 
 /// Something an operator tells a breaker. New rules don't undo it; [`Enable`](Self::Enable) and [`Reset`](Self::Reset) do.
 ///

@@ -4,12 +4,12 @@ use crate::outcome::Cause as FailureCause;
 use crate::outcome::Verdict;
 use crate::policy::breaker::causes::Causes;
 use crate::policy::breaker::causes::SeenFailure;
+use crate::policy::breaker::custom_trip::Tripper;
 use crate::policy::breaker::pause::Length;
 use crate::policy::breaker::rules::Counted;
 use crate::policy::breaker::rules::Numbers;
 use crate::policy::breaker::state::Cause;
 use crate::policy::breaker::state::Era;
-use crate::policy::breaker::trip::Tripper;
 use crate::policy::breaker::window::Window;
 use crate::policy::breaker::window_counts::WindowCounts;
 use crate::time::Tick;
@@ -72,11 +72,20 @@ impl LockedState {
         u32::from(self.reopens) + u32::from(self.undecided)
     }
 
-    /// Gives the slot of the probe that is out to another.
-    pub(super) fn follow(&mut self) {
+    /// Whether there is a slot for one more probe. A probe that went alone and hasn't answered loses its slot for that, as long as there
+    /// are numbers to tell the two apart.
+    pub(super) fn makes_room(&mut self, rules: &Numbers, now: Tick) -> bool {
+        if !self.is_full(rules) {
+            return true;
+        }
+        let Some(next) = self.newest.checked_add(1) else { return false };
+        if self.succeeded != 0 || now >= self.lease_end {
+            return false;
+        }
         self.taken -= 1;
         self.undecided = self.undecided.saturating_add(1);
-        self.followed = self.newest.saturating_add(1);
+        self.followed = next;
+        true
     }
 
     /// Whether a closed breaker opens now that a call has been counted: why, and for how long.

@@ -146,12 +146,17 @@ impl Breaker {
         if word.era() != permit.era() {
             return None;
         }
-        let matters = if word.counts() {
-            verdict == Verdict::Failure || verdict == Verdict::Success && !self.count_freely(word, took, now)
-        } else {
-            word.state() == State::HalfOpen
-        };
-        if !matters {
+        if word.counts() {
+            match verdict {
+                Verdict::Neutral => return None,
+                Verdict::Success => {
+                    if self.count_freely(word, took, now) {
+                        return None;
+                    }
+                }
+                Verdict::Failure => {}
+            }
+        } else if word.state() != State::HalfOpen {
             return None;
         }
         let settled = Settled { era: permit.era(), verdict, cause, took, now };
@@ -196,7 +201,7 @@ impl Breaker {
         }
     }
 
-    /// Counts a success without the lock, unless that takes one.
+    /// Counts a success without the lock; false, and nothing counted, if that takes one.
     fn count_freely(&self, word: Word, took: u64, now: Tick) -> bool {
         if took >= self.lock_from.load(Ordering::Relaxed) || self.window.success(now).is_err() {
             return false;

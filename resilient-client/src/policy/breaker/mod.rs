@@ -63,6 +63,7 @@ mod bodies;
 mod causes;
 mod compiled;
 mod control;
+mod custom_trip;
 mod last_calls;
 mod locked_state;
 mod machine;
@@ -75,17 +76,16 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transitions;
-mod trip;
 pub(super) mod window;
 mod window_counts;
 
 pub use crate::outcome::Verdict;
 pub use compiled::Rules;
 pub use control::Control;
+pub use custom_trip::Trip;
 pub use machine::Breaker;
 pub(crate) use machine::Probing;
 pub use permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot};
 pub use policy::BreakerPolicy;
 pub(crate) use ready::{Place, ReadyQueue, ReadyWaiter};
 pub use state::{Cause, State, Transition};
-pub use trip::Trip;

@@ -61,8 +61,8 @@ pub(super) struct Pause {
     latest: AtomicU64,
     /// When it ends at the soonest, or [`LEASE`].
     earliest: AtomicU64,
-    /// 1 if a probe that decided nothing began it.
-    undecided: AtomicU32,
+    /// What began it: an [`After`].
+    after: AtomicU32,
     /// By how much a call brings the end forward, in nanoseconds.
     forward: AtomicU64,
     /// Since when calls turned away are counted, in milliseconds modulo 49 days: for an estimate.
@@ -73,7 +73,7 @@ pub(super) struct Pause {
 impl Pause {
     /// Nobody is let in for a while.
     pub(super) fn begin(&self, now: Tick, length: Length, after: After) {
-        self.undecided.store((after == After::Undecided).into(), Ordering::Relaxed);
+        self.after.store(after as u32, Ordering::Relaxed);
         self.earliest.store(now.after_nanos(length.shortest.max(1)).as_nanos(), Ordering::Relaxed);
         self.forward.store(length.forward, Ordering::Relaxed);
         self.latest.store(now.after_nanos(length.longest).as_nanos(), Ordering::Release);
@@ -99,7 +99,7 @@ impl Pause {
 
     /// Whether it is one after a probe that decided nothing.
     pub(super) fn is_undecided(&self) -> bool {
-        self.is_one() && self.undecided.load(Ordering::Relaxed) != 0
+        self.is_one() && self.after.load(Ordering::Relaxed) == After::Undecided as u32
     }
 
     /// Whether anybody gets in because [somebody said so](Self::end), and not for the time that has passed.
@@ -119,7 +119,7 @@ impl Pause {
     }
 
     /// For how many more nanoseconds nobody gets in, should calls go on to come as they have: never too little but for that, and
-    /// at most `hint` under a lease, of which nobody knows how long it lasts. `None` when somebody might get in.
+    /// at most `hint` while probes are out, of which nobody knows how long they take. `None` when somebody might get in.
     pub(super) fn left(&self, now: Tick, hint: u64) -> Option<u64> {
         let (tick, now, latest) = (now, now.as_nanos(), self.latest.load(Ordering::Acquire));
         if now >= latest {
@@ -143,7 +143,9 @@ impl Pause {
         } else {
             (at_most as f64 / (1.0 + forward as f64 / passed as f64)) as u64
         };
-        Some(left.max(earliest.saturating_sub(now)).max(1))
+        let left = left.max(earliest.saturating_sub(now)).max(1);
+        let departed = self.after.load(Ordering::Relaxed) == After::Departure as u32;
+        Some(if departed { left.min(hint.max(1)) } else { left })
     }
 }
 

@@ -111,6 +111,6 @@ pub struct Snapshot {
     pub open_for: Duration,
     /// Failed recoveries since the breaker last recovered: probes that failed, and times it closed while bodies kept failing.
     pub reopens: u32,
-    /// Probes under way; zero unless half-open.
+    /// Probe slots that are taken by probes under way; zero unless half-open. One that doesn't answer loses its slot to another.
     pub probes: u32,
 }

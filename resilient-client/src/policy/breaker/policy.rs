@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::compiled::Rules;
+use super::custom_trip::{Trip, TripFactory};
 use super::rules::{Numbers, Span};
 use super::state::LONGEST_STREAK;
-use super::trip::{Trip, TripFactory};
 use super::window::BUCKETS;
 use crate::invalid::Invalid;
 use crate::invalid::{at_most_ten_years, count, positive, rate, share};

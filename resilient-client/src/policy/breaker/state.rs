@@ -7,17 +7,17 @@ use std::fmt;
 #[non_exhaustive]
 pub enum State {
     /// Calls pass and their outcomes are counted.
-    Closed,
+    Closed = 0,
     /// Calls are rejected until the open time has passed.
-    Open,
+    Open = 3,
     /// A few calls, the probes, pass; their outcomes decide.
-    HalfOpen,
+    HalfOpen = 4,
     /// Calls pass and nothing is counted: there are no rules, or somebody switched it off.
-    Disabled,
+    Disabled = 2,
     /// Somebody opened it: calls are rejected until that is lifted.
-    ForcedOpen,
+    ForcedOpen = 5,
     /// Somebody closed it: calls pass and are counted, and nothing opens it until that is lifted.
-    ForcedClosed,
+    ForcedClosed = 1,
 }
 
 impl State {
@@ -126,7 +126,7 @@ pub struct Transition {
 /// ```
 ///
 /// Every transition begins a generation, so equal upper bits (an [`Era`]) mean nothing has happened in between. The
-/// generation wraps after 2^40 transitions, 34 years of one a millisecond. Six state codes are in use, one is free.
+/// generation wraps after 2^40 transitions, 34 years of one a millisecond. Six numbers of states are in use, one is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(pub(super) u64);
 
@@ -138,9 +138,10 @@ const STREAK_BITS: u32 = 21;
 const STREAK: u64 = (1 << STREAK_BITS) - 1;
 const GENERATION: u64 = (1 << 40) - 1;
 const STATE_SHIFT: u32 = 40;
-/// Of the states' codes, those that admit every call come first, and of these the ones that count: to ask is one
-/// comparison.
-const DISABLED: u64 = 2;
+/// The states by their numbers. Those that admit every call come first, and of these the ones that count: to ask is one comparison.
+const BY_NUMBER: [State; 6] =
+    [State::Closed, State::ForcedClosed, State::Disabled, State::Open, State::HalfOpen, State::ForcedOpen];
+const DISABLED: u64 = State::Disabled as u64;
 const NO_STATE: u64 = 7;
 
 /// The longest streak a rule may ask for; the field holds twice that, so counting one by one can't overflow it.
@@ -166,12 +167,12 @@ impl Word {
 
     /// Closed, forced closed or disabled: every call passes.
     pub(super) const fn admits(self) -> bool {
-        self.era().code() <= DISABLED
+        self.era().number() <= DISABLED
     }
 
     /// Closed, forced or not: outcomes are counted.
     pub(super) const fn counts(self) -> bool {
-        self.era().code() < DISABLED
+        self.era().number() < DISABLED
     }
 
     pub(super) const fn streak(self) -> u32 {
@@ -194,15 +195,7 @@ impl Word {
 
 impl Era {
     const fn new(state: State, generation: u64) -> Self {
-        let code = match state {
-            State::Closed => 0,
-            State::ForcedClosed => 1,
-            State::Disabled => DISABLED,
-            State::Open => 3,
-            State::HalfOpen => 4,
-            State::ForcedOpen => 5,
-        };
-        Self((code << STATE_SHIFT) | (generation & GENERATION))
+        Self(((state as u64) << STATE_SHIFT) | (generation & GENERATION))
     }
 
     const fn uncounted(self) -> Self {
@@ -210,17 +203,11 @@ impl Era {
     }
 
     pub(super) const fn state(self) -> State {
-        match self.code() {
-            0 => State::Closed,
-            1 => State::ForcedClosed,
-            3 => State::Open,
-            4 => State::HalfOpen,
-            5 => State::ForcedOpen,
-            _ => State::Disabled,
-        }
+        let number = self.number() as usize;
+        if number < BY_NUMBER.len() { BY_NUMBER[number] } else { State::Disabled }
     }
 
-    const fn code(self) -> u64 {
+    const fn number(self) -> u64 {
         self.0 >> STATE_SHIFT
     }
 
@@ -233,14 +220,12 @@ impl Era {
 mod tests {
     use super::*;
 
-    const ALL: [State; 6] = [
-        State::Closed,
-        State::Open,
-        State::HalfOpen,
-        State::Disabled,
-        State::ForcedOpen,
-        State::ForcedClosed,
-    ];
+    const ALL: [State; 6] = BY_NUMBER;
+
+    #[test]
+    fn each_state_stands_at_its_number() {
+        assert!(ALL.iter().enumerate().all(|(number, state)| *state as usize == number));
+    }
 
     #[test]
     fn a_word_gives_back_what_was_put_in() {

@@ -28,10 +28,7 @@ impl Breaker {
         let Some(rules) = locked.rules else { return Ok(Admitted::plainly(word, None)) };
         let transition = if word.state() == State::Open {
             Some(self.half_open(&mut locked, word, Cause::OpenTimeElapsed))
-        } else if !locked.is_full(&rules) {
-            None
-        } else if locked.succeeded == 0 && now < locked.lease_end {
-            locked.follow();
+        } else if locked.makes_room(&rules, now) {
             None
         } else {
             Some(self.half_open(&mut locked, word, Cause::ProbesExpired))
@@ -40,7 +37,7 @@ impl Breaker {
         locked.newest = locked.newest.saturating_add(1);
         locked.lease_end = locked.lease_end.max(now.after_nanos(rules.probe_timeout_nanos));
         self.pause.count_from(now);
-        if locked.succeeded == 0 {
+        if locked.succeeded == 0 && locked.trip.is_none() {
             self.pause.begin(now, rules.alone(locked.vain()), After::Departure);
         } else {
             self.offer_slots(&locked, &rules);
@@ -153,6 +150,10 @@ impl Breaker {
         let rules = locked.rules?;
         let seen = SeenFailure { cause, took: 0, now, streak: word.streak().max(self.bodies.in_a_row()) };
         if locked.knows(seen, &self.window) {
+            // It counts for nothing, and its head said nothing of how it would end.
+            if word.counts() {
+                locked.counts.take_back(&self.window, at);
+            }
             return None;
         }
         match word.state() {

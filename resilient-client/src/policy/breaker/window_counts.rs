@@ -68,6 +68,14 @@ impl WindowCounts {
         self.count(window, true, false, now);
     }
 
+    /// A call counted as a success at `then` was none, and isn't counted as a failure either. In a window of calls it stays one: that has
+    /// no place for what is neither.
+    pub(super) fn take_back(&self, window: &Window, then: Tick) {
+        if self.last_calls.is_none() {
+            window.take_back_success(then);
+        }
+    }
+
     pub(super) fn totals(&self, window: &Window, now: Tick) -> Totals {
         match &self.last_calls {
             Some(last_calls) => Totals {

@@ -26,14 +26,14 @@
 //! ```
 
 mod backoff;
-mod delays;
+mod custom_delays;
 
 use std::time::Duration;
 
 use crate::invalid::Invalid;
 use crate::invalid::{count, positive};
 pub use backoff::Backoff;
-pub(crate) use delays::Delays;
+pub(crate) use custom_delays::Delays;
 
 const MOST_ATTEMPTS: u32 = 16;
 

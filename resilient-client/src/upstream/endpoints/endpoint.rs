@@ -231,6 +231,11 @@ impl Endpoint {
         self.hold.succeeded(now);
     }
 
+    /// Whether an attempt has succeeded within so many nanoseconds, or a second.
+    pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
+        self.hold.has_succeeded_within(nanos, now)
+    }
+
     pub(super) fn load(&self, rules: &balance::Rules, now: Tick) -> Load {
         self.score.load(self.in_flight(), rules, now)
     }

@@ -126,7 +126,7 @@ impl Model {
         match self.shut {
             Shut::No => None,
             Shut::Lease(end) => Some(end.saturating_sub(now).min(self.rules.unwrap().open_nanos)),
-            Shut::Pause { shortest, longest, forward, .. } => {
+            Shut::Pause { after, shortest, longest, forward } => {
                 let (calls, since) = self.turned_away;
                 let forward = forward * u64::from(calls);
                 let end = longest.saturating_sub(forward);
@@ -139,7 +139,9 @@ impl Model {
                 if forward > 0 && passed > 0 {
                     left = (left as f64 / (1.0 + forward as f64 / passed as f64)) as u64;
                 }
-                Some(left.max(shortest.saturating_sub(now)).max(1))
+                let left = left.max(shortest.saturating_sub(now)).max(1);
+                let hint = self.rules.unwrap().open_nanos.div_ceil(1000) * 1000;
+                Some(if after == After::Departure { left.min(hint) } else { left })
             }
         }
         .filter(|left| *left > 0)
@@ -351,6 +353,13 @@ impl Model {
         }
         let rules = self.rules?;
         if self.knows(cause, 0, self.streak.max(self.bodies), now) {
+            if let (Span::Time { bucket_nanos }, false) = (rules.span, self.state == State::HalfOpen) {
+                let success =
+                    |o: &&mut Outcome| !o.failed && !o.void && o.at / bucket_nanos == then / bucket_nanos;
+                if let Some(taken) = self.outcomes.iter_mut().find(success) {
+                    taken.void = true;
+                }
+            }
             return None;
         }
         self.bodies += 1;

@@ -208,6 +208,16 @@ fn a_panic_in_a_rule_of_ones_own_opens_nothing_and_breaks_nothing() {
 }
 
 #[test]
+fn a_silent_probe_is_followed_no_sooner_than_its_own_rule_would_have_a_failed_one_followed() {
+    let breaker = tripping(&every(1));
+    call(&breaker, Verdict::Failure, START);
+    let wait = breaker.rejects_now(START).unwrap();
+    let now = START.after(wait);
+    let _silent = probe(&breaker, now);
+    assert!((1..100).all(|n| breaker.try_acquire(now.after(ms(n * 90))).is_err()));
+}
+
+#[test]
 fn the_same_rule_of_ones_own_survives_a_reload() {
     let policy = every(3);
     let breaker = tripping(&policy);

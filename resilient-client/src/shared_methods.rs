@@ -155,7 +155,7 @@ macro_rules! client_methods {
             self.core.snapshot()
         }
 
-        crate::verbs::control_methods!();
+        crate::shared_methods::control_methods!();
 
         /// How many upstreams this client keeps state for.
         pub fn upstreams(&self) -> usize {
