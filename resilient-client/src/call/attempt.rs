@@ -73,6 +73,11 @@ pub(super) struct View<'a> {
     pub(super) body_idle: u64,
 }
 
+/// Whether where an attempt went has answered others lately: within the `usual` time of one, and since this one set out.
+fn are_answered(permit: &AttemptPermit, usual: u64, now: Tick) -> bool {
+    permit.has_served_within(usual.min(now.nanos_since(permit.started())), now)
+}
+
 impl<X: Exchange> RunningAttempt<X> {
     /// With the transport, to be sent at the first poll, unless it is at work already.
     pub(super) fn launched(future: X::Future, mut permit: AttemptPermit, number: u32) -> Self {
@@ -128,14 +133,14 @@ impl<X: Exchange> RunningAttempt<X> {
         let Some((future, permit)) = this.future.as_pin_mut().zip(this.permit.as_ref()) else {
             return Expired::default();
         };
-        let alive = permit.has_served_within(usual, now);
+        let alive = are_answered(permit, usual, now);
         exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit), alive })
     }
 
     /// Since when it has its time, if the server may not have had it all the while.
     pub(super) fn begun(&self, exchange: &X, now: Tick, usual: u64) -> Option<Tick> {
         let (future, permit) = self.future.as_ref().zip(self.permit.as_ref())?;
-        Some(exchange.begun(future, permit.started(), now, permit.has_served_within(usual, now)))
+        Some(exchange.begun(future, permit.started(), now, are_answered(permit, usual, now)))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.

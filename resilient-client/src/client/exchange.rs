@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
@@ -273,7 +274,8 @@ impl Exchange for ReqwestExchange {
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
         let opened = self.teller(request.method()).map(|kind| {
-            let (idle, now) = (nanos(POOL_IDLE), departure.now);
+            // What is asked is answered with a second more.
+            let (idle, now) = (nanos(POOL_IDLE - Duration::from_secs(1)), departure.now);
             let cold = !match &outbound.target {
                 Some(target) => target.endpoint.has_served_within(idle, now),
                 None => departure.upstream.has_served_within(idle, now),

@@ -128,7 +128,7 @@ impl AttemptPermit {
         self.endpoint.as_ref().map(|endpoint| endpoint.endpoint())
     }
 
-    /// Whether where it went has answered others within so many nanoseconds, or a second.
+    /// Whether where it went has answered others within so many nanoseconds, or up to a second more.
     pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
         match self.endpoint() {
             Some(endpoint) => endpoint.has_served_within(nanos, now),

@@ -264,7 +264,7 @@ impl Upstream {
         &self.entropy
     }
 
-    /// Whether an attempt has succeeded within so many nanoseconds, or a second.
+    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more.
     pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
         self.retry_after_hold().has_succeeded_within(nanos, now)
     }

@@ -59,10 +59,10 @@ impl RetryAfterHold {
         }
     }
 
-    /// Whether an attempt has succeeded within so many nanoseconds, as far as that is kept.
+    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more: as far as that is kept.
     pub(in crate::upstream) fn has_succeeded_within(&self, nanos: u64, now: Tick) -> bool {
         let last = Tick::from_nanos(self.succeeded.load(Ordering::Relaxed));
-        last != Tick::ZERO && now.nanos_since(last) <= nanos.max(crate::time::nanos(COARSE))
+        last != Tick::ZERO && now.nanos_since(last) <= nanos.saturating_add(crate::time::nanos(COARSE))
     }
 
     /// An answer asked for so long a wait. For how long everybody is held back because of it; `None` when nobody is.

@@ -74,7 +74,10 @@ pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, endin
             biased;
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
             () = evicted.cancelled(), if !busy_when_evicted => {
-                if !activity.is_answering() {
+                if activity.is_between_requests() {
+                    // hyper closes it at once, or when what it is still writing is gone.
+                    Pin::new(&mut connection).graceful_shutdown();
+                } else if !activity.is_answering() {
                     return;
                 }
                 // It ends with its answer.
@@ -160,6 +163,27 @@ mod tests {
         client.write_all(other_half).await.unwrap();
         let answer = rest(client).await;
         assert!(answer.contains("connection: close") && answer.ends_with("fine"), "{answer:?}");
+        served.await.unwrap();
+    }
+
+    /// It was cut off in the middle: an answer that nobody has read yet was taken for no work.
+    #[tokio::test]
+    async fn one_that_gives_way_to_another_gets_the_whole_of_its_last_answer() {
+        const LENGTH: usize = 16 * 1024 * 1024;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let place = Peers::new(10, 10).admit(peer.ip()).unwrap();
+        let evicted = place.evicted.clone();
+        let router = Router::new().route("/", get(async || vec![b'x'; LENGTH]));
+        let served =
+            tokio::spawn(serve(stream, router, place, Ending::default(), Limits::default().bounds()));
+        client.write_all(REQUEST).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_buf(&mut answer).await.unwrap();
+        evicted.cancel();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.len() > LENGTH, "{} bytes", answer.len());
         served.await.unwrap();
     }
 

@@ -119,6 +119,7 @@ impl Open {
             *count -= 1;
             if *count == 0 {
                 self.by_peer.remove(&connection.peer);
+                self.told.remove(&connection.peer);
             }
         }
         Some(connection)

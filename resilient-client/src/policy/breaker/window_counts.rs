@@ -69,9 +69,9 @@ impl WindowCounts {
     }
 
     /// A call counted as a success at `then` was none, and isn't counted as a failure either. In a window of calls it stays one: that has
-    /// no place for what is neither.
+    /// no place for what is neither. So it does where slow calls are counted beside, of which it may be one.
     pub(super) fn take_back(&self, window: &Window, then: Tick) {
-        if self.last_calls.is_none() {
+        if self.last_calls.is_none() && self.slow.is_none() {
             window.take_back_success(then);
         }
     }

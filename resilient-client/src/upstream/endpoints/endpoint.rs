@@ -231,7 +231,7 @@ impl Endpoint {
         self.hold.succeeded(now);
     }
 
-    /// Whether an attempt has succeeded within so many nanoseconds, or a second.
+    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more.
     pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
         self.hold.has_succeeded_within(nanos, now)
     }

@@ -353,7 +353,8 @@ impl Model {
         }
         let rules = self.rules?;
         if self.knows(cause, 0, self.streak.max(self.bodies), now) {
-            if let (Span::Time { bucket_nanos }, false) = (rules.span, self.state == State::HalfOpen) {
+            let stays = self.state == State::HalfOpen || rules.judges_slowness();
+            if let (Span::Time { bucket_nanos }, false) = (rules.span, stays) {
                 let success =
                     |o: &&mut Outcome| !o.failed && !o.void && o.at / bucket_nanos == then / bucket_nanos;
                 if let Some(taken) = self.outcomes.iter_mut().find(success) {
