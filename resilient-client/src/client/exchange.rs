@@ -275,7 +275,7 @@ impl Exchange for ReqwestExchange {
         }
         let opened = self.teller(request.method()).map(|kind| {
             // What is asked is answered with a second more.
-            let (idle, now) = (nanos(POOL_IDLE - Duration::from_secs(1)), departure.now);
+            let (idle, now) = (nanos(POOL_IDLE.saturating_sub(Duration::from_secs(1))), departure.now);
             let cold = !match &outbound.target {
                 Some(target) => target.endpoint.has_served_within(idle, now),
                 None => departure.upstream.has_served_within(idle, now),
