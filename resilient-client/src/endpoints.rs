@@ -55,8 +55,7 @@ use http::uri::Scheme;
 pub use crate::origin::{MOST_ENDPOINTS, Origin};
 pub use resolve::{NoEndpoint, Resolve, ResolveError, Resolving, SystemResolver};
 
-use crate::invalid::Invalid;
-use crate::invalid::positive;
+use crate::invalid::{Invalid, positive};
 use crate::sync::Mutex;
 
 /// How long an endpoint that left the list is remembered, at least.

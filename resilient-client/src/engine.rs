@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderName;
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::hook::Hook;
 use crate::authority::Authority;

@@ -1,7 +1,6 @@
 //! The most headers that a request may bring.
 
-use crate::error::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// The most names of headers a request may bring, those of a hook included. An `http::HeaderMap` holds
 /// 24,576, and whatever puts in one more panics: we, reqwest or hyper.

@@ -6,13 +6,11 @@ use super::state::chance;
 use crate::call::exchange::Exchange;
 use crate::call::ledger::Terms;
 use crate::call::options::CallOptions;
-use crate::call::state::CallSettings;
-use crate::call::state::CallState;
+use crate::call::state::{CallSettings, CallState};
 use crate::deadline;
 use crate::engine::Core;
 use crate::error::Error;
-use crate::header_limit::MOST_HEADERS;
-use crate::header_limit::too_many_headers;
+use crate::header_limit::{MOST_HEADERS, too_many_headers};
 use crate::policy::breaker;
 use crate::time::Tick;
 

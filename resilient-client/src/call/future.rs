@@ -129,9 +129,7 @@ impl<X: Exchange> Call<X> {
         counts: impl FnOnce(&AttemptPermit) -> bool,
     ) -> Expired {
         let this = self.project();
-        let beside = this.hedges.iter_mut().map(Pin::as_mut);
-        let mut attempts = this.attempt.as_pin_mut().into_iter().chain(beside);
-        match attempts.find(|attempt| attempt.number() == number) {
+        match numbered(number, this.attempt, this.hedges) {
             Some(attempt) => {
                 let usual = this.state.as_ref().map_or(0, CallState::attempt_timeout);
                 attempt.expired(this.exchange, now, counts, usual)
@@ -145,9 +143,7 @@ impl<X: Exchange> Call<X> {
     fn is_given_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> bool {
         let this = self.as_mut().project();
         let Some(state) = this.state else { return false };
-        let beside = this.hedges.iter().map(Pin::as_ref);
-        let mut attempts = this.attempt.as_ref().as_pin_ref().into_iter().chain(beside);
-        let attempt = attempts.find(|attempt| attempt.number() == number);
+        let attempt = numbered(number, this.attempt, this.hedges);
         let since = attempt.and_then(|attempt| attempt.begun(this.exchange, now, state.attempt_timeout()));
         since.is_some_and(|since| state.ledger.begins_anew(number, since) > now)
     }
@@ -265,6 +261,16 @@ impl<X: Exchange> Call<X> {
         }
         timer.as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
     }
+}
+
+/// The attempt in flight that bears a number.
+fn numbered<'a, X: Exchange>(
+    number: u32,
+    in_place: Pin<&'a mut Option<RunningAttempt<X>>>,
+    hedges: &'a mut [Pin<Box<RunningAttempt<X>>>],
+) -> Option<Pin<&'a mut RunningAttempt<X>>> {
+    let beside = hedges.iter_mut().map(Pin::as_mut);
+    in_place.as_pin_mut().into_iter().chain(beside).find(|attempt| attempt.number() == number)
 }
 
 /// Ready with the first attempt, of those sent beside the one in place, that has ended.

@@ -2,8 +2,7 @@
 
 use crate::authority::Authority;
 use crate::engine::Address;
-use crate::error::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
 /// Whom a request is addressed to.

@@ -14,8 +14,7 @@ use http_body::Frame;
 
 use http_body::SizeHint;
 
-use crate::error::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// The body of an answer that was read inside the call: its bytes, and whether they are all of it.
 ///

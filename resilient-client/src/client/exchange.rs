@@ -18,8 +18,7 @@ use crate::body_length::Expected;
 use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, announces_stream};
 use crate::call::kept_body::KeptBody;
 use crate::call::response_body::Guard;
-use crate::client::response::Response;
-use crate::client::response::assemble;
+use crate::client::response::{Response, assemble};
 use crate::engine::Address;
 use crate::error::Error;
 use crate::hook::Attempt;
@@ -276,10 +275,8 @@ impl Exchange for ReqwestExchange {
         let opened = self.teller(request.method()).map(|kind| {
             // What is asked is answered with a second more.
             let (idle, now) = (nanos(POOL_IDLE.saturating_sub(Duration::from_secs(1))), departure.now);
-            let cold = !match &outbound.target {
-                Some(target) => target.endpoint.has_served_within(idle, now),
-                None => departure.upstream.has_served_within(idle, now),
-            };
+            let endpoint = outbound.target.as_ref().map(|target| &*target.endpoint);
+            let cold = !departure.upstream.has_served_within(endpoint, idle, now);
             let (opened, nothing) = Opened::by(kind, cold);
             *request.body_mut() = Some(Body::wrap(nothing));
             opened

@@ -23,8 +23,7 @@ use reqwest::redirect::Policy;
 use super::empty_body::Opened;
 use crate::error::BoxError;
 use crate::outcome::Cause;
-use crate::outcome::classify::evidence::AfterRedirect;
-use crate::outcome::classify::evidence::Fault;
+use crate::outcome::classify::evidence::{AfterRedirect, Fault};
 
 /// As many as reqwest allows by itself.
 const MOST: usize = 10;

@@ -19,8 +19,7 @@ use tower_service::Service;
 
 use super::frames::Frames;
 use crate::error::BoxError;
-use crate::hyper::link::Link;
-use crate::hyper::link::Sends;
+use crate::hyper::link::{Link, Sends};
 use crate::outcome::classify::connecting;
 
 #[cfg(feature = "hyper-rustls")]

@@ -11,9 +11,7 @@ use tower_service::Service;
 
 use crate::body_length::Expected;
 use crate::call::exchange::{Departure, Exchange, Outbound, announces_stream};
-use crate::call::http_request::address;
-use crate::call::http_request::again;
-use crate::call::http_request::readdress;
+use crate::call::http_request::{address, again, readdress};
 use crate::call::kept_body::KeptBody;
 use crate::call::response_body::{Guard, ResponseBody};
 use crate::engine::Address;

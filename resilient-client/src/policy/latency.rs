@@ -5,8 +5,7 @@
 //!
 //! [`Digest`] has the rules and an example.
 
-use std::array;
-use std::fmt;
+use std::{array, fmt};
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Tick;

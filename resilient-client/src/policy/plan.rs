@@ -1,8 +1,5 @@
 //! A policy, checked and in the machines' units: what calls follow.
 
-use super::Policy;
-use super::balance;
-use super::breaker;
 use super::breaker::BreakerPolicy;
 use super::budget;
 use super::budget::BudgetPolicy;
@@ -22,6 +19,7 @@ use super::retry::RetryPolicy;
 use super::throttle;
 use super::throttle::ThrottlePolicy;
 use super::timeout;
+use super::{Policy, balance, breaker};
 use crate::invalid::Invalid;
 use crate::outcome::classify::Classifier;
 use crate::time::nanos;

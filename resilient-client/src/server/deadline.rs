@@ -17,8 +17,7 @@ use crate::advice::{SHED, SHED_DEADLINE};
 use crate::deadline::{self, Deadline, header, sync_scope};
 use crate::invalid::Invalid;
 use crate::invalid::{at_most_ten_years, positive};
-use crate::media;
-use crate::time;
+use crate::{media, time};
 
 /// What to make of the time a caller says is left. Plain data: [`DeadlineLayer::new`] checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]

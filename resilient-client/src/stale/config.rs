@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::invalid::Invalid;
-use crate::invalid::LONGEST;
+use crate::invalid::{Invalid, LONGEST};
 
 /// The fewest bytes an entry may be limited to: below it not even a head fits.
 const SMALLEST_ENTRY: usize = 1024;

@@ -11,8 +11,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use super::log;
-use crate::event::Event;
-use crate::event::Observer;
+use crate::event::{Event, Observer};
 
 thread_local! {
     /// Events that wait for locks to be released; `None` while none has to.

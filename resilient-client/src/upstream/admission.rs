@@ -280,16 +280,9 @@ impl Upstream {
             }
             Stuck::Overloaded(limit) => self.stand_in_line(ask, rate, limit, since, now),
             Stuck::NoSlot(limit) => {
-                // Probes that don't answer may have taken them: with the breaker open none would be of use.
-                if let Some(retry_after) = self.breaker.rejects_now(now) {
-                    self.breaker.turn_away();
-                    self.give_rate_back(rate);
-                    return self.wait_for_ready(
-                        ask,
-                        Rejection::CircuitOpen { retry_after }.into(),
-                        since,
-                        now,
-                    );
+                // Probes that don't answer may have taken them.
+                if let Some(rejection) = self.is_of_no_use(now) {
+                    return self.stuck(ask, rate, rejection.into(), since, now);
                 }
                 let slot = self.slot();
                 match self.bulkhead(slot).enqueue(ask.priority, now, ask.deadline) {

@@ -130,10 +130,7 @@ impl AttemptPermit {
 
     /// Whether where it went has answered others within so many nanoseconds, or up to a second more.
     pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
-        match self.endpoint() {
-            Some(endpoint) => endpoint.has_served_within(nanos, now),
-            None => self.upstream.has_served_within(nanos, now),
-        }
+        self.upstream.has_served_within(self.endpoint().map(|endpoint| &**endpoint), nanos, now)
     }
 
     /// The upstream it is a place in.

@@ -43,7 +43,7 @@ pub(crate) use attempt_permit::AttemptPermit;
 pub use endpoints::EndpointSnapshot;
 pub use snapshot::UpstreamSnapshot;
 
-use self::endpoints::{Balancer, Shut, Trial};
+use self::endpoints::{Balancer, Endpoint, Shut, Trial};
 pub(crate) use self::host::{Part, Whole, Whose};
 use self::retry_after_hold::RetryAfterHold;
 use crate::authority::key::Key;
@@ -264,9 +264,12 @@ impl Upstream {
         &self.entropy
     }
 
-    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more.
-    pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
-        self.retry_after_hold().has_succeeded_within(nanos, now)
+    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more: at this endpoint, where there are several.
+    pub(crate) fn has_served_within(&self, endpoint: Option<&Endpoint>, nanos: u64, now: Tick) -> bool {
+        match endpoint {
+            Some(endpoint) => endpoint.has_served_within(nanos, now),
+            None => self.retry_after_hold().has_succeeded_within(nanos, now),
+        }
     }
 
     /// Until when a server's `Retry-After` holds everyone back.

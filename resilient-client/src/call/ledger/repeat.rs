@@ -2,26 +2,13 @@
 
 use std::time::Duration;
 
-use super::Due;
-use super::Ledger;
-use super::MOST_WALKED;
-use super::Next;
-use super::REFUSED;
-use super::UNSENT;
-use super::World;
-use super::grant;
-use crate::outcome::FailureKind;
-use crate::outcome::Outcome;
-use crate::outcome::Verdict;
-use crate::outcome::classify::Classified;
-use crate::outcome::classify::Repeat;
-use crate::outcome::report::Decline;
-use crate::outcome::report::Trigger;
+use super::{Due, Ledger, MOST_WALKED, Next, REFUSED, UNSENT, World, grant};
+use crate::outcome::classify::{Classified, Repeat};
+use crate::outcome::report::{Decline, Trigger};
+use crate::outcome::{FailureKind, Outcome, Verdict};
 use crate::policy::retry;
-use crate::policy::retry::Backoff;
-use crate::policy::retry::Delays;
-use crate::time::Tick;
-use crate::time::nanos;
+use crate::policy::retry::{Backoff, Delays};
+use crate::time::{Tick, nanos};
 
 impl Ledger {
     /// Attempt `number` ended as anything but a success: may another follow?

@@ -1,9 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::outcome::FailureKind;
-use crate::outcome::Verdict;
 use crate::outcome::classify::Classified;
+use crate::outcome::{FailureKind, Verdict};
 use crate::policy::budget::BudgetPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::rng::Rng;

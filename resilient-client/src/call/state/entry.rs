@@ -8,31 +8,21 @@ use std::task::Poll;
 
 use std::task::ready;
 
-use super::CallState;
-use super::Entry;
+use super::{CallState, Entry};
 use crate::call::attempt;
 use crate::call::attempt::RunningAttempt;
-use crate::call::exchange::Departure;
-use crate::call::exchange::Exchange;
-use crate::call::exchange::Outbound;
-use crate::call::exchange::Target;
+use crate::call::exchange::{Departure, Exchange, Outbound, Target};
 use crate::error::Error;
-use crate::event::Event;
-use crate::event::HedgeEnd;
+use crate::event::{Event, HedgeEnd};
 use crate::hook;
-use crate::hook::Attempt;
-use crate::hook::Hook;
+use crate::hook::{Attempt, Hook};
 use crate::outcome::call_id::CallId;
 use crate::outcome::rejection::Rejection;
-use crate::outcome::report::Decline;
-use crate::outcome::report::Trigger;
+use crate::outcome::report::{Decline, Trigger};
 use crate::time;
 use crate::time::Tick;
-use crate::upstream::Admission;
-use crate::upstream::Ask;
-use crate::upstream::AttemptPermit;
-use crate::upstream::Refusal;
 use crate::upstream::endpoints::Trial;
+use crate::upstream::{Admission, Ask, AttemptPermit, Refusal};
 
 impl<X: Exchange> CallState<X> {
     /// The attempt that is due asks the upstream to be let in.

@@ -5,15 +5,11 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::CallState;
-use crate::call::attempt::AttemptResult;
-use crate::call::attempt::SettledAttempt;
+use crate::call::attempt::{AttemptResult, SettledAttempt};
 use crate::call::drain::DrainingResponse;
-use crate::call::exchange::Exchange;
-use crate::call::exchange::Finished;
-use crate::call::ledger::Next;
-use crate::call::ledger::World;
-use crate::event::Event;
-use crate::event::HedgeEnd;
+use crate::call::exchange::{Exchange, Finished};
+use crate::call::ledger::{Next, World};
+use crate::event::{Event, HedgeEnd};
 use crate::outcome::Outcome;
 use crate::outcome::classify::Classified;
 use crate::outcome::report::Decline;
@@ -21,8 +17,7 @@ use crate::policy::plan::Plan;
 use crate::policy::retry;
 use crate::rng::Rng;
 use crate::time::Tick;
-use crate::upstream::Tried;
-use crate::upstream::Upstream;
+use crate::upstream::{Tried, Upstream};
 
 impl<X: Exchange> CallState<X> {
     /// Asks for a hedge; the ledger makes it due, or says why not.

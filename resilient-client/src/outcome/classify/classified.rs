@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::outcome::Cause;
-use crate::outcome::FailureKind;
-use crate::outcome::Outcome;
-use crate::outcome::Verdict;
+use crate::outcome::{Cause, FailureKind, Outcome, Verdict};
 
 /// Whether another attempt makes sense after this one, and what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

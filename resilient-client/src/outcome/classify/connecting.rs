@@ -18,11 +18,8 @@ use std::error::Error as StdError;
 use std::io;
 
 use super::classified::{Classified, Repeat};
-use crate::error::BoxError;
-use crate::error::Error;
-use crate::outcome::FailureKind;
-use crate::outcome::Outcome;
-use crate::outcome::Verdict;
+use crate::error::{BoxError, Error};
+use crate::outcome::{FailureKind, Outcome, Verdict};
 
 /// See the [module docs](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,9 @@ use std::io;
 
 use super::classified::{Classified, Repeat};
 use super::connecting;
-use crate::outcome::classify::evidence::AfterRedirect;
-use crate::outcome::classify::evidence::Evidence;
 #[cfg(any(test, feature = "http2"))]
 use crate::outcome::classify::evidence::Sent;
+use crate::outcome::classify::evidence::{AfterRedirect, Evidence};
 use crate::outcome::{FailureKind, Outcome};
 use crate::replay::ReplayError;
 

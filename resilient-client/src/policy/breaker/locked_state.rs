@@ -2,14 +2,11 @@
 
 use crate::outcome::Cause as FailureCause;
 use crate::outcome::Verdict;
-use crate::policy::breaker::causes::Causes;
-use crate::policy::breaker::causes::SeenFailure;
+use crate::policy::breaker::causes::{Causes, SeenFailure};
 use crate::policy::breaker::custom_trip::Tripper;
 use crate::policy::breaker::pause::Length;
-use crate::policy::breaker::rules::Counted;
-use crate::policy::breaker::rules::Numbers;
-use crate::policy::breaker::state::Cause;
-use crate::policy::breaker::state::Era;
+use crate::policy::breaker::rules::{Counted, Numbers};
+use crate::policy::breaker::state::{Cause, Era};
 use crate::policy::breaker::window::Window;
 use crate::policy::breaker::window_counts::WindowCounts;
 use crate::time::Tick;

@@ -7,8 +7,7 @@ use super::permit::{Admitted, Permit, Rejected};
 use super::rules::{Counted, Numbers};
 use super::state::{Cause, LONGEST_STREAK, State, Transition, Word};
 use crate::outcome::Verdict;
-use crate::policy::breaker::locked_state::LockedState;
-use crate::policy::breaker::locked_state::Settled;
+use crate::policy::breaker::locked_state::{LockedState, Settled};
 use crate::sync::Ordering;
 use crate::time::Tick;
 

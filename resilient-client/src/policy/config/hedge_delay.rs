@@ -4,10 +4,8 @@ use serde::de::Deserialize;
 
 use serde::de::Deserializer;
 
-use super::Change;
-use super::PercentileDelay;
-use super::read::Either;
-use super::read::Human;
+use super::read::{Either, Human};
+use super::{Change, PercentileDelay};
 use crate::policy::hedge::Delay;
 
 /// `"50ms"`, always that; or what is usual, as a table.

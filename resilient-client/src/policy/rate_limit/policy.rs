@@ -2,13 +2,8 @@
 
 use std::time::Duration;
 
-use super::MOST;
-use super::Rules;
-use super::SHORTEST_INTERVAL;
-use crate::invalid::Invalid;
-use crate::invalid::LONGEST;
-use crate::invalid::count;
-use crate::invalid::positive;
+use super::{MOST, Rules, SHORTEST_INTERVAL};
+use crate::invalid::{Invalid, LONGEST, count, positive};
 use crate::time::nanos;
 
 /// How many calls an upstream may get in how much time. Plain data: [`compile`](Self::compile) checks it.

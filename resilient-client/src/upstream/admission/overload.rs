@@ -8,16 +8,21 @@ use crate::policy::overload;
 use crate::policy::plan::Modes;
 use crate::policy::priority::Priority;
 use crate::time::Tick;
-use crate::upstream::Part;
-use crate::upstream::Upstream;
+use crate::upstream::{Part, Upstream};
 
 impl Upstream {
+    /// With the breaker open a place would be of no use: the call is turned away by that.
+    pub(super) fn is_of_no_use(&self, now: Tick) -> Option<Rejection> {
+        let retry_after = self.breaker.rejects_now(now)?;
+        self.breaker.turn_away();
+        Some(Rejection::CircuitOpen { retry_after })
+    }
+
     /// There is no place. With the breaker open none would be of use.
     #[cold]
     pub(super) fn judge_overload(&self, gate: Part, full: overload::Full, now: Tick) -> Result<(), Stuck> {
-        if let Some(retry_after) = self.breaker.rejects_now(now) {
-            self.breaker.turn_away();
-            return Err(Rejection::CircuitOpen { retry_after }.into());
+        if let Some(rejection) = self.is_of_no_use(now) {
+            return Err(rejection.into());
         }
         let overload::Full { limit } = full;
         let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };

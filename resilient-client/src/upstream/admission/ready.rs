@@ -8,21 +8,13 @@ use std::task::Poll;
 
 use std::time::Duration;
 
-use super::Admission;
-use super::Ask;
-use super::Refusal;
-use super::Stage;
-use super::Stuck;
+use super::{Admission, Ask, Refusal, Stage, Stuck};
 use crate::outcome::rejection::Rejection;
-use crate::policy::breaker::ReadyWaiter;
-use crate::policy::breaker::State;
+use crate::policy::breaker::{ReadyWaiter, State};
 use crate::policy::plan::Modes;
 use crate::time::Tick;
 use crate::upstream::Upstream;
-use crate::upstream::endpoints::Balancer;
-use crate::upstream::endpoints::EndpointPermit;
-use crate::upstream::endpoints::Seek;
-use crate::upstream::endpoints::Shut;
+use crate::upstream::endpoints::{Balancer, EndpointPermit, Seek, Shut};
 
 impl Upstream {
     /// A place among those that wait for an open breaker, where that is what refuses it and it wants to. It holds nothing meanwhile,

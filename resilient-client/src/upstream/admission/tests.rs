@@ -7,8 +7,7 @@ use crate::authority::Authority;
 use crate::endpoints::Endpoints;
 use crate::engine::{Core, Setup};
 use crate::policy::Policy;
-use crate::policy::breaker::Control;
-use crate::policy::breaker::State;
+use crate::policy::breaker::{Control, State};
 use crate::policy::bulkhead::BulkheadPolicy;
 use crate::rng::Entropy;
 

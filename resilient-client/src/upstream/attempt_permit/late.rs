@@ -2,17 +2,11 @@
 
 use std::time::Duration;
 
-use super::AttemptPermit;
-use super::Said;
-use super::Stage;
-use crate::outcome::Cause;
-use crate::outcome::FailureKind;
-use crate::outcome::Outcome;
-use crate::outcome::classify::Classified;
-use crate::outcome::classify::Repeat;
+use super::{AttemptPermit, Said, Stage};
+use crate::outcome::classify::{Classified, Repeat};
+use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::sync::Ordering;
-use crate::time::Tick;
-use crate::time::nanos;
+use crate::time::{Tick, nanos};
 
 impl AttemptPermit {
     /// The attempt's time goes into what is known of the upstream's: it brought its answer, or was cancelled at its age.

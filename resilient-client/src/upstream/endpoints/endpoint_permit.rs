@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use crate::outcome::Cause;
-use crate::outcome::Verdict;
+use crate::outcome::{Cause, Verdict};
 use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, BodyPermit};
 use crate::sync::Ordering;

@@ -2,8 +2,6 @@
 
 use super::SECOND;
 use crate::call::tests::script::ms;
-use crate::policy::Policy;
-use crate::policy::PolicySet;
 use crate::policy::breaker::BreakerPolicy;
 use crate::policy::budget::BudgetPolicy;
 use crate::policy::bulkhead::BulkheadPolicy;
@@ -14,6 +12,7 @@ use crate::policy::rate_limit::RateLimitPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::TimeoutPolicy;
+use crate::policy::{Policy, PolicySet};
 use crate::rng::Rng;
 
 fn policy(rng: &mut Rng) -> Policy {
