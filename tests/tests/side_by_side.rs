@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
-use resilient_client::Policy;
+use resilient_client::policy::breaker::State;
 use resilient_client::policy::throttle::ThrottlePolicy;
+use resilient_client::policy::timeout::TimeoutPolicy;
+use resilient_client::{Client, Policy};
 use resilient_client_tests::crowd::{Any, Work};
 use resilient_client_tests::h2_server::{Act, H2Server};
 use resilient_client_tests::tls::Tls;
@@ -301,4 +303,28 @@ async fn neither_redirect_loops_nor_requests_never_sent_count_in_the_client_thro
         let all = never.failed.iter().all(|said| said.contains("os error 99"));
         assert!(all && never.failed.len() == 60, "{}: {}", client.name(), never.said());
     }
+}
+
+/// Over HTTP/1.1 each attempt has a connection to itself, so that each that times out speaks for itself, whatever other hosts speak.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_host_speaks_says_nothing_about_the_timeouts_of_another() {
+    let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(300));
+    let client = Client::builder().policy(Policy::standard().timeout(timeout));
+    let client = client.transport(|transport| transport.no_proxy().tls_danger_accept_invalid_certs(true));
+    let client = client.build().unwrap();
+    let over_h2 = H2Server::start_tls(|_| Act::Answer("done"), Tls::new().acceptor("h2")).await;
+    let version = client.get(over_h2.url("/")).send().await.unwrap().version();
+    assert_eq!(version, http::Version::HTTP_2);
+    let over_h1 = Server::start(|request| match request.header("x-hangs") {
+        Some(_) => Reply::nothing().then_hang(),
+        None => Reply::answer(200, "done"),
+    })
+    .await;
+    client.get(over_h1.url("/")).send().await.unwrap();
+    let hung = (0..20).map(|_| client.post(over_h1.url("/")).header("x-hangs", "1").body("an order").send());
+    let ended = futures_util::future::join_all(hung).await;
+    assert!(ended.iter().all(Result::is_err));
+    let snapshot = client.snapshot();
+    let its = snapshot.iter().find(|upstream| over_h1.url("/").starts_with(&*upstream.name)).unwrap();
+    assert_eq!(its.breaker.state, State::Open, "{:?}", its.breaker);
 }

@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::drain::{End, Reading};
 use super::idle_timer::IdleTimer;
-use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue};
+use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, Reached};
 use crate::call::kept_body::KeptBody;
 use crate::call::response_body::body_failure;
 use crate::error::{BoxError, Error, ErrorKind};
@@ -73,9 +73,12 @@ pub(super) struct View<'a> {
     pub(super) body_idle: u64,
 }
 
-/// Whether where an attempt went has answered others lately: within the `usual` time of one, and since this one set out.
-fn are_answered(permit: &AttemptPermit, usual: u64, now: Tick) -> bool {
-    permit.has_served_within(usual.min(now.nanos_since(permit.started())), now)
+/// An attempt for which there is no more time. Whether others are answered lately: within the `usual` time of one, and since this
+/// one set out.
+fn overdue(permit: &AttemptPermit, usual: u64, now: Tick) -> Overdue<'_> {
+    let since = permit.started();
+    let alive = permit.has_served_within(usual.min(now.nanos_since(since)), now);
+    Overdue { upstream: permit.upstream(), since, now, alive }
 }
 
 impl<X: Exchange> RunningAttempt<X> {
@@ -128,19 +131,18 @@ impl<X: Exchange> RunningAttempt<X> {
         let this = self.project();
         if let Some(whole) = this.reading {
             exchange.body_failed();
-            return Expired { cause: cause_of_stall(whole.shared), unsent: false };
+            return Expired { cause: cause_of_stall(whole.shared), reached: Reached::Server };
         }
         let Some((future, permit)) = this.future.as_pin_mut().zip(this.permit.as_ref()) else {
             return Expired::default();
         };
-        let alive = are_answered(permit, usual, now);
-        exchange.expired(future, Overdue { since: permit.started(), now, counts: counts(permit), alive })
+        exchange.expired(future, overdue(permit, usual, now), counts(permit))
     }
 
     /// Since when it has its time, if the server may not have had it all the while.
     pub(super) fn begun(&self, exchange: &X, now: Tick, usual: u64) -> Option<Tick> {
         let (future, permit) = self.future.as_ref().zip(self.permit.as_ref())?;
-        Some(exchange.begun(future, permit.started(), now, are_answered(permit, usual, now)))
+        Some(exchange.begun(future, overdue(permit, usual, now)))
     }
 
     /// Ready when the attempt has ended, as far as it is read in flight.
@@ -204,7 +206,7 @@ impl<X: Exchange> RunningAttempt<X> {
             let end = ready!(future.poll(cx));
             this.future.set(None);
             let may_be_grpc = end.as_ref().is_ok_and(X::may_be_grpc);
-            let evidence = exchange.evidence(&end);
+            let evidence = exchange.evidence(&end, this.permit.as_ref().map(AttemptPermit::upstream));
             let classified = Classifier::classify(view.classifier, X::end(&end), evidence, may_be_grpc);
             match (end, view.buffer) {
                 (Ok(answer), Some(limit)) if classified.is_success() => {

@@ -143,15 +143,13 @@ pub(crate) struct Departure<'a, 'b> {
 }
 
 /// An attempt for which there is no more time.
-#[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "reqwest knows nothing of connections"))]
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Overdue {
+pub(crate) struct Overdue<'a> {
+    pub(crate) upstream: &'a Upstream,
     /// When it set out.
     pub(crate) since: Tick,
     pub(crate) now: Tick,
-    /// It is held against the server, and so against its connection.
-    pub(crate) counts: bool,
-    /// The upstream has answered others as recently as an attempt's time ago.
+    /// Where it went others have been answered as recently as an attempt's time ago.
     pub(crate) alive: bool,
 }
 
@@ -160,8 +158,19 @@ pub(crate) struct Overdue {
 pub(crate) struct Expired {
     /// Whose failure that is.
     pub(crate) cause: Cause,
-    /// It has never been given a stream of its connection, as far as is known.
-    pub(crate) unsent: bool,
+    pub(crate) reached: Reached,
+}
+
+/// How far an attempt has come that has used up its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// The server may have had all the time that it was on its way.
+    #[default]
+    Server,
+    /// It has never been given a stream of its connection, as far as is known. It may still be given one when it is dropped.
+    Line,
+    /// Its connection goes away, and the `GOAWAY` excludes its stream: "not or will not be processed" (RFC 9113, section 6.8).
+    Excluded,
 }
 
 /// One call's way to the wire.
@@ -197,21 +206,26 @@ pub(crate) trait Exchange {
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
-    fn expired(&mut self, _future: Pin<&mut Self::Future>, _overdue: Overdue) -> Expired {
+    /// `counts`: it is held against the server, and so against its connection.
+    fn expired(&mut self, _future: Pin<&mut Self::Future>, _overdue: Overdue<'_>, _counts: bool) -> Expired {
         Expired::default()
     }
 
     /// Since when an attempt has its time: since it set out, or as much later as it had to wait until the server allowed one more
-    /// stream of its connection. `now` while it does. `alive`: the upstream has answered others as recently as an attempt's time ago.
-    fn begun(&self, _future: &Self::Future, set_out: Tick, _now: Tick, _alive: bool) -> Tick {
-        set_out
+    /// stream of its connection. `now` while it does.
+    fn begun(&self, _future: &Self::Future, overdue: Overdue<'_>) -> Tick {
+        overdue.since
     }
 
     /// An attempt's end, as a classifier sees it.
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_>;
 
-    /// What is known of an attempt's end besides what it says.
-    fn evidence(&mut self, _end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    /// What is known of an attempt's end at `upstream` besides what it says.
+    fn evidence(
+        &mut self,
+        _end: &Result<Self::Answer, Self::Fault>,
+        _upstream: Option<&Upstream>,
+    ) -> Evidence {
         Evidence::default()
     }
 

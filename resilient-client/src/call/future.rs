@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use super::begin::begin;
 use crate::call::attempt::{AttemptResult, RunningAttempt, SettledAttempt, View};
 use crate::call::exchange::Finished;
-use crate::call::exchange::{Exchange, Expired};
+use crate::call::exchange::{Exchange, Expired, Reached};
 use crate::call::ledger::Decision;
 use crate::call::options::CallOptions;
 use crate::call::state::CallState;
@@ -104,19 +104,21 @@ impl<X: Exchange> Call<X> {
     fn expire(mut self: Pin<&mut Self>, number: u32, now: Tick) -> Option<Finished<X>> {
         let expired = self.as_mut().tell_expired(number, now, |_| true);
         let mut permit = self.as_mut().cancel(number);
-        if !expired.unsent
+        if expired.reached == Reached::Server
             && let Some(permit) = permit.as_mut()
         {
             permit.timed(now);
         }
         let result = AttemptResult::Fault(Error::new(ErrorKind::Timeout));
-        let classified = if expired.unsent {
-            Classified::neutral(FailureKind::Timeout, Repeat::Doubtful)
-        } else {
-            // A hook that took all the time says nothing about the server.
-            let sent = permit.as_ref().is_none_or(AttemptPermit::is_sent);
-            let verdict = if sent { Verdict::Failure } else { Verdict::Neutral };
-            Classified { verdict, cause: expired.cause, ..Classified::TIMEOUT }
+        let classified = match expired.reached {
+            Reached::Line => Classified::neutral(FailureKind::Timeout, Repeat::Doubtful),
+            Reached::Excluded => Classified::neutral(FailureKind::Timeout, Repeat::Unsent),
+            Reached::Server => {
+                // A hook that took all the time says nothing about the server.
+                let sent = permit.as_ref().is_none_or(AttemptPermit::is_sent);
+                let verdict = if sent { Verdict::Failure } else { Verdict::Neutral };
+                Classified { verdict, cause: expired.cause, ..Classified::TIMEOUT }
+            }
         };
         self.attempt_settled(SettledAttempt { number, permit, result, classified }, now)
     }
@@ -209,7 +211,7 @@ impl<X: Exchange> Call<X> {
             let expired = self.as_mut().tell_expired(number, now, late);
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
             let Some(state) = self.as_mut().project().state else { break };
-            let outcome = if expired.unsent {
+            let outcome = if expired.reached != Reached::Server {
                 permit.settle(&Classified::ABANDONED, now);
                 Classified::ABANDONED.outcome
             } else {
@@ -232,7 +234,7 @@ impl<X: Exchange> Call<X> {
             let late = |permit: &AttemptPermit| permit.is_late(waited(permit), u64::MAX);
             let expired = self.as_mut().tell_expired(number, now, late);
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
-            if expired.unsent {
+            if expired.reached != Reached::Server {
                 permit.settle(&Classified::ABANDONED, now);
             } else {
                 permit.abandon(FailureKind::Timeout, expired.cause, waited(&permit), u64::MAX, now);

@@ -15,7 +15,7 @@ use super::empty_body::{Kind, Opened};
 use super::redirect::{Hopping, ReqwestFacts};
 use crate::authority::Authority;
 use crate::body_length::Expected;
-use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, announces_stream};
+use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, Reached, announces_stream};
 use crate::call::kept_body::KeptBody;
 use crate::call::response_body::Guard;
 use crate::client::response::{Response, assemble};
@@ -30,6 +30,7 @@ use crate::outcome::report::CallReport;
 use crate::pool_defaults::POOL_IDLE;
 use crate::replay::{Replay as _, ReplayBody};
 use crate::time::{Tick, nanos};
+use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoint;
 
 /// One call over a `reqwest::Client`.
@@ -122,19 +123,14 @@ impl ReqwestExchange {
     /// What tells when an attempt has a stream, where that matters and can be known: whether a `GOAWAY` excluded what isn't safe to
     /// repeat, and whether an attempt waits for a stream.
     #[inline]
-    fn teller(&self, method: &Method) -> Option<Kind> {
+    fn teller(&self, method: &Method, upstream: &Upstream) -> Option<Kind> {
         if !self.none {
             return None;
         }
         if self.facts.direct && !is_idempotent(method) {
             return Some(Kind::Asked);
         }
-        self.facts.may_share().then_some(Kind::LetGo)
-    }
-
-    /// What tells whether an attempt waits for a stream, where it can be made to.
-    fn may_wait<'a, F>(&self, attempt: &'a Hopping<F>) -> Option<&'a Opened> {
-        attempt.opened().filter(|_| self.facts.may_share() && !attempt.is_alone())
+        upstream.protocol().may_share().then_some(Kind::LetGo)
     }
 
     /// The request that nothing can follow.
@@ -173,6 +169,11 @@ impl ReqwestExchange {
             readdress(url, self.request.url());
         }
     }
+}
+
+/// What tells whether an attempt waits for a stream, where it can be made to.
+fn may_wait<'a, F>(attempt: &'a Hopping<F>, upstream: &Upstream) -> Option<&'a Opened> {
+    attempt.opened().filter(|_| upstream.protocol().may_share() && !attempt.is_alone())
 }
 
 /// Takes a body out of its request, unless that can be sent only once.
@@ -272,7 +273,7 @@ impl Exchange for ReqwestExchange {
             }
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
-        let opened = self.teller(request.method()).map(|kind| {
+        let opened = self.teller(request.method(), departure.upstream).map(|kind| {
             // What is asked is answered with a second more.
             let (idle, now) = (nanos(POOL_IDLE.saturating_sub(Duration::from_secs(1))), departure.now);
             let endpoint = outbound.target.as_ref().map(|target| &*target.endpoint);
@@ -296,10 +297,12 @@ impl Exchange for ReqwestExchange {
     }
 
     #[inline]
-    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>, upstream: Option<&Upstream>) -> Evidence {
         let fault = match end {
             Ok(response) => {
-                self.facts.answered(response);
+                if let Some(upstream) = upstream {
+                    upstream.protocol().answered(response.version());
+                }
                 return Evidence::DIRECT;
             }
             Err(fault) => fault,
@@ -316,19 +319,22 @@ impl Exchange for ReqwestExchange {
         Evidence { sent, ..Evidence::default() }
     }
 
-    fn expired(&mut self, future: Pin<&mut Self::Future>, overdue: Overdue) -> Expired {
+    fn expired(&mut self, future: Pin<&mut Self::Future>, overdue: Overdue<'_>, _: bool) -> Expired {
         // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool may be, too.
         self.leaves = true;
-        let cause = if future.is_alone() { Cause::Own } else { self.facts.cause_of_timeout() };
-        Expired { cause, unsent: overdue.alive && self.may_wait(&future).is_some_and(Opened::waits) }
+        // Nobody knows which connection those were on that shared one.
+        let shared = !future.is_alone() && overdue.upstream.protocol().shares();
+        let cause = if shared { Cause::Lost } else { Cause::Own };
+        let waits = overdue.alive && may_wait(&future, overdue.upstream).is_some_and(Opened::waits);
+        Expired { cause, reached: if waits { Reached::Line } else { Reached::Server } }
     }
 
     /// It may have had to wait for a connection as well, whose making has a bound of its own. Only where others are answered is it sure
     /// that the server can be reached.
-    fn begun(&self, future: &Self::Future, set_out: Tick, now: Tick, alive: bool) -> Tick {
-        match self.may_wait(future) {
-            Some(opened) if alive => opened.begun(set_out, now),
-            _ => set_out,
+    fn begun(&self, future: &Self::Future, overdue: Overdue<'_>) -> Tick {
+        match may_wait(future, overdue.upstream) {
+            Some(opened) if overdue.alive => opened.begun(overdue.since, overdue.now),
+            _ => overdue.since,
         }
     }
 

@@ -14,7 +14,6 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
@@ -22,7 +21,6 @@ use reqwest::redirect::Policy;
 
 use super::empty_body::Opened;
 use crate::error::BoxError;
-use crate::outcome::Cause;
 use crate::outcome::classify::evidence::{AfterRedirect, Fault};
 
 /// As many as reqwest allows by itself.
@@ -62,11 +60,6 @@ pub(crate) fn same_origin() -> (Policy, Witness) {
     (policy, witness)
 }
 
-/// Attempts have connections to themselves.
-const HTTP_1: u8 = 1;
-/// Attempts share connections.
-const HTTP_2: u8 = 2;
-
 /// What is known of the reqwest client below.
 #[derive(Debug, Default)]
 pub(crate) struct ReqwestFacts {
@@ -74,15 +67,13 @@ pub(crate) struct ReqwestFacts {
     pub(crate) direct: bool,
     /// The most that is read of a response's body at once.
     pub(crate) max_body: usize,
-    /// The highest version that it has brought an answer over.
-    speaks: AtomicU8,
     /// A second client of the same configuration, whose pool keeps nothing; one that was given has none.
     fresh: Option<reqwest::Client>,
 }
 
 impl ReqwestFacts {
     pub(crate) fn new(direct: bool, max_body: usize, fresh: Option<reqwest::Client>) -> Arc<Self> {
-        Arc::new(Self { direct, max_body, fresh, ..Self::default() })
+        Arc::new(Self { direct, max_body, fresh })
     }
 
     /// The client whose every request has a connection of its own, over HTTP/2 too, where there is one: reqwest's pool gives out
@@ -90,26 +81,6 @@ impl ReqwestFacts {
     /// than such attempts in flight.
     pub(crate) fn fresh(&self) -> Option<&reqwest::Client> {
         self.fresh.as_ref()
-    }
-
-    /// Whose failure it is when the time of an attempt over the pool is up. Nobody knows which connection those were on that
-    /// shared one.
-    pub(crate) fn cause_of_timeout(&self) -> Cause {
-        if self.speaks.load(Ordering::Relaxed) == HTTP_2 { Cause::Lost } else { Cause::Own }
-    }
-
-    /// Whether an attempt may have to wait until a server allows one more stream.
-    #[inline]
-    pub(crate) fn may_share(&self) -> bool {
-        self.speaks.load(Ordering::Relaxed) != HTTP_1
-    }
-
-    #[inline]
-    pub(crate) fn answered(&self, response: &reqwest::Response) {
-        let version = if response.version() == http::Version::HTTP_2 { HTTP_2 } else { HTTP_1 };
-        if self.speaks.load(Ordering::Relaxed) < version {
-            self.speaks.fetch_max(version, Ordering::Relaxed);
-        }
     }
 }
 

@@ -14,10 +14,12 @@ use http::uri::Authority;
 use http::{Extensions, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector, HttpInfo};
+use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, ReadBuf};
 use tower_service::Service;
 
-use super::frames::Frames;
+use super::frames::{Frames, Opened};
 use crate::error::BoxError;
 use crate::hyper::link::{Link, Sends};
 use crate::outcome::classify::connecting;
@@ -216,7 +218,8 @@ pin_project! {
         io: T,
         link: Link,
         tell: bool,
-        frames: Frames,
+        written: Frames,
+        read: Frames,
     }
 }
 
@@ -226,7 +229,7 @@ impl<T: Connection> Linked<T> {
         io.connected().get_extras(&mut extras);
         let shared = options.http2_only || io.connected().is_negotiated_h2();
         let link = Link::new(extras.get().map(HttpInfo::remote_addr), shared, sends);
-        Self { io, link, tell: options.tell || shared, frames: Frames::new() }
+        Self { io, link, tell: options.tell || shared, written: Frames::written(), read: Frames::read() }
     }
 }
 
@@ -240,6 +243,27 @@ impl<T: Connection> Connection for Linked<T> {
     }
 }
 
+/// Looks at what is read in passing. hyper's buffer shows nobody what was put into it; tokio's does.
+struct Tap<'a, T> {
+    io: TokioIo<Pin<&'a mut T>>,
+    opened: &'a Opened,
+    read: &'a mut Frames,
+}
+
+impl<T: Read> AsyncRead for Tap<'_, T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { io, opened, read } = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(io).poll_read(cx, buffer);
+        opened.read(read, buffer.filled().get(before..).unwrap_or_default());
+        polled
+    }
+}
+
 impl<T: Read> Read for Linked<T> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -247,8 +271,10 @@ impl<T: Read> Read for Linked<T> {
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        let polled = this.io.poll_read(cx, buffer);
-        if this.link.0.opened.is_some() && polled.is_ready() {
+        let Some(opened) = &this.link.0.opened else { return this.io.poll_read(cx, buffer) };
+        let mut tap = TokioIo::new(Tap { io: TokioIo::new(this.io), opened, read: this.read });
+        let polled = Pin::new(&mut tap).poll_read(cx, buffer);
+        if polled.is_ready() {
             this.link.hears();
         }
         polled
@@ -261,7 +287,7 @@ impl<T: Write> Write for Linked<T> {
         let polled = this.io.poll_write(cx, bytes);
         match (&this.link.0.opened, &polled) {
             (Some(opened), Poll::Ready(Ok(written))) => {
-                opened.written(this.frames, bytes.get(..*written).unwrap_or(bytes));
+                opened.written(this.written, bytes.get(..*written).unwrap_or(bytes));
             }
             (None, Poll::Ready(Ok(_))) => this.link.writes(),
             _ => {}
@@ -293,7 +319,7 @@ impl<T: Write> Write for Linked<T> {
             for buffer in buffers {
                 let bytes = buffer.get(..left).unwrap_or(buffer);
                 left -= bytes.len();
-                opened.written(this.frames, bytes);
+                opened.written(this.written, bytes);
             }
         } else if polled.is_ready() {
             this.link.writes();

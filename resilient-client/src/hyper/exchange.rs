@@ -22,6 +22,7 @@ use crate::outcome::classify::evidence::Evidence;
 use crate::outcome::report::CallReport;
 use crate::replay::Replay as _;
 use crate::time::Tick;
+use crate::upstream::Upstream;
 
 /// One call over a connection pool.
 #[derive(Debug)]
@@ -124,13 +125,13 @@ impl Exchange for HyperExchange {
         Some(self.wire.send(request, over))
     }
 
-    fn expired(&mut self, future: Pin<&mut Sending>, overdue: Overdue) -> Expired {
+    fn expired(&mut self, future: Pin<&mut Sending>, overdue: Overdue<'_>, counts: bool) -> Expired {
         self.leaves = true;
-        future.expired(overdue)
+        future.expired(overdue, counts)
     }
 
-    fn begun(&self, future: &Sending, set_out: Tick, now: Tick, _alive: bool) -> Tick {
-        future.begun(set_out, now)
+    fn begun(&self, future: &Sending, overdue: Overdue<'_>) -> Tick {
+        future.begun(overdue.since, overdue.now)
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -140,7 +141,7 @@ impl Exchange for HyperExchange {
         }
     }
 
-    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>, _: Option<&Upstream>) -> Evidence {
         let evidence = end.as_ref().err().map_or(Evidence::DIRECT, |fault| self.wire.evidence(fault));
         self.leaves |= evidence.pooled;
         evidence

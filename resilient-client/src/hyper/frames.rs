@@ -1,4 +1,5 @@
-//! The frames that go out on an HTTP/2 connection, as far as it takes to know which streams have been opened, and when.
+//! The frames on an HTTP/2 connection, as far as it takes to know which streams have been opened, when, and which the server says that
+//! it never processes.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -8,26 +9,43 @@ use crate::time::{self, Tick};
 const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const HEADERS: u8 = 1;
+const GOAWAY: u8 = 7;
+/// The beginning of a `GOAWAY` that says which stream is the last.
+const LAST: usize = 4;
+/// The reserved bit aside.
+const STREAM: u32 = u32::MAX >> 1;
 /// For so many of the streams opened last it is known when.
 const REMEMBERED: usize = 128;
 
-/// Reads what is written, however it is cut up.
+/// Reads one direction of a connection, however it is cut up.
 #[derive(Debug)]
 pub(super) struct Frames {
     /// Bytes to come before the next frame's head.
     skip: usize,
-    /// As much of that head as has come.
-    head: [u8; HEAD],
+    /// As much as has come of that head and, of a `GOAWAY`, of what follows it.
+    head: [u8; HEAD + LAST],
     got: usize,
 }
 
+/// A frame of interest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// The header of this stream: its first, or trailers.
+    Headers(u32),
+    /// None above this stream is processed.
+    GoAway { last: u32 },
+}
+
 impl Frames {
-    pub(super) fn new() -> Self {
-        Self { skip: PREFACE, head: [0; HEAD], got: 0 }
+    pub(super) fn written() -> Self {
+        Self { skip: PREFACE, head: [0; HEAD + LAST], got: 0 }
     }
 
-    /// The streams that these bytes open.
-    fn follow(&mut self, mut bytes: &[u8], mut opens: impl FnMut(u32)) {
+    pub(super) fn read() -> Self {
+        Self { skip: 0, ..Self::written() }
+    }
+
+    fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = self.skip.min(bytes.len());
@@ -35,19 +53,26 @@ impl Frames {
                 bytes = bytes.split_at(skipped).1;
                 continue;
             }
-            let (piece, rest) = bytes.split_at((HEAD - self.got).min(bytes.len()));
+            let missing = if self.got < HEAD { HEAD - self.got } else { HEAD + LAST - self.got };
+            let (piece, rest) = bytes.split_at(missing.min(bytes.len()));
             if let Some(place) = self.head.get_mut(self.got..self.got + piece.len()) {
                 place.copy_from_slice(piece);
             }
             (self.got, bytes) = (self.got + piece.len(), rest);
-            if self.got == HEAD {
-                let [a, b, c, kind, _, id @ ..] = self.head;
-                self.got = 0;
-                self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                if kind == HEADERS {
-                    opens(u32::from_be_bytes(id) & (u32::MAX >> 1));
+            let [a, b, c, kind, _, id @ ..] = self.head;
+            let [s, t, u, v, last @ ..] = id;
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            match self.got {
+                HEAD if kind == GOAWAY && length >= LAST => continue,
+                HEAD if kind == HEADERS => seen(Seen::Headers(u32::from_be_bytes([s, t, u, v]) & STREAM)),
+                HEAD => {}
+                got if got == HEAD + LAST => {
+                    seen(Seen::GoAway { last: u32::from_be_bytes(last) & STREAM });
                 }
+                _ => continue,
             }
+            self.skip = (HEAD + length).saturating_sub(self.got);
+            self.got = 0;
         }
     }
 }
@@ -58,6 +83,8 @@ pub(super) struct Opened {
     /// When the connection was made.
     made: Tick,
     last: AtomicU32,
+    /// Streams above this one will not be processed.
+    bound: AtomicU32,
     at: [AtomicU64; REMEMBERED],
     /// When the last stream had been opened by the time an answer came, as a `Tick`: nearly when that was, on a connection that
     /// is busy, and for less than to look at the clock.
@@ -66,8 +93,8 @@ pub(super) struct Opened {
 
 impl Opened {
     pub(super) fn new(made: Tick) -> Self {
-        let (last, answered) = (AtomicU32::new(0), AtomicU64::new(0));
-        Self { made, last, at: [const { AtomicU64::new(0) }; REMEMBERED], answered }
+        let (last, bound, answered) = (AtomicU32::new(0), AtomicU32::new(u32::MAX), AtomicU64::new(0));
+        Self { made, last, bound, at: [const { AtomicU64::new(0) }; REMEMBERED], answered }
     }
 
     /// Whether any has been.
@@ -78,14 +105,32 @@ impl Opened {
     /// These bytes were written.
     pub(super) fn written(&self, frames: &mut Frames, bytes: &[u8]) {
         let mut now = None;
-        frames.follow(bytes, |stream| {
+        frames.follow(bytes, |frame| {
             // Trailers come later on a stream that is open.
-            if stream > self.last.load(Ordering::Relaxed) {
+            if let Seen::Headers(stream) = frame
+                && stream > self.last.load(Ordering::Relaxed)
+            {
                 let now = now.get_or_insert_with(time::now);
                 self.place(stream).store(now.as_nanos(), Ordering::Relaxed);
                 self.last.store(stream, Ordering::Release);
             }
         });
+    }
+
+    /// These bytes were read.
+    pub(super) fn read(&self, frames: &mut Frames, bytes: &[u8]) {
+        frames.follow(bytes, |frame| {
+            if let Seen::GoAway { last } = frame {
+                self.bound.fetch_min(last, Ordering::Release);
+            }
+        });
+    }
+
+    /// Whether the server has said that it will not process this stream or, of one that isn't opened, whichever that may become.
+    pub(super) fn excludes(&self, stream: Option<u32>) -> bool {
+        // Streams are opened in order.
+        let least = stream.unwrap_or_else(|| self.last.load(Ordering::Acquire).saturating_add(1));
+        least > self.bound.load(Ordering::Acquire)
     }
 
     /// How long a request that set out then had to wait until its stream was opened, in nanoseconds; `None` while it has to,
@@ -142,17 +187,25 @@ mod tests {
             for (kind, stream, length) in &frames {
                 bytes.extend(frame(*kind, *stream, *length));
             }
-            let (mut reader, mut found, mut rest) = (Frames::new(), Vec::new(), &bytes[..]);
+            let (mut reader, mut found, mut rest) = (Frames::written(), Vec::new(), &bytes[..]);
             for cut in cuts.iter().cycle() {
                 if rest.is_empty() {
                     break;
                 }
                 let (piece, after) = rest.split_at((*cut).min(rest.len()));
-                reader.follow(piece, |stream| found.push(stream));
+                reader.follow(piece, |frame| found.push(frame));
                 rest = after;
             }
-            let opened: Vec<_> = frames.iter().filter(|frame| frame.0 == HEADERS).map(|frame| frame.1).collect();
-            prop_assert_eq!(found, opened);
+            let last = u32::from_be_bytes([HEADERS; LAST]);
+            let of_interest: Vec<_> = frames
+                .iter()
+                .filter_map(|(kind, stream, length)| match *kind {
+                    HEADERS => Some(Seen::Headers(*stream)),
+                    GOAWAY if *length >= LAST => Some(Seen::GoAway { last }),
+                    _ => None,
+                })
+                .collect();
+            prop_assert_eq!(found, of_interest);
         }
     }
 
@@ -164,7 +217,7 @@ mod tests {
         let opened = Opened::new(time::now());
         tokio::time::advance(ms(30)).await;
         assert_eq!(opened.waited(1, set_out), None);
-        let mut frames = Frames::new();
+        let mut frames = Frames::written();
         opened.written(&mut frames, &[vec![0; PREFACE], frame(HEADERS, 1, 5)].concat());
         assert_eq!(opened.waited(1, set_out), Some(30_000_000));
         assert_eq!(opened.waited(3, set_out), None);
@@ -172,5 +225,29 @@ mod tests {
             opened.written(&mut frames, &frame(HEADERS, stream, 5));
         }
         assert_eq!(opened.waited(1, set_out), Some(0), "long ago");
+    }
+
+    /// As servers do that end gracefully: all that is on its way may still come, and then it says what has.
+    #[test]
+    fn a_goaway_excludes_what_is_above_its_last_stream_and_what_is_not_opened_yet() {
+        let opened = Opened::new(Tick::ZERO);
+        let (mut written, mut read) = (Frames::written(), Frames::read());
+        let heads = [frame(HEADERS, 1, 5), frame(HEADERS, 3, 5), frame(HEADERS, 5, 5)].concat();
+        opened.written(&mut written, &[vec![0; PREFACE], heads].concat());
+        let mut goes_away = |last: u32| {
+            let mut frame = frame(GOAWAY, 0, 8);
+            frame[HEAD..HEAD + LAST].copy_from_slice(&last.to_be_bytes());
+            opened.read(&mut read, &frame);
+        };
+        goes_away(STREAM);
+        assert!(!opened.excludes(Some(5)) && !opened.excludes(None));
+        goes_away(3);
+        assert!(opened.excludes(Some(5)) && opened.excludes(None) && !opened.excludes(Some(3)));
+        // A last stream that was never opened excludes nobody who may become it.
+        let opened = Opened::new(Tick::ZERO);
+        let mut frame = frame(GOAWAY, 0, 8);
+        frame[HEAD..HEAD + LAST].copy_from_slice(&1_u32.to_be_bytes());
+        opened.read(&mut Frames::read(), &frame);
+        assert!(!opened.excludes(None));
     }
 }

@@ -102,6 +102,11 @@ impl Link {
         opened.waited(stream?, set_out)
     }
 
+    /// Whether the server has said that it will not process this stream or, of one that isn't opened, whichever that may become.
+    pub(super) fn excludes(&self, stream: Option<u32>) -> bool {
+        self.0.opened.as_ref().is_some_and(|opened| opened.excludes(stream))
+    }
+
     /// Something came.
     pub(super) fn hears(&self) {
         self.0.heard.store(self.0.sends.last(), Ordering::Relaxed);

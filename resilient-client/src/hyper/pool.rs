@@ -17,7 +17,7 @@ use super::connector::Connector;
 use super::link::{Link, Sends};
 use super::ticket::Ticket;
 use crate::authority::Authority;
-use crate::call::exchange::{Expired, Overdue, Target};
+use crate::call::exchange::{Expired, Overdue, Reached, Target};
 use crate::error::BoxError;
 use crate::hyper::Body;
 use crate::outcome::Cause;
@@ -170,27 +170,36 @@ impl Sending {
     /// Its time is up: that speaks against the connection, and twice in a row, or once if nothing has come on it since, is
     /// enough to send nothing on it any more. Where others are answered meanwhile the connection is well, and the failure is this
     /// attempt's own: a server that hangs on some requests mustn't hide behind a connection that it keeps.
-    pub(super) fn expired(self: Pin<&mut Self>, overdue: Overdue) -> Expired {
+    pub(super) fn expired(self: Pin<&mut Self>, overdue: Overdue<'_>, counts: bool) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
-        let Overdue { since, now, counts, .. } = overdue;
+        let Overdue { since, now, .. } = overdue;
         let half = now.nanos_since(since) / 2;
         let sent = shared.sent.load(Ordering::Relaxed);
         let ill = |link: &Link| !link.has_answered_within(half, now);
         let Some((link, id)) = shared.link(|link| counts && ill(link) && link.timed_out(sent)) else {
             return Expired::default();
         };
-        let unsent = link.waited(shared.ticket.stream(), Tick::ZERO).is_none();
+        let stream = shared.ticket.stream();
+        let reached = if link.excludes(stream) {
+            Reached::Excluded
+        } else if link.waited(stream, Tick::ZERO).is_none() {
+            Reached::Line
+        } else {
+            Reached::Server
+        };
         let cause = if ill(&link) { Cause::Connection(id) } else { Cause::Own };
-        Expired { cause, unsent }
+        Expired { cause, reached }
     }
 
     /// Since when the server can have had it: not while it waits until that allows one more stream, on a connection that is alive.
     pub(super) fn begun(&self, set_out: Tick, now: Tick) -> Tick {
         let link = self.shared.as_ref().and_then(|shared| Some((shared, shared.link(|_| false)?.0)));
         let Some((shared, link)) = link else { return set_out };
-        match link.waited(shared.ticket.stream(), set_out) {
+        let stream = shared.ticket.stream();
+        match link.waited(stream, set_out) {
+            _ if link.excludes(stream) => set_out,
             Some(waited) => set_out.after_nanos(waited),
-            // Once more only if more comes: a connection that is going away may never give it one, nor say so.
+            // Once more only if more comes.
             None if link.has_been_heard_since(shared.sent.load(Ordering::Relaxed)) => {
                 shared.sent.store(link.sets_out_again(), Ordering::Relaxed);
                 now

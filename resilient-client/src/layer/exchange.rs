@@ -22,6 +22,7 @@ use crate::outcome::classify::evidence::{Evidence, Fault};
 use crate::outcome::report::CallReport;
 use crate::replay::Replay;
 use crate::time;
+use crate::upstream::Upstream;
 
 /// One call over clones of a tower service.
 ///
@@ -110,7 +111,7 @@ where
         }
     }
 
-    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>) -> Evidence {
+    fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>, _: Option<&Upstream>) -> Evidence {
         let unknown = !self.direct && end.as_ref().is_err_and(|fault| fault.hopped);
         if unknown { Evidence::default() } else { Evidence::DIRECT }
     }

@@ -10,6 +10,7 @@ pub(crate) mod endpoints;
 pub(crate) mod entered;
 mod feedback;
 mod host;
+mod protocol;
 pub(crate) mod registry;
 mod retry_after_hold;
 mod snapshot;
@@ -45,6 +46,7 @@ pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::{Balancer, Endpoint, Shut, Trial};
 pub(crate) use self::host::{Part, Whole, Whose};
+use self::protocol::Protocol;
 use self::retry_after_hold::RetryAfterHold;
 use crate::authority::key::Key;
 use crate::policy::latency::Digest;
@@ -81,6 +83,7 @@ pub(crate) struct Upstream {
     modes: AtomicU32,
     hedges: Cap,
     latency: Digest,
+    protocol: Protocol,
     retry_after_hold: RetryAfterHold,
     /// Wakes who waits to be let in when a server's `Retry-After` begins to hold everybody back.
     hold_begins: Notify,
@@ -135,6 +138,7 @@ impl Upstream {
             pool: None,
             retired: AtomicBool::new(false),
             balancer: None,
+            protocol: Protocol::unknown(),
             entropy,
             events,
         };
@@ -258,6 +262,11 @@ impl Upstream {
 
     pub(crate) fn budget(&self) -> &Budget {
         &self.pool.as_deref().unwrap_or(self).budget
+    }
+
+    /// Which HTTP it speaks.
+    pub(crate) fn protocol(&self) -> &Protocol {
+        &self.protocol
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {
