@@ -149,55 +149,20 @@ impl<X: Exchange> RunningAttempt<X> {
     #[allow(clippy::inline_always, reason = "what it returns is large, and is taken apart at once")]
     #[inline(always)]
     pub(super) fn poll(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         exchange: &mut X,
         view: View<'_>,
     ) -> Poll<(AttemptResult<X>, Classified)> {
-        let mut this = self.project();
-        if let Some(preparing) = this.preparing {
-            let prepared = ready!(preparing.0.as_mut().poll(cx));
-            let Some((_, outbound)) = this.preparing.take().map(|preparing| *preparing) else {
-                return Poll::Pending;
-            };
-            let request = exchange.request();
-            let request = request.as_ref().map(|request| request.headers);
-            match prepared.and_then(|headers| hook::fitting(headers, request)) {
-                Ok(headers) => {
-                    let now = time::now();
-                    if now >= outbound.until {
-                        // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
-                        return Poll::Pending;
-                    }
-                    let Some(permit) = this.permit.as_mut() else { return Poll::Pending };
-                    permit.sent();
-                    let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
-                    let to = Departure { upstream: permit.upstream(), cx, now };
-                    let Some(future) = exchange.launch(outbound, to) else {
-                        permit.prepares();
-                        // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
-                        let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
-                        return Poll::Ready((AttemptResult::Fault(not_kept()), end));
-                    };
-                    this.future.set(Some(future));
-                }
-                Err(error) => {
-                    return Poll::Ready((AttemptResult::Fault(unprepared(error)), Classified::IGNORED));
-                }
-            }
+        if self.preparing.is_some()
+            && let Some(end) = ready!(self.as_mut().poll_hook(cx, exchange))
+        {
+            return Poll::Ready(end);
         }
+        let mut this = self.project();
         loop {
-            if let Some(whole) = this.reading {
-                let end = ready!(whole.poll(cx));
-                return match this.reading.take() {
-                    Some(whole) => {
-                        if matches!(end, End::Failed(_) | End::Stalled) {
-                            exchange.body_failed();
-                        }
-                        Poll::Ready(whole.end(end))
-                    }
-                    None => Poll::Pending,
-                };
+            if this.reading.is_some() {
+                return poll_body(this.reading, cx, exchange);
             }
             let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
             if let Some(permit) = this.permit {
@@ -227,6 +192,62 @@ impl<X: Exchange> RunningAttempt<X> {
             }
         }
     }
+
+    /// Waits for the hook, then hands the request to the transport. Ready with `None` when that has been done, and with the
+    /// attempt's end when it can't be.
+    #[cold]
+    fn poll_hook(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        exchange: &mut X,
+    ) -> Poll<Option<(AttemptResult<X>, Classified)>> {
+        let mut this = self.project();
+        let Some(preparing) = this.preparing else { return Poll::Ready(None) };
+        let prepared = ready!(preparing.0.as_mut().poll(cx));
+        let Some((_, outbound)) = this.preparing.take().map(|preparing| *preparing) else {
+            return Poll::Pending;
+        };
+        let request = exchange.request();
+        let request = request.as_ref().map(|request| request.headers);
+        let headers = match prepared.and_then(|headers| hook::fitting(headers, request)) {
+            Ok(headers) => headers,
+            Err(error) => {
+                return Poll::Ready(Some((AttemptResult::Fault(unprepared(error)), Classified::IGNORED)));
+            }
+        };
+        let now = time::now();
+        if now >= outbound.until {
+            // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
+            return Poll::Pending;
+        }
+        let Some(permit) = this.permit.as_mut() else { return Poll::Pending };
+        permit.sent();
+        let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
+        let to = Departure { upstream: permit.upstream(), cx, now };
+        let Some(future) = exchange.launch(outbound, to) else {
+            permit.prepares();
+            // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
+            let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
+            return Poll::Ready(Some((AttemptResult::Fault(not_kept()), end)));
+        };
+        this.future.set(Some(future));
+        Poll::Ready(None)
+    }
+}
+
+/// Reads on in an answer whose body is part of the attempt: ready with the attempt's end.
+fn poll_body<X: Exchange>(
+    reading: &mut Option<Box<Whole<X>>>,
+    cx: &mut Context<'_>,
+    exchange: &mut X,
+) -> Poll<(AttemptResult<X>, Classified)> {
+    let Some(whole) = reading else { return Poll::Pending };
+    let end = ready!(whole.poll(cx));
+    let Some(whole) = reading.take() else { return Poll::Pending };
+    if matches!(end, End::Failed(_) | End::Stalled) {
+        exchange.body_failed();
+    }
+    Poll::Ready(whole.end(end))
 }
 
 /// What it is put down to when a body doesn't come. Nobody knows which connection those were on that shared one.

@@ -14,11 +14,10 @@ use tokio::time::Sleep;
 
 use super::begin::begin;
 use crate::call::attempt::{AttemptResult, RunningAttempt, SettledAttempt, View};
-use crate::call::exchange::Finished;
-use crate::call::exchange::{Exchange, Expired, Reached};
-use crate::call::ledger::Decision;
+use crate::call::exchange::{Exchange, Expired, Finished, Reached};
 use crate::call::options::CallOptions;
 use crate::call::state::CallState;
+use crate::call::step::{Step, next_step};
 use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
 use crate::outcome::Verdict;
@@ -86,17 +85,6 @@ impl<X: Exchange> Call<X> {
             return Poll::Pending;
         }
         poll_hedges(this.hedges, cx, this.exchange, state.view())
-    }
-
-    /// Takes an attempt in that has been sent off.
-    fn take_in(self: Pin<&mut Self>, attempt: Option<RunningAttempt<X>>) {
-        let mut this = self.project();
-        let Some(attempt) = attempt else { return };
-        if this.attempt.is_none() {
-            this.attempt.set(Some(attempt));
-        } else {
-            this.hedges.push(Box::pin(attempt));
-        }
     }
 
     /// The attempt has used up its time: cancelled, and settled as a timeout.
@@ -344,46 +332,23 @@ impl<X: Exchange> Future for Call<X> {
                 return Poll::Pending;
             }
 
-            // 4. What now? Nothing is sent while an answer is being set aside.
+            // 4. What now?
             timed = false;
             let now = *looked.get_or_insert_with(time::now);
-            let until = match (state.ledger.decide(now), state.drain_until()) {
-                (Decision::Finish, _) => {
-                    return self.as_mut().over(now).map_or(Poll::Pending, Poll::Ready);
-                }
-                (Decision::Expire { number }, _) => {
+            let until = match next_step(state, this.exchange, this.attempt, this.hedges, cx, now) {
+                Step::LookAgain => continue,
+                Step::Wait(until) => until,
+                Step::Expire(number) => {
                     if self.as_mut().is_given_time(number, now) {
                         continue;
                     }
-                    if let Some(finished) = self.as_mut().expire(number, now) {
-                        return Poll::Ready(finished);
+                    match self.as_mut().expire(number, now) {
+                        Some(finished) => return Poll::Ready(finished),
+                        None => continue,
                     }
-                    continue;
                 }
-                (_, Some(drain_until)) if drain_until <= now => {
-                    state.stop_draining();
-                    continue;
-                }
-                (Decision::Launch { .. } | Decision::Hedge, Some(drain_until)) => drain_until,
-                (Decision::Launch { number, trigger }, None) => {
-                    let attempt = state.set_out(this.exchange, number, trigger, cx, now);
-                    self.as_mut().take_in(attempt);
-                    continue;
-                }
-                (Decision::Hedge, None) => {
-                    state.hedge(this.exchange, now);
-                    continue;
-                }
-                (Decision::WaitUntil(until), Some(drain_until)) => drain_until.min(until),
-                (Decision::WaitUntil(until), None) => {
-                    if let Poll::Ready(attempt) = state.poll_entry(this.exchange, cx, now) {
-                        self.as_mut().take_in(attempt);
-                        continue;
-                    }
-                    state.entry_until().min(until)
-                }
-            }
-            .min(state.ledger.terms().deadline);
+                Step::Finish => return self.as_mut().over(now).map_or(Poll::Pending, Poll::Ready),
+            };
             if self.as_mut().poll_timer(cx, until).is_pending() {
                 return Poll::Pending;
             }

@@ -17,5 +17,6 @@ pub(crate) mod options;
 pub(crate) mod pending;
 pub(crate) mod response_body;
 mod state;
+mod step;
 #[cfg(test)]
 mod tests;

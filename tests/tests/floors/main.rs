@@ -15,15 +15,6 @@ const LONGEST_FILE: usize = 400;
 /// The most lines of code a function may have.
 const LONGEST_FUNCTION: usize = 60;
 
-/// Functions that are longer, and may grow no further: file, name, lines. The list only gets shorter.
-const LONGER: &[(&str, &str, usize)] = &[
-    ("call/attempt.rs", "poll", 70),
-    ("call/future.rs", "poll", 83),
-    ("call/state/settle.rs", "failed", 61),
-    ("policy/breaker/transitions.rs", "settle", 61),
-    ("upstream/admission/waiting.rs", "poll", 87),
-];
-
 fn library() -> Vec<Source> {
     Source::all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../resilient-client/src"))
 }
@@ -158,10 +149,6 @@ fn functions_are_short_enough_to_read_whole() {
     let all = sources.iter().flat_map(|source| {
         source.functions().into_iter().map(|(name, lines)| (source.file.as_str(), name, lines))
     });
-    let allowed = |file: &str, name: &str| {
-        let longer = LONGER.iter().find(|longer| (longer.0, longer.1) == (file, name));
-        longer.map_or(LONGEST_FUNCTION, |longer| longer.2)
-    };
-    let long: Vec<_> = all.filter(|(file, name, lines)| *lines > allowed(file, name)).collect();
+    let long: Vec<_> = all.filter(|(_, _, lines)| *lines > LONGEST_FUNCTION).collect();
     assert!(long.is_empty(), "longer than {LONGEST_FUNCTION} lines: {long:?}");
 }

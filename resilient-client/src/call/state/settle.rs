@@ -124,8 +124,14 @@ impl<X: Exchange> CallState<X> {
             }
             Next::Wait => {}
         }
+        self.keep(exchange, settled_attempt, now);
+        None
+    }
+
+    /// Keeps an attempt's result in case nothing better comes.
+    fn keep(&mut self, exchange: &X, settled_attempt: SettledAttempt<X>, now: Tick) {
         if !matches!(settled_attempt.result, AttemptResult::Fault(_)) {
-            self.kept_status = classified.status;
+            self.kept_status = settled_attempt.classified.status;
         }
         match settled_attempt.result {
             AttemptResult::Head(answer) => {
@@ -136,7 +142,6 @@ impl<X: Exchange> CallState<X> {
             AttemptResult::Whole(whole) => self.kept = Some(whole),
             AttemptResult::Fault(error) => self.fault = Some(error),
         }
-        None
     }
 
     /// A hedge that waits to be let in stays here: the server has asked for time.

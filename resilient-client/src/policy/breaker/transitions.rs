@@ -93,18 +93,8 @@ impl Breaker {
                 Some(self.open(word, Cause::ProbeSlow, now, length))
             }
             (State::HalfOpen, Verdict::Success) => {
-                locked.undecided = 0;
                 locked.taken += u32::from(followed);
-                locked.succeeded += 1;
-                let closed = locked.succeeded >= rules.probes;
-                let transition = closed.then(|| self.close(&mut locked, word, Cause::ProbesSucceeded));
-                if !closed {
-                    self.offer_slots(&locked, &rules);
-                }
-                if let Some(trip) = &mut locked.trip {
-                    trip.success(now);
-                }
-                transition
+                self.probe_succeeded(&mut locked, &rules, word, now)
             }
             (State::HalfOpen, Verdict::Neutral) => {
                 locked.taken -= 1;
@@ -115,6 +105,27 @@ impl Breaker {
             (State::Closed | State::ForcedClosed, Verdict::Neutral)
             | (State::Open | State::ForcedOpen | State::Disabled, _) => None,
         }
+    }
+
+    /// Closes if it was the last success it takes, and lets the next probe in otherwise.
+    fn probe_succeeded(
+        &self,
+        locked: &mut LockedState,
+        rules: &Numbers,
+        word: Word,
+        now: Tick,
+    ) -> Option<Transition> {
+        locked.undecided = 0;
+        locked.succeeded += 1;
+        let closed = locked.succeeded >= rules.probes;
+        let transition = closed.then(|| self.close(locked, word, Cause::ProbesSucceeded));
+        if !closed {
+            self.offer_slots(locked, rules);
+        }
+        if let Some(trip) = &mut locked.trip {
+            trip.success(now);
+        }
+        transition
     }
 
     /// A probe was none.

@@ -1,6 +1,6 @@
 //! What somebody forced on a name holds for all of its endpoints, and waits end with the deadline.
 
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use super::*;
 use crate::authority::Authority;
@@ -9,6 +9,7 @@ use crate::engine::{Core, Setup};
 use crate::policy::Policy;
 use crate::policy::breaker::{Control, State};
 use crate::policy::bulkhead::BulkheadPolicy;
+use crate::policy::rate_limit::RateLimitPolicy;
 use crate::rng::Entropy;
 
 const NAME: &str = "http://users:3000";
@@ -82,4 +83,20 @@ async fn a_place_that_comes_after_the_deadline_is_not_taken() {
     assert!(waiting.poll(cx, deadline).is_pending());
     drop(waiting);
     assert_eq!(upstream.in_use(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_got_in_from_the_queue_keeps_its_place_in_the_rate() {
+    // It was given back when the wait was dropped, so that as many more went as had waited for a slot.
+    let bulkhead = BulkheadPolicy::standard().max_in_flight(1).max_queued(1);
+    let rate = RateLimitPolicy::new(2, Duration::from_hours(1)).burst(2);
+    let policy = Policy::standard().bulkhead(bulkhead).rate_limit(rate);
+    let (upstream, now) = (upstream(policy), time::now());
+    let first = upstream.place(now).unwrap();
+    let Admission::Waits(mut waiting) = upstream.admit(Ask::plainly(), now) else { panic!("it waits") };
+    drop(first);
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let Poll::Ready(Ok(second)) = waiting.poll(cx, now) else { panic!("there is a slot") };
+    drop((waiting, second));
+    assert!(matches!(refusal(&upstream, now), Some(Rejection::RateLimited { .. })));
 }

@@ -53,74 +53,7 @@ impl Waiting {
                 self.leave(|| now);
                 return Poll::Ready(Err(Rejection::HeldBack { retry_after }.into()));
             }
-            let upstream = &self.upstream;
-            let Self { priority, deadline, repeatable, waits, waits_for_ready, place, .. } = *self;
-            let tried = &self.tried;
-            let ask = Ask { priority, deadline, tried, repeatable, waits, waits_for_ready, place };
-            let admission = match &mut self.stage {
-                Stage::Names(names) => {
-                    let resolved = ready!(names.as_mut().poll(cx));
-                    self.stage = Stage::Over;
-                    match resolved {
-                        Ok(()) => upstream.admit_to_rate(&ask, self.since, now),
-                        Err(cause) => {
-                            let rejection = Rejection::NoEndpoint;
-                            Admission::Refused(Refusal { rejection, cause: Some(cause) })
-                        }
-                    }
-                }
-                Stage::Rate(turn, whose) => {
-                    let whose = *whose;
-                    let place = ready!(upstream.rate_limit(whose).poll_turn(turn, cx, now));
-                    self.stage = Stage::Over;
-                    upstream.admit_to_bulkhead(&ask, Some(InRate { place, whose }), self.since, now)
-                }
-                Stage::Slot(waiter, slot) => {
-                    let slot = *slot;
-                    let waited = ready!(upstream.bulkhead(slot).poll_wait(waiter, cx, now));
-                    self.stage = Stage::Over;
-                    match waited {
-                        Ok(()) => match upstream.get_in(&ask, slot, now) {
-                            Ok(permit) => Admission::Admitted(permit),
-                            Err(stuck) => upstream.stuck(&ask, self.rate.take(), stuck, self.since, now),
-                        },
-                        Err(over) => {
-                            let (waited, displaced) = (now.since(self.since), over == WaitOver::Displaced);
-                            upstream.refuse(self.rate.take(), Rejection::QueueWait { waited, displaced })
-                        }
-                    }
-                }
-                Stage::Line(waiter, gate) => {
-                    let turn = ready!(upstream.poll_line(waiter, *gate, &ask, self.since, cx, now));
-                    self.stage = Stage::Over;
-                    match turn {
-                        Ok(permit) => {
-                            self.rate = None;
-                            Admission::Admitted(permit)
-                        }
-                        Err(refusal) => {
-                            upstream.give_rate_back(self.rate.take());
-                            upstream.wait_for_ready(&ask, refusal, self.since, now)
-                        }
-                    }
-                }
-                Stage::Ready(waiter) => {
-                    let waiter = Arc::clone(waiter);
-                    let left = ready!(upstream.poll_ready(&waiter, has_gone, cx, now));
-                    has_gone = true;
-                    self.stage = Stage::Over;
-                    upstream.ready.leave(&waiter);
-                    self.place = Some(waiter.place());
-                    match left {
-                        None => upstream.admit(Ask { place: self.place, ..ask }, now),
-                        Some(retry_after) => {
-                            Admission::Refused(Rejection::CircuitOpen { retry_after }.into())
-                        }
-                    }
-                }
-                Stage::Over => return Poll::Pending,
-            };
-            match admission {
+            match ready!(self.poll_stage(&mut has_gone, cx, now)) {
                 Admission::Admitted(permit) => return Poll::Ready(Ok(permit)),
                 Admission::Refused(why) => return Poll::Ready(Err(why)),
                 Admission::Waits(mut next) => {
@@ -130,6 +63,51 @@ impl Waiting {
                 }
             }
         }
+    }
+
+    /// Ready when what it waits for is over, with where that leads. `has_gone`: it has been let go by a breaker in this poll.
+    fn poll_stage(&mut self, has_gone: &mut bool, cx: &mut Context<'_>, now: Tick) -> Poll<Admission> {
+        let (upstream, since) = (&self.upstream, self.since);
+        let Self { priority, deadline, repeatable, waits, waits_for_ready, place, .. } = *self;
+        let tried = &self.tried;
+        let ask = Ask { priority, deadline, tried, repeatable, waits, waits_for_ready, place };
+        let admission = match &mut self.stage {
+            Stage::Names(names) => match ready!(names.as_mut().poll(cx)) {
+                Ok(()) => upstream.admit_to_rate(&ask, since, now),
+                Err(cause) => {
+                    let rejection = Rejection::NoEndpoint;
+                    Admission::Refused(Refusal { rejection, cause: Some(cause) })
+                }
+            },
+            Stage::Rate(turn, whose) => {
+                let whose = *whose;
+                let place = ready!(upstream.rate_limit(whose).poll_turn(turn, cx, now));
+                upstream.admit_to_bulkhead(&ask, Some(InRate { place, whose }), since, now)
+            }
+            Stage::Slot(waiter, slot) => {
+                let waited = ready!(upstream.bulkhead(*slot).poll_wait(waiter, cx, now));
+                upstream.admit_from_queue(&ask, *slot, waited, self.rate.take(), since, now)
+            }
+            Stage::Line(waiter, gate) => {
+                let turn = ready!(upstream.poll_line(waiter, *gate, &ask, since, cx, now));
+                upstream.admit_from_line(&ask, turn, self.rate.take(), since, now)
+            }
+            Stage::Ready(waiter) => {
+                let refused = ready!(upstream.poll_ready(waiter, *has_gone, cx, now));
+                *has_gone = true;
+                upstream.ready.leave(waiter);
+                let place = Some(waiter.place());
+                match refused {
+                    None => upstream.admit(Ask { place, ..ask }, now),
+                    Some(retry_after) => Admission::Refused(Rejection::CircuitOpen { retry_after }.into()),
+                }
+            }
+            Stage::Over => return Poll::Pending,
+        };
+        if let Stage::Ready(waiter) = std::mem::replace(&mut self.stage, Stage::Over) {
+            self.place = Some(waiter.place());
+        }
+        Poll::Ready(admission)
     }
 
     /// For how long a server holds everybody back, asked at every door and whenever that begins.
@@ -156,6 +134,44 @@ impl Waiting {
 }
 
 impl Upstream {
+    /// Who waited for a slot of the bulkhead has one, or has waited in vain.
+    fn admit_from_queue(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        slot: Part,
+        waited: Result<(), WaitOver>,
+        rate: Option<InRate>,
+        since: Tick,
+        now: Tick,
+    ) -> Admission {
+        if let Err(over) = waited {
+            let (waited, displaced) = (now.since(since), over == WaitOver::Displaced);
+            return self.refuse(rate, Rejection::QueueWait { waited, displaced });
+        }
+        match self.get_in(ask, slot, now) {
+            Ok(permit) => Admission::Admitted(permit),
+            Err(stuck) => self.stuck(ask, rate, stuck, since, now),
+        }
+    }
+
+    /// Who waited in line has a place, or is refused.
+    fn admit_from_line(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        turn: Result<AttemptPermit, Refusal>,
+        rate: Option<InRate>,
+        since: Tick,
+        now: Tick,
+    ) -> Admission {
+        match turn {
+            Ok(permit) => Admission::Admitted(permit),
+            Err(refusal) => {
+                self.give_rate_back(rate);
+                self.wait_for_ready(ask, refusal, since, now)
+            }
+        }
+    }
+
     /// Ready when who waits in line has left it: with a place, or refused.
     fn poll_line(
         self: &Arc<Self>,

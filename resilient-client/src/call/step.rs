@@ -1,0 +1,76 @@
+//! A call's next step: what the ledger decides, as far as it can be done at once.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::attempt::RunningAttempt;
+use super::exchange::Exchange;
+use super::ledger::Decision;
+use super::state::CallState;
+use crate::time::Tick;
+
+/// What is to be done next.
+pub(super) enum Step {
+    /// Something has changed.
+    LookAgain,
+    /// Nothing, before then.
+    Wait(Tick),
+    /// End the attempt of this number: its time is up.
+    Expire(u32),
+    /// End the call: nothing can follow.
+    Finish,
+}
+
+/// Asks the ledger, and does what it says if that is to send an attempt. Nothing is sent while an answer is being set aside.
+#[inline]
+pub(super) fn next_step<X: Exchange>(
+    state: &mut CallState<X>,
+    exchange: &mut X,
+    in_place: Pin<&mut Option<RunningAttempt<X>>>,
+    hedges: &mut Vec<Pin<Box<RunningAttempt<X>>>>,
+    cx: &mut Context<'_>,
+    now: Tick,
+) -> Step {
+    let until = match (state.ledger.decide(now), state.drain_until()) {
+        (Decision::Finish, _) => return Step::Finish,
+        (Decision::Expire { number }, _) => return Step::Expire(number),
+        (_, Some(drain_until)) if drain_until <= now => {
+            state.stop_draining();
+            return Step::LookAgain;
+        }
+        (Decision::Launch { .. } | Decision::Hedge, Some(drain_until)) => drain_until,
+        (Decision::Launch { number, trigger }, None) => {
+            let attempt = state.set_out(exchange, number, trigger, cx, now);
+            take_in(attempt, in_place, hedges);
+            return Step::LookAgain;
+        }
+        (Decision::Hedge, None) => {
+            state.hedge(exchange, now);
+            return Step::LookAgain;
+        }
+        (Decision::WaitUntil(until), Some(drain_until)) => drain_until.min(until),
+        (Decision::WaitUntil(until), None) => {
+            if let Poll::Ready(attempt) = state.poll_entry(exchange, cx, now) {
+                take_in(attempt, in_place, hedges);
+                return Step::LookAgain;
+            }
+            state.entry_until().min(until)
+        }
+    };
+    Step::Wait(until.min(state.ledger.terms().deadline))
+}
+
+/// Takes an attempt in that has been sent off.
+#[inline]
+fn take_in<X: Exchange>(
+    attempt: Option<RunningAttempt<X>>,
+    mut in_place: Pin<&mut Option<RunningAttempt<X>>>,
+    hedges: &mut Vec<Pin<Box<RunningAttempt<X>>>>,
+) {
+    let Some(attempt) = attempt else { return };
+    if in_place.is_none() {
+        in_place.set(Some(attempt));
+    } else {
+        hedges.push(Box::pin(attempt));
+    }
+}
