@@ -98,7 +98,7 @@ impl Breaker {
     /// Changes the rules, the rule of one's own among them, and keeps the state; `None` disables the breaker. No call sees
     /// the one without the other.
     ///
-    /// The window is emptied when it becomes one of another kind or length. An opening under way keeps its length. A
+    /// A half-open breaker of which as many probes have succeeded as these ask for closes. The window is emptied when it becomes one of another kind or length. An opening under way keeps its length. A
     /// breaker that had no rules starts closed. One that somebody [forced](Control) stays as it is, and follows the new
     /// rules when that is lifted. A rule of one's own that is there already goes on with what it knows.
     ///
@@ -128,8 +128,13 @@ impl Breaker {
         if before.is_none() && !locked.forced {
             return Some(self.close(&mut locked, word, Cause::RulesChanged));
         }
-        if word.state() == State::HalfOpen && !self.pause.is_one() {
-            self.offer_slots(&locked, &rules);
+        if word.state() == State::HalfOpen {
+            if locked.succeeded >= rules.probes {
+                return Some(self.close(&mut locked, word, Cause::ProbesSucceeded));
+            }
+            if !self.pause.is_one() {
+                self.offer_slots(&locked, &rules);
+            }
         }
         None
     }

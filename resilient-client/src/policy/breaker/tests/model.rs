@@ -419,8 +419,15 @@ impl Model {
         if before.map(|rules| rules.judges_slowness()) != rules.map(|rules| rules.judges_slowness()) {
             self.outcomes.iter_mut().for_each(|outcome| outcome.slow = false);
         }
-        if rules.is_some() && self.state == State::HalfOpen && !matches!(self.shut, Shut::Pause { .. }) {
-            self.offer();
+        if let Some(rules) = rules
+            && self.state == State::HalfOpen
+        {
+            if self.succeeded >= rules.probes {
+                return Some(self.close(Cause::ProbesSucceeded));
+            }
+            if !matches!(self.shut, Shut::Pause { .. }) {
+                self.offer();
+            }
         }
         match (before, rules) {
             (Some(_), None) if !self.forced => Some(self.go(State::Disabled, Cause::RulesChanged)),
