@@ -281,8 +281,8 @@ impl Upstream {
             Stuck::Overloaded(limit) => self.stand_in_line(ask, rate, limit, since, now),
             Stuck::NoSlot(limit) => {
                 // Probes that don't answer may have taken them.
-                if let Some(rejection) = self.is_of_no_use(now) {
-                    return self.stuck(ask, rate, rejection.into(), since, now);
+                if let Some(refused) = self.is_of_no_use(ask, now) {
+                    return self.stuck(ask, rate, refused, since, now);
                 }
                 let slot = self.slot();
                 match self.bulkhead(slot).enqueue(ask.priority, now, ask.deadline) {
@@ -332,7 +332,7 @@ impl Upstream {
         let gate = self.gate();
         if self.balancer.is_none()
             && let Err(full) = self.overload(gate).try_acquire(ask.priority)
-            && let Err(stuck) = self.judge_overload(gate, full, now)
+            && let Err(stuck) = self.judge_overload(ask, gate, full, now)
         {
             self.bulkhead(slot).release(|| now);
             return Err(stuck);

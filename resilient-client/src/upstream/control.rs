@@ -19,8 +19,14 @@ impl Upstream {
         if let Some(transition) = transition {
             self.emit(|| Event::BreakerTransition(transition));
         }
-        self.ready.rouse();
+        self.rouse();
         transition
+    }
+
+    /// Who waits to be let in looks again.
+    fn rouse(&self) {
+        self.ready.rouse();
+        self.line(self.gate()).wake();
     }
 
     /// The same with one of its endpoints.
@@ -31,7 +37,7 @@ impl Upstream {
     ) -> Result<Option<breaker::Transition>, NoSuchEndpoint> {
         let balancer = self.balancer.as_ref().ok_or(NoSuchEndpoint)?;
         let transition = balancer.set().control(origin, control);
-        self.ready.rouse();
+        self.rouse();
         transition
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Stuck;
+use super::{Ask, Stuck};
 use crate::outcome::rejection::Rejection;
 use crate::policy::overload;
 use crate::policy::plan::Modes;
@@ -11,18 +11,27 @@ use crate::time::Tick;
 use crate::upstream::{Part, Upstream};
 
 impl Upstream {
-    /// With the breaker open a place would be of no use: the call is turned away by that.
-    pub(super) fn is_of_no_use(&self, now: Tick) -> Option<Rejection> {
-        let retry_after = self.breaker.rejects_now(now)?;
-        self.breaker.turn_away();
-        Some(Rejection::CircuitOpen { retry_after })
+    /// With the breaker open, or each endpoint's, a place would be of no use: the call is turned away by that.
+    pub(super) fn is_of_no_use(&self, ask: &Ask<'_>, now: Tick) -> Option<Stuck> {
+        if let Some(retry_after) = self.breaker.rejects_now(now) {
+            self.breaker.turn_away();
+            return Some(Rejection::CircuitOpen { retry_after }.into());
+        }
+        let balancer = self.balancer.as_ref().filter(|_| self.is_circuit_open(now))?;
+        self.choose_endpoint(balancer, ask, now).err()
     }
 
     /// There is no place. With the breaker open none would be of use.
     #[cold]
-    pub(super) fn judge_overload(&self, gate: Part, full: overload::Full, now: Tick) -> Result<(), Stuck> {
-        if let Some(rejection) = self.is_of_no_use(now) {
-            return Err(rejection.into());
+    pub(super) fn judge_overload(
+        &self,
+        ask: &Ask<'_>,
+        gate: Part,
+        full: overload::Full,
+        now: Tick,
+    ) -> Result<(), Stuck> {
+        if let Some(refused) = self.is_of_no_use(ask, now) {
+            return Err(refused);
         }
         let overload::Full { limit } = full;
         let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };

@@ -1,14 +1,17 @@
 //! What somebody forced on a name holds for all of its endpoints, and waits end with the deadline.
 
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake};
 
 use super::*;
 use crate::authority::Authority;
 use crate::endpoints::Endpoints;
 use crate::engine::{Core, Setup};
+use crate::origin::Origin;
 use crate::policy::Policy;
 use crate::policy::breaker::{Control, State};
 use crate::policy::bulkhead::BulkheadPolicy;
+use crate::policy::overload::Sample;
 use crate::policy::rate_limit::RateLimitPolicy;
 use crate::rng::Entropy;
 
@@ -99,4 +102,62 @@ async fn who_got_in_from_the_queue_keeps_its_place_in_the_rate() {
     let Poll::Ready(Ok(second)) = waiting.poll(cx, now) else { panic!("there is a slot") };
     drop((waiting, second));
     assert!(matches!(refusal(&upstream, now), Some(Rejection::RateLimited { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_endpoint_to_ask_a_full_bulkhead_is_not_what_a_call_is_refused_for() {
+    let bulkhead = BulkheadPolicy::standard().max_in_flight(1).max_queued(1);
+    let (upstream, now) = (upstream(Policy::standard().bulkhead(bulkhead)), time::now());
+    let _first = upstream.place(now).unwrap();
+    assert!(refusal(&upstream, now).is_none(), "it would wait");
+    for origin in ["http://a:1", "http://b:2"] {
+        upstream.control_endpoint(&Origin::parse(origin).unwrap(), Control::ForceOpen).unwrap();
+    }
+    assert!(matches!(refusal(&upstream, now), Some(Rejection::CircuitOpen { .. })));
+}
+
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Without endpoints, and answering 200 attempts a second, each of which takes nine tenths of its time.
+fn overloaded() -> (Arc<Upstream>, Tick) {
+    let policies = Policy::standard().bulkhead(None).into();
+    let core = Core::new(Setup { policies, entropy: Entropy::seeded(1), ..Setup::default() }).unwrap();
+    let upstream = core.upstream_of(&Authority::of_uri(&NAME.parse().unwrap()));
+    let mut now = time::now();
+    for (seconds, per_second, took) in [(5, 300, 30), (2, 200, 450)] {
+        for _ in 0..seconds * per_second {
+            now = now.after(Duration::from_secs(1) / per_second);
+            let sample = Sample { rtt_nanos: took * 1_000_000, allowed_nanos: 500_000_000 };
+            upstream.tell_overload(None, upstream.gate(), sample, now);
+        }
+    }
+    (upstream, now)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_in_line_is_refused_as_soon_as_the_breaker_is_forced_open() {
+    let (upstream, later) = overloaded();
+    let mut in_flight = Vec::new();
+    let mut waiting = loop {
+        match upstream.admit(Ask::plainly(), later) {
+            Admission::Admitted(permit) => in_flight.push(permit),
+            Admission::Waits(waiting) => break waiting,
+            Admission::Refused(why) => panic!("{why:?}"),
+        }
+    };
+    let bell = Arc::new(Bell::default());
+    let waker = Arc::clone(&bell).into();
+    let mut cx = Context::from_waker(&waker);
+    assert!(waiting.poll(&mut cx, later).is_pending() && !bell.0.load(Ordering::SeqCst));
+    upstream.control(Control::ForceOpen);
+    assert!(bell.0.load(Ordering::SeqCst));
+    let polled = waiting.poll(&mut cx, later);
+    assert!(matches!(polled, Poll::Ready(Err(Refusal { rejection: Rejection::CircuitOpen { .. }, .. }))));
 }
