@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use failsafe::CircuitBreaker;
 use recloser::Recloser;
-use resilient_client::policy::breaker::{Breaker, BreakerPolicy, Rejected, Verdict};
+use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, Rejected, Verdict};
 use resilient_client::policy::budget::{Budget, BudgetPolicy};
 use resilient_client::policy::bulkhead::{Bulkhead, BulkheadPolicy};
 use resilient_client::policy::priority::Priority;
@@ -22,7 +22,7 @@ use crate::subject::Subject;
 /// Long enough for an open breaker to stay open while it is measured.
 const LONG: Duration = Duration::from_hours(24);
 /// How long a call took that is not slow, in nanoseconds.
-const QUICK: u64 = 1_000_000;
+const QUICK: Duration = Duration::from_millis(1);
 /// What a virtual clock moves on from one call to the next.
 const STEP: u64 = 100;
 
@@ -64,14 +64,14 @@ pub type TowerResilienceBreaker =
 fn open_breaker(policy: &BreakerPolicy) -> Breaker {
     let breaker = Breaker::new(policy.compile().expect("rules"));
     while let Ok(call) = breaker.try_acquire(tick(0)) {
-        breaker.record(call.permit, Verdict::Failure, QUICK, tick(0), || 0.5);
+        breaker.record(call.permit, CallResult::new(Verdict::Failure, QUICK), tick(0), || 0.5);
     }
     breaker
 }
 
 fn succeed(breaker: &Breaker, acquired: Tick, recorded: Tick) {
     let call = breaker.try_acquire(acquired).expect("closed");
-    breaker.record(call.permit, Verdict::Success, QUICK, recorded, || 0.5);
+    breaker.record(call.permit, CallResult::new(Verdict::Success, QUICK), recorded, || 0.5);
 }
 
 /// Ours, closed: acquire, and record a success.
@@ -153,7 +153,7 @@ pub fn half_open(name: &'static str, threads: usize) -> Subject {
         let now = tick(i).after(Duration::from_secs(2));
         // Of two threads one may find the other's probe out.
         let probe = breaker.try_acquire(now).ok()?;
-        breaker.record(probe.permit, Verdict::Neutral, QUICK, now, || 0.5)
+        breaker.record(probe.permit, CallResult::new(Verdict::Neutral, QUICK), now, || 0.5)
     })
 }
 
@@ -161,7 +161,7 @@ pub fn half_open(name: &'static str, threads: usize) -> Subject {
 pub fn half_open_rejected(name: &'static str, threads: usize) -> Subject {
     let (breaker, now) = (short_breaker(2), tick(0).after(Duration::from_secs(2)));
     let probe = || breaker.try_acquire(now).expect("a slot is free").permit;
-    breaker.record(probe(), Verdict::Success, QUICK, now, || 0.5);
+    breaker.record(probe(), CallResult::new(Verdict::Success, QUICK), now, || 0.5);
     // Never recorded: the slot stays taken until it expires, long after this.
     let _ = probe();
     Subject::shared(name, threads, move |i| -> Rejected {

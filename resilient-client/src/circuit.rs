@@ -49,7 +49,9 @@ use std::time::Duration;
 
 use crate::invalid::Invalid;
 use crate::outcome::Verdict;
-use crate::policy::breaker::{self, Breaker, BreakerPolicy, Control, Snapshot, State, Transition};
+use crate::policy::breaker::{
+    self, Breaker, BreakerPolicy, CallResult, Control, Snapshot, State, Transition,
+};
 use crate::rng::Rng;
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::{self, Tick, nanos};
@@ -275,13 +277,14 @@ impl CircuitPermit {
     fn record(&mut self, verdict: Option<Verdict>) {
         let Some(permit) = self.permit.take() else { return };
         let now = time::now();
-        let took = now.as_nanos().saturating_sub(self.started.as_nanos());
+        let took = now.since(self.started);
         let verdict = verdict.unwrap_or_else(|| {
-            let abandoned = took > self.shared.abandoned_after.load(Ordering::Relaxed);
+            let abandoned = time::nanos(took) > self.shared.abandoned_after.load(Ordering::Relaxed);
             if abandoned { Verdict::Failure } else { Verdict::Neutral }
         });
         let unit = || Rng::from_thread().unit();
-        self.shared.observe(self.shared.breaker.record(permit, verdict, took, now, unit));
+        let result = CallResult::new(verdict, took);
+        self.shared.observe(self.shared.breaker.record(permit, result, now, unit));
     }
 }
 

@@ -10,7 +10,8 @@
 //!   gets its token back.
 //! - Exact under any concurrency: withdrawals never exceed `initial + deposits * ratio + refunds`.
 //!
-//! The unit is a millionth of a token. A ratio is rounded down to it, so rounding never grants an attempt.
+//! The unit is a millionth of a token. A ratio is rounded down to it, so rounding never grants an attempt. The bucket itself
+//! is the one that hedging's [`Cap`](super::hedge::Cap) is made of, too.
 //!
 //! One caveat: a deposit at capacity is lost. A long quiet spell can't save up for a storm.
 //!
@@ -26,15 +27,9 @@
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
+use super::token_bucket::{Era, Limit, MOST_TOKENS, TOKEN, TokenBucket, Tokens, rounded_down};
 use crate::invalid::Invalid;
 use crate::invalid::{count, rate};
-use crate::sync::{AtomicU64, Ordering};
-
-/// Units in a token.
-const TOKEN: u64 = 1_000_000;
-const MOST_TOKENS: u32 = 1_000_000;
-/// The capacity of a budget without limit; no compiled one comes near it.
-const UNLIMITED: u64 = u64::MAX;
 
 /// How much retrying and hedging an upstream's successes pay for. Plain data: [`compile`](Self::compile) checks it.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,11 +83,11 @@ impl BudgetPolicy {
             );
             return Err(Invalid::new("budget.deposit_per_success", problem));
         }
-        Ok(Rules {
+        Ok(Rules(Tokens {
             capacity: u64::from(capacity) * TOKEN,
             initial: u64::from(self.initial) * TOKEN,
-            deposit_per_success,
-        })
+            deposit: deposit_per_success,
+        }))
     }
 }
 
@@ -102,21 +97,9 @@ impl Default for BudgetPolicy {
     }
 }
 
-/// The units in `tokens`. A decimal of up to six places comes out exact: multiplying and truncating would lose one
-/// from 0.29, whose nearest `f64` lies below it.
-fn rounded_down(tokens: f64) -> u64 {
-    let nearest = (tokens * TOKEN as f64).round();
-    let units = nearest as u64;
-    if nearest / TOKEN as f64 > tokens { units.saturating_sub(1) } else { units }
-}
-
-/// Checked settings, in millionths of a token. Made by [`BudgetPolicy::compile`].
+/// Checked settings. Made by [`BudgetPolicy::compile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    capacity: u64,
-    initial: u64,
-    deposit_per_success: u64,
-}
+pub struct Rules(Tokens);
 
 /// The right to one extra attempt, taken from a [`Budget`].
 ///
@@ -124,128 +107,52 @@ pub struct Rules {
 /// out while the budget had no limit, or before it last had none, brings nothing into one that has been given since.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "dropping a token spends it"]
-pub struct Token {
-    /// [`NO_ERA`] for one granted by a budget without limit. Small, since every attempt is moved with the room for one.
-    era: u16,
-}
-
-/// None of the eras, which are counted in one bit less.
-const NO_ERA: u16 = u16::MAX;
-const ERAS: u64 = 1 << 15;
-
-// The word is `era | balance`: 16 bits that count how often a limit came after none, and 48 for the balance, which is at
-// most 10^12. In one word, so that what belongs to one era can't be added in the next.
-const ERA_SHIFT: u32 = 48;
-const BALANCE: u64 = (1 << ERA_SHIFT) - 1;
-
-const fn era(word: u64) -> u16 {
-    (word >> ERA_SHIFT) as u16
-}
+pub struct Token(Era);
 
 /// A retry budget, shared by every call to one upstream.
 ///
 /// Every balance check and change is one atomic step on one word, so tokens are neither lost nor spent twice.
 #[derive(Debug)]
 pub struct Budget {
-    /// The balance is counted as the capacity when it is more: a deposit that overlaps a reload may put it there.
-    word: AtomicU64,
-    /// [`UNLIMITED`] when there is no limit. The balance then stands still.
-    capacity: AtomicU64,
-    deposit_per_success: AtomicU64,
+    bucket: TokenBucket,
 }
 
 impl Budget {
     /// A budget holding its initial tokens.
     pub fn new(rules: Rules) -> Self {
-        Self {
-            word: AtomicU64::new(rules.initial),
-            capacity: AtomicU64::new(rules.capacity),
-            deposit_per_success: AtomicU64::new(rules.deposit_per_success),
-        }
+        Self { bucket: TokenBucket::new(Limit::Tokens(rules.0)) }
     }
 
     /// A budget that grants everything.
     pub fn unlimited() -> Self {
-        Self::new(Rules { capacity: UNLIMITED, initial: 0, deposit_per_success: 0 })
+        Self { bucket: TokenBucket::new(Limit::Unlimited) }
     }
 
     /// Changes the rules and keeps the balance, as far as the new capacity allows; `None` lifts the limit. A budget that
     /// was unlimited starts with its initial tokens.
-    ///
-    /// Calls to this must not overlap one another; they may overlap anything else.
     pub fn set_rules(&self, rules: Option<Rules>) {
-        let Some(rules) = rules else {
-            self.capacity.store(UNLIMITED, Ordering::Relaxed);
-            return;
-        };
-        if self.is_unlimited() {
-            // A swap, so that whoever still adds to the old word finds another.
-            let next = (u64::from(era(self.word.load(Ordering::Relaxed))) + 1) % ERAS;
-            self.word.swap((next << ERA_SHIFT) | rules.initial, Ordering::Relaxed);
-        }
-        self.deposit_per_success.store(rules.deposit_per_success, Ordering::Relaxed);
-        self.capacity.store(rules.capacity, Ordering::Release);
-        let fit = |word: u64| {
-            let balance = word & BALANCE;
-            (balance > rules.capacity).then_some(word - balance + rules.capacity)
-        };
-        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fit);
+        self.bucket.set_limit(rules.map_or(Limit::Unlimited, |rules| Limit::Tokens(rules.0)));
     }
 
     /// Pays in for a call that succeeded at the first try.
     pub fn deposit(&self) {
-        let era = era(self.word.load(Ordering::Relaxed));
-        self.add(self.deposit_per_success.load(Ordering::Relaxed), era);
+        self.bucket.deposit();
     }
 
     /// Takes one token for an extra attempt; `None`, and nothing taken, when less than one is left.
     pub fn try_withdraw(&self) -> Option<Token> {
-        if self.is_unlimited() {
-            return Some(Token { era: NO_ERA });
-        }
-        let take = |word: u64| {
-            let balance = word & BALANCE;
-            let left = balance.min(self.capacity()).checked_sub(TOKEN)?;
-            Some(word - balance + left)
-        };
-        let taken = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.ok().map(|word| Token { era: era(word) })
+        self.bucket.try_withdraw().map(Token)
     }
 
     /// Gives back the token of an extra attempt that succeeded or never set out.
     #[allow(clippy::needless_pass_by_value, reason = "a token is given back once")]
     pub fn refund(&self, token: Token) {
-        if token.era != NO_ERA {
-            self.add(TOKEN, token.era);
-        }
+        self.bucket.refund(token.0);
     }
 
     /// Tokens left; infinite when unlimited.
     pub fn available(&self) -> f64 {
-        if self.is_unlimited() {
-            return f64::INFINITY;
-        }
-        (self.word.load(Ordering::Relaxed) & BALANCE).min(self.capacity()) as f64 / TOKEN as f64
-    }
-
-    /// At capacity this only reads.
-    fn add(&self, units: u64, of: u16) {
-        if self.is_unlimited() {
-            return;
-        }
-        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            let (balance, capacity) = (word & BALANCE, self.capacity().min(BALANCE));
-            let adds = era(word) == of && balance < capacity;
-            adds.then(|| word - balance + balance.saturating_add(units).min(capacity))
-        });
-    }
-
-    fn capacity(&self) -> u64 {
-        self.capacity.load(Ordering::Acquire)
-    }
-
-    fn is_unlimited(&self) -> bool {
-        self.capacity() == UNLIMITED
+        self.bucket.available()
     }
 }
 
@@ -276,7 +183,7 @@ mod tests {
     }
 
     fn refund(budget: &Budget) {
-        budget.refund(Token { era: era(budget.word.load(Ordering::Relaxed)) });
+        budget.refund(Token(budget.bucket.era()));
     }
 
     fn withdraw_all(budget: &Budget) -> usize {
@@ -389,7 +296,7 @@ mod tests {
     #[test]
     fn eras_wrap_without_touching_the_balance() {
         let budget = budget(1_000_000, 1_000_000, 1.0);
-        budget.word.fetch_or(!BALANCE, Ordering::Relaxed);
+        budget.bucket.skip_to_the_last_era();
         assert_eq!(budget.available(), 1e6);
         budget.set_rules(None);
         budget.set_rules(Some(rules(10, 4, 1.0)));

@@ -51,15 +51,12 @@
 
 use std::time::Duration;
 
+use super::token_bucket::{Limit, MOST_TOKENS, TOKEN, TokenBucket, Tokens, rounded_down};
 use crate::invalid::Invalid;
 use crate::invalid::{at_most_ten_years, count, positive, rate};
 pub use crate::policy::latency::{Digest, Quantile};
-use crate::sync::{AtomicU64, Ordering};
 use crate::time::Tick;
 
-/// Units in a token.
-const TOKEN: u64 = 1_000_000;
-const MOST_TOKENS: u32 = 1_000_000;
 const MOST_HEDGES: u32 = 4;
 const MOST_MULTIPLIER: f64 = 100.0;
 
@@ -152,10 +149,11 @@ impl HedgePolicy {
             let problem = format!("must be at least a millionth (0.000001), got {}", self.max_share);
             return Err(Invalid::new("hedge.max_share", problem));
         }
+        let threshold = Threshold::compile(self.delay)?;
+        let burst = u64::from(count("hedge.burst", self.burst, 1, MOST_TOKENS)?) * TOKEN;
         Ok(Rules {
-            threshold: Threshold::compile(self.delay)?,
-            share,
-            burst: u64::from(count("hedge.burst", self.burst, 1, MOST_TOKENS)?) * TOKEN,
+            threshold,
+            tokens: Tokens { capacity: burst, initial: burst, deposit: share },
             max_hedges: count("hedge.max_hedges", self.max_hedges, 1, MOST_HEDGES)?,
         })
     }
@@ -165,13 +163,6 @@ impl Default for HedgePolicy {
     fn default() -> Self {
         Self::standard()
     }
-}
-
-/// The units in `share`, never more than it says. A decimal of up to six places comes out exact.
-fn rounded_down(share: f64) -> u64 {
-    let nearest = (share * TOKEN as f64).round();
-    let units = nearest as u64;
-    if nearest / TOKEN as f64 > share { units.saturating_sub(1) } else { units }
 }
 
 /// A checked [`Delay`], in nanoseconds.
@@ -204,9 +195,7 @@ impl Threshold {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
     threshold: Threshold,
-    /// What a call pays in, in millionths of a token.
-    share: u64,
-    burst: u64,
+    tokens: Tokens,
     max_hedges: u32,
 }
 
@@ -232,78 +221,49 @@ impl Rules {
 /// The cap on one upstream's hedges, shared by every call to it: a bucket of tokens, into which each call pays a share of
 /// one and from which each hedge takes one.
 ///
-/// Every balance check and change is one atomic step on one word, so hedges never exceed `burst + max_share * calls`.
+/// It is the retry budget's bucket, so hedges never exceed `burst + max_share * calls` under any concurrency.
 #[derive(Debug)]
 pub struct Cap {
-    /// Counted as the burst when it is more: a deposit that overlaps a reload may put it there.
-    balance: AtomicU64,
-    /// The most it holds, in millionths of a token. Zero when there are no hedges.
-    burst: AtomicU64,
-    share: AtomicU64,
+    bucket: TokenBucket,
 }
 
 impl Cap {
     /// A cap with its burst to spend.
     pub fn new(rules: Rules) -> Self {
-        Self::with(rules.burst, rules.share)
+        Self { bucket: TokenBucket::new(Limit::Tokens(rules.tokens)) }
     }
 
     /// A cap that grants nothing, until [`set_rules`](Self::set_rules) gives it rules.
     pub fn closed() -> Self {
-        Self::with(0, 0)
-    }
-
-    fn with(burst: u64, share: u64) -> Self {
-        Self { balance: AtomicU64::new(burst), burst: AtomicU64::new(burst), share: AtomicU64::new(share) }
+        Self { bucket: TokenBucket::new(Limit::Closed) }
     }
 
     /// Changes the rules and keeps the balance, as far as the new burst allows; `None` grants nothing from now on. A cap
     /// that was closed starts with its burst.
-    ///
-    /// Calls to this must not overlap one another; they may overlap anything else.
     pub fn set_rules(&self, rules: Option<Rules>) {
-        let (burst, share) = rules.map_or((0, 0), |rules| (rules.burst, rules.share));
-        let was_closed = self.burst() == 0;
-        self.share.store(share, Ordering::Relaxed);
-        if was_closed {
-            self.balance.store(burst, Ordering::Relaxed);
-        }
-        self.burst.store(burst, Ordering::Release);
-        self.balance.fetch_min(burst, Ordering::Relaxed);
+        self.bucket.set_limit(rules.map_or(Limit::Closed, |rules| Limit::Tokens(rules.tokens)));
     }
 
-    /// Pays in for a call. Each does, once, whatever comes of it.
+    /// Pays in for a call. Each does, once, whatever comes of it. With the whole burst there, as it is while nothing is late,
+    /// this only reads.
     pub fn deposit(&self) {
-        self.add(self.share.load(Ordering::Relaxed));
+        self.bucket.deposit();
     }
 
     /// Takes one token for a hedge; false, and nothing taken, when less than one is left.
     #[must_use]
     pub fn try_withdraw(&self) -> bool {
-        let take = |balance: u64| balance.min(self.burst()).checked_sub(TOKEN);
-        self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        self.bucket.try_withdraw().is_some()
     }
 
     /// Gives back the token of a hedge that never set out. One that did has cost the upstream its work, whoever won.
     pub fn refund(&self) {
-        self.add(TOKEN);
+        self.bucket.refund(self.bucket.era());
     }
 
     /// Hedges that could be sent now, and the part of one already paid in.
     pub fn available(&self) -> f64 {
-        self.balance.load(Ordering::Relaxed).min(self.burst()) as f64 / TOKEN as f64
-    }
-
-    /// With the whole burst there, as it is while nothing is late, this only reads.
-    fn add(&self, units: u64) {
-        let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| {
-            let burst = self.burst();
-            (balance < burst).then(|| balance.saturating_add(units).min(burst))
-        });
-    }
-
-    fn burst(&self) -> u64 {
-        self.burst.load(Ordering::Acquire)
+        self.bucket.available()
     }
 }
 

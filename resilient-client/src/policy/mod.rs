@@ -52,6 +52,7 @@ mod route;
 pub mod set;
 pub mod throttle;
 pub mod timeout;
+mod token_bucket;
 
 pub use crate::invalid::Invalid;
 pub use set::PolicySet;

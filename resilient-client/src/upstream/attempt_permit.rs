@@ -12,7 +12,7 @@ use crate::outcome::Verdict;
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::{Classified, Repeat};
 use crate::outcome::{Cause, FailureKind, Outcome};
-use crate::policy::breaker::{self, BodyPermit};
+use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::grant::Grant;
 use crate::policy::overload::{self, UNIT_BITS};
 use crate::time::{self, Tick, nanos};
@@ -291,7 +291,8 @@ impl AttemptPermit {
             None
         } else {
             let unit = || upstream.entropy.rng().unit();
-            upstream.breaker.record_caused(permit, verdict, cause, took, now, unit)
+            let result = CallResult::from_nanos(verdict, took).caused_by(cause);
+            upstream.breaker.record(permit, result, now, unit)
         };
         if probes {
             upstream.probed();
@@ -326,7 +327,7 @@ impl AttemptPermit {
         let Held::Body(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
         let upstream = &*self.upstream;
         let (at, unit) = (self.answered.min(now), || upstream.entropy.rng().unit());
-        upstream.breaker.record_body(permit, verdict, cause, at, now, unit)
+        upstream.breaker.record_body(permit, BodyResult::new(verdict, at).caused_by(cause), now, unit)
     }
 
     fn finished(&self, end: &Classified, now: Tick) {

@@ -1,4 +1,5 @@
-//! What people do to a breaker: other rules, and a hand on the switch.
+//! What people do to a breaker: new rules, and an operator's commands. `Breaker`'s part of it says under the lock what state to go
+//! to; [`transitions`](super::transitions) goes there.
 
 use std::fmt;
 

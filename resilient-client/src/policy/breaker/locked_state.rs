@@ -1,12 +1,11 @@
 //! What only failures, slow calls, probes and transitions touch: several numbers that must change together.
 
 use crate::outcome::Cause as FailureCause;
-use crate::outcome::Verdict;
 use crate::policy::breaker::causes::{Causes, SeenFailure};
 use crate::policy::breaker::custom_trip::Tripper;
 use crate::policy::breaker::pause::Length;
 use crate::policy::breaker::rules::{Counted, Numbers};
-use crate::policy::breaker::state::{Cause, Era};
+use crate::policy::breaker::state::Cause;
 use crate::policy::breaker::window::Window;
 use crate::policy::breaker::window_counts::WindowCounts;
 use crate::time::Tick;
@@ -125,14 +124,4 @@ impl LockedState {
         let asked = self.trip.as_mut().and_then(|trip| trip.probe_failed(now));
         asked.map_or_else(|| rules.pause(self.reopens.into(), unit()), Length::fixed)
     }
-}
-
-/// A call's result, on its way to be counted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settled {
-    pub(super) era: Era,
-    pub(super) verdict: Verdict,
-    pub(super) cause: FailureCause,
-    pub(super) took: u64,
-    pub(super) now: Tick,
 }

@@ -11,20 +11,26 @@
 //! ```
 //!
 //! A closed breaker is read and counted without a lock. Failures, slow calls, probes and transitions are rare, and take
-//! one (see [`locked`](super::transitions)): under it only this thread changes the state, while others may still count
-//! successes and end the streak of failures.
+//! one: under it only this thread changes the state, while others may still count successes and end the streak of failures.
+//!
+//! [`Breaker`] is one machine in three files, each the owner of one side of that lock:
+//!
+//! | file | what it does | lock |
+//! |---|---|---|
+//! | this one | what every call asks and reports | none |
+//! | `transitions.rs` | failures, slow calls, probes; the only file that changes the state | held throughout |
+//! | `control.rs` | new rules and an operator's commands, carried out by `transitions.rs` | held throughout |
 
 use std::time::Duration;
 
 use super::bodies::Bodies;
 use super::compiled::Rules;
-use super::locked_state::{LockedState, Settled};
+use super::locked_state::LockedState;
 use super::pause::Pause;
-use super::permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot};
+use super::permit::{Admitted, BodyPermit, BodyResult, CallResult, Permit, Rejected, Snapshot};
 use super::rules::{Numbers, Span};
 use super::state::{State, Transition, Word};
 use super::window::Window;
-use crate::outcome::Cause as FailureCause;
 use crate::outcome::Verdict;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::time::Tick;
@@ -116,29 +122,14 @@ impl Breaker {
         if word.admits() || self.only_observes() { None } else { self.shut_for(word, now) }
     }
 
-    /// Reports what became of a call that `took` so many nanoseconds. A result from another generation is ignored.
+    /// Reports how a call ended. A result from another generation is ignored.
     ///
     /// `unit`, uniform in [0, 1), spreads the open time. It is asked for only when the breaker opens.
+    #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]
     pub fn record(
         &self,
         permit: Permit,
-        verdict: Verdict,
-        took: u64,
-        now: Tick,
-        unit: impl FnOnce() -> f64,
-    ) -> Option<Transition> {
-        self.record_caused(permit, verdict, FailureCause::Own, took, now, unit)
-    }
-
-    /// The same, of a call whose failure has a cause that other calls may tell of, too: only the first counts. Of a probe, a
-    /// failure that tells of what has been counted decides nothing.
-    #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]
-    pub fn record_caused(
-        &self,
-        permit: Permit,
-        verdict: Verdict,
-        cause: FailureCause,
-        took: u64,
+        result: CallResult,
         now: Tick,
         unit: impl FnOnce() -> f64,
     ) -> Option<Transition> {
@@ -147,10 +138,10 @@ impl Breaker {
             return None;
         }
         if word.counts() {
-            match verdict {
+            match result.verdict {
                 Verdict::Neutral => return None,
                 Verdict::Success => {
-                    if self.count_freely(word, took, now) {
+                    if self.count_freely(word, result.took_nanos, now) {
                         return None;
                     }
                 }
@@ -159,8 +150,7 @@ impl Breaker {
         } else if word.state() != State::HalfOpen {
             return None;
         }
-        let settled = Settled { era: permit.era(), verdict, cause, took, now };
-        self.settle(settled, permit.number(), &mut at_most_once(unit))
+        self.settle(&permit, result, now, &mut at_most_once(unit))
     }
 
     /// Gives back the leave of a call that was never sent. Nobody was asked, so nothing is left undecided: a probe's slot is free
@@ -172,15 +162,13 @@ impl Breaker {
         }
     }
 
-    /// Reports what became of the body of a call whose head was recorded as a success `at` that time. One that failed takes
-    /// that success back, and opens a breaker that is half-open. A result from another generation is ignored.
+    /// Reports how the body of a call ended whose head was recorded as a success. One that failed takes that success back,
+    /// and opens a breaker that is half-open. A result from another generation is ignored.
     #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]
     pub fn record_body(
         &self,
         permit: BodyPermit,
-        verdict: Verdict,
-        cause: FailureCause,
-        at: Tick,
+        result: BodyResult,
         now: Tick,
         unit: impl FnOnce() -> f64,
     ) -> Option<Transition> {
@@ -188,15 +176,12 @@ impl Breaker {
         if word.era() != permit.era || !(word.counts() || word.state() == State::HalfOpen) {
             return None;
         }
-        match verdict {
+        match result.verdict {
             Verdict::Success => {
                 self.bodies.ended_well(now);
                 None
             }
-            Verdict::Failure => {
-                let settled = Settled { era: permit.era, verdict, cause, took: 0, now };
-                self.settle_body(settled, at, &mut at_most_once(unit))
-            }
+            Verdict::Failure => self.settle_body(&permit, result, now, &mut at_most_once(unit)),
             Verdict::Neutral => None,
         }
     }

@@ -40,7 +40,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use resilient_client::policy::breaker::{Breaker, BreakerPolicy, State, Verdict};
+//! use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, State, Verdict};
 //! use resilient_client::{rng::Rng, time::Tick};
 //!
 //! let breaker = Breaker::new(BreakerPolicy::standard().consecutive_failures(2).compile()?);
@@ -49,7 +49,8 @@
 //!
 //! for _ in 0..2 {
 //!     let call = breaker.try_acquire(start).expect("closed");
-//!     breaker.record(call.permit, Verdict::Failure, 0, start, || rng.unit());
+//!     let failed = CallResult::new(Verdict::Failure, Duration::from_millis(3));
+//!     breaker.record(call.permit, failed, start, || rng.unit());
 //! }
 //! let rejected = breaker.try_acquire(start).unwrap_err();
 //! assert!(rejected.retry_after >= Duration::from_millis(225));
@@ -85,7 +86,7 @@ pub use control::Control;
 pub use custom_trip::Trip;
 pub use machine::Breaker;
 pub(crate) use machine::Probing;
-pub use permit::{Admitted, BodyPermit, Permit, Rejected, Snapshot};
+pub use permit::{Admitted, BodyPermit, BodyResult, CallResult, Permit, Rejected, Snapshot};
 pub use policy::BreakerPolicy;
 pub(crate) use ready::{Place, ReadyQueue, ReadyWaiter};
 pub use state::{Cause, State, Transition};

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::state::{Era, State, Transition, Word};
+use crate::outcome::{Cause, Verdict};
+use crate::time::{Tick, nanos};
 
 /// Leave to make one call. Give it back with [`Breaker::record`](super::Breaker::record); one that comes to nothing is
 /// [`Verdict::Neutral`](super::Verdict::Neutral).
@@ -48,6 +50,56 @@ impl Permit {
 #[derive(Debug)]
 pub struct BodyPermit {
     pub(super) era: Era,
+}
+
+/// How a call ended, for [`Breaker::record`](super::Breaker::record).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallResult {
+    pub(super) verdict: Verdict,
+    pub(super) cause: Cause,
+    pub(super) took_nanos: u64,
+}
+
+impl CallResult {
+    /// What the call says about the server, and how long it took. A failure is a cause of its own.
+    pub const fn new(verdict: Verdict, took: Duration) -> Self {
+        Self::from_nanos(verdict, nanos(took))
+    }
+
+    /// The same, of a call that took so many nanoseconds.
+    pub(crate) const fn from_nanos(verdict: Verdict, took_nanos: u64) -> Self {
+        Self { verdict, cause: Cause::Own, took_nanos }
+    }
+
+    /// The failure has a cause that other calls may report, too. Of failures with one cause only the first counts; a probe
+    /// whose failure has one that has been counted decides nothing.
+    #[must_use]
+    pub const fn caused_by(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
+    }
+}
+
+/// How the body of a call ended, for [`Breaker::record_body`](super::Breaker::record_body).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyResult {
+    pub(super) verdict: Verdict,
+    pub(super) cause: Cause,
+    pub(super) head_at: Tick,
+}
+
+impl BodyResult {
+    /// What the body says about the server, and when its head was recorded as a success. A failure is a cause of its own.
+    pub const fn new(verdict: Verdict, head_at: Tick) -> Self {
+        Self { verdict, cause: Cause::Own, head_at }
+    }
+
+    /// The same as for [`CallResult::caused_by`].
+    #[must_use]
+    pub const fn caused_by(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
+    }
 }
 
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may go ahead.

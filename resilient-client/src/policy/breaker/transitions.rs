@@ -1,13 +1,14 @@
-//! What happens under the breaker's lock: failures, slow calls, probes, and every change of state.
+//! What happens under the breaker's lock: failures, slow calls, probes, and every change of state. Nothing but this file
+//! writes the state; [`machine`](super::machine) says what the other files of the breaker do.
 
 use super::causes::SeenFailure;
 use super::machine::Breaker;
 use super::pause::{After, Length};
-use super::permit::{Admitted, Permit, Rejected};
+use super::permit::{Admitted, BodyPermit, BodyResult, CallResult, Permit, Rejected};
 use super::rules::{Counted, Numbers};
 use super::state::{Cause, LONGEST_STREAK, State, Transition, Word};
 use crate::outcome::Verdict;
-use crate::policy::breaker::locked_state::{LockedState, Settled};
+use crate::policy::breaker::locked_state::LockedState;
 use crate::sync::Ordering;
 use crate::time::Tick;
 
@@ -44,19 +45,20 @@ impl Breaker {
         Ok(Admitted::as_probe(self.word(), locked.newest, transition))
     }
 
-    /// A failure, a slow call, any outcome of a probe, which has a `number`; and whatever else can't be counted without the lock.
+    /// A failure, a slow call, any outcome of a probe; and whatever else can't be counted without the lock.
     #[cold]
     pub(super) fn settle(
         &self,
-        call: Settled,
-        number: u16,
+        permit: &Permit,
+        result: CallResult,
+        now: Tick,
         unit: &mut dyn FnMut() -> f64,
     ) -> Option<Transition> {
-        let Settled { era, verdict, cause, took, now } = call;
+        let CallResult { verdict, cause, took_nanos: took } = result;
         let mut locked = self.locked.lock();
         let word = self.word();
         // The state may have changed while this thread waited for the lock.
-        if word.era() != era {
+        if word.era() != permit.era() {
             return None;
         }
         let rules = locked.rules?;
@@ -64,7 +66,7 @@ impl Breaker {
         let known = verdict == Verdict::Failure && locked.knows(seen, &self.window);
         let verdict = if known { Verdict::Neutral } else { verdict };
         let slow = rules.is_slow(took);
-        let followed = number < locked.followed;
+        let followed = permit.number() < locked.followed;
         match (word.state(), verdict) {
             (State::Closed | State::ForcedClosed, Verdict::Success | Verdict::Failure) => {
                 let failed = verdict == Verdict::Failure;
@@ -143,18 +145,19 @@ impl Breaker {
         }
     }
 
-    /// The body of a call that was counted as a success `at` some time has failed.
+    /// The body of a call whose head was counted as a success has failed.
     #[cold]
     pub(super) fn settle_body(
         &self,
-        body: Settled,
-        at: Tick,
+        permit: &BodyPermit,
+        result: BodyResult,
+        now: Tick,
         unit: &mut dyn FnMut() -> f64,
     ) -> Option<Transition> {
-        let Settled { era, cause, now, .. } = body;
+        let BodyResult { cause, head_at: at, .. } = result;
         let mut locked = self.locked.lock();
         let word = self.word();
-        if word.era() != era {
+        if word.era() != permit.era {
             return None;
         }
         let rules = locked.rules?;

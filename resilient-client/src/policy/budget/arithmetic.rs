@@ -23,7 +23,7 @@ impl Purse for Budget {
     }
 
     fn refund(&self) {
-        Budget::refund(self, Token { era: 0 });
+        Budget::refund(self, Token(self.bucket.era()));
     }
 
     fn try_withdraw(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::endpoint::Endpoint;
 use crate::outcome::{Cause, Verdict};
 use crate::policy::balance::Rules;
-use crate::policy::breaker::{self, BodyPermit};
+use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::sync::Ordering;
 use crate::time::{self, Tick};
 
@@ -101,7 +101,8 @@ impl EndpointPermit {
             self.body = Some((permit.body(), now));
         }
         let unit = || endpoint.entropy.rng().unit();
-        let transition = endpoint.breaker.record_caused(permit, verdict, cause, took, now, unit);
+        let result = CallResult::from_nanos(verdict, took).caused_by(cause);
+        let transition = endpoint.breaker.record(permit, result, now, unit);
         if let Some(transition) = transition {
             endpoint.changed(transition, now);
         }
@@ -127,7 +128,8 @@ impl EndpointPermit {
             endpoint.score.failed(waited, &self.rules, now);
         }
         let unit = || endpoint.entropy.rng().unit();
-        if let Some(transition) = endpoint.breaker.record_body(body, verdict, cause, at, now, unit) {
+        let result = BodyResult::new(verdict, at).caused_by(cause);
+        if let Some(transition) = endpoint.breaker.record_body(body, result, now, unit) {
             endpoint.changed(transition, now);
         }
     }

@@ -91,7 +91,7 @@ impl World {
                     course.good[called] += u32::from(good);
                     let verdict = if good { Verdict::Success } else { Verdict::Failure };
                     let permit = permits.remove(&number).unwrap();
-                    breaker.record(permit, verdict, took, now, || jitter.unit());
+                    breaker.record(permit, CallResult::from_nanos(verdict, took), now, || jitter.unit());
                 }
             }
         }

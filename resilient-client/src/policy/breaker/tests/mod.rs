@@ -20,7 +20,7 @@ mod under_loom;
 
 const START: Tick = Tick::from_nanos(3600 * 1_000_000_000);
 /// A call that took no time to speak of.
-const QUICK: u64 = 1_000_000;
+const QUICK: Duration = Duration::from_millis(1);
 const MIDDLE: fn() -> f64 = || 0.5;
 
 fn ms(ms: u64) -> Duration {
@@ -34,7 +34,7 @@ fn breaker(policy: BreakerPolicy) -> Breaker {
 
 fn call(breaker: &Breaker, verdict: Verdict, now: Tick) -> Option<Transition> {
     let admitted = breaker.try_acquire(now).expect("admitted");
-    breaker.record(admitted.permit, verdict, QUICK, now, MIDDLE)
+    breaker.record(admitted.permit, CallResult::new(verdict, QUICK), now, MIDDLE)
 }
 
 /// Fails calls one by one, and says how many it took to open and why.
@@ -64,13 +64,17 @@ fn probe(breaker: &Breaker, now: Tick) -> Permit {
 
 /// One probe after the other succeeds, until that closes it.
 fn recover(breaker: &Breaker, now: Tick) -> Transition {
-    let succeeds = || breaker.record(probe(breaker, now), Verdict::Success, QUICK, now, MIDDLE);
+    let succeeds =
+        || breaker.record(probe(breaker, now), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     std::iter::repeat_with(succeeds).flatten().next().expect("it closes")
 }
 
 /// The first probe has succeeded: the others.
 fn others(breaker: &Breaker, now: Tick) -> Vec<Permit> {
-    assert_eq!(breaker.record(probe(breaker, now), Verdict::Success, QUICK, now, MIDDLE), None);
+    assert_eq!(
+        breaker.record(probe(breaker, now), CallResult::new(Verdict::Success, QUICK), now, MIDDLE),
+        None
+    );
     std::iter::from_fn(|| breaker.try_acquire(now).ok()).map(|admitted| admitted.permit).collect()
 }
 
@@ -233,14 +237,14 @@ fn the_open_time_doubles_to_its_cap_and_starts_over_after_closing() {
     let (breaker, mut now) = opened(BreakerPolicy::standard().probes(1));
     for expected in [500, 1000, 2000, 4000, 5000, 5000].map(ms) {
         let permit = probe(&breaker, now);
-        let reopened = breaker.record(permit, Verdict::Failure, QUICK, now, MIDDLE).unwrap();
+        let reopened = breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE).unwrap();
         assert_eq!((reopened.to, reopened.cause), (State::Open, Cause::ProbeFailed));
         let wait = breaker.rejects_now(now).unwrap();
         assert_eq!(wait, expected);
         now = now.after(wait);
     }
     let permit = probe(&breaker, now);
-    let closed = breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE).unwrap();
+    let closed = breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE).unwrap();
     assert_eq!((closed.to, closed.cause), (State::Closed, Cause::ProbesSucceeded));
     failures_to_open(&breaker, now);
     assert_eq!(breaker.rejects_now(now), Some(ms(250)));
@@ -268,7 +272,7 @@ fn how_long_it_stays_open_follows_the_traffic_turned_away() {
             let lasts = next_probe(&breaker, now, per_second);
             now = now.after(ms(lasts));
             let permit = Permit { word: breaker.word() };
-            breaker.record(permit, Verdict::Failure, QUICK, now, MIDDLE);
+            breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE);
             lasts
         });
         for (lasts, expected) in lasts.iter().zip(expected) {
@@ -288,13 +292,13 @@ fn calls_turned_away_while_a_probe_is_out_bring_the_next_one_forward() {
         let mut later = now;
         for _ in 0..4 {
             later = later.after(ms(5000));
-            breaker.record(probe(&breaker, later), Verdict::Failure, QUICK, later, MIDDLE);
+            breaker.record(probe(&breaker, later), CallResult::new(Verdict::Failure, QUICK), later, MIDDLE);
         }
         later = later.after(ms(5000));
         let hangs = probe(&breaker, later);
         assert!((0..turned_away).all(|_| breaker.try_acquire(later).is_err()));
         let failed = later.after(ms(3000));
-        breaker.record(hangs, Verdict::Failure, QUICK, failed, MIDDLE);
+        breaker.record(hangs, CallResult::new(Verdict::Failure, QUICK), failed, MIDDLE);
         breaker.rejects_now(failed).unwrap()
     });
     assert!(probes[0] > ms(4500), "{probes:?}");
@@ -313,7 +317,7 @@ fn traffic_shortens_no_opening_after_a_recovery_that_was_none() {
         lasts.push(wait);
         now = now.after(ms(wait));
         let permit = Permit { word: breaker.word() };
-        breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE);
+        breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
         recover(&breaker, now);
     }
     assert_eq!(lasts, [250, 500, 1000, 2000]);
@@ -342,7 +346,7 @@ fn only_a_failure_draws_randomness() {
     let breaker = breaker(BreakerPolicy::standard());
     for verdict in [Verdict::Success, Verdict::Neutral] {
         let permit = breaker.try_acquire(START).unwrap().permit;
-        breaker.record(permit, verdict, QUICK, START, || unreachable!());
+        breaker.record(permit, CallResult::new(verdict, QUICK), START, || unreachable!());
     }
 }
 
@@ -353,8 +357,9 @@ fn closes_when_every_probe_succeeded_with_nothing_remembered() {
     let (breaker, now) = opened(BreakerPolicy::standard());
     let others = others(&breaker, now);
     assert_eq!(others.len(), 2);
-    let transitions =
-        others.into_iter().map(|permit| breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE));
+    let transitions = others
+        .into_iter()
+        .map(|permit| breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE));
     let transitions: Vec<_> = transitions.collect();
     assert_eq!(transitions[0], None);
     let closed = transitions[1].unwrap();
@@ -375,7 +380,7 @@ fn the_first_probe_goes_alone_and_the_others_the_moment_it_has_succeeded() {
     for _ in 0..1000 {
         assert_eq!(breaker.try_acquire(later).unwrap_err().retry_after, ms(1), "until another follows");
     }
-    assert_eq!(breaker.record(first, Verdict::Success, QUICK, later, MIDDLE), None);
+    assert_eq!(breaker.record(first, CallResult::new(Verdict::Success, QUICK), later, MIDDLE), None);
     let others: Vec<_> = (0..100).filter_map(|_| breaker.try_acquire(later).ok()).collect();
     assert_eq!(others.len(), 9);
     assert_eq!(breaker.snapshot(later).probes, 9);
@@ -398,16 +403,16 @@ fn a_probe_that_does_not_answer_is_followed_when_one_that_failed_would_be() {
     let mut hang = hang.into_iter();
     for verdict in [Verdict::Failure, Verdict::Neutral] {
         let wait = breaker.rejects_now(now);
-        assert_eq!(breaker.record(hang.next().unwrap(), verdict, QUICK, now, MIDDLE), None);
+        assert_eq!(breaker.record(hang.next().unwrap(), CallResult::new(verdict, QUICK), now, MIDDLE), None);
         breaker.release(hang.next().unwrap());
         assert_eq!((breaker.rejects_now(now), breaker.snapshot(now).probes), (wait, 1));
     }
     // Unless it is an answer.
-    breaker.record(hang.next().unwrap(), Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(hang.next().unwrap(), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     let last = probe(&breaker, now);
     assert!(breaker.try_acquire(now).is_err(), "the newest has the third slot");
-    breaker.record(last, Verdict::Success, QUICK, now, MIDDLE);
-    let closed = breaker.record(newest, Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(last, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
+    let closed = breaker.record(newest, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     assert_eq!(closed.unwrap().cause, Cause::ProbesSucceeded);
 }
 
@@ -425,7 +430,7 @@ fn probes_that_run_out_of_numbers_begin_a_generation() {
     }
     assert!(breaker.snapshot(now).generation > 2, "another generation");
     for probe in last {
-        breaker.record(probe, Verdict::Neutral, QUICK, now, MIDDLE);
+        breaker.record(probe, CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
     }
     assert_eq!(breaker.snapshot(now).probes, 0);
     assert_eq!(recover(&breaker, now.after(ms(10_000))).to, State::Closed);
@@ -435,7 +440,7 @@ fn probes_that_run_out_of_numbers_begin_a_generation() {
 fn one_is_told_no_more_than_the_shortest_open_time_while_a_probe_is_out() {
     let (breaker, mut now) = opened(BreakerPolicy::standard());
     for _ in 0..5 {
-        breaker.record(probe(&breaker, now), Verdict::Failure, QUICK, now, MIDDLE);
+        breaker.record(probe(&breaker, now), CallResult::new(Verdict::Failure, QUICK), now, MIDDLE);
         now = now.after(ms(6_000));
     }
     let _probe = probe(&breaker, now);
@@ -448,7 +453,7 @@ fn the_newest_probe_that_fails_reopens_it_whatever_hangs_beside_it() {
     let (breaker, now) = opened(BreakerPolicy::standard());
     let _hangs = probe(&breaker, now);
     let now = now.after(ms(250));
-    let failed = breaker.record(probe(&breaker, now), Verdict::Failure, QUICK, now, MIDDLE);
+    let failed = breaker.record(probe(&breaker, now), CallResult::new(Verdict::Failure, QUICK), now, MIDDLE);
     assert_eq!(failed.unwrap().cause, Cause::ProbeFailed);
 }
 
@@ -457,12 +462,12 @@ fn the_first_failed_probe_reopens_and_the_others_move_nothing() {
     let (breaker, now) = opened(BreakerPolicy::standard().probes(4));
     let Ok([first, second, third]) = <[Permit; 3]>::try_from(others(&breaker, now)) else { panic!() };
     assert_eq!(
-        breaker.record(first, Verdict::Failure, QUICK, now, MIDDLE).unwrap().cause,
+        breaker.record(first, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE).unwrap().cause,
         Cause::ProbeFailed
     );
     let before = breaker.snapshot(now);
-    assert_eq!(breaker.record(second, Verdict::Success, QUICK, now, MIDDLE), None);
-    assert_eq!(breaker.record(third, Verdict::Failure, QUICK, now, MIDDLE), None);
+    assert_eq!(breaker.record(second, CallResult::new(Verdict::Success, QUICK), now, MIDDLE), None);
+    assert_eq!(breaker.record(third, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE), None);
     assert_eq!(breaker.snapshot(now), before);
 }
 
@@ -472,13 +477,16 @@ fn the_first_failed_probe_reopens_and_the_others_move_nothing() {
 fn a_probe_that_decides_nothing_gives_its_slot_back_and_holds_the_next_back() {
     let (breaker, mut now) = opened(BreakerPolicy::standard());
     for expected in [250, 500, 1000, 2000, 4000, 5000, 5000].map(ms) {
-        assert_eq!(breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE), None);
+        assert_eq!(
+            breaker.record(probe(&breaker, now), CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE),
+            None
+        );
         assert_eq!((breaker.state(), breaker.snapshot(now).probes), (State::HalfOpen, 0));
         assert_eq!(breaker.rejects_now(now), Some(expected));
         now = now.after(expected);
     }
-    breaker.record(probe(&breaker, now), Verdict::Success, QUICK, now, MIDDLE);
-    breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE);
+    breaker.record(probe(&breaker, now), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
+    breaker.record(probe(&breaker, now), CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
     assert_eq!(breaker.rejects_now(now), Some(ms(250)), "one that decides ends the row");
     assert_eq!(recover(&breaker, now.after(ms(250))).cause, Cause::ProbesSucceeded);
 }
@@ -501,10 +509,10 @@ fn a_probe_that_was_never_sent_holds_nobody_back() {
 fn traffic_brings_the_next_probe_forward_after_one_that_decided_nothing_too() {
     let (breaker, mut now) = opened(BreakerPolicy::standard());
     for _ in 0..10 {
-        breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE);
+        breaker.record(probe(&breaker, now), CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
         now = now.after(ms(5000));
     }
-    breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE);
+    breaker.record(probe(&breaker, now), CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
     assert!(next_probe(&breaker, now, 300) <= 254);
 }
 
@@ -513,16 +521,16 @@ fn traffic_brings_the_next_probe_forward_after_one_that_decided_nothing_too() {
 fn a_probe_that_succeeds_ends_the_wait_that_another_began() {
     let (breaker, now) = opened(BreakerPolicy::standard().probes(4));
     let Ok([first, second, _third]) = <[Permit; 3]>::try_from(others(&breaker, now)) else { panic!() };
-    breaker.record(first, Verdict::Neutral, QUICK, now, MIDDLE);
+    breaker.record(first, CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
     assert!(breaker.try_acquire(now).is_err());
-    breaker.record(second, Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(second, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     assert!(probe(&breaker, now).is_probe());
 }
 
 #[test]
 fn new_rules_end_no_wait_between_probes() {
     let (breaker, now) = opened(BreakerPolicy::standard());
-    breaker.record(probe(&breaker, now), Verdict::Neutral, QUICK, now, MIDDLE);
+    breaker.record(probe(&breaker, now), CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
     breaker.set_rules(Some(BreakerPolicy::standard().probes(5).compile().unwrap()));
     assert_eq!(breaker.rejects_now(now), Some(ms(250)));
 }
@@ -542,11 +550,11 @@ fn lost_probes_expire_and_their_late_results_move_nothing() {
     assert_eq!(transition.cause, Cause::ProbesExpired);
 
     for permit in lost {
-        assert_eq!(breaker.record(permit, Verdict::Failure, QUICK, lease_end, MIDDLE), None);
+        assert_eq!(breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), lease_end, MIDDLE), None);
     }
     assert_eq!(breaker.snapshot(lease_end).probes, 1);
     assert!(breaker.try_acquire(lease_end).is_err(), "the lost probes' results freed no slot");
-    breaker.record(fresh.permit, Verdict::Success, QUICK, lease_end, MIDDLE);
+    breaker.record(fresh.permit, CallResult::new(Verdict::Success, QUICK), lease_end, MIDDLE);
     assert_eq!(recover(&breaker, lease_end).cause, Cause::ProbesSucceeded);
 }
 
@@ -572,7 +580,7 @@ fn probes_may_come_far_apart() {
     for _ in 0..3 {
         assert_eq!(breaker.snapshot(now).reopens, 0);
         let permit = breaker.try_acquire(now).unwrap().permit;
-        breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE);
+        breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
         now = now.after(Duration::from_mins(1));
     }
     assert_eq!(breaker.snapshot(now).state, State::Closed);
@@ -589,7 +597,7 @@ fn results_from_before_the_trip_move_nothing_afterwards() {
         let before = breaker.snapshot(now);
         for verdict in [Verdict::Success, Verdict::Failure, Verdict::Neutral] {
             for permit in early.by_ref().take(10) {
-                assert_eq!(breaker.record(permit, verdict, QUICK, now, MIDDLE), None);
+                assert_eq!(breaker.record(permit, CallResult::new(verdict, QUICK), now, MIDDLE), None);
             }
         }
         assert_eq!(breaker.snapshot(now), before);
@@ -598,7 +606,7 @@ fn results_from_before_the_trip_move_nothing_afterwards() {
     let now = START.after(ms(1000));
     let permit = probe(&breaker, now);
     record_some(now);
-    breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     record_some(now);
 }
 
@@ -625,7 +633,7 @@ fn a_thousand_threads_get_exactly_k_probes() {
         assert_eq!(first.len(), 1);
         let first = first.remove(0);
         assert!(first.transition.is_some());
-        breaker.record(first.permit, Verdict::Success, QUICK, now, MIDDLE);
+        breaker.record(first.permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
         if k > 1 {
             let others = crowd();
             assert_eq!(others.len(), k as usize - 1);
@@ -643,7 +651,7 @@ fn threads_never_hold_more_than_k_probes_while_slots_come_and_go() {
             BreakerPolicy::standard().open_for(ms(2)).probes(3).probe_timeout(Duration::from_hours(1));
         let (breaker, now) = opened(policy);
         for _ in 0..succeeded {
-            breaker.record(probe(&breaker, now), Verdict::Success, QUICK, now, MIDDLE);
+            breaker.record(probe(&breaker, now), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
         }
         let (held, most, clock) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
@@ -654,7 +662,7 @@ fn threads_never_hold_more_than_k_probes_while_slots_come_and_go() {
                         let Ok(call) = breaker.try_acquire(now) else { continue };
                         most.fetch_max(held.fetch_add(1, SeqCst) + 1, SeqCst);
                         held.fetch_sub(1, SeqCst);
-                        breaker.record(call.permit, Verdict::Neutral, QUICK, now, MIDDLE);
+                        breaker.record(call.permit, CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
                     }
                 });
             }
@@ -709,7 +717,7 @@ fn disabling_opens_the_way_and_enabling_starts_closed_and_empty() {
         (enabled.from, enabled.to, enabled.cause),
         (State::Disabled, State::Closed, Cause::RulesChanged)
     );
-    breaker.record(from_before, Verdict::Failure, QUICK, START, MIDDLE);
+    breaker.record(from_before, CallResult::new(Verdict::Failure, QUICK), START, MIDDLE);
     assert_eq!(breaker.snapshot(START).failures, 0);
     assert_eq!(failures_to_open(&breaker, START).0, 5);
 }
@@ -721,7 +729,7 @@ fn a_rejected_probe_is_told_to_wait_the_open_time_of_the_rules_in_force() {
     breaker.set_rules(Some(policy(300)));
     failures_to_open(&breaker, START);
     let now = START.after(ms(300));
-    breaker.record(probe(&breaker, now), Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(probe(&breaker, now), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     let _probe = probe(&breaker, now);
     assert_eq!(breaker.rejects_now(now), Some(ms(300)));
     breaker.set_rules(Some(policy(700)));
@@ -739,7 +747,7 @@ fn new_rules_keep_the_state_and_the_counts() {
     assert_eq!(breaker.set_rules(Some(policy().cold_consecutive_failures(4).compile().unwrap())), None);
     let snapshot = breaker.snapshot(START);
     assert_eq!((snapshot.failures, snapshot.streak), (3, 3));
-    let opened = breaker.record(permit, Verdict::Failure, QUICK, START, MIDDLE).unwrap();
+    let opened = breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), START, MIDDLE).unwrap();
     assert_eq!(opened.cause, Cause::ColdFailures(4));
     let longer = policy().open_for(ms(3000)).compile().unwrap();
     assert_eq!(breaker.set_rules(Some(longer)), None);
@@ -766,7 +774,7 @@ fn more_probes_may_go_at_once_when_the_rules_say_so_and_fewer_close_it() {
     assert_eq!(others.len(), 1);
     breaker.set_rules(Some(BreakerPolicy::standard().probes(3).compile().unwrap()));
     let _third = probe(&breaker, now);
-    breaker.record(others.remove(0), Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(others.remove(0), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     let fewer = breaker.set_rules(Some(BreakerPolicy::standard().probes(2).compile().unwrap()));
     assert_eq!(fewer.unwrap().cause, Cause::ProbesSucceeded);
 }
@@ -820,12 +828,12 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
 fn head(breaker: &Breaker, now: Tick) -> BodyPermit {
     let permit = breaker.try_acquire(now).expect("admitted").permit;
     let body = permit.body();
-    assert_eq!(breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE), None);
+    assert_eq!(breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE), None);
     body
 }
 
 fn body_fails(breaker: &Breaker, body: BodyPermit, at: Tick, now: Tick) -> Option<Transition> {
-    breaker.record_body(body, Verdict::Failure, FailureCause::Own, at, now, MIDDLE)
+    breaker.record_body(body, BodyResult::new(Verdict::Failure, at), now, MIDDLE)
 }
 
 #[test]
@@ -866,13 +874,18 @@ fn bodies_that_one_cause_explains_do_not_speak_for_the_server() {
             let now = START.after_nanos(calls * 3_333_333);
             let body = head(&breaker, now);
             if calls % 4 == 1 {
-                breaker.record_body(body, Verdict::Success, FailureCause::Own, now, now, MIDDLE);
+                breaker.record_body(body, BodyResult::new(Verdict::Success, now), now, MIDDLE);
             } else {
                 bodies.push_back((calls + 150, now, body));
             }
             while bodies.front().is_some_and(|(due, ..)| *due <= calls) {
                 let (_, at, body) = bodies.pop_front().unwrap();
-                breaker.record_body(body, Verdict::Failure, cause, at, now, MIDDLE);
+                breaker.record_body(
+                    body,
+                    BodyResult::new(Verdict::Failure, at).caused_by(cause),
+                    now,
+                    MIDDLE,
+                );
             }
             calls += 1;
         }
@@ -886,7 +899,7 @@ fn half_of_all_bodies_failing_opens_it_as_half_of_all_heads_would() {
     for n in 0..100 {
         let body = head(&breaker, START);
         let opened = if n % 2 == 0 {
-            breaker.record_body(body, Verdict::Success, FailureCause::Own, START, START, MIDDLE);
+            breaker.record_body(body, BodyResult::new(Verdict::Success, START), START, MIDDLE);
             None
         } else {
             body_fails(&breaker, body, START, START)
@@ -916,7 +929,7 @@ fn probes_are_decided_by_their_heads_however_long_their_bodies_take() {
     let bodies = [(); 3].map(|()| {
         let probe = probe(&breaker, now);
         let body = probe.body();
-        (body, breaker.record(probe, Verdict::Success, QUICK, now, MIDDLE))
+        (body, breaker.record(probe, CallResult::new(Verdict::Success, QUICK), now, MIDDLE))
     });
     assert_eq!(bodies[2].1.unwrap().to, State::Closed);
     let [(first, _), ..] = bodies;
@@ -946,7 +959,7 @@ fn bodies_that_failed_before_it_opened_are_remembered_until_one_ends_well() {
     }
     assert_eq!(lasts, [250, 500, 1000, 2000, 4000, 5000], "each time by a single body, and for longer");
     let body = head(&breaker, now);
-    breaker.record_body(body, Verdict::Success, FailureCause::Own, now, now, MIDDLE);
+    breaker.record_body(body, BodyResult::new(Verdict::Success, now), now, MIDDLE);
     let body = head(&breaker, now);
     assert_eq!(body_fails(&breaker, body, now, now), None);
 }
@@ -959,7 +972,12 @@ fn what_one_restart_ended_is_one_failure() {
     call(&breaker, Verdict::Success, START);
     for _ in 0..48 {
         let permit = breaker.try_acquire(START).unwrap().permit;
-        let lost = breaker.record_caused(permit, Verdict::Failure, FailureCause::Lost, QUICK, START, MIDDLE);
+        let lost = breaker.record(
+            permit,
+            CallResult::new(Verdict::Failure, QUICK).caused_by(FailureCause::Lost),
+            START,
+            MIDDLE,
+        );
         assert_eq!(lost, None);
     }
     let snapshot = breaker.snapshot(START);
@@ -973,7 +991,14 @@ fn a_server_that_refuses_every_connection_opens_it_within_its_first_second() {
     let opened_after = (0..1000).map(|n| n * 3).find(|n| {
         let now = START.after(ms(*n));
         let permit = breaker.try_acquire(now).unwrap().permit;
-        breaker.record_caused(permit, Verdict::Failure, FailureCause::Lost, QUICK, now, MIDDLE).is_some()
+        breaker
+            .record(
+                permit,
+                CallResult::new(Verdict::Failure, QUICK).caused_by(FailureCause::Lost),
+                now,
+                MIDDLE,
+            )
+            .is_some()
     });
     assert!(opened_after.is_some_and(|after| after <= 200), "{opened_after:?}");
 }

@@ -581,7 +581,8 @@ proptest! {
                         model.record(of(permit), (verdict, cause), took, now.as_nanos(), unit)
                     });
                     let record = |breaker: &Breaker, permit| {
-                        breaker.record_caused(permit, verdict, cause, took, now, || unit)
+                        let result = CallResult::new(verdict, Duration::from_nanos(took)).caused_by(cause);
+                        breaker.record(permit, result, now, || unit)
                     };
                     prop_assert_eq!(permit.and_then(|permit| record(&breaker, permit)), expected);
                     prop_assert_eq!(shadow.and_then(|permit| record(&observing, permit)), expected);
@@ -593,7 +594,8 @@ proptest! {
                         model.record_body(generation, (verdict, cause), then, now.as_nanos(), unit)
                     });
                     let record = |breaker: &Breaker, permit| {
-                        breaker.record_body(permit, verdict, cause, Tick::from_nanos(then), now, || unit)
+                        let result = BodyResult::new(verdict, Tick::from_nanos(then)).caused_by(cause);
+                        breaker.record_body(permit, result, now, || unit)
                     };
                     prop_assert_eq!(permit.and_then(|permit| record(&breaker, permit)), expected);
                     prop_assert_eq!(shadow.and_then(|permit| record(&observing, permit)), expected);

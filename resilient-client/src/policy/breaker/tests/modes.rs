@@ -4,7 +4,7 @@ use super::*;
 
 fn record(breaker: &Breaker, verdict: Verdict, took: u64) -> Option<Transition> {
     let permit = breaker.try_acquire(START).expect("admitted").permit;
-    breaker.record(permit, verdict, took, START, MIDDLE)
+    breaker.record(permit, CallResult::from_nanos(verdict, took), START, MIDDLE)
 }
 
 /// Only a rate can open it.
@@ -36,7 +36,7 @@ fn a_window_of_calls_does_not_mind_how_long_ago_they_were() {
 fn closing_empties_a_window_of_calls() {
     let (breaker, now) = opened(by_rate().window_calls(10).min_calls(10).probes(1));
     let permit = probe(&breaker, now);
-    breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     assert_eq!(breaker.snapshot(now).failures, 0);
     assert_eq!(failures_to_open(&breaker, now).0, 10);
 }
@@ -122,7 +122,8 @@ fn slow_calls_leave_the_window_and_a_slow_success_ends_a_streak() {
 fn a_probe_that_succeeds_slowly_opens_it_again_for_longer() {
     let (breaker, now) = opened(slow_above_half().cold_consecutive_failures(1).probes(1));
     let permit = probe(&breaker, now);
-    let reopened = breaker.record(permit, Verdict::Success, SLOW + 1, now, MIDDLE).unwrap();
+    let reopened =
+        breaker.record(permit, CallResult::from_nanos(Verdict::Success, SLOW + 1), now, MIDDLE).unwrap();
     assert_eq!((reopened.to, reopened.cause), (State::Open, Cause::ProbeSlow));
     assert_eq!(breaker.rejects_now(now), Some(ms(500)));
 }
@@ -190,11 +191,11 @@ fn a_rule_of_ones_own_hears_every_success_and_of_the_revival() {
     let now = START.after(ms(3000));
     // Its fourth failure: it says nothing, so the breaker opens for as long as before.
     let permit = probe(&breaker, now);
-    breaker.record(permit, Verdict::Failure, QUICK, now, MIDDLE);
+    breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE);
     assert_eq!(breaker.rejects_now(now), Some(ms(3000)));
     let now = now.after(ms(3000));
     let permit = probe(&breaker, now);
-    breaker.record(permit, Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     assert_eq!(failures_to_open(&breaker, now).0, 3);
 }
 
@@ -256,7 +257,12 @@ fn no_call_sees_rules_without_the_rule_of_ones_own_that_came_with_them() {
             let mut rng = Rng::seeded(1);
             for _ in 0..20_000 {
                 let admitted = breaker.try_acquire(START).expect("closed");
-                let opened = breaker.record(admitted.permit, Verdict::Failure, 1, START, || rng.unit());
+                let opened = breaker.record(
+                    admitted.permit,
+                    CallResult::from_nanos(Verdict::Failure, 1),
+                    START,
+                    || rng.unit(),
+                );
                 assert!(opened.is_none(), "{opened:?}");
                 if breaker.snapshot(START).failures > 40 {
                     breaker.control(Control::Reset);
@@ -353,7 +359,7 @@ fn a_forced_state_outlives_new_rules_and_ends_with_them_in_force() {
 fn a_reset_closes_and_forgets_whatever_the_state() {
     let (breaker, now) = opened(BreakerPolicy::standard().probes(1));
     let permit = probe(&breaker, now);
-    breaker.record(permit, Verdict::Failure, QUICK, now, MIDDLE);
+    breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE);
     let reset = forced(&breaker, Control::Reset);
     assert_eq!((reset.from, reset.to, reset.cause), (State::Open, State::Closed, Cause::Reset));
     assert_eq!(breaker.snapshot(now).reopens, 0);
@@ -371,7 +377,7 @@ fn results_from_before_a_forced_state_move_nothing_in_it_or_after_it() {
         forced(&breaker, control);
         let before = breaker.snapshot(START);
         for permit in early.drain(..10) {
-            assert_eq!(breaker.record(permit, Verdict::Failure, QUICK, START, MIDDLE), None);
+            assert_eq!(breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), START, MIDDLE), None);
         }
         assert_eq!(breaker.snapshot(START), before);
     }
@@ -421,16 +427,16 @@ fn observing_only_the_first_calls_are_the_probes_and_the_others_do_not_count() {
     };
     let (mut first, probes) = calls();
     assert_eq!(probes, [true, false, false, false, false, false]);
-    breaker.record(first.remove(0).permit, Verdict::Success, QUICK, now, MIDDLE);
+    breaker.record(first.remove(0).permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     let (mut calls, probes) = calls();
     assert_eq!(probes, [true, true, false, false, false, false]);
     calls.extend(first);
     for call in calls.into_iter().rev() {
         assert_eq!(call.would_reject.is_none(), call.permit.is_probe());
         let verdict = if call.permit.is_probe() { Verdict::Success } else { Verdict::Failure };
-        breaker.record(call.permit, verdict, QUICK, now, MIDDLE);
+        breaker.record(call.permit, CallResult::new(verdict, QUICK), now, MIDDLE);
     }
-    assert_eq!(breaker.record(early.permit, Verdict::Failure, QUICK, now, MIDDLE), None);
+    assert_eq!(breaker.record(early.permit, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE), None);
     let snapshot = breaker.snapshot(now);
     assert_eq!((snapshot.state, snapshot.failures, snapshot.observe_only), (State::Closed, 0, true));
 }

@@ -42,7 +42,7 @@ fn loom_a_slot_given_back_is_given_out_once_and_not_at_once() {
             let breaker = Arc::clone(&breaker);
             thread::spawn(move || (breaker.try_acquire(now).is_ok(), breaker.try_acquire(later).is_ok()))
         };
-        breaker.record(held, Verdict::Neutral, QUICK, now, MIDDLE);
+        breaker.record(held, CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
         let ours = breaker.try_acquire(later).is_ok();
         let (at_once, theirs) = other.join().unwrap();
         assert!(!at_once);
@@ -60,7 +60,7 @@ fn loom_the_others_follow_the_first_that_succeeds_and_no_more_of_them_than_there
             let breaker = Arc::clone(&breaker);
             thread::spawn(move || breaker.try_acquire(now).is_ok())
         });
-        assert_eq!(breaker.record(first, Verdict::Success, QUICK, now, MIDDLE), None);
+        assert_eq!(breaker.record(first, CallResult::new(Verdict::Success, QUICK), now, MIDDLE), None);
         let admitted = others.map(|other| usize::from(other.join().unwrap())).iter().sum::<usize>();
         assert_eq!(admitted + usize::from(breaker.try_acquire(now).is_ok()), 1);
     });
@@ -72,7 +72,7 @@ fn loom_calls_turned_away_together_all_count() {
     loom::model(|| {
         let policy = tiny(1).open_for(ms(100)).open_cap(ms(200)).probe_share(0.25);
         let (breaker, now) = opened(policy);
-        breaker.record(probe(&breaker, now), Verdict::Failure, QUICK, now, MIDDLE);
+        breaker.record(probe(&breaker, now), CallResult::new(Verdict::Failure, QUICK), now, MIDDLE);
         let breaker = Arc::new(breaker);
         let other = {
             let breaker = Arc::clone(&breaker);
@@ -91,7 +91,9 @@ fn loom_concurrent_failures_open_it_once() {
         let permits = [(); 2].map(|()| breaker.try_acquire(START).unwrap().permit);
         let threads = permits.map(|permit| {
             let breaker = Arc::clone(&breaker);
-            thread::spawn(move || breaker.record(permit, Verdict::Failure, QUICK, START, MIDDLE))
+            thread::spawn(move || {
+                breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), START, MIDDLE)
+            })
         });
         let opened = threads.map(|thread| thread.join().unwrap()).into_iter().flatten().count();
         assert_eq!(opened, 1);
@@ -106,9 +108,11 @@ fn loom_probes_failing_and_succeeding_together_move_it_once() {
         let (breaker, now, [first, second]) = two_probes();
         let other = {
             let breaker = Arc::clone(&breaker);
-            thread::spawn(move || breaker.record(first, Verdict::Failure, QUICK, now, MIDDLE))
+            thread::spawn(move || {
+                breaker.record(first, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE)
+            })
         };
-        let ours = breaker.record(second, Verdict::Success, QUICK, now, MIDDLE);
+        let ours = breaker.record(second, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
         let theirs = other.join().unwrap();
         assert_eq!((ours, theirs.map(|change| change.to)), (None, Some(State::Open)));
     });
@@ -120,9 +124,11 @@ fn loom_a_result_that_waited_for_the_lock_moves_no_later_generation() {
         let (breaker, now, [first, second]) = two_probes();
         let other = {
             let breaker = Arc::clone(&breaker);
-            thread::spawn(move || breaker.record(first, Verdict::Failure, QUICK, now, MIDDLE))
+            thread::spawn(move || {
+                breaker.record(first, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE)
+            })
         };
-        let ours = breaker.record(second, Verdict::Failure, QUICK, now, MIDDLE);
+        let ours = breaker.record(second, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE);
         let half_open = breaker.try_acquire(now.after(ms(10_000))).ok().and_then(|call| call.transition);
         assert_eq!(half_open.map(|change| change.to), Some(State::HalfOpen));
         assert!(ours.is_some() != other.join().unwrap().is_some(), "one of them reopened it, once");
@@ -139,9 +145,11 @@ fn loom_a_success_never_undoes_a_transition() {
         let [good, bad] = permits;
         let other = {
             let breaker = Arc::clone(&breaker);
-            thread::spawn(move || breaker.record(good, Verdict::Success, QUICK, START, MIDDLE))
+            thread::spawn(move || {
+                breaker.record(good, CallResult::new(Verdict::Success, QUICK), START, MIDDLE)
+            })
         };
-        let opened = breaker.record(bad, Verdict::Failure, QUICK, START, MIDDLE);
+        let opened = breaker.record(bad, CallResult::new(Verdict::Failure, QUICK), START, MIDDLE);
         assert_eq!(other.join().unwrap(), None);
         let snapshot = breaker.snapshot(START);
         match opened {
@@ -158,7 +166,9 @@ fn loom_no_result_moves_a_forced_breaker() {
         let permit = breaker.try_acquire(START).unwrap().permit;
         let other = {
             let breaker = Arc::clone(&breaker);
-            thread::spawn(move || breaker.record(permit, Verdict::Failure, QUICK, START, MIDDLE))
+            thread::spawn(move || {
+                breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), START, MIDDLE)
+            })
         };
         let forced = breaker.control(Control::ForceOpen).unwrap();
         let opened = other.join().unwrap();
@@ -190,7 +200,9 @@ fn loom_slow_calls_open_it_once() {
         let permits = [(); 2].map(|()| breaker.try_acquire(START).unwrap().permit);
         let threads = permits.map(|permit| {
             let breaker = Arc::clone(&breaker);
-            thread::spawn(move || breaker.record(permit, Verdict::Success, 1_000_001, START, MIDDLE))
+            thread::spawn(move || {
+                breaker.record(permit, CallResult::from_nanos(Verdict::Success, 1_000_001), START, MIDDLE)
+            })
         });
         let opened = threads.map(|thread| thread.join().unwrap()).into_iter().flatten().count();
         assert_eq!((opened, breaker.state()), (1, State::Open));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::outcome::Verdict;
 use crate::policy::balance::BalancePolicy;
-use crate::policy::breaker::{BreakerPolicy, State};
+use crate::policy::breaker::{BreakerPolicy, CallResult, State};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -70,7 +70,7 @@ fn trip(set: &EndpointSet, port: u16, now: Tick) {
     let endpoint = endpoint(set, port);
     while endpoint.breaker.state() == State::Closed {
         let permit = endpoint.breaker.try_acquire(now).unwrap().permit;
-        endpoint.breaker.record(permit, Verdict::Failure, 0, now, || 0.5);
+        endpoint.breaker.record(permit, CallResult::new(Verdict::Failure, Duration::ZERO), now, || 0.5);
     }
 }
 
