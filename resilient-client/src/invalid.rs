@@ -31,6 +31,12 @@ impl Invalid {
         Self { whose: Some(whose), ..self }
     }
 
+    /// The same problem of a setting of another name.
+    #[cfg(feature = "fault")]
+    pub(crate) fn renamed(self, setting: &'static str) -> Self {
+        Self { setting, ..self }
+    }
+
     /// The dotted name of the setting, such as `breaker.window`.
     pub fn setting(&self) -> &'static str {
         self.setting
