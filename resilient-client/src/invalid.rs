@@ -37,6 +37,15 @@ impl Invalid {
         Self { setting, ..self }
     }
 
+    /// Whose setting it is, with its name, and what is wrong with it.
+    #[cfg(feature = "fault")]
+    pub(crate) fn field(&self) -> (String, &str) {
+        let setting = self.setting;
+        let field =
+            self.whose.as_ref().map_or_else(|| setting.to_owned(), |whose| format!("{whose}.{setting}"));
+        (field, &self.problem)
+    }
+
     /// The dotted name of the setting, such as `breaker.window`.
     pub fn setting(&self) -> &'static str {
         self.setting

@@ -1,5 +1,6 @@
 //! Faults on purpose (feature `fault`).
 
+pub mod admin;
 mod body;
 mod client;
 mod connection;
