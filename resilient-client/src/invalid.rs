@@ -31,6 +31,21 @@ impl Invalid {
         Self { whose: Some(whose), ..self }
     }
 
+    /// The same problem of a setting of another name.
+    #[cfg(feature = "fault")]
+    pub(crate) fn renamed(self, setting: &'static str) -> Self {
+        Self { setting, ..self }
+    }
+
+    /// Whose setting it is, with its name, and what is wrong with it.
+    #[cfg(feature = "fault")]
+    pub(crate) fn field(&self) -> (String, &str) {
+        let setting = self.setting;
+        let field =
+            self.whose.as_ref().map_or_else(|| setting.to_owned(), |whose| format!("{whose}.{setting}"));
+        (field, &self.problem)
+    }
+
     /// The dotted name of the setting, such as `breaker.window`.
     pub fn setting(&self) -> &'static str {
         self.setting

@@ -53,11 +53,11 @@
 //! ```text
 //! bench_internals                                   what the benches time alone
 //! client, hyper, layer, server, circuit, adapters   doors: reqwest's verbs, hyper's, tower services; servers; a breaker alone
-//! shared_methods, pool_defaults                     what doors have in common
+//! shared_methods, pool_defaults, faulted            what doors have in common
 //! control                                           an operator's hand on breakers
 //! call                                              one call: its loop, its ledger, its attempts, its response's body
 //! engine                                            what all calls share; lets them in, makes none
-//! hook, stale                                       something to do before an attempt; older answers for when a server fails
+//! hook, stale, fault                                something to do before an attempt; older answers for when a server fails; faults on purpose
 //! upstream                                          live state of one host: admission, permits, endpoints
 //! telemetry                                         who is told: observers and the log
 //! event                                             what happens, as values
@@ -101,6 +101,7 @@
 //! - `hyper`, with the feature of that name: the same client without reqwest, in half the instructions.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
+//! - `fault`, with the feature of that name: faults on purpose, in servers, clients and at the wire.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 
@@ -121,6 +122,9 @@ pub mod endpoints;
 mod engine;
 mod error;
 pub mod event;
+#[cfg(feature = "fault")]
+pub mod fault;
+mod faulted;
 mod header_limit;
 mod hook;
 #[cfg(feature = "hyper")]

@@ -320,7 +320,7 @@ async fn what_one_host_speaks_says_nothing_about_the_timeouts_of_another() {
         None => Reply::answer(200, "done"),
     })
     .await;
-    client.get(over_h1.url("/")).send().await.unwrap();
+    client.get(over_h1.url("/")).fetch_text().await.unwrap();
     let hung = (0..20).map(|_| client.post(over_h1.url("/")).header("x-hangs", "1").body("an order").send());
     let ended = futures_util::future::join_all(hung).await;
     assert!(ended.iter().all(Result::is_err));

@@ -9,6 +9,7 @@ use super::recipe::Recipe;
 use crate::client::redirect::ReqwestFacts;
 use crate::engine::{Core, Setup};
 use crate::error::{Error, ErrorKind};
+use crate::faulted::Injector;
 use crate::policy::plan::Plan;
 use crate::policy::set::PlanSet;
 use crate::pool_defaults::MAX_BODY;
@@ -32,6 +33,7 @@ pub struct ClientBuilder {
     setup: Setup,
     recipe: Recipe,
     max_body: usize,
+    faults: Injector,
     #[cfg(feature = "cache")]
     stale: Option<crate::stale::StaleIfError>,
 }
@@ -42,6 +44,7 @@ impl ClientBuilder {
             setup: Setup::default(),
             recipe: Recipe::default(),
             max_body: MAX_BODY,
+            faults: Injector::default(),
             #[cfg(feature = "cache")]
             stale: None,
         }
@@ -92,6 +95,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Injects [faults](crate::fault) into attempts, which the engine takes for the real thing. Default none.
+    #[cfg(feature = "fault")]
+    pub fn faults(mut self, faults: crate::fault::Faults) -> Self {
+        self.faults = Injector::new(faults);
+        self
+    }
+
     #[cfg(feature = "cache")]
     fn answers(&self) -> Result<Answers, Error> {
         let hooked = self.setup.hook.is_some();
@@ -121,7 +131,7 @@ impl ClientBuilder {
             |pool| self.recipe.make(pool).map_err(|error| Error::new(ErrorKind::Config).because(error));
         let ((transport, one), (fresh, other)) = (make(true)?, make(false)?);
         // What an error proves must not depend on which of the two it comes from.
-        let facts = ReqwestFacts::new(one && other, self.max_body, Some(fresh));
+        let facts = ReqwestFacts::new(one && other, self.max_body, Some(fresh), self.faults);
         Ok(client((transport, facts), core, self.max_body, answers))
     }
 
@@ -136,14 +146,19 @@ impl ClientBuilder {
     pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        let facts = ReqwestFacts::new(self.recipe.no_redirects, self.max_body, None);
+        let facts = ReqwestFacts::new(self.recipe.no_redirects, self.max_body, None, self.faults);
         Ok(client((transport, facts), core, self.max_body, answers))
     }
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
-        client((transport, ReqwestFacts::new(false, MAX_BODY, None)), core, MAX_BODY, Answers::none())
+        client(
+            (transport, ReqwestFacts::new(false, MAX_BODY, None, Injector::default())),
+            core,
+            MAX_BODY,
+            Answers::none(),
+        )
     }
 }
 

@@ -21,6 +21,7 @@ use crate::call::response_body::Guard;
 use crate::client::response::{Response, assemble};
 use crate::engine::Address;
 use crate::error::Error;
+use crate::faulted::{Asked, Faulted};
 use crate::hook::Attempt;
 use crate::outcome::Cause;
 use crate::outcome::classify::errors::is_dead_connection;
@@ -32,6 +33,9 @@ use crate::replay::{Replay as _, ReplayBody};
 use crate::time::{Tick, nanos};
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoint;
+
+/// An attempt on the wire, or one that suffers a fault on purpose.
+type OnItsWay = Faulted<Hopping<<reqwest::Client as Service<Request>>::Future>, reqwest::Response>;
 
 /// One call over a `reqwest::Client`.
 #[derive(Debug)]
@@ -172,7 +176,8 @@ impl ReqwestExchange {
 }
 
 /// What tells whether an attempt waits for a stream, where it can be made to.
-fn may_wait<'a, F>(attempt: &'a Hopping<F>, upstream: &Upstream) -> Option<&'a Opened> {
+fn may_wait<'a>(attempt: &'a OnItsWay, upstream: &Upstream) -> Option<&'a Opened> {
+    let attempt = attempt.real()?;
     attempt.opened().filter(|_| upstream.protocol().may_share() && !attempt.is_alone())
 }
 
@@ -225,7 +230,7 @@ fn copy(request: &Request, body: Option<Body>) -> Request {
 impl Exchange for ReqwestExchange {
     type Answer = reqwest::Response;
     type Fault = Fault;
-    type Future = Hopping<<reqwest::Client as Service<Request>>::Future>;
+    type Future = OnItsWay;
     type Head = (Url, http::response::Parts);
     type Body = Body;
     type Response = Response;
@@ -286,7 +291,14 @@ impl Exchange for ReqwestExchange {
         outbound.apply_one_by_one(request.headers_mut(), departure.now);
         let fresh = if self.leaves { self.facts.fresh() } else { None };
         let (mut over, alone) = (fresh.unwrap_or(&self.client), fresh.is_some());
-        Some(Hopping::new(over.call(request), opened, alone))
+        let drawn = self.facts.faults.draw(|| Asked {
+            method: request.method(),
+            path: request.url().path(),
+            host: request.url().host_str(),
+            headers: request.headers(),
+        });
+        let url = || self.request.url().clone();
+        Some(drawn.onto(Hopping::new(over.call(request), opened, alone), url))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -323,7 +335,7 @@ impl Exchange for ReqwestExchange {
         // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool may be, too.
         self.leaves = true;
         // Nobody knows which connection those were on that shared one.
-        let shared = !future.is_alone() && overdue.upstream.protocol().shares();
+        let shared = !future.real().is_none_or(Hopping::is_alone) && overdue.upstream.protocol().shares();
         let cause = if shared { Cause::Lost } else { Cause::Own };
         let waits = overdue.alive && may_wait(&future, overdue.upstream).is_some_and(Opened::waits);
         Expired { cause, reached: if waits { Reached::Line } else { Reached::Server } }
@@ -391,13 +403,18 @@ mod tests {
     use super::*;
     use crate::endpoints::{Endpoints, Resolve, Resolving};
     use crate::engine::{Core, Setup};
+    use crate::faulted::Injector;
     use crate::policy::plan::Plan;
     use crate::policy::set::PlanSet;
     use crate::time::Tick;
 
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        ReqwestExchange::new((client, ReqwestFacts::new(true, usize::MAX, None)), request, None)
+        ReqwestExchange::new(
+            (client, ReqwestFacts::new(true, usize::MAX, None, Injector::default())),
+            request,
+            None,
+        )
     }
 
     fn post(body: impl Into<Body>) -> Request {

@@ -4,6 +4,8 @@ mod builder;
 mod empty_body;
 pub(crate) mod exchange;
 mod fallback;
+#[cfg(feature = "fault")]
+mod faulty;
 mod recipe;
 mod redirect;
 mod request;

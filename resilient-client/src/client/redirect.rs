@@ -21,6 +21,7 @@ use reqwest::redirect::Policy;
 
 use super::empty_body::Opened;
 use crate::error::BoxError;
+use crate::faulted::Injector;
 use crate::outcome::classify::evidence::{AfterRedirect, Fault};
 
 /// As many as reqwest allows by itself.
@@ -69,11 +70,18 @@ pub(crate) struct ReqwestFacts {
     pub(crate) max_body: usize,
     /// A second client of the same configuration, whose pool keeps nothing; one that was given has none.
     fresh: Option<reqwest::Client>,
+    /// Faults on purpose.
+    pub(crate) faults: Injector,
 }
 
 impl ReqwestFacts {
-    pub(crate) fn new(direct: bool, max_body: usize, fresh: Option<reqwest::Client>) -> Arc<Self> {
-        Arc::new(Self { direct, max_body, fresh })
+    pub(crate) fn new(
+        direct: bool,
+        max_body: usize,
+        fresh: Option<reqwest::Client>,
+        faults: Injector,
+    ) -> Arc<Self> {
+        Arc::new(Self { direct, max_body, fresh, faults })
     }
 
     /// The client whose every request has a connection of its own, over HTTP/2 too, where there is one: reqwest's pool gives out

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioTimer;
 use super::Client;
 use crate::engine::{Core, Setup};
 use crate::error::Error;
+use crate::faulted::Injector;
 use crate::hyper::connector::{Connector, Options, share_out};
 use crate::hyper::pool::Wire;
 use crate::hyper::ticket::Executor;
@@ -42,6 +43,7 @@ pub struct ClientBuilder {
     sockets: Vec<Adjust<HttpConnector>>,
     http2_only: bool,
     remote_addr: bool,
+    faults: Injector,
     #[cfg(feature = "hyper-rustls")]
     tls: Option<rustls::ClientConfig>,
 }
@@ -55,6 +57,7 @@ impl ClientBuilder {
             sockets: Vec::new(),
             http2_only: false,
             remote_addr: true,
+            faults: Injector::default(),
             #[cfg(feature = "hyper-rustls")]
             tls: None,
         }
@@ -106,6 +109,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Injects [faults](crate::fault) into attempts, which the engine takes for the real thing. Default none.
+    #[cfg(feature = "fault")]
+    pub fn faults(mut self, faults: crate::fault::Faults) -> Self {
+        self.faults = Injector::new(faults);
+        self
+    }
+
     /// Builds the client.
     ///
     /// # Errors
@@ -139,7 +149,7 @@ impl ClientBuilder {
         }
         // Hidden repetition would break every count. The ledger does it in the open.
         pool.retry_canceled_requests(false);
-        let wire = Wire::new(&pool, connector, self.http2_only);
+        let wire = Wire::new(&pool, connector, self.http2_only, self.faults);
         Ok(Client { wire: Arc::new(wire), core: Arc::new(core), max_body: self.max_body })
     }
 }

@@ -15,7 +15,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 use crate::engine::Address;
 use crate::error::Error;
 use crate::hook::Attempt;
-use crate::hyper::pool::{Fault, Over, Sending, Wire};
+use crate::hyper::pool::{self, Fault, Over, Wire};
 use crate::hyper::{Body, Response};
 use crate::outcome::classify::Ended;
 use crate::outcome::classify::evidence::Evidence;
@@ -67,7 +67,7 @@ impl HyperExchange {
 impl Exchange for HyperExchange {
     type Answer = http::Response<Incoming>;
     type Fault = Fault;
-    type Future = Sending;
+    type Future = pool::Attempt;
     type Head = http::response::Parts;
     type Body = Incoming;
     type Response = Response;
@@ -93,7 +93,7 @@ impl Exchange for HyperExchange {
     }
 
     #[inline]
-    fn launch(&mut self, mut outbound: Outbound, departure: Departure<'_, '_>) -> Option<Sending> {
+    fn launch(&mut self, mut outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future> {
         // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
         if self.gone || outbound.number > 1 && !self.is_replayable() {
             return None;
@@ -125,19 +125,19 @@ impl Exchange for HyperExchange {
         Some(self.wire.send(request, over))
     }
 
-    fn expired(&mut self, future: Pin<&mut Sending>, overdue: Overdue<'_>, counts: bool) -> Expired {
+    fn expired(&mut self, future: Pin<&mut Self::Future>, overdue: Overdue<'_>, counts: bool) -> Expired {
         self.leaves = true;
-        future.expired(overdue, counts)
+        future.real_mut().map_or_else(Expired::default, |real| real.expired(overdue, counts))
     }
 
-    fn begun(&self, future: &Sending, overdue: Overdue<'_>) -> Tick {
-        future.begun(overdue.since, overdue.now)
+    fn begun(&self, future: &Self::Future, overdue: Overdue<'_>) -> Tick {
+        future.real().map_or(overdue.since, |real| real.begun(overdue.since, overdue.now))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
         match end {
             Ok(response) => Ended::Response(response.status(), response.headers()),
-            Err(fault) => Ended::Error(&fault.error),
+            Err(fault) => Ended::Error(&*fault.error),
         }
     }
 

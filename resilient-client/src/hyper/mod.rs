@@ -34,6 +34,8 @@ mod body;
 mod builder;
 mod connector;
 mod exchange;
+#[cfg(feature = "fault")]
+mod faulty;
 mod frames;
 mod link;
 mod pool;

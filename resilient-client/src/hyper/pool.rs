@@ -19,6 +19,7 @@ use super::ticket::Ticket;
 use crate::authority::Authority;
 use crate::call::exchange::{Expired, Overdue, Reached, Target};
 use crate::error::BoxError;
+use crate::faulted::{Asked, Faulted, Injector};
 use crate::hyper::Body;
 use crate::outcome::Cause;
 use crate::outcome::classify::evidence::{Evidence, Sent};
@@ -32,11 +33,15 @@ pub(crate) struct Wire {
     fresh: Pool,
     http2_only: bool,
     sends: Sends,
+    faults: Injector,
     /// What pools of endpoints are made from.
     parts: Box<(legacy::Builder, Connector)>,
 }
 
 type Pool = legacy::Client<Connector, Body>;
+
+/// An attempt on the wire, or one that suffers a fault on purpose.
+pub(crate) type Attempt = Faulted<Sending, Response<Incoming>>;
 
 /// The pool that an attempt goes over. An endpoint's own lives as long as the endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -53,11 +58,17 @@ pub(super) enum Over<'a> {
 }
 
 impl Wire {
-    pub(crate) fn new(pool: &legacy::Builder, connector: Connector, http2_only: bool) -> Self {
+    pub(crate) fn new(
+        pool: &legacy::Builder,
+        connector: Connector,
+        http2_only: bool,
+        faults: Injector,
+    ) -> Self {
         let sends = connector.sends().clone();
         let shared = pool.build(connector.clone());
         let fresh = pool.clone().pool_max_idle_per_host(0).build(connector.clone());
-        Self { pool: shared, fresh, http2_only, sends, parts: Box::new((pool.clone(), connector)) }
+        let parts = Box::new((pool.clone(), connector));
+        Self { pool: shared, fresh, http2_only, sends, faults, parts }
     }
 
     /// Whether a request to this endpoint names its host and goes over a pool of the endpoint's own: over HTTP/2, where the host is
@@ -100,13 +111,19 @@ impl Wire {
 
     /// Sends an attempt off.
     #[inline]
-    pub(super) fn send(&self, mut request: Request<Body>, over: Over<'_>) -> Sending {
+    pub(super) fn send(&self, mut request: Request<Body>, over: Over<'_>) -> Attempt {
+        let drawn = self.faults.draw(|| Asked {
+            method: request.method(),
+            path: request.uri().path(),
+            host: request.uri().host(),
+            headers: request.headers(),
+        });
         // To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the
         // connection of an attempt that is cancelled.
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
         let (pool, connects) = (self.pool(over), self.sends.connects());
-        Sending { response: pool.request(request), shared, connects }
+        drawn.onto(Sending { response: pool.request(request), shared, connects }, || ())
     }
 }
 
@@ -212,14 +229,22 @@ impl Sending {
 /// An error, with what is known of it here.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    pub(super) error: legacy::Error,
+    pub(super) error: BoxError,
     evidence: Evidence,
     connects: u64,
 }
 
 impl From<Fault> for BoxError {
     fn from(fault: Fault) -> Self {
-        fault.error.into()
+        fault.error
+    }
+}
+
+#[cfg(feature = "fault")]
+impl From<crate::faulted::Broke> for Fault {
+    /// As on a connection that was made for it.
+    fn from(broke: crate::faulted::Broke) -> Self {
+        Self { error: broke.0, evidence: Evidence::DIRECT, connects: u64::MAX }
     }
 }
 
@@ -230,7 +255,8 @@ impl Fault {
         let link = error.connect_info().and_then(link);
         let (connection, reused) = link.map_or((None, false), |link| (link.shared(), link.was_used()));
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
-        Self { error, evidence: Evidence { sent, connection, reused, pooled: false }, connects }
+        let evidence = Evidence { sent, connection, reused, pooled: false };
+        Self { error: error.into(), evidence, connects }
     }
 }
 

@@ -35,7 +35,7 @@
 //! or reloaded, or by [`PolicySet::check`].
 
 mod hedge_delay;
-mod read;
+pub(crate) mod read;
 
 use std::time::Duration;
 

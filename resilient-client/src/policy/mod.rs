@@ -48,7 +48,7 @@ pub(crate) mod plan;
 pub mod priority;
 pub mod rate_limit;
 pub mod retry;
-mod route;
+pub(crate) mod route;
 pub mod set;
 pub mod throttle;
 pub mod timeout;

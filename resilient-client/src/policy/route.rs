@@ -7,7 +7,7 @@ use crate::redact::redacted_text;
 
 /// A method and a template of paths, checked.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     /// `None` for any.
     method: Option<Method>,
     /// `None` for any one segment.
@@ -15,11 +15,11 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    pub(super) fn new(method: &str, template: &str) -> Result<Self, Invalid> {
+    pub(crate) fn new(method: &str, template: &str) -> Result<Self, Invalid> {
         Ok(Self { method: known(method)?, segments: segments(template)? })
     }
 
-    pub(super) fn matches(&self, method: &Method, path: &str) -> bool {
+    pub(crate) fn matches(&self, method: &Method, path: &str) -> bool {
         if self.method.as_ref().is_some_and(|wanted| wanted != method) {
             return false;
         }

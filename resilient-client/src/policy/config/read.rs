@@ -12,7 +12,7 @@ use serde::de::value::{
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// A setting that may be off.
-pub(super) enum Switch<C> {
+pub(crate) enum Switch<C> {
     Off,
     On(C),
 }
@@ -58,7 +58,7 @@ impl<'de, C: Deserialize<'de>> Visitor<'de> for OffOr<C> {
 }
 
 /// Text of one kind, or a table of another.
-pub(super) enum Either<A, B> {
+pub(crate) enum Either<A, B> {
     Text(A),
     Table(B),
 }
@@ -88,7 +88,7 @@ impl<'de, A: Deserialize<'de>, B: Deserialize<'de>> Visitor<'de> for TextOrTable
 }
 
 /// A duration as people write it.
-pub(super) struct Human(pub(super) Duration);
+pub(crate) struct Human(pub(crate) Duration);
 
 impl<'de> Deserialize<'de> for Human {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -120,7 +120,7 @@ impl Visitor<'_> for HumanText {
 }
 
 /// A list of tables.
-pub(super) struct Several<T>(pub(super) Vec<T>);
+pub(crate) struct Several<T>(pub(crate) Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Several<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -147,7 +147,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
 }
 
 /// The refusal of a name, with the known one it was probably meant to be.
-pub(super) fn unknown<E: Error>(name: &str, known: &[&str]) -> E {
+pub(crate) fn unknown<E: Error>(name: &str, known: &[&str]) -> E {
     let nearest = known.iter().map(|known| (edits(name, known), *known)).min();
     match nearest {
         Some((edits, meant)) if edits <= (name.len() / 2).max(2) => {
@@ -158,7 +158,7 @@ pub(super) fn unknown<E: Error>(name: &str, known: &[&str]) -> E {
 }
 
 /// Levenshtein's distance, by the row.
-pub(super) fn edits(a: &str, b: &str) -> usize {
+pub(crate) fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().enumerate() {
@@ -172,9 +172,30 @@ pub(super) fn edits(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// A setting's value.
+pub(crate) fn value<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    map: &mut A,
+    _name: &str,
+) -> Result<T, A::Error> {
+    map.next_value()
+}
+
+/// The same, whose refusal says which setting it is about.
+#[cfg(feature = "fault")]
+pub(crate) fn named<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    map: &mut A,
+    name: &str,
+) -> Result<T, A::Error> {
+    map.next_value().map_err(|error| A::Error::custom(format_args!("{name}: {error}")))
+}
+
 /// A table of settings: every one optional, none twice, none unknown.
 macro_rules! table {
+    // A format that says itself where in the text a refused value stands.
     ($name:ident { $($field:ident: $type:ty),+ $(,)? }) => {
+        table!($name by value { $($field: $type),+ });
+    };
+    ($name:ident by $read:ident { $($field:ident: $type:ty),+ $(,)? }) => {
         #[derive(Default)]
         struct $name { $($field: Option<$type>),+ }
 
@@ -195,7 +216,8 @@ macro_rules! table {
                         while let Some(name) = map.next_key::<String>()? {
                             match name.as_str() {
                                 $(stringify!($field) => {
-                                    if table.$field.replace(map.next_value()?).is_some() {
+                                    let value = $crate::policy::config::read::$read(&mut map, &name)?;
+                                    if table.$field.replace(value).is_some() {
                                         return Err(serde::de::Error::duplicate_field(stringify!($field)));
                                     }
                                 })+
@@ -228,4 +250,4 @@ macro_rules! names {
     };
 }
 
-pub(super) use {names, table};
+pub(crate) use {names, table};

@@ -1,0 +1,222 @@
+//! Faults at the wire of whatever sends requests: a client's attempts, or a tower service's.
+//!
+//! What is to be sent is drawn first. Mostly nothing comes of it, and the answer is that of the wire. Otherwise the attempt waits, and
+//! then isn't sent at all, or is sent and has its answer spoilt; either way what it gets has come over a
+//! [connection in memory](super::far_end).
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::Method;
+use http::response::Parts;
+use http_body::Body as HttpBody;
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep_until};
+
+use super::body::Spoilt;
+use super::far_end::{Asking, FarEnd};
+use super::faults::Faults;
+use super::machine::{Act, Fault, Place};
+pub(crate) use super::rule::Asked;
+use crate::error::BoxError;
+use crate::time;
+
+/// An answer that can be taken apart and put together anew.
+pub(crate) trait Answer: Sized {
+    /// What an answer knows besides its head: the URL, say.
+    type About;
+    type Body: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+
+    fn take_apart(self) -> (Self::About, Parts, Self::Body);
+
+    fn put_together(about: Self::About, parts: Parts, body: Incoming) -> Self;
+}
+
+/// The error of a connection that broke, as hyper had it.
+#[derive(Debug)]
+pub(crate) struct Broke(pub(crate) BoxError);
+
+impl From<Broke> for BoxError {
+    fn from(broke: Broke) -> Self {
+        broke.0
+    }
+}
+
+/// Faults for what is sent, if there are any.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Injector(Option<Faults>);
+
+impl Injector {
+    pub(crate) fn new(faults: Faults) -> Self {
+        Self(Some(faults))
+    }
+
+    /// What happens to a request that is about to be sent.
+    #[inline]
+    pub(crate) fn draw<'a>(&self, asked: impl FnOnce() -> Asked<'a>) -> Drawn {
+        let Some(faults) = &self.0 else { return Drawn(None) };
+        let mut method = Method::GET;
+        let fault = faults.draw(|| {
+            let asked = asked();
+            method.clone_from(asked.method);
+            asked
+        });
+        Drawn(fault.map(|fault| Box::new((fault, method))))
+    }
+}
+
+/// A fault, or none.
+#[derive(Debug)]
+pub(crate) struct Drawn(Option<Box<(Fault, Method)>>);
+
+impl Drawn {
+    /// The attempt as it will go. `about` is what an answer would know that wasn't the wire's.
+    #[inline]
+    pub(crate) fn onto<F, A: Answer, E>(self, real: F, about: impl FnOnce() -> A::About) -> Faulted<F, A>
+    where
+        F: Future<Output = Result<A, E>>,
+    {
+        match self.0 {
+            None => Faulted::Real { real },
+            Some(drawn) => Faulted::Faulty { faulty: Box::pin(Faulty::new(real, *drawn, about())) },
+        }
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+pin_project! {
+    /// An attempt that may suffer a fault. Dropping it takes it off the wire.
+    #[project = FaultedProj]
+    pub(crate) enum Faulted<F, A: Answer> {
+        Real { #[pin] real: F },
+        Faulty { faulty: Pin<Box<Faulty<F, A>>> },
+    }
+}
+
+impl<F, A: Answer> Faulted<F, A> {
+    /// The attempt on the wire, unless a fault is between.
+    pub(crate) fn real(&self) -> Option<&F> {
+        if let Self::Real { real } = self { Some(real) } else { None }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn real_mut(self: Pin<&mut Self>) -> Option<Pin<&mut F>> {
+        if let FaultedProj::Real { real } = self.project() { Some(real) } else { None }
+    }
+}
+
+impl<F, A: Answer, E> Future for Faulted<F, A>
+where
+    F: Future<Output = Result<A, E>>,
+    E: From<Broke>,
+{
+    type Output = Result<A, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            FaultedProj::Real { real } => real.poll(cx),
+            FaultedProj::Faulty { faulty } => faulty.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F, A: Answer> fmt::Debug for Faulted<F, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.real().is_some() { "Real" } else { "Faulty" })
+    }
+}
+
+pin_project! {
+    /// An attempt that suffers a fault.
+    pub(crate) struct Faulty<F, A: Answer> {
+        delay: Option<Pin<Box<Sleep>>>,
+        #[pin]
+        real: Option<F>,
+        act: Act,
+        method: Method,
+        about: Option<A::About>,
+        place: Option<Place>,
+        asking: Option<Asking>,
+        // The head of the real answer, whose body has been spoilt.
+        head: Option<Parts>,
+    }
+}
+
+impl<F, A: Answer> Faulty<F, A> {
+    fn new(real: F, (Fault { delay, act, place }, method): (Fault, Method), about: A::About) -> Self {
+        let delay =
+            (!delay.is_zero()).then(|| Box::pin(sleep_until(time::instant(time::now().after(delay)))));
+        Self {
+            delay,
+            real: Some(real),
+            act,
+            method,
+            about: Some(about),
+            place: Some(place),
+            asking: None,
+            head: None,
+        }
+    }
+}
+
+impl<F, A: Answer, E> Future for Faulty<F, A>
+where
+    F: Future<Output = Result<A, E>>,
+    E: From<Broke>,
+{
+    type Output = Result<A, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        // 1. It waits.
+        if let Some(delay) = this.delay {
+            ready!(delay.as_mut().poll(cx));
+            *this.delay = None;
+        }
+        // 2. It isn't sent, or it is and has its answer spoilt.
+        if this.asking.is_none() {
+            let far_end = match this.act {
+                Act::Serve => return poll_real(this.real.as_mut(), cx),
+                Act::Spoil(spoil) => {
+                    let answer = ready!(poll_real(this.real.as_mut(), cx))?;
+                    let (about, parts, body) = answer.take_apart();
+                    *this.about = Some(about);
+                    let Some(place) = this.place.take() else { return Poll::Pending };
+                    let spoilt = Spoilt::new(body, *spoil, place);
+                    FarEnd::passes_on(this.head.insert(parts), spoilt)
+                }
+                unsent => {
+                    let Some(place) = this.place.take() else { return Poll::Pending };
+                    match unsent {
+                        Act::Answer(answer) => FarEnd::answers(answer, place),
+                        Act::Garbage => FarEnd::garbles(place),
+                        _ => FarEnd::resets(place),
+                    }
+                }
+            };
+            // What wasn't sent by now never is.
+            this.real.set(None);
+            *this.asking = Some(far_end.ask(this.method.clone()));
+        }
+        // 3. What there is comes over the connection in memory.
+        let Some(asking) = this.asking else { return Poll::Pending };
+        let answer = ready!(asking.as_mut().poll(cx)).map_err(|error| Broke(error.into()))?;
+        let Some(about) = this.about.take() else { return Poll::Pending };
+        let (parts, body) = answer.into_parts();
+        // A head that was real stays as it came.
+        Poll::Ready(Ok(A::put_together(about, this.head.take().unwrap_or(parts), body)))
+    }
+}
+
+fn poll_real<F: Future>(real: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    real.as_pin_mut().map_or(Poll::Pending, |real| real.poll(cx))
+}
