@@ -170,6 +170,7 @@ pub(crate) enum Reached {
     /// It has never been given a stream of its connection, as far as is known. It may still be given one when it is dropped.
     Line,
     /// Its connection goes away, and the `GOAWAY` excludes its stream: "not or will not be processed" (RFC 9113, section 6.8).
+    #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "reqwest shows no frames"))]
     Excluded,
 }
 
