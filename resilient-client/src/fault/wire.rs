@@ -108,6 +108,7 @@ impl<F, A: Answer> Faulted<F, A> {
     }
 
     /// The same, to be changed.
+    #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "only there an attempt is told"))]
     pub(crate) fn real_mut(self: Pin<&mut Self>) -> Option<Pin<&mut F>> {
         if let FaultedProj::Real { real } = self.project() { Some(real) } else { None }
     }
