@@ -1,9 +1,9 @@
 //! Where the doors' wires meet faults on purpose. Without the feature there is nothing here, and unless asked for, one look.
 
 #[cfg(feature = "fault")]
-pub(crate) use crate::fault::wire::{Answer, Asked, Broke, Faulted, Injector};
+pub(crate) use crate::fault::wire::{Answer, Asked, Broke, Faulted, Injector, Made};
 #[cfg(not(feature = "fault"))]
-pub(crate) use off::{Asked, Faulted, Injector};
+pub(crate) use off::{Asked, Faulted, Injector, Made};
 
 #[cfg(not(feature = "fault"))]
 mod off {
@@ -22,6 +22,11 @@ mod off {
         pub(crate) host: Option<&'a str>,
         pub(crate) headers: &'a HeaderMap,
     }
+
+    /// Never made.
+    #[derive(Clone, Copy, Debug)]
+    #[allow(dead_code, reason = "as with the feature")]
+    pub(crate) struct Made;
 
     #[derive(Clone, Debug, Default)]
     pub(crate) struct Injector;

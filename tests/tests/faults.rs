@@ -321,6 +321,26 @@ async fn a_head_has_no_body_to_spoil_on_either_side() {
     }
 }
 
+/// A made-up answer to a request that allows no body, or of a status that has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_a_body_is_made_on_either_side() {
+    for status in [StatusCode::OK, StatusCode::NO_CONTENT] {
+        let body = Bytes::from_static(b"nobody reads this");
+        let kind = Kind::Abort { status, headers: HeaderMap::new(), body };
+        let rule = || faults([Rule::new(kind.clone())]);
+        let (healthy, faulty) = (serve(app()).await, serve(app().layer(ServerLayer::new(rule()))).await);
+        for (url, client) in [(&faulty, Client::builder()), (&healthy, Client::builder().faults(rule()))] {
+            let client = client.build().unwrap();
+            let response = within(SOON, client.head(url).send()).await.unwrap();
+            assert_eq!((response.status(), response.bytes().await.unwrap().len()), (status, 0));
+            if status == StatusCode::NO_CONTENT {
+                let response = within(SOON, client.get(url).send()).await.unwrap();
+                assert_eq!((response.status(), response.bytes().await.unwrap().len()), (status, 0));
+            }
+        }
+    }
+}
+
 /// What isn't behind the layer, and what no rule is for, costs a look and is left alone.
 #[tokio::test]
 async fn a_service_without_rules_is_passed_through_as_it_is() {

@@ -22,7 +22,7 @@ use reqwest::redirect::Policy;
 
 use super::empty_body::Opened;
 use crate::error::BoxError;
-use crate::faulted::Injector;
+use crate::faulted::{Injector, Made};
 use crate::outcome::Cause;
 use crate::outcome::classify::evidence::{AfterRedirect, Fault};
 
@@ -115,7 +115,7 @@ impl ReqwestFacts {
     #[inline]
     pub(crate) fn answered(&self, response: &reqwest::Response) {
         let version = if response.version() == http::Version::HTTP_2 { HTTP_2 } else { HTTP_1 };
-        if self.speaks.load(Ordering::Relaxed) < version {
+        if self.speaks.load(Ordering::Relaxed) < version && response.extensions().get::<Made>().is_none() {
             self.speaks.fetch_max(version, Ordering::Relaxed);
         }
     }

@@ -46,6 +46,10 @@ impl From<Broke> for BoxError {
     }
 }
 
+/// Marks an answer that nobody sent, from which nothing is learnt about the wire.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made;
+
 /// Faults for what is sent, if there are any.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Injector(Option<Faults>);
@@ -198,7 +202,7 @@ where
                 unsent => {
                     let Some(place) = this.place.take() else { return Poll::Pending };
                     match unsent {
-                        Act::Answer(answer) => FarEnd::answers(answer, place),
+                        Act::Answer(answer) => FarEnd::answers(answer, this.method, place),
                         Act::Garbage => FarEnd::garbles(place),
                         _ => FarEnd::resets(place),
                     }
@@ -212,7 +216,8 @@ where
         let Some(asking) = this.asking else { return Poll::Pending };
         let answer = ready!(asking.as_mut().poll(cx)).map_err(|error| Broke(error.into()))?;
         let Some(about) = this.about.take() else { return Poll::Pending };
-        let (parts, body) = answer.into_parts();
+        let (mut parts, body) = answer.into_parts();
+        parts.extensions.insert(Made);
         // A head that was real stays as it came.
         Poll::Ready(Ok(A::put_together(about, this.head.take().unwrap_or(parts), body)))
     }
