@@ -1,19 +1,19 @@
 //! Where the doors' wires meet faults on purpose. Without the feature there is nothing here, and unless asked for, one look.
 
+#[cfg(all(feature = "fault", feature = "hyper"))]
+pub(crate) use crate::fault::wire::real_mut;
 #[cfg(feature = "fault")]
-pub(crate) use crate::fault::wire::{Answer, Asked, Broke, Faulted, Injector};
+pub(crate) use crate::fault::wire::{Answer, Asked, Broke, Faulted, Injector, is_made, real};
+#[cfg(all(not(feature = "fault"), feature = "hyper"))]
+pub(crate) use off::real_mut;
 #[cfg(not(feature = "fault"))]
-pub(crate) use off::{Asked, Faulted, Injector};
+pub(crate) use off::{Asked, Faulted, Injector, is_made, real};
 
 #[cfg(not(feature = "fault"))]
 mod off {
-    use std::future::Future;
-    use std::marker::PhantomData;
     use std::pin::Pin;
-    use std::task::{Context, Poll};
 
-    use http::{HeaderMap, Method};
-    use pin_project_lite::pin_project;
+    use http::{Extensions, HeaderMap, Method};
 
     #[allow(dead_code, reason = "as with the feature")]
     pub(crate) struct Asked<'a> {
@@ -39,41 +39,37 @@ mod off {
     impl Drawn {
         #[inline]
         #[allow(clippy::unused_self, reason = "as with the feature")]
-        pub(crate) fn onto<F, A, T>(self, real: F, _about: impl FnOnce() -> T) -> Faulted<F, A> {
-            Faulted { real, answer: PhantomData }
+        pub(crate) fn onto<F, T>(self, real: F, _about: impl FnOnce() -> T) -> F {
+            real
         }
     }
 
-    pin_project! {
-        #[derive(Debug)]
-        pub(crate) struct Faulted<F, A> {
-            #[pin]
-            real: F,
-            answer: PhantomData<fn() -> A>,
-        }
+    pub(crate) trait Attempt<A> {
+        type Real;
     }
 
-    impl<F, A> Faulted<F, A> {
-        #[inline]
-        #[allow(clippy::unnecessary_wraps, reason = "as with the feature")]
-        pub(crate) fn real(&self) -> Option<&F> {
-            Some(&self.real)
-        }
-
-        #[inline]
-        #[allow(clippy::unnecessary_wraps, reason = "as with the feature")]
-        #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "only there an attempt is told"))]
-        pub(crate) fn real_mut(self: Pin<&mut Self>) -> Option<Pin<&mut F>> {
-            Some(self.project().real)
-        }
+    impl<F, A> Attempt<A> for F {
+        type Real = F;
     }
 
-    impl<F: Future, A> Future for Faulted<F, A> {
-        type Output = F::Output;
+    /// The attempt itself: one in a box of its own would be moved once more.
+    pub(crate) type Faulted<F, A> = <F as Attempt<A>>::Real;
 
-        #[inline]
-        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-            self.project().real.poll(cx)
-        }
+    #[inline]
+    #[allow(clippy::unnecessary_wraps, reason = "as with the feature")]
+    pub(crate) fn real<F>(attempt: &F) -> Option<&F> {
+        Some(attempt)
+    }
+
+    #[inline]
+    #[allow(clippy::unnecessary_wraps, reason = "as with the feature")]
+    #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "only there an attempt is told"))]
+    pub(crate) fn real_mut<F>(attempt: Pin<&mut F>) -> Option<Pin<&mut F>> {
+        Some(attempt)
+    }
+
+    #[inline]
+    pub(crate) fn is_made(_: &Extensions) -> bool {
+        false
     }
 }

@@ -9,8 +9,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::rc::Rc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -160,7 +161,9 @@ fn binary(name: &str) -> PathBuf {
 /// The binary without the settings that this shell may have for it.
 fn command(name: &str) -> Command {
     let mut command = Command::new(binary(name));
-    for setting in ["HOST", "PORT", "DATABASE_URL", "USER_SERVICE_URL"] {
+    for setting in
+        ["HOST", "PORT", "HEALTH_PORT", "DATABASE_URL", "USER_SERVICE_URL", "FAULTS", "FAULTS_TOKEN"]
+    {
         command.env_remove(setting);
     }
     command
@@ -176,33 +179,56 @@ fn run(name: &str, args: &[&str]) -> Output {
 struct Service {
     child: Child,
     url: String,
-    _folder: tempfile::TempDir,
+    /// Where it answers probes.
+    probes: String,
+    folder: Rc<tempfile::TempDir>,
 }
 
 impl Service {
     fn start(name: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::start_in(Rc::new(tempfile::tempdir().expect("a folder")), name, args, environment)
+    }
+
+    /// Another in its place, with its folder and its port.
+    fn again(mut self, name: &str, args: &[&str]) -> Self {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let (folder, port) = (Rc::clone(&self.folder), self.port().to_owned());
+        Self::start_in(folder, name, args, &[("PORT", &port), ("HEALTH_PORT", "0")])
+    }
+
+    fn start_in(
+        folder: Rc<tempfile::TempDir>,
+        name: &str,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut command = command(name);
         command.args(args).current_dir(folder.path()).env("PORT", "0").envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect(name);
         let stdout = child.stdout.take().expect("its output");
         let (says, said) = mpsc::channel();
         std::thread::spawn(move || {
-            // It says where it answers probes before it is ready for anybody.
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            for line in lines.filter(|line| line.contains(" listens on ")) {
+            for line in lines.filter(|line| line.contains(" on http://")) {
                 let _ = says.send(line);
             }
         });
-        let line = said.recv_timeout(Duration::from_secs(20)).unwrap_or_default();
-        let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-        let service = Self { child, url, _folder: folder };
-        assert!(service.url.starts_with("http://"), "{name} said {line:?}");
-        service
+        // It says where it answers probes before it is ready for anybody.
+        let [probes, url] = ["answers probes", "listens"].map(|what| {
+            let line = said.recv_timeout(Duration::from_secs(20)).unwrap_or_default();
+            assert!(line.contains(what), "{name} said {line:?}");
+            line.trim().rsplit(' ').next().unwrap_or_default().to_owned()
+        });
+        Self { child, url, probes, folder }
     }
 
     fn port(&self) -> &str {
         self.url.rsplit(':').next().unwrap_or_default()
+    }
+
+    fn probes_port(&self) -> &str {
+        self.probes.rsplit(':').next().unwrap_or_default()
     }
 }
 
@@ -338,10 +364,16 @@ fn the_readmes_commands_do_what_it_says() {
         return;
     }
     let readme = read("README.md");
-    let (mut users, mut orders, mut id, mut last) = (None, None, String::new(), None);
+    let (mut users, mut orders, mut id, mut last) = (None::<Service>, None::<Service>, String::new(), None);
+    let (mut slow, mut seen_slow) = (false, 0);
     for command in commands(&readme) {
         match fate(command) {
-            Fate::Service("user-service", args) => users = Some(Service::start("user-service", &args, &[])),
+            Fate::Service("user-service", args) => {
+                users = Some(match users.take() {
+                    None => Service::start("user-service", &args, &[]),
+                    Some(running) => running.again("user-service", &args),
+                });
+            }
             Fate::Service(name, args) => {
                 let users: &Service = users.as_ref().expect("README starts user-service first");
                 orders = Some(Service::start(name, &args, &[("USER_SERVICE_URL", &users.url)]));
@@ -350,20 +382,54 @@ fn the_readmes_commands_do_what_it_says() {
             Fate::Curl => {
                 let (users, orders) = (users.as_ref().expect("running"), orders.as_ref().expect("running"));
                 let there = command.replace("localhost:3000", &format!("localhost:{}", users.port()));
+                let there = there.replace("localhost:3100", &format!("localhost:{}", users.probes_port()));
                 let there = there.replace("localhost:3001", &format!("localhost:{}", orders.port()));
                 let there = there.replace("<id>", &id);
+                let asked = now();
                 let answer = shell(&there);
-                let new = answer["id"].as_str().unwrap_or_else(|| panic!("{there}\n{answer}"));
-                new.clone_into(&mut id);
-                last = Some((there, answer));
+                if let Some(rules) = answer["rules"].as_array() {
+                    // Faults were changed.
+                    slow = !rules.is_empty();
+                } else if answer["orders"].is_array() {
+                    settle(&there);
+                } else if answer["users"].is_array() {
+                    seen_slow += u32::from(slow);
+                    assert_eq!(asked.elapsed() >= Duration::from_secs(3), slow, "{there}");
+                } else if let Some(status) = answer["status"].as_str() {
+                    seen_slow += u32::from(slow);
+                    assert_eq!(status, if slow { "pending_verification" } else { "confirmed" }, "{there}");
+                    assert!(asked.elapsed() < Duration::from_secs(3), "{there}");
+                    last = Some(there);
+                } else {
+                    answer["id"].as_str().unwrap_or_else(|| panic!("{there}\n{answer}")).clone_into(&mut id);
+                }
             }
             Fate::Elsewhere => {}
             Fate::Unknown => panic!("{command}"),
         }
     }
-    let (order, answer) = last.expect("README orders something");
-    assert_eq!(answer["status"], "confirmed", "{order}");
+    assert_eq!(seen_slow, 2, "README shows what a fault does to either caller");
+    let order = last.expect("README orders something");
     drop(users);
     let answer = shell(&order);
     assert_eq!(answer["status"], "pending_verification", "once user-service is gone: {order}");
+}
+
+#[allow(clippy::disallowed_methods, reason = "what a person at a terminal waits for takes real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The orders of a list are confirmed, sooner or later.
+fn settle(list: &str) {
+    let until = now() + Duration::from_secs(30);
+    loop {
+        let answer = shell(list);
+        let orders = answer["orders"].as_array().expect("orders");
+        if orders.iter().all(|order| order["status"] == "confirmed") {
+            return;
+        }
+        assert!(now() < until, "{answer}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -7,6 +7,7 @@ use clap::Parser;
 use crate::Error;
 use service_kit::{
     database::{Settings, Synchronous},
+    faults::FaultOptions,
     limits::Limits,
 };
 
@@ -51,6 +52,9 @@ pub struct Config {
     /// How much one client may ask for.
     #[command(flatten)]
     pub limits: Limits,
+    /// Whether faults may be injected.
+    #[command(flatten)]
+    pub faults: FaultOptions,
 }
 
 impl Default for Config {
@@ -66,6 +70,7 @@ impl Default for Config {
             user_timeout_ms: USER_TIMEOUT_MS,
             lookup_limit_ms: LOOKUP_LIMIT_MS,
             limits: Limits::default(),
+            faults: FaultOptions::default(),
         }
     }
 }
@@ -81,6 +86,7 @@ impl fmt::Debug for Config {
             .field("user_timeout_ms", &self.user_timeout_ms)
             .field("lookup_limit_ms", &self.lookup_limit_ms)
             .field("limits", &self.limits)
+            .field("faults", &self.faults)
             .finish_non_exhaustive()
     }
 }

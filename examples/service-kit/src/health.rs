@@ -65,8 +65,13 @@ impl Health {
 
     /// Answers the two at a listener of their own, for as long as the future is polled.
     pub async fn serve(self, listener: TcpListener) {
+        self.serve_beside(Router::new(), listener).await;
+    }
+
+    /// The same, with other routes of the operator's.
+    pub async fn serve_beside(self, routes: Router, listener: TcpListener) {
         let limits = Limits::default();
-        serve_forever(http::wrap(self.routes(), &limits), listener, BOUNDS).await;
+        serve_forever(http::wrap(self.routes().merge(routes), &limits), listener, BOUNDS).await;
     }
 }
 

@@ -12,6 +12,7 @@
 //! | idempotency keys | none | [`idempotency`]: the key is part of the work's own transaction |
 //! | paging | none | [`page`] and [`commit_order`]: a cursor that misses no row |
 //! | database | sqlx | [`database`]: two databases with one SQL, migrations by several processes |
+//! | faults on purpose | resilient-client | [`faults`]: round what they go, and who changes them |
 //! | settings | clap | [`limits`]: bounds and their names |
 //! | logs | tracing-subscriber | [`logs`]: where colours go |
 //! | `OpenAPI` | none yet | nothing; utoipa would be the one to take |
@@ -21,6 +22,7 @@ pub mod commit_order;
 pub mod database;
 pub mod error;
 pub mod extract;
+pub mod faults;
 pub mod health;
 pub mod http;
 pub mod idempotency;

@@ -20,6 +20,7 @@ mod activity;
 mod connection;
 mod peers;
 mod signal;
+mod socket;
 mod stream;
 
 use std::{net::SocketAddr, time::Duration};

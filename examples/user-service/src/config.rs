@@ -6,6 +6,7 @@ use clap::Parser;
 
 use service_kit::{
     database::{Settings, Synchronous},
+    faults::FaultOptions,
     limits::Limits,
 };
 
@@ -36,6 +37,9 @@ pub struct Config {
     /// How much one client may ask for.
     #[command(flatten)]
     pub limits: Limits,
+    /// Whether faults may be injected.
+    #[command(flatten)]
+    pub faults: FaultOptions,
 }
 
 impl Default for Config {
@@ -48,6 +52,7 @@ impl Default for Config {
             database_url: DATABASE_URL.into(),
             sqlite_synchronous: Synchronous::default(),
             limits: Limits::default(),
+            faults: FaultOptions::default(),
         }
     }
 }
@@ -61,6 +66,7 @@ impl fmt::Debug for Config {
             .field("health_port", &self.health_port)
             .field("sqlite_synchronous", &self.sqlite_synchronous)
             .field("limits", &self.limits)
+            .field("faults", &self.faults)
             .finish_non_exhaustive()
     }
 }

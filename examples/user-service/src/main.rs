@@ -31,11 +31,13 @@ async fn run(config: Config) -> Result<(), Error> {
     // Before anyone can know that this process is up, and tell it to stop.
     let mut told_to_stop = Box::pin(server::signal()?);
     let health = Health::default();
+    let faults = config.faults.open()?;
     let probes = start::listen(&config.host, start::health_port(config.port, config.health_port)?).await?;
     start::announce("user-service answers probes on", &probes)?;
-    tokio::spawn(health.clone().serve(probes));
+    faults.announce(&probes)?;
+    tokio::spawn(health.clone().serve_beside(faults.admin(), probes));
     let state = tokio::select! {
-        state = AppState::open(&config) => state?.with_health(health),
+        state = AppState::open(&config) => state?.with_health(health.clone()),
         () = &mut told_to_stop => {
             tracing::info!("told to stop before it was ready");
             return Ok(());
@@ -43,5 +45,6 @@ async fn run(config: Config) -> Result<(), Error> {
     };
     let listener = start::listen(&config.host, config.port).await?;
     start::announce("user-service listens on", &listener)?;
-    serve(state.clone(), app(state), listener, told_to_stop).await
+    let router = faults.around(app(state.clone()), &health, &config.limits);
+    serve(state, router, listener, told_to_stop).await
 }

@@ -21,7 +21,7 @@ use crate::call::response_body::Guard;
 use crate::client::response::{Response, assemble};
 use crate::engine::Address;
 use crate::error::Error;
-use crate::faulted::{Asked, Faulted};
+use crate::faulted::{self, Asked, Faulted};
 use crate::hook::Attempt;
 use crate::outcome::Cause;
 use crate::outcome::classify::errors::is_dead_connection;
@@ -177,7 +177,7 @@ impl ReqwestExchange {
 
 /// What tells whether an attempt waits for a stream, where it can be made to.
 fn may_wait<'a>(attempt: &'a OnItsWay, upstream: &Upstream) -> Option<&'a Opened> {
-    let attempt = attempt.real()?;
+    let attempt = faulted::real(attempt)?;
     attempt.opened().filter(|_| upstream.protocol().may_share() && !attempt.is_alone())
 }
 
@@ -312,7 +312,9 @@ impl Exchange for ReqwestExchange {
     fn evidence(&mut self, end: &Result<Self::Answer, Self::Fault>, upstream: Option<&Upstream>) -> Evidence {
         let fault = match end {
             Ok(response) => {
-                if let Some(upstream) = upstream {
+                if let Some(upstream) = upstream
+                    && !faulted::is_made(response.extensions())
+                {
                     upstream.protocol().answered(response.version());
                 }
                 return Evidence::DIRECT;
@@ -335,7 +337,8 @@ impl Exchange for ReqwestExchange {
         // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool may be, too.
         self.leaves = true;
         // Nobody knows which connection those were on that shared one.
-        let shared = !future.real().is_none_or(Hopping::is_alone) && overdue.upstream.protocol().shares();
+        let shared =
+            !faulted::real(&*future).is_none_or(Hopping::is_alone) && overdue.upstream.protocol().shares();
         let cause = if shared { Cause::Lost } else { Cause::Own };
         let waits = overdue.alive && may_wait(&future, overdue.upstream).is_some_and(Opened::waits);
         Expired { cause, reached: if waits { Reached::Line } else { Reached::Server } }

@@ -61,14 +61,16 @@ impl FarEnd {
         Self::new(GARBAGE.into(), Some(Broken::Closed), Some(place))
     }
 
-    /// It answers by itself.
-    pub(super) fn answers(answer: &Answer, place: Place) -> Self {
+    /// It answers a request of this method by itself.
+    pub(super) fn answers(answer: &Answer, method: &Method, place: Place) -> Self {
         let mut headers = answer.headers.clone();
         if may_have_body(answer.status) {
             headers.insert(CONTENT_LENGTH, answer.body.len().into());
         }
         let mut ready = head(answer.status, &headers);
-        ready.extend_from_slice(&answer.body);
+        if may_have_body(answer.status) && method != Method::HEAD {
+            ready.extend_from_slice(&answer.body);
+        }
         Self::new(ready, Some(Broken::Closed), Some(place))
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::limits::Limits;
@@ -11,6 +12,9 @@ use crate::policy::route::Pattern;
 
 /// The most headers an answer may bear that a rule makes.
 const MOST_HEADERS: usize = 32;
+
+/// What says how an answer is sent, and isn't a rule's to say.
+const FRAMING: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
 
 /// One fault, and the requests that suffer it: by default all.
 ///
@@ -207,6 +211,12 @@ impl Kind {
                 if headers.len() > MOST_HEADERS {
                     let problem = format!("must be at most {MOST_HEADERS}, got {}", headers.len());
                     return Err(Invalid::new("answer_headers", problem));
+                }
+                if let Some(framing) = FRAMING.iter().find(|framing| headers.contains_key(*framing)) {
+                    return Err(Invalid::new(
+                        "answer_headers",
+                        format!("must leave {framing} to the connection"),
+                    ));
                 }
                 let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
                 let bytes = headers.iter().map(size).sum::<usize>() + body.len();

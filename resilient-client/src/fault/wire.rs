@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Method;
 use http::response::Parts;
+use http::{Extensions, Method};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -44,6 +44,15 @@ impl From<Broke> for BoxError {
     fn from(broke: Broke) -> Self {
         broke.0
     }
+}
+
+/// Marks an answer that nobody sent, from which nothing is learnt about the wire.
+#[derive(Clone, Copy, Debug)]
+struct Made;
+
+/// Whether nobody sent that answer.
+pub(crate) fn is_made(extensions: &Extensions) -> bool {
+    extensions.get::<Made>().is_some()
 }
 
 /// Faults for what is sent, if there are any.
@@ -101,16 +110,15 @@ pin_project! {
     }
 }
 
-impl<F, A: Answer> Faulted<F, A> {
-    /// The attempt on the wire, unless a fault is between.
-    pub(crate) fn real(&self) -> Option<&F> {
-        if let Self::Real { real } = self { Some(real) } else { None }
-    }
+/// The attempt on the wire, unless a fault is between.
+pub(crate) fn real<F, A: Answer>(attempt: &Faulted<F, A>) -> Option<&F> {
+    if let Faulted::Real { real } = attempt { Some(real) } else { None }
+}
 
-    /// The same, to be changed.
-    pub(crate) fn real_mut(self: Pin<&mut Self>) -> Option<Pin<&mut F>> {
-        if let FaultedProj::Real { real } = self.project() { Some(real) } else { None }
-    }
+/// The same, to be changed.
+#[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "only there an attempt is told"))]
+pub(crate) fn real_mut<F, A: Answer>(attempt: Pin<&mut Faulted<F, A>>) -> Option<Pin<&mut F>> {
+    if let FaultedProj::Real { real } = attempt.project() { Some(real) } else { None }
 }
 
 impl<F, A: Answer, E> Future for Faulted<F, A>
@@ -131,7 +139,7 @@ where
 
 impl<F, A: Answer> fmt::Debug for Faulted<F, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.real().is_some() { "Real" } else { "Faulty" })
+        f.write_str(if real(self).is_some() { "Real" } else { "Faulty" })
     }
 }
 
@@ -197,7 +205,7 @@ where
                 unsent => {
                     let Some(place) = this.place.take() else { return Poll::Pending };
                     match unsent {
-                        Act::Answer(answer) => FarEnd::answers(answer, place),
+                        Act::Answer(answer) => FarEnd::answers(answer, this.method, place),
                         Act::Garbage => FarEnd::garbles(place),
                         _ => FarEnd::resets(place),
                     }
@@ -211,7 +219,8 @@ where
         let Some(asking) = this.asking else { return Poll::Pending };
         let answer = ready!(asking.as_mut().poll(cx)).map_err(|error| Broke(error.into()))?;
         let Some(about) = this.about.take() else { return Poll::Pending };
-        let (parts, body) = answer.into_parts();
+        let (mut parts, body) = answer.into_parts();
+        parts.extensions.insert(Made);
         // A head that was real stays as it came.
         Poll::Ready(Ok(A::put_together(about, this.head.take().unwrap_or(parts), body)))
     }

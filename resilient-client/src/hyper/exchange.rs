@@ -14,6 +14,7 @@ use crate::call::kept_body::KeptBody;
 use crate::call::response_body::{Guard, ResponseBody};
 use crate::engine::Address;
 use crate::error::Error;
+use crate::faulted;
 use crate::hook::Attempt;
 use crate::hyper::pool::{self, Fault, Over, Wire};
 use crate::hyper::{Body, Response};
@@ -127,11 +128,11 @@ impl Exchange for HyperExchange {
 
     fn expired(&mut self, future: Pin<&mut Self::Future>, overdue: Overdue<'_>, counts: bool) -> Expired {
         self.leaves = true;
-        future.real_mut().map_or_else(Expired::default, |real| real.expired(overdue, counts))
+        faulted::real_mut(future).map_or_else(Expired::default, |real| real.expired(overdue, counts))
     }
 
     fn begun(&self, future: &Self::Future, overdue: Overdue<'_>) -> Tick {
-        future.real().map_or(overdue.since, |real| real.begun(overdue.since, overdue.now))
+        faulted::real(future).map_or(overdue.since, |real| real.begun(overdue.since, overdue.now))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {

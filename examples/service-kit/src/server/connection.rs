@@ -18,7 +18,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
-use super::{Bounds, peers::Place, stream::TimedStream};
+use super::{
+    Bounds,
+    peers::Place,
+    socket::{into_stream, socket},
+    stream::TimedStream,
+};
 
 /// How long what a client has sent may take from the system to this process, before its connection counts as unused.
 const ARRIVAL: Duration = Duration::from_millis(5);
@@ -38,10 +43,12 @@ pub(super) struct Ending {
 /// Serves one connection.
 pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, ending: Ending, bounds: Bounds) {
     let Place { activity, evicted, .. } = &place;
+    let Some((stream, hand)) = socket(stream) else { return };
     let service = service_fn({
         let (activity, evicted, ending) = (activity.clone(), evicted.clone(), ending.clone());
-        move |request: Request<Incoming>| {
+        move |mut request: Request<Incoming>| {
             activity.request_read();
+            hand.give(&mut request);
             let answer = router.clone().call(request);
             let (activity, evicted, ending) = (activity.clone(), evicted.clone(), ending.clone());
             let answer = async move {
@@ -92,7 +99,7 @@ pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, endin
         }
     };
     match ended {
-        Ok(()) => linger(connection.into_parts().io.into_inner().into_inner()).await,
+        Ok(()) => linger(into_stream(connection.into_parts().io.into_inner().into_inner())).await,
         Err(error) => tracing::debug!(%error, "a connection broke"),
     }
 }

@@ -91,6 +91,11 @@ impl Admin {
                 return Err(refusal.with(ALLOW, "GET, PUT, DELETE"));
             }
         }
+        if head.method != Method::GET {
+            // Whoever reads the log of a service that misbehaves must not have to guess.
+            let rules = self.faults.snapshot().rules.len();
+            tracing::warn!(target: "resilient_client", rules, "faults on purpose were changed");
+        }
         Ok(self.state())
     }
 

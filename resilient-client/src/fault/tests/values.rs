@@ -72,6 +72,10 @@ fn what_cannot_work_is_refused_by_the_name_of_its_setting() {
         (r#"{"kind":"abort","status":42}"#, "status: must be from 200 to 599, got 42"),
         (r#"{"kind":"abort","status":101}"#, "rules[0]: status must be from 200 to 599, got 101"),
         (r#"{"kind":"abort","answer_headers":{"a":"b\n"}}"#, "answer_headers: not a header"),
+        (
+            r#"{"kind":"abort","answer_headers":{"content-length":"9"}}"#,
+            "rules[0]: answer_headers must leave content-length",
+        ),
         (r#"{"kind":"trickle","bytes":0}"#, "rules[0]: bytes must be at least 1"),
         (r#"{"kind":"trickle","every":"1h"}"#, "rules[0]: every must be at most max_delay"),
         (r#"{"kind":"truncate","bytes":-1}"#, "bytes: invalid value"),
