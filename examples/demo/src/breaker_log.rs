@@ -38,7 +38,7 @@ impl Breaker {
 }
 
 /// Makes the process it is installed in tell the demo what its circuit breaker does. Replicas have breakers of their own,
-/// which would be heard too: the scenario with them doesn't listen.
+/// which would be heard too: with several the demo shows none.
 pub(crate) fn reporter() -> impl Observer {
     |_upstream: &str, event: &Event| {
         let Event::BreakerTransition(change) = event else { return };

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::Router;
 use order_service::{Existence, LookupFuture, LookupRequest, ResilientUsers, UserLookup};
+use service_kit::database::Synchronous;
 use service_kit::limits::Limits;
 use tokio::net::TcpListener;
 use tracing::Level;
@@ -12,12 +14,15 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Problem;
+use crate::ask_first::AskFirst;
+use crate::believing::BelievingUsers;
 use crate::breaker_log;
 use crate::cli::{Client, ServeOrder, ServeUser};
 use crate::faults::Switch;
 use crate::load::NOBODY;
 use crate::naive::NaiveUsers;
 use crate::orphan_guard;
+use crate::parts::{Part, Without};
 
 /// user-service, three times: for either order-service behind the faults, and for the demo without.
 pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
@@ -30,10 +35,20 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     let switch = Switch::default();
     let naive = switch.door(app(), Client::Naive, options.seed);
     let resilient = switch.door(app(), Client::Resilient, options.seed);
+    let (tell, told) = tokio::sync::watch::channel(false);
+    let mut signal = Box::pin(service_kit::server::signal()?);
+    tokio::spawn(async move {
+        (&mut signal).await;
+        let _ = tell.send(true);
+    });
     let serve = async |router, port| {
         let listener = listen(port).await?;
-        // It ends with the demo, or when the demo kills it.
-        user_service::serve(state.clone(), router, listener, std::future::pending()).await?;
+        let mut told = told.clone();
+        // It ends with the demo, or when the demo kills it or tells it to stop.
+        let shutdown = async move {
+            let _ = told.wait_for(|told| *told).await;
+        };
+        user_service::serve(state.clone(), router, listener, shutdown).await?;
         Ok::<_, Problem>(())
     };
     tokio::try_join!(
@@ -48,30 +63,62 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
 pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     orphan_guard::exit_with_parent();
     log()?;
-    let mut config = order_service::Config { database_url: sqlite(&options.database), ..Default::default() };
+    let mut config = order_service::Config {
+        database_url: sqlite(&options.database),
+        // Nobody pulls the plug here, and a commit that waits for the disk would show what else is written to it.
+        sqlite_synchronous: Synchronous::Normal,
+        ..Default::default()
+    };
     share_of_one_host(&mut config.limits);
     if let Some(user_service) = options.user_service {
         config.user_service_url = user_service;
     }
-    let open = async |users: Arc<dyn UserLookup>| order_service::AppState::open(&config, users).await;
+    let without = Without { unprotected: options.unprotected, parts: options.without };
     let (state, router) = match options.client {
         Client::Naive => {
-            let users = NaiveUsers::new(&config.user_service_url)?;
-            let state = open(Arc::new(users.clone())).await?;
-            (state.clone(), users.in_front_of(order_service::app(state)))
+            let users = NaiveUsers::new(options.naive, &config.user_service_url)?;
+            asked_first(&config, AskFirst::new(users)).await?
+        }
+        Client::Resilient if !without.has(Part::AnswerCheck) => {
+            let users = BelievingUsers::new(&config, |policy| without.adjust(policy))?;
+            with_fallback(&config, users, &without).await?
         }
         Client::Resilient => {
-            let state = open(Arc::new(ResilientUsers::observed(&config, breaker_log::reporter())?)).await?;
-            (state.clone(), order_service::app(state))
+            let adjust = |policy| without.adjust(policy);
+            let users = ResilientUsers::adjusted(&config, breaker_log::reporter(), adjust)?;
+            with_fallback(&config, users, &without).await?
         }
-        Client::Alone => {
-            let state = open(Arc::new(KnownUsers)).await?;
-            (state.clone(), order_service::app(state))
-        }
+        Client::Alone => keeping(&config, KnownUsers).await?,
     };
     // It ends with the demo, or when the demo kills it.
     let listener = listen(options.port).await?;
     Ok(order_service::serve(state, router, listener, std::future::pending()).await?)
+}
+
+type Service = (order_service::AppState, Router);
+
+/// order-service as it is: an order whose question isn't answered is kept.
+async fn keeping(config: &order_service::Config, users: impl UserLookup) -> Result<Service, Problem> {
+    let state = order_service::AppState::open(config, Arc::new(users)).await?;
+    Ok((state.clone(), order_service::app(state)))
+}
+
+/// The same, but such an order fails.
+async fn asked_first(config: &order_service::Config, users: AskFirst) -> Result<Service, Problem> {
+    let (state, router) = keeping(config, users.clone()).await?;
+    Ok((state, users.in_front_of(router)))
+}
+
+async fn with_fallback(
+    config: &order_service::Config,
+    users: impl UserLookup,
+    without: &Without,
+) -> Result<Service, Problem> {
+    if without.has(Part::Fallback) {
+        keeping(config, users).await
+    } else {
+        asked_first(config, AskFirst::new(users)).await
+    }
 }
 
 /// Here every client is on this host, so one peer is all of them.

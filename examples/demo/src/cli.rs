@@ -5,10 +5,19 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::load::Rates;
+use crate::naive::Naive;
+use crate::parts::{Part, Without};
+use crate::scenario::{ISOLATION, REPLICAS, SCENARIOS, Scenario};
+
 /// Two order-services, one naive and one resilient, under the same load while user-service slows down, hangs and dies.
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo", bin_name = "cargo demo", version, max_term_width = 80)]
-#[command(after_help = "Takes about a minute and a half (--quick: under half a minute). Uses loopback only.")]
+#[command(after_help = "\
+Takes about a minute (--quick: under half a minute). Uses loopback only.
+With --check it exits with 0 if all held, 1 if something did not, and 3 if this
+machine was too busy to say.")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
@@ -25,31 +34,100 @@ impl Cli {
 
 /// How to run the demo.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Options {
+    /// What happens; --list shows all
+    #[arg(value_name = "SCENARIO", value_parser = scenario)]
+    positional: Option<&'static Scenario>,
+    /// The same, as an option
+    #[arg(long, value_name = "SCENARIO", value_parser = scenario, conflicts_with = "positional")]
+    scenario: Option<&'static Scenario>,
+    /// Lists the scenarios
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Shorter phases, for CI
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Exit with status 1 unless isolation held
+    /// Exit with status 1 unless all held, or 3 if this machine was too busy to say
     #[arg(long)]
     pub(crate) check: bool,
-    /// Runs so many replicas of user-service, and refuses on, slows, hangs and kills single ones of them
+    /// The scenario `replicas` with so many user-services
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(3..=9))]
-    pub(crate) replicas: Option<u8>,
-    /// Decides arrivals, users and which calls are slow
+    #[arg(conflicts_with_all = ["positional", "scenario"])]
+    replicas: Option<u8>,
+    /// Which naive client to compare with, in place of the scenario's
+    #[arg(long, value_enum, value_name = "CLIENT")]
+    naive: Option<Naive>,
+    /// Switches every policy of the resilient client off: the check must fail
+    #[arg(long)]
+    unprotected: bool,
+    /// Switches one part of the protection off, or several: the check of a scenario that shows it must fail
+    #[arg(long, value_enum, value_name = "PART", value_delimiter = ',')]
+    without: Vec<Part>,
+    /// Starts everything, says where, and keeps it running under load until Ctrl-C: break it yourself
+    #[arg(long, conflicts_with_all = ["check", "quick", "json", "report"])]
+    pub(crate) hold: bool,
+    /// Decides arrivals, users and which calls are hit
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
-    /// Orders a second, sent to each order-service
-    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
-    pub(crate) orders: u32,
-    /// Reads a second, sent to each order-service
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
-    pub(crate) reads: u32,
+    /// Orders a second, sent to each order-service [default: the scenario's, 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
+    orders: Option<u32>,
+    /// Reads a second, sent to each order-service [default: the scenario's, 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
+    reads: Option<u32>,
     /// Also write the results here, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Also write a page of HTML here, with both twins' timelines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Keep databases and logs here (otherwise they go to a temporary directory that is removed)
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+impl Options {
+    pub(crate) fn scenario(&self) -> &'static Scenario {
+        let named = self.positional.or(self.scenario);
+        named.unwrap_or(if self.replicas.is_some() { &REPLICAS } else { &ISOLATION })
+    }
+
+    /// How many user-services there are.
+    pub(crate) fn user_services(&self) -> usize {
+        self.replicas.map_or(self.scenario().user_services, usize::from)
+    }
+
+    pub(crate) fn naive(&self, scenario: &Scenario) -> Naive {
+        self.naive.unwrap_or(scenario.naive)
+    }
+
+    /// What the scenario does without, and what the command line says.
+    pub(crate) fn without(&self, scenario: &Scenario) -> Without {
+        let mut parts = scenario.off.to_vec();
+        parts.extend(self.without.iter().filter(|part| !scenario.off.contains(part)));
+        Without { unprotected: self.unprotected, parts }
+    }
+
+    pub(crate) fn rates(&self, scenario: &Scenario) -> Rates {
+        Rates {
+            orders: self.orders.unwrap_or(scenario.orders),
+            reads: self.reads.unwrap_or(scenario.reads),
+            seed: self.seed,
+        }
+    }
+
+    /// The parts that are off and whose absence this scenario isn't about.
+    pub(crate) fn not_shown(&self) -> impl Iterator<Item = Part> {
+        self.without.iter().copied().filter(|part| !self.scenario().shows.contains(part))
+    }
+}
+
+fn scenario(name: &str) -> Result<&'static Scenario, String> {
+    Scenario::named(name).ok_or_else(|| {
+        let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        format!("there are {}", names.join(", "))
+    })
 }
 
 /// The other processes of the demo.
@@ -58,7 +136,7 @@ pub(crate) enum Role {
     /// user-service behind the switchable faults
     #[command(hide = true)]
     ServeUser(ServeUser),
-    /// order-service with one of the two clients
+    /// order-service with one of the clients
     #[command(hide = true)]
     ServeOrder(ServeOrder),
     /// Waits for the demo to end, however it ends, and leaves no process or file behind
@@ -90,6 +168,13 @@ pub(crate) struct ServeUser {
 pub(crate) struct ServeOrder {
     #[arg(long)]
     pub(crate) client: Client,
+    /// Which naive client
+    #[arg(long, default_value = "no-timeout")]
+    pub(crate) naive: Naive,
+    #[arg(long)]
+    pub(crate) unprotected: bool,
+    #[arg(long, value_enum)]
+    pub(crate) without: Vec<Part>,
     #[arg(long)]
     pub(crate) port: u16,
     #[arg(long)]
@@ -102,7 +187,7 @@ pub(crate) struct ServeOrder {
 /// The one difference between the order-services: how they find out whether a user exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Client {
-    /// By reqwest with its default settings.
+    /// By one of the clients most services start with.
     Naive,
     /// By resilient-client with its standard policy.
     Resilient,
@@ -128,6 +213,11 @@ impl Client {
 mod tests {
     use super::*;
 
+    fn typed(line: &str) -> Result<Options, clap::Error> {
+        let words = line.split(' ').map(OsString::from);
+        Cli::try_parse_from(Cli::typed(words)).map(|cli| cli.options)
+    }
+
     #[test]
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
@@ -137,10 +227,32 @@ mod tests {
     #[test]
     fn with_dashes_of_ones_own_or_without_it_is_the_same_command() {
         for line in ["demo --quick --replicas 3", "demo -- --quick --replicas 3"] {
-            let cli = Cli::try_parse_from(Cli::typed(line.split(' ').map(OsString::from))).unwrap();
-            assert_eq!((cli.options.quick, cli.options.replicas), (true, Some(3)), "{line}");
+            let options = typed(line).unwrap();
+            assert_eq!((options.quick, options.scenario().name), (true, "replicas"), "{line}");
+            assert_eq!(options.user_services(), 3);
         }
         let cli = Cli::try_parse_from(Cli::typed(["demo", "--"].map(OsString::from))).unwrap();
         assert!(cli.role.is_none());
+    }
+
+    #[test]
+    fn a_scenario_may_be_named_either_way_and_only_once() {
+        for line in ["demo hang", "demo --scenario hang", "demo -- hang --quick", "demo --quick hang"] {
+            assert_eq!(typed(line).unwrap().scenario().name, "hang", "{line}");
+        }
+        assert_eq!(typed("demo").unwrap().scenario().name, "isolation");
+        assert_eq!(typed("demo --replicas 5").unwrap().user_services(), 5);
+        assert_eq!(typed("demo replicas").unwrap().user_services(), 3);
+        for wrong in ["demo nonsense", "demo hang --scenario hang", "demo hang --replicas 3"] {
+            typed(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn what_a_scenario_does_without_adds_up_with_what_is_switched_off() {
+        let options = typed("demo retry-storm --without budget,breaker").unwrap();
+        let without = options.without(options.scenario());
+        assert_eq!(without.parts, [Part::Breaker, Part::Budget]);
+        assert_eq!(options.not_shown().collect::<Vec<_>>(), [Part::Breaker]);
     }
 }

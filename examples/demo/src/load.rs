@@ -5,6 +5,7 @@
 //!
 //! Latency counts from the sending, which waits for no earlier answer.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::Problem;
 use crate::arrivals::{NewOrder, Orders, Poisson};
 use crate::audit::Stored;
 use crate::clock::now;
-use crate::fault_phases::{CurrentPhase, Phase};
+use crate::histogram::Histogram;
 use crate::tally::{Answer, Books, Sent};
 
 /// How long a client waits for an answer.
@@ -49,12 +50,12 @@ pub(crate) struct Target {
 
 impl Target {
     /// Gets an order-service ready for the load: warm, and with something to read.
-    pub(crate) async fn prepare(base: String, users: Arc<[String]>) -> Result<Self, Problem> {
+    pub(crate) async fn prepare(base: String, users: Arc<[String]>, phases: usize) -> Result<Self, Problem> {
         let http =
             reqwest::Client::builder().retry(reqwest::retry::never()).timeout(PATIENCE).no_proxy().build()?;
         let [orders, reads] = [(); 2].map(|()| Semaphore::new(MOST_WAITING));
-        let mut target =
-            Self { http, base, users, readable: Vec::new(), orders, reads, books: Mutex::default() };
+        let books = Mutex::new(Books::new(phases));
+        let mut target = Self { http, base, users, readable: Vec::new(), orders, reads, books };
         while target.readable.len() < READABLE {
             // Numbered from the top down, out of the way of the load's.
             let number = u64::MAX - target.readable.len() as u64;
@@ -78,12 +79,17 @@ impl Target {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The id of a customer.
+    pub(crate) fn a_user(&self) -> &str {
+        self.users.first().map_or(NOBODY, String::as_str)
+    }
+
     /// How many requests are waiting for an answer now.
     pub(crate) fn waiting(&self) -> usize {
         2 * MOST_WAITING - self.orders.available_permits() - self.reads.available_permits()
     }
 
-    async fn place(&self, order: NewOrder, phase: Phase, at: Duration) {
+    async fn place(&self, order: NewOrder, phase: usize, at: Duration) {
         let mut sent = Sent::new(&order, Some(phase), at);
         if let Ok(_permit) = self.orders.try_acquire() {
             let begun = now();
@@ -128,7 +134,7 @@ impl Target {
     }
 
     /// Reads one order, or every fifth time a page of them.
-    async fn read(&self, choice: usize, phase: Phase) {
+    async fn read(&self, choice: usize, phase: usize) {
         let Ok(_permit) = self.reads.try_acquire() else {
             self.books().read(phase, Duration::ZERO, false);
             return;
@@ -190,13 +196,15 @@ pub(crate) async fn create_users(user_service: &str, how_many: usize) -> Result<
 }
 
 /// Sends orders and reads to every target at the given rates, until `stop`; then lets those under way come to their end.
+/// Returns how late they were sent.
 pub(crate) async fn run(
     targets: &[Arc<Target>],
     phase: &CurrentPhase,
     rates: Rates,
     start: Instant,
     stop: impl Future<Output = ()>,
-) -> Result<(), Problem> {
+) -> Result<Histogram, Problem> {
+    let mut late = Histogram::default();
     let mut under_way = JoinSet::new();
     let users = targets.iter().map(|target| target.users.len()).min().unwrap_or_default();
     let mut order_times =
@@ -211,6 +219,7 @@ pub(crate) async fn run(
             () = &mut stop => break,
             () = sleep_until((start + due).into()) => {}
         }
+        late.record((start + due).elapsed());
         let phase = phase.get();
         if due == order_due {
             let Some((_, order)) = order_times.next() else { break };
@@ -232,7 +241,21 @@ pub(crate) async fn run(
     while let Some(ended) = under_way.join_next().await {
         ended?;
     }
-    Ok(())
+    Ok(late)
+}
+
+/// The number of the phase that the scenario is in.
+#[derive(Default)]
+pub(crate) struct CurrentPhase(AtomicUsize);
+
+impl CurrentPhase {
+    pub(crate) fn set(&self, phase: usize) {
+        self.0.store(phase, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// How much load, and which.

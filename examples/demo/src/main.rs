@@ -1,42 +1,45 @@
-//! `cargo demo`: what happens to two order-services when user-service slows down, hangs and dies.
+//! `cargo demo`: what happens to two order-services when the user-services that they ask break in one way or another.
 //!
 //! ```text
-//!              same orders,            naive order-service ───────┐  reqwest alone
+//!              same orders,            naive order-service ───────┐  reqwest alone, say
 //!   load.rs ── same reads, ──┬──> (sqlite)                        v
-//!              same time     │                               user-service (sqlite) <── slow 30 %, SIGSTOP, kill -9
+//!              same time     │                               user-service (sqlite) <── slow, SIGSTOP, kill -9 ...
 //!                            └──> resilient order-service ────────^  resilient-client
 //!                                 (sqlite)
 //! ```
 //!
-//! Every box is a process: this program starts itself again in other roles. Read on in `outage_scenario.rs`, which goes through
-//! the phases in order; `child_services.rs` is what the other processes run, `verdict.rs` is what must hold. With `--replicas` there
-//! are several user-services and another scenario, `replicas.rs`.
+//! Every box is a process: this program starts itself again in other roles. A scenario is data (`scenario/table.rs`): the
+//! phases, what is done in each, and what must hold (`rules.rs`). `stage.rs` plays any of them, `child_services.rs` is what
+//! the other processes run, `verdict.rs` says how it ended.
 
 mod arrivals;
+mod ask_first;
 mod audit;
+mod believing;
 mod breaker_log;
 mod child_services;
 mod cli;
 mod clock;
 mod colour;
-mod fault_phases;
 mod faults;
 mod histogram;
 mod load;
 mod naive;
 mod orphan_guard;
-mod outage_scenario;
+mod parts;
 mod ports;
 mod processes;
-mod replicas;
 mod report;
 mod results;
+mod rules;
+mod scenario;
 mod signal;
+mod stage;
 mod tally;
 mod verdict;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -46,13 +49,17 @@ use serde_json::json;
 
 use crate::cli::{Cli, Options, Role};
 use crate::colour::Colours;
-use crate::fault_phases::Plan;
-use crate::outage_scenario::say;
+use crate::load::{MOST_WAITING, PATIENCE, Rates};
 use crate::processes::Fleet;
-use crate::verdict::Verdict;
+use crate::results::Results;
+use crate::stage::say;
+use crate::verdict::{Judgement, Verdict};
 
 /// Anything that keeps the demo from coming to a verdict.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+/// The exit status of a run on a machine that was too busy to judge by.
+const INCONCLUSIVE: u8 = 3;
 
 fn main() -> ExitCode {
     let Cli { role, options } = Cli::parse_from(Cli::typed(std::env::args_os()));
@@ -63,6 +70,7 @@ fn main() -> ExitCode {
         }
         Some(Role::ServeUser(user)) => run(child_services::serve_user(user)).map(|()| ExitCode::SUCCESS),
         Some(Role::ServeOrder(order)) => run(child_services::serve_order(order)).map(|()| ExitCode::SUCCESS),
+        None if options.list => say(&report::list()).map(|()| ExitCode::SUCCESS),
         None => run(demo(options)),
     };
     ended.unwrap_or_else(|problem| {
@@ -83,67 +91,97 @@ fn run<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> 
 async fn demo(options: Options) -> Result<ExitCode, Problem> {
     // First of all, so that there is no moment at which Ctrl-C goes unheard.
     let mut interrupted = pin!(interrupted()?);
-    let json = options.json.as_deref().map(|path| File::create(path).map_err(|error| about(path, &error)));
-    let json = json.transpose()?;
+    let scenario = options.scenario();
+    enough_open_files(&options)?;
+    let files = Files::create(&options)?;
     let directory = Directory::open(options.keep.as_deref())?;
     let colours = Colours::for_stdout();
-    say(&introduction(&options))?;
+    say(&report::introduction(&options))?;
 
-    let replicas = options.replicas.map_or(1, usize::from);
     let mut fleet = tokio::select! {
-        fleet = Fleet::start(directory.path(), options.keep.is_none(), options.seed, replicas) => fleet?,
+        fleet = Fleet::start(directory.path(), options.keep.is_none(), &options, scenario) => fleet?,
         () = &mut interrupted => return say_interrupted(),
     };
+    if options.hold {
+        let ended = tokio::select! {
+            ended = stage::hold(&mut fleet, &options, scenario, colours) => ended,
+            () = &mut interrupted => Ok(()),
+        };
+        fleet.stop().await?;
+        say("everything is stopped")?;
+        return ended.map(|()| ExitCode::SUCCESS);
+    }
     let ended = tokio::select! {
-        end = run_scenario(&mut fleet, &options, colours) => Some(end),
+        results = stage::run(&mut fleet, &options, scenario, colours) => Some(results),
         () = &mut interrupted => None,
     };
     // However it went: every process is ended before anything is said about it.
     fleet.stop().await?;
-    let Some(end) = ended.transpose()? else { return say_interrupted() };
+    let Some(results) = ended.transpose()? else { return say_interrupted() };
 
-    say(&format!("\n{}", end.summary))?;
-    if let Some(file) = json {
-        serde_json::to_writer_pretty(file, &end.json)?;
-    }
-    Ok(if options.check && !end.passed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-fn introduction(Options { quick, orders, reads, seed, replicas, .. }: &Options) -> String {
-    match replicas {
-        None => report::introduction(Plan::of(*quick), *orders, *reads, *seed),
-        Some(replicas) => {
-            replicas::introduction(replicas::Plan::of(*quick), usize::from(*replicas), *orders, *reads, *seed)
-        }
-    }
-}
-
-/// How a scenario ended.
-struct End {
-    summary: String,
-    json: serde_json::Value,
-    passed: bool,
-}
-
-/// Runs the scenario that was asked for.
-async fn run_scenario(fleet: &mut Fleet, options: &Options, colours: Colours) -> Result<End, Problem> {
-    Ok(if options.replicas.is_some() {
-        let results = replicas::run(fleet, options, replicas::Plan::of(options.quick), colours).await?;
-        let verdict = replicas::Verdict::of(&results);
-        End {
-            summary: replicas::summary(colours, &results, &verdict),
-            passed: verdict.passed(),
-            json: json!({ "results": results, "verdict": verdict }),
-        }
-    } else {
-        let results = outage_scenario::run(fleet, options, Plan::of(options.quick), colours).await?;
-        let verdict = Verdict::of(&results);
-        End {
-            summary: report::summary(colours, &results, &verdict),
-            passed: verdict.passed(),
-            json: json!({ "results": results, "verdict": verdict }),
-        }
+    let verdict = Verdict::of(scenario, &results);
+    say(&format!("\n{}", report::summary(colours, scenario, &results, &verdict)))?;
+    files.write(scenario, &results, &verdict)?;
+    Ok(match verdict.judgement {
+        _ if !options.check => ExitCode::SUCCESS,
+        Judgement::Held => ExitCode::SUCCESS,
+        Judgement::DidNotHold => ExitCode::FAILURE,
+        Judgement::Inconclusive(_) => ExitCode::from(INCONCLUSIVE),
     })
+}
+
+/// Refuses to start what would fail for want of open files, and says how many it needs.
+fn enough_open_files(options: &Options) -> Result<(), Problem> {
+    /// More than a few hundred are used only while requests pile up.
+    const COMFORTABLE: u64 = 4096;
+    let needed = open_files(options.rates(options.scenario()));
+    let allowed = signal::allow_open_files(COMFORTABLE.max(needed))?;
+    if allowed < needed {
+        let why = format!(
+            "this run needs {needed} open files and {allowed} are allowed: \
+             `ulimit -n {needed}`, or fewer --orders and --reads"
+        );
+        return Err(why.into());
+    }
+    Ok(())
+}
+
+/// While user-service hangs, every order of the last seconds waits at the naive order-service, which holds a connection
+/// to its client and one to user-service. Reads are answered; a busy machine may take a second over them.
+fn open_files(Rates { orders, reads, .. }: Rates) -> u64 {
+    const BESIDES: u64 = 256;
+    let waiting = (u64::from(orders) * PATIENCE.as_secs()).min(MOST_WAITING as u64);
+    BESIDES + 2 * waiting + u64::from(reads)
+}
+
+/// Where results go besides the terminal. Created before the run, so that a path that can't be written is known then.
+struct Files {
+    json: Option<File>,
+    report: Option<File>,
+}
+
+impl Files {
+    fn create(options: &Options) -> Result<Self, Problem> {
+        let create = |path: &Option<PathBuf>| {
+            path.as_deref().map(|path| File::create(path).map_err(|error| about(path, &error))).transpose()
+        };
+        Ok(Self { json: create(&options.json)?, report: create(&options.report)? })
+    }
+
+    fn write(
+        self,
+        scenario: &scenario::Scenario,
+        results: &Results,
+        verdict: &Verdict,
+    ) -> Result<(), Problem> {
+        if let Some(json) = self.json {
+            serde_json::to_writer_pretty(json, &json!({ "results": results, "verdict": verdict }))?;
+        }
+        if let Some(mut file) = self.report {
+            file.write_all(report::page(scenario, results, verdict).as_bytes())?;
+        }
+        Ok(())
+    }
 }
 
 fn say_interrupted() -> Result<ExitCode, Problem> {
@@ -202,4 +240,17 @@ fn interrupted() -> io::Result<impl Future<Output = ()>> {
     Ok(async {
         let _ = tokio::signal::ctrl_c().await;
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_load_needs_no_more_open_files_than_are_usually_allowed() {
+        let usual = open_files(Rates { orders: 50, reads: 100, seed: 1 });
+        assert!((800..=1024).contains(&usual), "{usual}");
+        let most = open_files(Rates { orders: 500, reads: 500, seed: 1 });
+        assert!(most <= 4096, "{most}");
+    }
 }

@@ -1,96 +1,172 @@
-//! The naive twin: order-service with the client most services start with.
+//! The naive twins: order-service with the clients that most services start with.
 //!
-//! The same service, database and routes; only the question "does this user exist?" is asked in the way of the tutorial
-//! that begins with an HTTP client, its default settings and an error handler that answers 500:
+//! The same service, database and routes; only the question "does this user exist?" is asked in the way of a tutorial,
+//! and an error is answered with 500 (`ask_first.rs`). They differ in what happens to a question that isn't answered:
 //!
-//! - reqwest as it comes (but for proxies, which have no business on loopback): no timeout, no limit on calls in flight,
-//!   no circuit breaker, and no retry of anything that user-service may have seen;
-//! - the order waits until user-service has answered;
-//! - with several user-services it asks them in turn (round robin);
-//! - 200 lets the order through, 404 refuses it, and anything else, or no connection, is a 500: the order is gone.
+//! | | |
+//! |---|---|
+//! | `no-timeout` | reqwest as it comes: no timeout, one try |
+//! | `loop` | a timeout of a second, and up to three tries, one right after the other |
+//! | `reqwest-retry` | reqwest-middleware with reqwest-retry as its README has it: up to three retries with exponential backoff, no timeout (the README's tracing middleware only logs, and isn't here) |
 //!
-//! order-service itself would keep the order whatever client its [`UserLookup`] uses, so the question is asked in
-//! front of it, and the directory behind repeats the answer without asking again.
+//! None has a limit on calls in flight, a retry budget or a circuit breaker. With several user-services they are asked in
+//! turn (round robin). 200 lets the order through, 404 refuses it; anything else is a failure. Proxies are off, which have
+//! no business on loopback.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use clap::ValueEnum;
 use order_service::{Existence, LookupFuture, LookupRequest, Unavailable, UserLookup};
-use serde::Deserialize;
+use reqwest_middleware::ClientWithMiddleware;
+use reqwest_retry::RetryTransientMiddleware;
+use reqwest_retry::policies::ExponentialBackoff;
+use serde::Serialize;
 
-/// A plain reqwest client and the answers it got.
+use crate::Problem;
+
+/// How long `loop` waits for one answer.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// How often `loop` asks.
+const TRIES: usize = 3;
+/// How often `reqwest-retry` asks again.
+const RETRIES: u32 = 3;
+
+/// Which naive client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Naive {
+    /// reqwest as it comes: no timeout, one try
+    NoTimeout,
+    /// A timeout of a second, and three tries in a loop
+    Loop,
+    /// reqwest-middleware and reqwest-retry as their README has it
+    ReqwestRetry,
+}
+
+impl Naive {
+    /// As on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::NoTimeout => "no-timeout",
+            Self::Loop => "loop",
+            Self::ReqwestRetry => "reqwest-retry",
+        }
+    }
+
+    /// For the introduction, in lines of at most 65 columns.
+    pub(crate) const fn described(self) -> &'static str {
+        match self {
+            Self::NoTimeout => "reqwest with its default settings: no timeout, one try",
+            Self::Loop => "reqwest with a timeout of 1 s, up to three tries in a loop",
+            Self::ReqwestRetry => "reqwest-retry as its README has it: three retries, no timeout",
+        }
+    }
+}
+
+/// One of the naive clients, and whom it asks.
 #[derive(Clone)]
 pub(crate) struct NaiveUsers {
-    http: reqwest::Client,
+    client: Client,
     bases: Arc<[String]>,
     turn: Arc<AtomicUsize>,
-    /// Users don't come and go during the demo, so the latest answer about one is the answer.
-    answers: Arc<Mutex<HashMap<String, Existence>>>,
 }
 
-#[derive(Deserialize)]
-struct Ordered {
-    user_id: String,
+#[derive(Clone)]
+enum Client {
+    Plain { http: reqwest::Client, tries: usize },
+    Retrying(ClientWithMiddleware),
 }
-
-/// More than any order of the demo.
-const LARGEST_ORDER: usize = 64 * 1024;
 
 impl NaiveUsers {
     /// `bases`: one URL, or several with commas between.
-    pub(crate) fn new(bases: &str) -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        let bases = bases.split(',').map(str::to_owned).collect();
-        Ok(Self { http, bases, turn: Arc::default(), answers: Arc::default() })
-    }
-
-    /// `app`, with user-service asked before an order gets there.
-    pub(crate) fn in_front_of(self, app: Router) -> Router {
-        app.layer(from_fn_with_state(self, ask_first))
-    }
-
-    async fn ask(&self, user_id: &str) -> Result<Existence, StatusCode> {
-        let base = &self.bases[self.turn.fetch_add(1, Ordering::Relaxed) % self.bases.len()];
-        let response = self.http.get(format!("{base}/users/{user_id}")).send().await;
-        let response = response.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-        let existence = match response.status() {
-            StatusCode::OK => Existence::Exists,
-            StatusCode::NOT_FOUND => Existence::Unknown,
-            _ => return Err(StatusCode::INTERNAL_SERVER_ERROR),
+    pub(crate) fn new(kind: Naive, bases: &str) -> Result<Self, Problem> {
+        let http = reqwest::Client::builder().no_proxy();
+        let client = match kind {
+            Naive::NoTimeout => Client::Plain { http: http.build()?, tries: 1 },
+            Naive::Loop => Client::Plain { http: http.timeout(TIMEOUT).build()?, tries: TRIES },
+            Naive::ReqwestRetry => {
+                let waits = ExponentialBackoff::builder().build_with_max_retries(RETRIES);
+                let retry = RetryTransientMiddleware::new_with_policy(waits);
+                Client::Retrying(reqwest_middleware::ClientBuilder::new(http.build()?).with(retry).build())
+            }
         };
-        // The tutorial parses the user; it must arrive whole in either case.
-        response.bytes().await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(user_id.to_owned(), existence);
-        Ok(existence)
+        let bases = bases.split(',').map(str::to_owned).collect();
+        Ok(Self { client, bases, turn: Arc::default() })
+    }
+
+    async fn ask(&self, user_id: &str) -> Result<Existence, Unavailable> {
+        match &self.client {
+            Client::Plain { http, tries } => {
+                let mut answer = Err(Unavailable::new("never asked"));
+                for _ in 0..*tries {
+                    answer = read(http.get(self.url(user_id)).send().await).await;
+                    if answer.is_ok() {
+                        break;
+                    }
+                }
+                answer
+            }
+            Client::Retrying(http) => read(http.get(self.url(user_id)).send().await).await,
+        }
+    }
+
+    fn url(&self, user_id: &str) -> String {
+        let base = &self.bases[self.turn.fetch_add(1, Ordering::Relaxed) % self.bases.len()];
+        format!("{base}/users/{user_id}")
     }
 }
 
-async fn ask_first(State(users): State<NaiveUsers>, request: Request, next: Next) -> Response {
-    if request.method() != Method::POST {
-        return next.run(request).await;
-    }
-    let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, LARGEST_ORDER).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+/// What the tutorial makes of it.
+async fn read<E: std::fmt::Display>(answer: Result<reqwest::Response, E>) -> Result<Existence, Unavailable> {
+    let response = answer.map_err(|error| Unavailable::new(error.to_string()))?;
+    let existence = match response.status() {
+        StatusCode::OK => Existence::Exists,
+        StatusCode::NOT_FOUND => Existence::Unknown,
+        other => return Err(Unavailable::new(format!("it answered {other}"))),
     };
-    if let Ok(Ordered { user_id }) = serde_json::from_slice(&body)
-        && let Err(failure) = users.ask(&user_id).await
-    {
-        return failure.into_response();
-    }
-    next.run(Request::from_parts(head, Body::from(body))).await
+    // The tutorial parses the user; it must arrive whole in either case.
+    response.bytes().await.map_err(|error| Unavailable::new(error.to_string()))?;
+    Ok(existence)
 }
 
 impl UserLookup for NaiveUsers {
     fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
-        let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(lookup.user_id).copied();
-        Box::pin(async move { known.ok_or_else(|| Unavailable::new("not asked yet")) })
+        Box::pin(self.ask(lookup.user_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_called_on_the_command_line_what_it_is_called_in_the_report() {
+        for kind in Naive::value_variants() {
+            assert_eq!(kind.to_possible_value().expect("none is hidden").get_name(), kind.name());
+        }
+    }
+
+    #[tokio::test]
+    async fn each_kind_asks_as_often_as_it_says() {
+        use axum::routing::get;
+        for (kind, calls) in [(Naive::NoTimeout, 1), (Naive::Loop, TRIES)] {
+            let count = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&count);
+            let refuse = async move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let base = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(async move {
+                axum::serve(listener, axum::Router::new().route("/users/{id}", get(refuse))).await
+            });
+            let users = NaiveUsers::new(kind, &base).unwrap();
+            users.ask("1").await.unwrap_err();
+            assert_eq!(count.load(Ordering::Relaxed), calls, "{}", kind.name());
+        }
     }
 }

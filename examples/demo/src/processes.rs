@@ -12,15 +12,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::breaker_log::{Breaker, BreakerLog};
-use crate::cli::Client;
+use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::faults::{CONTROL_PATH, Faults, caller_of};
+use crate::naive::Naive;
 use crate::orphan_guard::{ended, started};
+use crate::parts::Without;
 use crate::ports::Ports;
+use crate::scenario::Scenario;
 use crate::signal::{self, Signal};
 
 /// How long a process may take from its start to its first answer.
 const STARTUP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a process may take to end once it was told to.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 
 /// How many calls reached a user-service, by caller. Read from a pipe that user-service writes a byte to for every call,
 /// so no call is missed when it is killed.
@@ -50,6 +56,8 @@ pub(crate) struct Fleet {
     program: PathBuf,
     directory: PathBuf,
     seed: u64,
+    naive: Naive,
+    without: Without,
     ports: Ports,
     http: reqwest::Client,
     /// By replica of user-service.
@@ -62,6 +70,14 @@ pub(crate) struct Fleet {
     orders: Vec<Process>,
 }
 
+/// The processes and where they answer.
+pub(crate) struct Held {
+    /// Pid and URL.
+    pub(crate) users: Vec<(u32, String)>,
+    pub(crate) orders: Vec<(Client, u32, String)>,
+    pub(crate) directory: PathBuf,
+}
+
 struct Process {
     name: String,
     pid: u32,
@@ -71,15 +87,15 @@ struct Process {
 }
 
 impl Fleet {
-    /// Starts everything, with so many replicas of user-service, and returns when all of it answers. Databases and logs go to `directory`; the watchdog
-    /// removes it if the demo is killed, when `remove` says so.
+    /// Starts everything that the scenario needs, and returns when all of it answers. Databases and logs go to
+    /// `directory`; the watchdog removes it if the demo is killed, when `remove` says so.
     pub(crate) async fn start(
         directory: &Path,
         remove: bool,
-        seed: u64,
-        replicas: usize,
+        options: &Options,
+        scenario: &Scenario,
     ) -> io::Result<Self> {
-        signal::allow_open_files(4096)?;
+        let user_services = options.user_services();
         let program = std::env::current_exe()?;
         let mut command = Command::new(&program);
         command.arg("watchdog");
@@ -90,22 +106,25 @@ impl Fleet {
         let mut fleet = Self {
             program,
             directory: directory.to_owned(),
-            seed,
-            ports: Ports::choose(replicas).await?,
+            seed: options.seed,
+            naive: options.naive(scenario),
+            without: options.without(scenario),
+            ports: Ports::choose(user_services).await?,
             http: reqwest::Client::builder()
                 .timeout(Duration::from_secs(2))
                 .pool_max_idle_per_host(0)
                 .no_proxy()
                 .build()
                 .map_err(io::Error::other)?,
-            arrivals: (0..replicas).map(|_| Arc::default()).collect(),
+            arrivals: (0..user_services).map(|_| Arc::default()).collect(),
             breakers: Default::default(),
             watchdog,
-            users: (0..replicas).map(|_| None).collect(),
+            users: (0..user_services).map(|_| None).collect(),
             orders: Vec::new(),
         };
-        for replica in 0..replicas {
+        for replica in 0..user_services {
             fleet.start_user_service(replica).await?;
+            fleet.set_faults(replica, scenario.always).await?;
         }
         for client in Client::ALL {
             fleet.start_order_service(client).await?;
@@ -154,7 +173,11 @@ impl Fleet {
         if Client::TWINS.contains(&client) {
             let doors: Vec<_> =
                 self.ports.users.iter().map(|ports| url(ports.door[client as usize])).collect();
-            command.args(["--user-service", &doors.join(",")]);
+            command.args(["--user-service", &doors.join(","), "--naive", self.naive.name()]);
+        }
+        if client == Client::Resilient {
+            command.args(self.without.unprotected.then_some("--unprotected"));
+            command.args(self.without.parts.iter().flat_map(|part| ["--without", part.name()]));
         }
         let mut process = self.spawn(name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
@@ -213,6 +236,34 @@ impl Fleet {
         match self.users[replica].take() {
             Some(user) => self.bury(user).await,
             None => Ok(()),
+        }
+    }
+
+    /// Tells a replica of user-service to stop, and waits until it has: it finishes what it does.
+    pub(crate) async fn terminate_user_service(&mut self, replica: usize) -> io::Result<()> {
+        let Some(mut user) = self.users[replica].take() else { return Ok(()) };
+        signal::send(user.pid, Signal::Terminate)?;
+        self.watchdog.stdin.write_all(ended(user.pid).as_bytes()).await?;
+        match tokio::time::timeout(DRAIN_LIMIT, user.child.wait()).await {
+            Ok(ended) => ended.map(drop),
+            Err(_elapsed) => user.child.kill().await,
+        }
+    }
+
+    /// Where everything is, for whoever breaks it by hand.
+    pub(crate) fn held(&self) -> Held {
+        let users = self.users.iter().zip(&self.ports.users);
+        Held {
+            users: users
+                .map(|(user, ports)| (user.as_ref().map_or(0, |user| user.pid), url(ports.control)))
+                .collect(),
+            orders: self
+                .orders
+                .iter()
+                .zip(Client::ALL)
+                .map(|(order, client)| (client, order.pid, self.order_service(client)))
+                .collect(),
+            directory: self.directory.clone(),
         }
     }
 

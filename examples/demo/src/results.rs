@@ -7,64 +7,127 @@ use serde::Serialize;
 use crate::audit::Audit;
 use crate::breaker_log::BreakerLog;
 use crate::cli::Client;
-use crate::fault_phases::Phase;
 use crate::histogram::Histogram;
-use crate::tally::{Answer, Books, Sent, Tally};
+use crate::load::PATIENCE;
+use crate::naive::Naive;
+use crate::parts::Without;
+use crate::scenario::{Mood, Scenario};
+use crate::tally::{Answer, Books, Sent};
+
+/// After something has broken, this much later all must be well again.
+const GRACE: Duration = Duration::from_secs(1);
+/// The end of a phase, for what must be well by then; of a quick run half as much.
+const END: Duration = Duration::from_secs(10);
 
 /// A run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Results {
+    pub(crate) scenario: &'static str,
     pub(crate) seed: u64,
     pub(crate) quick: bool,
+    pub(crate) naive_client: Naive,
+    pub(crate) without: Without,
+    pub(crate) machine: Machine,
     pub(crate) naive: Twin,
     pub(crate) resilient: Twin,
     /// The control: needs no user-service, so what slows it down slows everyone down.
     pub(crate) alone: Twin,
 }
 
+/// How busy the machine was with other things: nobody's fault here.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Machine {
+    /// How late the load's requests were sent.
+    pub(crate) late_p99_ms: f64,
+    /// The lone order-service's orders, in its worst phase.
+    pub(crate) alone_p99_ms: f64,
+    /// What the lone order-service failed to answer.
+    pub(crate) alone_failed: u64,
+}
+
 /// One order-service.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Twin {
+    /// In the order of the scenario's.
     pub(crate) phases: Vec<PhaseFigures>,
     /// Orders while its circuit breaker was open; `None` if it has none or it never opened.
     pub(crate) once_open: Option<OnceOpen>,
-    /// From user-service's first answer after its restart to the last order that was not settled at once.
+    /// From the moment all was well again to the last order that was not settled at once.
     pub(crate) full_service_after_ms: f64,
-    /// From user-service's first answer after its restart until no order was pending; `None` if that never came.
+    /// From the moment all was well again until no order was pending; `None` if that never came.
     pub(crate) resolved_after_ms: Option<f64>,
     pub(crate) audit: Audit,
+    /// By second.
+    pub(crate) seconds: Vec<SecondFigures>,
 }
 
 /// One phase of one order-service.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PhaseFigures {
-    pub(crate) phase: Phase,
+    pub(crate) name: &'static str,
     pub(crate) orders: u64,
+    /// Orders answered at once and rightly: 201, or 422 for a user who doesn't exist.
     pub(crate) settled: u64,
+    /// Orders answered 202: user-service could not be asked.
     pub(crate) accepted: u64,
     pub(crate) failed: u64,
     pub(crate) post_p50_ms: f64,
     pub(crate) post_p99_ms: f64,
+    /// The same without the phase's first second.
+    pub(crate) later_p99_ms: f64,
     /// Orders that took longer than [`OnceOpen::LIMIT`].
     pub(crate) post_slow: u64,
+    /// The share of the orders of its last seconds that were settled at once; `None` if there were none.
+    pub(crate) settled_at_end: Option<f64>,
     pub(crate) reads: u64,
     pub(crate) reads_failed: u64,
     pub(crate) read_p50_ms: f64,
     pub(crate) read_p99_ms: f64,
-    /// Calls that reached user-service during the phase.
-    pub(crate) calls: u64,
+    /// Calls that reached each user-service during the phase.
+    pub(crate) calls: Vec<u64>,
     /// The most requests that waited at the end of a second.
     pub(crate) most_waiting: usize,
 }
 
-/// What of a phase is seen from outside the requests.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Outside {
+/// One second of one order-service.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SecondFigures {
+    /// Since the start of the load.
+    pub(crate) at: u64,
+    pub(crate) phase: usize,
+    pub(crate) settled: u64,
+    pub(crate) accepted: u64,
+    pub(crate) failed: u64,
+    pub(crate) post_p99_ms: Option<f64>,
+    pub(crate) read_p99_ms: Option<f64>,
+    pub(crate) reads_failed: u64,
     pub(crate) calls: u64,
-    pub(crate) most_waiting: usize,
+    pub(crate) waiting: usize,
 }
 
-/// Orders sent between the breaker's opening and user-service's return.
+/// What of a phase is seen from outside the requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Observed {
+    /// When it began and ended, since the start of the load.
+    pub(crate) opened: Duration,
+    pub(crate) closed: Duration,
+    /// By twin and user-service.
+    pub(crate) calls: [Vec<u64>; Client::TWINS.len()],
+    /// By twin.
+    pub(crate) most_waiting: [usize; Client::TWINS.len()],
+}
+
+/// What only the stage sees: not the load, nor the services.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) start: Instant,
+    pub(crate) phases: Vec<Observed>,
+    pub(crate) back: Return,
+    /// By twin.
+    pub(crate) seconds: [Vec<SecondFigures>; Client::TWINS.len()],
+}
+
+/// Orders sent between the breaker's opening and the end of the outage.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct OnceOpen {
     pub(crate) orders: usize,
@@ -74,15 +137,58 @@ pub(crate) struct OnceOpen {
     pub(crate) half_opens: usize,
 }
 
+/// When all was well again, by the load's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Return {
+    pub(crate) ready: Duration,
+    /// When each order-service had no pending order for the first time after that.
+    pub(crate) resolved: [Option<Duration>; Client::ALL.len()],
+}
+
+impl Machine {
+    /// The load is that of people who click; a client that falls this far behind doesn't send what it says.
+    const LATE_MS: f64 = 100.0;
+    /// An order of the lone order-service is one commit: a few milliseconds.
+    const ALONE_MS: f64 = 400.0;
+
+    pub(crate) fn new(late: &Histogram, alone: &Twin) -> Self {
+        Self {
+            late_p99_ms: quantile(late, 0.99).unwrap_or_default(),
+            alone_p99_ms: alone.phases.iter().map(|phase| phase.post_p99_ms).fold(0.0, f64::max),
+            alone_failed: alone.phases.iter().map(|phase| phase.failed + phase.reads_failed).sum(),
+        }
+    }
+
+    /// Why nothing can be said, if so.
+    pub(crate) fn too_busy(&self) -> Option<String> {
+        let Self { late_p99_ms, alone_p99_ms, alone_failed } = self;
+        if *late_p99_ms > Self::LATE_MS {
+            return Some(format!(
+                "the load was sent late (p99 {late_p99_ms:.0} ms, bound {:.0} ms)",
+                Self::LATE_MS
+            ));
+        }
+        if *alone_failed > 0 {
+            return Some(format!("the lone order-service failed {alone_failed} times"));
+        }
+        (*alone_p99_ms > Self::ALONE_MS).then(|| {
+            format!(
+                "the lone order-service was slow (p99 {alone_p99_ms:.0} ms, bound {:.0} ms)",
+                Self::ALONE_MS
+            )
+        })
+    }
+}
+
 impl OnceOpen {
     /// "At once", for a 202.
     pub(crate) const LIMIT: Duration = Duration::from_millis(50);
 
-    fn count(sent: &[Sent], breaker: &BreakerLog, start: Instant) -> Option<Self> {
-        let outage = |sent: &&Sent| matches!(sent.phase, Some(Phase::Hang | Phase::Killed));
-        let began = sent.iter().filter(outage).map(|sent| sent.at).min()?;
+    fn count(scenario: &Scenario, sent: &[Sent], breaker: &BreakerLog, start: Instant) -> Option<Self> {
+        let down = |sent: &&Sent| sent.phase.is_some_and(|phase| scenario.phases[phase].mood == Mood::Down);
+        let began = sent.iter().filter(down).map(|sent| sent.at).min()?;
         let opened = breaker.first_open(start, began)?;
-        let after: Vec<_> = sent.iter().filter(outage).filter(|sent| sent.at >= opened).collect();
+        let after: Vec<_> = sent.iter().filter(down).filter(|sent| sent.at >= opened).collect();
         let ended = after.iter().map(|sent| sent.at).max()?;
         let fast = |sent: &&&Sent| sent.answer == Answer::Accepted && sent.latency <= Self::LIMIT;
         Some(Self {
@@ -93,88 +199,123 @@ impl OnceOpen {
     }
 }
 
-/// What happened around user-service's return, by the load's clock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Return {
-    /// When user-service gave its first answer after the restart.
-    pub(crate) ready: Duration,
-    /// When each order-service had no pending order for the first time after that.
-    pub(crate) resolved: [Option<Duration>; Client::ALL.len()],
-}
-
 impl Twin {
-    pub(crate) fn phase(&self, phase: Phase) -> Option<&PhaseFigures> {
-        self.phases.iter().find(|figures| figures.phase == phase)
-    }
-
-    /// The share of orders that took longer than [`OnceOpen::LIMIT`] while user-service hung or was dead.
-    pub(crate) fn slow_share_in_outage(&self) -> f64 {
-        let outage = [Phase::Hang, Phase::Killed].into_iter().filter_map(|phase| self.phase(phase));
-        let (slow, all) =
-            outage.fold((0, 0), |(slow, all), phase| (slow + phase.post_slow, all + phase.orders));
-        slow as f64 / all.max(1) as f64
-    }
-
     pub(crate) fn new(
+        scenario: &Scenario,
+        quick: bool,
         client: Client,
         books: &Books,
-        outside: [Outside; Phase::ALL.len()],
+        seen: &Seen,
         breaker: &BreakerLog,
-        back: Return,
-        start: Instant,
         audit: Audit,
     ) -> Self {
-        let after_return = |at: Duration| millis(at.saturating_sub(back.ready));
+        let after_return = |at: Duration| millis(at.saturating_sub(seen.back.ready));
         let unsettled = |sent: &&Sent| {
-            let late = sent.phase == Some(Phase::Recovery);
+            let late = sent.phase.is_some_and(|phase| scenario.phases[phase].mood == Mood::Back);
             late && !(sent.served() && sent.answer != Answer::Accepted)
         };
         let last_unsettled = books.sent().iter().filter(unsettled).map(|sent| sent.at).max();
+        let end = if quick { END / 2 } else { END };
+        let phases = seen.phases.iter().zip(scenario.phases).enumerate().map(|(index, (observed, phase))| {
+            PhaseFigures::new(client, books, index, phase.name, observed, end)
+        });
         Self {
-            phases: Phase::OUTAGE
-                .map(|phase| PhaseFigures::new(phase, books.phase(phase), outside[phase as usize]))
-                .into(),
-            once_open: OnceOpen::count(books.sent(), breaker, start),
+            phases: phases.collect(),
+            once_open: OnceOpen::count(scenario, books.sent(), breaker, seen.start),
             full_service_after_ms: last_unsettled.map_or(0.0, after_return),
-            resolved_after_ms: back.resolved[client as usize].map(after_return),
+            resolved_after_ms: seen.back.resolved[client as usize].map(after_return),
             audit,
+            seconds: seen.seconds.get(client as usize).cloned().unwrap_or_default(),
         }
+    }
+
+    /// The share of orders that took longer than [`OnceOpen::LIMIT`] while user-service was down.
+    pub(crate) fn slow_share_when_down(&self, scenario: &Scenario) -> f64 {
+        let down = self.phases.iter().zip(scenario.phases).filter(|(_, phase)| phase.mood == Mood::Down);
+        let (slow, all) =
+            down.fold((0, 0), |(slow, all), (phase, _)| (slow + phase.post_slow, all + phase.orders));
+        slow as f64 / all.max(1) as f64
+    }
+
+    /// The share of reads that were answered.
+    pub(crate) fn reads_answered(&self) -> f64 {
+        let (reads, failed) = self
+            .phases
+            .iter()
+            .fold((0, 0), |(reads, failed), phase| (reads + phase.reads, failed + phase.reads_failed));
+        1.0 - failed as f64 / reads.max(1) as f64
     }
 }
 
 impl PhaseFigures {
-    fn new(phase: Phase, tally: &Tally, outside: Outside) -> Self {
+    fn new(
+        client: Client,
+        books: &Books,
+        index: usize,
+        name: &'static str,
+        observed: &Observed,
+        end: Duration,
+    ) -> Self {
+        let (mut all, mut later) = (Histogram::default(), Histogram::default());
+        let (mut at_end, mut settled_at_end) = (0_u64, 0_u64);
+        for sent in books.sent().iter().filter(|sent| sent.phase == Some(index)) {
+            // Given up unsent, it would look quick.
+            let latency = if sent.answer == Answer::GivenUp { PATIENCE } else { sent.latency };
+            all.record(latency);
+            if sent.at >= observed.opened + GRACE {
+                later.record(latency);
+            }
+            if sent.at + end >= observed.closed {
+                at_end += 1;
+                settled_at_end += u64::from(sent.served() && sent.answer != Answer::Accepted);
+            }
+        }
+        let tally = books.phase(index);
+        let twin = client as usize;
         Self {
-            phase,
+            name,
             orders: tally.post.len(),
             settled: tally.settled,
             accepted: tally.accepted,
             failed: tally.failed,
-            post_p50_ms: quantile(&tally.post, 0.5),
-            post_p99_ms: quantile(&tally.post, 0.99),
-            post_slow: tally.post.above(OnceOpen::LIMIT),
+            post_p50_ms: quantile(&all, 0.5).unwrap_or_default(),
+            post_p99_ms: quantile(&all, 0.99).unwrap_or_default(),
+            later_p99_ms: quantile(&later, 0.99).unwrap_or_default(),
+            post_slow: all.above(OnceOpen::LIMIT),
+            settled_at_end: (at_end > 0).then(|| settled_at_end as f64 / at_end as f64),
             reads: tally.reads,
             reads_failed: tally.reads_failed,
-            read_p50_ms: quantile(&tally.read, 0.5),
-            read_p99_ms: quantile(&tally.read, 0.99),
-            calls: outside.calls,
-            most_waiting: outside.most_waiting,
+            read_p50_ms: quantile(&tally.read, 0.5).unwrap_or_default(),
+            read_p99_ms: quantile(&tally.read, 0.99).unwrap_or_default(),
+            calls: observed.calls.get(twin).cloned().unwrap_or_default(),
+            most_waiting: observed.most_waiting.get(twin).copied().unwrap_or_default(),
         }
     }
 
     /// The share of orders that got a right answer.
-    pub(crate) fn success(&self) -> f64 {
+    pub(crate) fn served_share(&self) -> f64 {
         if self.orders == 0 { 0.0 } else { (self.settled + self.accepted) as f64 / self.orders as f64 }
     }
 
-    /// Calls that reached user-service for each order.
+    /// The share of orders that were settled at once.
+    pub(crate) fn settled_share(&self) -> f64 {
+        if self.orders == 0 { 0.0 } else { self.settled as f64 / self.orders as f64 }
+    }
+
+    /// Calls that reached a user-service for each order.
     pub(crate) fn calls_per_order(&self) -> f64 {
-        if self.orders == 0 { 0.0 } else { self.calls as f64 / self.orders as f64 }
+        self.calls.iter().sum::<u64>() as f64 / self.orders.max(1) as f64
+    }
+
+    /// A user-service's share of the calls.
+    pub(crate) fn share(&self, user_service: usize) -> f64 {
+        let all: u64 = self.calls.iter().sum();
+        self.calls.get(user_service).map_or(0.0, |calls| *calls as f64 / all.max(1) as f64)
     }
 }
 
-fn quantile(histogram: &Histogram, share: f64) -> f64 {
-    histogram.quantile(share).map_or(0.0, millis)
+pub(crate) fn quantile(histogram: &Histogram, share: f64) -> Option<f64> {
+    histogram.quantile(share).map(millis)
 }
 
 pub(crate) fn millis(duration: Duration) -> f64 {

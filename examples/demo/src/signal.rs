@@ -8,6 +8,8 @@ pub(crate) enum Signal {
     Stop,
     /// Lets a frozen process go on.
     Continue,
+    /// Tells a process to end.
+    Terminate,
     /// Ends a process without a word, stopped or not.
     Kill,
 }
@@ -21,22 +23,24 @@ pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
     let signal = match signal {
         Signal::Stop => Native::STOP,
         Signal::Continue => Native::CONT,
+        Signal::Terminate => Native::TERM,
         Signal::Kill => Native::KILL,
     };
     Ok(kill_process(pid, signal)?)
 }
 
 /// Raises the limit on open files, for this process and its children, to at most `wanted`: while user-service hangs,
-/// the naive twin holds a connection on either side for every waiting order.
+/// the naive twin holds a connection on either side for every waiting order. Returns what it is then.
 #[cfg(unix)]
-pub(crate) fn allow_open_files(wanted: u64) -> io::Result<()> {
+pub(crate) fn allow_open_files(wanted: u64) -> io::Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    if limit.current.is_none_or(|now| now >= current) {
-        return Ok(());
+    if let Some(now) = limit.current.filter(|now| *now < current) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
+        return raised.map_or_else(|error| Err(error.into()), |()| Ok(current.max(now)));
     }
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit })?)
+    Ok(limit.current.unwrap_or(u64::MAX))
 }
 
 #[cfg(not(unix))]
@@ -48,6 +52,6 @@ pub(crate) fn send(_pid: u32, signal: Signal) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-pub(crate) fn allow_open_files(_wanted: u64) -> io::Result<()> {
-    Ok(())
+pub(crate) fn allow_open_files(_wanted: u64) -> io::Result<u64> {
+    Ok(u64::MAX)
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::arrivals::NewOrder;
-use crate::fault_phases::Phase;
 use crate::histogram::Histogram;
 
 /// What an order-service answered to an order.
@@ -49,7 +48,8 @@ impl Answer {
 pub(crate) struct Sent {
     pub(crate) number: u64,
     pub(crate) known_user: bool,
-    pub(crate) phase: Option<Phase>,
+    /// The number of the scenario's phase in which it was due.
+    pub(crate) phase: Option<usize>,
     /// When it was due, since the start of the load.
     pub(crate) at: Duration,
     pub(crate) latency: Duration,
@@ -60,7 +60,7 @@ pub(crate) struct Sent {
 
 impl Sent {
     /// An order that nobody has answered yet.
-    pub(crate) fn new(order: &NewOrder, phase: Option<Phase>, at: Duration) -> Self {
+    pub(crate) fn new(order: &NewOrder, phase: Option<usize>, at: Duration) -> Self {
         let (number, known_user) = (order.number, order.user.is_some());
         Self { number, known_user, phase, at, latency: Duration::ZERO, answer: Answer::GivenUp, again: None }
     }
@@ -119,17 +119,22 @@ impl Tally {
 #[derive(Clone, Default)]
 pub(crate) struct Books {
     /// By the phase in which the request was due.
-    phases: [Tally; Phase::ALL.len()],
+    phases: Vec<Tally>,
     /// By the second in which the answer came.
     second: Tally,
     sent: Vec<Sent>,
 }
 
 impl Books {
+    /// For a scenario of so many phases.
+    pub(crate) fn new(phases: usize) -> Self {
+        Self { phases: vec![Tally::default(); phases], ..Self::default() }
+    }
+
     /// An order was answered, for the first time.
     pub(crate) fn answered(&mut self, sent: &Sent) {
         if let Some(phase) = sent.phase {
-            self.phases[phase as usize].order(sent);
+            self.phases[phase].order(sent);
             self.second.order(sent);
         }
     }
@@ -139,8 +144,8 @@ impl Books {
         self.sent.push(sent);
     }
 
-    pub(crate) fn read(&mut self, phase: Phase, latency: Duration, ok: bool) {
-        self.phases[phase as usize].read(latency, ok);
+    pub(crate) fn read(&mut self, phase: usize, latency: Duration, ok: bool) {
+        self.phases[phase].read(latency, ok);
         self.second.read(latency, ok);
     }
 
@@ -149,8 +154,8 @@ impl Books {
         std::mem::take(&mut self.second)
     }
 
-    pub(crate) fn phase(&self, phase: Phase) -> &Tally {
-        &self.phases[phase as usize]
+    pub(crate) fn phase(&self, phase: usize) -> &Tally {
+        &self.phases[phase]
     }
 
     pub(crate) fn sent(&self) -> &[Sent] {
@@ -164,7 +169,7 @@ mod tests {
 
     fn sent(answer: Answer, known_user: bool) -> Sent {
         let (at, latency) = (Duration::ZERO, Duration::from_millis(2));
-        Sent { number: 1, known_user, phase: Some(Phase::Hang), at, latency, answer, again: None }
+        Sent { number: 1, known_user, phase: Some(1), at, latency, answer, again: None }
     }
 
     #[test]
@@ -184,18 +189,18 @@ mod tests {
 
     #[test]
     fn an_order_is_booked_in_its_phase_and_its_second() {
-        let mut books = Books::default();
+        let mut books = Books::new(2);
         for answer in [Answer::Created, Answer::Accepted, Answer::TimedOut] {
             books.answered(&sent(answer, true));
         }
-        books.read(Phase::Hang, Duration::from_millis(1), false);
+        books.read(1, Duration::from_millis(1), false);
         let second = books.take_second();
-        for tally in [books.phase(Phase::Hang), &second] {
+        for tally in [books.phase(1), &second] {
             assert_eq!((tally.settled, tally.accepted, tally.failed), (1, 1, 1));
             assert_eq!((tally.reads, tally.reads_failed), (1, 1));
         }
         assert_eq!(books.take_second().post.len(), 0, "a second is told once");
-        assert_eq!(books.phase(Phase::Healthy).post.len(), 0);
+        assert_eq!(books.phase(0).post.len(), 0);
     }
 
     #[test]

@@ -339,7 +339,7 @@ fn what_is_listed_exists() {
 fn help_says_how_each_binary_is_called_and_where_it_listens() {
     let help = |name: &str| String::from_utf8_lossy(&run(name, &["--help"]).stdout).into_owned();
     for (name, usage, port) in [
-        ("demo", "Usage: cargo demo [OPTIONS]", None),
+        ("demo", "Usage: cargo demo [OPTIONS] [SCENARIO]", None),
         ("user-service", "Usage: user-service [OPTIONS]", Some("3000")),
         ("order-service", "Usage: order-service [OPTIONS]", Some("3001")),
     ] {

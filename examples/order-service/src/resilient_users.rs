@@ -48,15 +48,28 @@ pub struct ResilientUsers {
 impl ResilientUsers {
     /// A client for the user-service that the configuration names.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        Self::build(config, Client::builder())
+        Self::build(config, Client::builder(), |policy| policy)
     }
 
     /// The same, and `observer` hears all that happens to its calls.
     pub fn observed(config: &Config, observer: impl Observer) -> Result<Self, Error> {
-        Self::build(config, Client::builder().observer(observer))
+        Self::adjusted(config, observer, |policy| policy)
     }
 
-    fn build(config: &Config, builder: ClientBuilder) -> Result<Self, Error> {
+    /// The same with another policy, made of this one: the demo shows what is missing without parts of it.
+    pub fn adjusted(
+        config: &Config,
+        observer: impl Observer,
+        adjust: impl FnOnce(Policy) -> Policy,
+    ) -> Result<Self, Error> {
+        Self::build(config, Client::builder().observer(observer), adjust)
+    }
+
+    fn build(
+        config: &Config,
+        builder: ClientBuilder,
+        adjust: impl FnOnce(Policy) -> Policy,
+    ) -> Result<Self, Error> {
         let total = Duration::from_millis(config.user_timeout_ms);
         let attempt = ATTEMPT.min(total);
         let policy = Policy::standard()
@@ -64,10 +77,16 @@ impl ResilientUsers {
             .classify(only_its_own);
         let (base, builder) = if config.user_service_url.contains(',') {
             let policy = policy.hedge(HedgePolicy::standard());
-            (NAME.to_owned(), builder.policy(policy).endpoints(NAME, replicas(&config.user_service_url)?))
+            (
+                NAME.to_owned(),
+                builder.policy(adjust(policy)).endpoints(NAME, replicas(&config.user_service_url)?),
+            )
         } else {
             let base = base_url(&config.user_service_url);
-            (base.map_err(|why| Error::config(format!("user-service-url {why}")))?, builder.policy(policy))
+            (
+                base.map_err(|why| Error::config(format!("user-service-url {why}")))?,
+                builder.policy(adjust(policy)),
+            )
         };
         let client = builder
             .max_body(MAX_BODY)

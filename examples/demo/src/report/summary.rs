@@ -1,0 +1,186 @@
+//! What is printed at the end: tables, what held, and one sentence.
+
+use std::fmt::Write;
+
+use super::{duration, percent, slashed};
+use crate::cli::Client;
+use crate::colour::{Colour, Colours};
+use crate::results::{PhaseFigures, Results, Twin};
+use crate::scenario::Scenario;
+use crate::verdict::{Check, Judgement, Outcome, Verdict};
+
+/// What a plain terminal shows without wrapping.
+const COLUMNS_OF_A_TERMINAL: usize = 80;
+
+/// The tables at the end, and whether it held.
+pub(crate) fn summary(colours: Colours, scenario: &Scenario, results: &Results, verdict: &Verdict) -> String {
+    let mut out = String::new();
+    let bold = |text: &str| colours.apply(Colour::Bold, text);
+    let heads = cells(scenario.phases.iter().map(|phase| phase.name.to_owned()));
+    let _ = writeln!(out, "{}", bold(&format!("{:<12}{heads}", "")));
+    let several = results.naive.phases.iter().any(|phase| phase.calls.len() > 1);
+    for Row { label, has_control, of_several, figure } in ROWS {
+        if of_several && !several {
+            continue;
+        }
+        let twins = [(Client::Naive, &results.naive), (Client::Resilient, &results.resilient)];
+        let control = has_control.then_some((Client::Alone, &results.alone));
+        let _ = writeln!(out, "{label}");
+        for (client, twin) in twins.into_iter().chain(control) {
+            let _ = writeln!(out, "  {:<10}{}", client.name(), cells(twin.phases.iter().map(figure)));
+        }
+    }
+    let note = "calls: a stopped or dead user-service counts none;\n       \
+                once all is well again the orders answered 202 are verified too";
+    let _ = writeln!(out, "{}", colours.apply(Colour::Dim, note));
+    let _ = writeln!(out, "\n{}", bold(&format!("{:<47}{:>13}{:>13}", "", "naive", "resilient")));
+    for (label, figure) in TWIN_ROWS {
+        let _ = writeln!(out, "{label:<47}{:>13}{:>13}", figure(&results.naive), figure(&results.resilient));
+    }
+    let _ = writeln!(out, "\n{}", bold(scenario.question));
+    for check in verdict.resilient.iter().chain([&verdict.control]) {
+        let _ = writeln!(out, "  {}", check_line(colours, check));
+    }
+    for check in verdict.naive.iter().filter(|check| check.failed()) {
+        let text = format!("{:9}{}:\n{:11}{}", "", check.name, "", check.figures);
+        let _ = writeln!(out, "{}", colours.apply(Colour::Dim, &text));
+    }
+    let _ = writeln!(out, "\n{}", judged(colours, scenario, results, verdict));
+    out
+}
+
+fn judged(colours: Colours, scenario: &Scenario, results: &Results, verdict: &Verdict) -> String {
+    let seed = results.seed;
+    let (colour, text) = match &verdict.judgement {
+        Judgement::Held => (Colour::Green, format!("{} held (seed {seed}).", scenario.claim)),
+        Judgement::DidNotHold => (Colour::Red, format!("{} did NOT hold (seed {seed}).", scenario.claim)),
+        Judgement::Inconclusive(why) => {
+            let text = format!("Inconclusive (seed {seed}): this machine was too busy to judge by.\n  {why}");
+            (Colour::Yellow, text)
+        }
+    };
+    format!("{}\n{}", sentence(results), colours.apply(colour, &text))
+}
+
+/// What happened, in one sentence.
+pub(crate) fn sentence(results: &Results) -> String {
+    let Results { naive, resilient, .. } = results;
+    let kind = results.naive_client.name();
+    let lost = |twin: &Twin| twin.audit.turned_away + twin.audit.lost;
+    let mut text = format!(
+        "{} orders turned away by the naive twin ({kind}), {} by ours;\n",
+        thousands(lost(naive)),
+        thousands(lost(resilient))
+    );
+    let wrongly = |twin: &Twin| twin.audit.misjudged;
+    if wrongly(naive) + wrongly(resilient) > 0 {
+        let (theirs, ours) = (thousands(wrongly(naive)), thousands(wrongly(resilient)));
+        let _ = write!(text, "{theirs} judged wrongly, {ours} by ours; ");
+    }
+    let [theirs, ours] = [naive, resilient].map(|twin| percent(twin.reads_answered()));
+    if theirs == ours {
+        let _ = write!(text, "reads {ours} both.");
+    } else {
+        let _ = write!(text, "reads {theirs} and {ours}.");
+    }
+    text
+}
+
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+struct Row {
+    label: &'static str,
+    /// Whether the lone order-service is shown beside the twins.
+    has_control: bool,
+    /// Whether it is about several user-services.
+    of_several: bool,
+    figure: fn(&PhaseFigures) -> String,
+}
+
+const fn row(label: &'static str, has_control: bool, figure: fn(&PhaseFigures) -> String) -> Row {
+    Row { label, has_control, of_several: false, figure }
+}
+
+const ROWS: [Row; 10] = [
+    row("orders rightly answered", false, |phase| percent(phase.served_share())),
+    row("orders settled at once", true, |phase| percent(phase.settled_share())),
+    row("order p50", false, |phase| duration(phase.post_p50_ms)),
+    row("order p99", true, |phase| duration(phase.post_p99_ms)),
+    row("order p99 after the first second", true, |phase| duration(phase.later_p99_ms)),
+    row("reads answered", false, |phase| {
+        percent(1.0 - phase.reads_failed as f64 / phase.reads.max(1) as f64)
+    }),
+    row("read p99", true, |phase| duration(phase.read_p99_ms)),
+    row("calls for each order", false, |phase| format!("{:.2}", phase.calls_per_order())),
+    Row {
+        label: "user-services' shares of them, %",
+        has_control: false,
+        of_several: true,
+        figure: |phase| {
+            slashed((0..phase.calls.len()).map(|which| format!("{:.0}", phase.share(which) * 100.0)))
+        },
+    },
+    row("most waiting", false, |phase| phase.most_waiting.to_string()),
+];
+
+type TwinRow = (&'static str, fn(&Twin) -> String);
+
+const TWIN_ROWS: [TwinRow; 11] = [
+    ("orders placed", |twin| twin.audit.placed.to_string()),
+    ("acknowledged (201 or 202)", |twin| twin.audit.acknowledged.to_string()),
+    ("turned away: failed and not stored", |twin| twin.audit.turned_away.to_string()),
+    ("failed for the client, yet stored", |twin| twin.audit.unacknowledged_but_stored.to_string()),
+    ("acknowledged, then lost", |twin| twin.audit.lost.to_string()),
+    ("stored twice", |twin| twin.audit.duplicated.to_string()),
+    ("confirmed or refused wrongly", |twin| twin.audit.misjudged.to_string()),
+    ("answered 202 and resolved since", |twin| twin.audit.resolved.to_string()),
+    ("pending at the end", |twin| twin.audit.pending.to_string()),
+    ("well again to the last not settled at once", |twin| duration(twin.full_service_after_ms)),
+    ("well again to nothing pending", |twin| twin.resolved_after_ms.map_or("never".into(), duration)),
+];
+
+/// Texts in columns of the same width.
+fn cells(texts: impl IntoIterator<Item = String>) -> String {
+    texts.into_iter().fold(String::new(), |line, text| line + &format!("{text:>11}"))
+}
+
+fn check_line(colours: Colours, check: &Check) -> String {
+    let (colour, word) = match check.outcome {
+        Outcome::Held => (Colour::Green, "held  "),
+        Outcome::Failed => (Colour::Red, "FAILED"),
+        Outcome::Unclear => (Colour::Yellow, "?     "),
+    };
+    let (word, Check { name, figures, .. }) = (colours.apply(colour, word), check);
+    // The list's indent, the word, the name and their spaces.
+    let fits = 2 + 6 + 1 + 34 + 1 + figures.len() <= COLUMNS_OF_A_TERMINAL;
+    if fits { format!("{word} {name:<34} {figures}") } else { format!("{word} {name}\n{:9}{figures}", "") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_told_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1730, "1,730"), (1_234_567, "1,234,567")] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+
+    #[test]
+    fn only_all_is_a_hundred_percent() {
+        assert_eq!(percent(1.0), "100.0 %");
+        assert_eq!(percent(0.999_99), "99.9 %");
+        assert_eq!(percent(0.0), "0.0 %");
+    }
+}

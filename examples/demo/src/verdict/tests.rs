@@ -1,0 +1,220 @@
+use super::*;
+use crate::audit::Audit;
+use crate::naive::Naive;
+use crate::parts::Without;
+use crate::results::{OnceOpen, PhaseFigures, SecondFigures};
+use crate::scenario::{ISOLATION, Mood, REPLICAS, SCENARIOS};
+
+/// A run in which all went well, for every order-service.
+pub(crate) fn results(scenario: &Scenario) -> Results {
+    Results {
+        scenario: scenario.name,
+        seed: 1,
+        quick: true,
+        naive_client: Naive::NoTimeout,
+        without: Without::default(),
+        machine: Machine::default(),
+        naive: good(scenario),
+        resilient: good(scenario),
+        alone: good(scenario),
+    }
+}
+
+fn good(scenario: &Scenario) -> Twin {
+    let phase = |index: usize| {
+        let phase = &scenario.phases[index];
+        let dead = phase.name == "2 killed";
+        PhaseFigures {
+            name: phase.name,
+            orders: 1000,
+            settled: if phase.mood == Mood::Down { 900 } else { 1000 },
+            accepted: if phase.mood == Mood::Down { 100 } else { 0 },
+            failed: 0,
+            post_p50_ms: 2.0,
+            post_p99_ms: 8.0,
+            later_p99_ms: 8.0,
+            post_slow: 0,
+            settled_at_end: Some(1.0),
+            reads: 500,
+            reads_failed: 0,
+            read_p50_ms: 1.0,
+            read_p99_ms: 3.0,
+            calls: match (scenario.user_services, dead) {
+                (1, _) => vec![500],
+                (_, true) => vec![300, 0, 300],
+                _ => vec![300; 3],
+            },
+            most_waiting: 5,
+        }
+    };
+    let second = |at| SecondFigures {
+        at,
+        phase: 0,
+        settled: 50,
+        accepted: 0,
+        failed: 0,
+        post_p99_ms: Some(8.0),
+        read_p99_ms: None,
+        reads_failed: 0,
+        calls: 50,
+        waiting: 0,
+    };
+    Twin {
+        phases: (0..scenario.phases.len()).map(phase).collect(),
+        once_open: Some(OnceOpen { orders: 1000, fast: 984, half_opens: 2 }),
+        full_service_after_ms: 900.0,
+        resolved_after_ms: Some(2000.0),
+        audit: Audit { placed: 5000, acknowledged: 5000, resolved: 500, ..Audit::default() },
+        seconds: (1..=3).map(second).collect(),
+    }
+}
+
+/// What fails for a resilient twin that was spoilt.
+fn failures(scenario: &Scenario, spoil: impl FnOnce(&mut Twin)) -> Vec<&'static str> {
+    let mut results = results(scenario);
+    spoil(&mut results.resilient);
+    let verdict = Verdict::of(scenario, &results);
+    verdict.resilient.into_iter().filter(|check| !check.held()).map(|check| check.name).collect()
+}
+
+type Spoiler = (&'static str, fn(&mut Twin));
+
+fn each_fails_its_check_and_no_other(scenario: &Scenario, spoilers: &[Spoiler]) {
+    for (expected, spoil) in spoilers {
+        let failed = failures(scenario, spoil);
+        assert!(matches!(failed[..], [only] if only.starts_with(expected)), "{expected}: {failed:?}");
+    }
+}
+
+#[test]
+fn a_good_run_of_any_scenario_passes() {
+    for scenario in SCENARIOS {
+        assert_eq!(failures(scenario, |_| {}), [""; 0], "{}", scenario.name);
+    }
+}
+
+#[test]
+fn every_planted_fault_fails_its_check_and_no_other() {
+    each_fails_its_check_and_no_other(
+        &ISOLATION,
+        &[
+            ("reads: all", |twin| twin.phases[2].reads_failed = 1),
+            ("reads: all", |twin| twin.phases[3].reads = 0),
+            ("reads: as quick", |twin| twin.phases[2].read_p99_ms = 24.6),
+            ("orders: all", |twin| twin.phases[3].failed = 1),
+            ("orders: all", |twin| twin.phases[4].orders = 0),
+            ("orders: 202 at", |twin| twin.once_open = None),
+            ("orders: 202 at", |twin| twin.once_open.as_mut().expect("open").fast = 983),
+            ("orders: none", |twin| twin.audit.lost = 1),
+            ("orders: none", |twin| twin.audit.duplicated = 1),
+            ("orders: each", |twin| twin.audit.pending = 1),
+            ("orders: each", |twin| twin.audit.resolved_wrong_number_of_times = 1),
+            ("orders: each", |twin| twin.audit.misjudged = 1),
+            ("orders: each", |twin| twin.audit.resolved = 199),
+            ("recovered", |twin| twin.resolved_after_ms = None),
+            ("recovered", |twin| twin.phases[4].settled = 0),
+        ],
+    );
+    each_fails_its_check_and_no_other(
+        &REPLICAS,
+        &[
+            ("orders: settled", |twin| twin.phases[3].settled = 998),
+            ("orders: as quick", |twin| twin.phases[3].later_p99_ms = 32.1),
+            ("one refusing", |twin| twin.phases[1].calls = vec![401, 300, 299]),
+            ("one refusing", |twin| twin.phases[1].calls = vec![0; 3]),
+            ("one killed", |twin| twin.phases[5].calls = vec![300, 0, 300]),
+            ("one killed", |twin| twin.phases[4].calls = vec![300, 1, 300]),
+        ],
+    );
+    let named = |name| Scenario::named(name).expect(name);
+    each_fails_its_check_and_no_other(
+        named("retry-storm"),
+        &[("calls: few", |twin| {
+            twin.phases[1].calls = vec![1211];
+        })],
+    );
+    each_fails_its_check_and_no_other(
+        named("overload-recovery"),
+        &[("orders: settled", |twin| {
+            twin.phases[2].settled_at_end = Some(0.94);
+        })],
+    );
+}
+
+#[test]
+fn one_order_in_a_thousand_may_be_left_open_and_what_the_machine_leaves_open() {
+    assert_eq!(failures(&REPLICAS, |twin| twin.phases[3].settled = 999), [""; 0]);
+    let mut results = results(&REPLICAS);
+    results.resilient.phases[3].settled = 969;
+    assert!(!Verdict::of(&REPLICAS, &results).resilient[0].held());
+    results.alone.phases[3].settled = 990;
+    assert!(Verdict::of(&REPLICAS, &results).resilient[0].held());
+}
+
+#[test]
+fn what_slows_the_lone_order_service_too_is_this_machine() {
+    let mut results = results(&ISOLATION);
+    results.resilient.once_open = Some(OnceOpen { orders: 1000, fast: 950, half_opens: 0 });
+    results.resilient.phases[2].read_p99_ms = 130.0;
+    let missed = |results: &Results| {
+        Verdict::of(&ISOLATION, results).resilient.iter().filter(|check| !check.held()).count()
+    };
+    assert_eq!(missed(&results), 2);
+    results.alone.phases[2].post_slow = 30;
+    results.alone.phases[2].read_p99_ms = 80.0;
+    assert_eq!(missed(&results), 0);
+}
+
+#[test]
+fn a_run_whose_naive_twin_did_not_suffer_proves_nothing() {
+    let mut results = results(&ISOLATION);
+    assert_eq!(Verdict::of(&ISOLATION, &results).judgement, Judgement::DidNotHold);
+    results.naive.once_open = None;
+    assert_eq!(
+        Verdict::of(&ISOLATION, &results).judgement,
+        Judgement::DidNotHold,
+        "no breaker is no suffering"
+    );
+    results.naive.phases[2].failed = 1;
+    assert_eq!(Verdict::of(&ISOLATION, &results).judgement, Judgement::Held);
+}
+
+#[test]
+fn a_naive_twin_that_is_to_collapse_must() {
+    let scenario = Scenario::named("overload-recovery").expect("there is one");
+    let mut results = results(scenario);
+    results.naive.phases[2].settled_at_end = Some(0.06);
+    assert_eq!(Verdict::of(scenario, &results).judgement, Judgement::DidNotHold);
+    results.naive.phases[2].settled_at_end = Some(0.04);
+    assert_eq!(Verdict::of(scenario, &results).judgement, Judgement::Held);
+}
+
+#[test]
+fn a_machine_that_is_too_busy_is_told_from_a_rule_that_failed() {
+    let mut results = results(&ISOLATION);
+    results.naive.phases[2].failed = 1;
+    results.resilient.phases[2].failed = 1;
+    assert_eq!(Verdict::of(&ISOLATION, &results).judgement, Judgement::DidNotHold);
+    let busy = [
+        Machine { late_p99_ms: 101.0, ..Machine::default() },
+        Machine { alone_p99_ms: 5100.0, ..Machine::default() },
+        Machine { alone_failed: 1, ..Machine::default() },
+    ];
+    for machine in busy {
+        results.machine = machine;
+        let judgement = Verdict::of(&ISOLATION, &results).judgement;
+        assert!(matches!(judgement, Judgement::Inconclusive(_)), "{machine:?}: {judgement:?}");
+    }
+}
+
+#[test]
+fn a_limit_that_is_near_to_what_a_fault_costs_judges_nothing() {
+    let mut results = results(&ISOLATION);
+    results.naive.phases[2].failed = 1;
+    results.alone.phases[2].read_p99_ms = 101.0;
+    for read_p99_ms in [5.0, 300.0] {
+        results.resilient.phases[2].read_p99_ms = read_p99_ms;
+        let judgement = Verdict::of(&ISOLATION, &results).judgement;
+        assert!(matches!(judgement, Judgement::Inconclusive(_)), "{read_p99_ms}: {judgement:?}");
+    }
+}
