@@ -199,12 +199,12 @@ impl<X: Exchange> Call<X> {
             let expired = self.as_mut().tell_expired(number, now, late);
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
             let Some(state) = self.as_mut().project().state else { break };
-            let outcome = if expired.reached != Reached::Server {
-                permit.settle(&Classified::ABANDONED, now);
-                Classified::ABANDONED.outcome
-            } else {
+            let outcome = if expired.reached == Reached::Server {
                 let waited = now.since(permit.started());
                 permit.abandon(FailureKind::Timeout, expired.cause, waited, enough, now)
+            } else {
+                permit.settle(&Classified::ABANDONED, now);
+                Classified::ABANDONED.outcome
             };
             state.lost(number, outcome, now);
             state.cut_short();
@@ -222,10 +222,10 @@ impl<X: Exchange> Call<X> {
             let late = |permit: &AttemptPermit| permit.is_late(waited(permit), u64::MAX);
             let expired = self.as_mut().tell_expired(number, now, late);
             let Some(mut permit) = self.as_mut().cancel(number) else { break };
-            if expired.reached != Reached::Server {
-                permit.settle(&Classified::ABANDONED, now);
-            } else {
+            if expired.reached == Reached::Server {
                 permit.abandon(FailureKind::Timeout, expired.cause, waited(&permit), u64::MAX, now);
+            } else {
+                permit.settle(&Classified::ABANDONED, now);
             }
         }
     }

@@ -59,12 +59,12 @@ impl Frames {
                 place.copy_from_slice(piece);
             }
             (self.got, bytes) = (self.got + piece.len(), rest);
-            let [a, b, c, kind, _, id @ ..] = self.head;
-            let [s, t, u, v, last @ ..] = id;
-            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            let [l0, l1, l2, kind, _, s0, s1, s2, s3, last @ ..] = self.head;
+            let length = u32::from_be_bytes([0, l0, l1, l2]) as usize;
+            let stream = u32::from_be_bytes([s0, s1, s2, s3]) & STREAM;
             match self.got {
                 HEAD if kind == GOAWAY && length >= LAST => continue,
-                HEAD if kind == HEADERS => seen(Seen::Headers(u32::from_be_bytes([s, t, u, v]) & STREAM)),
+                HEAD if kind == HEADERS => seen(Seen::Headers(stream)),
                 HEAD => {}
                 got if got == HEAD + LAST => {
                     seen(Seen::GoAway { last: u32::from_be_bytes(last) & STREAM });
