@@ -27,9 +27,10 @@ enum By {
 const CI: &str = ".ci/run";
 
 /// The commands that aren't run here.
-const ELSEWHERE: [(&str, By); 20] = [
+const ELSEWHERE: [(&str, By); 21] = [
     (".ci/run", By::Hand("it is what CI runs")),
     ("cargo test --workspace", By::Stage("tests")),
+    ("cargo run -p fault-proxy", By::Stage("tests")),
     ("cargo test -p resilient-client --lib -- policy::breaker", By::Stage("tests")),
     ("cargo test -p resilient-client-tests --test documents", By::Stage("tests")),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
@@ -296,6 +297,7 @@ fn what_is_listed_exists() {
         "examples/demo",
         "examples/user-service",
         "examples/order-service",
+        "examples/fault-proxy",
     ];
     let packages: String = manifests.iter().map(|folder| read(&format!("{folder}/Cargo.toml"))).collect();
     for (command, by) in ELSEWHERE {

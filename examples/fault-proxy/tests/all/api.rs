@@ -1,9 +1,13 @@
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proxies_are_made_shown_changed_and_removed() {
     let api = Api::start().await;
-    let listen = api.proxy("users").await;
+    let listen = api.proxy_at("users", "127.0.0.77:0").await;
     let (status, users) = api.ask("GET", "/proxies/users", None).await;
     assert_eq!((status, &users["enabled"], &users["toxics"]), (200, &json!(true), &json!([])));
     assert_eq!(users["listen"], json!(listen.to_string()));
@@ -94,7 +98,7 @@ async fn populate_makes_what_is_missing_and_replaces_what_differs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reset_enables_everything_and_takes_every_toxic_away() {
     let api = Api::start().await;
-    let listen = api.proxy("users").await;
+    let listen = api.proxy_at("users", "127.0.0.79:0").await;
     api.add("users", json!({ "type": "timeout" })).await;
     api.ask("POST", "/proxies/users", Some(json!({ "enabled": false }))).await;
     assert_eq!(api.ask("POST", "/reset", None).await.0, 204);
@@ -120,4 +124,26 @@ async fn no_web_page_can_drive_it() {
         let request = api.client.get(format!("{}/version", api.url)).header("host", &host);
         assert_eq!(request.send().await.unwrap().status(), 200, "{host}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_binary_serves_what_its_configuration_says() {
+    let upstream = echo().await;
+    let config = std::env::temp_dir().join(format!("fault-proxy-{}.json", std::process::id()));
+    std::fs::write(&config, json!([{ "name": "users", "upstream": upstream.to_string() }]).to_string())
+        .unwrap();
+    let mut binary = tokio::process::Command::new(env!("CARGO_BIN_EXE_fault-proxy"));
+    binary.args(["--listen", "127.0.0.1:0", "--config"]).arg(&config);
+    let mut running = binary.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut says = BufReader::new(running.stdout.take().unwrap()).lines();
+    let mut line = async || tokio::time::timeout(SOON, says.next_line()).await.unwrap().unwrap().unwrap();
+    let passes = line().await;
+    let listen: SocketAddr = passes.split_whitespace().nth(2).unwrap().parse().unwrap();
+    assert_eq!(passes, format!("users passes {listen} on to {upstream}"));
+    round_trip(&mut TcpStream::connect(listen).await.unwrap(), b"hello").await.unwrap();
+    let serves = line().await;
+    let url = serves.rsplit(' ').next().unwrap();
+    let version = reqwest::Client::builder().no_proxy().build().unwrap().get(format!("{url}/version"));
+    assert_eq!(version.send().await.unwrap().status(), 200, "{serves}");
+    let _ = std::fs::remove_file(config);
 }

@@ -21,7 +21,7 @@ def ask(proxy):
 server = Toxiproxy()
 server.update_api_consumer(api[0], int(api[1]))
 assert server.running() and server.version()
-server.populate([{"name": "users", "upstream": ":".join(upstream), "listen": "127.0.0.1:0"}])
+server.populate([{"name": "users", "upstream": ":".join(upstream), "listen": "127.0.0.78:0"}])
 users = server.get_proxy("users")
 assert users.enabled and ask(users)[0] == b"hello"
 

@@ -50,8 +50,13 @@ impl Api {
 
     /// A proxy before an upstream that sends back what it gets; where it listens.
     async fn proxy(&self, name: &str) -> SocketAddr {
+        self.proxy_at(name, "127.0.0.1:0").await
+    }
+
+    /// The same at an address that no other test has, so that nobody takes its port when it is free.
+    async fn proxy_at(&self, name: &str, listen: &str) -> SocketAddr {
         let upstream = echo().await;
-        let body = json!({ "name": name, "upstream": upstream.to_string(), "listen": "127.0.0.1:0" });
+        let body = json!({ "name": name, "upstream": upstream.to_string(), "listen": listen });
         let (status, proxy) = self.ask("POST", "/proxies", Some(body)).await;
         assert_eq!(status, 201, "{proxy}");
         proxy["listen"].as_str().unwrap().parse().unwrap()
