@@ -263,7 +263,7 @@ impl Core {
     }
 
     /// The live state of `authority`, for tests that look inside.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__testkit"))]
     pub(crate) fn upstream_of(&self, authority: &Authority<'_>) -> Arc<Upstream> {
         let headers = &http::HeaderMap::new();
         let address = Address { authority: authority.clone(), method: &Method::GET, path: "/", headers };

@@ -51,7 +51,7 @@
 //! checks it (`tests/tests/floors`).
 //!
 //! ```text
-//! bench_internals                                   what the benches time alone
+//! bench_internals, testkit                          what the benches time alone; what tests of whole calls are made with
 //! client, hyper, layer, server, circuit, adapters   doors: reqwest's verbs, hyper's, tower services; servers; a breaker alone
 //! shared_methods, pool_defaults, faulted            what doors have in common
 //! control                                           an operator's hand on breakers
@@ -146,6 +146,9 @@ mod shared_methods;
 pub mod stale;
 mod sync;
 mod telemetry;
+#[cfg(any(test, feature = "__testkit"))]
+#[doc(hidden)]
+pub mod testkit;
 pub mod time;
 mod upstream;
 

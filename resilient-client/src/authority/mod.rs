@@ -44,7 +44,7 @@ impl<'a> Authority<'a> {
     }
 
     /// Of a URI that is known to be good.
-    #[cfg(any(test, feature = "__bench"))]
+    #[cfg(any(test, feature = "__bench", feature = "__testkit"))]
     pub(crate) fn of_uri(uri: &'a http::Uri) -> Self {
         Self::read(uri).and_then(Self::normal).unwrap_or_else(|_| Authority::nowhere("overflow"))
     }

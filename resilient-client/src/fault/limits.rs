@@ -11,6 +11,7 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// The bounds of what faults may cost. They are set in code or by file, and can't be changed at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_field_names, reason = "as they are called in files")]
 #[must_use]
 pub struct Limits {
     pub(super) max_active: u32,

@@ -194,11 +194,13 @@ fn method(method: &str) -> Result<Method, Invalid> {
 }
 
 fn header(name: &str, value: &str) -> Result<(HeaderName, Option<HeaderValue>), Invalid> {
-    let invalid = |_| Invalid::new("headers", format!("must be headers, got {name:?}: {value:?}"));
-    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid(()))?;
-    let value =
-        if value == "*" { None } else { Some(HeaderValue::from_str(value).map_err(|_| invalid(()))?) };
-    Ok((name, value))
+    let invalid = || Invalid::new("headers", format!("must be headers, got {name:?}: {value:?}"));
+    let known = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+    let value = match value {
+        "*" => None,
+        value => Some(HeaderValue::from_str(value).map_err(|_| invalid())?),
+    };
+    Ok((known, value))
 }
 
 impl Kind {

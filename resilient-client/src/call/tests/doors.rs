@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower::service_fn;
 
-use super::endpoints::{Network, Replica, layer};
+use super::network::{Network, Replica, layer};
 use super::script::{answer, asks_to_wait, ms};
 use super::*;
 use crate::ErrorKind;

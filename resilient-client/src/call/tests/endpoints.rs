@@ -1,15 +1,12 @@
 //! Many endpoints behind one name: where attempts go, and what one bad replica costs.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use http_body_util::Empty;
 use tower::service_fn;
 
 use super::script::ms;
 use super::*;
 use crate::ErrorKind;
-use crate::advice::{SHED, SHED_DEADLINE};
 use crate::endpoints::{Endpoints, EndpointsHandle, Resolve, Resolving};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::breaker::BreakerPolicy;
@@ -17,130 +14,14 @@ use crate::policy::hedge::{Delay, HedgePolicy};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::rng::Rng;
+use crate::testkit::network::{NAME, Network, Replica, layer, start, three};
 use crate::time::now;
 
 const SECOND: Duration = Duration::from_secs(1);
-const NAME: &str = "http://users:3000";
-
-/// What a replica does with a request.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Replica {
-    /// With 200, after so many milliseconds.
-    Answers(u64),
-    /// With 503, after so many milliseconds.
-    Fails(u64),
-    /// With this status and `Retry-After`, after a millisecond.
-    Says(u16, &'static str),
-    /// For want of time, as a `DeadlineLayer` does.
-    Sheds,
-    /// Connections.
-    Refuses,
-    Hangs,
-}
-
-/// Replicas by authority, as the network would have them, and who was asked with which `Host`.
-#[derive(Clone, Default)]
-pub(super) struct Network {
-    replicas: Arc<Mutex<HashMap<String, Replica>>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
-}
-
-/// Who was asked, and under which `Host`.
-type Asked = (String, Option<String>);
-
-/// The error of a connection refused, as hyper has it.
-pub(super) async fn refused() -> crate::error::BoxError {
-    type Io = hyper_util::rt::TokioIo<tokio::net::TcpStream>;
-    let refuse = service_fn(|_: http::Uri| {
-        std::future::ready(Err::<Io, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))
-    });
-    let pool =
-        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build(refuse);
-    let request = Request::get("http://nobody/").body(Empty::<bytes::Bytes>::new()).unwrap();
-    pool.request(request).await.unwrap_err().into()
-}
-
-impl Network {
-    pub(super) fn of(replicas: &[(&str, Replica)]) -> Self {
-        let network = Self::default();
-        for (authority, replica) in replicas {
-            network.set(authority, *replica);
-        }
-        network
-    }
-
-    pub(super) fn set(&self, authority: &str, replica: Replica) {
-        self.replicas.lock().unwrap().insert(authority.to_owned(), replica);
-    }
-
-    pub(super) async fn answer(
-        self,
-        request: Request<String>,
-    ) -> Result<Response<Empty<bytes::Bytes>>, crate::error::BoxError> {
-        let authority = request.uri().authority().unwrap().to_string();
-        assert_eq!(request.uri().path(), "/users/7", "only the origin changes");
-        let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
-        let replica = self.replicas.lock().unwrap().get(&authority).copied();
-        self.asked.lock().unwrap().push((authority, host));
-        match replica.unwrap_or(Replica::Refuses) {
-            Replica::Answers(after) => tokio::time::sleep(ms(after)).await,
-            Replica::Hangs => std::future::pending().await,
-            Replica::Refuses => return Err(refused().await),
-            Replica::Fails(after) => {
-                tokio::time::sleep(ms(after)).await;
-                return Ok(Response::builder().status(503).body(Empty::new()).unwrap());
-            }
-            Replica::Says(status, retry_after) => {
-                tokio::time::sleep(ms(1)).await;
-                let response = Response::builder().status(status).header("retry-after", retry_after);
-                return Ok(response.body(Empty::new()).unwrap());
-            }
-            Replica::Sheds => {
-                tokio::time::sleep(ms(1)).await;
-                let response = Response::builder().status(504).header(SHED, SHED_DEADLINE);
-                return Ok(response.body(Empty::new()).unwrap());
-            }
-        }
-        Ok(Response::new(Empty::new()))
-    }
-
-    pub(super) fn share(&self, authority: &str) -> f64 {
-        let asked = self.asked.lock().unwrap();
-        asked.iter().filter(|(who, _)| who == authority).count() as f64 / asked.len() as f64
-    }
-
-    pub(super) fn count(&self, authority: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|(who, _)| who == authority).count()
-    }
-}
-
-pub(super) fn layer(policy: Policy, endpoints: Endpoints) -> ResilienceLayer {
-    ResilienceLayer::builder().policy(policy).endpoints(NAME, endpoints).seed(7).build().unwrap()
-}
-
-pub(super) fn three() -> Endpoints {
-    Endpoints::fixed(["http://a:1", "http://b:2", "http://c:3"])
-}
 
 /// One call, whether it was answered with a 200, and how long it took.
 async fn call(layer: &ResilienceLayer, network: &Network) -> Result<(u16, crate::CallReport), Error> {
     start(layer, network, Method::GET, CallOptions::new()).await
-}
-
-/// A call that can be a task of its own.
-pub(super) fn start(
-    layer: &ResilienceLayer,
-    network: &Network,
-    method: Method,
-    options: CallOptions,
-) -> impl Future<Output = Result<(u16, crate::CallReport), Error>> + Send + use<> {
-    let network = network.clone();
-    let mut service = layer.layer(service_fn(move |request| network.clone().answer(request)));
-    async move {
-        let response = service.call(Rig::request(method, options)).await?;
-        let report = response.body().report().clone();
-        Ok((response.status().as_u16(), report))
-    }
 }
 
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower::service_fn;
 
-use super::endpoints::{Network, Replica};
+use super::network::{Network, Replica};
 use super::script::ms;
 use super::*;
 use crate::deadline::{self, Deadline};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tower::service_fn;
 
-use super::endpoints::{Network, Replica, layer, start, three};
+use super::network::{Network, Replica, layer, start, three};
 use super::script::ms;
 use super::*;
 use crate::ErrorKind;

@@ -360,7 +360,7 @@ async fn without_an_attempt_timeout_there_is_no_limit() {
 /// One of three is slow beyond use. Its limit is its own.
 #[tokio::test(start_paused = true)]
 async fn a_slow_replica_of_three_makes_no_call_wait() {
-    use super::endpoints::{Network, Replica};
+    use super::network::{Network, Replica};
     let network = Network::of(&[
         ("a:1", Replica::Answers(5)),
         ("b:2", Replica::Answers(5)),
@@ -402,7 +402,7 @@ async fn a_slow_replica_of_three_makes_no_call_wait() {
 /// With all of them overloaded calls wait in one line, for whichever has a place first.
 #[tokio::test(start_paused = true)]
 async fn with_every_replica_overloaded_calls_wait_for_the_first_that_has_a_place() {
-    use super::endpoints::{Network, Replica};
+    use super::network::{Network, Replica};
     let network = Network::of(&[("a:1", Replica::Answers(5)), ("b:2", Replica::Answers(5))]);
     let endpoints = vec![("http://users:3000".to_owned(), Endpoints::fixed(["http://a:1", "http://b:2"]))];
     let setup =

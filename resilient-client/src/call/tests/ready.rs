@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep};
 
-use super::endpoints::{Network, Replica, layer, start, three};
+use super::network::{Network, Replica, layer, start, three};
 use super::script::{Step, answer, ms};
 use super::*;
 use crate::ErrorKind;

@@ -23,8 +23,7 @@ struct Host {
 
 impl Host {
     fn new(policy: &Policy, seed: u64, how: Step) -> Self {
-        let setup = Setup { policies: policy.clone().into(), ..Setup::default() };
-        let rig = Rig::set_up_seeded(setup, seed, [answer(200)]);
+        let rig = Rig::seeded(policy, seed, [answer(200)]);
         let down = Arc::new(AtomicBool::new(false));
         let is_down = Arc::clone(&down);
         rig.script.follow(move || if is_down.load(Ordering::SeqCst) { how.clone() } else { answer(200) });

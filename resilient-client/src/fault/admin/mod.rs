@@ -37,7 +37,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::{Value, json};
@@ -86,10 +86,7 @@ impl Admin {
                 let rules = rules(&read(&head, body).await?)?;
                 self.faults.set(rules).map_err(|invalid| Refusal::of(&invalid))?;
             }
-            _ => {
-                let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "GET, PUT or DELETE.");
-                return Err(refusal.with(ALLOW, "GET, PUT, DELETE"));
-            }
+            _ => return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "GET, PUT or DELETE.")),
         }
         if head.method != Method::GET {
             // Whoever reads the log of a service that misbehaves must not have to guess.
@@ -167,13 +164,11 @@ struct Refusal {
     status: StatusCode,
     detail: String,
     field: Option<(String, String)>,
-    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        let refusal = Self { status, detail: detail.into(), field: None, header: None };
-        if status == StatusCode::UNAUTHORIZED { refusal.with(WWW_AUTHENTICATE, "Bearer") } else { refusal }
+        Self { status, detail: detail.into(), field: None }
     }
 
     fn of(invalid: &Invalid) -> Self {
@@ -184,10 +179,6 @@ impl Refusal {
 
     fn field(self, field: &str, why: &str) -> Self {
         Self { field: Some((field.to_owned(), why.to_owned())), ..self }
-    }
-
-    fn with(self, name: HeaderName, value: &'static str) -> Self {
-        Self { header: Some((name, HeaderValue::from_static(value))), ..self }
     }
 
     fn response(self) -> Response<Full<Bytes>> {
@@ -201,7 +192,15 @@ impl Refusal {
             problem.insert("errors".to_owned(), json!([{ "field": field, "detail": detail }]));
         }
         let mut response = respond(self.status, "application/problem+json", &problem);
-        response.headers_mut().extend(self.header);
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, PUT, DELETE"));
+            }
+            _ => {}
+        }
         response
     }
 }

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::script::{Step, answer, ms};
 use super::super::*;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::rng::Rng;
+use crate::testkit::script::{Step, answer, ms};
 use crate::time::{Tick, now};
 
 pub(super) const PLENTY: usize = 20_000;

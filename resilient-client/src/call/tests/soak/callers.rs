@@ -9,11 +9,11 @@ use tokio::time::sleep;
 use tower_service::Service as _;
 
 use super::world::World;
-use crate::call::tests::script::ms;
 use crate::call::tests::{Answer, Rig, text};
 use crate::deadline::{self, Deadline};
 use crate::policy::priority::Priority;
 use crate::rng::Rng;
+use crate::testkit::script::ms;
 use crate::{CallOptions, Resilience};
 
 const HOSTS: [&str; 6] = ["plain-0", "plain-1", "plain-2", "plain-3", "users", "zone"];

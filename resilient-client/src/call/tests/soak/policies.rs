@@ -1,7 +1,6 @@
 //! Policies of every kind, drawn at random.
 
 use super::SECOND;
-use crate::call::tests::script::ms;
 use crate::policy::breaker::BreakerPolicy;
 use crate::policy::budget::BudgetPolicy;
 use crate::policy::bulkhead::BulkheadPolicy;
@@ -14,6 +13,7 @@ use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::policy::{Policy, PolicySet};
 use crate::rng::Rng;
+use crate::testkit::script::ms;
 
 fn policy(rng: &mut Rng) -> Policy {
     let mut policy = Policy::standard();

@@ -19,7 +19,7 @@ use crate::time::{self, Tick};
 
 /// What the server does with one attempt.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub enum Step {
     /// Answers after a while.
     Answer { after: Duration, status: u16, retry_after: Option<&'static str>, body: Vec<Piece> },
     /// Answers at once, with one header.
@@ -40,29 +40,29 @@ pub(super) enum Step {
 
 /// A piece of a scripted body.
 #[derive(Clone, Debug)]
-pub(super) enum Piece {
+pub enum Piece {
     Data(Bytes),
     Pause(Duration),
     Break,
 }
 
-pub(super) fn ms(n: u64) -> Duration {
+pub fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-pub(super) fn answer(status: u16) -> Step {
+pub fn answer(status: u16) -> Step {
     Step::Answer { after: ms(1), status, retry_after: None, body: vec![Piece::Data("body".into())] }
 }
 
-pub(super) fn answer_with(status: u16, body: Vec<Piece>) -> Step {
+pub fn answer_with(status: u16, body: Vec<Piece>) -> Step {
     Step::Answer { after: ms(1), status, retry_after: None, body }
 }
 
-pub(super) fn asks_to_wait(status: u16, retry_after: &'static str) -> Step {
+pub fn asks_to_wait(status: u16, retry_after: &'static str) -> Step {
     Step::Answer { after: ms(1), status, retry_after: Some(retry_after), body: Vec::new() }
 }
 
-pub(super) fn broken() -> Step {
+pub fn broken() -> Step {
     Step::Break { after: ms(1) }
 }
 
@@ -73,37 +73,37 @@ enum Steps {
 
 /// The server: steps are taken in order, the last one for ever.
 #[derive(Clone)]
-pub(super) struct Script {
+pub struct Script {
     steps: Arc<Mutex<Steps>>,
     launches: Arc<Mutex<Vec<(Tick, HeaderMap)>>>,
 }
 
 impl Script {
-    pub(super) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+    pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         let steps = Steps::List(steps.into_iter().collect());
         Self { steps: Arc::new(Mutex::new(steps)), launches: Arc::default() }
     }
 
     /// From now on, each step is what `rule` says.
-    pub(super) fn follow(&self, rule: impl FnMut() -> Step + Send + 'static) {
+    pub fn follow(&self, rule: impl FnMut() -> Step + Send + 'static) {
         *self.steps.lock().unwrap() = Steps::Rule(Box::new(rule));
     }
 
     /// When each attempt arrived.
-    pub(super) fn launches(&self) -> Vec<Tick> {
+    pub fn launches(&self) -> Vec<Tick> {
         self.launches.lock().unwrap().iter().map(|(at, _)| *at).collect()
     }
 
     /// What headers each attempt bore.
-    pub(super) fn headers(&self) -> Vec<HeaderMap> {
+    pub fn headers(&self) -> Vec<HeaderMap> {
         self.launches.lock().unwrap().iter().map(|(_, headers)| headers.clone()).collect()
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.launches.lock().unwrap().len()
     }
 
-    pub(super) fn then(&self, steps: impl IntoIterator<Item = Step>) {
+    pub fn then(&self, steps: impl IntoIterator<Item = Step>) {
         *self.steps.lock().unwrap() = Steps::List(steps.into_iter().collect());
     }
 }
@@ -129,7 +129,7 @@ impl Service<Request<String>> for Script {
 }
 
 impl Step {
-    pub(super) async fn act(self) -> Result<Response<ScriptBody>, BoxError> {
+    pub async fn act(self) -> Result<Response<ScriptBody>, BoxError> {
         match self {
             Self::Panic => panic!("scripted panic"),
             Self::Hang => std::future::pending().await,
@@ -141,7 +141,7 @@ impl Step {
                 tokio::time::sleep(after).await;
                 Err(io::Error::from(io::ErrorKind::ConnectionReset).into())
             }
-            Self::Refuse => Err(super::endpoints::refused().await),
+            Self::Refuse => Err(super::network::refused().await),
             Self::Marked { status, name, value } => {
                 let body = ScriptBody { pieces: VecDeque::new(), pause: None };
                 Ok(Response::builder().status(status).header(name, value).body(body)?)
@@ -166,7 +166,7 @@ impl Step {
 }
 
 #[derive(Debug)]
-pub(super) struct ScriptBody {
+pub struct ScriptBody {
     pieces: VecDeque<Piece>,
     pause: Option<Pin<Box<Sleep>>>,
 }
