@@ -236,6 +236,8 @@ impl<X: Exchange> RunningAttempt<X> {
 }
 
 /// Reads on in an answer whose body is part of the attempt: ready with the attempt's end.
+#[allow(clippy::inline_always, reason = "what it returns is large, and is taken apart at once")]
+#[inline(always)]
 fn poll_body<X: Exchange>(
     reading: &mut Option<Box<Whole<X>>>,
     cx: &mut Context<'_>,

@@ -22,7 +22,8 @@ pub(super) enum Step {
 }
 
 /// Asks the ledger, and does what it says if that is to send an attempt. Nothing is sent while an answer is being set aside.
-#[inline]
+#[allow(clippy::inline_always, reason = "an attempt that it sends is large, and is put in its place at once")]
+#[inline(always)]
 pub(super) fn next_step<X: Exchange>(
     state: &mut CallState<X>,
     exchange: &mut X,
@@ -61,7 +62,8 @@ pub(super) fn next_step<X: Exchange>(
 }
 
 /// Takes an attempt in that has been sent off.
-#[inline]
+#[allow(clippy::inline_always, reason = "an attempt is large")]
+#[inline(always)]
 fn take_in<X: Exchange>(
     attempt: Option<RunningAttempt<X>>,
     mut in_place: Pin<&mut Option<RunningAttempt<X>>>,
