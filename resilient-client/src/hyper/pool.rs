@@ -123,7 +123,7 @@ impl Wire {
         let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
         let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
         let (pool, connects) = (self.pool(over), self.sends.connects());
-        drawn.onto(Sending { response: pool.request(request), shared, connects }, || ())
+        drawn.onto(|| Sending { response: pool.request(request), shared, connects }, || ())
     }
 }
 
