@@ -55,6 +55,10 @@ pub(crate) struct Made;
 pub(crate) struct Injector(Option<Faults>);
 
 impl Injector {
+    pub(crate) const fn none() -> Self {
+        Self(None)
+    }
+
     pub(crate) fn new(faults: Faults) -> Self {
         Self(Some(faults))
     }
