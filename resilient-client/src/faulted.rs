@@ -27,6 +27,10 @@ mod off {
     pub(crate) struct Injector;
 
     impl Injector {
+        pub(crate) const fn none() -> Self {
+            Self
+        }
+
         #[inline]
         #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(crate) fn draw<'a>(&self, _asked: impl FnOnce() -> Asked<'a>) -> Drawn {

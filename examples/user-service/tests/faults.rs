@@ -41,6 +41,6 @@ mod with_the_feature {
 #[test]
 fn without_the_feature_the_flag_is_refused() {
     parsed(&[]).unwrap();
-    let refused = parsed(&["--faults"]).err().expect("refused");
+    let refused = parsed(&["--faults"]).expect_err("refused");
     assert!(refused.contains("unexpected argument '--faults'"), "{refused}");
 }

@@ -44,7 +44,7 @@ impl ClientBuilder {
             setup: Setup::default(),
             recipe: Recipe::default(),
             max_body: MAX_BODY,
-            faults: Injector::default(),
+            faults: Injector::none(),
             #[cfg(feature = "cache")]
             stale: None,
         }
@@ -154,7 +154,7 @@ impl ClientBuilder {
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
         client(
-            (transport, ReqwestFacts::new(false, MAX_BODY, None, Injector::default())),
+            (transport, ReqwestFacts::new(false, MAX_BODY, None, Injector::none())),
             core,
             MAX_BODY,
             Answers::none(),

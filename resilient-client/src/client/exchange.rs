@@ -414,7 +414,7 @@ mod tests {
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         ReqwestExchange::new(
-            (client, ReqwestFacts::new(true, usize::MAX, None, Injector::default())),
+            (client, ReqwestFacts::new(true, usize::MAX, None, Injector::none())),
             request,
             None,
         )

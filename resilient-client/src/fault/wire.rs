@@ -60,6 +60,10 @@ pub(crate) fn is_made(extensions: &Extensions) -> bool {
 pub(crate) struct Injector(Option<Faults>);
 
 impl Injector {
+    pub(crate) const fn none() -> Self {
+        Self(None)
+    }
+
     pub(crate) fn new(faults: Faults) -> Self {
         Self(Some(faults))
     }

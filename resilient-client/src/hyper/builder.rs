@@ -57,7 +57,7 @@ impl ClientBuilder {
             sockets: Vec::new(),
             http2_only: false,
             remote_addr: true,
-            faults: Injector::default(),
+            faults: Injector::none(),
             #[cfg(feature = "hyper-rustls")]
             tls: None,
         }
