@@ -262,7 +262,10 @@ fn what_is_listed_exists() {
         .flat_map(|document| commands(&read(document)).iter().map(|c| (*c).to_owned()).collect::<Vec<_>>())
         .collect();
     let (stages, alias) = (read(CI), read(".cargo/config.toml"));
-    assert!(alias.contains("demo = \"run --release --package demo --\""), "what `cargo demo` is: {alias}");
+    assert!(
+        alias.contains("demo = \"run --profile demo --package demo --\""),
+        "what `cargo demo` is: {alias}"
+    );
     let manifests = [
         "resilient-client",
         "tests",
