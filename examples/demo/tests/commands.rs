@@ -26,7 +26,7 @@ enum By {
 const CI: &str = ".ci/run";
 
 /// The commands that aren't run here.
-const ELSEWHERE: [(&str, By); 20] = [
+const ELSEWHERE: [(&str, By); 24] = [
     (".ci/run", By::Hand("it is what CI runs")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo test -p resilient-client --lib -- policy::breaker", By::Stage("tests")),
@@ -38,6 +38,13 @@ const ELSEWHERE: [(&str, By); 20] = [
     ("cargo doc -p resilient-client --no-deps --open", By::Stage("docs")),
     ("cargo demo", By::Stage("demo, quick and checked")),
     ("cargo demo --replicas 3", By::Stage("demo of replicas, quick and checked")),
+    ("cargo demo retry-storm", By::Stage("demo's other scenarios, quick and checked")),
+    ("cargo demo retry-storm --check --without budget", By::Stage("demo fails without what it shows")),
+    (
+        "cargo demo --naive reqwest-retry --report report.html",
+        By::Hand("a scenario with another naive client"),
+    ),
+    ("cargo demo --hold", By::Hand("it ends when it is told; tests/processes.rs does that")),
     ("cargo bench", By::Hand("half an hour; that it builds is a stage")),
     ("cargo bench -- --quick", By::Hand("three minutes; that it builds is a stage")),
     ("cargo bench -p resilient-client-benches --bench instructions", By::Stage("instructions per call")),
@@ -84,7 +91,9 @@ fn fate(command: &str) -> Fate<'_> {
         ["cargo", "run", "-p", service @ ("user-service" | "order-service"), rest @ ..] => {
             Fate::Service(service, rest.iter().copied().skip_while(|word| *word == "--").collect())
         }
-        ["cargo", "demo", rest @ ..] if rest.contains(&"--help") => Fate::Demo(rest.to_vec()),
+        ["cargo", "demo", rest @ ..] if rest.contains(&"--help") || rest.contains(&"--list") => {
+            Fate::Demo(rest.to_vec())
+        }
         _ if ELSEWHERE.iter().any(|(known, _)| *known == command) => Fate::Elsewhere,
         _ => Fate::Unknown,
     }
