@@ -17,6 +17,9 @@ use resilient_client::{Client, Decline, Error, ErrorKind, Policy, RequestBuilder
 use resilient_client_tests::server::{NobodyHome, Request};
 use resilient_client_tests::{Heard, Reply, SOON, Server, clock, everything_it_says, within};
 use tokio::task::JoinSet;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 const SECRETS: [&str; 6] = ["alice", "hunter2", "s3cret", "b34rer", "fr4gment", "p4ssphrase"];
 
@@ -426,11 +429,10 @@ impl Log {
 async fn no_error_event_or_log_line_tells_a_secret() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("resilient_client=trace")
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+    let subscriber = tracing_subscriber::registry()
+        .with(lines)
+        .with(Targets::new().with_target("resilient_client", Level::TRACE));
     // For all threads. As long as there is one subscriber, tracing asks the one of the thread that comes by a place in the code
     // first: that may be another test's, which has none, and the place would be silent ever after. What other tests log must
     // tell no secret either.

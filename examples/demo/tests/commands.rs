@@ -27,7 +27,7 @@ enum By {
 const CI: &str = ".ci/run";
 
 /// The commands that aren't run here.
-const ELSEWHERE: [(&str, By); 21] = [
+const ELSEWHERE: &[(&str, By)] = &[
     (".ci/run", By::Hand("it is what CI runs")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo run -p fault-proxy", By::Stage("tests")),
@@ -40,8 +40,15 @@ const ELSEWHERE: [(&str, By); 21] = [
     ("cargo doc -p resilient-client --no-deps --open", By::Stage("docs")),
     ("cargo demo", By::Stage("demo, quick and checked")),
     ("cargo demo --replicas 3", By::Stage("demo of replicas, quick and checked")),
-    ("cargo bench", By::Hand("half an hour; that it builds is a stage")),
-    ("cargo bench -- --quick", By::Hand("three minutes; that it builds is a stage")),
+    ("cargo demo retry-storm", By::Stage("demo's other scenarios, quick and checked")),
+    ("cargo demo retry-storm --check --without budget", By::Stage("demo fails without what it shows")),
+    (
+        "cargo demo --naive reqwest-retry --report report.html",
+        By::Hand("a scenario with another naive client"),
+    ),
+    ("cargo demo --hold", By::Hand("it ends when it is told; tests/processes.rs does that")),
+    ("cargo bench", By::Hand("half an hour; clippy checks that it builds")),
+    ("cargo bench -- --quick", By::Hand("three minutes; clippy checks that it builds")),
     ("cargo bench -p resilient-client-benches --bench instructions", By::Stage("instructions per call")),
     ("cargo bench -p resilient-client-benches --bench http", By::Hand("a part of cargo bench")),
     (
@@ -54,7 +61,7 @@ const ELSEWHERE: [(&str, By); 21] = [
     ),
     (
         "cargo bench -p resilient-client-benches -- --quick --json target/bench.json",
-        By::Hand("three minutes; that it builds is a stage"),
+        By::Hand("three minutes; clippy checks that it builds"),
     ),
     (
         "cargo run --profile bench -p resilient-client-benches --bin comparison -- target/bench.json 2026-11-26 \"A remark.\"",
@@ -86,7 +93,9 @@ fn fate(command: &str) -> Fate<'_> {
         ["cargo", "run", "-p", service @ ("user-service" | "order-service"), rest @ ..] => {
             Fate::Service(service, rest.iter().copied().skip_while(|word| *word == "--").collect())
         }
-        ["cargo", "demo", rest @ ..] if rest.contains(&"--help") => Fate::Demo(rest.to_vec()),
+        ["cargo", "demo", rest @ ..] if rest.contains(&"--help") || rest.contains(&"--list") => {
+            Fate::Demo(rest.to_vec())
+        }
         _ if ELSEWHERE.iter().any(|(known, _)| *known == command) => Fate::Elsewhere,
         _ => Fate::Unknown,
     }
@@ -289,7 +298,10 @@ fn what_is_listed_exists() {
         .flat_map(|document| commands(&read(document)).iter().map(|c| (*c).to_owned()).collect::<Vec<_>>())
         .collect();
     let (stages, alias) = (read(CI), read(".cargo/config.toml"));
-    assert!(alias.contains("demo = \"run --release --package demo --\""), "what `cargo demo` is: {alias}");
+    assert!(
+        alias.contains("demo = \"run --profile demo --package demo --\""),
+        "what `cargo demo` is: {alias}"
+    );
     let manifests = [
         "resilient-client",
         "tests",
@@ -300,7 +312,7 @@ fn what_is_listed_exists() {
         "examples/fault-proxy",
     ];
     let packages: String = manifests.iter().map(|folder| read(&format!("{folder}/Cargo.toml"))).collect();
-    for (command, by) in ELSEWHERE {
+    for (command, by) in ELSEWHERE.iter().copied() {
         assert!(shown.iter().any(|shown| shown == command), "no document shows {command}");
         match by {
             By::Hand(why) => println!("not run by any machine, {why}: {command}"),

@@ -33,6 +33,8 @@ use tokio::{
     sync::oneshot,
     time::timeout,
 };
+use tracing::Level;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _};
 
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -241,11 +243,9 @@ fn log() -> (impl tracing::Subscriber + Send + Sync, Arc<Mutex<Vec<u8>>>) {
     }
     let lines = Lines::default();
     let writer = lines.clone();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter("order_service=warn")
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+    let warnings = Targets::new().with_target("order_service", Level::WARN);
+    let log = tracing_subscriber::registry().with(layer).with(warnings);
     (log, lines.0)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr as _};
 
-use sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
+use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::error::Error;
 
@@ -14,6 +14,7 @@ pub(super) enum Location {
     /// In a file.
     File(PathBuf),
     /// At a server: `host:port/database`, or the path of its socket.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "no URL leads here then"))]
     Server(String),
 }
 
@@ -36,14 +37,26 @@ impl Location {
         if !url.starts_with("postgres:") && !url.starts_with("postgresql:") {
             return Err(Error::config("database-url must begin with sqlite: or postgres:"));
         }
-        let options = PgConnectOptions::from_str(url).map_err(|_| not_valid())?;
-        let host = match options.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => options.get_host().to_owned(),
-        };
-        let database = options.get_database().unwrap_or_default();
-        Ok(Self::Server(format!("{host}:{}/{database}", options.get_port())))
+        server(url)
     }
+}
+
+#[cfg(feature = "postgres")]
+fn server(url: &str) -> Result<Location, Error> {
+    let options = sqlx::postgres::PgConnectOptions::from_str(url).map_err(|_| not_valid())?;
+    let host = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => options.get_host().to_owned(),
+    };
+    let database = options.get_database().unwrap_or_default();
+    Ok(Location::Server(format!("{host}:{}/{database}", options.get_port())))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn server(_url: &str) -> Result<Location, Error> {
+    Err(Error::config(
+        "database-url is of Postgres, which this binary was built without (feature \"postgres\")",
+    ))
 }
 
 pub(super) fn not_valid() -> Error {
@@ -65,6 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(feature = "postgres")]
     fn a_location_names_the_place_and_no_secret() {
         for (url, expected) in [
             ("sqlite::memory:", "in memory"),
@@ -76,6 +90,14 @@ mod tests {
         ] {
             assert_eq!(Location::of(url).unwrap().to_string(), expected, "{url}");
         }
+    }
+
+    #[test]
+    #[cfg(not(feature = "postgres"))]
+    fn without_postgres_its_urls_are_refused_by_name_and_not_repeated() {
+        let error = Location::of("postgres://u:secret@db/orders").unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("Postgres"), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
     }
 
     #[test]

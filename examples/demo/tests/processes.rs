@@ -1,0 +1,98 @@
+//! The demo as a process: what it refuses before it starts, and that nothing is left when it ends.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+fn demo(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_demo")).args(args).output().expect("the demo")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_list_names_every_scenario_and_an_unknown_one_is_answered_with_their_names() {
+    let list = demo(&["--list"]);
+    assert!(list.status.success());
+    let list = text(&list.stdout);
+    let names: Vec<_> = list
+        .lines()
+        .filter(|line| !line.starts_with([' ', 'c']))
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(names.len() >= 9 && names.contains(&"isolation"), "{names:?}");
+    let unknown = demo(&["no-such"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    for name in names {
+        assert!(text(&unknown.stderr).contains(name), "{name}");
+        assert!(demo(&[name, "--help"]).status.success(), "{name}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn too_few_open_files_are_told_beforehand_with_the_number_needed() {
+    let line = format!("ulimit -n 256; exec {} --quick", env!("CARGO_BIN_EXE_demo"));
+    let refused = Command::new("sh").args(["-c", &line]).output().expect("a shell");
+    assert_eq!(refused.status.code(), Some(2));
+    let why = text(&refused.stderr);
+    assert!(why.contains("256 are allowed") && why.contains("ulimit -n 8"), "{why}");
+    assert!(refused.stdout.is_empty(), "nothing was begun");
+}
+
+/// Killed when a test fails; its children see that it is gone.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn is_alive(pid: &str) -> bool {
+    Command::new("kill").args(["-0", pid]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+#[cfg(unix)]
+fn held_it_says_where_everything_is_and_leaves_nothing_behind_on_ctrl_c() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
+        .args(["--hold", "--orders", "10", "--reads", "10"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Held)
+        .expect("the demo");
+    let stdout = child.0.stdout.take().expect("its output");
+    let (says, said) = mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(says.send(line)));
+    });
+    let mut lines = Vec::new();
+    // To the second line of the table: it is under load then.
+    while lines.iter().filter(|line: &&String| line.contains(" yours ")).count() < 2 {
+        lines.push(said.recv_timeout(Duration::from_secs(20)).expect("it goes on"));
+    }
+    let pids: Vec<_> =
+        lines.iter().filter_map(|line| line.split_once("  pid ")).map(|(_, pid)| pid).collect();
+    assert_eq!(pids.len(), 4, "{lines:#?}");
+    assert!(pids.iter().all(|pid| is_alive(pid)));
+    let directory = lines.iter().find_map(|line| line.trim().strip_prefix("databases and logs"));
+    let directory = directory.expect("where they are").trim().to_owned();
+    if Command::new("curl").arg("--version").output().is_ok() {
+        for line in lines.iter().filter(|line| line.starts_with("curl ")) {
+            let shell = format!("{line} --silent --show-error --fail --output /dev/null");
+            let ran = Command::new("sh").args(["-c", &shell]).output().expect("a shell");
+            assert!(ran.status.success(), "{line}: {}", text(&ran.stderr));
+        }
+    }
+    let interrupt = Command::new("kill").args(["-INT", &child.0.id().to_string()]).status();
+    assert!(interrupt.is_ok_and(|status| status.success()));
+    assert_eq!(child.0.wait().expect("it ends").code(), Some(0));
+    assert!(!pids.iter().any(|pid| is_alive(pid)), "{pids:?}");
+    assert!(!std::path::Path::new(&directory).exists(), "{directory}");
+}
