@@ -2,16 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Method;
-use http_body::{Body as _, SizeHint};
+use http_body::SizeHint;
 use reqwest::{Body, Request, Url};
 use tower_service::Service;
 
 use super::empty_body::{Kind, Opened};
+use super::payload::{Payload, payload};
 use super::redirect::{Hopping, ReqwestFacts};
 use crate::authority::Authority;
 use crate::body_length::Expected;
@@ -29,7 +28,7 @@ use crate::outcome::classify::evidence::{Evidence, Fault, Sent};
 use crate::outcome::classify::{Ended, is_idempotent};
 use crate::outcome::report::CallReport;
 use crate::pool_defaults::POOL_IDLE;
-use crate::replay::{Replay as _, ReplayBody};
+
 use crate::time::{Tick, nanos};
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoint;
@@ -55,52 +54,6 @@ pub(crate) struct ReqwestExchange {
     body: Payload,
     /// The addresses of the host that the URL names, where attempts went.
     named: Vec<Arc<Endpoint>>,
-}
-
-/// What is left of the request's body to send.
-#[derive(Debug)]
-enum Payload {
-    None,
-    Bytes(Bytes),
-    /// A stream that is kept as it is read, until it outgrows its buffer.
-    Stream(ReplayBody<Body>),
-    /// A stream: it stays in the one request there can be.
-    Once,
-    /// The last attempt has taken the request.
-    Gone,
-}
-
-impl Payload {
-    /// What another request's body is made from; `None` where there can't be another.
-    fn again(&self) -> Option<Self> {
-        Some(match self {
-            Self::None => Self::None,
-            Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
-            Self::Stream(stream) => Self::Stream(stream.replay()?),
-            Self::Once | Self::Gone => return None,
-        })
-    }
-
-    fn is_replayable(&self) -> bool {
-        match self {
-            Self::None | Self::Bytes(_) => true,
-            Self::Stream(stream) => stream.is_replayable(),
-            Self::Once | Self::Gone => false,
-        }
-    }
-
-    fn bytes(&self) -> Option<&[u8]> {
-        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
-    }
-
-    /// The body that the last request takes along.
-    fn into_body(self) -> Option<Body> {
-        match self {
-            Self::None | Self::Once | Self::Gone => None,
-            Self::Bytes(bytes) => Some(bytes.into()),
-            Self::Stream(stream) => Some(Body::wrap(stream)),
-        }
-    }
 }
 
 impl ReqwestExchange {
@@ -179,33 +132,6 @@ impl ReqwestExchange {
 fn may_wait<'a>(attempt: &'a OnItsWay, upstream: &Upstream) -> Option<&'a Opened> {
     let attempt = faulted::real(attempt)?;
     attempt.opened().filter(|_| upstream.protocol().may_share() && !attempt.is_alone())
-}
-
-/// Takes a body out of its request, unless that can be sent only once.
-fn payload(request: &mut Request, replay_buffer: Option<usize>) -> Payload {
-    match (request.body_mut().as_mut().map(whole_bytes), replay_buffer) {
-        (None, _) => Payload::None,
-        (Some(Some(bytes)), _) => {
-            *request.body_mut() = None;
-            Payload::Bytes(bytes)
-        }
-        (Some(None), Some(limit)) => {
-            let stream = request.body_mut().take().unwrap_or_default();
-            Payload::Stream(ReplayBody::with_limit(stream, limit))
-        }
-        (Some(None), None) => Payload::Once,
-    }
-}
-
-/// The body's bytes, shared and not copied; `None` for a stream.
-fn whole_bytes(body: &mut Body) -> Option<Bytes> {
-    body.as_bytes()?;
-    // A body of bytes yields them as its only frame, at once. It is the one way to get at them without a copy.
-    match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
-        Poll::Ready(None) => Some(Bytes::new()),
-        Poll::Ready(Some(Err(_))) | Poll::Pending => None,
-    }
 }
 
 /// Points a URL at another origin. None of these can fail between origins with hosts, which all of ours are.
@@ -401,6 +327,9 @@ impl Exchange for ReqwestExchange {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
+    use bytes::Bytes;
     use http::Version;
 
     use super::*;

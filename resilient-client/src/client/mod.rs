@@ -6,6 +6,7 @@ pub(crate) mod exchange;
 mod fallback;
 #[cfg(feature = "fault")]
 mod faulty;
+mod payload;
 mod recipe;
 mod redirect;
 mod request;
