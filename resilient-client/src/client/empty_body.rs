@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Asked,
     /// See the [module docs](self).
     LetGo,
+    /// Nobody tells: it has content.
+    Unseen,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,13 @@ impl Opened {
         (Self(Arc::clone(&told)), Nothing(told))
     }
 
+    /// Of a request with content: it is doubted once.
+    pub(crate) fn unseen(now: Tick) -> Self {
+        let (opened, _) = Self::by(Kind::Unseen, true);
+        opened.0.since.store(now.as_nanos(), Ordering::Relaxed);
+        opened
+    }
+
     /// While the attempt is on its way: since when; `None` until then.
     fn since(&self) -> Option<Tick> {
         Some(Tick::from_nanos(self.0.since.load(Ordering::Acquire))).filter(|since| *since != Tick::ZERO)
@@ -83,7 +92,7 @@ impl Opened {
 
     /// Whether an attempt that is on its way has no stream yet, as far as is known.
     pub(crate) fn waits(&self) -> bool {
-        self.since().is_none() || self.is_in_doubt()
+        self.0.kind != Kind::Unseen && (self.since().is_none() || self.is_in_doubt())
     }
 
     fn is_in_doubt(&self) -> bool {
@@ -182,5 +191,15 @@ mod tests {
             assert!(opened.waits() && opened.begun(early, late) == late, "{kind:?}");
             assert!(!opened.waits() && opened.begun(early, late) == early, "doubted once: {kind:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_nobody_sees_is_given_its_time_once_more_and_never_said_to_wait() {
+        let early = time::now();
+        let opened = Opened::unseen(early);
+        tokio::time::advance(std::time::Duration::from_secs(3)).await;
+        let late = time::now();
+        assert!(!opened.waits() && opened.begun(early, late) == late);
+        assert!(!opened.waits() && opened.begun(early, late) == early);
     }
 }

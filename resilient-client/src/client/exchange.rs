@@ -90,6 +90,13 @@ impl ReqwestExchange {
         upstream.protocol().may_share().then_some(Kind::LetGo)
     }
 
+    /// Whether an attempt may wait for a stream and nobody could tell: one with content. To end one that isn't safe to repeat helps nobody,
+    /// so that it is given its time once more where others are answered; one that is safe goes another way.
+    #[inline]
+    fn may_wait_unseen(&self, method: &Method, upstream: &Upstream) -> bool {
+        !self.none && !is_idempotent(method) && upstream.protocol().may_share()
+    }
+
     /// The request that nothing can follow.
     fn take(&mut self) -> Option<Request> {
         let body = std::mem::replace(&mut self.body, Payload::Gone);
@@ -204,15 +211,21 @@ impl Exchange for ReqwestExchange {
             }
             readdress(request.url_mut(), target.endpoint.origin().url());
         }
-        let opened = self.teller(request.method(), departure.upstream).map(|kind| {
-            // What is asked is answered with a second more.
-            let (idle, now) = (nanos(POOL_IDLE.saturating_sub(Duration::from_secs(1))), departure.now);
-            let endpoint = outbound.target.as_ref().map(|target| &*target.endpoint);
-            let cold = !departure.upstream.has_served_within(endpoint, idle, now);
-            let (opened, nothing) = Opened::by(kind, cold);
-            *request.body_mut() = Some(Body::wrap(nothing));
-            opened
-        });
+        let opened = match self.teller(request.method(), departure.upstream) {
+            Some(kind) => {
+                // What is asked is answered with a second more.
+                let (idle, now) = (nanos(POOL_IDLE.saturating_sub(Duration::from_secs(1))), departure.now);
+                let endpoint = outbound.target.as_ref().map(|target| &*target.endpoint);
+                let cold = !departure.upstream.has_served_within(endpoint, idle, now);
+                let (opened, nothing) = Opened::by(kind, cold);
+                *request.body_mut() = Some(Body::wrap(nothing));
+                Some(opened)
+            }
+            None if self.may_wait_unseen(request.method(), departure.upstream) => {
+                Some(Opened::unseen(departure.now))
+            }
+            None => None,
+        };
         // reqwest adds headers of its own, for which a clone has no room.
         outbound.apply_one_by_one(request.headers_mut(), departure.now);
         let fresh = if self.leaves { self.facts.fresh() } else { None };

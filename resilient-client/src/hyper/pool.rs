@@ -197,7 +197,7 @@ impl Sending {
             return Expired::default();
         };
         let stream = shared.ticket.stream();
-        let reached = if link.excludes(stream) {
+        let reached = if link.excludes(shared.ticket.number()) {
             Reached::Excluded
         } else if link.waited(stream, Tick::ZERO).is_none() {
             Reached::Line
@@ -214,7 +214,7 @@ impl Sending {
         let Some((shared, link)) = link else { return set_out };
         let stream = shared.ticket.stream();
         match link.waited(stream, set_out) {
-            _ if link.excludes(stream) => set_out,
+            _ if link.excludes(shared.ticket.number()) => set_out,
             Some(waited) => set_out.after_nanos(waited),
             // Once more only if more comes.
             None if link.has_been_heard_since(shared.sent.load(Ordering::Relaxed)) => {
@@ -251,8 +251,12 @@ impl From<crate::faulted::Broke> for Fault {
 impl Fault {
     /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
     fn new(error: legacy::Error, shared: Option<&Shared>, connects: u64) -> Self {
-        let own = shared.is_some_and(|shared| shared.content || shared.ticket.stream().is_some());
         let link = error.connect_info().and_then(link);
+        let own = shared.is_some_and(|shared| {
+            // Or its number shows what the `GOAWAY` has to say of it.
+            let excluded = || link.as_ref().is_some_and(|link| link.excludes(shared.ticket.number()));
+            shared.content || shared.ticket.stream().is_some() || excluded()
+        });
         let (connection, reused) = link.map_or((None, false), |link| (link.shared(), link.was_used()));
         let sent = if own { Sent::OwnStream } else { Sent::Direct };
         let evidence = Evidence { sent, connection, reused, pooled: false };

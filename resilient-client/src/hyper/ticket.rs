@@ -31,6 +31,9 @@ thread_local! {
     static COUNT: Cell<u32> = const { Cell::new(0) };
 }
 
+/// Marks the number of a stream whose answer isn't waited for yet. Streams have 31 bits.
+const ONLY_HANDED: u32 = 1 << 31;
+
 /// Tells what has become of one request: zero, or the stream it has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ticket(Arc<AtomicU32>);
@@ -38,7 +41,13 @@ pub(super) struct Ticket(Arc<AtomicU32>);
 impl Ticket {
     /// Its stream, once its answer is waited for there. Whether the stream has been opened is another matter.
     pub(super) fn stream(&self) -> Option<u32> {
-        Some(self.0.load(Ordering::Acquire)).filter(|stream| *stream != 0)
+        Some(self.0.load(Ordering::Acquire)).filter(|stream| *stream != 0 && stream & ONLY_HANDED == 0)
+    }
+
+    /// Its stream, as soon as it has been handed to h2: the one it will have, if any. Without one it is in hyper's queue, and will
+    /// have none below those that are open.
+    pub(super) fn number(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Acquire) & !ONLY_HANDED).filter(|stream| *stream != 0)
     }
 
     /// What travels in the request.
@@ -55,6 +64,8 @@ impl Drop for Slip {
     fn drop(&mut self) {
         // Neither is there any more on a thread that ends.
         if INSIDE.try_with(Cell::get).unwrap_or(false) {
+            let next = COUNT.try_with(Cell::get).map_or(0, nth_stream);
+            self.0.0.store(next | ONLY_HANDED, Ordering::Release);
             let _ = HANDED.try_with(|handed| handed.set(Some(self.0.clone())));
             let _ = HANDS.try_with(|hands| hands.set(true));
         }
@@ -68,12 +79,16 @@ pub(crate) struct Executor;
 impl<F: Future<Output = ()> + Send + 'static> rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
         if let Some(ticket) = take_handed() {
-            // h2 numbers streams as they are handed to it, and a client's are the odd ones.
             let nth = COUNT.replace(COUNT.get().wrapping_add(1));
-            ticket.0.store(nth.wrapping_mul(2).wrapping_add(1), Ordering::Release);
+            ticket.0.store(nth_stream(nth), Ordering::Release);
         }
         tokio::spawn(Task { future, handed: None, count: 0 });
     }
+}
+
+/// h2 numbers streams as they are handed to it, and a client's are the odd ones.
+fn nth_stream(nth: u32) -> u32 {
+    nth.wrapping_mul(2).wrapping_add(1) & !ONLY_HANDED
 }
 
 fn take_handed() -> Option<Ticket> {
@@ -166,6 +181,21 @@ mod tests {
         Executor.execute(async {});
         run(&mut task(async { Executor.execute(async {}) }));
         assert_eq!(ticket.stream(), None);
+    }
+
+    #[tokio::test]
+    async fn the_stream_that_a_request_will_have_is_known_as_soon_as_it_is_handed_over() {
+        let (first, second, third) = (Ticket::default(), Ticket::default(), Ticket::default());
+        let slips = (first.slip(), second.slip(), third.slip());
+        run(&mut task(async move {
+            drop(slips.0);
+            Executor.execute(async {});
+            drop(slips.1);
+            let _stays = slips.2;
+            std::future::pending::<()>().await;
+        }));
+        assert_eq!((first.number(), second.number(), third.number()), (Some(1), Some(3), None));
+        assert_eq!((first.stream(), second.stream(), third.stream()), (Some(1), None, None));
     }
 
     #[tokio::test]
