@@ -234,7 +234,13 @@ async fn without_a_hand_on_the_connection_breaking_it_is_what_a_service_can_do()
             let builder = resilient_client::hyper::Client::builder();
             let builder = if http2 { builder.http2_prior_knowledge() } else { builder };
             let seen = within(SOON, async { call!(builder.build().unwrap(), url.as_str()) }).await;
-            assert_eq!(seen.attempts[0], Some(Outcome::Failure(expected)), "{told} {seen:?}");
+            // Over HTTP/2 nothing tells when a head has left: on a busy machine it may go with its stream.
+            let late = http2.then_some(Outcome::Failure(FailureKind::Transport));
+            let end = seen.attempts[0];
+            assert!(
+                end == Some(Outcome::Failure(expected)) || end.is_some() && end == late,
+                "{told} {seen:?}"
+            );
         }
     }
 }
