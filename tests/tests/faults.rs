@@ -16,6 +16,7 @@ use resilient_client::fault::{ClientLayer, Delay, Faults, Kind, Limits, Rule, Se
 use resilient_client::outcome::{FailureKind, Outcome};
 use resilient_client::{CallOptions, CallReport, Client, Error, ErrorKind, Policy, ResilienceLayer};
 use resilient_client_tests::{SOON, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 
@@ -233,7 +234,13 @@ async fn without_a_hand_on_the_connection_breaking_it_is_what_a_service_can_do()
             let builder = resilient_client::hyper::Client::builder();
             let builder = if http2 { builder.http2_prior_knowledge() } else { builder };
             let seen = within(SOON, async { call!(builder.build().unwrap(), url.as_str()) }).await;
-            assert_eq!(seen.attempts[0], Some(Outcome::Failure(expected)), "{told} {seen:?}");
+            // Over HTTP/2 nothing tells when a head has left: on a busy machine it may go with its stream.
+            let late = http2.then_some(Outcome::Failure(FailureKind::Transport));
+            let end = seen.attempts[0];
+            assert!(
+                end == Some(Outcome::Failure(expected)) || end.is_some() && end == late,
+                "{told} {seen:?}"
+            );
         }
     }
 }
@@ -318,6 +325,34 @@ async fn a_head_has_no_body_to_spoil_on_either_side() {
         let response = within(SOON, client.build().unwrap().head(url).send()).await.unwrap();
         assert_eq!((response.status().as_u16(), response.report().attempts().len()), (200, 1));
         assert_eq!(response.headers()["content-length"], LENGTH.to_string().as_str());
+    }
+}
+
+/// What is on the wire, to whoever reads it byte by byte: a reset is one, and not an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_is_reset_cut_off_or_garbled_for_real() {
+    for (kind, begins, reset) in [
+        (Kind::ResetBeforeHead, "", true),
+        (Kind::ResetAfterHead, "HTTP/1.1 200 OK\r\n", true),
+        (Kind::Truncate { bytes: 10 }, "HTTP/1.1 200 OK\r\n", false),
+        (Kind::Garbage, "\u{15}\u{3}", false),
+    ] {
+        let url = serve(app().layer(ServerLayer::new(faults([Rule::new(kind.clone())])))).await;
+        let address = url.trim_start_matches("http://").trim_end_matches("/users/7");
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /users/7 HTTP/1.1\r\nhost: users\r\n\r\n").await.unwrap();
+        let mut came = Vec::new();
+        let end = within(SOON, stream.read_to_end(&mut came)).await.map_err(|error| error.kind());
+        let text = String::from_utf8_lossy(&came);
+        assert!(text.starts_with(begins), "{kind:?}: {text}");
+        let expected = if reset { Err(std::io::ErrorKind::ConnectionReset) } else { Ok(came.len()) };
+        assert_eq!(end, expected, "{kind:?}: {text}");
+        if let Kind::Truncate { .. } = kind {
+            assert!(text.ends_with("\r\n\r\nuuuuuuuuuu") && text.contains("content-length: 3000"), "{text}");
+        }
+        if let Kind::ResetAfterHead = kind {
+            assert!(text.ends_with("\r\n\r\n"), "{text}");
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pin_project! {
         Made { bytes: Option<Bytes>, _place: Place },
         Spoilt { body: Pin<Box<Spoilt<B>>> },
         Carried { #[pin] body: Incoming },
-        Broken { broken: bool, _place: Place },
+        Broken { breaks: bool, broken: bool, _place: Place },
     }
 }
 
@@ -47,9 +47,9 @@ impl<B> Body<B> {
         Self { state: State::Made { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), _place: place } }
     }
 
-    /// Nothing, and the end of its connection.
-    pub(super) fn broken(place: Place) -> Self {
-        Self { state: State::Broken { broken: false, _place: place } }
+    /// Nothing, and the end of its connection. One that `breaks` by itself is given the time to.
+    pub(super) fn broken(breaks: bool, place: Place) -> Self {
+        Self { state: State::Broken { breaks, broken: false, _place: place } }
     }
 
     pub(super) fn spoilt(body: Spoilt<B>) -> Self {
@@ -78,7 +78,11 @@ where
             StateProj::Made { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             StateProj::Spoilt { body } => body.as_mut().poll_frame(cx),
             StateProj::Carried { body } => body.poll_frame(cx).map_err(Into::into),
-            StateProj::Broken { broken, .. } => {
+            StateProj::Broken { breaks, broken, .. } => {
+                if std::mem::take(breaks) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 let first = !std::mem::replace(broken, true);
                 Poll::Ready(first.then(|| Err(Broken::Reset.into())))
             }
@@ -106,6 +110,19 @@ where
             State::Broken { .. } => SizeHint::default(),
         }
     }
+}
+
+/// How long what was written has to leave where nothing tells when it has.
+const TIME_TO_LEAVE: Duration = Duration::from_millis(50);
+
+/// How what was written before a body breaks, its head for one, gets out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// HTTP/1.1: whoever writes the body out flushes whenever it is pending.
+    InOnePoll,
+    /// HTTP/2: frames leave in a task of their own, and those of a stream that is reset never do.
+    InTime,
+    Done,
 }
 
 /// How a spoilt body ends where it should go on.
@@ -139,8 +156,7 @@ pin_project! {
         // What has come and isn't due yet.
         held: Bytes,
         timer: Option<Pin<Box<Sleep>>>,
-        // What was written has had its chance to leave.
-        flushed: bool,
+        flush: Flush,
         ended: bool,
         place: Place,
     }
@@ -160,7 +176,7 @@ impl<B> Spoilt<B> {
             until: None,
             held: Bytes::new(),
             timer: None,
-            flushed: false,
+            flush: Flush::InOnePoll,
             ended: false,
             place,
         }
@@ -202,16 +218,34 @@ where
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
+impl<B> Spoilt<B> {
+    /// Over a connection that others share.
+    pub(super) fn over_http2(self) -> Self {
+        Self { flush: Flush::InTime, ..self }
+    }
+}
+
 impl<B> Spoilt<B>
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>>,
 {
-    /// The end where it should go on. Whoever writes the body out flushes while it is pending, so that what came before, the
-    /// head for one, is on its way by then.
+    /// The end where it should go on, once what came before is on its way.
     fn poll_broken(self: Pin<&mut Self>, cx: &mut Context<'_>, end: Broken) -> Polled {
-        if !std::mem::replace(self.project().flushed, true) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        let this = self.project();
+        match this.flush {
+            Flush::InOnePoll => {
+                *this.flush = Flush::Done;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Flush::InTime => {
+                let timer = this.timer.get_or_insert_with(|| {
+                    Box::pin(sleep_until(time::instant(time::now().after(TIME_TO_LEAVE))))
+                });
+                ready!(timer.as_mut().poll(cx));
+                *this.flush = Flush::Done;
+            }
+            Flush::Done => {}
         }
         Poll::Ready(Some(Err(end.into())))
     }

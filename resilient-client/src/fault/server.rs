@@ -148,6 +148,7 @@ pin_project! {
         serving: Option<S::Future>,
         act: Act,
         place: Option<Place>,
+        shared: bool,
         // Where it can be broken without breaking others.
         connection: Option<Connection>,
     }
@@ -157,10 +158,10 @@ impl<S: Service<Request<A>>, A> Faulty<S, A> {
     fn new(service: S, request: Request<A>, Fault { delay, act, place }: Fault) -> Self {
         let delay =
             (!delay.is_zero()).then(|| Box::pin(sleep_until(time::instant(time::now().after(delay)))));
-        let own = request.version() < Version::HTTP_2;
-        let connection = request.extensions().get::<Connection>().filter(|_| own).cloned();
+        let shared = request.version() >= Version::HTTP_2;
+        let connection = request.extensions().get::<Connection>().filter(|_| !shared).cloned();
         let waiting = Some((service, request));
-        Self { delay, waiting, serving: None, act, place: Some(place), connection }
+        Self { delay, waiting, serving: None, act, place: Some(place), shared, connection }
     }
 }
 
@@ -198,7 +199,10 @@ where
                 if let (Spoil::Reset, Some(connection)) = (&spoil, connection) {
                     connection.reset_after_flush();
                 }
-                response.map(|body| Body::spoilt(Spoilt::new(body, *spoil, place)))
+                response.map(|body| {
+                    let spoilt = Spoilt::new(body, *spoil, place);
+                    Body::spoilt(if *this.shared { spoilt.over_http2() } else { spoilt })
+                })
             }
             _ => response.map(Body::own),
         }))
@@ -219,8 +223,8 @@ fn instead<B>(act: &Act, connection: Option<&Connection>, place: Place) -> Respo
         (_, Some(connection)) => connection.reset(),
         (_, None) => {}
     }
-    // Nobody sees it: the connection is broken, or this body breaks it before the head has left.
-    let mut response = Response::new(Body::broken(place));
+    // Nobody sees it: the connection breaks at its next flush, or this body breaks it before the head has left.
+    let mut response = Response::new(Body::broken(connection.is_some(), place));
     *response.status_mut() = StatusCode::BAD_GATEWAY;
     response
 }

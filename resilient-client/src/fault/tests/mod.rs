@@ -1,2 +1,3 @@
 mod machine;
 mod values;
+mod wire;
