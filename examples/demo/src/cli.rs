@@ -119,7 +119,8 @@ impl Options {
 
     /// The parts that are off and whose absence this scenario isn't about.
     pub(crate) fn not_shown(&self) -> impl Iterator<Item = Part> {
-        self.without.iter().copied().filter(|part| !self.scenario().shows.contains(part))
+        let shows = self.scenario().shows;
+        self.without.iter().copied().filter(|part| !shows.iter().any(|parts| parts.contains(part)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Colour, when there is a terminal to show it and nobody asked for none.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 
 #[derive(Clone, Copy, Debug)]
@@ -15,10 +16,17 @@ pub(crate) enum Colour {
 pub(crate) struct Colours(bool);
 
 impl Colours {
-    /// For standard output: colour on a terminal, unless `NO_COLOR` is set to anything.
+    /// For standard output: colour on a terminal that can, unless `NO_COLOR` is set to anything (<https://no-color.org>).
     pub(crate) fn for_stdout() -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self(std::io::stdout().is_terminal() && !unwanted)
+        Self::wanted(
+            std::io::stdout().is_terminal(),
+            std::env::var_os("NO_COLOR").as_deref(),
+            std::env::var_os("TERM").as_deref(),
+        )
+    }
+
+    fn wanted(is_terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>) -> Self {
+        Self(is_terminal && no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb"))
     }
 
     #[cfg(test)]
@@ -39,5 +47,25 @@ impl Colours {
             Colour::Yellow => 33,
         };
         format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_wants_them() {
+        let of = |text: &'static str| Some(OsStr::new(text));
+        for (is_terminal, no_color, term, coloured) in [
+            (true, None, None, true),
+            (true, of(""), of("xterm"), true),
+            (false, None, of("xterm"), false),
+            (true, of("1"), of("xterm"), false),
+            (true, None, of("dumb"), false),
+        ] {
+            let shown = Colours::wanted(is_terminal, no_color, term).apply(Colour::Red, "x");
+            assert_eq!(shown != "x", coloured, "{is_terminal} {no_color:?} {term:?}");
+        }
     }
 }

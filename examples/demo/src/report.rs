@@ -14,6 +14,7 @@ use crate::cli::{Client, Options};
 use crate::colour::{Colour, Colours};
 use crate::faults::CONTROL_PATH;
 use crate::load::{PATIENCE, Rates};
+use crate::parts::Part;
 use crate::processes::Held;
 use crate::results::millis;
 use crate::scenario::{Columns, Mood, Phase, SCENARIOS, Scenario};
@@ -23,9 +24,10 @@ use crate::tally::Tally;
 pub(crate) fn list() -> String {
     let mut out = String::new();
     for scenario in SCENARIOS {
-        let shows: Vec<_> = scenario.shows.iter().map(|part| part.name()).collect();
+        let set = |parts: &&[Part]| parts.iter().map(|part| part.name()).collect::<Vec<_>>().join(",");
+        let shows: Vec<_> = scenario.shows.iter().map(set).collect();
         let _ = writeln!(out, "{:<18} {}", scenario.name, scenario.about);
-        let _ = writeln!(out, "{:<18} fails --without {}", "", shows.join(", "));
+        let _ = writeln!(out, "{:<18} fails --without {}", "", shows.join(" or "));
     }
     out.push_str("\ncargo demo NAME runs one; --unprotected switches every policy off");
     out

@@ -39,8 +39,8 @@ pub(crate) struct Scenario {
     pub(crate) rules: &'static [Rule],
     /// What must not hold for the naive one.
     pub(crate) control: Control,
-    /// Without any one of these, some rule must fail.
-    pub(crate) shows: &'static [Part],
+    /// Without all of any one of these, some rule must fail.
+    pub(crate) shows: &'static [&'static [Part]],
 }
 
 /// What a line a second has room for.

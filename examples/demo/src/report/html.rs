@@ -12,7 +12,7 @@ use crate::verdict::{Check, Judgement, Outcome, Verdict};
 /// Of a chart, in pixels at its natural size.
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 120.0;
-const LEFT: f64 = 60.0;
+const LEFT: f64 = 92.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 18.0;
 
@@ -53,8 +53,7 @@ pub(crate) fn page(scenario: &Scenario, results: &Results, verdict: &Verdict) ->
         let top = top.into_iter().fold(0.0, f64::max);
         for (client, twin) in [(Client::Naive, &results.naive), (Client::Resilient, &results.resilient)] {
             let kind = if client == Client::Naive { results.naive_client.name() } else { "" };
-            let name = format!("{} {kind}", client.name());
-            out.push_str(&chart(scenario, name.trim_end(), twin, of, top));
+            out.push_str(&chart(scenario, [client.name(), kind], twin, of, top));
         }
     }
     let _ = writeln!(out, "<h2>{}</h2><table>", Escaped(scenario.question));
@@ -119,15 +118,16 @@ fn most(twin: &Twin, shown: Shown) -> f64 {
     twin.seconds.iter().map(|second| shown.height(second)).fold(0.0, f64::max)
 }
 
-fn chart(scenario: &Scenario, name: &str, twin: &Twin, shown: Shown, top: f64) -> String {
+fn chart(scenario: &Scenario, [client, kind]: [&str; 2], twin: &Twin, shown: Shown, top: f64) -> String {
     let mut out = String::new();
     let (count, plot) = (twin.seconds.len().max(1) as f64, HEIGHT - TOP - BOTTOM);
     let (wide, top) = ((WIDTH - LEFT) / count, if top > 0.0 { top } else { 1.0 });
     let high = |value: f64| value / top * plot;
     let _ = write!(
         out,
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{name}\">",
-        name = Escaped(name)
+        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{client} {kind}\">",
+        client = Escaped(client),
+        kind = Escaped(kind)
     );
     phases(&mut out, scenario, twin, wide);
     let base = TOP + plot;
@@ -144,9 +144,12 @@ fn chart(scenario: &Scenario, name: &str, twin: &Twin, shown: Shown, top: f64) -
     let _ = writeln!(
         out,
         "<line class=\"axis\" x1=\"{LEFT}\" y1=\"{base}\" x2=\"{WIDTH}\" y2=\"{base}\"/>\
-         <text x=\"0\" y=\"{middle}\">{name}</text><text x=\"0\" y=\"{TOP}\">{top}</text></svg>",
+         <text x=\"0\" y=\"{middle}\">{client}</text><text x=\"0\" y=\"{below}\">{kind}</text>\
+         <text x=\"0\" y=\"{TOP}\">{top}</text></svg>",
         middle = TOP + plot / 2.0,
-        name = Escaped(name),
+        below = TOP + plot / 2.0 + 13.0,
+        client = Escaped(client),
+        kind = Escaped(kind),
         top = if top < 10.0 { format!("{top:.1}") } else { format!("{top:.0}") },
     );
     out

@@ -71,7 +71,7 @@ pub(crate) static REPLICAS: Scenario = Scenario {
         Rule::NoneLost,
         Rule::ResolvedOnce,
     ],
-    shows: &[Part::Hedging, Part::Retries],
+    shows: &[&[Part::Hedging], &[Part::Retries]],
     ..PLAIN
 };
 
@@ -118,7 +118,7 @@ pub(super) static SLOW_REPLICA: Scenario = Scenario {
         Rule::NoneLost,
         Rule::ResolvedOnce,
     ],
-    shows: &[Part::Hedging],
+    shows: &[&[Part::Hedging]],
     ..PLAIN
 };
 
@@ -127,9 +127,11 @@ pub(super) static ROLLING_RESTART: Scenario = Scenario {
     about: "three user-services are restarted, one after the other",
     question: "Did nobody notice the restarts?",
     user_services: 3,
+    // So that every replica is in the middle of some calls when it is killed.
+    always: Faults::slow(1.0, 150),
     columns: Columns::Calls,
     phases: &[
-        Phase { says: "every replica is well", quick: 3, ..WELL },
+        Phase { says: "every replica is well, and takes 150 ms for an answer", quick: 3, ..WELL },
         restart(
             "restart1",
             "replica 1 is killed, and started a second later",
@@ -153,7 +155,7 @@ pub(super) static ROLLING_RESTART: Scenario = Scenario {
         Rule::NoneLost,
         Rule::ResolvedOnce,
     ],
-    shows: &[Part::Retries],
+    shows: &[&[Part::Retries]],
     ..PLAIN
 };
 
