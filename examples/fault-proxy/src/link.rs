@@ -2,13 +2,14 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clock;
 use crate::shape::{Cut, Next, Piece, Shape};
@@ -17,6 +18,8 @@ use crate::toxic::{Direction, Toxic};
 /// The most that is read at once, and how many such pieces one direction may hold: a megabyte, so that latency takes no bandwidth.
 const PIECE: usize = 16 * 1024;
 const PIECES: usize = 64;
+/// How long the upstream may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// The toxics of a proxy, as they come and go.
 pub(crate) type Toxics = watch::Receiver<Arc<[Toxic]>>;
@@ -24,7 +27,7 @@ pub(crate) type Toxics = watch::Receiver<Arc<[Toxic]>>;
 /// Passes a connection on to the upstream until both sides have closed, or a toxic cuts it.
 pub(crate) async fn run(mut client: TcpStream, upstream: &str, toxics: Toxics, lot: u64) {
     // Dropped, the client sees a connection that was closed before anything came.
-    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+    let Ok(Ok(mut server)) = timeout(CONNECT, TcpStream::connect(upstream)).await else { return };
     for socket in [&client, &server] {
         let _ = socket.set_nodelay(true);
     }
@@ -101,19 +104,30 @@ async fn pump(from: ReadHalf<'_>, to: WriteHalf<'_>, toxics: OwnToxics) -> Optio
     }
 }
 
+/// The source was reset.
+struct Broken;
+
 /// Reads until the source ends, whichever way.
-async fn read(mut from: ReadHalf<'_>, pieces: mpsc::Sender<Piece>) {
+async fn read(mut from: ReadHalf<'_>, pieces: mpsc::Sender<Result<Piece, Broken>>) {
     let mut buffer = vec![0; PIECE];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or(&buffer));
-        if pieces.send(Piece { bytes, at: clock::now() }).await.is_err() {
+    loop {
+        let piece = match from.read(&mut buffer).await {
+            Ok(0) => return,
+            Ok(read) => {
+                let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or(&buffer));
+                Ok(Piece { bytes, at: clock::now() })
+            }
+            Err(_) => Err(Broken),
+        };
+        let ends = piece.is_err();
+        if pieces.send(piece).await.is_err() || ends {
             return;
         }
     }
 }
 
 async fn write(
-    mut queue: mpsc::Receiver<Piece>,
+    mut queue: mpsc::Receiver<Result<Piece, Broken>>,
     mut to: WriteHalf<'_>,
     mut toxics: OwnToxics,
 ) -> Option<Cut> {
@@ -132,7 +146,7 @@ async fn write(
         let cut = shape.cut(&toxics.now);
         let is_cut = async || match cut {
             Some((at, cut)) => {
-                sleep_until(at).await;
+                until(at).await;
                 cut
             }
             None => pending().await,
@@ -143,7 +157,8 @@ async fn write(
             biased;
             cut = is_cut() => return Some(cut),
             written = pass(&mut to, held.as_ref(), next) => {
-                let Ok(written) = written else { return Some(Cut::Close) };
+                // Nobody reads there any more; what comes from there goes on.
+                let Ok(written) = written else { return None };
                 shape.passed(&toxics.now, written, clock::now());
                 if let Some(piece) = &mut held {
                     piece.bytes.advance(written);
@@ -151,13 +166,15 @@ async fn write(
                 held = held.filter(|piece| !piece.bytes.is_empty());
             }
             piece = queue.recv(), if held.is_none() && ended.is_none() => match piece {
-                Some(piece) => {
+                Some(Ok(piece)) => {
                     shape.take_up();
                     held = Some(piece);
                 }
+                // What came before it has gone on.
+                Some(Err(Broken)) => return Some(Cut::Reset),
                 None => ended = Some(clock::now()),
             },
-            () = sleep_until(closes.unwrap_or_else(clock::now)), if closes.is_some() => {
+            () = until(closes.unwrap_or_else(clock::now)), if closes.is_some() => {
                 let _ = to.shutdown().await;
                 return None;
             }
@@ -170,9 +187,16 @@ async fn write(
 async fn pass(
     to: &mut WriteHalf<'_>,
     held: Option<&Piece>,
-    next: Option<(usize, tokio::time::Instant)>,
+    next: Option<(usize, Instant)>,
 ) -> std::io::Result<usize> {
     let Some((piece, (bytes, at))) = held.zip(next) else { return pending().await };
-    sleep_until(at).await;
+    until(at).await;
     to.write(piece.bytes.get(..bytes).unwrap_or(&piece.bytes)).await
+}
+
+/// Ready at once when that was long ago: a timer is late by a millisecond, which each piece would pay, and what is to be cut would pass.
+async fn until(at: Instant) {
+    if at > clock::now() {
+        sleep_until(at).await;
+    }
 }

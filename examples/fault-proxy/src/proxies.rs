@@ -112,7 +112,7 @@ impl Proxies {
         Ok(made)
     }
 
-    /// Moves it, or enables or disables it; what isn't given stays.
+    /// Moves it, or enables or disables it; what isn't given stays. One that can't be had where it should go goes on where it was.
     ///
     /// # Errors
     /// There is none of that name, it may not listen there, or can't.
@@ -123,8 +123,14 @@ impl Proxies {
         let upstream = if spec.upstream.is_empty() { &proxy.upstream } else { &spec.upstream }.clone();
         let enabled = spec.enabled.unwrap_or(proxy.is_enabled());
         if (listen, &upstream) != (proxy.listen, &proxy.upstream) {
+            let before = (proxy.is_enabled(), proxy.listen, proxy.upstream.clone());
             proxy.enable(false).await?;
             (proxy.listen, proxy.upstream) = (listen, upstream);
+            if let Err(error) = proxy.enable(enabled).await {
+                (proxy.listen, proxy.upstream) = (before.1, before.2);
+                proxy.enable(before.0).await?;
+                return Err(error);
+            }
         }
         proxy.enable(enabled).await?;
         Ok(ProxyView::new(name, proxy))
@@ -141,13 +147,14 @@ impl Proxies {
     /// Enables all and takes all toxics away.
     ///
     /// # Errors
-    /// One can't listen where it did.
+    /// One can't listen where it did; the others are mended.
     pub async fn reset(&self) -> Result<(), Error> {
+        let mut first = Ok(());
         for proxy in self.0.lock().await.proxies.values_mut() {
-            proxy.enable(true).await?;
             proxy.toxics.send_replace(Arc::from([]));
+            first = first.and(proxy.enable(true).await);
         }
-        Ok(())
+        first
     }
 
     /// A toxic more.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::Error;
@@ -27,11 +27,16 @@ pub(crate) struct Proxy {
 
 /// Ends with all its connections when it is dropped.
 #[derive(Debug)]
-struct Accepting(JoinHandle<()>);
+struct Accepting {
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
 
-impl Drop for Accepting {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Accepting {
+    /// The same, and waits until it has.
+    async fn end(self) {
+        drop(self.stop);
+        let _ = self.ended.await;
     }
 }
 
@@ -47,15 +52,15 @@ impl Proxy {
     /// Listens, or does no more: then its port is free and all its connections are closed.
     pub(crate) async fn enable(&mut self, enabled: bool) -> Result<(), Error> {
         if !enabled {
-            if let Some(mut accepting) = self.accepting.take() {
-                accepting.0.abort();
-                let _ = (&mut accepting.0).await;
+            if let Some(accepting) = self.accepting.take() {
+                accepting.end().await;
             }
         } else if self.accepting.is_none() {
             let listener = bind(self.listen).map_err(|error| Error::Listen(self.listen, error))?;
             self.listen = listener.local_addr().map_err(|error| Error::Listen(self.listen, error))?;
-            let accepting = accept(listener, self.upstream.clone(), self.toxics.subscribe());
-            self.accepting = Some(Accepting(tokio::spawn(accepting)));
+            let (stop, stopped) = oneshot::channel();
+            let accepting = accept(listener, self.upstream.clone(), self.toxics.subscribe(), stopped);
+            self.accepting = Some(Accepting { stop, ended: tokio::spawn(accepting) });
         }
         Ok(())
     }
@@ -68,7 +73,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-async fn accept(listener: TcpListener, upstream: String, toxics: Toxics) {
+async fn accept(listener: TcpListener, upstream: String, toxics: Toxics, mut stopped: oneshot::Receiver<()>) {
     let (upstream, mut links) = (Arc::<str>::from(upstream), JoinSet::new());
     loop {
         tokio::select! {
@@ -81,8 +86,11 @@ async fn accept(listener: TcpListener, upstream: String, toxics: Toxics) {
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
             },
             Some(_) = links.join_next() => {}
+            _ = &mut stopped => break,
         }
     }
+    drop(listener);
+    links.shutdown().await;
 }
 
 /// Where a proxy may listen: on loopback. `localhost` and nothing before the colon mean 127.0.0.1.

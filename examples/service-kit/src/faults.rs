@@ -57,10 +57,11 @@ mod on {
             }
             let config = |error: &dyn fmt::Display| Error::config(error.to_string());
             let faults = Faults::from_env().map_err(|error| config(&crate::error::causes(&error)))?;
-            let token = self.faults_token.clone().unwrap_or_else(|| Uuid::new_v4().simple().to_string());
-            let admin = Admin::new(faults.clone(), AdminOptions::token(&token))
+            let made_up = self.faults_token.is_none().then(|| Uuid::new_v4().simple().to_string());
+            let token = self.faults_token.as_ref().or(made_up.as_ref()).map_or("", String::as_str);
+            let admin = Admin::new(faults.clone(), AdminOptions::token(token))
                 .map_err(|error| config(&format_args!("faults-token: {error}")))?;
-            Ok(Faulty(Some(Kit { faults, admin, token })))
+            Ok(Faulty(Some(Kit { faults, admin, made_up })))
         }
     }
 
@@ -72,7 +73,8 @@ mod on {
     struct Kit {
         faults: Faults,
         admin: Admin,
-        token: String,
+        /// The one that was made up; one that was given stays a secret.
+        made_up: Option<String>,
     }
 
     impl Faulty {
@@ -94,7 +96,8 @@ mod on {
         /// Says on stdout how to inject the first one.
         pub fn announce(&self, probes: &TcpListener) -> Result<(), Error> {
             let Some(kit) = &self.0 else { return Ok(()) };
-            let (port, token) = (probes.local_addr()?.port(), &kit.token);
+            let port = probes.local_addr()?.port();
+            let token = kit.made_up.as_deref().unwrap_or("<the token>");
             let mut out = std::io::stdout().lock();
             // Whoever doesn't read it doesn't want to know.
             let _ = writeln!(

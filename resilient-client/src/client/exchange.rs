@@ -277,7 +277,7 @@ impl Exchange for ReqwestExchange {
         self.leaves = true;
         // Nobody knows which connection those were on that shared one.
         let shared =
-            !faulted::real(&*future).is_none_or(Hopping::is_alone) && overdue.upstream.protocol().shares();
+            !faulted::real(&*future).is_some_and(Hopping::is_alone) && overdue.upstream.protocol().shares();
         let cause = if shared { Cause::Lost } else { Cause::Own };
         let waits = overdue.alive && may_wait(&future, overdue.upstream).is_some_and(Opened::waits);
         Expired { cause, reached: if waits { Reached::Line } else { Reached::Server } }

@@ -13,7 +13,7 @@ use super::rule::{Asked, Rule};
 use crate::error::{Error, ErrorKind};
 use crate::invalid::Invalid;
 use crate::rng::Rng;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// The environment variable that [`Faults::from_env`] reads.
 pub const ENVIRONMENT: &str = "RESILIENT_CLIENT_FAULTS";
@@ -73,6 +73,8 @@ struct Inner {
     /// Whether there is anything to look at.
     armed: AtomicBool,
     machine: ArcSwap<Machine>,
+    /// Held while both are changed.
+    changing: Mutex<()>,
     places: Places,
     limits: Limits,
     seed: u64,
@@ -104,6 +106,7 @@ impl Faults {
         Ok(Self(Arc::new(Inner {
             armed: AtomicBool::new(machine.is_armed()),
             machine: ArcSwap::from_pointee(machine),
+            changing: Mutex::new(()),
             places: Places::default(),
             limits,
             seed,
@@ -149,9 +152,10 @@ impl Faults {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn set(&self, rules: impl IntoIterator<Item = Rule>) -> Result<(), Invalid> {
-        let Inner { armed, machine, limits, seed, envoy_headers, .. } = &*self.0;
+        let Inner { armed, machine, changing, limits, seed, envoy_headers, .. } = &*self.0;
         let next = Machine::new(rules.into_iter().collect(), *limits, *seed, *envoy_headers)?;
         let is_armed = next.is_armed();
+        let _changing = changing.lock();
         machine.store(Arc::new(next));
         // A request that sees one of the two before the other is served as before or after the change.
         armed.store(is_armed, Ordering::Relaxed);

@@ -25,7 +25,7 @@ const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 /// The 99th percentile of the standard normal distribution.
 const Z99: f64 = 2.326_347_874_040_841;
 
-const PAGE: &str = "<!doctype html>\n<html><head><title>Nothing to see here</title></head>\n\
+pub(super) const PAGE: &str = "<!doctype html>\n<html><head><title>Nothing to see here</title></head>\n\
     <body><h1>Nothing to see here</h1><p>This gateway knows no such service.</p></body></html>\n";
 
 /// The rules in force, with their counts.

@@ -172,8 +172,11 @@ impl Rule {
             }
         };
         let method = self.method.as_deref().map(method).transpose()?;
-        if self.host.as_deref().is_some_and(|host| host.is_empty() || host.contains(['/', '@', ' '])) {
-            return Err(Invalid::new("host", format!("must be a host's name, got {:?}", self.host)));
+        if self.host.as_deref().is_some_and(|host| !is_host(host)) {
+            return Err(Invalid::new(
+                "host",
+                format!("must be a host's name without a port, got {:?}", self.host),
+            ));
         }
         let headers = self.headers.iter().map(|(name, value)| header(name, value));
         Ok(Matcher {
@@ -184,6 +187,12 @@ impl Rule {
             chance: share / 100.0,
         })
     }
+}
+
+/// An IPv6 address stands in brackets, as in a URL; any other colon is a port's.
+fn is_host(host: &str) -> bool {
+    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    !host.is_empty() && !host.contains(['/', '@', ' ']) && (name.is_some() || !host.contains(':'))
 }
 
 fn method(method: &str) -> Result<Method, Invalid> {
@@ -224,7 +233,10 @@ impl Kind {
                 let bytes = headers.iter().map(size).sum::<usize>() + body.len();
                 limits.has_room_for("body", bytes as u64)
             }
-            Self::WrongPage { status } => status_of_an_answer(*status),
+            Self::WrongPage { status } => {
+                status_of_an_answer(*status)?;
+                limits.has_room_for("wrong_page", super::machine::PAGE.len() as u64)
+            }
             Self::Trickle { bytes: 0, .. } => Err(Invalid::new("bytes", "must be at least 1, got 0")),
             Self::Trickle { every, .. } => limits.allows_wait("every", *every),
             Self::Hang

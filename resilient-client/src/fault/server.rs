@@ -183,7 +183,12 @@ where
         let connection = this.connection.as_ref();
         if let Some((mut service, request)) = this.waiting.take() {
             match this.act {
-                Act::Serve | Act::Spoil(_) => this.serving.set(Some(service.call(request))),
+                Act::Serve => {
+                    // The delay was all.
+                    *this.place = None;
+                    this.serving.set(Some(service.call(request)));
+                }
+                Act::Spoil(_) => this.serving.set(Some(service.call(request))),
                 unserved => {
                     let Some(place) = this.place.take() else { return Poll::Pending };
                     return Poll::Ready(Ok(instead(unserved, connection, place)));
@@ -193,9 +198,8 @@ where
         // 3. Its answer is spoilt.
         let Some(serving) = this.serving.as_mut().as_pin_mut() else { return Poll::Pending };
         let response = ready!(serving.poll(cx))?;
-        let Some(place) = this.place.take() else { return Poll::Pending };
-        Poll::Ready(Ok(match this.act {
-            Act::Spoil(spoil) => {
+        Poll::Ready(Ok(match (this.act, this.place.take()) {
+            (Act::Spoil(spoil), Some(place)) => {
                 if let (Spoil::Reset, Some(connection)) = (&spoil, connection) {
                     connection.reset_after_flush();
                 }

@@ -118,15 +118,24 @@ pin_project! {
     }
 }
 
-/// The attempt on the wire, unless a fault is between.
+/// The attempt on the wire, unless a fault is between. One that was only delayed is there when the delay is over.
 pub(crate) fn real<F, A: Answer>(attempt: &Faulted<F, A>) -> Option<&F> {
-    if let Faulted::Real { real } = attempt { Some(real) } else { None }
+    match attempt {
+        Faulted::Real { real } => Some(real),
+        Faulted::Faulty { faulty } => faulty.real.as_ref().filter(|_| faulty.is_on_its_way()),
+    }
 }
 
 /// The same, to be changed.
 #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "only there an attempt is told"))]
 pub(crate) fn real_mut<F, A: Answer>(attempt: Pin<&mut Faulted<F, A>>) -> Option<Pin<&mut F>> {
-    if let FaultedProj::Real { real } = attempt.project() { Some(real) } else { None }
+    match attempt.project() {
+        FaultedProj::Real { real } => Some(real),
+        FaultedProj::Faulty { faulty } if faulty.is_on_its_way() => {
+            faulty.as_mut().project().real.as_pin_mut()
+        }
+        FaultedProj::Faulty { .. } => None,
+    }
 }
 
 impl<F, A: Answer, E> Future for Faulted<F, A>
@@ -168,6 +177,11 @@ pin_project! {
 }
 
 impl<F, A: Answer> Faulty<F, A> {
+    /// Whether nothing but its delay was wrong with it, and that is over.
+    fn is_on_its_way(&self) -> bool {
+        self.delay.is_none() && matches!(self.act, Act::Serve)
+    }
+
     fn new(real: F, (Fault { delay, act, place }, method): (Fault, Method), about: A::About) -> Self {
         let delay =
             (!delay.is_zero()).then(|| Box::pin(sleep_until(time::instant(time::now().after(delay)))));
@@ -201,7 +215,11 @@ where
         // 2. It isn't sent, or it is and has its answer spoilt.
         if this.asking.is_none() {
             let far_end = match this.act {
-                Act::Serve => return poll_real(this.real.as_mut(), cx),
+                Act::Serve => {
+                    // That was all.
+                    *this.place = None;
+                    return poll_real(this.real.as_mut(), cx);
+                }
                 Act::Spoil(spoil) => {
                     let answer = ready!(poll_real(this.real.as_mut(), cx))?;
                     let (about, parts, body) = answer.take_apart();

@@ -120,7 +120,9 @@ impl TokenBucket {
 
     /// Pays in. At capacity this only reads.
     pub(super) fn deposit(&self) {
-        self.add(self.deposit.load(Ordering::Relaxed), self.era());
+        // The era first: what an old limit paid must not be added under a new one.
+        let era = self.era();
+        self.add(self.deposit.load(Ordering::Relaxed), era);
     }
 
     /// Takes one token; `None`, and nothing taken, when less than one is left.

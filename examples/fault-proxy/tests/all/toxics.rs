@@ -135,3 +135,52 @@ async fn a_toxicity_of_a_half_is_for_about_half_of_the_connections() {
     // Seven standard deviations.
     assert!((50..150).contains(&reset), "{reset}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_upstream_answers_before_it_stops_reading_arrives() {
+    let api = Api::start().await;
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let body = json!({ "name": "early", "upstream": upstream.local_addr().unwrap().to_string() });
+    let (_, proxy) = api.ask("POST", "/proxies", Some(body)).await;
+    api.add("early", json!({ "type": "latency", "attributes": { "latency": 300 } })).await;
+    let mut open = TcpStream::connect(proxy["listen"].as_str().unwrap()).await.unwrap();
+    let (mut served, _) = upstream.accept().await.unwrap();
+    served.write_all(b"too large").await.unwrap();
+    tokio::time::sleep(50 * MS).await;
+    drop(served);
+    let mut back = Vec::new();
+    let (mut from, mut to) = open.split();
+    let upload = async {
+        while to.write_all(&vec![7; 65_536]).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let answered = async {
+        let mut nine = [0; 9];
+        from.read_exact(&mut nine).await.unwrap();
+        back.extend(nine);
+    };
+    tokio::select! {
+        () = upload => {}
+        answered = tokio::time::timeout(SOON, answered) => answered.unwrap(),
+    }
+    assert_eq!(back, b"too large");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_passes_on_as_a_reset_behind_what_came_before_it() {
+    let api = Api::start().await;
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let body = json!({ "name": "resets", "upstream": upstream.local_addr().unwrap().to_string() });
+    let (_, proxy) = api.ask("POST", "/proxies", Some(body)).await;
+    let mut open = TcpStream::connect(proxy["listen"].as_str().unwrap()).await.unwrap();
+    let (mut served, _) = upstream.accept().await.unwrap();
+    served.write_all(b"half").await.unwrap();
+    let mut half = [0; 4];
+    tokio::time::timeout(SOON, open.read_exact(&mut half)).await.unwrap().unwrap();
+    served.set_zero_linger().unwrap();
+    drop(served);
+    let error = tokio::time::timeout(SOON, open.read(&mut half)).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}

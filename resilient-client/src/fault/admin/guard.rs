@@ -74,7 +74,10 @@ impl AdminOptions {
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        let Some(token) = &self.token else { return Ok(()) };
+        let Some(token) = &self.token else {
+            let open = Invalid::new("token", "must be there where other hosts may ask");
+            return if self.anywhere { Err(open) } else { Ok(()) };
+        };
         if token.len() >= SHORTEST_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
         {
             return Ok(());

@@ -98,6 +98,10 @@ impl<'de> Deserialize<'de> for Human {
 
 struct HumanText;
 
+/// The longest text of a duration in bytes, and the most digits of a number in it.
+const LONGEST: usize = 64;
+const MOST_DIGITS: usize = 15;
+
 impl Visitor<'_> for HumanText {
     type Value = Human;
 
@@ -114,6 +118,11 @@ impl Visitor<'_> for HumanText {
             return Err(E::custom(format_args!(
                 "{text:?} is not a duration such as \"250ms\" or \"2s\": {why}"
             )));
+        }
+        // humantime panics where seconds and a whole second of nanoseconds are more than there can be.
+        let numbers = text.split(|letter: char| !letter.is_ascii_digit());
+        if text.len() > LONGEST || numbers.into_iter().any(|number| number.len() > MOST_DIGITS) {
+            return Err(E::custom(format_args!("a duration of {} bytes is too long", text.len())));
         }
         humantime::parse_duration(text).map(Human).map_err(refuse)
     }

@@ -18,7 +18,8 @@ impl Upstream {
             return Some(Rejection::CircuitOpen { retry_after }.into());
         }
         let balancer = self.balancer.as_ref().filter(|_| self.is_circuit_open(now))?;
-        self.choose_endpoint(balancer, ask, now).err()
+        // One may have come since, or a breaker let somebody in: nobody was asked for that.
+        self.choose_endpoint(balancer, ask, now).map(|mut place| place.unsent()).err()
     }
 
     /// There is no place. With the breaker open none would be of use.
