@@ -1,20 +1,4 @@
 //! A server's connection that can be broken by whoever answers a request on it.
-//!
-//! A layer sees requests and answers; a reset and bytes that aren't HTTP are the connection's. So a server's accept loop wraps its
-//! streams, and hands the [`Connection`] to its requests as an extension:
-//!
-//! ```
-//! use resilient_client::fault::BreakableStream;
-//! use tokio::net::TcpListener;
-//!
-//! # async fn accept(listener: TcpListener) -> std::io::Result<()> {
-//! let (stream, peer) = listener.accept().await?;
-//! let stream = BreakableStream::new(stream, peer);
-//! let connection = stream.connection().clone();
-//! // Serve `stream`, and for each request: request.extensions_mut().insert(connection.clone())
-//! # Ok(())
-//! # }
-//! ```
 
 use std::fmt;
 use std::io;
@@ -37,6 +21,22 @@ const RESET: u32 = 2;
 const GARBLE: u32 = 3;
 
 /// A hand on the connection that a request came over. A clone is the same connection's.
+///
+/// A layer sees requests and answers; a reset and bytes that aren't HTTP are the connection's. So a server's accept loop wraps its
+/// streams, and hands this to its requests as an extension:
+///
+/// ```
+/// use resilient_client::fault::BreakableStream;
+/// use tokio::net::TcpListener;
+///
+/// # async fn accept(listener: TcpListener) -> std::io::Result<()> {
+/// let (stream, peer) = listener.accept().await?;
+/// let stream = BreakableStream::new(stream, peer);
+/// let connection = stream.connection().clone();
+/// // Serve `stream`, and for each request: request.extensions_mut().insert(connection.clone())
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
