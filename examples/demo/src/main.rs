@@ -23,6 +23,7 @@ mod clock;
 mod colour;
 mod faults;
 mod histogram;
+mod live;
 mod load;
 mod naive;
 mod orphan_guard;

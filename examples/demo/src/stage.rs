@@ -13,6 +13,7 @@ use crate::audit::audit;
 use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::colour::Colours;
+use crate::live::{Live, Standing};
 use crate::load::{self, CurrentPhase, Target};
 use crate::processes::Fleet;
 use crate::report::{self, Line, Second};
@@ -40,7 +41,7 @@ pub(crate) async fn run(
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, async {
         let _ = stopped.await;
     });
-    let stage = Stage::new(fleet, &targets, scenario, options.quick, start, colours);
+    let stage = Stage::new(fleet, &targets, scenario, options, start, colours);
     let story = async {
         let seen = stage.play(&phase).await?;
         drop(stop);
@@ -84,7 +85,7 @@ pub(crate) async fn hold(
     let user = targets[0].a_user().to_owned();
     say(&report::held(scenario, &fleet.held(), &user))?;
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, std::future::pending());
-    let mut stage = Stage::new(fleet, &targets, scenario, options.quick, start, colours);
+    let mut stage = Stage::new(fleet, &targets, scenario, options, start, colours);
     let lines = async {
         say(&report::header(colours, scenario.columns))?;
         loop {
@@ -139,6 +140,8 @@ struct Stage<'a> {
     /// In this phase.
     most_waiting: [usize; Client::TWINS.len()],
     history: [Vec<SecondFigures>; Client::TWINS.len()],
+    standing: Standing,
+    live: Live,
 }
 
 impl<'a> Stage<'a> {
@@ -146,7 +149,7 @@ impl<'a> Stage<'a> {
         fleet: &'a mut Fleet,
         targets: &'a [Arc<Target>],
         scenario: &'static Scenario,
-        quick: bool,
+        options: &Options,
         start: Instant,
         colours: Colours,
     ) -> Self {
@@ -156,7 +159,21 @@ impl<'a> Stage<'a> {
         seconds.reset();
         let counted = Client::TWINS.map(|client| fleet.arrivals(client));
         let (most_waiting, history) = Default::default();
-        Self { fleet, targets, scenario, quick, start, colours, seconds, counted, most_waiting, history }
+        let limit = if options.hold { Duration::ZERO } else { scenario.limit(options.quick) };
+        Self {
+            fleet,
+            targets,
+            scenario,
+            quick: options.quick,
+            start,
+            colours,
+            seconds,
+            counted,
+            most_waiting,
+            history,
+            standing: Standing { limit, ..Standing::default() },
+            live: Live::for_stdout(),
+        }
     }
 
     async fn play(mut self, current: &CurrentPhase) -> Result<Seen, Problem> {
@@ -165,7 +182,7 @@ impl<'a> Stage<'a> {
         for (index, phase) in self.scenario.phases.iter().enumerate() {
             let opened = self.start.elapsed();
             current.set(index);
-            say(&report::event(self.colours, phase.says))?;
+            self.live.say(&report::event(self.colours, phase.says), &self.standing)?;
             self.most_waiting = Default::default();
             let before = Client::TWINS.map(|client| self.fleet.arrivals(client));
             self.act_out(phase, index, &mut back).await?;
@@ -288,10 +305,19 @@ impl<'a> Stage<'a> {
             self.history[twin].push(figures(at, index, &second));
             second
         });
-        // Those of several user-services would all be heard here.
+        // Those of several user-services would all be heard here; no table shows it then.
         let breaker = self.fleet.breaker(Client::Resilient).state();
+        let standing = &mut self.standing;
+        standing.elapsed = self.start.elapsed();
+        standing.breaker = (self.counted[0].len() == 1).then_some(breaker);
+        standing.later += seconds[1].tally.accepted;
+        for (twin, second) in seconds.iter().enumerate() {
+            standing.failed[twin] += second.tally.failed;
+            standing.waiting[twin] = second.waiting;
+        }
         let line = Line { at, phase, seconds: &seconds, breaker };
-        say(&report::second(self.colours, self.scenario.columns, &line))
+        let line = report::second(self.colours, self.scenario.columns, &line);
+        self.live.say(&line, &self.standing)
     }
 }
 

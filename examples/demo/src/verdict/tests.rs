@@ -130,7 +130,7 @@ fn every_planted_fault_fails_its_check_and_no_other() {
     each_fails_its_check_and_no_other(
         named("retry-storm"),
         &[("calls: few", |twin| {
-            twin.phases[1].calls = vec![1211];
+            twin.phases[2].calls = vec![1211];
         })],
     );
     each_fails_its_check_and_no_other(

@@ -143,7 +143,7 @@ pub(super) static FLAPPING: Scenario = Scenario {
 
 pub(super) static RETRY_STORM: Scenario = Scenario {
     name: "retry-storm",
-    about: "every call fails, and retries must not multiply the calls",
+    about: "some calls fail, then all: retries must help, yet stay few",
     question: "Did the retries stay few?",
     claim: "The retry budget",
     columns: Columns::Calls,
@@ -152,6 +152,16 @@ pub(super) static RETRY_STORM: Scenario = Scenario {
     off: &[Part::Breaker],
     phases: &[
         WELL,
+        // Who never retries has no storm either; here that costs orders.
+        Phase {
+            name: "1 in 5",
+            says: "user-service answers one call in five with 503",
+            mood: Hurt,
+            full: 8,
+            quick: 5,
+            steps: &[(Start, Act::Faults(0, Faults::refuse(0.2)))],
+            ..WELL
+        },
         Phase {
             name: "all fail",
             says: "user-service answers 503 to everything",
@@ -164,6 +174,7 @@ pub(super) static RETRY_STORM: Scenario = Scenario {
         WELL_AGAIN,
     ],
     rules: &[
+        Rule::SettledAtOnce { at_least: 0.98, phase: Some("1 in 5") },
         // 100 is what the budget holds at most; the rest is for the orders verified again meanwhile.
         Rule::FewCalls { phase: "all fail", each: 1.1, spare: 110 },
         Rule::ReadsAnswered,
@@ -172,7 +183,7 @@ pub(super) static RETRY_STORM: Scenario = Scenario {
         Rule::ResolvedOnce,
         Rule::Recovered,
     ],
-    shows: &[&[Part::Budget], &[Part::Fallback]],
+    shows: &[&[Part::Budget], &[Part::Retries], &[Part::Fallback]],
     ..PLAIN
 };
 

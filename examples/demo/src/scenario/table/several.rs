@@ -71,7 +71,7 @@ pub(crate) static REPLICAS: Scenario = Scenario {
         Rule::NoneLost,
         Rule::ResolvedOnce,
     ],
-    shows: &[&[Part::Hedging], &[Part::Retries]],
+    shows: &[&[Part::Retries]],
     ..PLAIN
 };
 
@@ -155,7 +155,8 @@ pub(super) static ROLLING_RESTART: Scenario = Scenario {
         Rule::NoneLost,
         Rule::ResolvedOnce,
     ],
-    shows: &[&[Part::Retries]],
+    // Either takes a call that a kill has ended elsewhere.
+    shows: &[&[Part::Retries, Part::Hedging]],
     ..PLAIN
 };
 
