@@ -26,15 +26,16 @@ enum By {
 const CI: &str = ".ci/run";
 
 /// The commands that aren't run here.
-const ELSEWHERE: [(&str, By); 20] = [
+const ELSEWHERE: [(&str, By); 21] = [
     (".ci/run", By::Hand("it is what CI runs")),
+    ("scripts/check", By::Hand("a part of what CI runs, this test among it")),
+    ("scripts/public-api", By::Hand("reads what a nightly option of rustdoc writes")),
+    ("scripts/check clippy loom", By::Stage("loom")),
+    ("cargo test -p resilient-client-simulations -- recovery", By::Stage("tests")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo test -p resilient-client --lib -- policy::breaker", By::Stage("tests")),
-    ("cargo test -p resilient-client-tests --test documents", By::Stage("tests")),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
     ("cargo test --release --test million_hosts -- --nocapture", By::Stage("a million hosts")),
-    ("cargo fmt --all --check", By::Stage("format")),
-    ("cargo clippy --workspace --all-targets --quiet -- -D warnings", By::Stage("clippy")),
     ("cargo doc -p resilient-client --no-deps --open", By::Stage("docs")),
     ("cargo demo", By::Stage("demo, quick and checked")),
     ("cargo demo --replicas 3", By::Stage("demo of replicas, quick and checked")),
@@ -134,11 +135,9 @@ fn commands(text: &str) -> Vec<&str> {
             Some(_) => {}
             None => {
                 let spans = line.split('`').skip(1).step_by(2);
-                found.extend(
-                    spans.filter(|span| {
-                        ["cargo ", "curl ", ".ci/"].iter().any(|start| span.starts_with(start))
-                    }),
-                );
+                found.extend(spans.filter(|span| {
+                    ["cargo ", "curl ", ".ci/", "scripts/"].iter().any(|start| span.starts_with(start))
+                }));
             }
         }
     }
@@ -265,6 +264,7 @@ fn what_is_listed_exists() {
     assert!(alias.contains("demo = \"run --release --package demo --\""), "what `cargo demo` is: {alias}");
     let manifests = [
         "resilient-client",
+        "simulations",
         "tests",
         "benches",
         "examples/demo",
