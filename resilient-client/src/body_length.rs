@@ -8,7 +8,7 @@
 //! the other and has then checked it, and where a transport decodes the body there is none: what comes out
 //! has another length than what was announced, and a decoder notices itself that its input stops too soon.
 //!
-//! One caveat: a body without a length that is reset with `NO_ERROR` can't be told from a whole one; nor can
+//! One caveat: a body without a length that is reset with `NO_ERROR` looks like a whole one; nor can
 //! one that is decoded and of which nothing came at all.
 
 use std::fmt;

@@ -38,7 +38,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! One caveat: a breaker knows only what it is told. A call that hangs for ever tells nothing, so put a timeout inside;
+//! One caveat: a breaker knows only what is reported to it. A call that hangs for ever tells nothing, so put a timeout inside;
 //! one put round the call counts once the call was out for longer than
 //! [`abandoned_after`](BreakerPolicy::abandoned_after).
 
@@ -265,7 +265,7 @@ impl CircuitPermit {
         self.permit.as_ref().is_some_and(breaker::Permit::is_probe)
     }
 
-    /// The wait this call would have been told, were the breaker not in [`observe_only`](BreakerPolicy::observe_only).
+    /// The wait in the rejection that this call would have had, were the breaker not in [`observe_only`](BreakerPolicy::observe_only).
     pub fn would_reject(&self) -> Option<Duration> {
         self.would_reject
     }

@@ -224,11 +224,11 @@ impl Changed {
     }
 }
 
-/// A list somebody replaces. It is looked at, rather than told to anyone: that needs no list of who is to be told.
+/// A list somebody replaces. Readers look at it when they need it, so it keeps no list of readers.
 #[derive(Debug)]
 pub(crate) struct Watched {
     list: ArcSwap<Version>,
-    /// Serialises writers, so that each is told what it changed.
+    /// Serialises writers, so that each learns what it changed.
     writer: Mutex<()>,
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Setup {
     pub(crate) hook: Option<Hook>,
     /// The header that carries deadlines on; `None` to keep them to ourselves.
     pub(crate) deadline_header: Option<HeaderName>,
-    /// The origins that are told deadlines; `None` for all.
+    /// The origins that requests bear deadlines to; `None` for all.
     pub(crate) deadline_origins: Option<Vec<String>>,
     /// The names that stand for several endpoints.
     pub(crate) endpoints: Vec<(String, Endpoints)>,
@@ -78,7 +78,7 @@ pub(crate) struct Core {
     events: Events,
     hook: Option<Hook>,
     deadline_header: Option<HeaderName>,
-    /// Who is told deadlines; `None` for everybody.
+    /// The origins that requests bear deadlines to; `None` for all.
     deadline_origins: Option<Vec<Authority<'static>>>,
     /// The names that stand for several endpoints. Their state is shared by whatever routes and keys they have.
     names: HashMap<Authority<'static>, Arc<Balancer>>,
@@ -210,7 +210,7 @@ impl Core {
         Ok(upstream)
     }
 
-    /// Whether servers at `authority` are told how long they are waited for.
+    /// Whether requests to `authority` say how long their answers are waited for.
     pub(crate) fn tells(&self, authority: &Authority<'_>) -> bool {
         self.deadline_header.is_some()
             && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(authority))

@@ -43,7 +43,7 @@
 //!
 //! Layers that don't know of each other can't answer "may this call send another attempt?": a retry doesn't know the
 //! deadline, a timeout doesn't know that a retry is coming, a breaker doesn't see the body fail. Here one pure state
-//! machine, the ledger, is told everything and decides.
+//! machine, the ledger, hears of everything and decides.
 //!
 //! # Floors
 //!
@@ -59,7 +59,7 @@
 //! engine                                            what all calls share; lets them in, makes none
 //! hook, stale, fault                                something to do before an attempt; older answers for when a server fails; faults on purpose
 //! upstream                                          live state of one host: admission, permits, endpoints
-//! telemetry                                         who is told: observers and the log
+//! telemetry                                         sends events to observers and to the log
 //! event                                             what happens, as values
 //! policy, endpoints                                 what you ask for, and the pure machines; the addresses behind a name
 //! outcome::classify, header_limit                   what an attempt's end means

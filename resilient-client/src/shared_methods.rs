@@ -32,7 +32,7 @@ macro_rules! setup_methods {
             self
         }
 
-        /// The origins that are told, such as `http://users:3000`; nobody else is. Default: everybody.
+        /// The only origins that requests bear it to, such as `http://users:3000`. Default: all.
         pub fn deadline_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
             self.setup.deadline_origins = Some(origins.into_iter().map(Into::into).collect());
             self

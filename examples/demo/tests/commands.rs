@@ -29,14 +29,15 @@ const CI: &str = ".ci/run";
 /// The commands that aren't run here.
 const ELSEWHERE: &[(&str, By)] = &[
     (".ci/run", By::Hand("it is what CI runs")),
+    ("scripts/check", By::Hand("a part of what CI runs, this test among it")),
+    ("scripts/public-api", By::Hand("reads what a nightly option of rustdoc writes")),
+    ("scripts/check clippy loom", By::Stage("loom")),
+    ("cargo test -p resilient-client-simulations -- recovery", By::Stage("tests")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo run -p fault-proxy", By::Stage("tests")),
     ("cargo test -p resilient-client --lib -- policy::breaker", By::Stage("tests")),
-    ("cargo test -p resilient-client-tests --test documents", By::Stage("tests")),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
     ("cargo test --release --test million_hosts -- --nocapture", By::Stage("a million hosts")),
-    ("cargo fmt --all --check", By::Stage("format")),
-    ("cargo clippy --workspace --all-targets --quiet -- -D warnings", By::Stage("clippy")),
     ("cargo doc -p resilient-client --no-deps --open", By::Stage("docs")),
     ("cargo demo", By::Stage("demo, quick and checked")),
     ("cargo demo --replicas 3", By::Stage("demo of replicas, quick and checked")),
@@ -145,11 +146,9 @@ fn commands(text: &str) -> Vec<&str> {
             Some(_) => {}
             None => {
                 let spans = line.split('`').skip(1).step_by(2);
-                found.extend(
-                    spans.filter(|span| {
-                        ["cargo ", "curl ", ".ci/"].iter().any(|start| span.starts_with(start))
-                    }),
-                );
+                found.extend(spans.filter(|span| {
+                    ["cargo ", "curl ", ".ci/", "scripts/"].iter().any(|start| span.starts_with(start))
+                }));
             }
         }
     }
@@ -304,6 +303,7 @@ fn what_is_listed_exists() {
     );
     let manifests = [
         "resilient-client",
+        "simulations",
         "tests",
         "benches",
         "examples/demo",

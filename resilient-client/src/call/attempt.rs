@@ -105,7 +105,7 @@ impl<X: Exchange> RunningAttempt<X> {
         }
     }
 
-    /// Never sent, because its time was up before it could be: it only waits to be told so.
+    /// Never sent, because its time was up before it could be: it only waits for its end.
     pub(super) fn overdue(mut permit: AttemptPermit, number: u32) -> Self {
         permit.prepares();
         Self { preparing: None, future: None, reading: None, permit: Some(permit), number }

@@ -38,7 +38,7 @@ pub(crate) struct Outbound {
     pub(crate) last: bool,
     /// Until when the answer is waited for; it isn't sent any more then.
     pub(crate) until: Tick,
-    /// The header that says how long that is, if the server is told.
+    /// The header that says how long that is, if the request bears one.
     pub(crate) deadline_header: Option<HeaderName>,
     /// It has as long as most attempts do.
     pub(crate) usual: bool,

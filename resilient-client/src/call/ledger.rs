@@ -3,8 +3,8 @@
 //! Separate layers can't answer it. A retry layer doesn't know the deadline, a timeout doesn't know that a retry is
 //! coming, neither knows the budget. The ledger knows all of it: the deadline, the attempts made and in flight, whether
 //! the request can be sent again and is safe to repeat, what the server asked for, what the budget allows, and what
-//! each attempt came to. It is told (`launched`, `succeeded`, `failed`, `rejected`) and asked ([`Ledger::decide`]); it never
-//! awaits, locks or reads a clock.
+//! how each attempt ended. The loop reports to it (`launched`, `succeeded`, `failed`, `rejected`) and asks it
+//! ([`Ledger::decide`]); it never awaits, locks or reads a clock.
 //!
 //! ```text
 //!                    launched              succeeded, or failed and final

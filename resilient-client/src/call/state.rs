@@ -37,7 +37,7 @@ pub(super) struct CallSettings {
     pub(super) priority: Priority,
     /// Whether the body may take longer than the call's total.
     pub(super) streaming: bool,
-    /// Whether the server is told how long its answer is waited for.
+    /// Whether requests say how long their answers are waited for.
     pub(super) tells: bool,
     /// How long, in microseconds, an attempt that the deadline cuts short must have been out to be held against the server.
     pub(super) chance: u32,

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Any error, shared by the calls it is told to.
+/// Any error, shared by the calls that failed of it.
 pub type ResolveError = Box<dyn StdError + Send + Sync>;
 
 /// A lookup under way.

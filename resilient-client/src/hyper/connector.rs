@@ -48,7 +48,7 @@ struct Making {
 pub(crate) struct Options {
     /// For name lookup, TCP and TLS together.
     pub(crate) timeout: Option<Duration>,
-    /// Whether every response is told of its connection. Those of HTTP/2 are without asking.
+    /// Whether every response knows its connection. Those of HTTP/2 do in any case.
     pub(crate) tell: bool,
     /// Whether HTTP/2 is spoken without asking.
     pub(crate) http2_only: bool,

@@ -152,7 +152,7 @@ impl Shared {
         Self { connection, ticket, content, sent: AtomicU64::new(sent) }
     }
 
-    /// The connection it is on, if that is known and shared; with leave to `poison` it.
+    /// The connection it is on, if that is known and shared; it may `poison` it.
     fn link(&self, poison: impl FnOnce(&Link) -> bool) -> Option<(Link, u64)> {
         let connection = self.connection.connection_metadata();
         let connected = connection.as_ref()?;

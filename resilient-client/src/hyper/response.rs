@@ -80,7 +80,7 @@ impl Response {
         &self.0.uri
     }
 
-    /// The address that answered, unless the [builder](super::ClientBuilder::remote_addr) was told to forget it.
+    /// The address that answered, unless the [builder](super::ClientBuilder::remote_addr) was set to forget it.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.0.inner.extensions().get::<Link>()?.remote_addr()
     }

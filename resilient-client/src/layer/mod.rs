@@ -104,6 +104,12 @@ impl ResilienceLayer {
     pub(crate) fn of(core: Arc<Core>) -> Self {
         Self { core, direct: false }
     }
+
+    /// For tests that look inside.
+    #[cfg(any(test, feature = "__testkit"))]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
 }
 
 /// Builds a [`ResilienceLayer`].

@@ -10,7 +10,7 @@
 //! - A [`Cap`]: hedges are at most 7 % of calls, and 5 more in a burst. It is exact under any concurrency.
 //! - A cancelled attempt is measured too, at its age. Otherwise hedging would hide from itself what it hedges against.
 //!
-//! Simulated (`simulation.rs`; log-normal latencies, median 10 ms, sigma 0.5), p99 as a multiple of the unhedged:
+//! Simulated (`simulations/tests/simulations/hedge.rs`; log-normal latencies, median 10 ms, sigma 0.5), p99 as a multiple of the unhedged:
 //!
 //! | | 5 % take 200 ms more | 85 % load, 10 workers | 85 % load, 1 worker | nothing late |
 //! |---|---|---|---|---|
@@ -267,7 +267,5 @@ impl Cap {
     }
 }
 
-#[cfg(all(test, not(resilient_loom)))]
-mod simulation;
 #[cfg(test)]
 mod tests;

@@ -244,7 +244,7 @@ impl RateLimit {
         Limited { retry_after: Duration::from_nanos(due.saturating_sub(now.as_nanos()).max(1)) }
     }
 
-    /// A place in line, if its turn comes at most `longest_wait_nanos` from now. To be polled until it is ready, or told to
+    /// A place in line, if its turn comes at most `longest_wait_nanos` from now. To be polled until it is ready, or removed with
     /// [`leave`](Self::leave).
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! One streamed body, several readers.
 
 mod model;
+mod source;
 mod threads;
 mod wire;
 
@@ -15,124 +16,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
+use self::source::{Remote, Source, Step, block, data, trailers};
 use super::memory::ReplayMemory;
 use super::recording::{LEAST_COST, Piece};
 use super::{Replay, ReplayBody, ReplayError};
 use crate::error::BoxError;
-
-/// What a scripted source does next. After the last it has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Piece(Piece),
-    /// Nothing, until [`Remote::go_on`].
-    Wait,
-    Fail,
-    Panic,
-}
-
-fn data(text: &str) -> Step {
-    Step::Piece(Piece::Data(Bytes::copy_from_slice(text.as_bytes())))
-}
-
-fn block(length: usize) -> Step {
-    Step::Piece(Piece::Data(vec![b'x'; length].into()))
-}
-
-fn trailers(value: &'static str) -> Step {
-    Step::Piece(Piece::Trailers(HeaderMap::from_iter([(
-        http::header::ETAG,
-        HeaderValue::from_static(value),
-    )])))
-}
-
-/// The far end of a scripted source.
-#[derive(Debug, Default)]
-struct Remote {
-    state: Mutex<(usize, Option<Waker>)>,
-    dropped: AtomicUsize,
-}
-
-impl Remote {
-    /// Lets the source past one more [`Step::Wait`].
-    fn go_on(&self) {
-        let waker = {
-            let mut state = self.state.lock().unwrap();
-            state.0 += 1;
-            state.1.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        self.dropped.load(Ordering::SeqCst) == 1
-    }
-}
-
-/// A source that follows a script.
-#[derive(Debug)]
-struct Source {
-    steps: VecDeque<Step>,
-    remote: Arc<Remote>,
-    hint: SizeHint,
-    tells_its_end: bool,
-}
-
-impl Source {
-    fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self {
-            steps: steps.into_iter().collect(),
-            remote: Arc::default(),
-            hint: SizeHint::default(),
-            tells_its_end: false,
-        }
-    }
-}
-
-impl Body for Source {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        while let Some(step) = self.steps.front().cloned() {
-            if step == Step::Wait {
-                let mut state = self.remote.state.lock().unwrap();
-                if state.0 == 0 {
-                    state.1 = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-                state.0 -= 1;
-            }
-            self.steps.pop_front();
-            match step {
-                Step::Wait => {}
-                Step::Piece(piece) => return Poll::Ready(Some(Ok(piece.into_frame()))),
-                Step::Fail => return Poll::Ready(Some(Err(std::io::Error::other("disk on fire")))),
-                // Not `panic!`: the hook would fill the test's output.
-                Step::Panic => resume_unwind(Box::new("scripted")),
-            }
-        }
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.tells_its_end && self.steps.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.hint
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        self.remote.dropped.fetch_add(1, Ordering::SeqCst);
-    }
-}
 
 fn memory(limit: usize) -> &'static ReplayMemory {
     Box::leak(Box::new(ReplayMemory::new(limit)))

@@ -40,9 +40,9 @@
 //! conditions ([`IGNORED`]), and those you [add](StaleIfError::ignore_header). `Vary` is honoured for these too.
 //!
 //! An [`on_attempt`](crate::ClientBuilder::on_attempt) hook sets headers later, when nothing may be sent at all. A client with
-//! both is refused unless told that [the hook names nobody](StaleIfError::hook_names_nobody).
+//! both is refused unless it is set that [the hook names nobody](StaleIfError::hook_names_nobody).
 //!
-//! Caveat: what isn't in the request can't be told apart. A client whose *transport* varies by user, through a cookie jar or
+//! Caveat: requests that differ in nothing look the same. A client whose *transport* varies by user, through a cookie jar or
 //! a proxy that signs, needs one client per user.
 //!
 //! # Example

@@ -1,4 +1,4 @@
-//! Who is told of events: observers and the log, outside every lock.
+//! Sends events to observers and to the log, outside every lock.
 
 use std::cell::RefCell;
 

@@ -1,6 +1,6 @@
 //! An attempt's way in: through every machine that may refuse it, or make it wait.
 //!
-//! The order is fixed, and told at [`policy`](crate::policy#the-order-in-which-they-act). What an attempt took on the way, it
+//! The order is fixed, and described at [`policy`](crate::policy#the-order-in-which-they-act). What an attempt took on the way, it
 //! gives back when something further on refuses it, or when it is dropped while it waits.
 //!
 //! What held at the door may not hold any more when a wait is over, so it is asked again after each.
@@ -42,7 +42,7 @@ pub(crate) struct Ask<'a> {
 
 impl Ask<'_> {
     /// A first attempt that waits for nothing.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__testkit"))]
     pub(crate) fn plainly() -> Self {
         let (priority, deadline) = (Priority::Normal, Tick::NEVER);
         let place = None;
@@ -109,7 +109,7 @@ pub(crate) struct Waiting {
     waits_for_ready: bool,
     place: Option<Place>,
     since: Tick,
-    /// Ready when the server has asked everybody to stay away: who waits is told at once.
+    /// Ready when the server has asked everybody to stay away: waiting attempts are refused at once.
     held: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Its place in the rate, which a refusal further on gives back.
     rate: Option<InRate>,
@@ -214,7 +214,7 @@ impl Upstream {
     }
 
     /// A place at once, or none.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__testkit"))]
     pub(crate) fn place(self: &Arc<Self>, now: Tick) -> Option<AttemptPermit> {
         match self.admit(Ask::plainly(), now) {
             Admission::Admitted(permit) => Some(permit),
@@ -236,7 +236,7 @@ impl Upstream {
         self.throttle().admit(now, draw).map_err(|throttled| refused(throttled.probability))
     }
 
-    /// A refusal, unless who refuses only observes: then it is told and nothing else.
+    /// A refusal; but of a policy that only observes, an event and nothing else.
     fn judge(&self, rejection: Rejection, observes: Modes) -> Result<(), Rejection> {
         if !self.modes().has(observes) {
             return Err(rejection);
@@ -253,7 +253,7 @@ impl Upstream {
         since: Tick,
         now: Tick,
     ) -> Admission {
-        // Nobody overtakes who waits, but to be told that the breaker is open.
+        // Nobody overtakes an attempt that waits, unless the breaker is open and refuses it.
         if self.line(self.gate()).is_before(ask.priority) && !self.is_circuit_open(now) {
             return self.stand_in_line(ask, rate, 0, since, now);
         }

@@ -17,7 +17,7 @@ use crate::policy::grant::Grant;
 use crate::policy::overload::{self, UNIT_BITS};
 use crate::time::{self, Tick, nanos};
 
-/// One attempt's bulkhead slot, and its leave to say what became of it.
+/// One attempt's bulkhead slot, and its right to report how it ended.
 ///
 /// It speaks twice. [`head`](Self::head) says what a head means the moment it comes: that decides probes, and all that
 /// the machines learn from a success. [`body`](Self::body) may add later that the body failed. An attempt that has no body
@@ -73,9 +73,9 @@ enum Said {
 /// How far an attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nobody has been told of it.
+    /// No event has been sent of it.
     Admitted,
-    /// Nobody has been told of it, and it is being handed to the transport, which may send it at once, or panic.
+    /// No event has been sent of it, and it is being handed to the transport, which may send it at once, or panic.
     Leaving,
     /// A hook is at it, or nobody has polled it yet. Nothing has been sent, and what becomes of it says nothing about the
     /// server.

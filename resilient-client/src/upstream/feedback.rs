@@ -115,7 +115,7 @@ impl Upstream {
         }
     }
 
-    /// An attempt that was a probe has ended: who waits for the breaker is told.
+    /// An attempt that was a probe has ended: wakes the calls that wait for the breaker.
     #[cold]
     pub(super) fn probed(&self) {
         self.ready.rouse();

@@ -469,7 +469,7 @@ mod tests {
             let broken = get(&registry, "http://broken/", NOW);
             break_down(&broken, NOW);
             let last = if half_open {
-                // A probe that comes to nothing leaves it half-open.
+                // A probe that decides nothing keeps it half-open.
                 drop(broken.place(later(7)).unwrap());
                 assert_eq!(broken.breaker_snapshot(later(7)).state, crate::policy::breaker::State::HalfOpen);
                 7

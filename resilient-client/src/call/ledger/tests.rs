@@ -245,7 +245,7 @@ fn a_hedge_the_budget_refuses_keeps_its_place_under_the_cap() {
     assert!((cap.available() - 1.0).abs() < 1e-9);
 }
 
-/// The first attempt was told to wait; the hedge beside it broke, and the call forgot what it had been told.
+/// The first attempt was asked to wait; the hedge beside it broke, and the call forgot the wait.
 #[test]
 fn what_one_attempt_was_told_to_wait_binds_the_one_after_another() {
     let (terms, budget, cap) = hedging(10, Some(5));

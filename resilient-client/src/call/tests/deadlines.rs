@@ -166,7 +166,7 @@ impl tower_service::Service<Request<String>> for ReadyAfter {
     }
 }
 
-/// Ready in the same instant as its time was up, it was called for nobody; and the server was told of time long gone.
+/// Ready in the same instant as its time was up, it was called for nobody; and the request bore a time that was over.
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_ready_too_late_is_not_called() {
     for (ready_after, called) in [(100, false), (60, true)] {

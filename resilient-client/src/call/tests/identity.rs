@@ -19,7 +19,7 @@ use crate::{CallReport, Trigger};
 /// An attempt as its events tell it: from its call's start, and how long.
 type Told = (u32, Trigger, Option<String>, Duration, Duration, Option<Outcome>, Option<u16>);
 
-/// What a call's events have told of it.
+/// What a call's events say of it.
 #[derive(Clone, Debug, PartialEq)]
 struct Rebuilt {
     version: u64,

@@ -1,4 +1,4 @@
-//! What a call is told, and by which name: short bodies, bad addresses, silent resolvers, full headers, waits
+//! What a call reports, and by which name: short bodies, bad addresses, silent resolvers, full headers, waits
 //! asked for.
 
 use std::collections::VecDeque;

@@ -76,7 +76,7 @@ async fn admits_exactly_its_probes(gate: &impl Gate) -> Result<(), String> {
     if admitted == CALLERS { Ok(()) } else { Err(format!("closed, and {admitted} of {CALLERS} admitted")) }
 }
 
-/// How a probe can come to nothing.
+/// How a probe can decide nothing.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Dropped,

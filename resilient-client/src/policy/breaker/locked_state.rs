@@ -63,7 +63,7 @@ impl LockedState {
         self.taken >= if self.succeeded == 0 { 1 } else { rules.probes }
     }
 
-    /// Probes in a row that came to nothing good.
+    /// Probes in a row that brought no success.
     pub(super) fn vain(&self) -> u32 {
         u32::from(self.reopens) + u32::from(self.undecided)
     }

@@ -100,7 +100,7 @@ impl Breaker {
         breaker
     }
 
-    /// Asks leave to make a call. The first to ask after the open time turns the breaker half-open and is its first probe.
+    /// Asks whether a call may be made. The first to ask after the open time turns the breaker half-open and is its first probe.
     ///
     /// # Errors
     /// [`Rejected`] while open, and while half-open with every probe slot taken; never with

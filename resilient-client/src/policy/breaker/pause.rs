@@ -172,7 +172,7 @@ mod tests {
         pause
     }
 
-    /// After how many milliseconds somebody gets in, when calls come so many milliseconds apart, and what each was told.
+    /// After how many milliseconds somebody gets in, when calls come so many milliseconds apart, and which wait each was given.
     fn lasts(length: Length, every: u64) -> (u64, Vec<u64>) {
         let (pause, mut told) = (begun(length), Vec::new());
         for n in 0.. {

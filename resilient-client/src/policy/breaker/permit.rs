@@ -1,4 +1,4 @@
-//! What a breaker hands out and takes back: leave to make a call, refusals, verdicts.
+//! What a breaker hands out and takes back: permits, refusals, results.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::state::{Era, State, Transition, Word};
 use crate::outcome::{Cause, Verdict};
 use crate::time::{Tick, nanos};
 
-/// Leave to make one call. Give it back with [`Breaker::record`](super::Breaker::record); one that comes to nothing is
+/// Permits one call. Give it back with [`Breaker::record`](super::Breaker::record); a call that decides nothing is
 /// [`Verdict::Neutral`](super::Verdict::Neutral).
 ///
 /// A permit can't be copied, so it is recorded at most once. One that never comes back holds a probe slot until it
@@ -39,14 +39,14 @@ impl Permit {
         self.era().generation()
     }
 
-    /// Leave to say later what became of the call's body. Take it before the head's success is recorded.
+    /// Permits a report on the call's body, later. Take it before the head's success is recorded.
     pub fn body(&self) -> BodyPermit {
         BodyPermit { era: self.era() }
     }
 }
 
-/// Leave to say what became of a body whose head has been recorded as a success. Give it back with
-/// [`Breaker::record_body`](super::Breaker::record_body), or drop it: a body that says nothing needs no word.
+/// Permits a report on a body whose head has been recorded as a success. Give it back with
+/// [`Breaker::record_body`](super::Breaker::record_body), or drop it where the body decides nothing.
 #[derive(Debug)]
 pub struct BodyPermit {
     pub(super) era: Era,
@@ -105,7 +105,7 @@ impl BodyResult {
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may go ahead.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Leave to make the call.
+    /// The permit for the call.
     pub permit: Permit,
     /// The change this call brought about by arriving, if any.
     pub transition: Option<Transition>,

@@ -1,6 +1,6 @@
 //! Calls that would rather wait for an open breaker than fail: in which order, how many, and for how long.
 //!
-//! (Wait for ready is gRPC's name for it.) Whoever is first in line looks at the breaker, when it has been told that something has
+//! (Wait for ready is gRPC's name for it.) Whoever is first in line looks at the breaker, when it has been woken because something has
 //! changed and when the breaker should let a probe through; the others are asleep. Who goes wakes the next, so that a breaker that
 //! closes lets them all go one after the other, and one that lets a probe through lets one go.
 

@@ -106,7 +106,7 @@ impl Numbers {
         Length { shortest: spread(self.open_nanos), longest: spread(longest), forward }
     }
 
-    /// How long a probe goes alone that doesn't answer, `vain` others in a row having come to nothing good. It sets out at a time of
+    /// How long a probe goes alone that doesn't answer, `vain` others in a row having brought no success. It sets out at a time of
     /// its own, so that this needs no spreading.
     pub(super) fn alone(&self, vain: u32) -> Length {
         let Length { shortest, longest, forward } = self.pause(vain, 0.5);

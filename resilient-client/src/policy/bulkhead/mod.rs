@@ -225,7 +225,7 @@ impl Bulkhead {
     /// after [`queue_wait`](BulkheadPolicy::queue_wait) if that is sooner: [`Waiter::until`] says when. The caller's own
     /// timer is to call [`poll_wait`](Self::poll_wait) then.
     ///
-    /// A waiter must be seen to its end: polled until ready, or told to [`leave`](Self::leave).
+    /// A waiter must be seen to its end: polled until ready, or removed with [`leave`](Self::leave).
     ///
     /// # Errors
     /// [`Full`] when there is no queue, no time to wait, or nobody in the full queue whose place may be taken.
@@ -260,7 +260,7 @@ impl Bulkhead {
         waiter.poll(cx)
     }
 
-    /// The waiter waits no more: its place goes, or the slot it was given but hasn't been told of. Does nothing once
+    /// The waiter waits no more: its place goes, or the slot it was given but hasn't taken. Does nothing once
     /// [`poll_wait`](Self::poll_wait) was ready.
     pub fn leave(&self, waiter: &Waiter, now: impl FnOnce() -> Tick) {
         if !waiter.is_waiting() {

@@ -41,9 +41,9 @@ impl std::error::Error for WaitOver {}
 pub(in crate::policy) enum State {
     /// With whom to wake, once it has been polled.
     Waiting(Option<Waker>),
-    /// A slot is counted for it, and it hasn't been told.
+    /// A slot is counted for it, and it hasn't been polled since.
     Granted,
-    /// It was told of its slot, which is the caller's now.
+    /// It has taken its slot, which is the caller's now.
     Taken,
     Over(WaitOver),
 }
@@ -125,7 +125,7 @@ impl Waiter {
         std::ptr::eq(self, other)
     }
 
-    /// Gives up a slot it wasn't told of yet; whether there was one, which is then the caller's to release.
+    /// Gives up a slot it hasn't taken yet; whether there was one, which is then the caller's to release.
     pub(super) fn decline(&self) -> bool {
         let mut state = self.state.lock();
         let granted = matches!(*state, State::Granted);

@@ -56,7 +56,7 @@
 //! use resilient_client::time::Tick;
 //!
 //! let limit = Concurrency::new(ConcurrencyPolicy::gradient().initial(20).compile()?);
-//! // Each finished attempt is told; now and then that changes the limit.
+//! // Each finished attempt is recorded; now and then that changes the limit.
 //! for ms in 0..2_000_u64 {
 //!     let sample =
 //!         Sample { rtt_nanos: 10_000_000, in_flight: limit.limit(), outcome: Outcome::Completed };
@@ -74,10 +74,6 @@ mod control;
 mod gradient;
 mod machine;
 mod policy;
-#[cfg(test)]
-mod scenarios;
-#[cfg(test)]
-mod simulation;
 #[cfg(test)]
 mod tests;
 mod vegas;

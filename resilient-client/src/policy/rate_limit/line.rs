@@ -17,9 +17,9 @@ pub(super) type Wakers = SmallVec<[Waker; 4]>;
 enum State {
     /// With whom to wake, once it has been polled.
     Waiting(Option<Waker>),
-    /// It may go, and hasn't been told.
+    /// It may go, and hasn't been polled since.
     Granted(Reservation),
-    /// It was told, or waits no more.
+    /// It has seen that it may go, or waits no more.
     Over,
 }
 
@@ -83,7 +83,7 @@ impl Turn {
         }
     }
 
-    /// It waits no more: what it was granted without having been told.
+    /// It waits no more: what it was granted and hasn't seen.
     pub(super) fn end(&self) -> Option<Reservation> {
         let state = std::mem::replace(&mut *self.state.lock(), State::Over);
         match state {

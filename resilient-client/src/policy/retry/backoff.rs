@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(backoff.with_floor(second, &mut rng), Some(5000 * MS));
     }
 
-    /// How many of 1000 clients, all told the same thing in the same instant, come back in the worst 100 ms.
+    /// How many of 1000 clients, all given the same wait in the same instant, come back in the worst 100 ms.
     fn herd_peak(jitter: Jitter, seed: u64) -> u32 {
         let mut buckets = [0_u32; 24];
         let mut seeds = Rng::seeded(seed);

@@ -144,7 +144,7 @@ impl List {
     /// What the first endpoint to be asked again waits for, and for how long.
     #[cold]
     pub(super) fn shut(&self, seek: &Seek<'_>, now: Tick) -> Shut {
-        // What a caller is told when nobody refuses any more.
+        // The refusal where no endpoint refuses any more.
         const SOON: std::time::Duration = std::time::Duration::from_millis(1);
         let waits = |endpoint: &Arc<Endpoint>| match endpoint.takes(now) {
             Takes::Nothing(wait) => Some((wait, Shut::Open(wait))),
@@ -201,7 +201,7 @@ impl Seek<'_> {
         self.overruns || endpoint.overload.has_place(self.priority)
     }
 
-    /// Whether it told the call to leave it alone.
+    /// Whether it asked the call to stay away.
     fn rests(&self, endpoint: &Endpoint, now: Tick) -> bool {
         now < rests_until(self.tried, endpoint)
     }

@@ -1,7 +1,7 @@
 //! The endpoints behind one name: what is known of each, which of them takes an attempt, and how the list is kept.
 //!
 //! [`Balancer`] is what a call deals with. It keeps an [`EndpointSet`] in step with where the list comes from; the set
-//! chooses ([`choose`]) and hands out an [`EndpointPermit`]. The rules are told at [`policy::balance`](crate::policy::balance).
+//! chooses ([`choose`]) and hands out an [`EndpointPermit`]. The rules are described at [`policy::balance`](crate::policy::balance).
 
 mod balancer;
 mod choose;

@@ -13,11 +13,12 @@ use tower::service_fn;
 use super::network::{Network, Replica};
 use super::script::ms;
 use super::*;
-use crate::deadline::{self, Deadline};
-use crate::endpoints::Endpoints;
-use crate::policy::breaker::BreakerPolicy;
-use crate::rng::Rng;
-use crate::time::now;
+use resilient_client::deadline::{self, Deadline};
+use resilient_client::endpoints::Endpoints;
+use resilient_client::policy::breaker::BreakerPolicy;
+use resilient_client::rng::Rng;
+use resilient_client::testkit::plant;
+use resilient_client::time::now;
 
 const SECOND: Duration = Duration::from_secs(1);
 const NAME: &str = "http://users:3000";
@@ -88,19 +89,12 @@ impl Run {
     async fn share(&self, old_rule: bool) -> f64 {
         let network = Network::default();
         let endpoints = Endpoints::fixed((0..self.endpoints).map(|n| format!("http://{}", Self::address(n))));
-        let setup = Setup {
-            endpoints: vec![(NAME.to_owned(), endpoints)],
-            entropy: Entropy::seeded(self.seed),
-            ..Setup::default()
-        };
-        let core = Arc::new(Core::new(setup).unwrap());
+        let layer = ResilienceLayer::builder().endpoints(NAME, endpoints).seed(self.seed).build().unwrap();
         if old_rule {
-            let upstream = core.upstream_of(&Authority::of_uri(&NAME.parse().unwrap()));
             // With the open times of then: with shorter ones it is stuck for less long.
             let policy = BreakerPolicy::standard().open_for(SECOND).probe_share(0.0);
-            upstream.judge_twice(policy.compile().unwrap());
+            plant::second_breaker(&layer, NAME, &policy);
         }
-        let layer = ResilienceLayer::of(core);
         self.bring_chaos(&layer, &network).await;
         for (place, replica) in self.last.iter().enumerate() {
             network.set(&Self::address(place), *replica);

@@ -8,11 +8,11 @@ use tower::service_fn;
 use super::network::{Network, Replica, layer, start, three};
 use super::script::ms;
 use super::*;
-use crate::ErrorKind;
-use crate::deadline::{self, Deadline};
-use crate::endpoints::{Endpoints, Resolve, Resolving};
-use crate::rng::Rng;
-use crate::time::now;
+use resilient_client::ErrorKind;
+use resilient_client::deadline::{self, Deadline};
+use resilient_client::endpoints::{Endpoints, Resolve, Resolving};
+use resilient_client::rng::Rng;
+use resilient_client::time::now;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WELL: Replica = Replica::Answers(10);
@@ -22,11 +22,11 @@ fn spawn(
     layer: &ResilienceLayer,
     network: &Network,
     method: Method,
-) -> tokio::task::JoinHandle<Result<(u16, crate::CallReport), Error>> {
+) -> tokio::task::JoinHandle<Result<(u16, resilient_client::CallReport), Error>> {
     tokio::spawn(start(layer, network, method, CallOptions::new()))
 }
 
-async fn served(call: tokio::task::JoinHandle<Result<(u16, crate::CallReport), Error>>) -> bool {
+async fn served(call: tokio::task::JoinHandle<Result<(u16, resilient_client::CallReport), Error>>) -> bool {
     matches!(call.await, Ok(Ok((200, _))))
 }
 

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::simulation::{Found, Limiter, MS, Phase, Server, Service, Setup, phase, run};
-use super::*;
+use resilient_client::policy::concurrency::ConcurrencyPolicy;
+
+use super::server::{Found, Limiter, MS, Phase, Server, Service, Setup, phase, run};
 
 const ALL: [Service; 4] =
     [Service::Lognormal(0.3), Service::Lognormal(1.0), Service::Exponential, Service::Bimodal];

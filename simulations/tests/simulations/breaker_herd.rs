@@ -6,8 +6,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::*;
+use std::time::Duration;
 
+use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, Verdict};
+use resilient_client::rng::Rng;
+use resilient_client::time::Tick;
+
+const START: Tick = Tick::from_nanos(3600 * SECOND);
 const SECOND: u64 = 1_000_000_000;
 const TIMEOUT: u64 = SECOND / 2;
 
@@ -91,7 +96,9 @@ impl World {
                     course.good[called] += u32::from(good);
                     let verdict = if good { Verdict::Success } else { Verdict::Failure };
                     let permit = permits.remove(&number).unwrap();
-                    breaker.record(permit, CallResult::from_nanos(verdict, took), now, || jitter.unit());
+                    breaker.record(permit, CallResult::new(verdict, Duration::from_nanos(took)), now, || {
+                        jitter.unit()
+                    });
                 }
             }
         }

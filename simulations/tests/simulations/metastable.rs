@@ -13,10 +13,10 @@ use tower::{ServiceExt as _, service_fn};
 
 use super::script::{Step, answer, asks_to_wait, ms};
 use super::*;
-use crate::policy::retry::{Jitter, RetryPolicy};
-use crate::policy::timeout::TimeoutPolicy;
-use crate::rng::{Entropy, Rng};
-use crate::time::{Tick, now};
+use resilient_client::policy::retry::{Jitter, RetryPolicy};
+use resilient_client::policy::timeout::TimeoutPolicy;
+use resilient_client::rng::Rng;
+use resilient_client::time::{Tick, now};
 
 // ---- E1 ----
 
@@ -78,7 +78,7 @@ async fn course(policy: &Policy, per_second: f64, seed: u64) -> Course {
         if second >= SECONDS {
             break;
         }
-        tokio::time::sleep_until(crate::time::instant(at)).await;
+        tokio::time::sleep(now().until(at)).await;
         let call = rig.start(Method::GET, CallOptions::new());
         running.spawn(async move { (second, call.await.is_ok_and(|response| response.status() == 200)) });
     }
@@ -142,9 +142,8 @@ fn saying(status: StatusCode) -> Response<Empty<Bytes>> {
 
 /// A service that answers as the one behind it did, and each call to that goes through a client of its own.
 fn tier(policy: &Policy, behind: Tier) -> Tier {
-    let core =
-        Core::new(Setup { policies: policy.clone().into(), entropy: Entropy::seeded(5), ..Setup::default() });
-    let client = ResilienceLayer::of(Arc::new(core.expect("a policy that works"))).layer(behind);
+    let layer = ResilienceLayer::builder().policy(policy.clone()).seed(5).build();
+    let client = layer.expect("a policy that works").layer(behind);
     BoxCloneSyncService::new(service_fn(move |request: Request<String>| {
         let client = client.clone();
         async move {
@@ -207,9 +206,8 @@ async fn herd(policy: &Policy, seed: u64) -> (Vec<Duration>, f64) {
     let begun = now();
     let mut running = tokio::task::JoinSet::new();
     for n in 0..CLIENTS as u64 {
-        let entropy = Entropy::seeded(seed * 1_000_000 + n);
-        let core = Core::new(Setup { policies: policy.clone().into(), entropy, ..Setup::default() });
-        let client = ResilienceLayer::of(Arc::new(core.unwrap())).layer(rig.script.clone());
+        let layer = ResilienceLayer::builder().policy(policy.clone()).seed(seed * 1_000_000 + n).build();
+        let client = layer.unwrap().layer(rig.script.clone());
         running.spawn(client.oneshot(Rig::request(Method::GET, CallOptions::new())));
     }
     for ended in running.join_all().await {

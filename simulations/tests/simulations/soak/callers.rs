@@ -9,12 +9,12 @@ use tokio::time::sleep;
 use tower_service::Service as _;
 
 use super::world::World;
-use crate::call::tests::{Answer, Rig, text};
-use crate::deadline::{self, Deadline};
-use crate::policy::priority::Priority;
-use crate::rng::Rng;
-use crate::testkit::script::ms;
-use crate::{CallOptions, Resilience};
+use resilient_client::deadline::{self, Deadline};
+use resilient_client::policy::priority::Priority;
+use resilient_client::rng::Rng;
+use resilient_client::testkit::rig::{Answer, Rig, text};
+use resilient_client::testkit::script::ms;
+use resilient_client::{CallOptions, Resilience};
 
 const HOSTS: [&str; 6] = ["plain-0", "plain-1", "plain-2", "plain-3", "users", "zone"];
 

@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use super::*;
-use crate::rng::Rng;
-use crate::time::Tick;
+use resilient_client::policy::concurrency::{Concurrency, ConcurrencyPolicy, Outcome, Sample};
+use resilient_client::rng::Rng;
+use resilient_client::time::Tick;
 
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;

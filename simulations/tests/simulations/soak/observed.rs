@@ -5,11 +5,11 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Mutex;
 
-use crate::Trigger;
-use crate::event::{Event, Observer};
-use crate::outcome::Outcome;
-use crate::outcome::call_id::CallId;
-use crate::outcome::rejection::Rejection;
+use resilient_client::Rejection;
+use resilient_client::Trigger;
+use resilient_client::event::CallId;
+use resilient_client::event::{Event, Observer};
+use resilient_client::outcome::Outcome;
 
 /// How often each began and ended.
 type Pairs<K> = HashMap<K, (u32, u32)>;
@@ -61,6 +61,7 @@ fn refused(rejection: Rejection) -> &'static str {
         Rejection::Throttled { .. } => "refused: throttled",
         Rejection::NoEndpoint => "refused: no endpoint",
         Rejection::HeldBack { .. } => "refused: held back",
+        other => unreachable!("{other:?} isn't counted"),
     }
 }
 
@@ -128,6 +129,7 @@ impl Observer for Observed {
                     Trigger::First => "first",
                     Trigger::Retry => "retry",
                     Trigger::Hedge => "hedge",
+                    other => unreachable!("{other:?} isn't counted"),
                 }
             }
             Event::AttemptHead { call, number: 1, .. } => {
@@ -141,7 +143,7 @@ impl Observer for Observed {
                 }
                 outcome.as_str()
             }
-            Event::HedgeEnded { end: crate::event::HedgeEnd::Rejected, .. } => "hedge rejected",
+            Event::HedgeEnded { end: resilient_client::event::HedgeEnd::Rejected, .. } => "hedge rejected",
             Event::HedgeEnded { call, number, .. } => return end(&mut counts.hedges, (call, number)),
             Event::Rejected { rejection, .. } => refused(rejection),
             Event::BreakerTransition(transition) => transition.to.as_str(),

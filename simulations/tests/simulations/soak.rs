@@ -20,13 +20,16 @@ use self::policies::policies;
 use self::world::{Mood, World, Zone};
 use super::script::ms;
 use super::*;
-use crate::BreakerControl;
-use crate::endpoints::Endpoints;
-use crate::policy::breaker::Control;
-use crate::rng::Rng;
-use crate::time::now;
+use resilient_client::BreakerControl;
+use resilient_client::endpoints::Endpoints;
+use resilient_client::policy::breaker::Control;
+use resilient_client::rng::Rng;
+use resilient_client::testkit::plant;
+use resilient_client::time::now;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// The host in which something is lost on purpose.
+const ILL: &str = "http://plain-2:3000/";
 /// Fewer than are met: the ten below, and another `once-…` at every turn.
 const PLACES: usize = 16;
 /// Those that are named, and have a place beyond these: two names with endpoints, two hosts, one of them with a route.
@@ -55,7 +58,7 @@ struct Run {
 /// A run under way.
 struct Soak {
     run: Run,
-    core: Arc<Core>,
+    layer: ResilienceLayer,
     service: Resilience<World>,
     world: World,
     zone: Zone,
@@ -74,21 +77,18 @@ impl Soak {
         let observer = move |upstream: &str, event: &Event| heard.event(upstream, event);
         let users = (1..=3).map(|n| format!("http://10.0.0.{n}:3000"));
         let addresses = Endpoints::dns("http://zone:3000").resolver(zone.clone()).every(5 * SECOND);
-        let setup = Setup {
-            policies: policies(rng),
-            observers: vec![Arc::new(observer)],
-            max_upstreams: PLACES,
-            entropy: Entropy::seeded(run.seed),
-            endpoints: vec![
-                ("http://users:3000".into(), Endpoints::fixed(users)),
-                ("http://zone:3000".into(), addresses),
-            ],
-            ..Setup::default()
-        };
-        let core = Arc::new(Core::new(setup).expect("policies that work"));
-        let service = ResilienceLayer::of(Arc::clone(&core)).layer(world.clone());
+        let layer = ResilienceLayer::builder()
+            .policy(policies(rng))
+            .observer(observer)
+            .max_upstreams(PLACES)
+            .seed(run.seed)
+            .endpoints("http://users:3000", Endpoints::fixed(users))
+            .endpoints("http://zone:3000", addresses)
+            .build()
+            .expect("policies that work");
+        let service = layer.layer(world.clone());
         let (kept, forced) = (Kept::default(), Vec::new());
-        Self { run, core, service, world, zone, observed, kept, forced }
+        Self { run, layer, service, world, zone, observed, kept, forced }
     }
 
     /// What happens to the world, and by whose hand.
@@ -109,7 +109,7 @@ impl Soak {
                 self.zone.set((rng.unit() < 0.8).then_some(addresses));
             }
             16 | 17 => {
-                self.core.reload(policies(rng)).expect("policies that work");
+                self.layer.reload(policies(rng)).expect("policies that work");
             }
             _ => self.operate(rng),
         }
@@ -117,14 +117,14 @@ impl Soak {
 
     /// Somebody forces a breaker, or lets it go.
     fn operate(&mut self, rng: &mut Rng) {
-        let known = self.core.snapshot();
+        let known = self.layer.snapshot();
         if known.is_empty() {
             return;
         }
         let one = &known[rng.between(0, known.len() as u64 - 1) as usize];
         // Endpoints are the name's, whatever key they were met under.
         let name = if one.endpoints.is_empty() { &*one.name } else { one.name.split(' ').next().unwrap() };
-        let Ok(mut breaker) = BreakerControl::new(Arc::clone(&self.core), name) else { return };
+        let Ok(mut breaker) = self.layer.breaker(name) else { return };
         if let Some(endpoint) = one.endpoints.first() {
             breaker = breaker.endpoint(endpoint.origin.as_str()).unwrap();
         }
@@ -141,7 +141,11 @@ impl Soak {
             if turn <= now() {
                 self.happens(&mut rng);
                 turn = now().after(ms(rng.between(100, 3_000)));
-                assert!(self.core.upstreams() <= PLACES + NAMED, "{} upstreams", self.core.upstreams());
+                assert!(
+                    plant::upstreams(&self.layer) <= PLACES + NAMED,
+                    "{} upstreams",
+                    plant::upstreams(&self.layer)
+                );
             }
             if lull <= now() {
                 rate = [0.5, 5.0, 30.0, 100.0][rng.between(0, 3) as usize];
@@ -204,13 +208,11 @@ impl Soak {
         }
         let between = self.asks_little(100 * SECOND, 2_000_000).await;
         sleep(2 * SECOND).await;
-        let tokens: Vec<_> = self.core.snapshot().into_iter().map(|one| (one.name, one.budget)).collect();
+        let tokens: Vec<_> = self.layer.snapshot().into_iter().map(|one| (one.name, one.budget)).collect();
         self.observed.anew();
         let asked = [1, 2, 3].map(|n| self.world.asked(&format!("10.0.0.{n}:3000")));
         if self.run.plant == Plant::Token {
-            let upstream =
-                self.core.upstream_of(&Authority::of_uri(&"http://plain-2:3000/".parse().unwrap()));
-            (0..90).for_each(|_| _ = upstream.budget().try_withdraw());
+            plant::lost_tokens(&self.layer, ILL, 90);
         }
         if self.run.plant == Plant::Illness {
             self.world.set("plain-2:3000", Mood::Loses);
@@ -232,23 +234,23 @@ impl Soak {
         self.judges_upstreams(&tokens, &mut faults);
         let asked = [1, 2, 3].map(|n| self.world.asked(&format!("10.0.0.{n}:3000")) - asked[n - 1]);
         if asked.contains(&0) {
-            let all = self.core.snapshot();
+            let all = self.layer.snapshot();
             let users = all.iter().find(|one| &*one.name == "http://users:3000").map(|one| &one.endpoints);
             faults.push(format!("the endpoints of users were asked {asked:?} times: {users:?}"));
         }
         let (kept, lost) = self.observed.made();
-        if kept == 0 || lost > 0 || self.core.upstreams() > PLACES + NAMED {
-            let all = self.core.upstreams();
+        if kept == 0 || lost > 0 || plant::upstreams(&self.layer) > PLACES + NAMED {
+            let all = plant::upstreams(&self.layer);
             faults.push(format!("of newcomers {kept} found a place and {lost} none; {all} have one"));
         }
-        let left = self.core.drain(30 * SECOND).await;
+        let left = self.layer.drain(30 * SECOND).await;
         if left > 0 {
             faults.push(format!("{left} calls are left after a drain"));
         }
         self.kept.lock().unwrap().clear();
         if self.run.plant == Plant::Event {
-            let call = crate::outcome::call_id::CallId::next();
-            let (end, duration) = (crate::event::CallEnd::Dropped, SECOND);
+            let call = resilient_client::testkit::plant::call_id();
+            let (end, duration) = (resilient_client::event::CallEnd::Dropped, SECOND);
             self.observed
                 .event("", &Event::CallFinished { call, duration, end, cut: false, streaming: false });
         }
@@ -257,7 +259,7 @@ impl Soak {
     }
 
     fn judges_upstreams(&self, tokens: &[(Arc<str>, f64)], faults: &mut Vec<String>) {
-        for one in self.core.snapshot() {
+        for one in self.layer.snapshot() {
             let mut wrong = |what: String| faults.push(format!("{}: {what}", one.name));
             let breakers = one.endpoints.iter().map(|endpoint| &endpoint.breaker).chain([&one.breaker]);
             for breaker in breakers {
@@ -282,19 +284,13 @@ impl Soak {
     }
 
     fn plants(&self) {
-        let upstream = self.core.upstream_of(&Authority::of_uri(&"http://plain-2:3000/".parse().unwrap()));
         match self.run.plant {
-            Plant::Slot => std::mem::forget(upstream.place(now())),
-            Plant::Call => {
-                assert!(upstream.enter());
-            }
-            Plant::ForcedOpen => {
-                upstream.control(Control::ForceOpen);
-            }
+            Plant::Slot => plant::lost_slot(&self.layer, ILL),
+            Plant::Call => plant::lost_call(&self.layer, ILL),
+            Plant::ForcedOpen => plant::forced(&self.layer, ILL, Control::ForceOpen),
             Plant::PlacesInTheRegistry => {
                 for n in 0..2 * PLACES as u64 {
-                    let upstream = self.core.upstream_of(&Authority::of_uri(&once(n).url.parse().unwrap()));
-                    upstream.control(Control::Observe);
+                    plant::forced(&self.layer, &once(n).url, Control::Observe);
                 }
             }
             Plant::Nothing | Plant::Token | Plant::Event | Plant::Illness => {}

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::*;
-use crate::rng::Rng;
+use resilient_client::policy::hedge::{Cap, Delay, Digest, HedgePolicy, Rules};
+use resilient_client::rng::Rng;
+use resilient_client::time::Tick;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -232,7 +233,7 @@ fn at(quantile: f64, multiplier: f64) -> HedgePolicy {
 }
 
 fn uncapped(policy: HedgePolicy) -> HedgePolicy {
-    policy.max_share(1.0).burst(MOST_TOKENS)
+    policy.max_share(1.0).burst(1_000_000)
 }
 
 /// Means over a few seeds: the p99 beside that without hedging, and the hedges as a share of calls.

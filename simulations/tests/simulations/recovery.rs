@@ -8,9 +8,9 @@ use tokio::time::sleep;
 
 use super::script::{Step, answer, ms};
 use super::*;
-use crate::policy::breaker::BreakerPolicy;
-use crate::rng::Rng;
-use crate::time::{Tick, now};
+use resilient_client::policy::breaker::BreakerPolicy;
+use resilient_client::rng::Rng;
+use resilient_client::time::{Tick, now};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::script::{Step, answer, ms};
 use super::*;
-use crate::policy::budget::BudgetPolicy;
-use crate::policy::hedge::{Delay, HedgePolicy};
-use crate::policy::timeout::TimeoutPolicy;
-use crate::rng::Rng;
-use crate::time::now;
+use resilient_client::policy::budget::BudgetPolicy;
+use resilient_client::policy::hedge::{Delay, HedgePolicy};
+use resilient_client::policy::timeout::TimeoutPolicy;
+use resilient_client::rng::Rng;
+use resilient_client::testkit::rig::text;
+use resilient_client::time::now;
 
 /// A server that fails a share of its requests at random.
 fn failing(share: f64, seed: u64) -> impl FnMut() -> Step + Send + 'static {

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::super::*;
-use crate::policy::timeout::TimeoutPolicy;
-use crate::rng::Rng;
-use crate::testkit::script::{Step, answer, ms};
-use crate::time::{Tick, now};
+use resilient_client::policy::timeout::TimeoutPolicy;
+use resilient_client::rng::Rng;
+use resilient_client::testkit::script::{Step, answer, ms};
+use resilient_client::time::{Tick, now};
 
 pub(super) const PLENTY: usize = 20_000;
 
@@ -119,7 +119,7 @@ async fn load(
     scenario: Scenario,
     clients: Vec<Client>,
     seed: u64,
-) -> Vec<(f64, bool, Duration, Option<crate::ErrorKind>)> {
+) -> Vec<(f64, bool, Duration, Option<resilient_client::ErrorKind>)> {
     let (mut rng, begun) = (Rng::seeded(seed), now());
     let mut running = tokio::task::JoinSet::new();
     let mut bursts: VecDeque<_> = scenario.bursts.iter().copied().collect();
@@ -135,7 +135,7 @@ async fn load(
         if when >= scenario.seconds {
             break;
         }
-        tokio::time::sleep_until(crate::time::instant(begun.after(secs(when)))).await;
+        tokio::time::sleep(now().until(begun.after(secs(when)))).await;
         for _ in 0..count {
             turn += 1;
             let client = Arc::clone(&clients[turn % clients.len()]);
@@ -157,7 +157,7 @@ fn client(rig: Rig) -> Client {
 }
 
 async fn one_run(scenario: Scenario, policy: &Policy, clients: usize, seed: u64) -> Found {
-    use crate::ErrorKind::{BulkheadFull, CircuitOpen, Overloaded};
+    use resilient_client::ErrorKind::{BulkheadFull, CircuitOpen, Overloaded};
     let script = Script::new([answer(200)]);
     script.follow(server(&scenario, seed));
     let rigs: Vec<_> = (0..clients).map(|_| Rig::before(&script, policy)).collect();

@@ -10,11 +10,11 @@ use http::{Request, Response};
 use tokio::sync::Notify;
 use tower_service::Service;
 
-use crate::advice::SHED;
-use crate::endpoints::{Resolve, Resolving};
-use crate::error::BoxError;
-use crate::rng::Rng;
-use crate::testkit::script::{Piece, ScriptBody, Step, answer_with, ms};
+use crate::BoxError;
+use resilient_client::advice::SHED;
+use resilient_client::endpoints::{Resolve, Resolving};
+use resilient_client::rng::Rng;
+use resilient_client::testkit::script::{Piece, ScriptBody, Step, answer_with, ms};
 
 /// What a server does with every request for a while.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,21 +1,22 @@
 //! Policies of every kind, drawn at random.
 
 use super::SECOND;
-use crate::policy::breaker::BreakerPolicy;
-use crate::policy::budget::BudgetPolicy;
-use crate::policy::bulkhead::BulkheadPolicy;
-use crate::policy::concurrency::ConcurrencyPolicy;
-use crate::policy::hedge::{Delay, HedgePolicy};
-use crate::policy::priority::Priority;
-use crate::policy::rate_limit::RateLimitPolicy;
-use crate::policy::retry::RetryPolicy;
-use crate::policy::throttle::ThrottlePolicy;
-use crate::policy::timeout::TimeoutPolicy;
-use crate::policy::{Policy, PolicySet};
-use crate::rng::Rng;
-use crate::testkit::script::ms;
+use resilient_client::policy::breaker::BreakerPolicy;
+use resilient_client::policy::budget::BudgetPolicy;
+use resilient_client::policy::bulkhead::BulkheadPolicy;
+use resilient_client::policy::concurrency::ConcurrencyPolicy;
+use resilient_client::policy::hedge::{Delay, HedgePolicy};
+use resilient_client::policy::priority::Priority;
+use resilient_client::policy::rate_limit::RateLimitPolicy;
+use resilient_client::policy::retry::RetryPolicy;
+use resilient_client::policy::throttle::ThrottlePolicy;
+use resilient_client::policy::timeout::TimeoutPolicy;
+use resilient_client::policy::{Policy, PolicySet};
+use resilient_client::rng::Rng;
+use resilient_client::testkit::script::ms;
 
-fn policy(rng: &mut Rng) -> Policy {
+/// With the breaker it has.
+fn policy(rng: &mut Rng) -> (Policy, Option<BreakerPolicy>) {
     let mut policy = Policy::standard();
     let one_in = |rng: &mut Rng, n: u64| rng.between(1, n) == 1;
     if one_in(rng, 3) {
@@ -48,11 +49,12 @@ fn policy(rng: &mut Rng) -> Policy {
         1 => policy.budget(BudgetPolicy::standard().initial(5)),
         _ => policy,
     };
-    policy = match rng.between(0, 9) {
-        0 => policy.breaker(None),
-        1 => policy.breaker(BreakerPolicy::standard().observe_only(true)),
-        _ => policy,
+    let breaker = match rng.between(0, 9) {
+        0 => None,
+        1 => Some(BreakerPolicy::standard().observe_only(true)),
+        _ => Some(BreakerPolicy::standard()),
     };
+    policy = policy.breaker(breaker.clone());
     policy = match rng.between(0, 5) {
         0 => policy.retry(None),
         1 => policy.retry(RetryPolicy::standard().max_attempts(2)),
@@ -60,20 +62,21 @@ fn policy(rng: &mut Rng) -> Policy {
     };
     let short =
         TimeoutPolicy::standard().total(2 * SECOND).attempt(ms(500)).connect(ms(200)).body_idle(ms(300));
-    match rng.between(0, 9) {
+    policy = match rng.between(0, 9) {
         0 => policy.timeout(TimeoutPolicy::none()),
         1..=3 => policy.timeout(short),
         _ => policy,
-    }
+    };
+    (policy, breaker)
 }
 
 pub(super) fn policies(rng: &mut Rng) -> PolicySet {
-    let (base, other, own) = (policy(rng), policy(rng), rng.unit() < 0.5);
+    let ((base, breaker), (other, _), own) = (policy(rng), policy(rng), rng.unit() < 0.5);
     PolicySet::new(base)
         .host("http://plain-1:3000", |base| if own { other.clone() } else { base })
         .host("http://plain-0:3000", |base| base.priority(Priority::Critical))
         .route("http://plain-0:3000", "POST", "/orders/{id}", |host| {
-            let breaker = host.breaker.clone().map(|breaker| breaker.consecutive_failures(15));
+            let breaker = breaker.map(|breaker| breaker.consecutive_failures(15));
             host.breaker(breaker).bulkhead(BulkheadPolicy::standard().max_in_flight(3).max_queued(3))
         })
 }

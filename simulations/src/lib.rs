@@ -1,0 +1,1 @@
+//! Nothing: the simulations are tests, in `tests/simulations`.
