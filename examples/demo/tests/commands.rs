@@ -26,13 +26,19 @@ enum By {
 const CI: &str = ".ci/run";
 
 /// The commands that aren't run here.
-const ELSEWHERE: [(&str, By); 20] = [
+const ELSEWHERE: [(&str, By); 23] = [
     (".ci/run", By::Hand("it is what CI runs")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo test -p resilient-client --lib -- policy::breaker", By::Stage("tests")),
     ("cargo test -p resilient-client-tests --test documents", By::Stage("tests")),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
     ("cargo test --release --test million_hosts -- --nocapture", By::Stage("a million hosts")),
+    ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p user-service --features amqp", By::Hand("needs a broker")),
+    ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p order-service --features amqp", By::Hand("needs a broker")),
+    (
+        ".ci/with-services cargo test -p service-kit -p user-service -p order-service --features amqp",
+        By::Stage("RabbitMQ and Postgres"),
+    ),
     ("cargo fmt --all --check", By::Stage("format")),
     ("cargo clippy --workspace --all-targets --quiet -- -D warnings", By::Stage("clippy")),
     ("cargo doc -p resilient-client --no-deps --open", By::Stage("docs")),
@@ -160,7 +166,7 @@ fn binary(name: &str) -> PathBuf {
 /// The binary without the settings that this shell may have for it.
 fn command(name: &str) -> Command {
     let mut command = Command::new(binary(name));
-    for setting in ["HOST", "PORT", "DATABASE_URL", "USER_SERVICE_URL"] {
+    for setting in ["HOST", "PORT", "DATABASE_URL", "USER_SERVICE_URL", "AMQP_URL"] {
         command.env_remove(setting);
     }
     command
@@ -268,6 +274,7 @@ fn what_is_listed_exists() {
         "tests",
         "benches",
         "examples/demo",
+        "examples/service-kit",
         "examples/user-service",
         "examples/order-service",
     ];
