@@ -38,6 +38,12 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("cargo test -p resilient-client --lib -- policy::breaker", By::Stage("tests")),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
     ("cargo test --release --test million_hosts -- --nocapture", By::Stage("a million hosts")),
+    ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p user-service --features amqp", By::Hand("needs a broker")),
+    ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p order-service --features amqp", By::Hand("needs a broker")),
+    (
+        ".ci/with-services cargo test -p service-kit -p user-service -p order-service --features amqp",
+        By::Stage("RabbitMQ and Postgres"),
+    ),
     ("cargo doc -p resilient-client --no-deps --open", By::Stage("docs")),
     ("cargo demo", By::Stage("demo, quick and checked")),
     ("cargo demo --replicas 3", By::Stage("demo of replicas, quick and checked")),
@@ -170,9 +176,16 @@ fn binary(name: &str) -> PathBuf {
 /// The binary without the settings that this shell may have for it.
 fn command(name: &str) -> Command {
     let mut command = Command::new(binary(name));
-    for setting in
-        ["HOST", "PORT", "HEALTH_PORT", "DATABASE_URL", "USER_SERVICE_URL", "FAULTS", "FAULTS_TOKEN"]
-    {
+    for setting in [
+        "HOST",
+        "PORT",
+        "HEALTH_PORT",
+        "DATABASE_URL",
+        "USER_SERVICE_URL",
+        "FAULTS",
+        "FAULTS_TOKEN",
+        "AMQP_URL",
+    ] {
         command.env_remove(setting);
     }
     command
@@ -307,6 +320,7 @@ fn what_is_listed_exists() {
         "tests",
         "benches",
         "examples/demo",
+        "examples/service-kit",
         "examples/user-service",
         "examples/order-service",
         "examples/fault-proxy",

@@ -49,6 +49,10 @@ pub struct Config {
     /// How long any client may take to ask user-service, in milliseconds: the safety net under one without a timeout
     #[arg(long, env = "LOOKUP_LIMIT_MS", default_value_t = LOOKUP_LIMIT_MS)]
     pub lookup_limit_ms: u64,
+    /// Where `RabbitMQ` is, to keep a copy of users that follows their events, such as
+    /// `amqp://user:password@127.0.0.1:5672/%2f`; needs the feature `amqp`
+    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
     /// How much one client may ask for.
     #[command(flatten)]
     pub limits: Limits,
@@ -69,6 +73,7 @@ impl Default for Config {
             user_service_url: USER_SERVICE_URL.into(),
             user_timeout_ms: USER_TIMEOUT_MS,
             lookup_limit_ms: LOOKUP_LIMIT_MS,
+            amqp_url: None,
             limits: Limits::default(),
             faults: FaultOptions::default(),
         }
@@ -85,6 +90,7 @@ impl fmt::Debug for Config {
             .field("sqlite_synchronous", &self.sqlite_synchronous)
             .field("user_timeout_ms", &self.user_timeout_ms)
             .field("lookup_limit_ms", &self.lookup_limit_ms)
+            .field("amqp", &self.amqp_url.is_some())
             .field("limits", &self.limits)
             .field("faults", &self.faults)
             .finish_non_exhaustive()
@@ -104,6 +110,10 @@ impl Config {
     /// Refuses what can't work, by name.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         self.limits.validate()?;
+        if cfg!(not(feature = "amqp")) && self.amqp_url.is_some() {
+            // Nobody would keep the copy that is asked for.
+            return Err(Error::config("amqp-url needs an order-service that is built with --features amqp"));
+        }
         let [user, lookup, request] =
             [self.user_timeout_ms, self.lookup_limit_ms, self.limits.request_timeout_ms];
         if user == 0 {

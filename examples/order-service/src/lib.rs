@@ -18,6 +18,9 @@
 //!                 store.rs <── reconciler.rs: asks again, oldest first: confirmed or rejected
 //! ```
 //!
+//! With `--amqp-url` (feature `amqp`) it keeps a copy of users that follows user-service's events in `RabbitMQ`, and asks
+//! user-service only about users that the copy hasn't got: `user_copy/`.
+//!
 //! An order as JSON: `id`, `user_id`, `items`, `status` (`confirmed`, `pending_verification`, `rejected`),
 //! `created_at_ms`, `resolved_at_ms` (null until the reconciler settles it) and `resolutions` (how often the
 //! reconciler settled it: 0 or 1).
@@ -43,6 +46,8 @@ mod resilient_users;
 mod routes;
 mod store;
 mod user_answer;
+#[cfg(feature = "amqp")]
+mod user_copy;
 mod user_lookup;
 
 use std::sync::Arc;
@@ -71,6 +76,10 @@ pub async fn serve(
     state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
     let reconciler = state.reconciler();
     state.background.spawn("reconciler", move |stop| reconciler.run_until(stop));
+    #[cfg(feature = "amqp")]
+    if let Some(follower) = state.follower.clone() {
+        state.background.spawn("copy of users", move |stop| follower.run_until(stop));
+    }
     let AppState { background, health, limits, .. } = state;
     service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }

@@ -27,6 +27,9 @@ use service_kit::{error::causes, request_id::X_REQUEST_ID};
 const ATTEMPT: Duration = Duration::from_millis(300);
 /// A user is far smaller.
 const MAX_BODY: usize = 64 * 1024;
+/// A page of a hundred users, each field as long as it may be and written in escapes.
+#[cfg(feature = "amqp")]
+const MAX_PAGE: usize = 1024 * 1024;
 /// What several replicas of user-service are called together, here and in logs. It isn't resolved.
 const NAME: &str = "http://user-service";
 
@@ -72,29 +75,76 @@ impl ResilientUsers {
     ) -> Result<Self, Error> {
         let total = Duration::from_millis(config.user_timeout_ms);
         let attempt = ATTEMPT.min(total);
-        let policy = Policy::standard()
-            .timeout(TimeoutPolicy::standard().total(total).attempt(attempt))
-            .classify(only_its_own);
-        let (base, builder) = if config.user_service_url.contains(',') {
-            let policy = policy.hedge(HedgePolicy::standard());
-            (
-                NAME.to_owned(),
-                builder.policy(adjust(policy)).endpoints(NAME, replicas(&config.user_service_url)?),
-            )
-        } else {
-            let base = base_url(&config.user_service_url);
-            (
-                base.map_err(|why| Error::config(format!("user-service-url {why}")))?,
-                builder.policy(adjust(policy)),
-            )
-        };
-        let client = builder
-            .max_body(MAX_BODY)
-            // A redirect must not pass for user-service's own answer.
-            .transport(|transport| transport.redirect(reqwest::redirect::Policy::none()).no_proxy())
-            .build()
-            .map_err(|error| Error::config(format!("the client for user-service: {}", causes(&error))))?;
+        let timeout = TimeoutPolicy::standard().total(total).attempt(attempt);
+        let (base, client) = client(config, builder.max_body(MAX_BODY), timeout, adjust)?;
         Ok(Self { client, base, is_impostor: Arc::default() })
+    }
+}
+
+/// A client for the user-service that the configuration names, and what its URLs begin with.
+fn client(
+    config: &Config,
+    builder: ClientBuilder,
+    timeout: TimeoutPolicy,
+    adjust: impl FnOnce(Policy) -> Policy,
+) -> Result<(String, Client), Error> {
+    let policy = Policy::standard().timeout(timeout).classify(only_its_own);
+    let (base, builder) = if config.user_service_url.contains(',') {
+        let policy = policy.hedge(HedgePolicy::standard());
+        (NAME.to_owned(), builder.policy(adjust(policy)).endpoints(NAME, replicas(&config.user_service_url)?))
+    } else {
+        let base = base_url(&config.user_service_url);
+        (
+            base.map_err(|why| Error::config(format!("user-service-url {why}")))?,
+            builder.policy(adjust(policy)),
+        )
+    };
+    let client = builder
+        // A redirect must not pass for user-service's own answer.
+        .transport(|transport| transport.redirect(reqwest::redirect::Policy::none()).no_proxy())
+        .build()
+        .map_err(|error| Error::config(format!("the client for user-service: {}", causes(&error))))?;
+    Ok((base, client))
+}
+
+/// All users, page by page: for the copy, which nobody waits for.
+#[cfg(feature = "amqp")]
+#[derive(Clone, Debug)]
+pub(crate) struct UserPages {
+    client: Client,
+    base: String,
+}
+
+/// One page of user-service's list.
+#[cfg(feature = "amqp")]
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct UserPage {
+    pub(crate) users: Vec<crate::user_copy::CopiedUser>,
+    pub(crate) next: Option<String>,
+    /// The number of the last change of any user when the page was read.
+    pub(crate) last_change: i64,
+}
+
+#[cfg(feature = "amqp")]
+impl UserPages {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let (base, client) =
+            client(config, Client::builder().max_body(MAX_PAGE), TimeoutPolicy::standard(), |policy| policy)?;
+        Ok(Self { client, base })
+    }
+
+    /// At most `limit` users behind the one with the id `after`. An answer that isn't such a page is none.
+    pub(crate) async fn page(&self, after: Option<&str>, limit: u8) -> Result<UserPage, Unavailable> {
+        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+        let url = format!("{}/users?limit={limit}{after}", self.base);
+        let response = self.client.get(url).send_buffered().await.map_err(|error| unavailable(&error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.map_err(|error| unavailable(&error))?;
+        if status != 200 || !user_answer::is_fitting(status, &headers) {
+            return Err(Unavailable::new(format!("it answered {status} to a question for its list")));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|error| Unavailable::new(format!("the list is not user-service's own: {error}")))
     }
 }
 

@@ -43,6 +43,8 @@ pub struct AppState {
     wake: Arc<Notify>,
     clock: Clock,
     lookup_limit: Duration,
+    #[cfg(feature = "amqp")]
+    pub(crate) follower: Option<crate::user_copy::Follower>,
 }
 
 impl AppState {
@@ -59,9 +61,27 @@ impl AppState {
         let (background, health) = (Background::default(), Health::default());
         health.started(&database);
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
-        let lookup_limit = config.lookup_limit();
-        let wake = Arc::default();
-        Ok(Self { keys, background, health, limits, database, users, wake, clock, lookup_limit })
+        #[cfg(feature = "amqp")]
+        let (follower, users) = match &config.amqp_url {
+            None => (None, users),
+            Some(url) => {
+                let (follower, users) = crate::user_copy::open(config, url, &database, &clock, users).await?;
+                (Some(follower), users)
+            }
+        };
+        Ok(Self {
+            keys,
+            background,
+            health,
+            limits,
+            database,
+            users,
+            wake: Arc::default(),
+            clock,
+            lookup_limit: config.lookup_limit(),
+            #[cfg(feature = "amqp")]
+            follower,
+        })
     }
 
     /// The same, reporting to `health`.

@@ -20,6 +20,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, sql: include_str!("../migrations/orders.sql") },
     commit_order::MIGRATION,
     Migration { version: 4, sql: include_str!("../migrations/orders-in-commit-order.sql") },
+    Migration { version: 5, sql: include_str!("../migrations/user-copy.sql") },
 ];
 
 /// How long a pending order waits before the reconciler asks about it for the first time: its own request just asked.

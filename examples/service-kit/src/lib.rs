@@ -11,12 +11,15 @@
 //! | problem details | none | [`problem`]: the rules outweigh the struct |
 //! | idempotency keys | none | [`idempotency`]: the key is part of the work's own transaction |
 //! | paging | none | [`page`] and [`commit_order`]: a cursor that misses no row |
+//! | messages | lapin | [`amqp`]: a session that begins again, with resilient-client's waits |
 //! | database | sqlx | [`database`]: two databases with one SQL, migrations by several processes |
 //! | faults on purpose | resilient-client | [`faults`]: round what they go, and who changes them |
 //! | settings | clap | [`limits`]: bounds and their names |
 //! | logs | tracing-subscriber | [`logs`]: where colours go |
 //! | `OpenAPI` | none yet | nothing; utoipa would be the one to take |
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 pub mod clock;
 pub mod commit_order;
 pub mod database;

@@ -5,6 +5,8 @@
     reason = "read by tests, which panic when something is wrong"
 )]
 
+use std::io::Write as _;
+
 use axum::{
     Router,
     body::Body,
@@ -49,6 +51,30 @@ impl TestDatabase {
         let sql = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
+}
+
+/// The Postgres that tests may use; `None`, said aloud, where there is none.
+pub fn postgres(test: &str) -> Option<String> {
+    named(test, "TEST_POSTGRES_URL", "Postgres")
+}
+
+/// The broker that tests may use; `None`, said aloud, where there is none.
+pub fn broker(test: &str) -> Option<String> {
+    named(test, "TEST_AMQP_URL", "broker")
+}
+
+fn named(test: &str, variable: &str, what: &str) -> Option<String> {
+    let url = std::env::var(variable).ok();
+    if url.is_none() {
+        skipped(test, &format!("no {what} ({variable})"));
+    }
+    url
+}
+
+/// Says that a test did nothing, also where what passing tests print is swallowed.
+pub fn skipped(test: &str, why: &str) {
+    // Not `eprintln!`, which the test harness captures.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }
 
 pub async fn connect(url: &str) -> sqlx::AnyConnection {

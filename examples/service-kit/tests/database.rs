@@ -6,6 +6,7 @@ use service_kit::{
     clock::Clock,
     database::{Database, Settings, Synchronous},
     error::{Error, causes},
+    testing::postgres,
 };
 use tokio::{net::TcpListener, time::timeout};
 
@@ -61,10 +62,7 @@ async fn what_waiting_cannot_mend_is_said_at_once() {
 
 #[tokio::test]
 async fn a_database_that_comes_up_meanwhile_is_opened() {
-    let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
-        println!("skipped: TEST_POSTGRES_URL is not set");
-        return;
-    };
+    let Some(url) = postgres("a_database_that_comes_up_meanwhile_is_opened") else { return };
     let host = url.split('@').next_back().unwrap().split('/').next().unwrap().to_owned();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

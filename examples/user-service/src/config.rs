@@ -4,6 +4,7 @@ use std::fmt;
 
 use clap::Parser;
 
+use crate::Error;
 use service_kit::{
     database::{Settings, Synchronous},
     faults::FaultOptions,
@@ -34,6 +35,10 @@ pub struct Config {
     /// What an acknowledged write survives, with `SQLite`
     #[arg(long, env = "SQLITE_SYNCHRONOUS", value_enum, default_value_t)]
     pub sqlite_synchronous: Synchronous,
+    /// Where `RabbitMQ` is, to publish there what happens to users, such as
+    /// `amqp://user:password@127.0.0.1:5672/%2f`; needs the feature `amqp`
+    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
     /// How much one client may ask for.
     #[command(flatten)]
     pub limits: Limits,
@@ -51,13 +56,14 @@ impl Default for Config {
             health_port: None,
             database_url: DATABASE_URL.into(),
             sqlite_synchronous: Synchronous::default(),
+            amqp_url: None,
             limits: Limits::default(),
             faults: FaultOptions::default(),
         }
     }
 }
 
-/// Leaves out the database URL, which may hold a password.
+/// Leaves out the URLs, which may hold passwords.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -65,6 +71,7 @@ impl fmt::Debug for Config {
             .field("port", &self.port)
             .field("health_port", &self.health_port)
             .field("sqlite_synchronous", &self.sqlite_synchronous)
+            .field("amqp", &self.amqp_url.is_some())
             .field("limits", &self.limits)
             .field("faults", &self.faults)
             .finish_non_exhaustive()
@@ -72,6 +79,14 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
+    /// Without the feature nobody would publish what is asked for.
+    pub(crate) fn check_amqp(&self) -> Result<(), Error> {
+        if cfg!(feature = "amqp") || self.amqp_url.is_none() {
+            return Ok(());
+        }
+        Err(Error::config("amqp-url needs a user-service that is built with --features amqp"))
+    }
+
     pub(crate) fn database(&self) -> Settings<'_> {
         Settings {
             url: &self.database_url,

@@ -3,9 +3,12 @@
 //! | route | answers |
 //! |---|---|
 //! | `POST /users` `{"name", "email"}` | 201 with `Location`; honours `Idempotency-Key` |
-//! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>}`, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none |
+//! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>, "last_change": <number>}`, each user with the `version` of its last change, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none |
+//! | `PUT /users/{id}` `{"name", "email"}` | 200, or 404 as below |
 //! | `GET /users/{id}` | 200, or 404 of type `urn:problem:user-not-found` with the id in `instance` |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
+//!
+//! With `--amqp-url` (feature `amqp`) every new and changed user is an event in `RabbitMQ`, too: `outbox.rs`, `relay.rs`.
 //!
 //! Every error is `application/problem+json` (RFC 9457).
 //!
@@ -26,6 +29,9 @@
 //! ```
 
 mod config;
+mod outbox;
+#[cfg(feature = "amqp")]
+mod relay;
 mod routes;
 mod store;
 
@@ -49,6 +55,12 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let keys = state.keys.clone();
     state.background.spawn("idempotency keys", move |stop| keys.sweep_until(stop));
+    #[cfg(feature = "amqp")]
+    if let Some(broker) = state.broker.clone() {
+        let (database, outbox, clock) = (state.database.clone(), state.outbox.clone(), state.clock.clone());
+        let relay = relay::Relay { broker, database, outbox, clock };
+        state.background.spawn("relay", move |stop| relay.run_until(stop));
+    }
     let AppState { background, health, limits, .. } = state;
     service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }

@@ -4,7 +4,11 @@ use axum::{Json as JsonBody, Router, extract::State, http::StatusCode, response:
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Clock, Config, Error, User, store};
+use crate::{
+    Clock, Config, Error, User,
+    outbox::{Kind, Outbox},
+    store,
+};
 use service_kit::{
     database::Database,
     extract::{Id, Json, Query},
@@ -28,7 +32,10 @@ pub struct AppState {
     pub(crate) background: Background,
     pub(crate) health: Health,
     pub(crate) limits: Limits,
-    clock: Clock,
+    pub(crate) outbox: Outbox,
+    #[cfg(feature = "amqp")]
+    pub(crate) broker: Option<service_kit::amqp::Broker>,
+    pub(crate) clock: Clock,
 }
 
 impl AppState {
@@ -41,11 +48,27 @@ impl AppState {
     pub async fn open_at(config: &Config, clock: Clock) -> Result<Self, Error> {
         let limits = config.limits.clone();
         limits.validate()?;
+        config.check_amqp()?;
+        #[cfg(feature = "amqp")]
+        let broker = config.amqp_url.as_deref();
+        #[cfg(feature = "amqp")]
+        let broker = broker.map(|url| service_kit::amqp::Broker::new(url, "user-service")).transpose()?;
         let database = Database::open(config.database(), store::MIGRATIONS, &clock).await?;
         let (background, health) = (Background::default(), Health::default());
         health.started(&database);
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
-        Ok(Self { database, keys, background, health, limits, clock })
+        let outbox = Outbox::new(config.amqp_url.is_some());
+        Ok(Self {
+            database,
+            keys,
+            background,
+            health,
+            limits,
+            outbox,
+            #[cfg(feature = "amqp")]
+            broker,
+            clock,
+        })
     }
 
     /// The same, reporting to `health`.
@@ -72,7 +95,7 @@ pub fn app(state: AppState) -> Router {
     let (limits, health) = (state.limits.clone(), state.health.routes());
     let routes = Router::new()
         .route("/users", get(list_users).post(create_user))
-        .route("/users/{id}", get(get_user))
+        .route("/users/{id}", get(get_user).put(change_user))
         .with_state(state)
         .merge(health);
     http::wrap(routes, &limits)
@@ -90,19 +113,39 @@ async fn list_users(
     Query(query): Query<ListUsers>,
 ) -> Result<JsonBody<Value>, Problem> {
     let page = Page::new(query.limit, query.after.as_deref())?;
+    // Before the rows are read: whatever has a number up to this one is in them.
+    let last_change = store::last_change(&state.database).await?;
     let mut users = store::list(&state.database, &page).await?;
-    let next = page.cut(&mut users, |user| &user.id);
-    Ok(JsonBody(json!({ "users": users, "next": next })))
+    let next = page.cut(&mut users, |listed| &listed.user.id);
+    Ok(JsonBody(json!({ "users": users, "next": next, "last_change": last_change })))
 }
 
 async fn get_user(State(state): State<AppState>, Id(id): Id) -> Result<JsonBody<User>, Problem> {
     let user = store::find(&state.database, &id).await?;
-    user.map(JsonBody).ok_or_else(|| {
-        // Clients tell this 404 from one of a proxy, or of a route that isn't there, by its type and by the id.
-        Problem::not_found("There is no user with this id.")
-            .kind("urn:problem:user-not-found", "User not found")
-            .instance(format!("/users/{id}"))
-    })
+    user.map(JsonBody).ok_or_else(|| no_such_user(&id))
+}
+
+/// Clients tell this 404 from one of a proxy, or of a route that isn't there, by its type and by the id.
+fn no_such_user(id: &str) -> Problem {
+    Problem::not_found("There is no user with this id.")
+        .kind("urn:problem:user-not-found", "User not found")
+        .instance(format!("/users/{id}"))
+}
+
+/// Sending it twice changes nothing more, so it needs no `Idempotency-Key`.
+async fn change_user(
+    State(state): State<AppState>,
+    Id(id): Id,
+    Json(new): Json<NewUser>,
+) -> Result<JsonBody<User>, Problem> {
+    let NewUser { name, email } = new.validated()?;
+    let mut transaction = state.database.begin().await?;
+    let changed = store::change(&mut transaction, &id, &name, &email).await?;
+    let Some((number, user)) = changed else { return Err(no_such_user(&id)) };
+    state.outbox.add(&mut transaction, number, Kind::Changed, &user).await?;
+    transaction.commit().await?;
+    state.outbox.committed();
+    Ok(JsonBody(user))
 }
 
 #[derive(Deserialize, Serialize)]
@@ -129,8 +172,10 @@ async fn create_user(
         let answer = Answer::created(StatusCode::CREATED, format!("/users/{}", user.id), &user)?;
         let mut transaction = state.database.begin().await?;
         ticket.record(&mut transaction, &answer).await?;
-        store::insert(&mut transaction, &user).await?;
+        let number = store::insert(&mut transaction, &user).await?;
+        state.outbox.add(&mut transaction, number, Kind::Created, &user).await?;
         transaction.commit().await?;
+        state.outbox.committed();
         Ok(answer)
     };
     keys.once("POST /users", key, same, work).await

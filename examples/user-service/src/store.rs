@@ -17,6 +17,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, sql: include_str!("../migrations/users.sql") },
     commit_order::MIGRATION,
     Migration { version: 4, sql: include_str!("../migrations/users-in-commit-order.sql") },
+    Migration { version: 5, sql: include_str!("../migrations/outbox.sql") },
 ];
 
 /// A user, as stored and as answered.
@@ -32,6 +33,15 @@ pub struct User {
     pub created_at_ms: i64,
 }
 
+/// A user in a list, with what a copy of the list needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Listed {
+    #[serde(flatten)]
+    pub(crate) user: User,
+    /// The number of the user's last change; of two states of a user, the one with the higher number is newer.
+    version: i64,
+}
+
 type Row = (String, String, String, i64);
 
 impl From<Row> for User {
@@ -40,18 +50,44 @@ impl From<Row> for User {
     }
 }
 
-/// Comes last in its transaction: from here to the commit no other user is inserted.
-pub(crate) async fn insert(transaction: &mut AnyConnection, user: &User) -> Result<(), sqlx::Error> {
+/// Comes last in its transaction: from here to the commit no other user is inserted or changed. Returns the number of the
+/// change.
+pub(crate) async fn insert(transaction: &mut AnyConnection, user: &User) -> Result<i64, sqlx::Error> {
     let number = commit_order::next(transaction, "users").await?;
-    sqlx::query("INSERT INTO users (id, name, email, created_at, commit_number) VALUES ($1, $2, $3, $4, $5)")
-        .bind(&user.id)
-        .bind(&user.name)
-        .bind(&user.email)
-        .bind(user.created_at_ms)
-        .bind(number)
-        .execute(transaction)
-        .await
-        .map(drop)
+    sqlx::query(
+        "INSERT INTO users (id, name, email, created_at, commit_number, version) \
+         VALUES ($1, $2, $3, $4, $5, $5)",
+    )
+    .bind(&user.id)
+    .bind(&user.name)
+    .bind(&user.email)
+    .bind(user.created_at_ms)
+    .bind(number)
+    .execute(transaction)
+    .await?;
+    Ok(number)
+}
+
+/// Gives a user another name and email; `None` if there is no such user. Returns the number of the change, and the user.
+/// As [`insert`], it comes last in its transaction.
+pub(crate) async fn change(
+    transaction: &mut AnyConnection,
+    id: &str,
+    name: &str,
+    email: &str,
+) -> Result<Option<(i64, User)>, sqlx::Error> {
+    let number = commit_order::next(transaction, "users").await?;
+    let row: Option<Row> = sqlx::query_as(
+        "UPDATE users SET name = $1, email = $2, version = $3 WHERE id = $4 \
+         RETURNING id, name, email, created_at",
+    )
+    .bind(name)
+    .bind(email)
+    .bind(number)
+    .bind(id)
+    .fetch_optional(transaction)
+    .await?;
+    Ok(row.map(|row| (number, User::from(row))))
 }
 
 pub(crate) async fn find(database: &Database, id: &str) -> Result<Option<User>, sqlx::Error> {
@@ -62,16 +98,25 @@ pub(crate) async fn find(database: &Database, id: &str) -> Result<Option<User>, 
     Ok(row.map(User::from))
 }
 
-pub(crate) async fn list(database: &Database, page: &Page) -> Result<Vec<User>, Problem> {
+/// The number of the last change of any user.
+pub(crate) async fn last_change(database: &Database) -> Result<i64, sqlx::Error> {
+    commit_order::last(database, "users").await
+}
+
+pub(crate) async fn list(database: &Database, page: &Page) -> Result<Vec<Listed>, Problem> {
     let select_position = "SELECT commit_number FROM users WHERE id = $1";
     let after = commit_order::position(database, select_position, page).await?;
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, name, email, created_at FROM users \
+    let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
+        "SELECT id, name, email, created_at, version FROM users \
          WHERE commit_number > $1 ORDER BY commit_number LIMIT $2",
     )
     .bind(after)
     .bind(page.rows())
     .fetch_all(database.reader())
     .await?;
-    Ok(rows.into_iter().map(User::from).collect())
+    let listed = |(id, name, email, created_at, version)| Listed {
+        user: User::from((id, name, email, created_at)),
+        version,
+    };
+    Ok(rows.into_iter().map(listed).collect())
 }
