@@ -22,6 +22,7 @@ mod with_a_broker {
         sync::{Arc, Mutex},
         time::Duration,
     };
+    use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
     use axum::{Router, http::Request};
     use futures_util::StreamExt as _;
@@ -195,9 +196,10 @@ mod with_a_broker {
         let mut rng = fastrand::Rng::with_seed(seed);
         let say = |text: String| writeln!(std::io::stderr(), "{TEST}: {text}").unwrap();
         say(format!("TEST_SEED={seed}"));
-        let log = tracing_subscriber::EnvFilter::try_from_env("TEST_LOG");
-        if let Ok(log) = log {
-            tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).init();
+        let targets = std::env::var("TEST_LOG").ok().and_then(|targets| targets.parse::<Targets>().ok());
+        if let Some(targets) = targets {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+            tracing_subscriber::registry().with(lines).with(targets).init();
         }
 
         let mut rabbit = Rabbit::new();
