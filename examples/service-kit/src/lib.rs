@@ -11,7 +11,7 @@
 //! | problem details | none | [`problem`]: the rules outweigh the struct |
 //! | idempotency keys | none | [`idempotency`]: the key is part of the work's own transaction |
 //! | paging | none | [`page`] and [`commit_order`]: a cursor that misses no row |
-//! | messages | lapin | [`amqp`]: a session that begins again, with resilient-client's waits |
+//! | messages | lapin | `amqp` (a feature): a session that begins again, with resilient-client's waits |
 //! | database | sqlx | [`database`]: two databases with one SQL, migrations by several processes |
 //! | faults on purpose | resilient-client | [`faults`]: round what they go, and who changes them |
 //! | settings | clap | [`limits`]: bounds and their names |
