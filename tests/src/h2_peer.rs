@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt as _, copy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -93,7 +93,12 @@ async fn accept(listener: TcpListener, manners: Manners, seen: Watched<Seen>) {
             tokio::time::sleep(manners.accepts_after).await;
             let served = async {
                 match manners.late {
-                    Duration::ZERO => serve(stream, manners, seen).await,
+                    Duration::ZERO => {
+                        let mut stream = stream;
+                        let served = serve(&mut stream, manners, seen).await;
+                        linger(stream).await;
+                        served
+                    }
                     late => tokio::select! {
                         served = async {
                             let (inner, outer) = tokio::io::duplex(1 << 20);
@@ -109,6 +114,15 @@ async fn accept(listener: TcpListener, manners: Manners, seen: Watched<Seen>) {
             }
         });
     }
+}
+
+/// Reads on until the client has closed, as servers do that end in good order: what is left unread makes the kernel reset the
+/// connection, answers that are under way included.
+async fn linger(mut stream: TcpStream) {
+    let _ = stream.shutdown().await;
+    let mut rest = [0; 4096];
+    let read = async { while let Ok(1..) = stream.read(&mut rest).await {} };
+    let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
 }
 
 /// Passes everything on, the server's side only from some time on.

@@ -41,7 +41,7 @@ pub(crate) struct Machine {
     pub(crate) late_p99_ms: f64,
     /// The lone order-service's orders, in its worst phase.
     pub(crate) alone_p99_ms: f64,
-    /// What the lone order-service failed to answer.
+    /// What the lone order-service failed to answer in time.
     pub(crate) alone_failed: u64,
 }
 
@@ -71,6 +71,8 @@ pub(crate) struct PhaseFigures {
     /// Orders answered 202: user-service could not be asked.
     pub(crate) accepted: u64,
     pub(crate) failed: u64,
+    /// Those of the failed that were answered with an error, or with none.
+    pub(crate) wrong: u64,
     pub(crate) post_p50_ms: f64,
     pub(crate) post_p99_ms: f64,
     /// The same without the phase's first second.
@@ -155,7 +157,11 @@ impl Machine {
         Self {
             late_p99_ms: quantile(late, 0.99).unwrap_or_default(),
             alone_p99_ms: alone.phases.iter().map(|phase| phase.post_p99_ms).fold(0.0, f64::max),
-            alone_failed: alone.phases.iter().map(|phase| phase.failed + phase.reads_failed).sum(),
+            alone_failed: alone
+                .phases
+                .iter()
+                .map(|phase| phase.failed - phase.wrong + phase.reads_failed)
+                .sum(),
         }
     }
 
@@ -257,11 +263,12 @@ impl PhaseFigures {
         end: Duration,
     ) -> Self {
         let (mut all, mut later) = (Histogram::default(), Histogram::default());
-        let (mut at_end, mut settled_at_end) = (0_u64, 0_u64);
+        let (mut at_end, mut settled_at_end, mut wrong) = (0_u64, 0_u64, 0_u64);
         for sent in books.sent().iter().filter(|sent| sent.phase == Some(index)) {
             // Given up unsent, it would look quick.
             let latency = if sent.answer == Answer::GivenUp { PATIENCE } else { sent.latency };
             all.record(latency);
+            wrong += u64::from(sent.answer.is_wrong());
             if sent.at >= observed.opened + GRACE {
                 later.record(latency);
             }
@@ -278,6 +285,7 @@ impl PhaseFigures {
             settled: tally.settled,
             accepted: tally.accepted,
             failed: tally.failed,
+            wrong,
             post_p50_ms: quantile(&all, 0.5).unwrap_or_default(),
             post_p99_ms: quantile(&all, 0.99).unwrap_or_default(),
             later_p99_ms: quantile(&later, 0.99).unwrap_or_default(),

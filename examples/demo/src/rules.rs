@@ -277,7 +277,7 @@ impl Runs<'_> {
             "{} acknowledged, {} lost, {} stored twice",
             audit.acknowledged, audit.lost, audit.duplicated
         );
-        Check::of("orders: none lost, none twice", held, figures)
+        Check::of("orders: none lost, none twice", held, figures).always()
     }
 
     fn resolved_once(&self) -> Check {
@@ -290,7 +290,10 @@ impl Runs<'_> {
             "{promised} promised, {} resolved, {} pending, {wrong_times} not once, {misjudged} wrongly",
             audit.resolved, audit.pending
         );
-        Check::of("orders: each 202 resolved once", held, figures)
+        let never = wrong_times > 0 || misjudged > 0;
+        let check = Check::of("orders: each 202 resolved once", held, figures);
+        // What is pending at the end may only have been slow.
+        if never { check.always() } else { check }
     }
 
     fn recovered(&self) -> Check {

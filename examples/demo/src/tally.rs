@@ -37,6 +37,11 @@ impl Answer {
         }
     }
 
+    /// Whether it is an error that no wait explains.
+    pub(crate) const fn is_wrong(self) -> bool {
+        matches!(self, Self::Conflict | Self::Failed(_) | Self::Broken)
+    }
+
     /// Whether the client may rely on the order being stored.
     pub(crate) const fn acknowledges(self) -> bool {
         matches!(self, Self::Created | Self::Accepted)

@@ -12,6 +12,9 @@ pub(crate) struct Check {
     pub(crate) name: &'static str,
     pub(crate) outcome: Outcome,
     pub(crate) figures: String,
+    /// However busy the machine was, it must hold.
+    #[serde(skip)]
+    pub(crate) always: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -25,7 +28,12 @@ pub(crate) enum Outcome {
 
 impl Check {
     pub(crate) fn of(name: &'static str, held: bool, figures: String) -> Self {
-        Self { name, outcome: if held { Outcome::Held } else { Outcome::Failed }, figures }
+        Self { name, outcome: if held { Outcome::Held } else { Outcome::Failed }, figures, always: false }
+    }
+
+    /// The same, but no machine is an excuse.
+    pub(crate) fn always(self) -> Self {
+        Self { always: true, ..self }
     }
 
     /// The same, but for a machine that was too slow to say.
@@ -71,7 +79,11 @@ impl Verdict {
             let rules = scenario.rules.iter().filter(|rule| all || rule.is_for_all());
             rules.map(|rule| rule.check(scenario, twin, &results.alone)).collect()
         };
-        let (resilient, naive) = (checks(&results.resilient, true), checks(&results.naive, false));
+        let (mut resilient, naive) = (checks(&results.resilient, true), checks(&results.naive, false));
+        // Its program is that of the others, and nothing that breaks concerns it.
+        let wrong: u64 = results.alone.phases.iter().map(|phase| phase.wrong).sum();
+        resilient
+            .push(Check::of("alone: no order met an error", wrong == 0, format!("{wrong} did")).always());
         let control = control(scenario, results, &naive);
         let judgement = judge(resilient.iter().chain([&control]), &results.machine);
         Self { resilient, naive, control, judgement }
@@ -95,6 +107,9 @@ fn control(scenario: &Scenario, results: &Results, naive: &[Check]) -> Check {
 }
 
 fn judge<'a>(mut checks: impl Iterator<Item = &'a Check> + Clone, machine: &Machine) -> Judgement {
+    if checks.clone().any(|check| check.always && check.failed()) {
+        return Judgement::DidNotHold;
+    }
     match machine.too_busy() {
         Some(why) if checks.clone().any(|check| !check.held()) => Judgement::Inconclusive(why),
         _ if checks.clone().any(Check::failed) => Judgement::DidNotHold,

@@ -107,7 +107,8 @@ pub(crate) async fn list(database: &Database, page: &Page) -> Result<Vec<Listed>
     let select_position = "SELECT commit_number FROM users WHERE id = $1";
     let after = commit_order::position(database, select_position, page).await?;
     let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
-        "SELECT id, name, email, created_at, version FROM users \
+        // An older version of this service, on the same database, makes users without one.
+        "SELECT id, name, email, created_at, COALESCE(version, commit_number) FROM users \
          WHERE commit_number > $1 ORDER BY commit_number LIMIT $2",
     )
     .bind(after)

@@ -30,6 +30,7 @@ fn good(scenario: &Scenario) -> Twin {
             settled: if phase.mood == Mood::Down { 900 } else { 1000 },
             accepted: if phase.mood == Mood::Down { 100 } else { 0 },
             failed: 0,
+            wrong: 0,
             post_p50_ms: 2.0,
             post_p99_ms: 8.0,
             later_p99_ms: 8.0,
@@ -204,6 +205,24 @@ fn a_machine_that_is_too_busy_is_told_from_a_rule_that_failed() {
         results.machine = machine;
         let judgement = Verdict::of(&ISOLATION, &results).judgement;
         assert!(matches!(judgement, Judgement::Inconclusive(_)), "{machine:?}: {judgement:?}");
+    }
+}
+
+#[test]
+fn a_busy_machine_is_no_excuse_for_a_lost_order_nor_for_an_error_of_the_lone_service() {
+    let busy = Machine { late_p99_ms: 101.0, ..Machine::default() };
+    let spoil: [fn(&mut Results); 3] = [
+        |results| results.resilient.audit.lost = 1,
+        |results| results.resilient.audit.misjudged = 1,
+        |results| results.alone.phases[0].wrong = 1,
+    ];
+    for spoil in spoil {
+        let mut results = results(&ISOLATION);
+        results.naive.phases[2].failed = 1;
+        results.machine = busy;
+        assert_eq!(Verdict::of(&ISOLATION, &results).judgement, Judgement::Held);
+        spoil(&mut results);
+        assert_eq!(Verdict::of(&ISOLATION, &results).judgement, Judgement::DidNotHold);
     }
 }
 

@@ -35,10 +35,16 @@ impl Coverage {
         self.last = event;
     }
 
-    /// Events may have been lost, nobody knows which.
+    /// Events may have been lost, nobody knows which. What is counted from here on is a new run: a number that only an old one explains
+    /// must not be waited for.
     pub(crate) fn distrusted(&mut self) {
-        self.is_synced = false;
-        self.epoch += 1;
+        *self = Self { epoch: self.epoch + 1, ..Self::default() };
+    }
+
+    /// Whether a list that was begun after this was seen shows that the numbers aren't its user-service's: another one's events came, or
+    /// its database was put back.
+    pub(crate) fn is_ahead_of(&self, last_change: i64) -> bool {
+        self.last.max(self.first) > last_change
     }
 
     /// The copy holds a whole list now, which was begun in that epoch and after that change. Returns whether that is enough.
@@ -110,6 +116,18 @@ mod tests {
         assert!(coverage.is_synced);
     }
 
+    /// Another user-service's events on the same exchange, or a database that was put back: it waited for such a number for ever.
+    #[test]
+    fn numbers_above_user_services_own_are_seen_and_forgotten() {
+        let mut coverage = synced_up_to(100);
+        coverage.applied(50_001);
+        assert!(coverage.is_ahead_of(100) && !coverage.listed(0, 100));
+        coverage.distrusted();
+        assert!(!coverage.is_ahead_of(100) && coverage.listed(1, 100));
+        coverage.applied(101);
+        assert_eq!((coverage.last, coverage.is_synced), (101, true));
+    }
+
     /// Any order of losses, duplicates, events and lists: what it says it holds it holds.
     #[test]
     fn it_never_claims_what_it_does_not_hold() {
@@ -126,6 +144,7 @@ mod tests {
                         holds.insert(sent);
                     }
                     3 if sent < changes && rng.bool() => sent += 1,
+                    3 if rng.u8(0..8) == 0 => coverage.distrusted(),
                     4 => list = Some((coverage.epoch, changes)),
                     5 => {
                         if let Some((epoch, last_change)) = list.take() {

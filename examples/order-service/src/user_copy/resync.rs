@@ -31,9 +31,14 @@ impl Audit {
             return (false, false);
         }
         self.looks = 0;
-        let is_missing = self.expected.take().is_some_and(|expected| coverage.last < expected);
-        self.every = if is_missing { (self.every * 2).min(ASK_AT_LEAST_EVERY) } else { ASK_EVERY };
-        (is_missing, !is_missing)
+        let is_missing = self.expected.take().map(|expected| coverage.last < expected);
+        self.every = match is_missing {
+            Some(true) => (self.every * 2).min(ASK_AT_LEAST_EVERY),
+            Some(false) => ASK_EVERY,
+            // Nothing was asked the last time.
+            None => self.every,
+        };
+        (is_missing == Some(true), is_missing != Some(true))
     }
 }
 
@@ -60,7 +65,7 @@ impl Follower {
     async fn look(&self, audit: &mut Audit) -> Result<(), Ended> {
         let coverage = self.copy.coverage().await?;
         if !coverage.is_synced {
-            let users = self.list(coverage.epoch).await?;
+            let users = self.list(coverage).await?;
             tracing::info!(users, "the copy of users is complete");
             return Ok(());
         }
@@ -70,24 +75,46 @@ impl Follower {
             self.copy.distrust().await?;
         }
         if ask && let Ok(page) = self.pages.page(None, 1).await {
+            self.belongs(coverage, page.last_change).await?;
             audit.expected = Some(page.last_change);
         }
         Ok(())
     }
 
+    /// Forgets the copy when what was seen before user-service was asked is above its last change.
+    async fn belongs(&self, coverage: Coverage, last_change: i64) -> Result<(), Ended> {
+        if !coverage.is_ahead_of(last_change) {
+            return Ok(());
+        }
+        let seen = coverage.last;
+        tracing::error!(
+            seen,
+            last_change,
+            "events have numbers above user-service's: the copy of users is begun anew"
+        );
+        self.copy.forget().await?;
+        Err(Ended::Other("the events are another user-service's, or its database was put back".into()))
+    }
+
     /// Copies the whole list; returns how many users it has.
-    async fn list(&self, epoch: i64) -> Result<usize, Ended> {
+    async fn list(&self, coverage: Coverage) -> Result<usize, Ended> {
         let (mut after, mut begun_at, mut users) = (None, None, 0);
         loop {
             let page = self.pages.page(after.as_deref(), 100).await;
             let page = page.map_err(|unavailable| Ended::Other(unavailable.to_string()))?;
             // The first page's: what is changed later is in the queue.
-            let begun_at = *begun_at.get_or_insert(page.last_change);
+            let begun_at = match begun_at {
+                Some(begun_at) => begun_at,
+                None => {
+                    self.belongs(coverage, page.last_change).await?;
+                    *begun_at.insert(page.last_change)
+                }
+            };
             self.copy.store(&page.users).await?;
             users += page.users.len();
             after = page.next;
             if after.is_none() {
-                if self.copy.listed(epoch, begun_at).await? {
+                if self.copy.listed(coverage.epoch, begun_at).await? {
                     return Ok(users);
                 }
                 return Err(Ended::Other("more events were lost meanwhile".into()));
@@ -116,6 +143,13 @@ mod tests {
         assert_eq!(looks(&mut audit, 7), [(true, false)]);
         assert_eq!(audit.every, 2 * ASK_EVERY);
         assert_eq!(looks(&mut audit, 8), [(false, true)]);
+        assert_eq!(audit.every, 2 * ASK_EVERY, "nothing was asked in between");
+        audit.expected = Some(9);
+        assert_eq!(looks(&mut audit, 8), [(true, false)]);
+        assert_eq!(audit.every, 4 * ASK_EVERY);
+        assert_eq!(looks(&mut audit, 9), [(false, true)]);
+        audit.expected = Some(9);
+        assert_eq!(looks(&mut audit, 9), [(false, true)]);
         assert_eq!(audit.every, ASK_EVERY);
     }
 }

@@ -81,6 +81,13 @@ impl UserCopy {
         self.change(&[], Coverage::distrusted).await
     }
 
+    /// Nothing that is known is believed any more: the numbers aren't user-service's, so that the copy may have users that there
+    /// aren't. Whom it doesn't know is asked for.
+    pub(crate) async fn forget(&self) -> Result<(), sqlx::Error> {
+        self.distrust().await?;
+        sqlx::query("DELETE FROM user_copies").execute(self.database.writer()).await.map(drop)
+    }
+
     /// The list is stored to its end; see [`Coverage::listed`].
     pub(crate) async fn listed(&self, epoch: i64, last_change: i64) -> Result<bool, sqlx::Error> {
         self.change(&[], |coverage| coverage.listed(epoch, last_change)).await

@@ -67,6 +67,7 @@ pub(crate) static REPLICAS: Scenario = Scenario {
         Rule::OrdersQuick { phase: None },
         Rule::AttractsNothing { phase: "1 refuse", user_service: 0 },
         Rule::CalledAgain { dead: "2 killed", back: "recovery", user_service: 1 },
+        Rule::OrdersAnswered,
         Rule::ReadsAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
@@ -114,6 +115,7 @@ pub(super) static SLOW_REPLICA: Scenario = Scenario {
         Rule::OrdersQuick { phase: Some("1 slow") },
         Rule::OrdersQuick { phase: Some("few slow") },
         Rule::SettledAtOnce { at_least: 0.999, phase: None },
+        Rule::OrdersAnswered,
         Rule::ReadsAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
@@ -151,6 +153,7 @@ pub(super) static ROLLING_RESTART: Scenario = Scenario {
     ],
     rules: &[
         Rule::SettledAtOnce { at_least: 0.999, phase: None },
+        Rule::OrdersAnswered,
         Rule::ReadsAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
