@@ -98,7 +98,10 @@ async fn a_hedge_cuts_the_tail_within_its_cap_and_the_loser_is_cancelled_on_the_
     assert!(control.p99 > Duration::from_millis(200), "the control has its tail: {:?}", control.p99);
     assert_eq!((control.hung_up, control.hedges), (0, 0), "the control cancels nothing");
 
-    assert_eq!(ours.seen, ours.made, "the server counts what the client counts");
+    // A loser may be cancelled before a byte of it was written; nobody hears that one.
+    let unheard = ours.abandoned - ours.hung_up;
+    let uncounted = ours.made.checked_sub(ours.seen).expect("the server counts no more than the client");
+    assert!(uncounted <= unheard, "{uncounted} of {} never arrived, {unheard} losers unheard", ours.made);
     assert_eq!(ours.made, all + ours.hedges, "and what is beyond the calls is hedges");
     let most = f64::from(BURST) + CAP * all as f64;
     assert!(ours.hedges as f64 <= most, "{} hedges, {most} allowed", ours.hedges);
