@@ -103,13 +103,10 @@ impl Follower {
             let page = self.pages.page(after.as_deref(), 100).await;
             let page = page.map_err(|unavailable| Ended::Other(unavailable.to_string()))?;
             // The first page's: what is changed later is in the queue.
-            let begun_at = match begun_at {
-                Some(begun_at) => begun_at,
-                None => {
-                    self.belongs(coverage, page.last_change).await?;
-                    *begun_at.insert(page.last_change)
-                }
-            };
+            if begun_at.is_none() {
+                self.belongs(coverage, page.last_change).await?;
+            }
+            let begun_at = *begun_at.get_or_insert(page.last_change);
             self.copy.store(&page.users).await?;
             users += page.users.len();
             after = page.next;
