@@ -63,6 +63,13 @@ mod server;
 mod tests;
 pub(crate) mod wire;
 
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep_until};
+
+use crate::time;
+
 pub use body::Body;
 pub use client::{ClientFuture, ClientLayer, FaultyClient};
 pub use connection::{BreakableStream, Connection, ResetOnDrop};
@@ -71,3 +78,8 @@ pub use limits::Limits;
 pub use machine::RuleCounts;
 pub use rule::{Delay, Kind, Rule};
 pub use server::{FaultyServer, ServerFuture, ServerLayer};
+
+/// Ready when a fault's delay is over; `None` where it has none.
+fn timer(delay: Duration) -> Option<Pin<Box<Sleep>>> {
+    (!delay.is_zero()).then(|| Box::pin(sleep_until(time::instant(time::now().after(delay)))))
+}

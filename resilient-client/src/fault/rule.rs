@@ -189,6 +189,13 @@ impl Rule {
     }
 }
 
+/// The host that an authority names.
+pub(super) fn without_port(authority: &str) -> &str {
+    // The colons of an IPv6 address are no port's.
+    let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    port.map_or(authority, |(host, _)| host)
+}
+
 /// An IPv6 address stands in brackets, as in a URL; any other colon is a port's.
 fn is_host(host: &str) -> bool {
     let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -320,11 +327,7 @@ impl<'a> Asked<'a> {
     /// Whether it is for this host, by its URL or its header: an endpoint's address stands in the one, its name in the other.
     fn is_for(&self, host: &str) -> bool {
         let header = self.headers.get(http::header::HOST).and_then(|header| header.to_str().ok());
-        let header = header.map(|header| {
-            // The colons of an IPv6 address are no port's.
-            let port = header.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-            port.map_or(header, |(host, _)| host)
-        });
+        let header = header.map(without_port);
         [self.host, header].into_iter().flatten().any(|asked| asked.eq_ignore_ascii_case(host))
     }
 }

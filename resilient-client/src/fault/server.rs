@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::Sleep;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -18,8 +18,8 @@ use super::connection::Connection;
 use super::faults::Faults;
 use super::machine::{Act, Answer, Fault, Place, Spoil};
 use super::rule::Asked;
+use super::timer;
 use crate::error::BoxError;
-use crate::time;
 
 /// Injects faults in front of a service of HTTP: axum's, hyper's or any other.
 ///
@@ -156,8 +156,7 @@ pin_project! {
 
 impl<S: Service<Request<A>>, A> Faulty<S, A> {
     fn new(service: S, request: Request<A>, Fault { delay, act, place }: Fault) -> Self {
-        let delay =
-            (!delay.is_zero()).then(|| Box::pin(sleep_until(time::instant(time::now().after(delay)))));
+        let delay = timer(delay);
         let shared = request.version() >= Version::HTTP_2;
         let connection = request.extensions().get::<Connection>().filter(|_| !shared).cloned();
         let waiting = Some((service, request));

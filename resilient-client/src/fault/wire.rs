@@ -15,15 +15,15 @@ use http::{Extensions, Method};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::Sleep;
 
 use super::body::Spoilt;
 use super::far_end::{Asking, FarEnd};
 use super::faults::Faults;
 use super::machine::{Act, Fault, Place};
 pub(crate) use super::rule::Asked;
+use super::timer;
 use crate::error::BoxError;
-use crate::time;
 
 /// An answer that can be taken apart and put together anew.
 pub(crate) trait Answer: Sized {
@@ -183,8 +183,7 @@ impl<F, A: Answer> Faulty<F, A> {
     }
 
     fn new(real: F, (Fault { delay, act, place }, method): (Fault, Method), about: A::About) -> Self {
-        let delay =
-            (!delay.is_zero()).then(|| Box::pin(sleep_until(time::instant(time::now().after(delay)))));
+        let delay = timer(delay);
         Self {
             delay,
             real: Some(real),

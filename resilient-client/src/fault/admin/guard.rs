@@ -18,6 +18,7 @@ use http::{Extensions, HeaderMap, StatusCode};
 
 use super::Refusal;
 use crate::fault::connection::Connection;
+use crate::fault::rule::without_port;
 use crate::invalid::Invalid;
 
 /// A shorter token is guessed.
@@ -135,12 +136,6 @@ fn authority(head: &Parts) -> Option<&str> {
         (None, _) => head.uri.authority().map(http::uri::Authority::as_str),
         (Some(_), Some(_)) => None,
     }
-}
-
-fn without_port(authority: &str) -> &str {
-    // The colons of an IPv6 address are no port's.
-    let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-    port.map_or(authority, |(host, _)| host)
 }
 
 fn is_local_name(host: &str) -> bool {

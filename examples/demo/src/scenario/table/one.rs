@@ -9,6 +9,17 @@ use crate::naive::Naive;
 use crate::parts::Part;
 use crate::rules::Rule;
 
+/// What a failure of user-service must leave as it was.
+const KEPT_OUT: [Rule; 7] = [
+    Rule::ReadsAnswered,
+    Rule::ReadsQuick,
+    Rule::OrdersAnswered,
+    Rule::AtOnceWhenOpen,
+    Rule::NoneLost,
+    Rule::ResolvedOnce,
+    Rule::Recovered,
+];
+
 pub(crate) static ISOLATION: Scenario = Scenario {
     name: "isolation",
     about: "user-service slows down, hangs, dies and comes back",
@@ -53,15 +64,7 @@ pub(crate) static ISOLATION: Scenario = Scenario {
             ..WELL_AGAIN
         },
     ],
-    rules: &[
-        Rule::ReadsAnswered,
-        Rule::ReadsQuick,
-        Rule::OrdersAnswered,
-        Rule::AtOnceWhenOpen,
-        Rule::NoneLost,
-        Rule::ResolvedOnce,
-        Rule::Recovered,
-    ],
+    rules: &KEPT_OUT,
     shows: &[&[Part::Breaker], &[Part::Timeouts], &[Part::Fallback]],
     ..PLAIN
 };
@@ -83,15 +86,7 @@ pub(super) static HANG: Scenario = Scenario {
         },
         WELL_AGAIN,
     ],
-    rules: &[
-        Rule::ReadsAnswered,
-        Rule::ReadsQuick,
-        Rule::OrdersAnswered,
-        Rule::AtOnceWhenOpen,
-        Rule::NoneLost,
-        Rule::ResolvedOnce,
-        Rule::Recovered,
-    ],
+    rules: &KEPT_OUT,
     shows: &[&[Part::Breaker], &[Part::Timeouts], &[Part::Fallback]],
     ..PLAIN
 };
