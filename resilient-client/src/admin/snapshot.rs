@@ -108,7 +108,7 @@ fn show(client: &Watched, upstream: Option<&str>, now: Tick) -> Client {
         let story = upstream.is_some().then(|| {
             let endpoints = snapshot.endpoints.iter().map(|endpoint| endpoint.origin.as_str());
             let of_endpoints = endpoints.filter_map(|origin| Some((origin, history.of(origin)?)));
-            story(seen, of_endpoints.collect())
+            story(seen, &of_endpoints.collect::<Vec<_>>())
         });
         let row = Row::new(name, &snapshot, seen, now);
         Upstream { row, seconds: two_minutes(seen, now), story }
@@ -129,7 +129,7 @@ fn show(client: &Watched, upstream: Option<&str>, now: Tick) -> Client {
 }
 
 /// What happened to an upstream and to its endpoints, and its last calls that didn't go as they should.
-fn story(seen: Option<&Seen>, endpoints: Vec<(&str, Arc<Seen>)>) -> Value {
+fn story(seen: Option<&Seen>, endpoints: &[(&str, Arc<Seen>)]) -> Value {
     let Story { transitions, explained } = seen.map(Seen::story).unwrap_or_default();
     let told = |at: u64, endpoint: Option<&str>, transition: &Transition| {
         let Transition { from, to, cause, .. } = transition;
@@ -138,7 +138,7 @@ fn story(seen: Option<&Seen>, endpoints: Vec<(&str, Arc<Seen>)>) -> Value {
     };
     let mut all: Vec<_> =
         transitions.iter().map(|(at, transition)| (*at, told(*at, None, transition))).collect();
-    for (origin, seen) in &endpoints {
+    for (origin, seen) in endpoints {
         let of_endpoint = seen.story().transitions;
         all.extend(of_endpoint.iter().map(|(at, transition)| (*at, told(*at, Some(origin), transition))));
     }

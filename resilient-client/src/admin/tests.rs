@@ -109,17 +109,17 @@ async fn the_page_is_shown_without_the_token_and_to_this_host_only() {
     };
     for path in ["", "/page.js", "/page.css"] {
         assert_eq!(page(path, &|_| {}).await.status(), StatusCode::OK, "{path}");
-        let refused: [&dyn Fn(&mut Request<Body>); 4] = [
-            &|request| _ = request.headers_mut().insert("host", "evil.example".parse().unwrap()),
-            &|request| _ = request.headers_mut().insert("origin", "http://evil.example".parse().unwrap()),
-            &|request| _ = request.extensions_mut().remove::<ConnectInfo<SocketAddr>>(),
-            &|request| {
+        let refused: [fn(&mut Request<Body>); 4] = [
+            |request| _ = request.headers_mut().insert("host", "evil.example".parse().unwrap()),
+            |request| _ = request.headers_mut().insert("origin", "http://evil.example".parse().unwrap()),
+            |request| _ = request.extensions_mut().remove::<ConnectInfo<SocketAddr>>(),
+            |request| {
                 let far = ConnectInfo::<SocketAddr>("10.0.0.7:1".parse().unwrap());
                 request.extensions_mut().insert(far);
             },
         ];
         for change in refused {
-            assert_eq!(page(path, change).await.status(), StatusCode::FORBIDDEN, "{path}");
+            assert_eq!(page(path, &change).await.status(), StatusCode::FORBIDDEN, "{path}");
         }
     }
 }

@@ -231,8 +231,8 @@ impl Change<BreakerPolicy> for Breaker {
                 to = to.slow_call(duration, share);
             }
             Some(Switch::Off) => to.slow_call = None,
-            // Half a rule is refused before this.
-            Some(Switch::On(_)) | None => {}
+            // Half a rule was refused.
+            _ => {}
         }
         set!(to, self, {
             failure_rate,
@@ -294,9 +294,7 @@ impl Change<ThrottlePolicy> for Throttle {
 impl Change<ConcurrencyPolicy> for Adaptive {
     fn apply(self, mut to: ConcurrencyPolicy) -> ConcurrencyPolicy {
         if self.kind.as_ref().is_some_and(|KindName(kind)| *kind != to.kind) {
-            // What only the other kind has isn't this one's.
-            let (remeasure, tolerance, queue, backoff, slow_after) = (None, None, None, None, None);
-            to = ConcurrencyPolicy { remeasure, tolerance, queue, backoff, slow_after, ..to };
+            to = to.without_what_kinds_have();
         }
         set!(to, self, { kind.0, initial, min, max, window.0, min_samples });
         to.remeasure = self.remeasure.map(|Human(every)| every).or(to.remeasure);

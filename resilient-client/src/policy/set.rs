@@ -28,6 +28,9 @@
 //! One caveat: a policy that isn't named keeps what the less specific one said when the set was put together. So hosts are
 //! named before their routes; the other way round is refused.
 
+#[cfg(feature = "config")]
+mod named;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +44,8 @@ use crate::authority::Authority;
 use crate::authority::key::Scope;
 use crate::invalid::Invalid;
 use crate::redact::redacted_text;
+#[cfg(feature = "config")]
+pub(super) use named::Named;
 
 /// A client's policies: one for everything, and others for hosts and routes. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq)]
@@ -64,16 +69,6 @@ struct Route {
     method: String,
     template: String,
     policy: Policy,
-}
-
-/// Whose policy it is: a host's, or a route's with its method and template.
-#[cfg(feature = "config")]
-pub(crate) struct Named<'a> {
-    pub(crate) origin: &'a str,
-    pub(crate) route: Option<(&'a str, &'a str)>,
-    pub(crate) policy: &'a Policy,
-    /// The client's for a host, the host's for a route.
-    pub(crate) began_from: &'a Policy,
 }
 
 impl PolicySet {
@@ -141,25 +136,6 @@ impl PolicySet {
 
     pub(crate) fn base(&self) -> &Policy {
         &self.base
-    }
-
-    /// The hosts that have a policy of their own.
-    #[cfg(feature = "config")]
-    pub(crate) fn hosts(&self) -> Vec<Named<'_>> {
-        let began_from = &self.base;
-        let hosts = self.hosts.iter();
-        hosts.map(|Host { origin, policy }| Named { origin, route: None, policy, began_from }).collect()
-    }
-
-    /// The routes, in the order in which they are asked.
-    #[cfg(feature = "config")]
-    pub(crate) fn routes(&self) -> Vec<Named<'_>> {
-        let routes = self.routes.iter();
-        let named = routes.map(|Route { origin, method, template, policy }| {
-            let route = Some((method.as_str(), template.as_str()));
-            Named { origin, route, policy, began_from: self.of_origin(origin) }
-        });
-        named.collect()
     }
 
     /// The hosts whose connections have another time to be made in than the client's, and that time.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::event::{CallEnd, Event};
 use crate::outcome::Outcome;
 use crate::outcome::call_id::CallId;
+use crate::outcome::rejection::Rejection;
 use crate::outcome::report::CallReport;
 use crate::sync::Mutex;
 use crate::time::Tick;
@@ -54,6 +55,8 @@ pub(crate) struct Call {
     open: u32,
     backing_off: bool,
     finished: bool,
+    /// Why an attempt was refused here, the last time one was: a report says it only of repeats.
+    refused: Option<Rejection>,
 }
 
 impl Call {
@@ -122,6 +125,7 @@ impl Call {
                 }
             }
             Event::RetryScheduled { .. } => self.backing_off = true,
+            Event::Rejected { rejection, .. } => self.refused = Some(*rejection),
             Event::RetryDeclined { why, .. } => self.report.decline(why.clone()),
             Event::CallFinished { cut, .. } => {
                 self.finished = true;
@@ -163,8 +167,8 @@ impl Calls {
             if shard.len() < MOST / SHARDS {
                 let report = CallReport::new(*call, Arc::clone(upstream), *policy_version, *at);
                 let (began, since) = (*at, *at);
-                let (queued, open, backing_off, finished) = (0, 0, false, false);
-                let call = Call { report, began, since, queued, open, backing_off, finished };
+                let (queued, open, backing_off, finished, refused) = (0, 0, false, false, None);
+                let call = Call { report, began, since, queued, open, backing_off, finished, refused };
                 shard.insert(id, call);
             }
             return None;
@@ -173,7 +177,7 @@ impl Calls {
         call.hear(event, now);
         let explained = match event {
             Event::CallFinished { end, .. } if is_worth_telling(*end, &call.report) => {
-                Some((*end, call.report.clone()))
+                Some((*end, call.report.clone(), call.refused))
             }
             _ => None,
         };
@@ -181,8 +185,12 @@ impl Calls {
             shard.remove(&id);
         }
         drop(shard);
-        let (end, report) = explained?;
-        Some(Explained { call: id, end, text: report.to_string() })
+        let (end, report, refused) = explained?;
+        let text = match refused.filter(|_| report.attempts().is_empty()) {
+            Some(refused) => format!("{report}\n  refused here: {refused}"),
+            None => report.to_string(),
+        };
+        Some(Explained { call: id, end, text })
     }
 
     /// The oldest calls, at most so many, and how many there are. No lock is held while more than a few are copied.

@@ -27,7 +27,9 @@ const MOST_NAMES: usize = 4096;
 const SHARDS: usize = 16;
 /// How many transitions and explained calls are kept of a name.
 const TRANSITIONS: usize = 32;
-const EXPLAINED: usize = 8;
+const EXPLAINED: usize = 12;
+/// How many of them may have ended the same way: in an outage thousands are refused alike, and what began it would be gone.
+const ALIKE: usize = 3;
 
 /// Why attempts are refused, by what refused them. The order is that of the counts.
 pub(crate) const REASONS: [&str; 8] = [
@@ -70,6 +72,17 @@ pub(crate) struct Story {
     /// When, in milliseconds since 1970, and what; oldest first.
     pub(crate) transitions: VecDeque<(u64, Transition)>,
     pub(crate) explained: VecDeque<(u64, Explained)>,
+}
+
+impl Story {
+    fn explain(&mut self, call: Explained) {
+        let alike = |(_, other): &&(u64, Explained)| other.end == call.end;
+        if self.explained.iter().filter(alike).count() == ALIKE {
+            let oldest = self.explained.iter().position(|other| alike(&other));
+            oldest.and_then(|oldest| self.explained.remove(oldest));
+        }
+        keep(&mut self.explained, EXPLAINED, call);
+    }
 }
 
 impl Seen {
@@ -223,7 +236,7 @@ impl Observer for History {
         let Some((name, seen)) = self.seen(upstream, now) else { return };
         seen.hear(event, now);
         if let Some(explained) = self.calls.hear(&name, event, now) {
-            keep(&mut seen.story.lock().explained, EXPLAINED, explained);
+            seen.story.lock().explain(explained);
         }
     }
 }
@@ -242,4 +255,25 @@ fn told(event: &Event) -> Option<(&'static str, String)> {
         Event::HeldBack { duration } => ("held_back", format!("asked for a wait of {duration:.1?}")),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use crate::outcome::call_id::CallId;
+
+    #[test]
+    fn a_thousand_refusals_leave_what_began_the_outage() {
+        let mut story = Story::default();
+        let mut explain = |end| story.explain(Explained { call: CallId::NONE, end, text: String::new() });
+        let timeout = CallEnd::Error(ErrorKind::Timeout);
+        explain(timeout);
+        explain(CallEnd::Response(StatusCode::BAD_GATEWAY));
+        for _ in 0..1000 {
+            explain(CallEnd::Error(ErrorKind::CircuitOpen));
+        }
+        let ends: Vec<_> = story.explained.iter().map(|(_, call)| call.end).collect();
+        assert_eq!((ends.len(), ends[0]), (2 + ALIKE, timeout));
+    }
 }

@@ -136,10 +136,10 @@ function showCard(known) {
   const waiting = row.queued + row.waiting_for_ready;
   const limit = row.limit === null ? "" : ` of ${row.limit}`;
   setText(parts.flight, `${row.in_flight}${limit}${waiting ? `, ${waiting} wait` : ""}`);
-  const budget = row.budget === null ? "no limit" : `${row.budget.toFixed(1)} of ${row.budget_capacity} extra attempts`;
+  const budget = row.budget === null ? "no limit" : `${row.budget.toFixed(1)} of ${row.budget_capacity}`;
   parts.meter.hidden = row.budget === null;
   parts.meter.value = row.budget === null ? 0 : row.budget / row.budget_capacity;
-  parts.meter.setAttribute("aria-label", budget);
+  parts.meter.setAttribute("aria-label", `Budget for extra attempts: ${budget}`);
   setText(parts.budget, budget);
   const refused = Object.entries(row.refused).map(([why, count]) => `${count} ${why.replaceAll("_", " ")}`);
   parts.refusals.hidden = refused.length === 0;
@@ -167,7 +167,7 @@ function showEndpoints({ row, parts, card }) {
   card.querySelector(".of").hidden = options.length === 1;
 }
 
-function showSpark({ row, parts, past }) {
+function showSpark({ parts, past }) {
   const most = Math.max(1, ...past.map(([good, bad, refused]) => good + bad + refused));
   const y = (count) => (32 - (30 * count) / most).toFixed(1);
   const start = seconds - past.length;
@@ -177,7 +177,6 @@ function showSpark({ row, parts, past }) {
   parts.bad.setAttribute("d", lost.join(""));
   const sum = past.reduce((all, [good, bad, refused]) => [all[0] + good + bad + refused, all[1] + bad + refused], [0, 0]);
   parts.spark.setAttribute("aria-label", `Last two minutes: ${sum[0]} calls, ${sum[1]} lost; at most ${most} in a second`);
-  void row;
 }
 
 function take(row, past) {

@@ -51,7 +51,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
                 for (name, property) in more {
                     match rule {
                         Value::Bool(allowed) if !allowed => {
-                            found.push(format!("{at}/{name} isn't in the schema"))
+                            found.push(format!("{at}/{name} isn't in the schema"));
                         }
                         Value::Object(_) => check(root, rule, property, &format!("{at}/{name}"), found),
                         _ => {}
