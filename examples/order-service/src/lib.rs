@@ -7,6 +7,8 @@
 //! | `GET /orders/{id}` | 200, or 404 |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
 //!
+//! With `--admin` the port for probes has `/admin`, too: a live page of what the client for user-service does, with a token.
+//!
 //! Every error is `application/problem+json` (RFC 9457). Reads never ask user-service.
 //!
 //! ```text
@@ -40,6 +42,7 @@
 //! }
 //! ```
 
+mod admin;
 mod config;
 pub mod reconciler;
 mod resilient_users;
