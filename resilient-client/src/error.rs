@@ -121,7 +121,7 @@ impl Error {
     }
 
     pub(crate) fn config(invalid: crate::invalid::Invalid) -> Self {
-        Self::new(ErrorKind::Config).because(invalid)
+        Self::new(ErrorKind::Config).says(invalid.to_string())
     }
 
     pub(crate) fn rejected(rejection: Rejection) -> Self {
