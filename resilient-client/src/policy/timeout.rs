@@ -21,13 +21,14 @@
 //! assert!(Policy::standard().timeout(quick).check().is_ok());
 //! ```
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::invalid::{Invalid, at_most_ten_years, positive};
 use crate::time::nanos;
 
 /// The time bounds of a call. `None` means unbounded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TimeoutPolicy {
     pub(crate) total: Option<Duration>,
     pub(crate) attempt: Option<Duration>,
@@ -129,6 +130,20 @@ impl TimeoutPolicy {
         let around = [self.attempt, self.total].into_iter().flatten().min();
         let most = around.map(|around| around.saturating_sub(around / 4));
         [self.connect, most].into_iter().flatten().min()
+    }
+}
+
+impl fmt::Debug for TimeoutPolicy {
+    /// The bounds alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { total, attempt, attempt_is_set: _, connect, body_idle, stream_idle } = self;
+        f.debug_struct("TimeoutPolicy")
+            .field("total", total)
+            .field("attempt", attempt)
+            .field("connect", connect)
+            .field("body_idle", body_idle)
+            .field("stream_idle", stream_idle)
+            .finish()
     }
 }
 
