@@ -19,9 +19,15 @@ macro_rules! setup_methods {
             self
         }
 
-        /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers.
+        /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers. Of several all are
+        /// asked, in the order in which they were given; each sees the request's own headers, and a later one's stand over an
+        /// earlier one's.
         pub fn on_attempt(mut self, hook: impl crate::AttemptHook) -> Self {
-            self.setup.hook = Some(crate::hook::Hook::new(hook));
+            let hook = crate::hook::Hook::new(hook);
+            self.setup.hook = Some(match self.setup.hook.take() {
+                Some(earlier) => earlier.and(hook),
+                None => hook,
+            });
             self
         }
 
@@ -179,7 +185,8 @@ macro_rules! client_methods {
 /// What a call asks for differently, and the ways to make it. For a struct with a `client`, `options`, `header` and `send`.
 macro_rules! request_methods {
     () => {
-        /// The total time of this call: every attempt, the waits between them, and the body.
+        /// The total time of this call: every attempt, the waits between them, and the body. See
+        /// [`CallOptions::timeout`](crate::CallOptions::timeout) for what becomes of the attempt timeout.
         pub fn timeout(mut self, total: std::time::Duration) -> Self {
             self.options = self.options.timeout(total);
             self

@@ -100,11 +100,19 @@ impl Client {
     /// See [`RequestBuilder::send`].
     pub fn execute(&self, mut request: Request<Body>) -> Pending {
         let options = request.extensions_mut().remove().unwrap_or_default();
-        self.clone().execute_with(request, options)
+        self.execute_with(request, options)
+    }
+
+    /// Makes a call with a ready request and settings of its own.
+    ///
+    /// # Errors
+    /// See [`RequestBuilder::send`].
+    pub fn execute_with(&self, request: Request<Body>, options: CallOptions) -> Pending {
+        self.clone().call(request, options)
     }
 
     #[inline]
-    fn execute_with(self, request: Request<Body>, options: CallOptions) -> Pending {
+    fn call(self, request: Request<Body>, options: CallOptions) -> Pending {
         let Self { wire, core, max_body } = self;
         let call = match check(request.uri()) {
             Ok(()) => {

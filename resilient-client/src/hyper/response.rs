@@ -25,7 +25,6 @@ use crate::shared_methods::response_methods;
 /// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
 /// breaks or runs into the call's deadline is an error here. A stall or a break is a failure to the circuit breaker, too,
 /// unless it ends a stream that had brought something; a deadline is one if the body had kept its reader waiting for long.
-#[must_use = "a response holds a connection until its body is read or it is dropped"]
 pub struct Response(Box<Whole>);
 
 /// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs less.
