@@ -35,7 +35,11 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("cargo test -p resilient-client-simulations -- recovery", By::Stage("tests")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo run -p fault-proxy", By::Stage("tests")),
-    ("cargo test -p resilient-client --lib -- policy::breaker", By::Stage("tests")),
+    ("cargo room policy::breaker", By::Stage("tests")),
+    (
+        "cargo mutants --package resilient-client --file resilient-client/src/policy/token_bucket.rs -- -- policy::budget policy::hedge",
+        By::Hand("minutes, and a tool that is installed by hand"),
+    ),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
     ("cargo test --release --test million_hosts -- --nocapture", By::Stage("a million hosts")),
     ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p user-service --features amqp", By::Hand("needs a broker")),

@@ -16,7 +16,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 use crate::error::{Error, ErrorKind};
 use crate::outcome::report::CallReport;
 use crate::redact::redacted;
-use crate::shared_methods::response_methods;
+use crate::shared_methods::{Pieces, response_methods};
 use reqwest::ResponseBuilderExt;
 
 /// A response to a call.
@@ -59,10 +59,6 @@ impl Response {
 
     pub(crate) fn kept(inner: reqwest::Response, report: CallReport, max_body: usize) -> Self {
         Self(Box::new(Whole { inner, watch: Watch::Kept(report), max_body }))
-    }
-
-    fn max_body(&self) -> usize {
-        self.0.max_body
     }
 
     /// The same with another body.
@@ -236,13 +232,26 @@ impl Response {
         })
     }
 
-    /// Nothing more will come.
+    fn status_error(&self, status: StatusCode) -> Error {
+        self.error(ErrorKind::Status).with_status(status, Some(self.url()))
+    }
+}
+
+impl Pieces for Response {
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
+        self.chunk().await
+    }
+
     fn is_read(&self) -> bool {
         self.content_length() == Some(0)
     }
 
-    fn status_error(&self, status: StatusCode) -> Error {
-        self.error(ErrorKind::Status).with_status(status, Some(self.url()))
+    fn max_body(&self) -> usize {
+        self.0.max_body
+    }
+
+    fn call_report(&self) -> &CallReport {
+        self.report()
     }
 }
 

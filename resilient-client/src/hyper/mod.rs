@@ -172,7 +172,7 @@ impl Pending {
 impl Future for Pending {
     type Output = Result<Response, Error>;
 
-    #[inline]
+    // Not inlined: the whole engine, and hyper with it, would be compiled once more in every crate that awaits a call.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().call.poll(cx)
     }

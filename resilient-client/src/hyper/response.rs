@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hyper::link::Link;
 use crate::outcome::report::CallReport;
 use crate::redact::redacted;
-use crate::shared_methods::response_methods;
+use crate::shared_methods::{Pieces, response_methods};
 
 /// A response to a call.
 ///
@@ -38,10 +38,6 @@ impl Response {
     #[inline]
     pub(crate) fn new(inner: http::Response<ResponseBody<Incoming>>, uri: Uri, max_body: usize) -> Self {
         Self(Box::write(Box::new_uninit(), Whole { inner, uri, max_body }))
-    }
-
-    fn max_body(&self) -> usize {
-        self.0.max_body
     }
 
     /// How the call went, up to this response's head.
@@ -147,17 +143,30 @@ impl Response {
         http_body_util::BodyDataStream::new(self.0.inner.into_body())
     }
 
-    /// Nothing more will come.
-    fn is_read(&self) -> bool {
-        self.0.inner.body().is_end_stream()
-    }
-
     fn absolute_url(&self) -> Option<Url> {
         Url::parse(&self.0.uri.to_string()).ok()
     }
 
     fn status_error(&self, status: StatusCode) -> Error {
         self.error(ErrorKind::Status).with_status(status, self.absolute_url().as_ref())
+    }
+}
+
+impl Pieces for Response {
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
+        self.chunk().await
+    }
+
+    fn is_read(&self) -> bool {
+        self.0.inner.body().is_end_stream()
+    }
+
+    fn max_body(&self) -> usize {
+        self.0.max_body
+    }
+
+    fn call_report(&self) -> &CallReport {
+        self.report()
     }
 }
 
