@@ -103,7 +103,11 @@ impl Client {
         self.clone().execute_with(request, options)
     }
 
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "a request and a call are large, and are put in their place at once"
+    )]
+    #[inline(always)]
     fn execute_with(self, request: Request<Body>, options: CallOptions) -> Pending {
         let Self { wire, core, max_body } = self;
         let call = match check(request.uri()) {
