@@ -107,7 +107,9 @@ impl<X: Exchange> CallState<X> {
     ) -> Self {
         let (call, policy_version) = (CallId::next(), plan.version);
         let heard = upstream.heard();
-        upstream.emit(|| Event::CallStarted { call, at: now, policy_version });
+        if heard {
+            upstream.emit(|| Event::CallStarted { call, at: now, policy_version });
+        }
         Self {
             heard,
             ledger: Ledger::new(terms, now),
@@ -227,8 +229,8 @@ impl<X: Exchange> CallState<X> {
                 self.upstream.leave_with(&mut permit);
                 let timeout = &self.plan.timeout;
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
-                let guard = Guard::new(permit, report, end.status, deadline, idle);
-                let guard = guard.on_shared(X::is_shared(&answer));
+                let mut guard = Guard::new(permit, report, end.status, deadline, idle);
+                guard.on_shared(X::is_shared(&answer));
                 Some(Ok(exchange.seal(answer, guard)))
             }
             AttemptResult::Whole(whole) => {

@@ -111,7 +111,11 @@ impl Client {
         self.clone().call(request, options)
     }
 
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "a request and a call are large, and are put in their place at once"
+    )]
+    #[inline(always)]
     fn call(self, request: Request<Body>, options: CallOptions) -> Pending {
         let Self { wire, core, max_body } = self;
         let call = match check(request.uri()) {

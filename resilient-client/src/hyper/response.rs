@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::ready;
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
@@ -36,8 +37,15 @@ struct Whole {
 
 impl Response {
     #[inline]
-    pub(crate) fn new(inner: http::Response<ResponseBody<Incoming>>, uri: Uri, max_body: usize) -> Self {
-        Self(Box::write(Box::new_uninit(), Whole { inner, uri, max_body }))
+    pub(crate) fn new(head: Parts, body: ResponseBody<Incoming>, uri: Uri, max_body: usize) -> Self {
+        let room = Box::new_uninit();
+        Self(Box::write(room, Whole { inner: http::Response::from_parts(head, body), uri, max_body }))
+    }
+
+    /// See [`ResponseBody::may_be_over`].
+    #[inline]
+    pub(crate) fn may_be_over(&mut self) {
+        self.0.inner.body_mut().may_be_over();
     }
 
     /// How the call went, up to this response's head.
