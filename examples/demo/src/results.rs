@@ -87,6 +87,9 @@ pub(crate) struct PhaseFigures {
     pub(crate) read_p99_ms: f64,
     /// Calls that reached each user-service during the phase.
     pub(crate) calls: Vec<u64>,
+    pub(crate) work: Work,
+    /// Streams that ended, and those alive when the phase did.
+    pub(crate) streams: Streams,
     /// The most requests that waited at the end of a second.
     pub(crate) most_waiting: usize,
 }
@@ -104,7 +107,38 @@ pub(crate) struct SecondFigures {
     pub(crate) read_p99_ms: Option<f64>,
     pub(crate) reads_failed: u64,
     pub(crate) calls: u64,
+    /// Work begun for callers who had gone.
+    pub(crate) in_vain: u64,
+    /// Streams alive at its end.
+    pub(crate) streams: u64,
     pub(crate) waiting: usize,
+}
+
+/// An order-service's streams of events in a phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Streams {
+    pub(crate) ended: u64,
+    /// When the phase ended.
+    pub(crate) alive: u64,
+}
+
+/// Calls that the user-services' workers began; see [`crate::faults`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Work {
+    pub(crate) begun: u64,
+    /// Those whose caller had gone.
+    pub(crate) in_vain: u64,
+}
+
+impl Work {
+    /// The share of it that nobody waited for.
+    pub(crate) fn share_in_vain(self) -> f64 {
+        self.in_vain as f64 / self.begun.max(1) as f64
+    }
+
+    pub(crate) const fn since(self, before: Self) -> Self {
+        Self { begun: self.begun - before.begun, in_vain: self.in_vain - before.in_vain }
+    }
 }
 
 /// What of a phase is seen from outside the requests.
@@ -115,6 +149,8 @@ pub(crate) struct Observed {
     pub(crate) closed: Duration,
     /// By twin and user-service.
     pub(crate) calls: [Vec<u64>; Client::TWINS.len()],
+    pub(crate) work: [Work; Client::TWINS.len()],
+    pub(crate) streams: [Streams; Client::TWINS.len()],
     /// By twin.
     pub(crate) most_waiting: [usize; Client::TWINS.len()],
 }
@@ -243,6 +279,14 @@ impl Twin {
         slow as f64 / all.max(1) as f64
     }
 
+    /// What user-services' workers began for it, in all.
+    pub(crate) fn work(&self) -> Work {
+        self.phases.iter().fold(Work::default(), |all, phase| Work {
+            begun: all.begun + phase.work.begun,
+            in_vain: all.in_vain + phase.work.in_vain,
+        })
+    }
+
     /// The share of reads that were answered.
     pub(crate) fn reads_answered(&self) -> f64 {
         let (reads, failed) = self
@@ -296,6 +340,8 @@ impl PhaseFigures {
             read_p50_ms: quantile(&tally.read, 0.5).unwrap_or_default(),
             read_p99_ms: quantile(&tally.read, 0.99).unwrap_or_default(),
             calls: observed.calls.get(twin).cloned().unwrap_or_default(),
+            work: observed.work.get(twin).copied().unwrap_or_default(),
+            streams: observed.streams.get(twin).copied().unwrap_or_default(),
             most_waiting: observed.most_waiting.get(twin).copied().unwrap_or_default(),
         }
     }

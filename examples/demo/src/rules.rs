@@ -4,7 +4,8 @@
 //! Where it is so slow that a call that waited for a broken user-service would pass for ordinary, the rule says so
 //! (`Outcome::Unclear`) and neither holds nor fails.
 
-use crate::results::{OnceOpen, PhaseFigures, Twin};
+use crate::follow::STREAMS;
+use crate::results::{OnceOpen, PhaseFigures, Streams, Twin, Work};
 use crate::scenario::{Mood, Scenario};
 use crate::verdict::Check;
 
@@ -37,6 +38,14 @@ pub(crate) enum Rule {
     ReadsQuick,
     /// Every order is answered rightly: stored if the user exists, refused if not, accepted in either case.
     OrdersAnswered,
+    /// The same in one phase, but for a few: of those who wait for a short time only, a busy machine lets some go.
+    AnsweredInTime { at_least: f64, phase: &'static str },
+    /// Hardly any work is begun for callers who have gone.
+    WorkWanted { phase: &'static str, in_vain: f64 },
+    /// No stream of events ends in this phase, and at its end all are alive.
+    StreamsWhole { phase: &'static str },
+    /// Whatever happened to them in this phase, at its end all streams are alive.
+    StreamsAlive { phase: &'static str },
     /// While user-service is down and the circuit breaker open, orders are accepted at once. About the breaker, and so not
     /// for the naive twin.
     AtOnceWhenOpen,
@@ -76,6 +85,10 @@ impl Rule {
             Self::SettledAtEnd { phase, .. }
             | Self::AttractsNothing { phase, .. }
             | Self::OrdersWithin { phase, .. }
+            | Self::AnsweredInTime { phase, .. }
+            | Self::WorkWanted { phase, .. }
+            | Self::StreamsWhole { phase }
+            | Self::StreamsAlive { phase }
             | Self::FewCalls { phase, .. } => vec![phase],
             Self::CalledAgain { dead, back, .. } => vec![dead, back],
             _ => Vec::new(),
@@ -91,6 +104,10 @@ impl Rule {
                 runs.quick("reads: as quick as before", None, |phase| (phase.read_p99_ms, phase.read_p99_ms))
             }
             Self::OrdersAnswered => runs.orders_answered(),
+            Self::AnsweredInTime { at_least, phase } => runs.answered_in_time(at_least, phase),
+            Self::WorkWanted { phase, in_vain } => runs.work_wanted(phase, in_vain),
+            Self::StreamsWhole { phase } => runs.streams("streams: none ends while well", phase, Some(0)),
+            Self::StreamsAlive { phase } => runs.streams("streams: all alive again", phase, None),
             Self::AtOnceWhenOpen => runs.at_once_when_open(),
             Self::SettledAtOnce { at_least, phase } => runs.settled_at_once(at_least, phase),
             Self::SettledAtEnd { at_least, phase } => runs.settled_at_end(at_least, phase),
@@ -169,6 +186,37 @@ impl Runs<'_> {
         let (orders, failed) = (self.sum(|phase| phase.orders), self.sum(|phase| phase.failed));
         let held = failed == 0 && self.twin.phases.iter().all(|phase| phase.orders > 0);
         Check::of("orders: all answered rightly", held, format!("{} of {orders}", orders - failed))
+    }
+
+    fn answered_in_time(&self, at_least: f64, phase: &str) -> Check {
+        let missing = |phase: &PhaseFigures| 1.0 - phase.served_share();
+        let judged = self.phases(Some(phase)).map(|(phase, alone)| Judged {
+            excess: missing(phase) - (1.0 - at_least) - STRAY_FACTOR * missing(alone) - 1e-9,
+            unclear: missing(alone) > UNCLEAR_SHARE,
+            figures: format!(
+                "{} of {}, {}; at least {:.1} %",
+                phase.orders - phase.failed,
+                phase.orders,
+                phase.name,
+                at_least * 100.0
+            ),
+        });
+        Judged::all("orders: answered while it matters", judged)
+    }
+
+    fn work_wanted(&self, phase: &str, at_most: f64) -> Check {
+        let name = "work: none for those who have gone";
+        let Some(figures) = self.phase(phase) else { return Check::of(name, false, String::new()) };
+        let Work { begun, in_vain } = figures.work;
+        let held = begun > 0 && figures.work.share_in_vain() <= at_most;
+        Check::of(name, held, format!("{in_vain} of {begun}, {phase}; at most {:.0} %", at_most * 100.0))
+    }
+
+    fn streams(&self, name: &'static str, phase: &str, at_most: Option<u64>) -> Check {
+        let Some(figures) = self.phase(phase) else { return Check::of(name, false, String::new()) };
+        let Streams { ended, alive } = figures.streams;
+        let held = alive == STREAMS as u64 && at_most.is_none_or(|at_most| ended <= at_most);
+        Check::of(name, held, format!("{ended} ended, {alive} of {STREAMS} alive, {phase}"))
     }
 
     /// `p99` of a phase in which all is well, and of another.

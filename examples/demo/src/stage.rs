@@ -17,7 +17,7 @@ use crate::live::{Live, Standing};
 use crate::load::{self, CurrentPhase, Target};
 use crate::processes::Fleet;
 use crate::report::{self, Line, Second};
-use crate::results::{Machine, Observed, Results, Return, SecondFigures, Seen, Twin, millis};
+use crate::results::{Machine, Observed, Results, Return, SecondFigures, Seen, Streams, Twin, Work, millis};
 use crate::scenario::{Act, Mood, More, Phase, Scenario};
 
 /// How many customers there are.
@@ -111,7 +111,8 @@ async fn targets(fleet: &Fleet, scenario: &Scenario) -> Result<Vec<Arc<Target>>,
     let mut targets = Vec::new();
     for client in Client::ALL {
         let phases = scenario.phases.len();
-        targets.push(Arc::new(Target::prepare(fleet.order_service(client), users.clone(), phases).await?));
+        let (entrance, order_service) = (fleet.entrance(client), fleet.order_service(client));
+        targets.push(Arc::new(Target::prepare(entrance, order_service, users.clone(), phases).await?));
     }
     Ok(targets)
 }
@@ -137,6 +138,7 @@ struct Stage<'a> {
     seconds: Interval,
     /// Before the last line.
     counted: Counts,
+    worked: [Work; Client::TWINS.len()],
     /// In this phase.
     most_waiting: [usize; Client::TWINS.len()],
     history: [Vec<SecondFigures>; Client::TWINS.len()],
@@ -158,6 +160,7 @@ impl<'a> Stage<'a> {
         // The first tick comes at once.
         seconds.reset();
         let counted = Client::TWINS.map(|client| fleet.arrivals(client));
+        let worked = Client::TWINS.map(|client| fleet.work(client));
         let (most_waiting, history) = Default::default();
         let limit = if options.hold { Duration::ZERO } else { scenario.limit(options.quick) };
         Self {
@@ -169,6 +172,7 @@ impl<'a> Stage<'a> {
             colours,
             seconds,
             counted,
+            worked,
             most_waiting,
             history,
             standing: Standing { limit, ..Standing::default() },
@@ -185,6 +189,8 @@ impl<'a> Stage<'a> {
             self.live.say(&report::event(self.colours, phase.says), &self.standing)?;
             self.most_waiting = Default::default();
             let before = Client::TWINS.map(|client| self.fleet.arrivals(client));
+            let worked = Client::TWINS.map(|client| self.fleet.work(client));
+            let ended = Client::TWINS.map(|client| self.fleet.streams(client).ended());
             self.act_out(phase, index, &mut back).await?;
             self.wait_for_more(phase, index, &before, &mut back).await?;
             let after = Client::TWINS.map(|client| self.fleet.arrivals(client));
@@ -192,6 +198,11 @@ impl<'a> Stage<'a> {
                 opened,
                 closed: self.start.elapsed(),
                 calls: difference(&before, &after),
+                work: Client::TWINS.map(|client| self.fleet.work(client).since(worked[client as usize])),
+                streams: Client::TWINS.map(|client| {
+                    let streams = self.fleet.streams(client);
+                    Streams { ended: streams.ended() - ended[client as usize], alive: streams.alive() }
+                }),
                 most_waiting: self.most_waiting,
             });
         }
@@ -295,16 +306,21 @@ impl<'a> Stage<'a> {
         let all = Client::TWINS.map(|client| self.fleet.arrivals(client));
         let mut calls = difference(&self.counted, &all);
         self.counted = all;
+        let worked = Client::TWINS.map(|client| self.fleet.work(client));
         let at = self.start.elapsed().as_secs_f64().round() as u64;
         let seconds = Client::TWINS.map(|client| {
             let twin = client as usize;
             let waiting = self.targets[twin].waiting();
             self.most_waiting[twin] = self.most_waiting[twin].max(waiting);
             let tally = self.targets[twin].books().take_second();
-            let second = Second { tally, calls: std::mem::take(&mut calls[twin]), waiting };
+            let streams = self.fleet.streams(client).alive();
+            let calls = std::mem::take(&mut calls[twin]);
+            let in_vain = worked[twin].since(self.worked[twin]).in_vain;
+            let second = Second { tally, calls, in_vain, streams, waiting };
             self.history[twin].push(figures(at, index, &second));
             second
         });
+        self.worked = worked;
         // Those of several user-services would all be heard here; no table shows it then.
         let breaker = self.fleet.breaker(Client::Resilient).state();
         let standing = &mut self.standing;
@@ -328,7 +344,7 @@ fn looks() -> Interval {
 }
 
 fn figures(at: u64, phase: usize, second: &Second) -> SecondFigures {
-    let Second { tally, calls, waiting } = second;
+    let Second { tally, calls, in_vain, streams, waiting } = second;
     SecondFigures {
         at,
         phase,
@@ -339,6 +355,8 @@ fn figures(at: u64, phase: usize, second: &Second) -> SecondFigures {
         read_p99_ms: tally.read.quantile(0.99).map(millis),
         reads_failed: tally.reads_failed,
         calls: calls.iter().sum(),
+        in_vain: *in_vain,
+        streams: *streams,
         waiting: *waiting,
     }
 }

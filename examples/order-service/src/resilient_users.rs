@@ -51,24 +51,17 @@ pub struct ResilientUsers {
 impl ResilientUsers {
     /// A client for the user-service that the configuration names.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        Self::build(config, Client::builder(), |policy| policy)
+        Self::adjusted(config, Client::builder(), |policy| policy)
     }
 
     /// The same, and `observer` hears all that happens to its calls.
     pub fn observed(config: &Config, observer: impl Observer) -> Result<Self, Error> {
-        Self::adjusted(config, observer, |policy| policy)
+        Self::adjusted(config, Client::builder().observer(observer), |policy| policy)
     }
 
-    /// The same with another policy, made of this one: the demo shows what is missing without parts of it.
+    /// The same of another builder, and with another policy, made of this one: the demo shows what is missing without parts of
+    /// either.
     pub fn adjusted(
-        config: &Config,
-        observer: impl Observer,
-        adjust: impl FnOnce(Policy) -> Policy,
-    ) -> Result<Self, Error> {
-        Self::build(config, Client::builder().observer(observer), adjust)
-    }
-
-    fn build(
         config: &Config,
         builder: ClientBuilder,
         adjust: impl FnOnce(Policy) -> Policy,

@@ -1,7 +1,10 @@
 //! All scenarios. A new one is an entry here.
 
+mod broker;
+mod chain;
 mod one;
 mod several;
+mod streams;
 
 use super::Mood::{Back, Well};
 use super::{Columns, Control, More, Phase, Scenario};
@@ -12,7 +15,7 @@ pub(crate) use self::one::ISOLATION;
 pub(crate) use self::several::REPLICAS;
 
 /// In the order of `--list`.
-pub(crate) static SCENARIOS: [&Scenario; 9] = [
+pub(crate) static SCENARIOS: [&Scenario; 12] = [
     &ISOLATION,
     &REPLICAS,
     &one::HANG,
@@ -22,6 +25,9 @@ pub(crate) static SCENARIOS: [&Scenario; 9] = [
     &several::SLOW_REPLICA,
     &several::ROLLING_RESTART,
     &one::WRONG_PAGE,
+    &chain::CHAIN,
+    &streams::STREAMS,
+    &broker::BROKER,
 ];
 
 /// What most scenarios begin with.
@@ -53,6 +59,9 @@ const PLAIN: Scenario = Scenario {
     question: "Did isolation hold?",
     claim: "Isolation",
     user_services: 1,
+    gateway: false,
+    streams: false,
+    broker: false,
     always: Faults::NONE,
     orders: 50,
     reads: 100,

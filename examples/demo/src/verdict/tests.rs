@@ -1,8 +1,9 @@
 use super::*;
 use crate::audit::Audit;
+use crate::follow::STREAMS;
 use crate::naive::Naive;
 use crate::parts::Without;
-use crate::results::{OnceOpen, PhaseFigures, SecondFigures};
+use crate::results::{OnceOpen, PhaseFigures, SecondFigures, Streams, Work};
 use crate::scenario::{ISOLATION, Mood, REPLICAS, SCENARIOS};
 
 /// A run in which all went well, for every order-service.
@@ -45,6 +46,8 @@ fn good(scenario: &Scenario) -> Twin {
                 (_, true) => vec![300, 0, 300],
                 _ => vec![300; 3],
             },
+            work: Work { begun: 500, in_vain: 0 },
+            streams: Streams { ended: 0, alive: if scenario.streams { STREAMS as u64 } else { 0 } },
             most_waiting: 5,
         }
     };
@@ -58,6 +61,8 @@ fn good(scenario: &Scenario) -> Twin {
         read_p99_ms: None,
         reads_failed: 0,
         calls: 50,
+        in_vain: 0,
+        streams: 0,
         waiting: 0,
     };
     Twin {
@@ -139,6 +144,23 @@ fn every_planted_fault_fails_its_check_and_no_other() {
         &[("orders: settled", |twin| {
             twin.phases[2].settled_at_end = Some(0.94);
         })],
+    );
+    each_fails_its_check_and_no_other(
+        named("chain"),
+        &[
+            ("orders: answered", |twin| twin.phases[1].settled = 979),
+            ("work: none", |twin| twin.phases[2].work.in_vain = 26),
+            ("work: none", |twin| twin.phases[2].work = Work::default()),
+        ],
+    );
+    each_fails_its_check_and_no_other(
+        named("streams"),
+        &[
+            ("streams: none", |twin| twin.phases[0].streams.ended = 1),
+            ("streams: none", |twin| twin.phases[0].streams.alive = 3),
+            ("streams: all", |twin| twin.phases[1].streams.alive = 3),
+            ("streams: all", |twin| twin.phases[2].streams.alive = 0),
+        ],
     );
 }
 

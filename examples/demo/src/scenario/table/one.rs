@@ -221,8 +221,12 @@ pub(super) static OVERLOAD_RECOVERY: Scenario = Scenario {
         Rule::Recovered,
     ],
     control: Control::Collapses { phase: "recovery", below: 0.05 },
-    // Any one of the first three gets out of it.
-    shows: &[&[Part::Breaker, Part::Budget, Part::Limits], &[Part::Timeouts], &[Part::Fallback]],
+    // Any one of the first four gets out of it.
+    shows: &[
+        &[Part::Breaker, Part::Budget, Part::Limits, Part::Deadlines],
+        &[Part::Timeouts],
+        &[Part::Fallback],
+    ],
     ..PLAIN
 };
 
