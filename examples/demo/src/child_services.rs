@@ -18,6 +18,7 @@ use crate::ask_first::AskFirst;
 use crate::believing::BelievingUsers;
 use crate::breaker_log;
 use crate::broker;
+use crate::budget_log;
 use crate::cli::{Client, ServeGateway, ServeOrder, ServeUser};
 use crate::faults::Switch;
 use crate::follow::{HEARTBEAT, Reader};
@@ -114,6 +115,7 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
                 client = client.deadline_header(None);
             }
             let users = ResilientUsers::adjusted(&config, client, |policy| without.adjust(policy))?;
+            budget_log::tell(users.clone());
             with_fallback(&config, users, &without).await?
         }
         Client::Alone => keeping(&config, KnownUsers).await?,

@@ -18,6 +18,7 @@ mod audit;
 mod believing;
 mod breaker_log;
 mod broker;
+mod budget_log;
 mod child_services;
 mod cli;
 mod clock;

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::breaker_log::{Breaker, BreakerLog};
+use crate::budget_log::BudgetLog;
 use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
@@ -67,6 +68,8 @@ pub(crate) struct Fleet {
     /// By order-service; locks, because the readers of the pipes write them.
     breakers: [Arc<Mutex<BreakerLog>>; Client::ALL.len()],
     streams: [Arc<StreamLog>; Client::ALL.len()],
+    /// The resilient one's.
+    budget: Arc<BudgetLog>,
     /// Whether they follow events, too.
     follow: bool,
     broker: bool,
@@ -127,6 +130,7 @@ impl Fleet {
             arrivals: (0..user_services).map(|_| Arc::default()).collect(),
             breakers: Default::default(),
             streams: Default::default(),
+            budget: Arc::default(),
             follow: scenario.streams,
             broker: scenario.broker,
             watchdog,
@@ -200,7 +204,9 @@ impl Fleet {
         if let Some(pipe) = process.child.stdout.take() {
             let log = Arc::clone(&self.breakers[client as usize]);
             let streams = Arc::clone(&self.streams[client as usize]);
+            let budget = Arc::clone(&self.budget);
             tokio::spawn(listen(pipe, move |byte| {
+                budget.note(byte);
                 if let Some(told) = Told::of_byte(byte) {
                     streams.note(told);
                 }
@@ -263,6 +269,11 @@ impl Fleet {
         let all = |mark| self.arrivals.iter().map(|arrivals| arrivals.of(caller, mark)).sum::<u64>();
         let in_vain = all(Mark::InVain);
         Work { begun: all(Mark::Worked) + in_vain, in_vain }
+    }
+
+    /// How many retries the resilient order-service could pay for now.
+    pub(crate) fn budget(&self) -> Option<u8> {
+        self.budget.tokens()
     }
 
     /// What is known of an order-service's streams.

@@ -13,7 +13,7 @@ use crate::audit::audit;
 use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::colour::Colours;
-use crate::live::{Live, Standing};
+use crate::live::{Live, Spark, Standing, TwinStanding};
 use crate::load::{self, CurrentPhase, Target};
 use crate::processes::Fleet;
 use crate::report::{self, Line, Second};
@@ -86,6 +86,7 @@ pub(crate) async fn hold(
     say(&report::held(scenario, &fleet.held(), &user))?;
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, std::future::pending());
     let mut stage = Stage::new(fleet, &targets, scenario, options, start, colours);
+    stage.standing.phase = HELD.name;
     let lines = async {
         say(&report::header(colours, scenario.columns))?;
         loop {
@@ -93,6 +94,7 @@ pub(crate) async fn hold(
             stage.line(&HELD, 0)?;
             // Nobody will ask what they were.
             stage.history = Default::default();
+            stage.standing.forget();
         }
     };
     // Neither ends by itself.
@@ -175,8 +177,13 @@ impl<'a> Stage<'a> {
             worked,
             most_waiting,
             history,
-            standing: Standing { limit, ..Standing::default() },
-            live: Live::for_stdout(),
+            standing: Standing {
+                limit,
+                naive: options.naive(scenario).name(),
+                streams: scenario.streams,
+                ..Standing::default()
+            },
+            live: Live::for_stdout(colours),
         }
     }
 
@@ -186,6 +193,7 @@ impl<'a> Stage<'a> {
         for (index, phase) in self.scenario.phases.iter().enumerate() {
             let opened = self.start.elapsed();
             current.set(index);
+            (self.standing.phase, self.standing.says) = (phase.name, phase.says);
             self.live.say(&report::event(self.colours, phase.says), &self.standing)?;
             self.most_waiting = Default::default();
             let before = Client::TWINS.map(|client| self.fleet.arrivals(client));
@@ -326,14 +334,29 @@ impl<'a> Stage<'a> {
         let standing = &mut self.standing;
         standing.elapsed = self.start.elapsed();
         standing.breaker = (self.counted[0].len() == 1).then_some(breaker);
-        standing.later += seconds[1].tally.accepted;
-        for (twin, second) in seconds.iter().enumerate() {
-            standing.failed[twin] += second.tally.failed;
-            standing.waiting[twin] = second.waiting;
+        standing.budget = self.fleet.budget();
+        for (twin, second) in standing.twins.iter_mut().zip(&seconds) {
+            twin.note(second);
         }
         let line = Line { at, phase, seconds: &seconds, breaker };
         let line = report::second(self.colours, self.scenario.columns, &line);
         self.live.say(&line, &self.standing)
+    }
+}
+
+impl TwinStanding {
+    fn note(&mut self, second: &Second) {
+        let Second { tally, in_vain, streams, waiting, .. } = second;
+        self.seconds.push(Spark {
+            settled: tally.settled,
+            later: tally.accepted,
+            failed: tally.failed,
+            p99_ms: tally.post.quantile(0.99).map(millis),
+        });
+        self.failed += tally.failed;
+        self.later += tally.accepted;
+        self.in_vain += in_vain;
+        (self.in_flight, self.streams) = (*waiting, *streams);
     }
 }
 

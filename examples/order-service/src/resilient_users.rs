@@ -9,7 +9,7 @@ use std::{
 };
 
 use resilient_client::{
-    Client, ClientBuilder, Endpoints, Policy,
+    Client, ClientBuilder, Endpoints, Policy, UpstreamSnapshot,
     event::Observer,
     outcome::{
         FailureKind,
@@ -71,6 +71,13 @@ impl ResilientUsers {
         let timeout = TimeoutPolicy::standard().total(total).attempt(attempt);
         let (base, client) = client(config, builder.max_body(MAX_BODY), timeout, adjust)?;
         Ok(Self { client, base, is_impostor: Arc::default() })
+    }
+}
+
+impl ResilientUsers {
+    /// How its upstreams are: in flight, breaker, budget and more.
+    pub fn snapshot(&self) -> Vec<UpstreamSnapshot> {
+        self.client.snapshot()
     }
 }
 
