@@ -21,6 +21,7 @@ use crate::arrivals::{NewOrder, Orders, Poisson};
 use crate::audit::Stored;
 use crate::clock::now;
 use crate::histogram::Histogram;
+use crate::scenario::Scenario;
 use crate::tally::{Answer, Books, Sent};
 
 /// How long a client waits for an answer.
@@ -210,15 +211,15 @@ pub(crate) async fn create_users(user_service: &str, how_many: usize) -> Result<
 }
 
 /// Sends orders and reads to every target at the given rates, until `stop`; then lets those under way come to their end.
-/// Returns how late they were sent.
+/// Returns how late they were sent, by phase.
 pub(crate) async fn run(
     targets: &[Arc<Target>],
     phase: &CurrentPhase,
     rates: Rates,
     start: Instant,
     stop: impl Future<Output = ()>,
-) -> Result<Histogram, Problem> {
-    let mut late = Histogram::default();
+) -> Result<Vec<Histogram>, Problem> {
+    let mut late = vec![Histogram::default(); phase.of];
     let mut under_way = JoinSet::new();
     let users = targets.iter().map(|target| target.users.len()).min().unwrap_or_default();
     let mut order_times =
@@ -233,8 +234,10 @@ pub(crate) async fn run(
             () = &mut stop => break,
             () = sleep_until((start + due).into()) => {}
         }
-        late.record((start + due).elapsed());
-        let phase = phase.get();
+        let (lateness, phase) = ((start + due).elapsed(), phase.get());
+        if let Some(late) = late.get_mut(phase) {
+            late.record(lateness);
+        }
         if due == order_due {
             let Some((_, order)) = order_times.next() else { break };
             for target in targets {
@@ -259,16 +262,23 @@ pub(crate) async fn run(
 }
 
 /// The number of the phase that the scenario is in.
-#[derive(Default)]
-pub(crate) struct CurrentPhase(AtomicUsize);
+pub(crate) struct CurrentPhase {
+    number: AtomicUsize,
+    /// How many there are.
+    of: usize,
+}
 
 impl CurrentPhase {
+    pub(crate) const fn first_of(scenario: &Scenario) -> Self {
+        Self { number: AtomicUsize::new(0), of: scenario.phases.len() }
+    }
+
     pub(crate) fn set(&self, phase: usize) {
-        self.0.store(phase, Ordering::Relaxed);
+        self.number.store(phase, Ordering::Relaxed);
     }
 
     fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.number.load(Ordering::Relaxed)
     }
 }
 

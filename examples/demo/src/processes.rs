@@ -1,16 +1,18 @@
 //! The other processes: started, stopped, killed and started again, each a real one with its own database.
 
+mod heard;
+
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, Command};
 
+use self::heard::{Arrivals, listen};
 use crate::breaker_log::{Breaker, BreakerLog};
 use crate::budget_log::BudgetLog;
 use crate::cli::{Client, Options};
@@ -30,29 +32,6 @@ const STARTUP_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long a process may take to end once it was told to.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
-
-/// What a user-service had to do with calls, by caller and kind. Read from a pipe that user-service writes a byte to for every
-/// one, so none is missed when it is killed.
-#[derive(Default)]
-pub(crate) struct Arrivals([[AtomicU64; Mark::ALL.len()]; Client::ALL.len()]);
-
-impl Arrivals {
-    pub(crate) fn of(&self, caller: Client, mark: Mark) -> u64 {
-        self.0[caller as usize][mark as usize].load(Ordering::Relaxed)
-    }
-
-    fn count(&self, caller: Client, mark: Mark) {
-        self.0[caller as usize][mark as usize].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Hears a process's standard output to its end, byte by byte.
-async fn listen(mut pipe: ChildStdout, mut hear: impl FnMut(u8)) {
-    let mut bytes = [0; 4096];
-    while let Ok(read @ 1..) = pipe.read(&mut bytes).await {
-        bytes[..read].iter().copied().for_each(&mut hear);
-    }
-}
 
 /// All the processes. Dropping it kills them.
 pub(crate) struct Fleet {
@@ -86,6 +65,8 @@ pub(crate) struct Held {
     /// Pid and URL.
     pub(crate) users: Vec<(u32, String)>,
     pub(crate) orders: Vec<(Client, u32, String)>,
+    /// In front of the order-services, where anything is.
+    pub(crate) gateways: Vec<(Client, u32, String)>,
     pub(crate) directory: PathBuf,
 }
 
@@ -326,16 +307,16 @@ impl Fleet {
     /// Where everything is, for whoever breaks it by hand.
     pub(crate) fn held(&self) -> Held {
         let users = self.users.iter().zip(&self.ports.users);
+        let list = |processes: &[Process], url: &dyn Fn(Client) -> String| {
+            let named = processes.iter().zip(Client::ALL);
+            named.map(|(process, client)| (client, process.pid, url(client))).collect()
+        };
         Held {
             users: users
                 .map(|(user, ports)| (user.as_ref().map_or(0, |user| user.pid), url(ports.control)))
                 .collect(),
-            orders: self
-                .orders
-                .iter()
-                .zip(Client::ALL)
-                .map(|(order, client)| (client, order.pid, self.entrance(client)))
-                .collect(),
+            orders: list(&self.orders, &|client| self.order_service(client)),
+            gateways: list(&self.gateways, &|client| self.entrance(client)),
             directory: self.directory.clone(),
         }
     }

@@ -109,6 +109,9 @@ pub(crate) fn held(scenario: &Scenario, held: &Held, user: &str) -> String {
     for (client, pid, url) in &held.orders {
         let _ = writeln!(out, "  {:<9} order-service  {url}  pid {pid}", client.name());
     }
+    for (client, pid, url) in &held.gateways {
+        let _ = writeln!(out, "  {:<9} gateway        {url}  pid {pid}", client.name());
+    }
     let _ = writeln!(out, "  databases and logs       {}", held.directory.display());
     let Some((pid, users)) = held.users.first() else { return out };
     let put = |what: &str, faults: &str| {
@@ -123,7 +126,8 @@ pub(crate) fn held(scenario: &Scenario, held: &Held, user: &str) -> String {
     out.push_str(&put("well again", "{}"));
     let _ = writeln!(out, "# it hangs; and goes on\nkill -STOP {pid}\nkill -CONT {pid}");
     out.push_str("# an order\n");
-    for (client, _, url) in &held.orders {
+    let entrances = if held.gateways.is_empty() { &held.orders } else { &held.gateways };
+    for (client, _, url) in entrances {
         if *client != Client::Alone {
             let body = format!(r#"{{"user_id":"{user}","items":[{{"sku":"tea","quantity":1}}]}}"#);
             let _ = writeln!(out, "curl {url}/orders -H 'content-type: application/json' -d '{body}'");
@@ -183,8 +187,8 @@ pub(crate) struct Second {
     pub(crate) calls: Vec<u64>,
     /// Begun for callers who had gone.
     pub(crate) in_vain: u64,
-    /// Streams alive.
-    pub(crate) streams: u64,
+    /// Streams alive; `None` where there are none.
+    pub(crate) streams: Option<u64>,
     pub(crate) waiting: usize,
 }
 
@@ -225,10 +229,10 @@ fn cell(head: &str, second: &Second, breaker: Breaker) -> (String, Option<Colour
         "read" if tally.reads_failed > 0 => ("FAIL".into(), Some(Colour::Red)),
         "read" => (span(tally.read.quantile(0.99)), None),
         "calls" => (slashed(second.calls.iter().map(u64::to_string)), None),
-        "alive" => (
-            second.streams.to_string(),
-            alarm(STREAMS as u64 - second.streams.min(STREAMS as u64), Colour::Red),
-        ),
+        "alive" => {
+            let alive = second.streams.unwrap_or_default();
+            (alive.to_string(), (alive < STREAMS as u64).then_some(Colour::Red))
+        }
         "wait" => (second.waiting.to_string(), None),
         // In the width there is.
         _ if breaker == Breaker::HalfOpen => ("half".into(), breaker_colour(breaker)),

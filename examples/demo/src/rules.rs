@@ -19,6 +19,10 @@ const STRAY_MS: f64 = 20.0;
 const UNCLEAR_MS: f64 = 100.0;
 /// The circuit breaker lets this many probes through when it goes half-open; they wait for a hung service.
 const PROBES: usize = 3;
+/// Yet no more than this share of the orders may be probes.
+const PROBED_SHARE: f64 = 0.1;
+/// From the first moment of an outage the circuit breaker may take this long to open.
+const OPENS_WITHIN_MS: f64 = 3000.0;
 /// The share of other orders that may miss [`OnceOpen::LIMIT`] for stray delays...
 const STRAY_SHARE: f64 = 0.01;
 /// ...and this many times the share of the lone order-service's orders that did so meanwhile: a stall of the disk hits
@@ -67,8 +71,8 @@ pub(crate) enum Rule {
     NoneLost,
     /// What was answered 202 is settled since, rightly and once.
     ResolvedOnce,
-    /// Orders are settled at once again, and nothing stays pending.
-    Recovered,
+    /// Once all is well again, orders are settled at once after so many seconds, and after so many nothing is pending.
+    Recovered { settled: u64, resolved: u64 },
 }
 
 impl Rule {
@@ -120,7 +124,7 @@ impl Rule {
             Self::FewCalls { phase, each, spare } => runs.few_calls(phase, each, spare),
             Self::NoneLost => runs.none_lost(),
             Self::ResolvedOnce => runs.resolved_once(),
-            Self::Recovered => runs.recovered(),
+            Self::Recovered { settled, resolved } => runs.recovered(settled, resolved),
         }
     }
 }
@@ -229,7 +233,8 @@ impl Runs<'_> {
         let healthy = self.twin.phases.first().map_or(0.0, |phase| p99(phase).0);
         let bad = self.phases(only).filter(|(phase, _)| self.mood(phase).is_bad());
         let judged = bad.map(|(phase, alone)| {
-            let meanwhile = p99(alone).1;
+            // Who sends late reads late, too.
+            let meanwhile = p99(alone).1.max(phase.sent_late_p99_ms);
             let (p99, limit) = (p99(phase).1, healthy.max(meanwhile) * SLOWER + STRAY_MS);
             Judged {
                 excess: p99 - limit,
@@ -250,14 +255,18 @@ impl Runs<'_> {
     fn at_once_when_open(&self) -> Check {
         const { assert!(OnceOpen::LIMIT.as_millis() == 50) };
         let name = "orders: 202 at once, breaker open";
-        let Some(OnceOpen { orders, fast, half_opens }) = self.twin.once_open else {
+        let Some(OnceOpen { orders, opened_after_ms, fast, half_opens }) = self.twin.once_open else {
             return Check::of(name, false, "it never opened, or there is none".into());
         };
         let meanwhile = self.alone.slow_share_when_down(self.scenario);
-        let probes = PROBES * half_opens;
+        // However often it probes.
+        let probes = (PROBES * half_opens).min((orders as f64 * PROBED_SHARE).ceil() as usize);
         let strays = (orders as f64 * (STRAY_SHARE + STRAY_FACTOR * meanwhile)).ceil() as usize;
-        let held = orders > 0 && orders - fast <= probes + strays;
-        let figures = format!("{fast} of {orders}; allowed: {probes} probes, {strays} strays");
+        let held = orders > 0 && opened_after_ms <= OPENS_WITHIN_MS && orders - fast <= probes + strays;
+        let figures = format!(
+            "open after {:.1} s; {fast} of {orders}; allowed: {probes} probes, {strays} strays",
+            opened_after_ms / 1e3
+        );
         Check::of(name, held, figures).unclear_if(meanwhile > UNCLEAR_SHARE)
     }
 
@@ -344,14 +353,19 @@ impl Runs<'_> {
         if never { check.always() } else { check }
     }
 
-    fn recovered(&self) -> Check {
+    fn recovered(&self, settled: u64, resolved: u64) -> Check {
         let back = self.twin.phases.iter().filter(|phase| self.mood(phase) == Mood::Back);
-        let settled = back.map(|phase| phase.settled).sum::<u64>();
-        let held = settled > 0 && self.twin.resolved_after_ms.is_some();
+        let orders = back.map(|phase| phase.settled).sum::<u64>();
+        let within =
+            |after: Option<f64>, seconds: u64| after.is_some_and(|after| after <= seconds as f64 * 1e3);
+        let held = orders > 0
+            && within(self.twin.full_service_after_ms, settled)
+            && within(self.twin.resolved_after_ms, resolved);
+        let told = |after: Option<f64>| after.map_or("never".into(), |after| format!("{:.1} s", after / 1e3));
         let figures = format!(
-            "all settled at once after {:.1} s, none pending after {}",
-            self.twin.full_service_after_ms / 1e3,
-            self.twin.resolved_after_ms.map_or("(never)".into(), |after| format!("{:.1} s", after / 1e3)),
+            "all at once after {} (of {settled} s), none pending after {} (of {resolved} s)",
+            told(self.twin.full_service_after_ms),
+            told(self.twin.resolved_after_ms),
         );
         Check::of("recovered", held, figures)
     }

@@ -35,7 +35,7 @@ pub(crate) async fn run(
     colours: Colours,
 ) -> Result<Results, Problem> {
     let targets = targets(fleet, scenario).await?;
-    let phase = CurrentPhase::default();
+    let phase = CurrentPhase::first_of(scenario);
     let start = now();
     let (stop, stopped) = oneshot::channel::<()>();
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, async {
@@ -55,7 +55,8 @@ pub(crate) async fn run(
         let stored = target.stored_orders().await?;
         let books = target.books();
         let audit = audit(books.sent(), &stored);
-        twins.push(Twin::new(scenario, options.quick, client, &books, &seen, &fleet.breaker(client), audit));
+        let breaker = fleet.breaker(client);
+        twins.push(Twin::new(scenario, options.quick, client, &books, &seen, &late, &breaker, audit));
     }
     let [naive, resilient, alone] =
         <[Twin; 3]>::try_from(twins).map_err(|_| "each order-service has its results")?;
@@ -80,7 +81,7 @@ pub(crate) async fn hold(
     colours: Colours,
 ) -> Result<(), Problem> {
     let targets = targets(fleet, scenario).await?;
-    let phase = CurrentPhase::default();
+    let phase = CurrentPhase::first_of(scenario);
     let start = now();
     let user = targets[0].a_user().to_owned();
     say(&report::held(scenario, &fleet.held(), &user))?;
@@ -321,7 +322,7 @@ impl<'a> Stage<'a> {
             let waiting = self.targets[twin].waiting();
             self.most_waiting[twin] = self.most_waiting[twin].max(waiting);
             let tally = self.targets[twin].books().take_second();
-            let streams = self.fleet.streams(client).alive();
+            let streams = self.scenario.streams.then(|| self.fleet.streams(client).alive());
             let calls = std::mem::take(&mut calls[twin]);
             let in_vain = worked[twin].since(self.worked[twin]).in_vain;
             let second = Second { tally, calls, in_vain, streams, waiting };
@@ -356,7 +357,7 @@ impl TwinStanding {
         self.failed += tally.failed;
         self.later += tally.accepted;
         self.in_vain += in_vain;
-        (self.in_flight, self.streams) = (*waiting, *streams);
+        (self.in_flight, self.streams) = (*waiting, streams.unwrap_or_default());
     }
 }
 

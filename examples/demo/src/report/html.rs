@@ -118,7 +118,7 @@ impl Shown {
             Self::Calls => second.calls as f64,
             Self::Waiting => second.waiting as f64,
             Self::InVain => second.in_vain as f64,
-            Self::Streams => second.streams as f64,
+            Self::Streams => second.streams.unwrap_or_default() as f64,
         }
     }
 

@@ -84,10 +84,13 @@ pub(crate) fn sentence(results: &Results) -> String {
             thousands(none)
         );
     }
-    let ended = |twin: &Twin| twin.phases.iter().map(|phase| phase.streams.ended as usize).sum::<usize>();
-    if ended(naive) + ended(resilient) > 0 {
-        let (theirs, ours) = (thousands(ended(naive)), thousands(ended(resilient)));
-        let _ = writeln!(text, "{theirs} streams ended, {ours} of ours;");
+    if let [Some(theirs), Some(ours)] = [naive, resilient].map(Twin::streams_dead) {
+        let _ = writeln!(
+            text,
+            "the naive twin's streams were dead {} of the time, ours {};",
+            percent(theirs),
+            percent(ours)
+        );
     }
     let wrongly = |twin: &Twin| twin.audit.misjudged;
     if wrongly(naive) + wrongly(resilient) > 0 {
@@ -188,7 +191,7 @@ const TWIN_ROWS: [TwinRow; 11] = [
     ("confirmed or refused wrongly", |twin| twin.audit.misjudged.to_string()),
     ("answered 202 and resolved since", |twin| twin.audit.resolved.to_string()),
     ("pending at the end", |twin| twin.audit.pending.to_string()),
-    ("well again to the last not settled at once", |twin| duration(twin.full_service_after_ms)),
+    ("well again to all settled at once", |twin| twin.full_service_after_ms.map_or("never".into(), duration)),
     ("well again to nothing pending", |twin| twin.resolved_after_ms.map_or("never".into(), duration)),
 ];
 

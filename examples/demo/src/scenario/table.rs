@@ -10,6 +10,7 @@ use super::Mood::{Back, Well};
 use super::{Columns, Control, More, Phase, Scenario};
 use crate::faults::Faults;
 use crate::naive::Naive;
+use crate::rules::Rule;
 
 pub(crate) use self::one::ISOLATION;
 pub(crate) use self::several::REPLICAS;
@@ -40,6 +41,9 @@ const WELL: Phase = Phase {
     more: More::Nothing,
     steps: &[],
 };
+
+/// A second or two for the breaker to ask again, and then all of it.
+const RECOVERED: Rule = Rule::Recovered { settled: 5, resolved: 10 };
 
 /// What most scenarios end with, when nothing but the faults was wrong.
 const WELL_AGAIN: Phase = Phase {

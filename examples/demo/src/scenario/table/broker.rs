@@ -3,7 +3,7 @@
 use super::super::At::Start;
 use super::super::Mood::{Back, Down};
 use super::super::{Act, Phase, Scenario};
-use super::{PLAIN, WELL, WELL_AGAIN};
+use super::{PLAIN, RECOVERED, WELL, WELL_AGAIN};
 use crate::parts::Part;
 use crate::rules::Rule;
 
@@ -48,7 +48,7 @@ pub(super) static BROKER: Scenario = Scenario {
         Rule::ReadsAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
-        Rule::Recovered,
+        RECOVERED,
     ],
     shows: &[&[Part::Copy], &[Part::Fallback]],
     ..PLAIN

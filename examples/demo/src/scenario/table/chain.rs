@@ -54,7 +54,8 @@ pub(super) static CHAIN: Scenario = Scenario {
         Rule::ReadsAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
-        Rule::Recovered,
+        // The worker answers 50 a second besides the new ones.
+        Rule::Recovered { settled: 8, resolved: 16 },
     ],
     shows: &[&[Part::Deadlines], &[Part::Fallback]],
     ..PLAIN

@@ -3,7 +3,7 @@
 use super::super::At::{After, Start};
 use super::super::Mood::{Down, Hurt};
 use super::super::{Act, Columns, Phase, Scenario};
-use super::{PLAIN, WELL, WELL_AGAIN};
+use super::{PLAIN, RECOVERED, WELL, WELL_AGAIN};
 use crate::faults::Faults;
 use crate::naive::Naive;
 use crate::parts::Part;
@@ -48,7 +48,7 @@ pub(super) static STREAMS: Scenario = Scenario {
         Rule::OrdersAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
-        Rule::Recovered,
+        RECOVERED,
     ],
     shows: &[&[Part::Timeouts], &[Part::Fallback]],
     ..PLAIN
