@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use self::callers::{End, Kept, Way, once, options, regulars};
 use self::observed::Observed;
 use self::policies::policies;
-use self::world::{Mood, Servers, World, Zone};
+use self::world::{Mood, World, Zone};
 use super::script::ms;
 use super::*;
 use resilient_client::BreakerControl;
@@ -59,7 +59,7 @@ struct Run {
 struct Soak {
     run: Run,
     layer: ResilienceLayer,
-    service: Resilience<Servers>,
+    service: Resilience<World>,
     world: World,
     zone: Zone,
     observed: Arc<Observed>,
@@ -86,7 +86,7 @@ impl Soak {
             .endpoints("http://zone:3000", addresses)
             .build()
             .expect("policies that work");
-        let service = layer.layer(world.service());
+        let service = layer.layer(world.clone());
         let (kept, forced) = (Kept::default(), Vec::new());
         Self { run, layer, service, world, zone, observed, kept, forced }
     }

@@ -8,7 +8,7 @@ use http::Method;
 use tokio::time::sleep;
 use tower_service::Service as _;
 
-use super::world::Servers;
+use super::world::World;
 use resilient_client::deadline::{self, Deadline};
 use resilient_client::policy::priority::Priority;
 use resilient_client::rng::Rng;
@@ -106,7 +106,7 @@ async fn whole(answer: Answer) -> End {
 
 /// One call; what it came to, if its caller waits for that.
 pub(super) fn call(
-    service: &Resilience<Servers>,
+    service: &Resilience<World>,
     kept: &Kept,
     target: &Target,
     options: CallOptions,

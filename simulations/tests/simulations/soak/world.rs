@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use tokio::sync::Notify;
-use tower::service_fn;
-use tower::util::BoxCloneSyncService;
+use tower_service::Service;
 
 use crate::BoxError;
 use resilient_client::advice::SHED;
@@ -107,9 +108,6 @@ struct Server {
     killed: Arc<Notify>,
 }
 
-/// What calls reach them by.
-pub(super) type Servers = BoxCloneSyncService<Request<String>, Response<ScriptBody>, BoxError>;
-
 /// All of them, by authority. Those that are met once are one.
 #[derive(Clone)]
 pub(super) struct World {
@@ -145,32 +143,34 @@ impl World {
         }
     }
 
-    pub(super) fn service(&self) -> Servers {
-        let world = self.clone();
-        BoxCloneSyncService::new(service_fn(move |request| world.answer(&request)))
+    pub(super) fn asked(&self, authority: &str) -> usize {
+        self.servers.lock().unwrap().get(authority).map_or(0, |server| server.asked)
+    }
+}
+
+impl Service<Request<String>> for World {
+    type Response = Response<ScriptBody>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn answer(
-        &self,
-        request: &Request<String>,
-    ) -> impl Future<Output = Result<Response<ScriptBody>, BoxError>> + Send + use<> {
+    fn call(&mut self, request: Request<String>) -> Self::Future {
         let authority = Self::named(request.uri().authority().unwrap().as_str());
         let mut servers = self.servers.lock().unwrap();
         let server = servers.entry(authority).or_default();
         server.asked += 1;
         let (mood, killed) = (server.mood.unwrap_or(Mood::Well), Arc::clone(&server.killed));
         let step = mood.step(&mut self.rng.lock().unwrap());
-        async move {
+        Box::pin(async move {
             tokio::select! {
                 biased;
                 () = killed.notified() => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
                 answer = step.act() => answer,
             }
-        }
-    }
-
-    pub(super) fn asked(&self, authority: &str) -> usize {
-        self.servers.lock().unwrap().get(authority).map_or(0, |server| server.asked)
+        })
     }
 }
 
