@@ -88,7 +88,7 @@ impl<X: Exchange> Call<X> {
             this.attempt.set(None);
             let now = *looked.insert(time::now());
             return Poll::Ready(if classified.is_success() && this.hedges.is_empty() {
-                state.succeeded(this.exchange, SettledAttempt { number, permit, result, classified }, now)
+                state.succeeded(this.exchange, number, permit, result, classified, now)
             } else {
                 self.attempt_settled(SettledAttempt { number, permit, result, classified }, now)
             });
@@ -179,7 +179,8 @@ impl<X: Exchange> Call<X> {
             self.as_mut().cancel_losers(settled_attempt.number, now);
         }
         let this = self.project();
-        this.state.as_mut()?.answer(this.exchange, settled_attempt, now)
+        let SettledAttempt { permit, result, classified, .. } = settled_attempt;
+        this.state.as_mut()?.answer(this.exchange, permit, result, classified, now)
     }
 
     /// Takes the attempts that lost off the wire; a loser says nothing about the server.

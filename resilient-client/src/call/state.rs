@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use http::StatusCode;
 
-use super::attempt::SettledAttempt;
 use super::attempt::{AttemptResult, View};
 use super::drain::DrainingResponse;
 use super::exchange::Finished;
@@ -20,13 +19,14 @@ use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
 use crate::event::{CallEnd, Event, HedgeEnd};
 use crate::outcome::call_id::CallId;
+use crate::outcome::classify::Classified;
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::{CallReport, Decline, Trigger};
 use crate::policy::plan::Plan;
 use crate::policy::priority::Priority;
 use crate::time::{self, Tick};
 use crate::upstream::entered::Entered;
-use crate::upstream::{Tried, Waiting};
+use crate::upstream::{AttemptPermit, Tried, Waiting};
 
 /// How a call treats what its attempts bring, as far as it isn't in its plan.
 #[derive(Clone, Copy, Debug)]
@@ -205,12 +205,14 @@ impl<X: Exchange> CallState<X> {
     pub(super) fn answer(
         &mut self,
         exchange: &mut X,
-        settled_attempt: SettledAttempt<X>,
+        permit: Option<AttemptPermit>,
+        result: AttemptResult<X>,
+        end: Classified,
         now: Tick,
     ) -> Option<Finished<X>> {
-        let SettledAttempt { permit, result, classified: end, .. } = settled_attempt;
         self.leave_entry(false, now);
-        let (mut permit, mut report) = (permit?, self.report.take()?);
+        let mut permit = permit?;
+        let mut report = self.report.take()?;
         let response = || CallEnd::Response(end.status.unwrap_or_default());
         if end.is_success() {
             // The verdict is left to the body, unless that has been read.

@@ -11,7 +11,7 @@ use crate::body_length::Expected;
 use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, announces_stream};
 use crate::call::http_request::{address, copy_head, readdress};
 use crate::call::kept_body::KeptBody;
-use crate::call::response_body::{Guard, ResponseBody};
+use crate::call::response_body::Guard;
 use crate::engine::Address;
 use crate::error::Error;
 use crate::faulted;
@@ -42,21 +42,10 @@ pub(crate) struct HyperExchange {
 }
 
 impl HyperExchange {
-    /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
     #[inline]
-    pub(crate) fn new(
-        wire: Arc<Wire>,
-        request: Request<Body>,
-        replay_buffer: Option<usize>,
-        max_body: usize,
-    ) -> Self {
+    pub(crate) fn new(wire: Arc<Wire>, request: Request<Body>, max_body: usize) -> Self {
         let for_head = request.method() == Method::HEAD;
-        let mut exchange = Self { wire, request, gone: false, leaves: false, for_head, max_body };
-        if let Some(limit) = replay_buffer {
-            let body = exchange.request.body_mut();
-            *body = std::mem::take(body).kept(limit);
-        }
-        exchange
+        Self { wire, request, gone: false, leaves: false, for_head, max_body }
     }
 
     fn take(&mut self) -> Request<Body> {
@@ -103,6 +92,7 @@ impl Exchange for HyperExchange {
         }
         let body = if outbound.last { None } else { self.request.body().replay() };
         let kept = body.is_some();
+        // Filled where it is, being large.
         let mut request = body.map_or_else(|| self.take(), Request::new);
         if kept {
             copy_head(&self.request, &mut request);
@@ -175,20 +165,11 @@ impl Exchange for HyperExchange {
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
         let expected = self.expected(&answer);
-        let (head, body) = answer.into_parts();
-        let mut response = Response::new(
-            head,
-            ResponseBody::watched(body, guard, expected),
-            std::mem::take(self.request.uri_mut()),
-            self.max_body,
-        );
-        response.may_be_over();
-        response
+        Response::live(answer, guard, expected, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 
     fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
-        let body = ResponseBody::kept(body, report);
-        Response::new(head, body, std::mem::take(self.request.uri_mut()), self.max_body)
+        Response::kept(head, body, report, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 }
 

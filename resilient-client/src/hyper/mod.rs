@@ -120,7 +120,7 @@ impl Client {
         let Self { wire, core, max_body } = self;
         let call = match check(request.uri()) {
             Ok(()) => {
-                let exchange = HyperExchange::new(wire, request, options.replay_buffer, max_body);
+                let exchange = HyperExchange::new(wire, request, max_body);
                 pending::Pending::new(core, exchange, options)
             }
             Err(error) => pending::Pending::failed(error),

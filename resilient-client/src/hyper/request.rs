@@ -159,7 +159,11 @@ impl RequestBuilder {
     /// # Errors
     /// [`ErrorKind::Request`] and [`ErrorKind::Config`] when it can't be sent as asked; a rejection
     /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or [`ErrorKind::Deadline`].
-    pub fn send(self) -> Pending {
+    pub fn send(mut self) -> Pending {
+        if let (Ok(request), Some(limit)) = (&mut self.request, self.options.replay_buffer) {
+            let body = request.body_mut();
+            *body = std::mem::take(body).kept(limit);
+        }
         let Self { client, request, options } = self;
         match request {
             Ok(request) => client.call(request, options),
