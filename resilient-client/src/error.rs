@@ -10,7 +10,7 @@ use reqwest::Url;
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::CallReport;
 use crate::outcome::{FailureKind, Outcome};
-use crate::redact::redacted;
+use crate::redact::{redacted, shown};
 
 /// Any error, boxed.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -91,6 +91,33 @@ pub enum ErrorKind {
     Status,
 }
 
+impl ErrorKind {
+    /// The stable name used in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Request => "request",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Deadline => "deadline",
+            Self::CircuitOpen => "circuit_open",
+            Self::Draining => "draining",
+            Self::BulkheadFull => "bulkhead_full",
+            Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
+            Self::Throttled => "throttled",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Transport => "transport",
+            Self::Body => "body",
+            Self::BodyIdle => "body_idle",
+            Self::BodyTooLarge => "body_too_large",
+            Self::Decode => "decode",
+            Self::Redirect => "redirect",
+            Self::Status => "status",
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
         Self(Box::new(Inner {
@@ -153,7 +180,8 @@ impl Error {
     #[must_use]
     pub(crate) fn with_status(mut self, status: StatusCode, url: Option<&Url>) -> Self {
         self.0.status = Some(status);
-        self.0.url = url.map(redacted);
+        let template = self.0.report.as_ref().and_then(CallReport::template);
+        self.0.url = url.map(|url| shown(url, template));
         self
     }
 

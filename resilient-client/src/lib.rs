@@ -57,7 +57,8 @@
 //! control                                           an operator's hand on breakers
 //! call                                              one call: its loop, its ledger, its attempts, its response's body
 //! engine                                            what all calls share; lets them in, makes none
-//! hook, stale, fault                                something to do before an attempt; older answers for when a server fails; faults on purpose
+//! trace_context                                     which trace a request belongs to, handed on
+//! hook, stale, fault, metrics                       something to do before an attempt; older answers for when a server fails; faults on purpose; counts
 //! upstream                                          live state of one host: admission, permits, endpoints
 //! telemetry                                         sends events to observers and to the log
 //! event                                             what happens, as values
@@ -102,6 +103,7 @@
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
 //! - `fault`, with the feature of that name: faults on purpose, in servers, clients and at the wire.
+//! - `metrics`, with the feature of that name: what happens, counted, for Prometheus and others.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 
@@ -132,6 +134,8 @@ pub mod hyper;
 mod invalid;
 mod layer;
 mod media;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod origin;
 pub mod outcome;
 pub mod policy;
@@ -150,6 +154,7 @@ mod telemetry;
 #[doc(hidden)]
 pub mod testkit;
 pub mod time;
+pub mod trace_context;
 mod upstream;
 
 pub use call::exchange::ATTEMPT_COUNT;
@@ -161,9 +166,11 @@ pub use deadline::Deadline;
 pub use endpoints::{Endpoints, EndpointsHandle};
 pub use engine::Reloaded;
 pub use error::{Error, ErrorKind};
-pub use event::{Event, Observer};
+pub use event::{Event, Observer, UpstreamIdentity};
 pub use hook::{Attempt, AttemptHook, Prepared};
 pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
+#[cfg(feature = "metrics")]
+pub use metrics::Metrics;
 pub use outcome::rejection::Rejection;
 pub use outcome::report::{AttemptReport, CallReport, Decline, Trigger};
 pub use policy::Policy;

@@ -16,6 +16,8 @@ use service_kit::{
     http,
     idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
     limits::Limits,
+    meters::Meters,
+    openapi,
     page::Page,
     problem::Problem,
     server::Background,
@@ -31,6 +33,7 @@ pub struct AppState {
     pub(crate) keys: Keys,
     pub(crate) background: Background,
     pub(crate) health: Health,
+    pub(crate) meters: Meters,
     pub(crate) limits: Limits,
     pub(crate) outbox: Outbox,
     #[cfg(feature = "amqp")]
@@ -63,6 +66,7 @@ impl AppState {
             keys,
             background,
             health,
+            meters: Meters::default(),
             limits,
             outbox,
             #[cfg(feature = "amqp")]
@@ -79,6 +83,13 @@ impl AppState {
         self
     }
 
+    /// The same, counting there.
+    #[must_use]
+    pub fn with_meters(mut self, meters: Meters) -> Self {
+        self.meters = meters;
+        self
+    }
+
     /// The work that goes on behind the requests.
     pub fn background(&self) -> &Background {
         &self.background
@@ -92,13 +103,14 @@ impl AppState {
 
 /// The whole service as a router.
 pub fn app(state: AppState) -> Router {
-    let (limits, health) = (state.limits.clone(), state.health.routes());
+    let (limits, health, meters) = (state.limits.clone(), state.health.routes(), state.meters.clone());
     let routes = Router::new()
         .route("/users", get(list_users).post(create_user))
         .route("/users/{id}", get(get_user).put(change_user))
         .with_state(state)
+        .merge(openapi::route(crate::openapi::openapi()))
         .merge(health);
-    http::wrap(routes, &limits)
+    meters.around(http::wrap(routes, &limits))
 }
 
 #[derive(Deserialize)]

@@ -12,6 +12,7 @@ use crate::engine::Core;
 use crate::error::Error;
 use crate::header_limit::{MOST_HEADERS, too_many_headers};
 use crate::policy::breaker;
+use crate::redact::Template;
 use crate::time::Tick;
 
 /// A call begins: it is in its upstream from here on, and its time runs.
@@ -52,5 +53,6 @@ pub(super) fn begin<X: Exchange>(
         chance,
         hurried,
     };
-    Ok(CallState::new(core, plan, upstream, terms, settings, now))
+    let template = options.url_template.as_deref().map(Template::new).or_else(|| plan.template.clone());
+    Ok(CallState::new(core, plan, upstream, terms, settings, (address.method, template), now))
 }

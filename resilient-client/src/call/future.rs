@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
+use tracing::Span;
 
 use super::begin::begin;
 use crate::call::attempt::{AttemptResult, RunningAttempt, SettledAttempt, View};
@@ -295,6 +296,7 @@ impl<X: Exchange> Future for Call<X> {
             *this.state = Some(begin(core, this.exchange, &options, now)?);
             (looked, timed) = (Some(now), false);
         }
+        let _entered = self.as_mut().project().state.as_ref().and_then(CallState::span).map(Span::entered);
         loop {
             // 1. Has an attempt in flight ended?
             if let Poll::Ready(settled_attempt) = self.as_mut().poll_attempts(cx) {

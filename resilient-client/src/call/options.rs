@@ -35,6 +35,7 @@ pub struct CallOptions {
     pub(crate) ignores_retry_after: bool,
     pub(crate) wait_for_ready: Option<bool>,
     pub(crate) key: Option<Arc<str>>,
+    pub(crate) url_template: Option<Arc<str>>,
     pub(crate) priority: Option<Priority>,
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
     pub(crate) replay_buffer: Option<usize>,
@@ -110,6 +111,14 @@ impl CallOptions {
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// Names the call in its spans (`url.template`), such as `/users/{id}`, in place of the policies' route that matches: then no
+    /// path is in them. Metrics, whose labels must be few, go by routes alone.
+    #[must_use]
+    pub fn url_template(mut self, template: impl Into<Arc<str>>) -> Self {
+        self.url_template = Some(template.into());
         self
     }
 

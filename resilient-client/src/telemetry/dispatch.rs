@@ -11,7 +11,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use super::log;
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, UpstreamIdentity};
 
 thread_local! {
     /// Events that wait for locks to be released; `None` while none has to.
@@ -58,6 +58,23 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
         Self { observers: observers.into() }
+    }
+
+    /// Those who hear of what happens at one upstream.
+    pub(crate) fn of(&self, upstream: impl FnOnce() -> UpstreamIdentity) -> Self {
+        if self.observers.is_empty() {
+            return self.clone();
+        }
+        let upstream = &upstream();
+        let own = |observer: &Arc<dyn Observer>| {
+            catch_unwind(AssertUnwindSafe(|| observer.of_upstream(upstream))).ok().flatten()
+        };
+        let own: Vec<_> = self.observers.iter().map(own).collect();
+        if own.iter().all(Option::is_none) {
+            return self.clone();
+        }
+        let heard = own.into_iter().zip(self.observers.iter());
+        Self { observers: heard.map(|(own, all)| own.unwrap_or_else(|| Arc::clone(all))).collect() }
     }
 
     /// Builds the event only when somebody listens.

@@ -1,13 +1,14 @@
 //! An attempt's place in its upstream's machines, given back when it is dropped, whatever happens.
 
 mod late;
+mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoints::{Endpoint, EndpointPermit};
 use super::{Part, Upstream, Whose};
-use crate::event::Event;
+use crate::event::{Event, KnownMethod};
 use crate::outcome::Verdict;
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::{Classified, Repeat};
@@ -15,6 +16,7 @@ use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::grant::Grant;
 use crate::policy::overload::{self, UNIT_BITS};
+use crate::telemetry::AttemptSpan;
 use crate::time::{self, Tick, nanos};
 
 /// One attempt's bulkhead slot, and its right to report how it ended.
@@ -35,8 +37,11 @@ pub(crate) struct AttemptPermit {
     endpoint: Option<Box<EndpointPermit>>,
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
-    /// [`NONE`](CallId::NONE) while nobody listens.
     call: CallId,
+    /// The request's method; `None` while nobody listens.
+    heard: Option<KnownMethod>,
+    /// Its span, which lasts as long.
+    span: Option<AttemptSpan>,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
@@ -103,6 +108,8 @@ impl AttemptPermit {
             endpoint,
             grant: None,
             call: CallId::NONE,
+            heard: None,
+            span: None,
             number: 1,
             started: now,
             answered: Tick::NEVER,
@@ -185,8 +192,9 @@ impl AttemptPermit {
         if self.said == Said::Nothing {
             self.said = Said::Head;
             let transition = self.say_head(end, now);
-            self.emit(|| Event::AttemptHead {
+            self.emit(|method| Event::AttemptHead {
                 call: self.call,
+                method,
                 number: self.number,
                 duration: now.since(self.started),
                 status: end.status,
@@ -328,32 +336,6 @@ impl AttemptPermit {
         let upstream = &*self.upstream;
         let (at, unit) = (self.answered.min(now), || upstream.entropy.rng().unit());
         upstream.breaker.record_body(permit, BodyResult::new(verdict, at).caused_by(cause), now, unit)
-    }
-
-    fn finished(&self, end: &Classified, now: Tick) {
-        if !matches!(self.stage, Stage::Admitted | Stage::Leaving) {
-            self.emit(|| Event::AttemptFinished {
-                call: self.call,
-                number: self.number,
-                duration: now.since(self.started),
-                outcome: end.outcome,
-                status: end.status,
-                unprocessed: end.repeat.is_proof(),
-            });
-        }
-    }
-
-    #[inline]
-    fn emit(&self, event: impl FnOnce() -> Event) {
-        if self.call != CallId::NONE {
-            self.upstream.emit(event);
-        }
-    }
-
-    fn announce(&self, transition: Option<breaker::Transition>) {
-        if let Some(transition) = transition {
-            self.upstream.emit(|| Event::BreakerTransition(transition));
-        }
     }
 
     /// When the attempt was admitted.
