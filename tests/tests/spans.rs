@@ -201,9 +201,9 @@ async fn a_route_is_named_by_its_template_and_its_path_is_not_told() {
         |policy| policy,
     );
     let client = Client::builder().policy(policies).build().unwrap();
-    client.get(server.url("/reset/s3cret?x=s3cret")).send_buffered().await.unwrap();
+    drop(client.get(server.url("/reset/s3cret?x=s3cret")).send_buffered().await.unwrap());
     let named = client.get(server.url("/invite/s3cret")).url_template("/invite/{code}");
-    named.send_buffered().await.unwrap();
+    drop(named.send_buffered().await.unwrap());
     let port = port(&server);
     let calls = calls_to(port);
     let attempts: Vec<_> = calls.iter().flat_map(|(_, attempts)| attempts).collect();
@@ -229,7 +229,7 @@ async fn a_hedge_follows_from_its_first_attempt() {
     .await;
     let hedge = HedgePolicy::standard().delay(Delay::Fixed(Duration::from_millis(50)));
     let client = Client::builder().policy(Policy::standard().hedge(hedge)).build().unwrap();
-    client.get(server.url("/")).send_buffered().await.unwrap();
+    drop(client.get(server.url("/")).send_buffered().await.unwrap());
     let [(_, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
     let [first, hedge] = &attempts[..] else { panic!("two attempts: {attempts:?}") };
     assert_eq!(hedge.follows, [first.id]);
@@ -277,7 +277,7 @@ async fn the_attempts_span_is_current_while_the_hook_is_asked() {
         })
     };
     let client = Client::builder().on_attempt(hook).build().unwrap();
-    client.get(server.url("/")).send_buffered().await.unwrap();
+    drop(client.get(server.url("/")).send_buffered().await.unwrap());
     let [(_, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
     let ids: Vec<_> = attempts.iter().flat_map(|it| [Some(it.id), Some(it.id)]).collect();
     assert_eq!(*CURRENT.lock().unwrap(), ids);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Method, StatusCode};
+use tracing::span::EnteredSpan;
 
 use super::attempt::SettledAttempt;
 use super::attempt::{AttemptResult, View};
@@ -147,10 +148,10 @@ impl<X: Exchange> CallState<X> {
         }
     }
 
-    /// The call's span, to be current while it is polled.
+    /// Makes the call's span, if it has one, the current one.
     #[inline]
-    pub(super) fn span(&self) -> Option<tracing::Span> {
-        self.span.as_deref().map(|span| span.span().clone())
+    pub(super) fn entered(&self) -> Option<EnteredSpan> {
+        self.span.as_deref().map(CallSpan::entered)
     }
 
     /// How the attempts of this call look at their results.

@@ -213,7 +213,7 @@ pub struct CallReport {
     declined: Option<Box<Vec<Decline>>>,
     version: u32,
     /// How many attempts the server provably did not process.
-    unprocessed: u32,
+    unprocessed: u16,
     cut: bool,
     pub(crate) streams: bool,
 }
@@ -312,12 +312,12 @@ impl CallReport {
 
     /// The server provably did not process an attempt that has ended.
     pub(crate) fn unprocessed(&mut self) {
-        self.unprocessed += 1;
+        self.unprocessed = self.unprocessed.saturating_add(1);
     }
 
     /// Whether no attempt was processed, provably.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        self.unprocessed as usize == self.attempts.len()
+        usize::from(self.unprocessed) == self.attempts.len()
     }
 
     pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {

@@ -15,7 +15,7 @@ use http::StatusCode;
 use reqwest::Url;
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
-use tracing::span::Entered;
+use tracing::span::{Entered, EnteredSpan};
 use tracing::{Id, Level, Span, info_span};
 
 use crate::authority::identity::UpstreamIdentity;
@@ -109,7 +109,7 @@ impl CallSpan {
         if self.first.is_none() {
             self.first = span.id();
         }
-        (!span.is_disabled()).then(|| AttemptSpan(Box::new(span)))
+        (!span.is_disabled()).then(|| AttemptSpan(span))
     }
 
     /// What the call came to.
@@ -123,15 +123,16 @@ impl CallSpan {
         }
     }
 
-    /// Its span, to be current.
-    pub(crate) fn span(&self) -> &Span {
-        &self.span
+    /// Makes it current while the call is polled.
+    #[cold]
+    pub(crate) fn entered(&self) -> EnteredSpan {
+        self.span.clone().entered()
     }
 }
 
 /// An attempt's span. It ends when it is dropped.
 #[derive(Debug)]
-pub(crate) struct AttemptSpan(Box<Span>);
+pub(crate) struct AttemptSpan(Span);
 
 impl AttemptSpan {
     /// Makes it current.

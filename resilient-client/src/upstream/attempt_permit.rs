@@ -32,16 +32,13 @@ use crate::time::{self, Tick, nanos};
 pub(crate) struct AttemptPermit {
     upstream: Arc<Upstream>,
     held: Held,
-    /// Where it goes, if the upstream's name stands for several endpoints. Boxed, because most don't, and a permit moves
-    /// with every response.
-    endpoint: Option<Box<EndpointPermit>>,
+    /// Boxed, because most have nothing there, and a permit moves with every response.
+    beside: Option<Box<Beside>>,
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
     call: CallId,
     /// The request's method; `None` while nobody listens.
     heard: Option<KnownMethod>,
-    /// Its span, which lasts as long.
-    span: Option<AttemptSpan>,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
@@ -56,6 +53,25 @@ pub(crate) struct AttemptPermit {
     said: Said,
     /// The call is over with this attempt.
     ends_call: bool,
+}
+
+/// What few attempts have.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Where it goes, if the upstream's name stands for several endpoints.
+    pub(super) endpoint: Option<EndpointPermit>,
+    /// Its span, which lasts as long as it, if somebody listens to those.
+    span: Option<AttemptSpan>,
+}
+
+impl Beside {
+    pub(super) fn of(endpoint: EndpointPermit) -> Box<Self> {
+        Box::new(Self { endpoint: Some(endpoint), span: None })
+    }
+
+    fn endpoint(&mut self) -> Option<&mut EndpointPermit> {
+        self.endpoint.as_mut()
+    }
 }
 
 /// The upstream's own breaker's leave.
@@ -93,7 +109,7 @@ impl AttemptPermit {
     pub(super) fn new(
         upstream: Arc<Upstream>,
         breaker: breaker::Permit,
-        endpoint: Option<Box<EndpointPermit>>,
+        beside: Option<Box<Beside>>,
         slot: Part,
         gate: Part,
         now: Tick,
@@ -105,11 +121,10 @@ impl AttemptPermit {
             allowed: 0,
             whose: Whose::new(slot, gate),
             held: Held::Head(breaker),
-            endpoint,
+            beside,
             grant: None,
             call: CallId::NONE,
             heard: None,
-            span: None,
             number: 1,
             started: now,
             answered: Tick::NEVER,
@@ -132,7 +147,7 @@ impl AttemptPermit {
 
     /// Where it goes; `None` when the upstream is all there is.
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
-        self.endpoint.as_ref().map(|endpoint| endpoint.endpoint())
+        self.beside.as_ref()?.endpoint.as_ref().map(EndpointPermit::endpoint)
     }
 
     /// Whether where it went has answered others within so many nanoseconds, or up to a second more.
@@ -272,10 +287,10 @@ impl AttemptPermit {
         if self.stage == Stage::Sent && self.allowed != 0 && !silent {
             self.tell_overload(outcome, took, now);
         }
-        if self.endpoint.is_none() && upstream.overload(self.whose.gate()).release() {
+        if self.endpoint().is_none() && upstream.overload(self.whose.gate()).release() {
             upstream.line(self.whose.gate()).wake();
         }
-        if let Some(endpoint) = &mut self.endpoint {
+        if let Some(endpoint) = self.beside.as_deref_mut().and_then(Beside::endpoint) {
             // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not attract calls.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
             if self.stage == Stage::Sent && !silent {
@@ -290,7 +305,12 @@ impl AttemptPermit {
             }
         }
         let Held::Head(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
-        let probes = permit.is_probe() || self.endpoint.as_ref().is_some_and(|endpoint| endpoint.probed());
+        let probes = permit.is_probe()
+            || self
+                .beside
+                .as_deref_mut()
+                .and_then(Beside::endpoint)
+                .is_some_and(|endpoint| endpoint.probed());
         if verdict == Verdict::Success {
             self.held = Held::Body(permit.body());
         }
@@ -329,7 +349,7 @@ impl AttemptPermit {
         waited: u64,
         now: Tick,
     ) -> Option<breaker::Transition> {
-        if let Some(endpoint) = &mut self.endpoint {
+        if let Some(endpoint) = self.beside.as_deref_mut().and_then(Beside::endpoint) {
             endpoint.settle_body(verdict, cause, waited, now);
         }
         let Held::Body(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };

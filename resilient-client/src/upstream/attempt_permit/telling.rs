@@ -15,18 +15,20 @@ impl AttemptPermit {
 
     /// Its span, if somebody listens to those.
     pub(crate) fn traced_by(&mut self, span: Option<AttemptSpan>) {
-        self.span = span;
+        if span.is_some() {
+            self.beside.get_or_insert_default().span = span;
+        }
     }
 
     /// See [`traced_by`](Self::traced_by).
     #[inline]
     pub(crate) fn span(&self) -> Option<&AttemptSpan> {
-        self.span.as_ref()
+        self.beside.as_ref()?.span.as_ref()
     }
 
     pub(super) fn finished(&self, end: &Classified, now: Tick) {
         if !matches!(self.stage, Stage::Admitted | Stage::Leaving) {
-            if let Some(span) = &self.span {
+            if let Some(span) = self.span() {
                 span.ended(end.outcome, end.status);
             }
             self.emit(|method| Event::AttemptFinished {
