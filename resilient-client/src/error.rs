@@ -116,6 +116,20 @@ impl ErrorKind {
             Self::Status => "status",
         }
     }
+
+    /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate limit, a throttle, a wait
+    /// the server asked for, or a drain.
+    pub const fn is_rejected(self) -> bool {
+        matches!(
+            self,
+            Self::CircuitOpen
+                | Self::BulkheadFull
+                | Self::Overloaded
+                | Self::RateLimited
+                | Self::Throttled
+                | Self::Draining
+        )
+    }
 }
 
 impl Error {
@@ -199,15 +213,7 @@ impl Error {
     /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate limit, a throttle, a wait the server asked for,
     /// or a drain.
     pub fn is_rejected(&self) -> bool {
-        matches!(
-            self.0.kind,
-            ErrorKind::CircuitOpen
-                | ErrorKind::BulkheadFull
-                | ErrorKind::Overloaded
-                | ErrorKind::RateLimited
-                | ErrorKind::Throttled
-                | ErrorKind::Draining
-        )
+        self.0.kind.is_rejected()
     }
 
     /// Time ran out: the call's total, the last attempt's, or the body's idle time.

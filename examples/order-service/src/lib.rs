@@ -8,6 +8,8 @@
 //! | `GET /openapi.json` | all this in `OpenAPI` 3.1 |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too, and there alone `GET /metrics` |
 //!
+//! With `--admin` the port for probes has `/admin`, too: a live page of what the client for user-service does, with a token.
+//!
 //! Every error is `application/problem+json` (RFC 9457). Reads never ask user-service.
 //!
 //! ```text
@@ -41,6 +43,7 @@
 //! }
 //! ```
 
+mod admin;
 mod config;
 mod openapi;
 pub mod reconciler;

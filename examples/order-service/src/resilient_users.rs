@@ -78,6 +78,11 @@ impl ResilientUsers {
         Self::build(config, Client::builder().observer(observer), adjust)
     }
 
+    /// The client, for the operator.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     fn build(
         config: &Config,
         builder: ClientBuilder,

@@ -1,14 +1,12 @@
 //! Sends events to observers and to the log, outside every lock.
 
 use std::cell::RefCell;
-
 use std::fmt;
-
-use std::panic::AssertUnwindSafe;
-
-use std::panic::catch_unwind;
-
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
 
 use super::log;
 use crate::event::{Event, Observer, UpstreamIdentity};
@@ -49,32 +47,46 @@ impl Drop for Held {
     }
 }
 
-/// Where the engine sends events.
+/// Where the engine sends events. Clones share their observers.
 #[derive(Clone, Default)]
 pub(crate) struct Events {
-    observers: Arc<[Arc<dyn Observer>]>,
+    shared: Arc<Observers>,
+    /// Who hears in an observer's place of what happens at one upstream, in the order of the observers.
+    own: Option<Arc<[Option<Arc<dyn Observer>>]>>,
+}
+
+#[derive(Default)]
+struct Observers {
+    /// Whether there is any: what every call reads.
+    any: AtomicBool,
+    all: ArcSwap<Vec<Arc<dyn Observer>>>,
 }
 
 impl Events {
     pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
-        Self { observers: observers.into() }
+        let any = AtomicBool::new(!observers.is_empty());
+        Self { shared: Arc::new(Observers { any, all: ArcSwap::from_pointee(observers) }), own: None }
     }
 
-    /// Those who hear of what happens at one upstream.
+    /// One more observer, who hears of what happens from now on.
+    pub(crate) fn add(&self, observer: &Arc<dyn Observer>) {
+        self.shared.all.rcu(|all| all.iter().chain([observer]).cloned().collect::<Vec<_>>());
+        self.shared.any.store(true, Ordering::Relaxed);
+    }
+
+    /// The same for what happens at one upstream, of which some observers may have one of their own.
     pub(crate) fn of(&self, upstream: impl FnOnce() -> UpstreamIdentity) -> Self {
-        if self.observers.is_empty() {
+        let observers = self.shared.all.load();
+        if observers.is_empty() {
             return self.clone();
         }
         let upstream = &upstream();
         let own = |observer: &Arc<dyn Observer>| {
             catch_unwind(AssertUnwindSafe(|| observer.of_upstream(upstream))).ok().flatten()
         };
-        let own: Vec<_> = self.observers.iter().map(own).collect();
-        if own.iter().all(Option::is_none) {
-            return self.clone();
-        }
-        let heard = own.into_iter().zip(self.observers.iter());
-        Self { observers: heard.map(|(own, all)| own.unwrap_or_else(|| Arc::clone(all))).collect() }
+        let own: Arc<[_]> = observers.iter().map(own).collect();
+        let own = own.iter().any(Option::is_some).then_some(own);
+        Self { shared: Arc::clone(&self.shared), own }
     }
 
     /// Builds the event only when somebody listens.
@@ -88,7 +100,7 @@ impl Events {
     /// Whether anybody listens.
     #[inline]
     pub(crate) fn heard(&self) -> bool {
-        !self.observers.is_empty() || log::heard()
+        self.shared.any.load(Ordering::Relaxed) || log::heard()
     }
 
     #[cold]
@@ -109,7 +121,10 @@ impl Events {
 
     fn deliver(&self, upstream: &str, event: &Event) {
         log::write(upstream, event);
-        for observer in self.observers.iter() {
+        let own = self.own.as_deref().unwrap_or_default();
+        // Who comes later comes behind.
+        for (index, observer) in self.shared.all.load().iter().enumerate() {
+            let observer = own.get(index).and_then(Option::as_ref).unwrap_or(observer);
             let _ = catch_unwind(AssertUnwindSafe(|| observer.event(upstream, event)));
         }
     }
@@ -117,15 +132,15 @@ impl Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Events({} observers)", self.observers.len())
+        write!(f, "Events({} observers)", self.shared.all.load().len())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::atomic::AtomicU64;
-    use std::sync::atomic::Ordering;
+
+    use super::*;
 
     /// What a thread keeps to its end, a runtime say, may drop its calls then: it aborted the process.
     #[test]
