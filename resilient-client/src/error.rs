@@ -145,8 +145,9 @@ impl Error {
         }))
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
     pub(crate) fn config(invalid: crate::invalid::Invalid) -> Self {
-        Self::new(ErrorKind::Config).because(invalid)
+        Self::new(ErrorKind::Config).says(invalid.to_string())
     }
 
     pub(crate) fn rejected(rejection: Rejection) -> Self {

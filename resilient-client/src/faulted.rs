@@ -43,8 +43,8 @@ mod off {
     impl Drawn {
         #[inline]
         #[allow(clippy::unused_self, reason = "as with the feature")]
-        pub(crate) fn onto<F, T>(self, real: impl FnOnce() -> F, _about: impl FnOnce() -> T) -> F {
-            real()
+        pub(crate) fn onto<F, T>(self, real: F, _about: impl FnOnce() -> T) -> F {
+            real
         }
     }
 

@@ -1,4 +1,6 @@
-//! The most headers that a request may bring.
+//! The most headers that a request may bring, and bringing others over them.
+
+use http::HeaderMap;
 
 use crate::error::{Error, ErrorKind};
 
@@ -10,4 +12,23 @@ pub(crate) const MOST_HEADERS: usize = 24_000;
 #[cold]
 pub(crate) fn too_many_headers(names: usize) -> Error {
     Error::new(ErrorKind::Request).says(format!("{names} headers, of {MOST_HEADERS} at most"))
+}
+
+/// Puts headers in place of those of the same names.
+pub(crate) fn put_over(headers: &mut HeaderMap, over: HeaderMap) -> Result<(), http::Error> {
+    let mut last = None;
+    for (name, value) in over {
+        // A name comes with the first of its values only.
+        match (name, &last) {
+            (Some(name), _) => {
+                headers.try_insert(name.clone(), value)?;
+                last = Some(name);
+            }
+            (None, Some(name)) => {
+                headers.try_append(name.clone(), value)?;
+            }
+            (None, None) => {}
+        }
+    }
+    Ok(())
 }

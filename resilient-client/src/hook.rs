@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use crate::error::BoxError;
-use crate::header_limit::{MOST_HEADERS, too_many_headers};
+use crate::header_limit::{MOST_HEADERS, put_over, too_many_headers};
 
 /// An attempt about to be made, as a hook sees it.
 #[derive(Clone)]
@@ -141,8 +141,42 @@ impl Hook {
         Self(Arc::new(hook))
     }
 
+    /// Both, this one first.
+    pub(crate) fn and(self, next: Self) -> Self {
+        Self::new(Both(self, next))
+    }
+
     pub(crate) fn prepare(&self, attempt: &Attempt<'_>) -> State {
         self.0.prepare(attempt).0
+    }
+}
+
+/// Two hooks, asked one after the other. The second's headers stand over the first's.
+struct Both(Hook, Hook);
+
+impl AttemptHook for Both {
+    fn prepare(&self, attempt: &Attempt<'_>) -> Prepared {
+        let (first, second) = match (self.0.prepare(attempt), self.1.prepare(attempt)) {
+            (State::Now(first), State::Now(second)) => {
+                return Prepared(State::Now(first.and_then(|first| both(first, second?))));
+            }
+            (first, second) => (first.later(), second.later()),
+        };
+        Prepared(State::Later(Box::pin(async { both(first.await?, second.await?) })))
+    }
+}
+
+fn both(mut first: HeaderMap, second: HeaderMap) -> Result<HeaderMap, BoxError> {
+    put_over(&mut first, second)?;
+    Ok(first)
+}
+
+impl State {
+    fn later(self) -> Later {
+        match self {
+            Self::Now(headers) => Box::pin(std::future::ready(headers)),
+            Self::Later(later) => later,
+        }
     }
 }
 

@@ -104,6 +104,7 @@
 //! - `hyper`, with the feature of that name: the same client without reqwest, in half the instructions.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
+//! - `server`, with the feature of that name: layers for servers, who read their callers' deadlines and shed what comes too late.
 //! - `fault`, with the feature of that name: faults on purpose, in servers, clients and at the wire.
 //! - `metrics`, with the feature of that name: what happens, counted, for Prometheus and others.
 //! - `admin`, with the feature of that name: a live page, JSON and a hand on breakers, for whoever is on call.

@@ -1,7 +1,63 @@
 //! What the clients have in common, written once.
 //!
 //! There are two clients, over reqwest and over hyper, and a layer. Each has its own transport and the rest is the same
-//! to the letter. The rest is here: macros of methods, because the types have no common ancestor that users should see.
+//! to the letter. The rest is here: macros of public methods, because the types have no common ancestor that users should see, and
+//! what these methods do as plain functions. One generic client was tried in their place: docs/decisions/0030-macros-for-the-doors.md.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{Error, ErrorKind};
+use crate::outcome::report::CallReport;
+
+/// A response whose body comes in pieces.
+pub(crate) trait Pieces {
+    /// The next one; `None` at the end.
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Error>;
+
+    /// Nothing more will come.
+    fn is_read(&self) -> bool;
+
+    /// The most that is read of it at once.
+    fn max_body(&self) -> usize;
+
+    fn call_report(&self) -> &CallReport;
+
+    fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind).with_report(self.call_report().clone())
+    }
+
+    /// The whole body. One that came in one piece isn't copied.
+    async fn read_whole(&mut self) -> Result<Bytes, Error> {
+        let Some(first) = self.next_piece().await? else { return Ok(Bytes::new()) };
+        self.check_size(first.len())?;
+        if self.is_read() {
+            return Ok(first);
+        }
+        let Some(second) = self.next_piece().await? else { return Ok(first) };
+        let mut whole = BytesMut::from(first);
+        let mut next = Some(second);
+        while let Some(piece) = next {
+            self.check_size(whole.len().saturating_add(piece.len()))?;
+            whole.extend_from_slice(&piece);
+            next = self.next_piece().await?;
+        }
+        Ok(whole.freeze())
+    }
+
+    fn check_size(&self, size: usize) -> Result<(), Error> {
+        if size <= self.max_body() {
+            return Ok(());
+        }
+        let too_large = self.error(ErrorKind::BodyTooLarge);
+        Err(too_large.says(format!("more than {} bytes", self.max_body())))
+    }
+}
+
+/// An `Idempotency-Key` that no other call has.
+pub(crate) fn new_idempotency_key() -> String {
+    let mut text = uuid::Uuid::encode_buffer();
+    uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).to_owned()
+}
 
 /// The builders' settings that go to the engine, whatever the transport. For a struct with a `setup`.
 macro_rules! setup_methods {
@@ -19,9 +75,15 @@ macro_rules! setup_methods {
             self
         }
 
-        /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers.
+        /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers. Of several all are
+        /// asked, in the order in which they were given; each sees the request's own headers, and a later one's stand over an
+        /// earlier one's.
         pub fn on_attempt(mut self, hook: impl crate::AttemptHook) -> Self {
-            self.setup.hook = Some(crate::hook::Hook::new(hook));
+            let hook = crate::hook::Hook::new(hook);
+            self.setup.hook = Some(match self.setup.hook.take() {
+                Some(earlier) => earlier.and(hook),
+                None => hook,
+            });
             self
         }
 
@@ -179,7 +241,8 @@ macro_rules! client_methods {
 /// What a call asks for differently, and the ways to make it. For a struct with a `client`, `options`, `header` and `send`.
 macro_rules! request_methods {
     () => {
-        /// The total time of this call: every attempt, the waits between them, and the body.
+        /// The total time of this call: every attempt, the waits between them, and the body. See
+        /// [`CallOptions::timeout`](crate::CallOptions::timeout) for what becomes of the attempt timeout.
         pub fn timeout(mut self, total: std::time::Duration) -> Self {
             self.options = self.options.timeout(total);
             self
@@ -235,9 +298,7 @@ macro_rules! request_methods {
         /// Sets an `Idempotency-Key` made for this call: 122 random bits, the same for every attempt. A call made again by
         /// its caller gets another, so a caller who may repeat it should bring a key of his own.
         pub fn generate_idempotency_key(self) -> Self {
-            let mut text = uuid::Uuid::encode_buffer();
-            let key = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).to_owned();
-            self.idempotency_key(key)
+            self.idempotency_key(crate::shared_methods::new_idempotency_key())
         }
 
         /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from their host's: for a host
@@ -300,8 +361,8 @@ macro_rules! request_methods {
     };
 }
 
-/// Reading a response whole, and its status as an error. For a struct with a `max_body`, `chunk`, `is_read`, `report`,
-/// `status` and `status_error`.
+/// Reading a response whole, and its status as an error. For a struct that is [`Pieces`], with a `status` and a
+/// `status_error`.
 macro_rules! response_methods {
     () => {
         /// The whole body, up to the client's limit for bodies read whole.
@@ -345,35 +406,6 @@ macro_rules! response_methods {
             } else {
                 Ok(self)
             }
-        }
-
-        fn error(&self, kind: crate::ErrorKind) -> crate::Error {
-            crate::Error::new(kind).with_report(self.report().clone())
-        }
-
-        async fn read_whole(&mut self) -> Result<bytes::Bytes, crate::Error> {
-            let Some(first) = self.chunk().await? else { return Ok(bytes::Bytes::new()) };
-            self.check_size(first.len())?;
-            if self.is_read() {
-                return Ok(first);
-            }
-            let Some(second) = self.chunk().await? else { return Ok(first) };
-            let mut whole = bytes::BytesMut::from(first);
-            let mut next = Some(second);
-            while let Some(chunk) = next {
-                self.check_size(whole.len().saturating_add(chunk.len()))?;
-                whole.extend_from_slice(&chunk);
-                next = self.chunk().await?;
-            }
-            Ok(whole.freeze())
-        }
-
-        fn check_size(&self, size: usize) -> Result<(), crate::Error> {
-            if size <= self.max_body() {
-                return Ok(());
-            }
-            let too_large = self.error(crate::ErrorKind::BodyTooLarge);
-            Err(too_large.says(format!("more than {} bytes", self.max_body())))
         }
     };
 }

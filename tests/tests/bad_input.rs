@@ -119,7 +119,12 @@ fn a_policy_that_cannot_work_is_a_config_error_that_names_the_setting_and_the_nu
     let seconds = Duration::from_secs;
     let timeout = TimeoutPolicy::standard;
     let policies = [
-        (Policy::standard().timeout(timeout().total(seconds(1))), "timeout.attempt", "3s", "1s"),
+        (
+            Policy::standard().timeout(timeout().total(seconds(1)).attempt(seconds(3))),
+            "timeout.attempt",
+            "3s",
+            "1s",
+        ),
         (Policy::standard().timeout(timeout().attempt(Duration::ZERO)), "timeout.attempt", "0", "zero"),
         (Policy::standard().timeout(timeout().total(Duration::MAX)), "timeout.total", "ten years", ""),
         (

@@ -140,6 +140,31 @@ async fn a_ready_request_of_reqwests_is_executed_with_its_own_timeout() {
     }
 }
 
+/// Generated clients build a request and execute it later: its timeout must survive that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_built_and_then_executed_keeps_what_was_asked_for() {
+    let server = Server::start(|request| match request.target.as_str() {
+        "/hang" => Reply::nothing().then_hang(),
+        _ => Reply::answer(503, "not now"),
+    })
+    .await;
+    let client = Client::builder().build().unwrap();
+    let time = Duration::from_millis(300);
+    let request = client.get(server.url("/hang")).timeout(time).build().unwrap();
+    assert_eq!(request.timeout(), Some(&time));
+    assert_eq!(within(SOON, client.execute(request)).await.unwrap_err().kind(), ErrorKind::Deadline);
+
+    let before = server.count();
+    let call = client.post(server.url("/")).idempotent(true);
+    let (request, options) = call.build_with_options().unwrap();
+    assert_eq!(within(SOON, client.execute_with(request, options)).await.unwrap().status(), 503);
+    assert!(server.count() - before > 1, "a POST that may be repeated is");
+
+    let client = resilient_client::hyper::Client::builder().build().unwrap();
+    let request = client.get(server.url("/hang")).timeout(time).build().unwrap();
+    assert_eq!(within(SOON, client.execute(request)).await.unwrap_err().kind(), ErrorKind::Deadline);
+}
+
 /// What a client brought along stays its own: its headers, and its idea of redirects.
 #[tokio::test]
 async fn a_reqwest_client_brought_along_keeps_its_settings_and_gains_retries() {

@@ -14,6 +14,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use order_service::{Existence, LookupFuture, LookupRequest, Unavailable, UserLookup};
 use serde::Deserialize;
+use service_kit::request_id::X_REQUEST_ID;
 
 /// More than any order of the demo.
 const LARGEST_ORDER: usize = 64 * 1024;
@@ -41,8 +42,8 @@ impl AskFirst {
         app.layer(from_fn_with_state(self, pass))
     }
 
-    async fn ask(&self, user_id: &str) -> Result<(), Unavailable> {
-        let lookup = LookupRequest { user_id, request_id: "asked-first" };
+    async fn ask(&self, user_id: &str, request_id: &str) -> Result<(), Unavailable> {
+        let lookup = LookupRequest { user_id, request_id };
         let existence = self.users.lookup(lookup).await?;
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(user_id.to_owned(), existence);
         Ok(())
@@ -57,8 +58,9 @@ async fn pass(State(asked): State<AskFirst>, request: Request, next: Next) -> Re
     let Ok(body) = to_bytes(body, LARGEST_ORDER).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
+    let request_id = head.headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("asked-first");
     if let Ok(Ordered { user_id }) = serde_json::from_slice(&body)
-        && asked.ask(&user_id).await.is_err()
+        && asked.ask(&user_id, request_id).await.is_err()
     {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }

@@ -17,8 +17,12 @@ use crate::Problem;
 use crate::ask_first::AskFirst;
 use crate::believing::BelievingUsers;
 use crate::breaker_log;
-use crate::cli::{Client, ServeOrder, ServeUser};
+use crate::broker;
+use crate::budget_log;
+use crate::cli::{Client, ServeGateway, ServeOrder, ServeUser};
 use crate::faults::Switch;
+use crate::follow::{HEARTBEAT, Reader};
+use crate::gateway;
 use crate::load::NOBODY;
 use crate::naive::NaiveUsers;
 use crate::orphan_guard;
@@ -28,9 +32,19 @@ use crate::parts::{Part, Without};
 pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     orphan_guard::exit_with_parent();
     log()?;
-    let mut config = user_service::Config { database_url: sqlite(&options.database), ..Default::default() };
+    let mut config = user_service::Config {
+        database_url: sqlite(&options.database),
+        events_heartbeat_ms: HEARTBEAT.as_millis() as u64,
+        ..Default::default()
+    };
     share_of_one_host(&mut config.limits);
     let state = user_service::AppState::open(&config).await?;
+    let mut publishing = state.clone();
+    if options.broker {
+        // The demo makes its users at the third door; one that publishes is enough.
+        config.amqp_url = broker::url();
+        publishing = user_service::AppState::open(&config).await?;
+    }
     let app = || user_service::app(state.clone());
     let switch = Switch::default();
     let naive = switch.door(app(), Client::Naive, options.seed);
@@ -41,20 +55,21 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         (&mut signal).await;
         let _ = tell.send(true);
     });
-    let serve = async |router, port| {
+    let control = switch.control(user_service::app(publishing.clone()));
+    let serve = async |state, router, port| {
         let listener = listen(port).await?;
         let mut told = told.clone();
         // It ends with the demo, or when the demo kills it or tells it to stop.
         let shutdown = async move {
             let _ = told.wait_for(|told| *told).await;
         };
-        user_service::serve(state.clone(), router, listener, shutdown).await?;
+        user_service::serve(state, router, listener, shutdown).await?;
         Ok::<_, Problem>(())
     };
     tokio::try_join!(
-        serve(naive, options.naive_port),
-        serve(resilient, options.resilient_port),
-        serve(switch.control(app()), options.control_port),
+        serve(state.clone(), naive, options.naive_port),
+        serve(state.clone(), resilient, options.resilient_port),
+        serve(publishing, control, options.control_port),
     )?;
     Ok(())
 }
@@ -74,6 +89,17 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
         config.user_service_url = user_service;
     }
     let without = Without { unprotected: options.unprotected, parts: options.without };
+    if options.broker && without.has(Part::Copy) {
+        config.amqp_url = broker::url();
+    }
+    let reader = match options.client {
+        Client::Naive => Some(Reader::naive(options.naive)?),
+        Client::Resilient => Some(Reader::resilient(&without)?),
+        Client::Alone => None,
+    };
+    if let Some(reader) = reader.filter(|_| options.streams) {
+        reader.follow(&config.user_service_url);
+    }
     let (state, router) = match options.client {
         Client::Naive => {
             let users = NaiveUsers::new(options.naive, &config.user_service_url)?;
@@ -84,8 +110,12 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
             with_fallback(&config, users, &without).await?
         }
         Client::Resilient => {
-            let adjust = |policy| without.adjust(policy);
-            let users = ResilientUsers::adjusted(&config, breaker_log::reporter(), adjust)?;
+            let mut client = resilient_client::Client::builder().observer(breaker_log::reporter());
+            if !without.has(Part::Deadlines) {
+                client = client.deadline_header(None);
+            }
+            let users = ResilientUsers::adjusted(&config, client, |policy| without.adjust(policy))?;
+            budget_log::tell(users.clone());
             with_fallback(&config, users, &without).await?
         }
         Client::Alone => keeping(&config, KnownUsers).await?,
@@ -93,6 +123,19 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     // It ends with the demo, or when the demo kills it.
     let listener = listen(options.port).await?;
     Ok(order_service::serve(state, router, listener, std::future::pending()).await?)
+}
+
+/// What stands in front of an order-service in a chain of three.
+pub(crate) async fn serve_gateway(options: ServeGateway) -> Result<(), Problem> {
+    orphan_guard::exit_with_parent();
+    log()?;
+    let without = Without { unprotected: options.unprotected, parts: options.without };
+    let router = gateway::router(options.client, &options.order_service, &without)?;
+    let mut limits = Limits::default();
+    share_of_one_host(&mut limits);
+    // It ends with the demo, or when the demo kills it.
+    service_kit::server::serve_forever(router, listen(options.port).await?, limits.bounds()).await;
+    Ok(())
 }
 
 type Service = (order_service::AppState, Router);

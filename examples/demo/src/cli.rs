@@ -140,6 +140,9 @@ pub(crate) enum Role {
     /// order-service with one of the clients
     #[command(hide = true)]
     ServeOrder(ServeOrder),
+    /// What stands in front of an order-service, with one of the clients
+    #[command(hide = true)]
+    ServeGateway(ServeGateway),
     /// Waits for the demo to end, however it ends, and leaves no process or file behind
     #[command(hide = true)]
     Watchdog {
@@ -159,6 +162,9 @@ pub(crate) struct ServeUser {
     pub(crate) resilient_port: u16,
     #[arg(long)]
     pub(crate) control_port: u16,
+    /// Whether it publishes what happens to users
+    #[arg(long)]
+    pub(crate) broker: bool,
     #[arg(long)]
     pub(crate) database: PathBuf,
     #[arg(long)]
@@ -183,6 +189,26 @@ pub(crate) struct ServeOrder {
     /// One URL, or several with commas between
     #[arg(long)]
     pub(crate) user_service: Option<String>,
+    /// Whether it follows user-service's events, too
+    #[arg(long)]
+    pub(crate) streams: bool,
+    /// Whether it keeps a copy of users
+    #[arg(long)]
+    pub(crate) broker: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeGateway {
+    #[arg(long)]
+    pub(crate) client: Client,
+    #[arg(long)]
+    pub(crate) unprotected: bool,
+    #[arg(long, value_enum)]
+    pub(crate) without: Vec<Part>,
+    #[arg(long)]
+    pub(crate) port: u16,
+    #[arg(long)]
+    pub(crate) order_service: String,
 }
 
 /// The one difference between the order-services: how they find out whether a user exists.

@@ -30,6 +30,11 @@ impl Colours {
     }
 
     #[cfg(test)]
+    pub(crate) const fn on() -> Self {
+        Self(true)
+    }
+
+    #[cfg(test)]
     pub(crate) const fn plain() -> Self {
         Self(false)
     }

@@ -4,7 +4,8 @@
 //! Which calls are hit is drawn from the seed and the call's number at its door, so the n-th call of either order-service
 //! meets the same fate and a run can be repeated.
 //!
-//! Each call is one byte down standard output, a pipe that the demo reads: the count is exact and outlives `kill -9`.
+//! Each call is one byte down standard output, a pipe that the demo reads: the count is exact and outlives `kill -9`. So is each
+//! piece of work.
 //!
 //! The demo sets the faults in one place, `Fleet::set_faults`.
 
@@ -13,18 +14,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::put;
 use axum::{Json, Router};
+use futures_util::StreamExt as _;
+use resilient_client::deadline::{Deadline, header};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, sleep_until};
 
 use crate::cli::Client;
 use crate::clock::now;
+use crate::gateway::Wanted;
 
 /// Where the demo puts its [`Faults`].
 pub(crate) const CONTROL_PATH: &str = "/__fault";
@@ -42,13 +48,20 @@ pub(crate) struct Faults {
     /// A page of HTML with this status, 200 or 404 say, in place of every answer; 0 for none.
     pub(crate) page_status: u16,
     /// How long the one worker at each door needs for a call, in milliseconds; 0 for no worker. Calls wait for it in
-    /// order, and it finishes those whose caller has gone, too.
+    /// order. It doesn't see who has gone meanwhile, as a pool of database connections doesn't; but it doesn't begin what can't
+    /// be done in the time that the caller says it waits.
     pub(crate) work_ms: u64,
+    /// On streams that are open when this is set nothing comes any more, and they don't end: as when something in between forgets
+    /// a connection. Streams opened since are well.
+    pub(crate) mute: bool,
 }
 
 impl Faults {
     pub(crate) const NONE: Self =
-        Self { slow_share: 0.0, delay_ms: 0, refuse_share: 0.0, page_status: 0, work_ms: 0 };
+        Self { slow_share: 0.0, delay_ms: 0, refuse_share: 0.0, page_status: 0, work_ms: 0, mute: false };
+
+    /// Whatever streams at that moment goes mute.
+    pub(crate) const MUTE: Self = Self { mute: true, ..Self::NONE };
 
     /// A share of the calls takes so much longer.
     pub(crate) const fn slow(share: f64, delay_ms: u64) -> Self {
@@ -79,15 +92,30 @@ impl Default for Faults {
 
 /// The faults in force, shared by every door.
 #[derive(Clone, Default)]
-pub(crate) struct Switch(Arc<Mutex<Faults>>);
+pub(crate) struct Switch {
+    faults: Arc<Mutex<Faults>>,
+    /// How often streams were made mute.
+    muted: Arc<AtomicU64>,
+}
 
 impl Switch {
     fn get(&self) -> Faults {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, faults: Faults) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+        self.muted.fetch_add(u64::from(faults.mute), Ordering::Relaxed);
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    /// The body, mute from the next time on that streams are made so.
+    fn mutable(&self, body: Body) -> Body {
+        let (muted, opened) = (Arc::clone(&self.muted), self.muted.load(Ordering::Relaxed));
+        let pieces = body.into_data_stream().then(move |piece| {
+            let mute = muted.load(Ordering::Relaxed) != opened;
+            async move { if mute { std::future::pending().await } else { piece } }
+        });
+        Body::from_stream(pieces)
     }
 
     /// `app` with a route to set the faults, which it doesn't suffer itself.
@@ -111,12 +139,34 @@ struct Door {
     seed: u64,
     switch: Switch,
     calls: Arc<AtomicU64>,
-    queue: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    queue: mpsc::UnboundedSender<Job>,
+}
+
+/// A call that waits for the worker.
+struct Job {
+    caller: Client,
+    done: oneshot::Sender<()>,
+    /// Until when its caller waits, if it says so.
+    told: Option<Deadline>,
+    /// Until when whoever is in front of everybody waits; the worker isn't told.
+    wanted: Option<Wanted>,
+}
+
+impl Job {
+    /// Whether nobody waits for it any more.
+    fn is_in_vain(&self) -> bool {
+        self.done.is_closed() || self.wanted.is_some_and(Wanted::is_over)
+    }
+
+    /// Whether the work would take longer than the caller waits.
+    fn is_hopeless(&self, takes: Duration) -> bool {
+        self.told.is_some_and(|told| told.remaining() < takes)
+    }
 }
 
 async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
     let number = door.calls.fetch_add(1, Ordering::Relaxed);
-    announce(door.caller);
+    announce(door.caller, Mark::Call);
     let faults = door.switch.get();
     if is_hit(door.seed ^ 0x0503, number, faults.refuse_share) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -129,23 +179,36 @@ async fn pass(State(door): State<Door>, request: Request, next: Next) -> Respons
         sleep(Duration::from_millis(faults.delay_ms)).await;
     }
     if faults.work_ms > 0 {
+        let headers = request.headers();
         let (done, served) = oneshot::channel();
-        if door.queue.send(done).is_ok() {
-            let _ = served.await;
+        let told = header::parse(headers).map(Deadline::within);
+        let job = Job { caller: door.caller, done, told, wanted: Wanted::of(headers) };
+        if door.queue.send(job).is_ok() && served.await.is_err() {
+            return StatusCode::GATEWAY_TIMEOUT.into_response();
         }
     }
-    next.run(request).await
+    let response = next.run(request).await;
+    let kind = response.headers().get(CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind == "text/event-stream") {
+        return response.map(|body| door.switch.mutable(body));
+    }
+    response
 }
 
 /// The worker of one door: calls in their order, each for as long as the switch says when its turn comes.
-async fn work(switch: Switch, mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+async fn work(switch: Switch, mut waiting: mpsc::UnboundedReceiver<Job>) {
     let mut free = now();
-    while let Some(done) = waiting.recv().await {
+    while let Some(job) = waiting.recv().await {
+        let takes = Duration::from_millis(switch.get().work_ms);
+        if job.is_hopeless(takes) {
+            continue;
+        }
+        announce(job.caller, if job.is_in_vain() { Mark::InVain } else { Mark::Worked });
         // From the end of the last one, so that the timer's grain doesn't slow the worker down.
-        free = free.max(now()) + Duration::from_millis(switch.get().work_ms);
+        free = free.max(now()) + takes;
         sleep_until(free.into()).await;
         // The caller may have gone; the work was done all the same.
-        let _ = done.send(());
+        let _ = job.done.send(());
     }
 }
 
@@ -154,24 +217,37 @@ fn is_hit(seed: u64, number: u64, share: f64) -> bool {
     fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15)).f64() < share
 }
 
-/// The byte that stands for one call.
-const fn mark(caller: Client) -> u8 {
-    match caller {
-        Client::Naive => b'n',
-        Client::Resilient => b'r',
-        Client::Alone => b'a',
-    }
+/// What user-service says of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It has come.
+    Call,
+    /// The worker begins it.
+    Worked,
+    /// The same, but nobody waits for it any more.
+    InVain,
 }
 
-/// The other way round; `None` for a byte that is no call.
-pub(crate) fn caller_of(byte: u8) -> Option<Client> {
-    Client::ALL.into_iter().find(|caller| mark(*caller) == byte)
+impl Mark {
+    pub(crate) const ALL: [Self; 3] = [Self::Call, Self::Worked, Self::InVain];
 }
 
-fn announce(caller: Client) {
+/// The byte that stands for it.
+const fn byte(caller: Client, mark: Mark) -> u8 {
+    b'a' + caller as u8 * Mark::ALL.len() as u8 + mark as u8
+}
+
+/// The other way round; `None` for a byte that is nothing of the kind.
+pub(crate) fn heard(byte: u8) -> Option<(Client, Mark)> {
+    let number = usize::from(byte.checked_sub(b'a')?);
+    let caller = Client::ALL.get(number / Mark::ALL.len())?;
+    Some((*caller, Mark::ALL[number % Mark::ALL.len()]))
+}
+
+fn announce(caller: Client, mark: Mark) {
     let mut out = std::io::stdout().lock();
     // The reader is gone only when the demo is, and then this process ends too.
-    let _ = out.write_all(&[mark(caller)]).and_then(|()| out.flush());
+    let _ = out.write_all(&[byte(caller, mark)]).and_then(|()| out.flush());
 }
 
 #[cfg(test)]
@@ -194,11 +270,31 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_names_its_caller() {
+    fn a_byte_names_its_caller_and_what_it_says_of_the_call() {
         for caller in Client::ALL {
-            assert_eq!(caller_of(mark(caller)), Some(caller));
+            for mark in Mark::ALL {
+                assert_eq!(heard(byte(caller, mark)), Some((caller, mark)));
+            }
         }
-        assert_eq!(caller_of(b'\n'), None);
+        assert_eq!(heard(b'\n'), None);
+        assert_eq!(heard(b'z'), None);
+    }
+
+    fn job(told: Option<u64>) -> (Job, oneshot::Receiver<()>) {
+        let (done, served) = oneshot::channel();
+        let told = told.map(|ms| Deadline::within(Duration::from_millis(ms)));
+        (Job { caller: Client::Naive, done, told, wanted: None }, served)
+    }
+
+    #[test]
+    fn the_worker_begins_nothing_that_its_caller_wont_wait_for_and_only_if_it_was_told() {
+        let takes = Duration::from_millis(40);
+        for (told, hopeless) in [(None, false), (Some(60_000), false), (Some(39), true), (Some(0), true)] {
+            assert_eq!(job(told).0.is_hopeless(takes), hopeless, "{told:?}");
+        }
+        let (gone, served) = job(None);
+        drop(served);
+        assert!(gone.is_in_vain() && !gone.is_hopeless(takes), "it doesn't see who has gone");
     }
 
     #[test]

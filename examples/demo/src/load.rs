@@ -21,6 +21,7 @@ use crate::arrivals::{NewOrder, Orders, Poisson};
 use crate::audit::Stored;
 use crate::clock::now;
 use crate::histogram::Histogram;
+use crate::scenario::Scenario;
 use crate::tally::{Answer, Books, Sent};
 
 /// How long a client waits for an answer.
@@ -37,7 +38,10 @@ pub(crate) const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 /// One order-service under load.
 pub(crate) struct Target {
     http: reqwest::Client,
+    /// Where the load goes...
     base: String,
+    /// ...and the order-service itself, which is asked what it holds.
+    order_service: String,
     users: Arc<[String]>,
     /// Orders that were stored before the load started.
     readable: Vec<String>,
@@ -50,20 +54,31 @@ pub(crate) struct Target {
 
 impl Target {
     /// Gets an order-service ready for the load: warm, and with something to read.
-    pub(crate) async fn prepare(base: String, users: Arc<[String]>, phases: usize) -> Result<Self, Problem> {
+    pub(crate) async fn prepare(
+        base: String,
+        order_service: String,
+        users: Arc<[String]>,
+        phases: usize,
+    ) -> Result<Self, Problem> {
         let http =
             reqwest::Client::builder().retry(reqwest::retry::never()).timeout(PATIENCE).no_proxy().build()?;
         let [orders, reads] = [(); 2].map(|()| Semaphore::new(MOST_WAITING));
         let books = Mutex::new(Books::new(phases));
-        let mut target = Self { http, base, users, readable: Vec::new(), orders, reads, books };
+        let mut target =
+            Self { http, base, order_service, users, readable: Vec::new(), orders, reads, books };
         while target.readable.len() < READABLE {
             // Numbered from the top down, out of the way of the load's.
             let number = u64::MAX - target.readable.len() as u64;
             let order = NewOrder { number, user: Some(0), twice: false };
-            let response = target.send(&order).await?;
+            let response = target.send(&target.order_service, &order).await?;
             let answer = Answer::from_status(response.status().as_u16());
             if !answer.acknowledges() {
-                return Err(format!("{} answered {} to a first order", target.base, response.status()).into());
+                return Err(format!(
+                    "{} answered {} to a first order",
+                    target.order_service,
+                    response.status()
+                )
+                .into());
             }
             let stored: Value = response.json().await?;
             let id = stored["id"].as_str().ok_or("an order without an id")?;
@@ -114,7 +129,7 @@ impl Target {
     }
 
     async fn answer(&self, order: &NewOrder) -> Answer {
-        match self.send(order).await {
+        match self.send(&self.base, order).await {
             Ok(response) => {
                 let answer = Answer::from_status(response.status().as_u16());
                 // Read to the end, as a client would, and so that the connection can be used again.
@@ -125,11 +140,11 @@ impl Target {
         }
     }
 
-    async fn send(&self, order: &NewOrder) -> reqwest::Result<reqwest::Response> {
+    async fn send(&self, base: &str, order: &NewOrder) -> reqwest::Result<reqwest::Response> {
         let user = order.user.map_or(NOBODY, |index| &self.users[index]);
         let reference = order.reference();
         let body = json!({ "user_id": user, "items": [{ "sku": reference, "quantity": 1 }] });
-        let url = format!("{}/orders", self.base);
+        let url = format!("{base}/orders");
         self.http.post(url).header("idempotency-key", reference).json(&body).send().await
     }
 
@@ -170,7 +185,7 @@ impl Target {
     }
 
     async fn page(&self, query: &str) -> Result<Page, Problem> {
-        let url = format!("{}/orders?{query}", self.base);
+        let url = format!("{}/orders?{query}", self.order_service);
         Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
     }
 }
@@ -196,15 +211,15 @@ pub(crate) async fn create_users(user_service: &str, how_many: usize) -> Result<
 }
 
 /// Sends orders and reads to every target at the given rates, until `stop`; then lets those under way come to their end.
-/// Returns how late they were sent.
+/// Returns how late they were sent, by phase.
 pub(crate) async fn run(
     targets: &[Arc<Target>],
     phase: &CurrentPhase,
     rates: Rates,
     start: Instant,
     stop: impl Future<Output = ()>,
-) -> Result<Histogram, Problem> {
-    let mut late = Histogram::default();
+) -> Result<Vec<Histogram>, Problem> {
+    let mut late = vec![Histogram::default(); phase.of];
     let mut under_way = JoinSet::new();
     let users = targets.iter().map(|target| target.users.len()).min().unwrap_or_default();
     let mut order_times =
@@ -219,8 +234,10 @@ pub(crate) async fn run(
             () = &mut stop => break,
             () = sleep_until((start + due).into()) => {}
         }
-        late.record((start + due).elapsed());
-        let phase = phase.get();
+        let (lateness, phase) = ((start + due).elapsed(), phase.get());
+        if let Some(late) = late.get_mut(phase) {
+            late.record(lateness);
+        }
         if due == order_due {
             let Some((_, order)) = order_times.next() else { break };
             for target in targets {
@@ -245,16 +262,23 @@ pub(crate) async fn run(
 }
 
 /// The number of the phase that the scenario is in.
-#[derive(Default)]
-pub(crate) struct CurrentPhase(AtomicUsize);
+pub(crate) struct CurrentPhase {
+    number: AtomicUsize,
+    /// How many there are.
+    of: usize,
+}
 
 impl CurrentPhase {
+    pub(crate) const fn first_of(scenario: &Scenario) -> Self {
+        Self { number: AtomicUsize::new(0), of: scenario.phases.len() }
+    }
+
     pub(crate) fn set(&self, phase: usize) {
-        self.0.store(phase, Ordering::Relaxed);
+        self.number.store(phase, Ordering::Relaxed);
     }
 
     fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.number.load(Ordering::Relaxed)
     }
 }
 

@@ -17,11 +17,15 @@ mod ask_first;
 mod audit;
 mod believing;
 mod breaker_log;
+mod broker;
+mod budget_log;
 mod child_services;
 mod cli;
 mod clock;
 mod colour;
 mod faults;
+mod follow;
+mod gateway;
 mod histogram;
 mod live;
 mod load;
@@ -71,6 +75,9 @@ fn main() -> ExitCode {
         }
         Some(Role::ServeUser(user)) => run(child_services::serve_user(user)).map(|()| ExitCode::SUCCESS),
         Some(Role::ServeOrder(order)) => run(child_services::serve_order(order)).map(|()| ExitCode::SUCCESS),
+        Some(Role::ServeGateway(gateway)) => {
+            run(child_services::serve_gateway(gateway)).map(|()| ExitCode::SUCCESS)
+        }
         None if options.list => say(&report::list()).map(|()| ExitCode::SUCCESS),
         None => run(demo(options)),
     };
@@ -93,6 +100,12 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
     // First of all, so that there is no moment at which Ctrl-C goes unheard.
     let mut interrupted = pin!(interrupted()?);
     let scenario = options.scenario();
+    if scenario.broker
+        && let Some(why) = broker::missing().await
+    {
+        say(&format!("SKIPPED: {}: {why}", scenario.name))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     enough_open_files(&options)?;
     let files = Files::create(&options)?;
     let directory = Directory::open(options.keep.as_deref())?;

@@ -24,6 +24,7 @@ use reqwest_middleware::ClientWithMiddleware;
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use serde::Serialize;
+use service_kit::request_id::X_REQUEST_ID;
 
 use crate::Problem;
 
@@ -56,6 +57,23 @@ impl Naive {
         }
     }
 
+    /// The reqwest client under it.
+    pub(crate) fn http(self) -> reqwest::Result<reqwest::Client> {
+        let http = reqwest::Client::builder().no_proxy();
+        match self {
+            Self::NoTimeout | Self::ReqwestRetry => http,
+            Self::Loop => http.timeout(TIMEOUT),
+        }
+        .build()
+    }
+
+    /// The same with reqwest-retry round it.
+    pub(crate) fn retrying(http: reqwest::Client) -> ClientWithMiddleware {
+        let waits = ExponentialBackoff::builder().build_with_max_retries(RETRIES);
+        let retry = RetryTransientMiddleware::new_with_policy(waits);
+        reqwest_middleware::ClientBuilder::new(http).with(retry).build()
+    }
+
     /// For the introduction, in lines of at most 65 columns.
     pub(crate) const fn described(self) -> &'static str {
         match self {
@@ -83,33 +101,35 @@ enum Client {
 impl NaiveUsers {
     /// `bases`: one URL, or several with commas between.
     pub(crate) fn new(kind: Naive, bases: &str) -> Result<Self, Problem> {
-        let http = reqwest::Client::builder().no_proxy();
+        let http = kind.http()?;
         let client = match kind {
-            Naive::NoTimeout => Client::Plain { http: http.build()?, tries: 1 },
-            Naive::Loop => Client::Plain { http: http.timeout(TIMEOUT).build()?, tries: TRIES },
-            Naive::ReqwestRetry => {
-                let waits = ExponentialBackoff::builder().build_with_max_retries(RETRIES);
-                let retry = RetryTransientMiddleware::new_with_policy(waits);
-                Client::Retrying(reqwest_middleware::ClientBuilder::new(http.build()?).with(retry).build())
-            }
+            Naive::NoTimeout => Client::Plain { http, tries: 1 },
+            Naive::Loop => Client::Plain { http, tries: TRIES },
+            Naive::ReqwestRetry => Client::Retrying(Naive::retrying(http)),
         };
         let bases = bases.split(',').map(str::to_owned).collect();
         Ok(Self { client, bases, turn: Arc::default() })
     }
 
-    async fn ask(&self, user_id: &str) -> Result<Existence, Unavailable> {
+    async fn ask(
+        &self,
+        LookupRequest { user_id, request_id }: LookupRequest<'_>,
+    ) -> Result<Existence, Unavailable> {
         match &self.client {
             Client::Plain { http, tries } => {
                 let mut answer = Err(Unavailable::new("never asked"));
                 for _ in 0..*tries {
-                    answer = read(http.get(self.url(user_id)).send().await).await;
+                    let question = http.get(self.url(user_id)).header(X_REQUEST_ID, request_id);
+                    answer = read(question.send().await).await;
                     if answer.is_ok() {
                         break;
                     }
                 }
                 answer
             }
-            Client::Retrying(http) => read(http.get(self.url(user_id)).send().await).await,
+            Client::Retrying(http) => {
+                read(http.get(self.url(user_id)).header(X_REQUEST_ID, request_id).send().await).await
+            }
         }
     }
 
@@ -134,7 +154,7 @@ async fn read<E: std::fmt::Display>(answer: Result<reqwest::Response, E>) -> Res
 
 impl UserLookup for NaiveUsers {
     fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
-        Box::pin(self.ask(lookup.user_id))
+        Box::pin(self.ask(lookup))
     }
 }
 
@@ -165,7 +185,7 @@ mod tests {
                 axum::serve(listener, axum::Router::new().route("/users/{id}", get(refuse))).await
             });
             let users = NaiveUsers::new(kind, &base).unwrap();
-            users.ask("1").await.unwrap_err();
+            users.ask(LookupRequest { user_id: "1", request_id: "2" }).await.unwrap_err();
             assert_eq!(count.load(Ordering::Relaxed), calls, "{}", kind.name());
         }
     }

@@ -26,6 +26,10 @@ pub(crate) enum Part {
     Fallback,
     /// Whether a 200 or 404 is user-service's own
     AnswerCheck,
+    /// The copy of users that follows their events
+    Copy,
+    /// That services tell each other how long they wait
+    Deadlines,
 }
 
 impl Part {
@@ -39,10 +43,12 @@ impl Part {
             Self::Hedging => "hedging",
             Self::Fallback => "fallback",
             Self::AnswerCheck => "answer-check",
+            Self::Copy => "copy",
+            Self::Deadlines => "deadlines",
         }
     }
 
-    /// The policy without this part. The last two parts are order-service's own.
+    /// The policy without this part. The last ones aren't in a policy: they are order-service's own, or the client builder's.
     fn removed_from(self, policy: Policy) -> Policy {
         match self {
             Self::Breaker => policy.breaker(None),
@@ -51,7 +57,7 @@ impl Part {
             Self::Limits => policy.bulkhead(None).overload(None),
             Self::Timeouts => policy.timeout(TimeoutPolicy::none()),
             Self::Hedging => policy.hedge(None),
-            Self::Fallback | Self::AnswerCheck => policy,
+            Self::Fallback | Self::AnswerCheck | Self::Copy | Self::Deadlines => policy,
         }
     }
 }
@@ -108,7 +114,12 @@ mod tests {
             let policy = Without { unprotected: false, parts: vec![*part] }.adjust(whole());
             policy.check().unwrap_or_else(|invalid| panic!("{}: {invalid}", part.name()));
             let same = policy == whole();
-            assert_eq!(same, matches!(part, Part::Fallback | Part::AnswerCheck), "{}", part.name());
+            assert_eq!(
+                same,
+                matches!(part, Part::Fallback | Part::AnswerCheck | Part::Copy | Part::Deadlines),
+                "{}",
+                part.name()
+            );
         }
         assert_eq!(Without { unprotected: true, parts: vec![] }.adjust(whole()), Policy::none());
     }

@@ -13,6 +13,8 @@ pub(crate) struct Ports {
     pub(crate) users: Vec<UserPorts>,
     /// By order-service.
     pub(crate) order: [u16; Client::ALL.len()],
+    /// In front of each order-service, where something is.
+    pub(crate) gateway: [u16; Client::ALL.len()],
 }
 
 /// Where one replica of user-service listens.
@@ -38,7 +40,8 @@ impl Ports {
             users.push(UserPorts { control: hold().await?, door: [hold().await?, hold().await?] });
         }
         let order = [hold().await?, hold().await?, hold().await?];
-        Ok(Self { users, order })
+        let gateway = [hold().await?, hold().await?, hold().await?];
+        Ok(Self { users, order, gateway })
     }
 }
 

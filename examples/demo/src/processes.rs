@@ -1,24 +1,29 @@
 //! The other processes: started, stopped, killed and started again, each a real one with its own database.
 
+mod heard;
+
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, Command};
 
+use self::heard::{Arrivals, listen};
 use crate::breaker_log::{Breaker, BreakerLog};
+use crate::budget_log::BudgetLog;
 use crate::cli::{Client, Options};
 use crate::clock::now;
-use crate::faults::{CONTROL_PATH, Faults, caller_of};
+use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
+use crate::follow::{StreamLog, Told};
 use crate::naive::Naive;
 use crate::orphan_guard::{ended, started};
 use crate::parts::Without;
 use crate::ports::Ports;
+use crate::results::Work;
 use crate::scenario::Scenario;
 use crate::signal::{self, Signal};
 
@@ -27,29 +32,6 @@ const STARTUP_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long a process may take to end once it was told to.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
-
-/// How many calls reached a user-service, by caller. Read from a pipe that user-service writes a byte to for every call,
-/// so no call is missed when it is killed.
-#[derive(Default)]
-pub(crate) struct Arrivals([AtomicU64; Client::ALL.len()]);
-
-impl Arrivals {
-    pub(crate) fn of(&self, caller: Client) -> u64 {
-        self.0[caller as usize].load(Ordering::Relaxed)
-    }
-
-    fn count(&self, caller: Client) {
-        self.0[caller as usize].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Hears a process's standard output to its end, byte by byte.
-async fn listen(mut pipe: ChildStdout, mut hear: impl FnMut(u8)) {
-    let mut bytes = [0; 4096];
-    while let Ok(read @ 1..) = pipe.read(&mut bytes).await {
-        bytes[..read].iter().copied().for_each(&mut hear);
-    }
-}
 
 /// All the processes. Dropping it kills them.
 pub(crate) struct Fleet {
@@ -64,10 +46,18 @@ pub(crate) struct Fleet {
     arrivals: Vec<Arc<Arrivals>>,
     /// By order-service; locks, because the readers of the pipes write them.
     breakers: [Arc<Mutex<BreakerLog>>; Client::ALL.len()],
+    streams: [Arc<StreamLog>; Client::ALL.len()],
+    /// The resilient one's.
+    budget: Arc<BudgetLog>,
+    /// Whether they follow events, too.
+    follow: bool,
+    broker: bool,
     watchdog: Process,
     /// By replica; `None` for a dead one.
     users: Vec<Option<Process>>,
     orders: Vec<Process>,
+    /// In front of them, where the scenario has any.
+    gateways: Vec<Process>,
 }
 
 /// The processes and where they answer.
@@ -75,6 +65,8 @@ pub(crate) struct Held {
     /// Pid and URL.
     pub(crate) users: Vec<(u32, String)>,
     pub(crate) orders: Vec<(Client, u32, String)>,
+    /// In front of the order-services, where anything is.
+    pub(crate) gateways: Vec<(Client, u32, String)>,
     pub(crate) directory: PathBuf,
 }
 
@@ -118,9 +110,14 @@ impl Fleet {
                 .map_err(io::Error::other)?,
             arrivals: (0..user_services).map(|_| Arc::default()).collect(),
             breakers: Default::default(),
+            streams: Default::default(),
+            budget: Arc::default(),
+            follow: scenario.streams,
+            broker: scenario.broker,
             watchdog,
             users: (0..user_services).map(|_| None).collect(),
             orders: Vec::new(),
+            gateways: Vec::new(),
         };
         for replica in 0..user_services {
             fleet.start_user_service(replica).await?;
@@ -128,6 +125,11 @@ impl Fleet {
         }
         for client in Client::ALL {
             fleet.start_order_service(client).await?;
+        }
+        if scenario.gateway {
+            for client in Client::ALL {
+                fleet.start_gateway(client).await?;
+            }
         }
         Ok(fleet)
     }
@@ -141,6 +143,7 @@ impl Fleet {
         command.arg("serve-user").args(["--naive-port", &naive, "--resilient-port", &resilient]);
         command.args(["--control-port", &ports.control.to_string()]);
         command.arg("--database").arg(self.directory.join("users.db"));
+        command.args(self.broker.then_some("--broker"));
         command.args(["--seed", &self.seed.to_string()]);
         let name = match self.users.len() {
             1 => "user-service".to_owned(),
@@ -150,8 +153,8 @@ impl Fleet {
         if let Some(pipe) = process.child.stdout.take() {
             let arrivals = Arc::clone(&self.arrivals[replica]);
             tokio::spawn(listen(pipe, move |byte| {
-                if let Some(caller) = caller_of(byte) {
-                    arrivals.count(caller);
+                if let Some((caller, mark)) = heard(byte) {
+                    arrivals.count(caller, mark);
                 }
             }));
         }
@@ -175,14 +178,19 @@ impl Fleet {
                 self.ports.users.iter().map(|ports| url(ports.door[client as usize])).collect();
             command.args(["--user-service", &doors.join(","), "--naive", self.naive.name()]);
         }
-        if client == Client::Resilient {
-            command.args(self.without.unprotected.then_some("--unprotected"));
-            command.args(self.without.parts.iter().flat_map(|part| ["--without", part.name()]));
-        }
+        command.args(self.follow.then_some("--streams"));
+        command.args((self.broker && client == Client::Resilient).then_some("--broker"));
+        self.take_away(client, &mut command);
         let mut process = self.spawn(name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
             let log = Arc::clone(&self.breakers[client as usize]);
+            let streams = Arc::clone(&self.streams[client as usize]);
+            let budget = Arc::clone(&self.budget);
             tokio::spawn(listen(pipe, move |byte| {
+                budget.note(byte);
+                if let Some(told) = Told::of_byte(byte) {
+                    streams.note(told);
+                }
                 if let Some(state) = Breaker::of_mark(byte) {
                     log.lock().unwrap_or_else(PoisonError::into_inner).note(now(), state);
                 }
@@ -191,6 +199,35 @@ impl Fleet {
         self.wait_until_ready(&mut process, &self.order_service(client)).await?;
         self.orders.push(process);
         Ok(())
+    }
+
+    async fn start_gateway(&mut self, client: Client) -> io::Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["serve-gateway", "--client", client.name()]);
+        command.args(["--port", &self.ports.gateway[client as usize].to_string()]);
+        command.args(["--order-service", &self.order_service(client)]);
+        self.take_away(client, &mut command);
+        let mut process = self.spawn(&format!("{} gateway", client.name()), command).await?;
+        self.wait_until_ready(&mut process, &url(self.ports.gateway[client as usize])).await?;
+        self.gateways.push(process);
+        Ok(())
+    }
+
+    /// What the resilient ones have to do without.
+    fn take_away(&self, client: Client, command: &mut Command) {
+        if client == Client::Resilient {
+            command.args(self.without.unprotected.then_some("--unprotected"));
+            command.args(self.without.parts.iter().flat_map(|part| ["--without", part.name()]));
+        }
+    }
+
+    /// Where the load goes: to the order-service, or to what is in front of it.
+    pub(crate) fn entrance(&self, client: Client) -> String {
+        if self.gateways.is_empty() {
+            self.order_service(client)
+        } else {
+            url(self.ports.gateway[client as usize])
+        }
     }
 
     /// The base URL at which the demo, unfaulted and uncounted, talks to a replica of user-service.
@@ -205,7 +242,24 @@ impl Fleet {
 
     /// Calls of an order-service that reached each replica of user-service so far.
     pub(crate) fn arrivals(&self, caller: Client) -> Vec<u64> {
-        self.arrivals.iter().map(|arrivals| arrivals.of(caller)).collect()
+        self.arrivals.iter().map(|arrivals| arrivals.of(caller, Mark::Call)).collect()
+    }
+
+    /// What the user-services' workers began for an order-service so far, and how much of that for callers who had gone.
+    pub(crate) fn work(&self, caller: Client) -> Work {
+        let all = |mark| self.arrivals.iter().map(|arrivals| arrivals.of(caller, mark)).sum::<u64>();
+        let in_vain = all(Mark::InVain);
+        Work { begun: all(Mark::Worked) + in_vain, in_vain }
+    }
+
+    /// How many retries the resilient order-service could pay for now.
+    pub(crate) fn budget(&self) -> Option<u8> {
+        self.budget.tokens()
+    }
+
+    /// What is known of an order-service's streams.
+    pub(crate) fn streams(&self, client: Client) -> &StreamLog {
+        &self.streams[client as usize]
     }
 
     /// What an order-service's circuit breaker has done so far.
@@ -253,23 +307,23 @@ impl Fleet {
     /// Where everything is, for whoever breaks it by hand.
     pub(crate) fn held(&self) -> Held {
         let users = self.users.iter().zip(&self.ports.users);
+        let list = |processes: &[Process], url: &dyn Fn(Client) -> String| {
+            let named = processes.iter().zip(Client::ALL);
+            named.map(|(process, client)| (client, process.pid, url(client))).collect()
+        };
         Held {
             users: users
                 .map(|(user, ports)| (user.as_ref().map_or(0, |user| user.pid), url(ports.control)))
                 .collect(),
-            orders: self
-                .orders
-                .iter()
-                .zip(Client::ALL)
-                .map(|(order, client)| (client, order.pid, self.order_service(client)))
-                .collect(),
+            orders: list(&self.orders, &|client| self.order_service(client)),
+            gateways: list(&self.gateways, &|client| self.entrance(client)),
             directory: self.directory.clone(),
         }
     }
 
-    /// Names an order-service that has ended, which none should.
+    /// Names an order-service or what is in front of one that has ended, which none should.
     pub(crate) fn casualty(&mut self) -> Option<String> {
-        let ended = self.orders.iter_mut().find_map(|order| {
+        let ended = self.orders.iter_mut().chain(&mut self.gateways).find_map(|order| {
             let status = order.child.try_wait().ok().flatten()?;
             Some((order.name.clone(), status))
         });
@@ -278,9 +332,9 @@ impl Fleet {
 
     /// Ends every process and waits until each is gone.
     pub(crate) async fn stop(mut self) -> io::Result<()> {
-        for process in
-            self.users.drain(..).flatten().chain(std::mem::take(&mut self.orders)).collect::<Vec<_>>()
-        {
+        let users = self.users.drain(..).flatten();
+        let rest = std::mem::take(&mut self.orders).into_iter().chain(std::mem::take(&mut self.gateways));
+        for process in users.chain(rest).collect::<Vec<_>>() {
             self.bury(process).await?;
         }
         let Process { mut child, stdin, .. } = self.watchdog;

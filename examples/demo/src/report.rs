@@ -13,6 +13,8 @@ use crate::breaker_log::Breaker;
 use crate::cli::{Client, Options};
 use crate::colour::{Colour, Colours};
 use crate::faults::CONTROL_PATH;
+use crate::follow::STREAMS;
+use crate::gateway::PROMISE;
 use crate::load::{PATIENCE, Rates};
 use crate::parts::Part;
 use crate::processes::Held;
@@ -27,7 +29,12 @@ pub(crate) fn list() -> String {
         let set = |parts: &&[Part]| parts.iter().map(|part| part.name()).collect::<Vec<_>>().join(",");
         let shows: Vec<_> = scenario.shows.iter().map(set).collect();
         let _ = writeln!(out, "{:<18} {}", scenario.name, scenario.about);
-        let _ = writeln!(out, "{:<18} fails --without {}", "", shows.join(" or "));
+        let mut line = format!("{:<18} fails --without {}", "", shows.join(" or "));
+        if line.len() > 80 {
+            // The first set alone is the long one.
+            line = line.replacen(" or ", &format!("\n{:<24} or ", ""), 1);
+        }
+        let _ = writeln!(out, "{line}");
     }
     out.push_str("\ncargo demo NAME runs one; --unprotected switches every policy off");
     out
@@ -65,6 +72,19 @@ wait {patience} s.
         naive = options.naive(scenario).described(),
         patience = PATIENCE.as_secs(),
     );
+    if scenario.streams {
+        let _ = writeln!(
+            out,
+            "Each also follows user-service's events, on {STREAMS} streams.\n  alive {STREAMS} streams at most"
+        );
+    }
+    if scenario.gateway {
+        let waits = PROMISE.as_millis();
+        let _ = writeln!(
+            out,
+            "In front of each stands a gateway with a client of its kind; it waits {waits} ms."
+        );
+    }
     if let Some(missing) = options.without(scenario).told() {
         let _ = writeln!(out, "The resilient one is without {missing}.");
     }
@@ -89,6 +109,9 @@ pub(crate) fn held(scenario: &Scenario, held: &Held, user: &str) -> String {
     for (client, pid, url) in &held.orders {
         let _ = writeln!(out, "  {:<9} order-service  {url}  pid {pid}", client.name());
     }
+    for (client, pid, url) in &held.gateways {
+        let _ = writeln!(out, "  {:<9} gateway        {url}  pid {pid}", client.name());
+    }
     let _ = writeln!(out, "  databases and logs       {}", held.directory.display());
     let Some((pid, users)) = held.users.first() else { return out };
     let put = |what: &str, faults: &str| {
@@ -103,7 +126,8 @@ pub(crate) fn held(scenario: &Scenario, held: &Held, user: &str) -> String {
     out.push_str(&put("well again", "{}"));
     let _ = writeln!(out, "# it hangs; and goes on\nkill -STOP {pid}\nkill -CONT {pid}");
     out.push_str("# an order\n");
-    for (client, _, url) in &held.orders {
+    let entrances = if held.gateways.is_empty() { &held.orders } else { &held.gateways };
+    for (client, _, url) in entrances {
         if *client != Client::Alone {
             let body = format!(r#"{{"user_id":"{user}","items":[{{"sku":"tea","quantity":1}}]}}"#);
             let _ = writeln!(out, "curl {url}/orders -H 'content-type: application/json' -d '{body}'");
@@ -114,15 +138,26 @@ pub(crate) fn held(scenario: &Scenario, held: &Held, user: &str) -> String {
 
 /// The columns of one order-service in the table of seconds: their heads and widths. There is no room for what doesn't
 /// tell much: only the resilient one has a circuit breaker and answers 202; only at the naive one requests pile up.
-const COLUMNS: [(&str, usize); 8] =
-    [("ok", 4), ("202", 4), ("fail", 5), ("p99", 6), ("read", 6), ("calls", 6), ("wait", 5), ("breaker", 8)];
+const COLUMNS: [(&str, usize); 9] = [
+    ("ok", 4),
+    ("202", 4),
+    ("fail", 5),
+    ("p99", 6),
+    ("read", 6),
+    ("calls", 6),
+    ("alive", 6),
+    ("wait", 5),
+    ("breaker", 8),
+];
 
 fn columns(columns: Columns, client: Client) -> impl Iterator<Item = (&'static str, usize)> {
     let has = move |head: &str| match (columns, client) {
-        (Columns::Reads, Client::Resilient) => head != "wait",
-        (Columns::Reads, _) => !matches!(head, "202" | "calls" | "breaker"),
-        (Columns::Calls, Client::Resilient) => !matches!(head, "wait" | "read" | "breaker"),
-        (Columns::Calls, _) => !matches!(head, "202" | "read" | "breaker"),
+        (Columns::Reads, Client::Resilient) => !matches!(head, "wait" | "alive"),
+        (Columns::Reads, _) => !matches!(head, "202" | "calls" | "breaker" | "alive"),
+        (Columns::Calls, Client::Resilient) => !matches!(head, "wait" | "read" | "breaker" | "alive"),
+        (Columns::Calls, _) => !matches!(head, "202" | "read" | "breaker" | "alive"),
+        (Columns::Streams, Client::Resilient) => !matches!(head, "wait" | "read" | "calls"),
+        (Columns::Streams, _) => !matches!(head, "202" | "read" | "calls" | "breaker"),
     };
     let wide = move |width| if columns == Columns::Calls { 12 } else { width };
     COLUMNS
@@ -150,6 +185,10 @@ pub(crate) struct Second {
     pub(crate) tally: Tally,
     /// By user-service.
     pub(crate) calls: Vec<u64>,
+    /// Begun for callers who had gone.
+    pub(crate) in_vain: u64,
+    /// Streams alive; `None` where there are none.
+    pub(crate) streams: Option<u64>,
     pub(crate) waiting: usize,
 }
 
@@ -190,6 +229,10 @@ fn cell(head: &str, second: &Second, breaker: Breaker) -> (String, Option<Colour
         "read" if tally.reads_failed > 0 => ("FAIL".into(), Some(Colour::Red)),
         "read" => (span(tally.read.quantile(0.99)), None),
         "calls" => (slashed(second.calls.iter().map(u64::to_string)), None),
+        "alive" => {
+            let alive = second.streams.unwrap_or_default();
+            (alive.to_string(), (alive < STREAMS as u64).then_some(Colour::Red))
+        }
         "wait" => (second.waiting.to_string(), None),
         // In the width there is.
         _ if breaker == Breaker::HalfOpen => ("half".into(), breaker_colour(breaker)),

@@ -1,12 +1,18 @@
 //! Everything a run found out, as plain data: the verdict judges it, the report shows it, `--json` writes it.
 
+mod full_service;
+mod machine;
+
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use self::full_service::full_service;
+pub(crate) use self::machine::Machine;
 use crate::audit::Audit;
 use crate::breaker_log::BreakerLog;
 use crate::cli::Client;
+use crate::follow::STREAMS;
 use crate::histogram::Histogram;
 use crate::load::PATIENCE;
 use crate::naive::Naive;
@@ -34,17 +40,6 @@ pub(crate) struct Results {
     pub(crate) alone: Twin,
 }
 
-/// How busy the machine was with other things: nobody's fault here.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(crate) struct Machine {
-    /// How late the load's requests were sent.
-    pub(crate) late_p99_ms: f64,
-    /// The lone order-service's orders, in its worst phase.
-    pub(crate) alone_p99_ms: f64,
-    /// What the lone order-service failed to answer in time.
-    pub(crate) alone_failed: u64,
-}
-
 /// One order-service.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Twin {
@@ -52,8 +47,9 @@ pub(crate) struct Twin {
     pub(crate) phases: Vec<PhaseFigures>,
     /// Orders while its circuit breaker was open; `None` if it has none or it never opened.
     pub(crate) once_open: Option<OnceOpen>,
-    /// From the moment all was well again to the last order that was not settled at once.
-    pub(crate) full_service_after_ms: f64,
+    /// From the moment all was well again to the end of the last second in which more than a few orders weren't settled at
+    /// once; `None` if the last second of all was one.
+    pub(crate) full_service_after_ms: Option<f64>,
     /// From the moment all was well again until no order was pending; `None` if that never came.
     pub(crate) resolved_after_ms: Option<f64>,
     pub(crate) audit: Audit,
@@ -77,6 +73,8 @@ pub(crate) struct PhaseFigures {
     pub(crate) post_p99_ms: f64,
     /// The same without the phase's first second.
     pub(crate) later_p99_ms: f64,
+    /// How late the load's requests were sent; the same for all.
+    pub(crate) sent_late_p99_ms: f64,
     /// Orders that took longer than [`OnceOpen::LIMIT`].
     pub(crate) post_slow: u64,
     /// The share of the orders of its last seconds that were settled at once; `None` if there were none.
@@ -87,6 +85,9 @@ pub(crate) struct PhaseFigures {
     pub(crate) read_p99_ms: f64,
     /// Calls that reached each user-service during the phase.
     pub(crate) calls: Vec<u64>,
+    pub(crate) work: Work,
+    /// Streams that ended, and those alive when the phase did.
+    pub(crate) streams: Streams,
     /// The most requests that waited at the end of a second.
     pub(crate) most_waiting: usize,
 }
@@ -104,7 +105,38 @@ pub(crate) struct SecondFigures {
     pub(crate) read_p99_ms: Option<f64>,
     pub(crate) reads_failed: u64,
     pub(crate) calls: u64,
+    /// Work begun for callers who had gone.
+    pub(crate) in_vain: u64,
+    /// Streams alive at its end; `None` where there are none.
+    pub(crate) streams: Option<u64>,
     pub(crate) waiting: usize,
+}
+
+/// An order-service's streams of events in a phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Streams {
+    pub(crate) ended: u64,
+    /// When the phase ended.
+    pub(crate) alive: u64,
+}
+
+/// Calls that the user-services' workers began; see [`crate::faults`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Work {
+    pub(crate) begun: u64,
+    /// Those whose caller had gone.
+    pub(crate) in_vain: u64,
+}
+
+impl Work {
+    /// The share of it that nobody waited for.
+    pub(crate) fn share_in_vain(self) -> f64 {
+        self.in_vain as f64 / self.begun.max(1) as f64
+    }
+
+    pub(crate) const fn since(self, before: Self) -> Self {
+        Self { begun: self.begun - before.begun, in_vain: self.in_vain - before.in_vain }
+    }
 }
 
 /// What of a phase is seen from outside the requests.
@@ -115,6 +147,8 @@ pub(crate) struct Observed {
     pub(crate) closed: Duration,
     /// By twin and user-service.
     pub(crate) calls: [Vec<u64>; Client::TWINS.len()],
+    pub(crate) work: [Work; Client::TWINS.len()],
+    pub(crate) streams: [Streams; Client::TWINS.len()],
     /// By twin.
     pub(crate) most_waiting: [usize; Client::TWINS.len()],
 }
@@ -133,6 +167,8 @@ pub(crate) struct Seen {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct OnceOpen {
     pub(crate) orders: usize,
+    /// From the first moment of the outage to the opening.
+    pub(crate) opened_after_ms: f64,
     /// Those answered 202 within [`OnceOpen::LIMIT`].
     pub(crate) fast: usize,
     /// How often the breaker went half-open meanwhile, and let probes through that may be slow.
@@ -145,45 +181,6 @@ pub(crate) struct Return {
     pub(crate) ready: Duration,
     /// When each order-service had no pending order for the first time after that.
     pub(crate) resolved: [Option<Duration>; Client::ALL.len()],
-}
-
-impl Machine {
-    /// The load is that of people who click; a client that falls this far behind doesn't send what it says.
-    const LATE_MS: f64 = 100.0;
-    /// An order of the lone order-service is one commit: a few milliseconds.
-    const ALONE_MS: f64 = 400.0;
-
-    pub(crate) fn new(late: &Histogram, alone: &Twin) -> Self {
-        Self {
-            late_p99_ms: quantile(late, 0.99).unwrap_or_default(),
-            alone_p99_ms: alone.phases.iter().map(|phase| phase.post_p99_ms).fold(0.0, f64::max),
-            alone_failed: alone
-                .phases
-                .iter()
-                .map(|phase| phase.failed - phase.wrong + phase.reads_failed)
-                .sum(),
-        }
-    }
-
-    /// Why nothing can be said, if so.
-    pub(crate) fn too_busy(&self) -> Option<String> {
-        let Self { late_p99_ms, alone_p99_ms, alone_failed } = self;
-        if *late_p99_ms > Self::LATE_MS {
-            return Some(format!(
-                "the load was sent late (p99 {late_p99_ms:.0} ms, bound {:.0} ms)",
-                Self::LATE_MS
-            ));
-        }
-        if *alone_failed > 0 {
-            return Some(format!("the lone order-service failed {alone_failed} times"));
-        }
-        (*alone_p99_ms > Self::ALONE_MS).then(|| {
-            format!(
-                "the lone order-service was slow (p99 {alone_p99_ms:.0} ms, bound {:.0} ms)",
-                Self::ALONE_MS
-            )
-        })
-    }
 }
 
 impl OnceOpen {
@@ -199,6 +196,7 @@ impl OnceOpen {
         let fast = |sent: &&&Sent| sent.answer == Answer::Accepted && sent.latency <= Self::LIMIT;
         Some(Self {
             orders: after.len(),
+            opened_after_ms: millis(opened.saturating_sub(began)),
             fast: after.iter().filter(fast).count(),
             half_opens: breaker.half_opens(start, opened, ended),
         })
@@ -206,29 +204,35 @@ impl OnceOpen {
 }
 
 impl Twin {
+    #[allow(clippy::too_many_arguments, reason = "each is another source of what is put together here")]
     pub(crate) fn new(
         scenario: &Scenario,
         quick: bool,
         client: Client,
         books: &Books,
         seen: &Seen,
+        late: &[Histogram],
         breaker: &BreakerLog,
         audit: Audit,
     ) -> Self {
         let after_return = |at: Duration| millis(at.saturating_sub(seen.back.ready));
-        let unsettled = |sent: &&Sent| {
-            let late = sent.phase.is_some_and(|phase| scenario.phases[phase].mood == Mood::Back);
-            late && !(sent.served() && sent.answer != Answer::Accepted)
-        };
-        let last_unsettled = books.sent().iter().filter(unsettled).map(|sent| sent.at).max();
+        let back = books
+            .sent()
+            .iter()
+            .filter(|sent| sent.phase.is_some_and(|phase| scenario.phases[phase].mood == Mood::Back));
+        let back = back.map(|sent| {
+            let settled = sent.served() && sent.answer != Answer::Accepted;
+            (sent.at.saturating_sub(seen.back.ready), settled)
+        });
         let end = if quick { END / 2 } else { END };
         let phases = seen.phases.iter().zip(scenario.phases).enumerate().map(|(index, (observed, phase))| {
-            PhaseFigures::new(client, books, index, phase.name, observed, end)
+            let late = late.get(index).and_then(|late| quantile(late, 0.99)).unwrap_or_default();
+            PhaseFigures::new(client, books, index, phase.name, observed, end, late)
         });
         Self {
             phases: phases.collect(),
             once_open: OnceOpen::count(scenario, books.sent(), breaker, seen.start),
-            full_service_after_ms: last_unsettled.map_or(0.0, after_return),
+            full_service_after_ms: full_service(back).map(millis),
             resolved_after_ms: seen.back.resolved[client as usize].map(after_return),
             audit,
             seconds: seen.seconds.get(client as usize).cloned().unwrap_or_default(),
@@ -241,6 +245,20 @@ impl Twin {
         let (slow, all) =
             down.fold((0, 0), |(slow, all), (phase, _)| (slow + phase.post_slow, all + phase.orders));
         slow as f64 / all.max(1) as f64
+    }
+
+    /// What user-services' workers began for it, in all.
+    pub(crate) fn work(&self) -> Work {
+        self.phases.iter().fold(Work::default(), |all, phase| Work {
+            begun: all.begun + phase.work.begun,
+            in_vain: all.in_vain + phase.work.in_vain,
+        })
+    }
+
+    /// The share of its time that a stream was dead; `None` where there are none.
+    pub(crate) fn streams_dead(&self) -> Option<f64> {
+        let alive: u64 = self.seconds.iter().map(|second| second.streams).sum::<Option<u64>>()?;
+        (!self.seconds.is_empty()).then(|| 1.0 - alive as f64 / (STREAMS * self.seconds.len()) as f64)
     }
 
     /// The share of reads that were answered.
@@ -261,6 +279,7 @@ impl PhaseFigures {
         name: &'static str,
         observed: &Observed,
         end: Duration,
+        sent_late_p99_ms: f64,
     ) -> Self {
         let (mut all, mut later) = (Histogram::default(), Histogram::default());
         let (mut at_end, mut settled_at_end, mut wrong) = (0_u64, 0_u64, 0_u64);
@@ -289,6 +308,7 @@ impl PhaseFigures {
             post_p50_ms: quantile(&all, 0.5).unwrap_or_default(),
             post_p99_ms: quantile(&all, 0.99).unwrap_or_default(),
             later_p99_ms: quantile(&later, 0.99).unwrap_or_default(),
+            sent_late_p99_ms,
             post_slow: all.above(OnceOpen::LIMIT),
             settled_at_end: (at_end > 0).then(|| settled_at_end as f64 / at_end as f64),
             reads: tally.reads,
@@ -296,6 +316,8 @@ impl PhaseFigures {
             read_p50_ms: quantile(&tally.read, 0.5).unwrap_or_default(),
             read_p99_ms: quantile(&tally.read, 0.99).unwrap_or_default(),
             calls: observed.calls.get(twin).cloned().unwrap_or_default(),
+            work: observed.work.get(twin).copied().unwrap_or_default(),
+            streams: observed.streams.get(twin).copied().unwrap_or_default(),
             most_waiting: observed.most_waiting.get(twin).copied().unwrap_or_default(),
         }
     }

@@ -4,7 +4,8 @@
 //! Where it is so slow that a call that waited for a broken user-service would pass for ordinary, the rule says so
 //! (`Outcome::Unclear`) and neither holds nor fails.
 
-use crate::results::{OnceOpen, PhaseFigures, Twin};
+use crate::follow::STREAMS;
+use crate::results::{OnceOpen, PhaseFigures, Streams, Twin, Work};
 use crate::scenario::{Mood, Scenario};
 use crate::verdict::Check;
 
@@ -18,6 +19,10 @@ const STRAY_MS: f64 = 20.0;
 const UNCLEAR_MS: f64 = 100.0;
 /// The circuit breaker lets this many probes through when it goes half-open; they wait for a hung service.
 const PROBES: usize = 3;
+/// Yet no more than this share of the orders may be probes.
+const PROBED_SHARE: f64 = 0.1;
+/// From the first moment of an outage the circuit breaker may take this long to open.
+const OPENS_WITHIN_MS: f64 = 3000.0;
 /// The share of other orders that may miss [`OnceOpen::LIMIT`] for stray delays...
 const STRAY_SHARE: f64 = 0.01;
 /// ...and this many times the share of the lone order-service's orders that did so meanwhile: a stall of the disk hits
@@ -37,6 +42,14 @@ pub(crate) enum Rule {
     ReadsQuick,
     /// Every order is answered rightly: stored if the user exists, refused if not, accepted in either case.
     OrdersAnswered,
+    /// The same in one phase, but for a few: of those who wait for a short time only, a busy machine lets some go.
+    AnsweredInTime { at_least: f64, phase: &'static str },
+    /// Hardly any work is begun for callers who have gone.
+    WorkWanted { phase: &'static str, in_vain: f64 },
+    /// No stream of events ends in this phase, and at its end all are alive.
+    StreamsWhole { phase: &'static str },
+    /// Whatever happened to them in this phase, at its end all streams are alive.
+    StreamsAlive { phase: &'static str },
     /// While user-service is down and the circuit breaker open, orders are accepted at once. About the breaker, and so not
     /// for the naive twin.
     AtOnceWhenOpen,
@@ -58,8 +71,8 @@ pub(crate) enum Rule {
     NoneLost,
     /// What was answered 202 is settled since, rightly and once.
     ResolvedOnce,
-    /// Orders are settled at once again, and nothing stays pending.
-    Recovered,
+    /// Once all is well again, orders are settled at once after so many seconds, and after so many nothing is pending.
+    Recovered { settled: u64, resolved: u64 },
 }
 
 impl Rule {
@@ -76,6 +89,10 @@ impl Rule {
             Self::SettledAtEnd { phase, .. }
             | Self::AttractsNothing { phase, .. }
             | Self::OrdersWithin { phase, .. }
+            | Self::AnsweredInTime { phase, .. }
+            | Self::WorkWanted { phase, .. }
+            | Self::StreamsWhole { phase }
+            | Self::StreamsAlive { phase }
             | Self::FewCalls { phase, .. } => vec![phase],
             Self::CalledAgain { dead, back, .. } => vec![dead, back],
             _ => Vec::new(),
@@ -91,6 +108,10 @@ impl Rule {
                 runs.quick("reads: as quick as before", None, |phase| (phase.read_p99_ms, phase.read_p99_ms))
             }
             Self::OrdersAnswered => runs.orders_answered(),
+            Self::AnsweredInTime { at_least, phase } => runs.answered_in_time(at_least, phase),
+            Self::WorkWanted { phase, in_vain } => runs.work_wanted(phase, in_vain),
+            Self::StreamsWhole { phase } => runs.streams("streams: none ends while well", phase, Some(0)),
+            Self::StreamsAlive { phase } => runs.streams("streams: all alive again", phase, None),
             Self::AtOnceWhenOpen => runs.at_once_when_open(),
             Self::SettledAtOnce { at_least, phase } => runs.settled_at_once(at_least, phase),
             Self::SettledAtEnd { at_least, phase } => runs.settled_at_end(at_least, phase),
@@ -103,7 +124,7 @@ impl Rule {
             Self::FewCalls { phase, each, spare } => runs.few_calls(phase, each, spare),
             Self::NoneLost => runs.none_lost(),
             Self::ResolvedOnce => runs.resolved_once(),
-            Self::Recovered => runs.recovered(),
+            Self::Recovered { settled, resolved } => runs.recovered(settled, resolved),
         }
     }
 }
@@ -171,6 +192,37 @@ impl Runs<'_> {
         Check::of("orders: all answered rightly", held, format!("{} of {orders}", orders - failed))
     }
 
+    fn answered_in_time(&self, at_least: f64, phase: &str) -> Check {
+        let missing = |phase: &PhaseFigures| 1.0 - phase.served_share();
+        let judged = self.phases(Some(phase)).map(|(phase, alone)| Judged {
+            excess: missing(phase) - (1.0 - at_least) - STRAY_FACTOR * missing(alone) - 1e-9,
+            unclear: missing(alone) > UNCLEAR_SHARE,
+            figures: format!(
+                "{} of {}, {}; at least {:.1} %",
+                phase.orders - phase.failed,
+                phase.orders,
+                phase.name,
+                at_least * 100.0
+            ),
+        });
+        Judged::all("orders: answered while it matters", judged)
+    }
+
+    fn work_wanted(&self, phase: &str, at_most: f64) -> Check {
+        let name = "work: none for those who have gone";
+        let Some(figures) = self.phase(phase) else { return Check::of(name, false, String::new()) };
+        let Work { begun, in_vain } = figures.work;
+        let held = begun > 0 && figures.work.share_in_vain() <= at_most;
+        Check::of(name, held, format!("{in_vain} of {begun}, {phase}; at most {:.0} %", at_most * 100.0))
+    }
+
+    fn streams(&self, name: &'static str, phase: &str, at_most: Option<u64>) -> Check {
+        let Some(figures) = self.phase(phase) else { return Check::of(name, false, String::new()) };
+        let Streams { ended, alive } = figures.streams;
+        let held = alive == STREAMS as u64 && at_most.is_none_or(|at_most| ended <= at_most);
+        Check::of(name, held, format!("{ended} ended, {alive} of {STREAMS} alive, {phase}"))
+    }
+
     /// `p99` of a phase in which all is well, and of another.
     fn quick(
         &self,
@@ -181,7 +233,8 @@ impl Runs<'_> {
         let healthy = self.twin.phases.first().map_or(0.0, |phase| p99(phase).0);
         let bad = self.phases(only).filter(|(phase, _)| self.mood(phase).is_bad());
         let judged = bad.map(|(phase, alone)| {
-            let meanwhile = p99(alone).1;
+            // Who sends late reads late, too.
+            let meanwhile = p99(alone).1.max(phase.sent_late_p99_ms);
             let (p99, limit) = (p99(phase).1, healthy.max(meanwhile) * SLOWER + STRAY_MS);
             Judged {
                 excess: p99 - limit,
@@ -202,14 +255,18 @@ impl Runs<'_> {
     fn at_once_when_open(&self) -> Check {
         const { assert!(OnceOpen::LIMIT.as_millis() == 50) };
         let name = "orders: 202 at once, breaker open";
-        let Some(OnceOpen { orders, fast, half_opens }) = self.twin.once_open else {
+        let Some(OnceOpen { orders, opened_after_ms, fast, half_opens }) = self.twin.once_open else {
             return Check::of(name, false, "it never opened, or there is none".into());
         };
         let meanwhile = self.alone.slow_share_when_down(self.scenario);
-        let probes = PROBES * half_opens;
+        // However often it probes.
+        let probes = (PROBES * half_opens).min((orders as f64 * PROBED_SHARE).ceil() as usize);
         let strays = (orders as f64 * (STRAY_SHARE + STRAY_FACTOR * meanwhile)).ceil() as usize;
-        let held = orders > 0 && orders - fast <= probes + strays;
-        let figures = format!("{fast} of {orders}; allowed: {probes} probes, {strays} strays");
+        let held = orders > 0 && opened_after_ms <= OPENS_WITHIN_MS && orders - fast <= probes + strays;
+        let figures = format!(
+            "open after {:.1} s; {fast} of {orders}; allowed: {probes} probes, {strays} strays",
+            opened_after_ms / 1e3
+        );
         Check::of(name, held, figures).unclear_if(meanwhile > UNCLEAR_SHARE)
     }
 
@@ -296,14 +353,19 @@ impl Runs<'_> {
         if never { check.always() } else { check }
     }
 
-    fn recovered(&self) -> Check {
+    fn recovered(&self, settled: u64, resolved: u64) -> Check {
         let back = self.twin.phases.iter().filter(|phase| self.mood(phase) == Mood::Back);
-        let settled = back.map(|phase| phase.settled).sum::<u64>();
-        let held = settled > 0 && self.twin.resolved_after_ms.is_some();
+        let orders = back.map(|phase| phase.settled).sum::<u64>();
+        let within =
+            |after: Option<f64>, seconds: u64| after.is_some_and(|after| after <= seconds as f64 * 1e3);
+        let held = orders > 0
+            && within(self.twin.full_service_after_ms, settled)
+            && within(self.twin.resolved_after_ms, resolved);
+        let told = |after: Option<f64>| after.map_or("never".into(), |after| format!("{:.1} s", after / 1e3));
         let figures = format!(
-            "all settled at once after {:.1} s, none pending after {}",
-            self.twin.full_service_after_ms / 1e3,
-            self.twin.resolved_after_ms.map_or("(never)".into(), |after| format!("{:.1} s", after / 1e3)),
+            "all at once after {} (of {settled} s), none pending after {} (of {resolved} s)",
+            told(self.twin.full_service_after_ms),
+            told(self.twin.resolved_after_ms),
         );
         Check::of("recovered", held, figures)
     }

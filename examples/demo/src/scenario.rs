@@ -24,6 +24,12 @@ pub(crate) struct Scenario {
     pub(crate) claim: &'static str,
     /// How many user-services there are.
     pub(crate) user_services: usize,
+    /// Whether a service stands in front of each order-service.
+    pub(crate) gateway: bool,
+    /// Whether the order-services follow user-service's events, too.
+    pub(crate) streams: bool,
+    /// Whether user-service publishes what happens to users, and the resilient order-service keeps a copy of them.
+    pub(crate) broker: bool,
     /// What they suffer from the first moment on, and whenever they are started.
     pub(crate) always: Faults,
     /// Sent to each order-service in a second, unless the command line says otherwise.
@@ -50,6 +56,8 @@ pub(crate) enum Columns {
     Reads,
     /// The calls of both, by user-service.
     Calls,
+    /// The event streams of both.
+    Streams,
 }
 
 /// What shows that the rules can fail.

@@ -13,11 +13,11 @@ use crate::audit::audit;
 use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::colour::Colours;
-use crate::live::{Live, Standing};
+use crate::live::{Live, Spark, Standing, TwinStanding};
 use crate::load::{self, CurrentPhase, Target};
 use crate::processes::Fleet;
 use crate::report::{self, Line, Second};
-use crate::results::{Machine, Observed, Results, Return, SecondFigures, Seen, Twin, millis};
+use crate::results::{Machine, Observed, Results, Return, SecondFigures, Seen, Streams, Twin, Work, millis};
 use crate::scenario::{Act, Mood, More, Phase, Scenario};
 
 /// How many customers there are.
@@ -35,7 +35,7 @@ pub(crate) async fn run(
     colours: Colours,
 ) -> Result<Results, Problem> {
     let targets = targets(fleet, scenario).await?;
-    let phase = CurrentPhase::default();
+    let phase = CurrentPhase::first_of(scenario);
     let start = now();
     let (stop, stopped) = oneshot::channel::<()>();
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, async {
@@ -55,7 +55,8 @@ pub(crate) async fn run(
         let stored = target.stored_orders().await?;
         let books = target.books();
         let audit = audit(books.sent(), &stored);
-        twins.push(Twin::new(scenario, options.quick, client, &books, &seen, &fleet.breaker(client), audit));
+        let breaker = fleet.breaker(client);
+        twins.push(Twin::new(scenario, options.quick, client, &books, &seen, &late, &breaker, audit));
     }
     let [naive, resilient, alone] =
         <[Twin; 3]>::try_from(twins).map_err(|_| "each order-service has its results")?;
@@ -80,12 +81,13 @@ pub(crate) async fn hold(
     colours: Colours,
 ) -> Result<(), Problem> {
     let targets = targets(fleet, scenario).await?;
-    let phase = CurrentPhase::default();
+    let phase = CurrentPhase::first_of(scenario);
     let start = now();
     let user = targets[0].a_user().to_owned();
     say(&report::held(scenario, &fleet.held(), &user))?;
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, std::future::pending());
     let mut stage = Stage::new(fleet, &targets, scenario, options, start, colours);
+    stage.standing.phase = HELD.name;
     let lines = async {
         say(&report::header(colours, scenario.columns))?;
         loop {
@@ -93,6 +95,7 @@ pub(crate) async fn hold(
             stage.line(&HELD, 0)?;
             // Nobody will ask what they were.
             stage.history = Default::default();
+            stage.standing.forget();
         }
     };
     // Neither ends by itself.
@@ -111,7 +114,8 @@ async fn targets(fleet: &Fleet, scenario: &Scenario) -> Result<Vec<Arc<Target>>,
     let mut targets = Vec::new();
     for client in Client::ALL {
         let phases = scenario.phases.len();
-        targets.push(Arc::new(Target::prepare(fleet.order_service(client), users.clone(), phases).await?));
+        let (entrance, order_service) = (fleet.entrance(client), fleet.order_service(client));
+        targets.push(Arc::new(Target::prepare(entrance, order_service, users.clone(), phases).await?));
     }
     Ok(targets)
 }
@@ -137,6 +141,7 @@ struct Stage<'a> {
     seconds: Interval,
     /// Before the last line.
     counted: Counts,
+    worked: [Work; Client::TWINS.len()],
     /// In this phase.
     most_waiting: [usize; Client::TWINS.len()],
     history: [Vec<SecondFigures>; Client::TWINS.len()],
@@ -158,6 +163,7 @@ impl<'a> Stage<'a> {
         // The first tick comes at once.
         seconds.reset();
         let counted = Client::TWINS.map(|client| fleet.arrivals(client));
+        let worked = Client::TWINS.map(|client| fleet.work(client));
         let (most_waiting, history) = Default::default();
         let limit = if options.hold { Duration::ZERO } else { scenario.limit(options.quick) };
         Self {
@@ -169,10 +175,16 @@ impl<'a> Stage<'a> {
             colours,
             seconds,
             counted,
+            worked,
             most_waiting,
             history,
-            standing: Standing { limit, ..Standing::default() },
-            live: Live::for_stdout(),
+            standing: Standing {
+                limit,
+                naive: options.naive(scenario).name(),
+                streams: scenario.streams,
+                ..Standing::default()
+            },
+            live: Live::for_stdout(colours),
         }
     }
 
@@ -182,9 +194,12 @@ impl<'a> Stage<'a> {
         for (index, phase) in self.scenario.phases.iter().enumerate() {
             let opened = self.start.elapsed();
             current.set(index);
+            (self.standing.phase, self.standing.says) = (phase.name, phase.says);
             self.live.say(&report::event(self.colours, phase.says), &self.standing)?;
             self.most_waiting = Default::default();
             let before = Client::TWINS.map(|client| self.fleet.arrivals(client));
+            let worked = Client::TWINS.map(|client| self.fleet.work(client));
+            let ended = Client::TWINS.map(|client| self.fleet.streams(client).ended());
             self.act_out(phase, index, &mut back).await?;
             self.wait_for_more(phase, index, &before, &mut back).await?;
             let after = Client::TWINS.map(|client| self.fleet.arrivals(client));
@@ -192,6 +207,11 @@ impl<'a> Stage<'a> {
                 opened,
                 closed: self.start.elapsed(),
                 calls: difference(&before, &after),
+                work: Client::TWINS.map(|client| self.fleet.work(client).since(worked[client as usize])),
+                streams: Client::TWINS.map(|client| {
+                    let streams = self.fleet.streams(client);
+                    Streams { ended: streams.ended() - ended[client as usize], alive: streams.alive() }
+                }),
                 most_waiting: self.most_waiting,
             });
         }
@@ -295,29 +315,49 @@ impl<'a> Stage<'a> {
         let all = Client::TWINS.map(|client| self.fleet.arrivals(client));
         let mut calls = difference(&self.counted, &all);
         self.counted = all;
+        let worked = Client::TWINS.map(|client| self.fleet.work(client));
         let at = self.start.elapsed().as_secs_f64().round() as u64;
         let seconds = Client::TWINS.map(|client| {
             let twin = client as usize;
             let waiting = self.targets[twin].waiting();
             self.most_waiting[twin] = self.most_waiting[twin].max(waiting);
             let tally = self.targets[twin].books().take_second();
-            let second = Second { tally, calls: std::mem::take(&mut calls[twin]), waiting };
+            let streams = self.scenario.streams.then(|| self.fleet.streams(client).alive());
+            let calls = std::mem::take(&mut calls[twin]);
+            let in_vain = worked[twin].since(self.worked[twin]).in_vain;
+            let second = Second { tally, calls, in_vain, streams, waiting };
             self.history[twin].push(figures(at, index, &second));
             second
         });
+        self.worked = worked;
         // Those of several user-services would all be heard here; no table shows it then.
         let breaker = self.fleet.breaker(Client::Resilient).state();
         let standing = &mut self.standing;
         standing.elapsed = self.start.elapsed();
         standing.breaker = (self.counted[0].len() == 1).then_some(breaker);
-        standing.later += seconds[1].tally.accepted;
-        for (twin, second) in seconds.iter().enumerate() {
-            standing.failed[twin] += second.tally.failed;
-            standing.waiting[twin] = second.waiting;
+        standing.budget = self.fleet.budget();
+        for (twin, second) in standing.twins.iter_mut().zip(&seconds) {
+            twin.note(second);
         }
         let line = Line { at, phase, seconds: &seconds, breaker };
         let line = report::second(self.colours, self.scenario.columns, &line);
         self.live.say(&line, &self.standing)
+    }
+}
+
+impl TwinStanding {
+    fn note(&mut self, second: &Second) {
+        let Second { tally, in_vain, streams, waiting, .. } = second;
+        self.seconds.push(Spark {
+            settled: tally.settled,
+            later: tally.accepted,
+            failed: tally.failed,
+            p99_ms: tally.post.quantile(0.99).map(millis),
+        });
+        self.failed += tally.failed;
+        self.later += tally.accepted;
+        self.in_vain += in_vain;
+        (self.in_flight, self.streams) = (*waiting, streams.unwrap_or_default());
     }
 }
 
@@ -328,7 +368,7 @@ fn looks() -> Interval {
 }
 
 fn figures(at: u64, phase: usize, second: &Second) -> SecondFigures {
-    let Second { tally, calls, waiting } = second;
+    let Second { tally, calls, in_vain, streams, waiting } = second;
     SecondFigures {
         at,
         phase,
@@ -339,6 +379,8 @@ fn figures(at: u64, phase: usize, second: &Second) -> SecondFigures {
         read_p99_ms: tally.read.quantile(0.99).map(millis),
         reads_failed: tally.reads_failed,
         calls: calls.iter().sum(),
+        in_vain: *in_vain,
+        streams: *streams,
         waiting: *waiting,
     }
 }

@@ -35,7 +35,11 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("cargo test -p resilient-client-simulations -- recovery", By::Stage("tests")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo run -p fault-proxy", By::Stage("tests")),
-    ("cargo test -p resilient-client --lib -- policy::breaker", By::Stage("tests")),
+    ("cargo room policy::breaker", By::Stage("tests")),
+    (
+        "cargo mutants --package resilient-client --file resilient-client/src/policy/token_bucket.rs -- -- policy::budget policy::hedge",
+        By::Hand("minutes, and a tool that is installed by hand"),
+    ),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
     ("cargo test --release --test million_hosts -- --nocapture", By::Stage("a million hosts")),
     ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p user-service --features amqp", By::Hand("needs a broker")),
@@ -49,6 +53,15 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("cargo demo", By::Stage("demo, quick and checked")),
     ("cargo demo --replicas 3", By::Stage("demo of replicas, quick and checked")),
     ("cargo demo retry-storm", By::Stage("demo's other scenarios, quick and checked")),
+    ("cargo demo chain", By::Stage("demo's other scenarios, quick and checked")),
+    ("cargo demo chain --check --without deadlines", By::Stage("demo fails without what it shows")),
+    ("cargo demo streams", By::Stage("demo's other scenarios, quick and checked")),
+    ("cargo demo broker", By::Hand("it says SKIPPED; tests/processes.rs runs it")),
+    (
+        "AMQP_URL=amqp://127.0.0.1:5672 cargo demo-amqp broker",
+        By::Stage("demo over RabbitMQ, quick and checked"),
+    ),
+    (".ci/with-services scripts/check demo-broker", By::Stage("demo over RabbitMQ, quick and checked")),
     ("cargo demo retry-storm --check --without budget", By::Stage("demo fails without what it shows")),
     (
         "cargo demo --naive reqwest-retry --report report.html",

@@ -44,6 +44,17 @@ fn too_few_open_files_are_told_beforehand_with_the_number_needed() {
     assert!(refused.stdout.is_empty(), "nothing was begun");
 }
 
+#[test]
+fn a_scenario_without_what_it_needs_is_skipped_which_is_no_failure() {
+    let skipped = Command::new(env!("CARGO_BIN_EXE_demo"))
+        .args(["broker", "--check"])
+        .env("AMQP_URL", "amqp://127.0.0.1:1")
+        .output()
+        .expect("the demo");
+    assert_eq!(skipped.status.code(), Some(0), "{}", text(&skipped.stderr));
+    assert!(text(&skipped.stdout).starts_with("SKIPPED: broker: "), "{}", text(&skipped.stdout));
+}
+
 /// Killed when a test fails; its children see that it is gone.
 struct Held(Child);
 
@@ -63,6 +74,7 @@ fn is_alive(pid: &str) -> bool {
 fn held_it_says_where_everything_is_and_leaves_nothing_behind_on_ctrl_c() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
         .args(["--hold", "--orders", "10", "--reads", "10"])
+        .env("TERM", "xterm-256color")
         .stdout(Stdio::piped())
         .spawn()
         .map(Held)
@@ -77,6 +89,7 @@ fn held_it_says_where_everything_is_and_leaves_nothing_behind_on_ctrl_c() {
     while lines.iter().filter(|line: &&String| line.contains(" yours ")).count() < 2 {
         lines.push(said.recv_timeout(Duration::from_secs(20)).expect("it goes on"));
     }
+    assert!(!lines.iter().any(|line| line.contains('\x1b')), "nothing but text in a pipe: {lines:#?}");
     let pids: Vec<_> =
         lines.iter().filter_map(|line| line.split_once("  pid ")).map(|(_, pid)| pid).collect();
     assert_eq!(pids.len(), 4, "{lines:#?}");

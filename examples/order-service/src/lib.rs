@@ -24,6 +24,9 @@
 //! With `--amqp-url` (feature `amqp`) it keeps a copy of users that follows user-service's events in `RabbitMQ`, and asks
 //! user-service only about users that the copy hasn't got: `user_copy/`.
 //!
+//! A caller that says how long it waits (`x-envoy-expected-rq-timeout-ms`, as resilient-client does) has its answer by then: the
+//! question to user-service gets what is left less the time to store the order, and user-service is told the same.
+//!
 //! An order as JSON: `id`, `user_id`, `items`, `status` (`confirmed`, `pending_verification`, `rejected`),
 //! `created_at_ms`, `resolved_at_ms` (null until the reconciler settles it) and `resolutions` (how often the
 //! reconciler settled it: 0 or 1).
@@ -44,6 +47,7 @@
 //! ```
 
 mod admin;
+mod caller_deadline;
 mod config;
 mod openapi;
 pub mod reconciler;

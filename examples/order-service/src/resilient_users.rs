@@ -9,7 +9,7 @@ use std::{
 };
 
 use resilient_client::{
-    Client, ClientBuilder, Endpoints, Metrics, Policy,
+    Client, ClientBuilder, Endpoints, Metrics, Policy, UpstreamSnapshot,
     event::Observer,
     outcome::{
         FailureKind,
@@ -52,7 +52,7 @@ pub struct ResilientUsers {
 impl ResilientUsers {
     /// A client for the user-service that the configuration names.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        Self::build(config, Client::builder(), |policy| policy)
+        Self::adjusted(config, Client::builder(), |policy| policy)
     }
 
     /// The same, counting there what its calls do.
@@ -66,24 +66,12 @@ impl ResilientUsers {
 
     /// The same, and `observer` hears all that happens to its calls.
     pub fn observed(config: &Config, observer: impl Observer) -> Result<Self, Error> {
-        Self::adjusted(config, observer, |policy| policy)
+        Self::adjusted(config, Client::builder().observer(observer), |policy| policy)
     }
 
-    /// The same with another policy, made of this one: the demo shows what is missing without parts of it.
+    /// The same of another builder, and with another policy, made of this one: the demo shows what is missing without parts of
+    /// either.
     pub fn adjusted(
-        config: &Config,
-        observer: impl Observer,
-        adjust: impl FnOnce(Policy) -> Policy,
-    ) -> Result<Self, Error> {
-        Self::build(config, Client::builder().observer(observer), adjust)
-    }
-
-    /// The client, for the operator.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
-    fn build(
         config: &Config,
         builder: ClientBuilder,
         adjust: impl FnOnce(Policy) -> Policy,
@@ -93,6 +81,18 @@ impl ResilientUsers {
         let timeout = TimeoutPolicy::standard().total(total).attempt(attempt);
         let (base, client) = client(config, builder.max_body(MAX_BODY), timeout, adjust)?;
         Ok(Self { client, base, is_impostor: Arc::default() })
+    }
+}
+
+impl ResilientUsers {
+    /// The client, for an operator.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How its upstreams are: in flight, breaker, budget and more.
+    pub fn snapshot(&self) -> Vec<UpstreamSnapshot> {
+        self.client.snapshot()
     }
 }
 

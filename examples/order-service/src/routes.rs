@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Clock, Config, Error, Existence, Item, LookupRequest, Order, OrderStatus, UserLookup,
-    reconciler::Reconciler, store, user_lookup::ask,
+    caller_deadline::CallerDeadline, reconciler::Reconciler, store,
 };
 use service_kit::{
     database::Database,
@@ -182,16 +182,25 @@ async fn create_order(
     let new = new.validated()?;
     let same = Fingerprint::of(&new)?;
     let keys = state.keys.clone();
-    keys.once("POST /orders", key, same, async move |ticket| state.place(new, &request_id, &ticket).await)
-        .await
+    let caller = CallerDeadline::of_this_request();
+    keys.once("POST /orders", key, same, async move |ticket| {
+        state.place(new, &request_id, caller, &ticket).await
+    })
+    .await
 }
 
 impl AppState {
-    async fn place(&self, new: NewOrder, request_id: &RequestId, ticket: &Ticket) -> Result<Answer, Problem> {
+    async fn place(
+        &self,
+        new: NewOrder,
+        request_id: &RequestId,
+        caller: CallerDeadline,
+        ticket: &Ticket,
+    ) -> Result<Answer, Problem> {
         let NewOrder { user_id, items } = new;
         // No database connection is held while another service is asked.
         let lookup = LookupRequest { user_id: &user_id, request_id: request_id::text(request_id) };
-        let (status, answer) = match ask(&*self.users, lookup, self.lookup_limit).await {
+        let (status, answer) = match caller.ask(&*self.users, lookup, self.lookup_limit).await {
             Ok(Existence::Exists) => (OrderStatus::Confirmed, StatusCode::CREATED),
             Ok(Existence::Unknown) => return Err(unknown_user()),
             Err(unavailable) => {

@@ -2,12 +2,18 @@
 
 mod fake;
 
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use axum::{body::Body, http::Request};
 use fake::{ADA, BOB, Says, Service, order};
 use futures_util::future::join_all;
-use order_service::OrderStatus;
+use order_service::{AppState, Existence, LookupFuture, LookupRequest, OrderStatus, UserLookup, app};
+use resilient_client::deadline::{self, Deadline};
 use serde_json::json;
-use service_kit::testing::{call, connect, get, post, post_keyed, post_request, postgres};
+use service_kit::testing::{TestDatabase, call, connect, get, post, post_keyed, post_request, postgres};
 
 #[tokio::test]
 async fn an_order_of_a_known_user_is_confirmed() {
@@ -62,6 +68,35 @@ async fn the_request_id_travels_on_to_user_service() {
     request.headers_mut().insert("x-request-id", "story-7".parse().unwrap());
     assert_eq!(call(&service.app, request).await.header("x-request-id"), "story-7");
     assert_eq!(*service.users.asked.lock().unwrap(), [(ADA.to_owned(), "story-7".to_owned())]);
+}
+
+/// Notes how long its client may take.
+#[derive(Default)]
+struct Timed(Mutex<Vec<Option<Duration>>>);
+
+impl UserLookup for Timed {
+    fn lookup<'a>(&'a self, _lookup: LookupRequest<'a>) -> LookupFuture<'a> {
+        self.0.lock().unwrap().push(deadline::current().map(Deadline::remaining));
+        Box::pin(async { Ok(Existence::Exists) })
+    }
+}
+
+#[tokio::test]
+async fn the_callers_deadline_travels_on_to_user_service_less_the_time_to_store_the_order() {
+    let (users, database) = (Arc::new(Timed::default()), TestDatabase::new().await);
+    let state = AppState::open(&fake::config(&database), users.clone()).await.unwrap();
+    let app = app(state);
+    for says in [None, Some("60000")] {
+        let mut request = post_request("/orders", None, order(ADA).to_string());
+        if let Some(says) = says {
+            request.headers_mut().insert("x-envoy-expected-rq-timeout-ms", says.parse().unwrap());
+        }
+        assert_eq!(call(&app, request).await.status, 201);
+    }
+    let given = users.0.lock().unwrap().clone();
+    assert_eq!(given[0], None, "who says nothing leaves it to order-service");
+    let left = given[1].expect("a deadline");
+    assert!(left <= Duration::from_millis(59_900) && left > Duration::from_secs(30), "{left:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
-//! The layers round every route, outermost last: body limit, timeout, panic, problem, span, request id, trace.
+//! The layers round every route, outermost last: body limit, timeout, deadline, panic, problem, span, request id, trace.
 //!
-//! All are axum's, tower-http's or resilient-client's except two: [`problem::ensure`], because their error answers are plain text, and
-//! [`request_id::drop_unfit`], because they trust the caller's id.
+//! All are axum's or tower-http's, and the trace resilient-client's, except three: [`problem::ensure`], because their error answers are plain text,
+//! [`request_id::drop_unfit`], because they trust the caller's id, and resilient-client's [`DeadlineLayer`]: a caller says how
+//! long it waits, what comes too late isn't begun, and what is late isn't gone on with.
 
 use axum::{
     Router,
@@ -10,7 +11,7 @@ use axum::{
     middleware::{from_fn, map_request},
     response::IntoResponse as _,
 };
-use resilient_client::server::{RequestSpan, TraceContextLayer};
+use resilient_client::server::{DeadlineLayer, RequestSpan, TraceContextLayer};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     timeout::TimeoutLayer,
@@ -30,6 +31,7 @@ pub fn wrap(routes: Router, limits: &Limits) -> Router {
         .layer(DefaultBodyLimit::max(limits.max_body_bytes))
         // Covers reading the body too, so a client that sends a byte a minute can't hold a handler.
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_timeout()))
+        .layer(DeadlineLayer::standard())
         .layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| {
             problem::from_panic(&*panic).into_response()
         }))

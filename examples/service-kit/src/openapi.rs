@@ -72,6 +72,10 @@ pub fn plain_problem(description: &str) -> Value {
 pub fn with_usual(responses: Value) -> Value {
     let mut responses = object(responses);
     responses.insert("500".into(), plain_problem("The service has a fault; its log says which."));
+    responses.insert(
+        "504".into(),
+        plain_problem("The caller said how long it waits, and that was too short or is over."),
+    );
     responses.entry("503").or_insert_with(|| {
         problem("The service is busy, or was too slow.", &["about:blank"], &["Retry-After"])
     });

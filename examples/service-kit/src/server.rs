@@ -73,6 +73,11 @@ impl Background {
         &self.tasks
     }
 
+    /// Comes when requests that would never end by themselves should: streams, say.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
     /// Starts a task that ends when the token it is given is cancelled.
     pub fn spawn<F>(&self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
     where

@@ -143,6 +143,11 @@ pub async fn call(app: &Router, request: Request<Body>) -> Answer {
     Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }
 
+/// The answer's head; what follows is still coming.
+pub async fn open(app: &Router, request: Request<Body>) -> axum::response::Response {
+    app.clone().oneshot(request).await.unwrap()
+}
+
 pub async fn get(app: &Router, path: &str) -> Answer {
     call(app, Request::get(path).body(Body::empty()).unwrap()).await
 }

@@ -34,6 +34,17 @@ async fn a_handler_that_hangs_is_cut_off_with_503() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_is_dropped_when_its_callers_time_is_over_and_not_begun_after_that() {
+    for (left, path) in [("250", "/hang"), ("0", "/panic")] {
+        let request = Request::get(path).header("x-envoy-expected-rq-timeout-ms", left);
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(1), call(&service(), request)).await.unwrap();
+        answer.assert_problem(504);
+        assert_eq!(answer.header("x-resilient-client-shed"), "deadline");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_never_ends_is_cut_off_too() {
     let trickle = futures_util::stream::unfold((), async |()| {
         tokio::time::sleep(Duration::from_secs(1)).await;

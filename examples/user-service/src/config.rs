@@ -13,6 +13,7 @@ use service_kit::{
 
 const HOST: &str = "127.0.0.1";
 const PORT: u16 = 3000;
+const EVENTS_HEARTBEAT_MS: u64 = 15_000;
 const DATABASE_URL: &str = "sqlite://user-service.db?mode=rwc";
 
 /// Keeps users. order-service asks it whether a user exists.
@@ -39,6 +40,9 @@ pub struct Config {
     /// `amqp://user:password@127.0.0.1:5672/%2f`; needs the feature `amqp`
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub amqp_url: Option<String>,
+    /// How often a stream of events shows that it is alive, in milliseconds, while nothing changes
+    #[arg(long, env = "EVENTS_HEARTBEAT_MS", default_value_t = EVENTS_HEARTBEAT_MS, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub events_heartbeat_ms: u64,
     /// How much one client may ask for.
     #[command(flatten)]
     pub limits: Limits,
@@ -57,6 +61,7 @@ impl Default for Config {
             database_url: DATABASE_URL.into(),
             sqlite_synchronous: Synchronous::default(),
             amqp_url: None,
+            events_heartbeat_ms: EVENTS_HEARTBEAT_MS,
             limits: Limits::default(),
             faults: FaultOptions::default(),
         }

@@ -6,6 +6,7 @@
 //! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>, "last_change": <number>}`, each user with the `version` of its last change, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none |
 //! | `PUT /users/{id}` `{"name", "email"}` | 200, or 404 as below |
 //! | `GET /users/{id}` | 200, or 404 of type `urn:problem:user-not-found` with the id in `instance` |
+//! | `GET /users/events` | 200, server-sent events: users as they are created and changed; goes on after `Last-Event-ID` |
 //! | `GET /openapi.json` | all this in `OpenAPI` 3.1 |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too, and there alone `GET /metrics` |
 //!
@@ -30,6 +31,7 @@
 //! ```
 
 mod config;
+mod events;
 mod openapi;
 mod outbox;
 #[cfg(feature = "amqp")]

@@ -10,7 +10,11 @@ pub(crate) fn openapi() -> Value {
     document(
         "user-service",
         "Keeps users.",
-        json!({ "/users": { "get": list(), "post": create() }, "/users/{id}": { "get": show(), "put": change() } }),
+        json!({
+            "/users": { "get": list(), "post": create() },
+            "/users/events": { "get": follow() },
+            "/users/{id}": { "get": show(), "put": change() },
+        }),
         schemas(),
     )
 }
@@ -22,6 +26,24 @@ fn list() -> Value {
         "responses": with_usual(json!({
             "200": answer("A page. Who follows `next`, or goes on after the last row seen, misses none.", "UserPage", &[]),
             "400": plain_problem("A parameter isn't known or not within its bounds."),
+        })),
+    })
+}
+
+fn follow() -> Value {
+    json!({
+        "summary": "New and changed users as they are committed; without an end",
+        "parameters": [{
+            "name": "Last-Event-ID", "in": "header",
+            "description": "The number of the last change that was seen; by default the next change is the first.",
+            "schema": { "type": "integer", "minimum": 0 },
+        }],
+        "responses": with_usual(json!({
+            "200": {
+                "description": "Server-sent events of the type `user`: the data is a `ListedUser`, the id the change's number.",
+                "content": { "text/event-stream": { "schema": { "type": "string" } } },
+            },
+            "400": plain_problem("`Last-Event-ID` isn't one."),
         })),
     })
 }

@@ -1,11 +1,13 @@
 //! The routes and their handlers.
 
+use std::time::Duration;
+
 use axum::{Json as JsonBody, Router, extract::State, http::StatusCode, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Clock, Config, Error, User,
+    Clock, Config, Error, User, events,
     outbox::{Kind, Outbox},
     store,
 };
@@ -36,6 +38,8 @@ pub struct AppState {
     pub(crate) meters: Meters,
     pub(crate) limits: Limits,
     pub(crate) outbox: Outbox,
+    /// Between signs of life on a stream of events.
+    pub(crate) heartbeat: Duration,
     #[cfg(feature = "amqp")]
     pub(crate) broker: Option<service_kit::amqp::Broker>,
     pub(crate) clock: Clock,
@@ -69,6 +73,7 @@ impl AppState {
             meters: Meters::default(),
             limits,
             outbox,
+            heartbeat: Duration::from_millis(config.events_heartbeat_ms),
             #[cfg(feature = "amqp")]
             broker,
             clock,
@@ -106,6 +111,7 @@ pub fn app(state: AppState) -> Router {
     let (limits, health, meters) = (state.limits.clone(), state.health.routes(), state.meters.clone());
     let routes = Router::new()
         .route("/users", get(list_users).post(create_user))
+        .route("/users/events", get(events::follow))
         .route("/users/{id}", get(get_user).put(change_user))
         .with_state(state)
         .merge(openapi::route(crate::openapi::openapi()))

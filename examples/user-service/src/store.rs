@@ -39,10 +39,18 @@ pub(crate) struct Listed {
     #[serde(flatten)]
     pub(crate) user: User,
     /// The number of the user's last change; of two states of a user, the one with the higher number is newer.
-    version: i64,
+    pub(crate) version: i64,
 }
 
 type Row = (String, String, String, i64);
+
+type ListedRow = (String, String, String, i64, i64);
+
+impl From<ListedRow> for Listed {
+    fn from((id, name, email, created_at, version): ListedRow) -> Self {
+        Self { user: User::from((id, name, email, created_at)), version }
+    }
+}
 
 impl From<Row> for User {
     fn from((id, name, email, created_at_ms): Row) -> Self {
@@ -103,10 +111,27 @@ pub(crate) async fn last_change(database: &Database) -> Result<i64, sqlx::Error>
     commit_order::last(database, "users").await
 }
 
+/// At most so many users that were changed later than the change of this number, in the order of their last changes.
+pub(crate) async fn changed_since(
+    database: &Database,
+    number: i64,
+    at_most: i64,
+) -> Result<Vec<Listed>, sqlx::Error> {
+    let rows: Vec<ListedRow> = sqlx::query_as(
+        "SELECT id, name, email, created_at, COALESCE(version, commit_number) AS changed FROM users \
+         WHERE COALESCE(version, commit_number) > $1 ORDER BY changed LIMIT $2",
+    )
+    .bind(number)
+    .bind(at_most)
+    .fetch_all(database.reader())
+    .await?;
+    Ok(rows.into_iter().map(Listed::from).collect())
+}
+
 pub(crate) async fn list(database: &Database, page: &Page) -> Result<Vec<Listed>, Problem> {
     let select_position = "SELECT commit_number FROM users WHERE id = $1";
     let after = commit_order::position(database, select_position, page).await?;
-    let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
+    let rows: Vec<ListedRow> = sqlx::query_as(
         // An older version of this service, on the same database, makes users without one.
         "SELECT id, name, email, created_at, COALESCE(version, commit_number) FROM users \
          WHERE commit_number > $1 ORDER BY commit_number LIMIT $2",
@@ -115,9 +140,5 @@ pub(crate) async fn list(database: &Database, page: &Page) -> Result<Vec<Listed>
     .bind(page.rows())
     .fetch_all(database.reader())
     .await?;
-    let listed = |(id, name, email, created_at, version)| Listed {
-        user: User::from((id, name, email, created_at)),
-        version,
-    };
-    Ok(rows.into_iter().map(listed).collect())
+    Ok(rows.into_iter().map(Listed::from).collect())
 }

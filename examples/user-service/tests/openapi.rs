@@ -32,6 +32,8 @@ async fn every_answer_is_in_the_document_and_every_answer_in_the_document_is_giv
     for path in ["/healthz", "/readyz", "/users?limit=0", "/users/1", NOBODY] {
         contract.get(&app, path).await;
     }
+    let bad_id = Request::get("/users/events").header("last-event-id", "x").body(Body::empty()).unwrap();
+    assert_eq!(contract.call(&app, bad_id).await.status, 400);
     let made = contract.call(&app, post_request("/users", Some("k"), ADA)).await;
     contract.call(&app, post_request("/users", Some("k"), ADA)).await;
     let other = r#"{"name": "Bob", "email": "bob@example.com"}"#;
@@ -54,9 +56,9 @@ async fn every_answer_is_in_the_document_and_every_answer_in_the_document_is_giv
         contract.call(&app, post).await;
         contract.call(&app, put).await;
     }
-    // Those that need a full disk, a slow handler, or a fault of the service's, are shown elsewhere: order-service's
+    // The stream of events has no end, which tests/events.rs shows. Those that need a full disk, a slow handler, or a fault of the service's, are shown elsewhere: order-service's
     // tests/server.rs, service-kit's tests/layers.rs and tests/idempotency.rs.
-    contract.assert_complete(&["500", "503", "POST /users 409"]);
+    contract.assert_complete(&["500", "503", "504", "POST /users 409", "GET /users/events 200"]);
 }
 
 #[tokio::test]

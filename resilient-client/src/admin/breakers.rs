@@ -89,10 +89,7 @@ pub(super) async fn control(State(desk): State<Arc<Desk>>, request: Request) -> 
     let Some(client) = desk.clients.iter().find(|client| *client.name == *command.client) else {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "There is no such client."));
     };
-    let refused = |error: crate::Error| {
-        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        Refusal::new(StatusCode::NOT_FOUND, why)
-    };
+    let refused = |error: crate::Error| Refusal::new(StatusCode::NOT_FOUND, error.to_string());
     let mut breaker = BreakerControl::new(Arc::clone(&client.core), &command.upstream).map_err(refused)?;
     if let Some(endpoint) = &command.endpoint {
         breaker = breaker.endpoint(endpoint).map_err(refused)?;

@@ -47,7 +47,7 @@ mod history;
 mod page;
 mod policies;
 mod rows;
-mod snapshot;
+mod snapshot_route;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -135,8 +135,8 @@ impl Admin {
             .route("/", get(page::index))
             .route("/page.js", get(page::script))
             .route("/page.css", get(page::style))
-            .route("/snapshot", get(snapshot::get))
-            .route("/snapshot/schema", get(snapshot::schema))
+            .route("/snapshot", get(snapshot_route::get))
+            .route("/snapshot/schema", get(snapshot_route::schema))
             .route("/events", get(stream::events))
             .route("/stream", get(stream::stream))
             .route("/circuitbreakers", get(breakers::list).post(breakers::control))

@@ -152,23 +152,22 @@ struct HostAndPort<'a> {
 /// `Uri::host` and `Uri::port` look through the text twice each.
 fn host_and_port(authority: &str) -> HostAndPort<'_> {
     let bytes = authority.as_bytes();
-    let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let (rest, number) = bytes.split_at(bytes.len() - digits);
+    // The number that it ends in, from behind.
+    let (mut rest, mut number, mut place) = (bytes, 0_u32, 1_u32);
+    while let [before @ .., digit @ b'0'..=b'9'] = rest {
+        number = number.saturating_add(place.saturating_mul(u32::from(digit - b'0')));
+        (rest, place) = (before, place.saturating_mul(10));
+    }
+    let digits = rest.len() < bytes.len();
     let named = rest.last() == Some(&b':');
-    let port = if named && digits > 0 {
-        let add = |number: u32, digit: &u8| number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
-        let number = number.iter().fold(0, add);
-        u16::try_from(number).ok()
-    } else {
-        None
-    };
+    let port = if named && digits { u16::try_from(number).ok() } else { None };
     let host = authority.get(..if named { rest.len() - 1 } else { bytes.len() }).unwrap_or_default();
     let found = host.bytes().fold(0, |found, byte| found | NOTED[byte as usize]);
     // Nearly no URL has credentials.
     let host = if found & AT != 0 { host.rsplit_once('@').map_or(host, |(_, host)| host) } else { host };
     // A colon that isn't an address's is followed by something else than digits.
     let odd_colon = found & COLON != 0 && !host.starts_with('[') && host.contains(':');
-    let bad_port = odd_colon || named && digits > 0 && port.is_none();
+    let bad_port = odd_colon || named && digits && port.is_none();
     HostAndPort { host, port, upper: found & UPPER != 0, bad_port }
 }
 

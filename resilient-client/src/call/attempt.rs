@@ -185,23 +185,24 @@ impl<X: Exchange> RunningAttempt<X> {
             let may_be_grpc = end.as_ref().is_ok_and(X::may_be_grpc);
             let evidence = exchange.evidence(&end, this.permit.as_ref().map(AttemptPermit::upstream));
             let classified = Classifier::classify(view.classifier, X::end(&end), evidence, may_be_grpc);
-            match (end, view.buffer) {
-                (Ok(answer), Some(limit)) if classified.is_success() => {
-                    let shared = X::is_shared(&answer);
-                    *this.reading = Some(Box::new(Whole {
-                        shared,
-                        reading: Reading::new(exchange, answer, limit),
-                        head: classified,
-                        limit,
-                        idle_timer: IdleTimer::new(view.body_idle),
-                    }));
-                }
-                (Ok(answer), _) => return Poll::Ready((AttemptResult::Head(answer), classified)),
-                (Err(fault), _) => {
+            let answer = match end {
+                Ok(answer) => answer,
+                Err(fault) => {
                     let error = connecting::error_of(classified.outcome, fault.into());
                     return Poll::Ready((AttemptResult::Fault(error), classified));
                 }
-            }
+            };
+            let Some(limit) = view.buffer.filter(|_| classified.is_success()) else {
+                return Poll::Ready((AttemptResult::Head(answer), classified));
+            };
+            let shared = X::is_shared(&answer);
+            *this.reading = Some(Box::new(Whole {
+                shared,
+                reading: Reading::new(exchange, answer, limit),
+                head: classified,
+                limit,
+                idle_timer: IdleTimer::new(view.body_idle),
+            }));
         }
     }
 

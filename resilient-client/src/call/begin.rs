@@ -15,14 +15,16 @@ use crate::policy::breaker;
 use crate::redact::Template;
 use crate::time::Tick;
 
-/// A call begins: it is in its upstream from here on, and its time runs.
-#[inline]
+/// A call begins: it is in its upstream from here on, and its time runs. Its state is made where it stays, being large.
+#[allow(clippy::inline_always, reason = "so that it is made there")]
+#[inline(always)]
 pub(super) fn begin<X: Exchange>(
     core: Arc<Core>,
     exchange: &X,
     options: &CallOptions,
     now: Tick,
-) -> Result<CallState<X>, Error> {
+    state: &mut Option<CallState<X>>,
+) -> Result<(), Error> {
     let address = exchange.address()?;
     if address.headers.keys_len() > MOST_HEADERS {
         return Err(too_many_headers(address.headers.keys_len()));
@@ -54,5 +56,6 @@ pub(super) fn begin<X: Exchange>(
         hurried,
     };
     let template = options.url_template.as_deref().map(Template::new).or_else(|| plan.template.clone());
-    Ok(CallState::new(core, plan, upstream, terms, settings, (address.method, template), now))
+    *state = Some(CallState::new(core, plan, upstream, terms, settings, (address.method, template), now));
+    Ok(())
 }

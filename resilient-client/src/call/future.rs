@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
@@ -17,7 +17,7 @@ use crate::call::attempt::{AttemptResult, RunningAttempt, SettledAttempt, View};
 use crate::call::exchange::{Exchange, Expired, Finished, Reached};
 use crate::call::options::CallOptions;
 use crate::call::state::CallState;
-use crate::call::step::{Step, next_step};
+use crate::call::step::{Room, Step, next_step};
 use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
 use crate::outcome::Verdict;
@@ -68,23 +68,37 @@ impl<X: Exchange> Call<X> {
         }
     }
 
-    /// Ready with the first attempt in flight that has ended.
-    #[allow(clippy::inline_always, reason = "what it returns is large, and is taken apart at once")]
+    /// Ready when an attempt in flight has ended: with the call's result, or with nothing when another attempt follows or is in
+    /// flight. `looked` is the time then.
+    ///
+    /// The attempt that has the answer is settled here, and not by the caller: on the way there it would be copied three times.
+    #[allow(clippy::inline_always, reason = "an answer is large")]
     #[inline(always)]
-    fn poll_attempts(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SettledAttempt<X>> {
-        let mut this = self.project();
+    fn poll_attempts(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        looked: &mut Option<Tick>,
+    ) -> Poll<Option<Finished<X>>> {
+        let mut this = self.as_mut().project();
         let Some(state) = this.state else { return Poll::Pending };
         if let Some(mut attempt) = this.attempt.as_mut().as_pin_mut()
             && let Poll::Ready((result, classified)) = attempt.as_mut().poll(cx, this.exchange, state.view())
         {
             let (number, permit) = (attempt.number(), attempt.take_permit());
             this.attempt.set(None);
-            return Poll::Ready(SettledAttempt { number, permit, result, classified });
+            let now = *looked.insert(time::now());
+            return Poll::Ready(if classified.is_success() && this.hedges.is_empty() {
+                state.succeeded(this.exchange, number, permit, result, classified, now)
+            } else {
+                self.attempt_settled(SettledAttempt { number, permit, result, classified }, now)
+            });
         }
         if this.hedges.is_empty() {
             return Poll::Pending;
         }
-        poll_hedges(this.hedges, cx, this.exchange, state.view())
+        let settled_attempt = ready!(poll_hedges(this.hedges, cx, this.exchange, state.view()));
+        let now = *looked.insert(time::now());
+        Poll::Ready(self.attempt_settled(settled_attempt, now))
     }
 
     /// The attempt has used up its time: cancelled, and settled as a timeout.
@@ -165,7 +179,8 @@ impl<X: Exchange> Call<X> {
             self.as_mut().cancel_losers(settled_attempt.number, now);
         }
         let this = self.project();
-        this.state.as_mut()?.answer(this.exchange, settled_attempt, now)
+        let SettledAttempt { permit, result, classified, .. } = settled_attempt;
+        this.state.as_mut()?.answer(this.exchange, permit, result, classified, now)
     }
 
     /// Takes the attempts that lost off the wire; a loser says nothing about the server.
@@ -291,26 +306,17 @@ impl<X: Exchange> Future for Call<X> {
         let this = self.as_mut().project();
         if let Some((core, options)) = this.before.take() {
             let now = time::now();
-            *this.state = Some(begin(core, this.exchange, &options, now)?);
+            begin(core, this.exchange, &options, now, this.state)?;
             (looked, timed) = (Some(now), false);
         }
         let _entered = self.state.as_ref().and_then(CallState::entered);
         loop {
             // 1. Has an attempt in flight ended?
-            if let Poll::Ready(settled_attempt) = self.as_mut().poll_attempts(cx) {
-                let now = time::now();
-                if settled_attempt.classified.is_success() && self.hedges.is_empty() && self.attempt.is_none()
-                {
-                    let this = self.as_mut().project();
-                    let Some(state) = this.state else { return Poll::Pending };
-                    return state
-                        .succeeded(this.exchange, settled_attempt, now)
-                        .map_or(Poll::Pending, Poll::Ready);
-                }
-                if let Some(finished) = self.as_mut().attempt_settled(settled_attempt, now) {
+            if let Poll::Ready(finished) = self.as_mut().poll_attempts(cx, &mut looked) {
+                if let Some(finished) = finished {
                     return Poll::Ready(finished);
                 }
-                (looked, timed) = (Some(now), false);
+                timed = false;
                 continue;
             }
             let mut this = self.as_mut().project();
@@ -335,7 +341,8 @@ impl<X: Exchange> Future for Call<X> {
             // 4. What now?
             timed = false;
             let now = *looked.get_or_insert_with(time::now);
-            let until = match next_step(state, this.exchange, this.attempt, this.hedges, cx, now) {
+            let room = Room { in_place: this.attempt, hedges: this.hedges };
+            let until = match next_step(state, this.exchange, room, cx, now) {
                 Step::LookAgain => continue,
                 Step::Wait(until) => until,
                 Step::Expire(number) => {

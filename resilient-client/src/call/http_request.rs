@@ -20,6 +20,13 @@ pub(crate) fn address<B>(request: &http::Request<B>) -> Result<Address<'_>, Erro
 /// A copy with a body of its own.
 pub(crate) fn again<B>(request: &http::Request<B>, body: B) -> http::Request<B> {
     let mut copy = http::Request::new(body);
+    copy_head(request, &mut copy);
+    copy
+}
+
+/// Gives a new request all that another has but its body.
+#[inline]
+pub(crate) fn copy_head<B>(request: &http::Request<B>, copy: &mut http::Request<B>) {
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     *copy.version_mut() = request.version();
@@ -30,7 +37,6 @@ pub(crate) fn again<B>(request: &http::Request<B>, body: B) -> http::Request<B> 
     if !request.extensions().is_empty() {
         copy.extensions_mut().clone_from(request.extensions());
     }
-    copy
 }
 
 /// Points a URI at another origin.

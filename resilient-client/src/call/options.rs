@@ -47,8 +47,10 @@ impl CallOptions {
         Self::default()
     }
 
-    /// The total time of this call. A shorter one than the policy's attempt timeout shortens the attempts too; one in which the
-    /// policy's last hedge couldn't set out is a [`Config`](crate::ErrorKind::Config) error.
+    /// The total time of this call. The attempts have as much, unless the policy
+    /// [sets](crate::policy::timeout::TimeoutPolicy::attempt) an attempt timeout or this call has one of its own: set both where
+    /// an answer that hangs is to leave time for another attempt. A total in which the policy's last hedge couldn't set out
+    /// is a [`Config`](crate::ErrorKind::Config) error.
     #[must_use]
     pub fn timeout(mut self, total: Duration) -> Self {
         self.total = Some(total);
@@ -131,6 +133,9 @@ impl CallOptions {
 
     /// Whether the request may be repeated although the server may have processed it.
     pub(crate) fn is_safe(&self, method: &Method, headers: &HeaderMap) -> bool {
-        self.idempotent.unwrap_or_else(|| is_idempotent(method) || headers.contains_key(IDEMPOTENCY_KEY))
+        // A key of nothing tells no request from another: no server recognises a repetition by it.
+        let has_key =
+            || headers.get(IDEMPOTENCY_KEY).is_some_and(|key| !key.as_bytes().trim_ascii().is_empty());
+        self.idempotent.unwrap_or_else(|| is_idempotent(method) || has_key())
     }
 }

@@ -72,9 +72,8 @@ impl Guard {
     }
 
     /// Others may share the body's connection.
-    pub(super) fn on_shared(mut self, shared: bool) -> Self {
+    pub(super) fn on_shared(&mut self, shared: bool) {
         self.shared = shared;
-        self
     }
 
     pub(crate) fn report(&self) -> &CallReport {
@@ -239,11 +238,26 @@ pin_project! {
 }
 
 impl<B: Body> ResponseBody<B> {
-    pub(crate) fn live(body: B, mut guard: Guard, expected: Expected) -> Self {
-        if body.is_end_stream() {
+    pub(crate) fn live(body: B, guard: Guard, expected: Expected) -> Self {
+        let mut live = Self::watched(body, guard, expected);
+        live.may_be_over();
+        live
+    }
+
+    /// The same, before anybody has asked whether it [is over](Self::may_be_over) with its head.
+    #[inline]
+    pub(crate) fn watched(body: B, guard: Guard, expected: Expected) -> Self {
+        Self { state: State::Live { body, guard, expected } }
+    }
+
+    /// Watches a body no more that is over with its head. Asked where it stays: it is large, and would be copied.
+    #[inline]
+    pub(crate) fn may_be_over(&mut self) {
+        if let State::Live { body, guard, .. } = &mut self.state
+            && body.is_end_stream()
+        {
             guard.ended_with_head();
         }
-        Self { state: State::Live { body, guard, expected } }
     }
 
     pub(crate) fn kept(body: KeptBody, report: CallReport) -> Self {

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use http::{Method, StatusCode};
 use tracing::span::EnteredSpan;
 
-use super::attempt::SettledAttempt;
 use super::attempt::{AttemptResult, View};
 use super::drain::DrainingResponse;
 use super::exchange::Finished;
@@ -21,6 +20,7 @@ use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
 use crate::event::{CallEnd, Event, HedgeEnd, KnownMethod};
 use crate::outcome::call_id::CallId;
+use crate::outcome::classify::Classified;
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::{CallReport, Decline, Trigger};
 use crate::policy::plan::Plan;
@@ -29,7 +29,7 @@ use crate::redact::Template;
 use crate::telemetry::CallSpan;
 use crate::time::{self, Tick};
 use crate::upstream::entered::Entered;
-use crate::upstream::{Tried, Waiting};
+use crate::upstream::{AttemptPermit, Tried, Waiting};
 
 /// How a call treats what its attempts bring, as far as it isn't in its plan.
 #[derive(Clone, Copy, Debug)]
@@ -229,12 +229,14 @@ impl<X: Exchange> CallState<X> {
     pub(super) fn answer(
         &mut self,
         exchange: &mut X,
-        settled_attempt: SettledAttempt<X>,
+        permit: Option<AttemptPermit>,
+        result: AttemptResult<X>,
+        end: Classified,
         now: Tick,
     ) -> Option<Finished<X>> {
-        let SettledAttempt { permit, result, classified: end, .. } = settled_attempt;
         self.leave_entry(false, now);
-        let (mut permit, mut report) = (permit?, self.report.take()?);
+        let mut permit = permit?;
+        let mut report = self.report.take()?;
         let response = || CallEnd::Response(end.status.unwrap_or_default());
         if end.is_success() {
             // The verdict is left to the body, unless that has been read.
@@ -253,8 +255,8 @@ impl<X: Exchange> CallState<X> {
                 self.upstream.leave_with(&mut permit);
                 let timeout = &self.plan.timeout;
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
-                let guard = Guard::new(permit, report, end.status, deadline, idle);
-                let guard = guard.on_shared(X::is_shared(&answer));
+                let mut guard = Guard::new(permit, report, end.status, deadline, idle);
+                guard.on_shared(X::is_shared(&answer));
                 Some(Ok(exchange.seal(answer, guard)))
             }
             AttemptResult::Whole(whole) => {

@@ -1,7 +1,7 @@
 //! A call's next step: what the ledger decides, as far as it can be done at once.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use super::attempt::RunningAttempt;
 use super::exchange::Exchange;
@@ -27,8 +27,7 @@ pub(super) enum Step {
 pub(super) fn next_step<X: Exchange>(
     state: &mut CallState<X>,
     exchange: &mut X,
-    in_place: Pin<&mut Option<RunningAttempt<X>>>,
-    hedges: &mut Vec<Pin<Box<RunningAttempt<X>>>>,
+    room: Room<'_, X>,
     cx: &mut Context<'_>,
     now: Tick,
 ) -> Step {
@@ -41,8 +40,7 @@ pub(super) fn next_step<X: Exchange>(
         }
         (Decision::Launch { .. } | Decision::Hedge, Some(drain_until)) => drain_until,
         (Decision::Launch { number, trigger }, None) => {
-            let attempt = state.set_out(exchange, number, trigger, cx, now);
-            take_in(attempt, in_place, hedges);
+            state.set_out(exchange, number, trigger, room, cx, now);
             return Step::LookAgain;
         }
         (Decision::Hedge, None) => {
@@ -51,8 +49,7 @@ pub(super) fn next_step<X: Exchange>(
         }
         (Decision::WaitUntil(until), Some(drain_until)) => drain_until.min(until),
         (Decision::WaitUntil(until), None) => {
-            if let Poll::Ready(attempt) = state.poll_entry(exchange, cx, now) {
-                take_in(attempt, in_place, hedges);
+            if state.poll_entry(exchange, room, cx, now).is_ready() {
                 return Step::LookAgain;
             }
             state.entry_until().min(until)
@@ -61,18 +58,21 @@ pub(super) fn next_step<X: Exchange>(
     Step::Wait(until.min(state.ledger.terms().deadline))
 }
 
-/// Takes an attempt in that has been sent off.
-#[allow(clippy::inline_always, reason = "an attempt is large")]
-#[inline(always)]
-fn take_in<X: Exchange>(
-    attempt: Option<RunningAttempt<X>>,
-    mut in_place: Pin<&mut Option<RunningAttempt<X>>>,
-    hedges: &mut Vec<Pin<Box<RunningAttempt<X>>>>,
-) {
-    let Some(attempt) = attempt else { return };
-    if in_place.is_none() {
-        in_place.set(Some(attempt));
-    } else {
-        hedges.push(Box::pin(attempt));
+/// Where attempts in flight are: one in place, and others beside it.
+pub(super) struct Room<'a, X: Exchange> {
+    pub(super) in_place: Pin<&'a mut Option<RunningAttempt<X>>>,
+    pub(super) hedges: &'a mut Vec<Pin<Box<RunningAttempt<X>>>>,
+}
+
+impl<X: Exchange> Room<'_, X> {
+    /// Takes an attempt in that has been sent off.
+    #[allow(clippy::inline_always, reason = "an attempt is large")]
+    #[inline(always)]
+    pub(super) fn take_in(mut self, attempt: RunningAttempt<X>) {
+        if self.in_place.is_none() {
+            self.in_place.set(Some(attempt));
+        } else {
+            self.hedges.push(Box::pin(attempt));
+        }
     }
 }

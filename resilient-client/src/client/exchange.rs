@@ -237,7 +237,7 @@ impl Exchange for ReqwestExchange {
             headers: request.headers(),
         });
         let url = || self.request.url().clone();
-        Some(drawn.onto(|| Hopping::new(over.call(request), opened, alone), url))
+        Some(drawn.onto(Hopping::new(over.call(request), opened, alone), url))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {

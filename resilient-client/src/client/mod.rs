@@ -78,11 +78,19 @@ impl Client {
     /// # Errors
     /// See [`RequestBuilder::send`].
     pub fn execute(&self, request: Request) -> Pending {
-        self.clone().execute_with(request, CallOptions::new())
+        self.execute_with(request, CallOptions::new())
+    }
+
+    /// Makes a call with a ready request and settings of its own. A timeout among them goes before the request's.
+    ///
+    /// # Errors
+    /// See [`RequestBuilder::send`].
+    pub fn execute_with(&self, request: Request, options: CallOptions) -> Pending {
+        self.clone().call(request, options)
     }
 
     #[inline]
-    pub(crate) fn execute_with(self, request: Request, mut options: CallOptions) -> Pending {
+    pub(crate) fn call(self, request: Request, mut options: CallOptions) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
         let Self { transport, facts, core, max_body, answers } = self;
         let fallback = answers.about(&request, &options, max_body);

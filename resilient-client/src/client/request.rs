@@ -107,13 +107,26 @@ impl RequestBuilder {
 
     request_methods!();
 
-    /// The request, without sending it. What this call asks for differently, beyond reqwest's own settings, is left
-    /// behind.
+    /// The request, without sending it. It bears its [`timeout`](Self::timeout), as one of reqwest's does; what else this call
+    /// asks for differently is left behind: see [`build_with_options`](Self::build_with_options).
     ///
     /// # Errors
     /// [`ErrorKind::Request`] when a part of it was bad.
     pub fn build(self) -> Result<Request, Error> {
-        build(self.inner, self.headers)
+        self.build_with_options().map(|(request, _)| request)
+    }
+
+    /// The request without sending it, and what this call asks for differently, for
+    /// [`Client::execute_with`](super::Client::execute_with).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Request`] when a part of it was bad.
+    pub fn build_with_options(self) -> Result<(Request, CallOptions), Error> {
+        let mut request = build(self.inner, self.headers)?;
+        if let Some(total) = self.options.total {
+            *request.timeout_mut() = Some(total);
+        }
+        Ok((request, self.options))
     }
 
     /// Makes the call.
@@ -128,7 +141,7 @@ impl RequestBuilder {
     pub fn send(self) -> Pending {
         let Self { client, inner, options, headers } = self;
         match build(inner, headers) {
-            Ok(request) => client.execute_with(request, options),
+            Ok(request) => client.call(request, options),
             Err(error) => Pending::failed(error),
         }
     }

@@ -16,7 +16,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 use crate::error::{Error, ErrorKind};
 use crate::outcome::report::CallReport;
 use crate::redact::shown;
-use crate::shared_methods::response_methods;
+use crate::shared_methods::{Pieces, response_methods};
 use reqwest::ResponseBuilderExt;
 
 /// A response to a call.
@@ -24,7 +24,6 @@ use reqwest::ResponseBuilderExt;
 /// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
 /// breaks or runs into the call's deadline is an error here. A stall or a break is a failure to the circuit breaker, too,
 /// unless it ends a stream that had brought something; a deadline is one if the body had kept its reader waiting for long.
-#[must_use = "a response holds a connection until its body is read or it is dropped"]
 pub struct Response(Box<Whole>);
 
 /// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs less.
@@ -60,10 +59,6 @@ impl Response {
 
     pub(crate) fn kept(inner: reqwest::Response, report: CallReport, max_body: usize) -> Self {
         Self(Box::new(Whole { inner, watch: Watch::Kept(report), max_body }))
-    }
-
-    fn max_body(&self) -> usize {
-        self.0.max_body
     }
 
     /// The same with another body.
@@ -237,13 +232,26 @@ impl Response {
         })
     }
 
-    /// Nothing more will come.
+    fn status_error(&self, status: StatusCode) -> Error {
+        self.error(ErrorKind::Status).with_status(status, Some(self.url()))
+    }
+}
+
+impl Pieces for Response {
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
+        self.chunk().await
+    }
+
     fn is_read(&self) -> bool {
         self.content_length() == Some(0)
     }
 
-    fn status_error(&self, status: StatusCode) -> Error {
-        self.error(ErrorKind::Status).with_status(status, Some(self.url()))
+    fn max_body(&self) -> usize {
+        self.0.max_body
+    }
+
+    fn call_report(&self) -> &CallReport {
+        self.report()
     }
 }
 

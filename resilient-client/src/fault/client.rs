@@ -96,7 +96,7 @@ where
             let clone = self.service.clone();
             Sending::Held { held: Some((std::mem::replace(&mut self.service, clone), request)) }
         };
-        ClientFuture { future: drawn.onto(|| sent, || ()) }
+        ClientFuture { future: drawn.onto(sent, || ()) }
     }
 }
 

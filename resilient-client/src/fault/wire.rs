@@ -89,17 +89,13 @@ pub(crate) struct Drawn(Option<Box<(Fault, Method)>>);
 impl Drawn {
     /// The attempt as it will go. `about` is what an answer would know that wasn't the wire's.
     #[inline]
-    pub(crate) fn onto<F, A: Answer, E>(
-        self,
-        real: impl FnOnce() -> F,
-        about: impl FnOnce() -> A::About,
-    ) -> Faulted<F, A>
+    pub(crate) fn onto<F, A: Answer, E>(self, real: F, about: impl FnOnce() -> A::About) -> Faulted<F, A>
     where
         F: Future<Output = Result<A, E>>,
     {
         match self.0 {
-            None => Faulted::Real { real: real() },
-            Some(drawn) => Faulted::Faulty { faulty: Box::pin(Faulty::new(real(), *drawn, about())) },
+            None => Faulted::Real { real },
+            Some(drawn) => Faulted::Faulty { faulty: Box::pin(Faulty::new(real, *drawn, about())) },
         }
     }
 

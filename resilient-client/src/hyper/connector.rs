@@ -270,6 +270,22 @@ impl<T: Read> Read for Linked<T> {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.link.0.opened.is_some() {
+            self.poll_tapped(cx, buffer)
+        } else {
+            self.project().io.poll_read(cx, buffer)
+        }
+    }
+}
+
+impl<T: Read> Linked<T> {
+    /// Reads what streams share. Apart, because every other connection is read through here as well, several times a call.
+    #[inline(never)]
+    fn poll_tapped(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.project();
         let Some(opened) = &this.link.0.opened else { return this.io.poll_read(cx, buffer) };
         let mut tap = TokioIo::new(Tap { io: TokioIo::new(this.io), opened, read: this.read });

@@ -9,9 +9,9 @@ use hyper::body::Incoming;
 
 use crate::body_length::Expected;
 use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, announces_stream};
-use crate::call::http_request::{address, again, readdress};
+use crate::call::http_request::{address, copy_head, readdress};
 use crate::call::kept_body::KeptBody;
-use crate::call::response_body::{Guard, ResponseBody};
+use crate::call::response_body::Guard;
 use crate::engine::Address;
 use crate::error::Error;
 use crate::faulted;
@@ -42,17 +42,8 @@ pub(crate) struct HyperExchange {
 }
 
 impl HyperExchange {
-    /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
-    pub(crate) fn new(
-        wire: Arc<Wire>,
-        mut request: Request<Body>,
-        replay_buffer: Option<usize>,
-        max_body: usize,
-    ) -> Self {
-        if let Some(limit) = replay_buffer {
-            let body = std::mem::take(request.body_mut());
-            *request.body_mut() = body.kept(limit);
-        }
+    #[inline]
+    pub(crate) fn new(wire: Arc<Wire>, request: Request<Body>, max_body: usize) -> Self {
         let for_head = request.method() == Method::HEAD;
         Self { wire, request, gone: false, leaves: false, for_head, max_body }
     }
@@ -100,30 +91,30 @@ impl Exchange for HyperExchange {
             return None;
         }
         let body = if outbound.last { None } else { self.request.body().replay() };
-        let mut request = match body {
-            Some(body) => again(&self.request, body),
-            None => self.take(),
-        };
+        let kept = body.is_some();
+        // Filled where it is, being large.
+        let mut request = body.map_or_else(|| self.take(), Request::new);
+        if kept {
+            copy_head(&self.request, &mut request);
+        }
         let Departure { upstream, now, .. } = departure;
         // The URL says whom it is for, and the endpoint's pool goes there.
         let named = outbound.target.take_if(|target| self.wire.names_host(target));
-        let host = match &outbound.target {
-            Some(target) => {
-                readdress(request.uri_mut(), target.endpoint.origin());
-                None
-            }
-            None if self.wire.is_plain(&request) => upstream.host_header(),
-            None => None,
-        };
+        if let Some(target) = &outbound.target {
+            readdress(request.uri_mut(), target.endpoint.origin());
+        }
+        let plain = self.wire.is_plain(&request);
+        let host = if plain && outbound.target.is_none() { upstream.host_header() } else { None };
         let endpoint = outbound.target.as_ref().map(|target| Arc::clone(&target.endpoint));
         let over = match (&named, &endpoint) {
             (Some(named), _) => Over::Named(&named.endpoint),
             (None, Some(endpoint)) => self.wire.over(endpoint, upstream.key().authority()),
-            (None, None) if self.leaves && self.wire.is_plain(&request) => Over::Fresh,
+            (None, None) if self.leaves && plain => Over::Fresh,
             (None, None) => Over::Shared,
         };
         outbound.apply(request.headers_mut(), upstream, host, now);
-        Some(self.wire.send(request, over))
+        let shared = if plain { None } else { self.wire.share(&mut request) };
+        Some(self.wire.send(request, shared, over))
     }
 
     fn expired(&mut self, future: Pin<&mut Self::Future>, overdue: Overdue<'_>, counts: bool) -> Expired {
@@ -174,13 +165,11 @@ impl Exchange for HyperExchange {
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
         let expected = self.expected(&answer);
-        let answer = answer.map(|body| ResponseBody::live(body, guard, expected));
-        Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
+        Response::live(answer, guard, expected, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 
     fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
-        let answer = http::Response::from_parts(head, ResponseBody::kept(body, report));
-        Response::new(answer, std::mem::take(self.request.uri_mut()), self.max_body)
+        Response::kept(head, body, report, std::mem::take(self.request.uri_mut()), self.max_body)
     }
 }
 

@@ -100,15 +100,27 @@ impl Client {
     /// See [`RequestBuilder::send`].
     pub fn execute(&self, mut request: Request<Body>) -> Pending {
         let options = request.extensions_mut().remove().unwrap_or_default();
-        self.clone().execute_with(request, options)
+        self.execute_with(request, options)
     }
 
-    #[inline]
-    fn execute_with(self, request: Request<Body>, options: CallOptions) -> Pending {
+    /// Makes a call with a ready request and settings of its own.
+    ///
+    /// # Errors
+    /// See [`RequestBuilder::send`].
+    pub fn execute_with(&self, request: Request<Body>, options: CallOptions) -> Pending {
+        self.clone().call(request, options)
+    }
+
+    #[allow(
+        clippy::inline_always,
+        reason = "a request and a call are large, and are put in their place at once"
+    )]
+    #[inline(always)]
+    fn call(self, request: Request<Body>, options: CallOptions) -> Pending {
         let Self { wire, core, max_body } = self;
         let call = match check(request.uri()) {
             Ok(()) => {
-                let exchange = HyperExchange::new(wire, request, options.replay_buffer, max_body);
+                let exchange = HyperExchange::new(wire, request, max_body);
                 pending::Pending::new(core, exchange, options)
             }
             Err(error) => pending::Pending::failed(error),
@@ -164,7 +176,7 @@ impl Pending {
 impl Future for Pending {
     type Output = Result<Response, Error>;
 
-    #[inline]
+    // Not inlined: the whole engine, and hyper with it, would be compiled once more in every crate that awaits a call.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().call.poll(cx)
     }

@@ -109,21 +109,31 @@ impl Wire {
         Evidence { pooled, ..fault.evidence }
     }
 
+    /// What is to be known of a request that isn't [plain](Self::is_plain), and may share its connection with others.
+    ///
+    /// To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the connection
+    /// of an attempt that is cancelled.
+    pub(super) fn share(&self, request: &mut Request<Body>) -> Option<Box<Shared>> {
+        let shared = self.http2_only || cfg!(feature = "http2");
+        shared.then(|| Box::new(Shared::new(request, self.sends.next())))
+    }
+
     /// Sends an attempt off.
     #[inline]
-    pub(super) fn send(&self, mut request: Request<Body>, over: Over<'_>) -> Attempt {
+    pub(super) fn send(
+        &self,
+        request: Request<Body>,
+        shared: Option<Box<Shared>>,
+        over: Over<'_>,
+    ) -> Attempt {
         let drawn = self.faults.draw(|| Asked {
             method: request.method(),
             path: request.uri().path(),
             host: request.uri().host(),
             headers: request.headers(),
         });
-        // To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the
-        // connection of an attempt that is cancelled.
-        let shared = self.http2_only || cfg!(feature = "http2") && !self.is_plain(&request);
-        let shared = shared.then(|| Box::new(Shared::new(&mut request, self.sends.next())));
         let (pool, connects) = (self.pool(over), self.sends.connects());
-        drawn.onto(|| Sending { response: pool.request(request), shared, connects }, || ())
+        drawn.onto(Sending { response: pool.request(request), shared, connects }, || ())
     }
 }
 
@@ -135,7 +145,7 @@ impl fmt::Debug for Wire {
 
 /// An attempt that may share its connection with others.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     connection: CaptureConnection,
     ticket: Ticket,
     /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed.
@@ -250,6 +260,7 @@ impl From<crate::faulted::Broke> for Fault {
 
 impl Fault {
     /// hyper follows no redirects, so whatever it says, it says of the attempt's own request.
+    #[cold]
     fn new(error: legacy::Error, shared: Option<&Shared>, connects: u64) -> Self {
         let link = error.connect_info().and_then(link);
         let own = shared.is_some_and(|shared| {
@@ -270,13 +281,17 @@ impl Future for Sending {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let polled = ready!(this.response.poll(cx));
+        let response = match ready!(this.response.poll(cx)) {
+            Ok(response) => response,
+            Err(error) => {
+                return Poll::Ready(Err(Fault::new(error, this.shared.as_deref(), *this.connects)));
+            }
+        };
         if this.shared.is_some()
-            && let Ok(response) = &polled
             && let Some(link) = response.extensions().get::<Link>()
         {
             link.answered();
         }
-        Poll::Ready(polled.map_err(|error| Fault::new(error, this.shared.as_deref(), *this.connects)))
+        Poll::Ready(Ok(response))
     }
 }

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use super::{Body, Client, Pending};
 use crate::call::options::CallOptions;
 use crate::error::{Error, ErrorKind};
+use crate::header_limit::put_over;
 use crate::shared_methods::request_methods;
 
 /// A request being built. A mistake in any of its parts shows when it is built or sent.
@@ -139,12 +140,15 @@ impl RequestBuilder {
 
     request_methods!();
 
-    /// The request, without sending it. What this call asks for differently is left behind.
+    /// The request, without sending it. What this call asks for differently stands in its extensions, where
+    /// [`Client::execute`](super::Client::execute) finds it.
     ///
     /// # Errors
     /// [`ErrorKind::Request`] when a part of it was bad.
     pub fn build(self) -> Result<Request<Body>, Error> {
-        self.request
+        let mut request = self.request?;
+        request.extensions_mut().insert(self.options);
+        Ok(request)
     }
 
     /// Makes the call.
@@ -155,10 +159,14 @@ impl RequestBuilder {
     /// # Errors
     /// [`ErrorKind::Request`] and [`ErrorKind::Config`] when it can't be sent as asked; a rejection
     /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or [`ErrorKind::Deadline`].
-    pub fn send(self) -> Pending {
+    pub fn send(mut self) -> Pending {
+        if let (Ok(request), Some(limit)) = (&mut self.request, self.options.replay_buffer) {
+            let body = request.body_mut();
+            *body = std::mem::take(body).kept(limit);
+        }
         let Self { client, request, options } = self;
         match request {
-            Ok(request) => client.execute_with(request, options),
+            Ok(request) => client.call(request, options),
             Err(error) => Pending::failed(error),
         }
     }
@@ -166,24 +174,6 @@ impl RequestBuilder {
 
 fn bad(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Request).because(error)
-}
-
-fn put_over(headers: &mut HeaderMap, over: HeaderMap) -> Result<(), http::Error> {
-    let mut last = None;
-    for (name, value) in over {
-        // A name comes with the first of its values only.
-        match (name, &last) {
-            (Some(name), _) => {
-                headers.try_insert(name.clone(), value)?;
-                last = Some(name);
-            }
-            (None, Some(name)) => {
-                headers.try_append(name.clone(), value)?;
-            }
-            (None, None) => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(feature = "query")]

@@ -7,72 +7,88 @@ use std::pin::Pin;
 use std::task::ready;
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use reqwest::Url;
 
-use crate::call::response_body::ResponseBody;
+use crate::body_length::Expected;
+use crate::call::kept_body::KeptBody;
+use crate::call::response_body::{Guard, ResponseBody};
 use crate::error::{Error, ErrorKind};
 use crate::hyper::link::Link;
 use crate::outcome::report::CallReport;
 use crate::redact::shown;
-use crate::shared_methods::response_methods;
+use crate::shared_methods::{Pieces, response_methods};
 
 /// A response to a call.
 ///
 /// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
 /// breaks or runs into the call's deadline is an error here. A stall or a break is a failure to the circuit breaker, too,
 /// unless it ends a stream that had brought something; a deadline is one if the body had kept its reader waiting for long.
-#[must_use = "a response holds a connection until its body is read or it is dropped"]
 pub struct Response(Box<Whole>);
 
 /// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs less.
 struct Whole {
-    inner: http::Response<ResponseBody<Incoming>>,
+    // Not as an `http::Response`, in which they would be put together first and then copied.
+    head: Parts,
+    body: ResponseBody<Incoming>,
     uri: Uri,
     max_body: usize,
 }
 
 impl Response {
+    /// With a body that is still to come.
     #[inline]
-    pub(crate) fn new(inner: http::Response<ResponseBody<Incoming>>, uri: Uri, max_body: usize) -> Self {
-        Self(Box::write(Box::new_uninit(), Whole { inner, uri, max_body }))
+    pub(crate) fn live(
+        answer: http::Response<Incoming>,
+        guard: Guard,
+        expected: Expected,
+        uri: Uri,
+        max_body: usize,
+    ) -> Self {
+        let (head, body) = answer.into_parts();
+        let body = ResponseBody::watched(body, guard, expected);
+        let mut whole = Box::new(Whole { head, body, uri, max_body });
+        whole.body.may_be_over();
+        Self(whole)
     }
 
-    fn max_body(&self) -> usize {
-        self.0.max_body
+    /// With a body that was read inside the call.
+    pub(crate) fn kept(head: Parts, body: KeptBody, report: CallReport, uri: Uri, max_body: usize) -> Self {
+        Self(Box::new(Whole { head, body: ResponseBody::kept(body, report), uri, max_body }))
     }
 
     /// How the call went, up to this response's head.
     pub fn report(&self) -> &CallReport {
-        self.0.inner.body().report()
+        self.0.body.report()
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.0.inner.status()
+        self.0.head.status
     }
 
     /// The HTTP version.
     pub fn version(&self) -> Version {
-        self.0.inner.version()
+        self.0.head.version
     }
 
     /// The headers.
     pub fn headers(&self) -> &HeaderMap {
-        self.0.inner.headers()
+        &self.0.head.headers
     }
 
     /// The headers, to change.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        self.0.inner.headers_mut()
+        &mut self.0.head.headers
     }
 
     /// What is left of the body's length, if it is known.
     pub fn content_length(&self) -> Option<u64> {
-        self.0.inner.body().size_hint().exact()
+        self.0.body.size_hint().exact()
     }
 
     /// The URL that was asked for.
@@ -82,17 +98,17 @@ impl Response {
 
     /// The address that answered, unless the [builder](super::ClientBuilder::remote_addr) was set to forget it.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.0.inner.extensions().get::<Link>()?.remote_addr()
+        self.0.head.extensions.get::<Link>()?.remote_addr()
     }
 
     /// What the transport attached.
     pub fn extensions(&self) -> &Extensions {
-        self.0.inner.extensions()
+        &self.0.head.extensions
     }
 
     /// What the transport attached, to change.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
-        self.0.inner.extensions_mut()
+        &mut self.0.head.extensions
     }
 
     /// The connection, after a response that switched protocols (101). It is yours from here: its slot is free again and
@@ -102,7 +118,7 @@ impl Response {
     /// [`ErrorKind::Transport`] when the connection wasn't upgraded.
     pub async fn upgrade(self) -> Result<Upgraded, Error> {
         let report = self.report().clone();
-        let upgraded = hyper::upgrade::on(self.0.inner).await;
+        let upgraded = hyper::upgrade::on(http::Response::from(self)).await;
         upgraded.map_err(|error| Error::new(ErrorKind::Transport).because(error).with_report(report))
     }
 
@@ -111,7 +127,7 @@ impl Response {
     /// # Errors
     /// [`ErrorKind::Body`], [`ErrorKind::BodyIdle`] and [`ErrorKind::Deadline`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        let reader = Reader(self.0.inner.body_mut());
+        let reader = Reader(&mut self.0.body);
         let polled = poll_fn(|cx| {
             loop {
                 match ready!(Pin::new(&mut *reader.0).poll_frame(cx)).transpose()?.map(Frame::into_data) {
@@ -145,12 +161,7 @@ impl Response {
     /// The body as a stream of its pieces.
     #[cfg(feature = "stream")]
     pub fn bytes_stream(self) -> impl futures_core::Stream<Item = Result<Bytes, Error>> + Send {
-        http_body_util::BodyDataStream::new(self.0.inner.into_body())
-    }
-
-    /// Nothing more will come.
-    fn is_read(&self) -> bool {
-        self.0.inner.body().is_end_stream()
+        http_body_util::BodyDataStream::new(self.0.body)
     }
 
     fn absolute_url(&self) -> Option<Url> {
@@ -159,6 +170,24 @@ impl Response {
 
     fn status_error(&self, status: StatusCode) -> Error {
         self.error(ErrorKind::Status).with_status(status, self.absolute_url().as_ref())
+    }
+}
+
+impl Pieces for Response {
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
+        self.chunk().await
+    }
+
+    fn is_read(&self) -> bool {
+        self.0.body.is_end_stream()
+    }
+
+    fn max_body(&self) -> usize {
+        self.0.max_body
+    }
+
+    fn call_report(&self) -> &CallReport {
+        self.report()
     }
 }
 
@@ -174,7 +203,8 @@ impl Drop for Reader<'_> {
 impl From<Response> for http::Response<ResponseBody<Incoming>> {
     /// Everything stays but the URL.
     fn from(response: Response) -> Self {
-        response.0.inner
+        let Whole { head, body, .. } = *response.0;
+        http::Response::from_parts(head, body)
     }
 }
 

@@ -125,6 +125,7 @@ struct Inside<'a> {
 }
 
 impl<'a> Inside<'a> {
+    #[inline]
     fn enter(handed: &'a mut Option<Ticket>, count: &'a mut u32) -> Self {
         drop(take_handed());
         if handed.is_some() {

@@ -140,7 +140,10 @@ where
 
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
         let expected = self.expected(&answer);
-        answer.map(|body| ResponseBody::live(body, guard, expected))
+        let (head, body) = answer.into_parts();
+        let mut response = http::Response::from_parts(head, ResponseBody::watched(body, guard, expected));
+        response.body_mut().may_be_over();
+        response
     }
 
     fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {

@@ -195,6 +195,7 @@ impl Change<TimeoutPolicy> for Timeout {
             Some(Switch::On(Human(duration))) => *bound = Some(duration),
         };
         turn(&mut to.total, self.total);
+        to.attempt_is_set |= self.attempt.is_some();
         turn(&mut to.attempt, self.attempt);
         turn(&mut to.connect, self.connect);
         turn(&mut to.body_idle, self.body_idle);

@@ -60,7 +60,9 @@ impl Policy {
     /// A window must hold at least two attempts one after the other, or the failures that matter most, the slow ones,
     /// have left it before they can add up.
     pub(super) fn breaker_sees_whole_attempts(&self) -> Result<(), Invalid> {
-        let (Some(breaker), Some(attempt)) = (&self.breaker, self.timeout.attempt) else { return Ok(()) };
+        let (Some(breaker), Some(attempt)) = (&self.breaker, self.timeout.effective_attempt()) else {
+            return Ok(());
+        };
         let Some(window) = breaker.window_time() else { return Ok(()) };
         if window < attempt.saturating_mul(2) {
             let problem = format!(

@@ -433,11 +433,12 @@ mod tests {
 
     #[test]
     fn a_mistake_names_whose_policy_it_is() {
-        let short = |policy: Policy| policy.timeout(TimeoutPolicy::standard().total(Duration::from_secs(1)));
+        let short =
+            |policy: Policy| policy.timeout(TimeoutPolicy::standard().attempt(Duration::from_secs(30)));
         for (set, expected) in [
             (
                 set().host(USERS, short),
-                "http://users:3000: timeout.attempt is 3s, longer than timeout.total, 1s",
+                "http://users:3000: timeout.attempt is 30s, longer than timeout.total, 10s",
             ),
             (set().host("users:3000", |policy| policy), "users:3000: origin has no host: want scheme"),
             (set().host("http://users/x", |policy| policy), "http://users/x: origin has more than an origin"),

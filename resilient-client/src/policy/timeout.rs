@@ -21,16 +21,19 @@
 //! assert!(Policy::standard().timeout(quick).check().is_ok());
 //! ```
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::invalid::{Invalid, at_most_ten_years, positive};
 use crate::time::nanos;
 
 /// The time bounds of a call. `None` means unbounded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TimeoutPolicy {
     pub(crate) total: Option<Duration>,
     pub(crate) attempt: Option<Duration>,
+    /// Whether somebody set the attempt timeout; else it gives way to a total that somebody sets.
+    pub(crate) attempt_is_set: bool,
     pub(crate) connect: Option<Duration>,
     pub(crate) body_idle: Option<Duration>,
     pub(crate) stream_idle: Option<Duration>,
@@ -42,6 +45,7 @@ impl TimeoutPolicy {
         Self {
             total: Some(Duration::from_secs(10)),
             attempt: Some(Duration::from_secs(3)),
+            attempt_is_set: false,
             connect: Some(Duration::from_secs(1)),
             body_idle: Some(Duration::from_secs(5)),
             stream_idle: Some(Duration::from_mins(1)),
@@ -50,20 +54,26 @@ impl TimeoutPolicy {
 
     /// No bounds at all.
     pub const fn none() -> Self {
-        Self { total: None, attempt: None, connect: None, body_idle: None, stream_idle: None }
+        let attempt_is_set = true;
+        Self { total: None, attempt: None, attempt_is_set, connect: None, body_idle: None, stream_idle: None }
     }
 
-    /// The whole call: queueing, every attempt, backoff and the body. Default 10 s.
+    /// The whole call: queueing, every attempt, backoff and the body. Default 10 s. An attempt timeout that nobody sets is
+    /// shortened to it.
     #[must_use]
     pub fn total(mut self, total: impl Into<Option<Duration>>) -> Self {
         self.total = total.into();
         self
     }
 
-    /// One attempt, from connecting to the response's head. Default 3 s. At most the total.
+    /// One attempt, from connecting to the response's head. Default 3 s, or the total if that is shorter. At most the total.
+    ///
+    /// One that is set here holds for every call; one that isn't gives way to a call's own
+    /// [timeout](crate::RequestBuilder::timeout), be it longer or shorter.
     #[must_use]
     pub fn attempt(mut self, attempt: impl Into<Option<Duration>>) -> Self {
         self.attempt = attempt.into();
+        self.attempt_is_set = true;
         self
     }
 
@@ -95,16 +105,24 @@ impl TimeoutPolicy {
 
     /// The bounds in nanoseconds, or what is wrong with them.
     pub(crate) fn compile(&self) -> Result<Rules, Invalid> {
+        let attempt = self.effective_attempt();
         let rules = Rules {
             total: bound("timeout.total", self.total)?,
-            attempt: bound("timeout.attempt", self.attempt)?,
+            attempt: bound("timeout.attempt", attempt)?,
+            attempt_is_set: self.attempt_is_set,
             body_idle: bound("timeout.body_idle", self.body_idle)?,
             stream_idle: bound("timeout.stream_idle", self.stream_idle)?,
             ..Rules::UNBOUNDED
         };
         bound("timeout.connect", self.connect)?;
-        ordered("timeout.attempt", self.attempt, "timeout.total", self.total)?;
+        ordered("timeout.attempt", attempt, "timeout.total", self.total)?;
         Ok(rules)
+    }
+
+    /// The time of one attempt.
+    pub(crate) fn effective_attempt(&self) -> Option<Duration> {
+        let around = self.total.filter(|_| !self.attempt_is_set);
+        self.attempt.map(|attempt| around.map_or(attempt, |total| attempt.min(total)))
     }
 
     /// The connect timeout to give the transport: it passes well before what surrounds it.
@@ -115,11 +133,27 @@ impl TimeoutPolicy {
     }
 }
 
+impl fmt::Debug for TimeoutPolicy {
+    /// The bounds alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { total, attempt, attempt_is_set: _, connect, body_idle, stream_idle } = self;
+        f.debug_struct("TimeoutPolicy")
+            .field("total", total)
+            .field("attempt", attempt)
+            .field("connect", connect)
+            .field("body_idle", body_idle)
+            .field("stream_idle", stream_idle)
+            .finish()
+    }
+}
+
 /// Validated bounds, in nanoseconds; `u64::MAX` is unbounded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub(crate) total: u64,
     pub(crate) attempt: u64,
+    /// Whether it gives way to nothing but a call's own.
+    pub(crate) attempt_is_set: bool,
     pub(crate) body_idle: u64,
     pub(crate) stream_idle: u64,
     // What other policies ask of these, so that a call's own can be held against it too.
@@ -133,6 +167,7 @@ impl Rules {
     pub(crate) const UNBOUNDED: Self = Self {
         total: u64::MAX,
         attempt: u64::MAX,
+        attempt_is_set: true,
         body_idle: u64::MAX,
         stream_idle: u64::MAX,
         window: u64::MAX,
@@ -141,9 +176,10 @@ impl Rules {
 
     /// These bounds with a call's own overrides.
     ///
-    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it shortens the attempts; two
-    /// overrides that contradict each other are a mistake, and so is one that a policy with the same time would be refused
-    /// for.
+    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it shortens the attempts. One above it
+    /// is what a caller asks for who knows that the answer takes long: the standard's 3 s, which nobody set, give way to it, and
+    /// what a policy set doesn't. Two overrides that contradict each other are a mistake, and so is an attempt timeout that
+    /// a policy would be refused for.
     pub(crate) fn overridden(
         mut self,
         total: Option<Duration>,
@@ -151,7 +187,7 @@ impl Rules {
     ) -> Result<Self, Invalid> {
         if let Some(total) = total {
             self.total = positive("request.timeout", total)?;
-            self.attempt = self.attempt.min(self.total);
+            self.attempt = if self.attempt_is_set { self.attempt.min(self.total) } else { self.total };
             if self.last_hedge > self.total {
                 let hedges = Duration::from_nanos(self.last_hedge);
                 let problem = format!("is {total:?}, shorter than what hedge.delay adds up to, {hedges:?}");
@@ -199,8 +235,22 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
+    fn an_attempt_timeout_that_nobody_set_gives_way_to_a_total_that_somebody_did() {
+        let attempt = |policy: &TimeoutPolicy, total| {
+            policy.compile().unwrap().overridden(total, None).unwrap().attempt / 1_000_000
+        };
+        let (standard, short) = (TimeoutPolicy::standard(), TimeoutPolicy::standard().total(SECOND));
+        assert_eq!((attempt(&standard, None), attempt(&short, None)), (3_000, 1_000));
+        assert_eq!(attempt(&standard, Some(60 * SECOND)), 60_000);
+        assert_eq!(attempt(&standard, Some(SECOND / 2)), 500);
+        assert_eq!(attempt(&short, Some(5 * SECOND)), 5_000);
+        let set = TimeoutPolicy::standard().attempt(2 * SECOND);
+        assert_eq!((attempt(&set, Some(60 * SECOND)), attempt(&set, Some(SECOND))), (2_000, 1_000));
+    }
+
+    #[test]
     fn an_attempt_longer_than_the_total_is_refused_naming_both_numbers() {
-        let policy = TimeoutPolicy::standard().total(SECOND);
+        let policy = TimeoutPolicy::standard().total(SECOND).attempt(3 * SECOND);
         let message = policy.compile().unwrap_err().to_string();
         assert_eq!(message, "timeout.attempt is 3s, longer than timeout.total, 1s");
     }

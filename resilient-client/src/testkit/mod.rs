@@ -5,11 +5,11 @@
 //! | [`Script`](script::Script), a service | one server that follows a list of steps, or a rule |
 //! | [`Network`](network::Network) | several servers by authority, each with a behaviour that can be changed |
 //! | [`Rig`](rig::Rig) | a client of a script, with the events and the live state of its upstream |
-//! | [`plant`] | what simulations break on purpose, to see that they find it |
+//! | [`planted_faults`] | what simulations break on purpose, to see that they find it |
 //!
 //! Behind the feature `__testkit`, which is no part of the API.
 
 pub mod network;
-pub mod plant;
+pub mod planted_faults;
 pub mod rig;
 pub mod script;

@@ -24,7 +24,7 @@ use resilient_client::BreakerControl;
 use resilient_client::endpoints::Endpoints;
 use resilient_client::policy::breaker::Control;
 use resilient_client::rng::Rng;
-use resilient_client::testkit::plant;
+use resilient_client::testkit::planted_faults;
 use resilient_client::time::now;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -142,9 +142,9 @@ impl Soak {
                 self.happens(&mut rng);
                 turn = now().after(ms(rng.between(100, 3_000)));
                 assert!(
-                    plant::upstreams(&self.layer) <= PLACES + NAMED,
+                    planted_faults::upstreams(&self.layer) <= PLACES + NAMED,
                     "{} upstreams",
-                    plant::upstreams(&self.layer)
+                    planted_faults::upstreams(&self.layer)
                 );
             }
             if lull <= now() {
@@ -212,7 +212,7 @@ impl Soak {
         self.observed.anew();
         let asked = [1, 2, 3].map(|n| self.world.asked(&format!("10.0.0.{n}:3000")));
         if self.run.plant == Plant::Token {
-            plant::lost_tokens(&self.layer, ILL, 90);
+            planted_faults::lost_tokens(&self.layer, ILL, 90);
         }
         if self.run.plant == Plant::Illness {
             self.world.set("plain-2:3000", Mood::Loses);
@@ -239,8 +239,8 @@ impl Soak {
             faults.push(format!("the endpoints of users were asked {asked:?} times: {users:?}"));
         }
         let (kept, lost) = self.observed.made();
-        if kept == 0 || lost > 0 || plant::upstreams(&self.layer) > PLACES + NAMED {
-            let all = plant::upstreams(&self.layer);
+        if kept == 0 || lost > 0 || planted_faults::upstreams(&self.layer) > PLACES + NAMED {
+            let all = planted_faults::upstreams(&self.layer);
             faults.push(format!("of newcomers {kept} found a place and {lost} none; {all} have one"));
         }
         let left = self.layer.drain(30 * SECOND).await;
@@ -249,7 +249,7 @@ impl Soak {
         }
         self.kept.lock().unwrap().clear();
         if self.run.plant == Plant::Event {
-            let call = resilient_client::testkit::plant::call_id();
+            let call = resilient_client::testkit::planted_faults::call_id();
             let (end, duration) = (resilient_client::event::CallEnd::Dropped, SECOND);
             self.observed
                 .event("", &Event::CallFinished { call, duration, end, cut: false, streaming: false });
@@ -285,12 +285,12 @@ impl Soak {
 
     fn plants(&self) {
         match self.run.plant {
-            Plant::Slot => plant::lost_slot(&self.layer, ILL),
-            Plant::Call => plant::lost_call(&self.layer, ILL),
-            Plant::ForcedOpen => plant::forced(&self.layer, ILL, Control::ForceOpen),
+            Plant::Slot => planted_faults::lost_slot(&self.layer, ILL),
+            Plant::Call => planted_faults::lost_call(&self.layer, ILL),
+            Plant::ForcedOpen => planted_faults::forced(&self.layer, ILL, Control::ForceOpen),
             Plant::PlacesInTheRegistry => {
                 for n in 0..2 * PLACES as u64 {
-                    plant::forced(&self.layer, &once(n).url, Control::Observe);
+                    planted_faults::forced(&self.layer, &once(n).url, Control::Observe);
                 }
             }
             Plant::Nothing | Plant::Token | Plant::Event | Plant::Illness => {}

@@ -48,9 +48,12 @@ pub(crate) fn page(scenario: &Scenario, results: &Results, verdict: &Verdict) ->
         let _ = writeln!(out, "<p>The resilient one is without {}.", Escaped(&missing));
     }
     for (what, of) in CHARTS {
-        let _ = writeln!(out, "<h2>{}</h2>", Escaped(what));
         let top = [&results.naive, &results.resilient].map(|twin| most(twin, of));
         let top = top.into_iter().fold(0.0, f64::max);
+        if top <= 0.0 && of.is_of_some() {
+            continue;
+        }
+        let _ = writeln!(out, "<h2>{}</h2>", Escaped(what));
         for (client, twin) in [(Client::Naive, &results.naive), (Client::Resilient, &results.resilient)] {
             let kind = if client == Client::Naive { results.naive_client.name() } else { "" };
             out.push_str(&chart(scenario, [client.name(), kind], twin, of, top));
@@ -94,13 +97,17 @@ enum Shown {
     Latency,
     Calls,
     Waiting,
+    InVain,
+    Streams,
 }
 
-const CHARTS: [(&str, Shown); 4] = [
+const CHARTS: [(&str, Shown); 6] = [
     ("Orders a second", Shown::Orders),
     ("Order p99, seconds", Shown::Latency),
     ("Calls to user-service a second", Shown::Calls),
     ("Requests waiting", Shown::Waiting),
+    ("Calls a second worked on for callers who had gone", Shown::InVain),
+    ("Streams alive", Shown::Streams),
 ];
 
 impl Shown {
@@ -110,7 +117,14 @@ impl Shown {
             Self::Latency => second.post_p99_ms.unwrap_or_default() / 1e3,
             Self::Calls => second.calls as f64,
             Self::Waiting => second.waiting as f64,
+            Self::InVain => second.in_vain as f64,
+            Self::Streams => second.streams.unwrap_or_default() as f64,
         }
+    }
+
+    /// Whether some scenarios only have anything to show of it.
+    const fn is_of_some(self) -> bool {
+        matches!(self, Self::InVain | Self::Streams)
     }
 }
 
@@ -233,7 +247,8 @@ mod tests {
             for absent in ["<script", "src=", "http://", "https://", "url(", "@import", "NaN", "inf"] {
                 assert!(!page.contains(absent), "{absent}: {page}");
             }
-            assert_eq!(page.matches("<svg").count(), 2 * CHARTS.len());
+            let always = CHARTS.iter().filter(|(_, of)| !of.is_of_some()).count();
+            assert_eq!(page.matches("<svg").count(), 2 * always);
             assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
             assert!(page.contains("class=\"ok\"") && page.contains("class=\"line\""));
         }

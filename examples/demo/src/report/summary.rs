@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{duration, percent, slashed};
 use crate::cli::Client;
 use crate::colour::{Colour, Colours};
-use crate::results::{PhaseFigures, Results, Twin};
+use crate::results::{PhaseFigures, Results, Twin, Work};
 use crate::scenario::Scenario;
 use crate::verdict::{Check, Judgement, Outcome, Verdict};
 
@@ -18,10 +18,13 @@ pub(crate) fn summary(colours: Colours, scenario: &Scenario, results: &Results, 
     let bold = |text: &str| colours.apply(Colour::Bold, text);
     let heads = cells(scenario.phases.iter().map(|phase| phase.name.to_owned()));
     let _ = writeln!(out, "{}", bold(&format!("{:<12}{heads}", "")));
-    let several = results.naive.phases.iter().any(|phase| phase.calls.len() > 1);
-    for Row { label, has_control, of_several, figure } in ROWS {
-        if of_several && !several {
-            continue;
+    let (several, works) = (scenario.user_services > 1, results.naive.work() != Work::default());
+    for Row { label, has_control, only, figure } in ROWS {
+        match only {
+            Only::OfSeveral if !several => continue,
+            Only::OfWorkers if !works => continue,
+            Only::OfStreams if !scenario.streams => continue,
+            _ => {}
         }
         let twins = [(Client::Naive, &results.naive), (Client::Resilient, &results.resilient)];
         let control = has_control.then_some((Client::Alone, &results.alone));
@@ -72,6 +75,23 @@ pub(crate) fn sentence(results: &Results) -> String {
         thousands(lost(naive)),
         thousands(lost(resilient))
     );
+    let [vain, none] = [naive, resilient].map(|twin| twin.work().in_vain as usize);
+    if vain + none > 0 {
+        let _ = writeln!(
+            text,
+            "{} calls worked on for callers who had gone, {} of ours;",
+            thousands(vain),
+            thousands(none)
+        );
+    }
+    if let [Some(theirs), Some(ours)] = [naive, resilient].map(Twin::streams_dead) {
+        let _ = writeln!(
+            text,
+            "the naive twin's streams were dead {} of the time, ours {};",
+            percent(theirs),
+            percent(ours)
+        );
+    }
     let wrongly = |twin: &Twin| twin.audit.misjudged;
     if wrongly(naive) + wrongly(resilient) > 0 {
         let (theirs, ours) = (thousands(wrongly(naive)), thousands(wrongly(resilient)));
@@ -102,16 +122,24 @@ struct Row {
     label: &'static str,
     /// Whether the lone order-service is shown beside the twins.
     has_control: bool,
-    /// Whether it is about several user-services.
-    of_several: bool,
+    only: Only,
     figure: fn(&PhaseFigures) -> String,
 }
 
-const fn row(label: &'static str, has_control: bool, figure: fn(&PhaseFigures) -> String) -> Row {
-    Row { label, has_control, of_several: false, figure }
+/// Where a row says something.
+#[derive(Clone, Copy)]
+enum Only {
+    Always,
+    OfSeveral,
+    OfWorkers,
+    OfStreams,
 }
 
-const ROWS: [Row; 10] = [
+const fn row(label: &'static str, has_control: bool, figure: fn(&PhaseFigures) -> String) -> Row {
+    Row { label, has_control, only: Only::Always, figure }
+}
+
+const ROWS: [Row; 13] = [
     row("orders rightly answered", false, |phase| percent(phase.served_share())),
     row("orders settled at once", true, |phase| percent(phase.settled_share())),
     row("order p50", false, |phase| duration(phase.post_p50_ms)),
@@ -125,10 +153,28 @@ const ROWS: [Row; 10] = [
     Row {
         label: "user-services' shares of them, %",
         has_control: false,
-        of_several: true,
+        only: Only::OfSeveral,
         figure: |phase| {
             slashed((0..phase.calls.len()).map(|which| format!("{:.0}", phase.share(which) * 100.0)))
         },
+    },
+    Row {
+        label: "work begun for callers who had gone",
+        has_control: false,
+        only: Only::OfWorkers,
+        figure: |phase| percent(phase.work.share_in_vain()),
+    },
+    Row {
+        label: "streams that ended",
+        has_control: false,
+        only: Only::OfStreams,
+        figure: |phase| phase.streams.ended.to_string(),
+    },
+    Row {
+        label: "streams alive at the end",
+        has_control: false,
+        only: Only::OfStreams,
+        figure: |phase| phase.streams.alive.to_string(),
     },
     row("most waiting", false, |phase| phase.most_waiting.to_string()),
 ];
@@ -145,7 +191,7 @@ const TWIN_ROWS: [TwinRow; 11] = [
     ("confirmed or refused wrongly", |twin| twin.audit.misjudged.to_string()),
     ("answered 202 and resolved since", |twin| twin.audit.resolved.to_string()),
     ("pending at the end", |twin| twin.audit.pending.to_string()),
-    ("well again to the last not settled at once", |twin| duration(twin.full_service_after_ms)),
+    ("well again to all settled at once", |twin| twin.full_service_after_ms.map_or("never".into(), duration)),
     ("well again to nothing pending", |twin| twin.resolved_after_ms.map_or("never".into(), duration)),
 ];
 
@@ -162,7 +208,7 @@ fn check_line(colours: Colours, check: &Check) -> String {
     };
     let (word, Check { name, figures, .. }) = (colours.apply(colour, word), check);
     // The list's indent, the word, the name and their spaces.
-    let fits = 2 + 6 + 1 + 34 + 1 + figures.len() <= COLUMNS_OF_A_TERMINAL;
+    let fits = 2 + 6 + 1 + name.len().max(34) + 1 + figures.len() <= COLUMNS_OF_A_TERMINAL;
     if fits { format!("{word} {name:<34} {figures}") } else { format!("{word} {name}\n{:9}{figures}", "") }
 }
 

@@ -14,12 +14,14 @@ fn busy(user_services: usize) -> Second {
     tally.post.record(Duration::from_millis(9999));
     tally.read.record(Duration::from_millis(9999));
     let calls = if user_services == 1 { vec![49_999] } else { vec![199; user_services] };
-    Second { tally, calls, waiting: 1000 }
+    Second { tally, calls, in_vain: 99, streams: Some(4), waiting: 1000 }
 }
 
 #[test]
 fn a_second_stands_under_its_head_in_a_plain_terminal() {
-    for (which, user_services) in [(Columns::Reads, 1), (Columns::Calls, 1), (Columns::Calls, 3)] {
+    for (which, user_services) in
+        [(Columns::Reads, 1), (Columns::Calls, 1), (Columns::Calls, 3), (Columns::Streams, 1)]
+    {
         let seconds = [busy(user_services), busy(user_services)];
         let phase = &ISOLATION.phases[1];
         let said = Line { at: 100, phase, seconds: &seconds, breaker: Breaker::HalfOpen };
@@ -37,7 +39,8 @@ fn a_second_stands_under_its_head_in_a_plain_terminal() {
 
 #[test]
 fn a_second_without_requests_has_no_latency() {
-    let nothing = || Second { tally: Tally::default(), calls: vec![0], waiting: 0 };
+    let nothing =
+        || Second { tally: Tally::default(), calls: vec![0], in_vain: 0, streams: None, waiting: 0 };
     let (seconds, phase) = ([nothing(), nothing()], &ISOLATION.phases[2]);
     let said = Line { at: 1, phase, seconds: &seconds, breaker: Breaker::Closed };
     let line = second(Colours::plain(), Columns::Reads, &said);
@@ -67,6 +70,7 @@ fn who_breaks_it_by_hand_is_told_where_everything_is() {
     let held = Held {
         users: vec![(7, "http://127.0.0.1:1".into())],
         orders: vec![(Client::Naive, 8, "http://127.0.0.1:2".into())],
+        gateways: Vec::new(),
         directory: "/tmp/x".into(),
     };
     let said = super::held(&ISOLATION, &held, "some-id");

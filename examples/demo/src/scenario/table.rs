@@ -1,18 +1,22 @@
 //! All scenarios. A new one is an entry here.
 
+mod broker;
+mod chain;
 mod one;
 mod several;
+mod streams;
 
 use super::Mood::{Back, Well};
 use super::{Columns, Control, More, Phase, Scenario};
 use crate::faults::Faults;
 use crate::naive::Naive;
+use crate::rules::Rule;
 
 pub(crate) use self::one::ISOLATION;
 pub(crate) use self::several::REPLICAS;
 
 /// In the order of `--list`.
-pub(crate) static SCENARIOS: [&Scenario; 9] = [
+pub(crate) static SCENARIOS: [&Scenario; 12] = [
     &ISOLATION,
     &REPLICAS,
     &one::HANG,
@@ -22,6 +26,9 @@ pub(crate) static SCENARIOS: [&Scenario; 9] = [
     &several::SLOW_REPLICA,
     &several::ROLLING_RESTART,
     &one::WRONG_PAGE,
+    &chain::CHAIN,
+    &streams::STREAMS,
+    &broker::BROKER,
 ];
 
 /// What most scenarios begin with.
@@ -34,6 +41,9 @@ const WELL: Phase = Phase {
     more: More::Nothing,
     steps: &[],
 };
+
+/// A second or two for the breaker to ask again, and then all of it.
+const RECOVERED: Rule = Rule::Recovered { settled: 5, resolved: 10 };
 
 /// What most scenarios end with, when nothing but the faults was wrong.
 const WELL_AGAIN: Phase = Phase {
@@ -53,6 +63,9 @@ const PLAIN: Scenario = Scenario {
     question: "Did isolation hold?",
     claim: "Isolation",
     user_services: 1,
+    gateway: false,
+    streams: false,
+    broker: false,
     always: Faults::NONE,
     orders: 50,
     reads: 100,

@@ -1,8 +1,9 @@
 use super::*;
 use crate::audit::Audit;
+use crate::follow::STREAMS;
 use crate::naive::Naive;
 use crate::parts::Without;
-use crate::results::{OnceOpen, PhaseFigures, SecondFigures};
+use crate::results::{OnceOpen, PhaseFigures, SecondFigures, Streams, Work};
 use crate::scenario::{ISOLATION, Mood, REPLICAS, SCENARIOS};
 
 /// A run in which all went well, for every order-service.
@@ -34,6 +35,7 @@ fn good(scenario: &Scenario) -> Twin {
             post_p50_ms: 2.0,
             post_p99_ms: 8.0,
             later_p99_ms: 8.0,
+            sent_late_p99_ms: 1.0,
             post_slow: 0,
             settled_at_end: Some(1.0),
             reads: 500,
@@ -45,6 +47,8 @@ fn good(scenario: &Scenario) -> Twin {
                 (_, true) => vec![300, 0, 300],
                 _ => vec![300; 3],
             },
+            work: Work { begun: 500, in_vain: 0 },
+            streams: Streams { ended: 0, alive: if scenario.streams { STREAMS as u64 } else { 0 } },
             most_waiting: 5,
         }
     };
@@ -58,12 +62,14 @@ fn good(scenario: &Scenario) -> Twin {
         read_p99_ms: None,
         reads_failed: 0,
         calls: 50,
+        in_vain: 0,
+        streams: None,
         waiting: 0,
     };
     Twin {
         phases: (0..scenario.phases.len()).map(phase).collect(),
-        once_open: Some(OnceOpen { orders: 1000, fast: 984, half_opens: 2 }),
-        full_service_after_ms: 900.0,
+        once_open: Some(OnceOpen { orders: 1000, opened_after_ms: 900.0, fast: 984, half_opens: 2 }),
+        full_service_after_ms: Some(900.0),
         resolved_after_ms: Some(2000.0),
         audit: Audit { placed: 5000, acknowledged: 5000, resolved: 500, ..Audit::default() },
         seconds: (1..=3).map(second).collect(),
@@ -106,6 +112,12 @@ fn every_planted_fault_fails_its_check_and_no_other() {
             ("orders: all", |twin| twin.phases[4].orders = 0),
             ("orders: 202 at", |twin| twin.once_open = None),
             ("orders: 202 at", |twin| twin.once_open.as_mut().expect("open").fast = 983),
+            ("orders: 202 at", |twin| twin.once_open.as_mut().expect("open").opened_after_ms = 3001.0),
+            // A breaker that does nothing but probe.
+            ("orders: 202 at", |twin| {
+                let open = twin.once_open.as_mut().expect("open");
+                (open.fast, open.half_opens) = (889, 1000);
+            }),
             ("orders: none", |twin| twin.audit.lost = 1),
             ("orders: none", |twin| twin.audit.duplicated = 1),
             ("orders: each", |twin| twin.audit.pending = 1),
@@ -113,6 +125,9 @@ fn every_planted_fault_fails_its_check_and_no_other() {
             ("orders: each", |twin| twin.audit.misjudged = 1),
             ("orders: each", |twin| twin.audit.resolved = 199),
             ("recovered", |twin| twin.resolved_after_ms = None),
+            ("recovered", |twin| twin.resolved_after_ms = Some(10_001.0)),
+            ("recovered", |twin| twin.full_service_after_ms = None),
+            ("recovered", |twin| twin.full_service_after_ms = Some(6000.0)),
             ("recovered", |twin| twin.phases[4].settled = 0),
         ],
     );
@@ -140,6 +155,23 @@ fn every_planted_fault_fails_its_check_and_no_other() {
             twin.phases[2].settled_at_end = Some(0.94);
         })],
     );
+    each_fails_its_check_and_no_other(
+        named("chain"),
+        &[
+            ("orders: answered", |twin| twin.phases[1].settled = 979),
+            ("work: none", |twin| twin.phases[2].work.in_vain = 26),
+            ("work: none", |twin| twin.phases[2].work = Work::default()),
+        ],
+    );
+    each_fails_its_check_and_no_other(
+        named("streams"),
+        &[
+            ("streams: none", |twin| twin.phases[0].streams.ended = 1),
+            ("streams: none", |twin| twin.phases[0].streams.alive = 3),
+            ("streams: all", |twin| twin.phases[1].streams.alive = 3),
+            ("streams: all", |twin| twin.phases[2].streams.alive = 0),
+        ],
+    );
 }
 
 #[test]
@@ -155,7 +187,8 @@ fn one_order_in_a_thousand_may_be_left_open_and_what_the_machine_leaves_open() {
 #[test]
 fn what_slows_the_lone_order_service_too_is_this_machine() {
     let mut results = results(&ISOLATION);
-    results.resilient.once_open = Some(OnceOpen { orders: 1000, fast: 950, half_opens: 0 });
+    results.resilient.once_open =
+        Some(OnceOpen { orders: 1000, opened_after_ms: 900.0, fast: 950, half_opens: 0 });
     results.resilient.phases[2].read_p99_ms = 130.0;
     let missed = |results: &Results| {
         Verdict::of(&ISOLATION, results).resilient.iter().filter(|check| !check.held()).count()
@@ -164,6 +197,20 @@ fn what_slows_the_lone_order_service_too_is_this_machine() {
     results.alone.phases[2].post_slow = 30;
     results.alone.phases[2].read_p99_ms = 80.0;
     assert_eq!(missed(&results), 0);
+}
+
+#[test]
+fn what_is_sent_late_may_be_answered_late() {
+    let mut results = results(&ISOLATION);
+    results.resilient.phases[3].read_p99_ms = 60.0;
+    let missed = |results: &Results| {
+        Verdict::of(&ISOLATION, results).resilient.iter().filter(|check| !check.held()).count()
+    };
+    assert_eq!(missed(&results), 1);
+    results.resilient.phases[3].sent_late_p99_ms = 30.0;
+    assert_eq!(missed(&results), 0);
+    results.resilient.phases[3].sent_late_p99_ms = 101.0;
+    assert_eq!(missed(&results), 1, "nothing to judge by");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{CallState, Entry};
 use crate::call::attempt;
 use crate::call::attempt::RunningAttempt;
 use crate::call::exchange::{Departure, Exchange, Outbound, Target};
+use crate::call::step::Room;
 use crate::error::Error;
 use crate::event::{Event, HedgeEnd};
 use crate::hook;
@@ -32,9 +33,10 @@ impl<X: Exchange> CallState<X> {
         exchange: &mut X,
         number: u32,
         trigger: Trigger,
+        room: Room<'_, X>,
         cx: &mut Context<'_>,
         now: Tick,
-    ) -> Option<RunningAttempt<X>> {
+    ) {
         let ask = Ask {
             priority: self.settings.priority,
             deadline: self.ledger.terms().deadline,
@@ -46,7 +48,7 @@ impl<X: Exchange> CallState<X> {
             place: None,
         };
         match self.upstream.admit(ask, now) {
-            Admission::Admitted(permit) => return self.launch(exchange, number, trigger, permit, cx, now),
+            Admission::Admitted(permit) => self.launch(exchange, number, trigger, permit, room, cx, now),
             Admission::Refused(why) => self.refused(number, trigger, why),
             Admission::Waits(waiting) => {
                 self.ledger.waits();
@@ -54,16 +56,16 @@ impl<X: Exchange> CallState<X> {
                 self.entry = Some(Box::new(Entry { number, trigger, waiting }));
             }
         }
-        None
     }
 
     /// Ready when the attempt that waits to be let in has been, or has been refused.
     pub(in crate::call) fn poll_entry(
         &mut self,
         exchange: &mut X,
+        room: Room<'_, X>,
         cx: &mut Context<'_>,
         now: Tick,
-    ) -> Poll<Option<RunningAttempt<X>>> {
+    ) -> Poll<()> {
         let Some(entry) = &mut self.entry else { return Poll::Pending };
         let mut admitted = entry.waiting.poll(cx, now);
         if admitted.is_pending() && now >= self.names_until() {
@@ -73,13 +75,11 @@ impl<X: Exchange> CallState<X> {
         let Some(entry) = &mut self.entry else { return Poll::Pending };
         let (number, trigger) = (entry.number, entry.trigger);
         self.leave_entry(admitted.is_ok(), now);
-        Poll::Ready(match admitted {
-            Ok(permit) => self.launch(exchange, number, trigger, permit, cx, now),
-            Err(why) => {
-                self.refused(number, trigger, why);
-                None
-            }
-        })
+        match admitted {
+            Ok(permit) => self.launch(exchange, number, trigger, permit, room, cx, now),
+            Err(why) => self.refused(number, trigger, why),
+        }
+        Poll::Ready(())
     }
 
     /// The attempt that waits to be let in waits no more, if one does.
@@ -146,15 +146,17 @@ impl<X: Exchange> CallState<X> {
 
     /// Sends an attempt that has been let in.
     #[inline]
+    #[allow(clippy::too_many_arguments, reason = "each is a thing of its own")]
     pub(super) fn launch(
         &mut self,
         exchange: &mut X,
         number: u32,
         trigger: Trigger,
         permit: AttemptPermit,
+        room: Room<'_, X>,
         cx: &mut Context<'_>,
         now: Tick,
-    ) -> Option<RunningAttempt<X>> {
+    ) {
         let mut permit = permit.of_attempt(self.call, number, self.ledger.take_grant());
         permit.heard_as(self.heard);
         if let Some(span) = &mut self.span
@@ -193,8 +195,9 @@ impl<X: Exchange> CallState<X> {
                 self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
             }
             self.ledger.rejected();
-            return None;
+            return;
         };
+        room.take_in(attempt);
         self.ledger.launched(now);
         let origin = || endpoint.as_ref().map(|endpoint| endpoint.origin().clone());
         if let Some(report) = &mut self.report {
@@ -211,7 +214,6 @@ impl<X: Exchange> CallState<X> {
                 endpoint: origin(),
             });
         }
-        Some(attempt)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::policy::plan::Plan;
 use crate::policy::retry;
 use crate::rng::Rng;
 use crate::time::Tick;
-use crate::upstream::{Tried, Upstream};
+use crate::upstream::{AttemptPermit, Tried, Upstream};
 
 impl<X: Exchange> CallState<X> {
     /// Asks for a hedge; the ledger makes it due, or says why not.
@@ -52,17 +52,15 @@ impl<X: Exchange> CallState<X> {
     pub(in crate::call) fn succeeded(
         &mut self,
         exchange: &mut X,
-        settled_attempt: SettledAttempt<X>,
+        number: u32,
+        permit: Option<AttemptPermit>,
+        result: AttemptResult<X>,
+        end: Classified,
         now: Tick,
     ) -> Option<Finished<X>> {
-        self.settled(
-            settled_attempt.number,
-            settled_attempt.classified.outcome,
-            settled_attempt.classified.status,
-            now,
-        );
-        self.hedge_ended(settled_attempt.number, HedgeEnd::Won);
-        self.answer(exchange, settled_attempt, now)
+        self.settled(number, end.outcome, end.status, now);
+        self.hedge_ended(number, HedgeEnd::Won);
+        self.answer(exchange, permit, result, end, now)
     }
 
     #[cold]

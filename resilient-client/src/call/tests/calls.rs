@@ -313,9 +313,9 @@ async fn a_contradicting_override_is_a_config_error_naming_both_numbers() {
     let rig = Rig::new(&standard(), [answer(200)]);
     let options = CallOptions::new().attempt_timeout(Duration::from_secs(20));
     let error = rig.start(Method::GET, options).await.unwrap_err();
-    let cause = std::error::Error::source(&error).unwrap().to_string();
+    let cause = error.to_string();
     assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Config, 0));
-    assert_eq!(cause, "request.attempt_timeout is 20s, longer than the total timeout, 10s");
+    assert!(cause.contains("request.attempt_timeout is 20s, longer than the total timeout, 10s"), "{cause}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -515,7 +515,7 @@ async fn a_calls_own_time_that_breaks_a_rule_is_a_config_error_and_nothing_is_se
     let options = CallOptions::new().attempt_timeout(Duration::from_secs(8));
     let error = rig.start(Method::GET, options).await.unwrap_err();
     assert_eq!((error.kind(), rig.script.count()), (ErrorKind::Config, 0));
-    let why = std::error::Error::source(&error).unwrap().to_string();
+    let why = error.to_string();
     assert!(why.contains("longer than half of breaker.window, 10s"), "{why}");
 }
 

@@ -91,7 +91,7 @@ async fn what_is_neither_an_origin_nor_known_or_has_no_place_is_a_config_error()
     let error = |of: Result<BreakerControl, Error>| {
         let error = of.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        std::error::Error::source(&error).unwrap().to_string()
+        error.to_string()
     };
     for name in ["users", "overflow", "http://users:3000 \"nobody\"", "http://users/path"] {
         assert!(error(rig.service.breaker(name)).contains("is no origin and isn't known"), "{name}");

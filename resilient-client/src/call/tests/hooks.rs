@@ -208,3 +208,46 @@ async fn a_hedge_whose_hook_fails_at_once_is_told_of_and_ends_nothing() {
     assert_eq!((rig.script.count(), rig.in_use()), (1, 0));
     assert!(rig.tokens() >= tokens, "what it was granted has gone back");
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_hooks_both_are_asked_and_the_later_stands_over_the_earlier() {
+    for later in [false, true] {
+        let first = move |_: &Attempt<'_>| {
+            let mut headers = token(1);
+            headers.insert(http::header::FROM, HeaderValue::from_static("trace"));
+            if later {
+                Prepared::later(async { Ok::<_, std::io::Error>(headers) })
+            } else {
+                Prepared::now(headers)
+            }
+        };
+        let second = |_: &Attempt<'_>| Prepared::now(token(2));
+        let hook = Hook::new(first).and(Hook::new(second));
+        let rig = Rig::with(Policy::standard().into(), Some(hook), [answer(200)]);
+        assert_eq!(rig.get().await.unwrap().status(), 200);
+        let sent = &rig.script.headers()[0];
+        assert_eq!(
+            (&sent["authorization"], &sent["from"]),
+            (&HeaderValue::from(2), &HeaderValue::from_static("trace"))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_failure_of_either_of_two_hooks_ends_the_call() {
+    for (first_fails, second_fails) in [(true, false), (false, true)] {
+        let hook = |fails| {
+            Hook::new(move |_: &Attempt<'_>| {
+                if fails {
+                    Prepared::failed(std::io::Error::other("no token"))
+                } else {
+                    Prepared::now(token(1))
+                }
+            })
+        };
+        let hook = hook(first_fails).and(hook(second_fails));
+        let rig = Rig::with(Policy::standard().into(), Some(hook), [answer(200)]);
+        assert_eq!(rig.get().await.unwrap_err().kind(), ErrorKind::Request);
+        assert_eq!(rig.script.count(), 0);
+    }
+}

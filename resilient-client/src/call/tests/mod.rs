@@ -19,6 +19,7 @@ mod reload;
 mod replay;
 mod shared;
 mod sizes;
+mod swap;
 mod verdicts;
 
 use std::sync::{Arc, Mutex};

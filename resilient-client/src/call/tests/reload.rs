@@ -59,7 +59,7 @@ async fn a_reload_changes_what_calls_do_and_keeps_what_upstreams_know() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_cannot_work_changes_nothing_and_says_why() {
     let rig = Rig::new(&attempts(1), [broken()]);
-    let bad = attempts(3).timeout(TimeoutPolicy::standard().total(ms(1)));
+    let bad = attempts(3).timeout(TimeoutPolicy::standard().total(ms(1)).attempt(ms(3_000)));
     let why = rig.core.reload(bad.into()).unwrap_err().to_string();
     assert_eq!(why, "timeout.attempt is 3s, longer than timeout.total, 1ms");
     assert_eq!(rig.get().await.unwrap_err().report().unwrap().attempts().len(), 1);

@@ -109,7 +109,8 @@ impl Ended<'_> {
 /// let policy = Policy::standard().classify(warming_up);
 /// ```
 ///
-/// If it panics, the attempt is what the table says.
+/// A `repeat` of what the table calls a success makes it a failure of the kind `Status`, which the breaker counts as it is told by
+/// `verdict`. If it panics, the attempt is what the table says.
 pub trait Classify: Send + Sync + 'static {
     /// What the end means, given what the table says it means.
     fn classify(&self, end: Ended<'_>, standard: Classified) -> Classified;
@@ -145,7 +146,10 @@ impl Classifier {
         let Some(this) = this else { return standard };
         let said = catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard)));
         // Whatever it means, the status is the response's.
-        Classified { status: standard.status, ..said.unwrap_or(standard) }
+        let said = Classified { status: standard.status, ..said.unwrap_or(standard) };
+        // A success is never repeated: who asks for that has called it something else, whatever was left as it was.
+        let is_repeated = standard.is_success() && said.is_success() && !said.repeat.is_final();
+        if is_repeated { Classified { outcome: Outcome::Failure(FailureKind::Status), ..said } } else { said }
     }
 }
 
@@ -199,12 +203,12 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     Classified { outcome, verdict, cause: Cause::Own, repeat, retry_after, status: Some(status) }
 }
 
-/// Whether RFC 9110 calls the method idempotent.
+/// Whether RFC 9110 calls the method idempotent, or the specification of `QUERY` does.
 pub(crate) fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
+    ) || method == "QUERY"
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ fn the_tables_of_one_origin_meet_however_it_is_spelled() {
 
 #[test]
 fn what_cannot_work_is_found_by_the_check_and_not_by_the_reading() {
-    let set = read("timeout = { total = \"1s\" }").unwrap();
+    let set = read("timeout = { total = \"1s\", attempt = \"3s\" }").unwrap();
     let why = set.check().unwrap_err().to_string();
     assert_eq!(why, "timeout.attempt is 3s, longer than timeout.total, 1s");
 }

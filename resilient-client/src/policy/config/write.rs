@@ -64,7 +64,8 @@ impl Serialize for Table {
 impl Serialize for PolicySet {
     /// As a file says it: each setting of the client's policy with its value; of a host or route the policies that differ from
     /// those it began from. Read again it is the same set, but for what a file can't say: a classifier, a trip rule or delays of
-    /// one's own, and that an adaptive limit lacks a setting which its host or client has.
+    /// one's own, and that a host or route lacks an attempt timeout, or a setting of its adaptive limit,
+    /// which whoever it began from has.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut file = self.base().written(|_| true);
         let list = |named: Vec<Named<'_>>| {
@@ -138,10 +139,10 @@ fn table(all: impl IntoIterator<Item = (&'static str, Option<Value>)>) -> Value 
 
 impl TimeoutPolicy {
     fn written(&self) -> Value {
-        let Self { total, attempt, connect, body_idle, stream_idle } = *self;
+        let Self { total, attempt, attempt_is_set, connect, body_idle, stream_idle } = *self;
         table([
             ("total", Some(bound(total))),
-            ("attempt", Some(bound(attempt))),
+            ("attempt", attempt_is_set.then(|| bound(attempt))),
             ("connect", Some(bound(connect))),
             ("body_idle", Some(bound(body_idle))),
             ("stream_idle", Some(bound(stream_idle))),

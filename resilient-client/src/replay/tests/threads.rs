@@ -1,25 +1,15 @@
 //! Readers on threads of their own.
 
-use tokio::sync::mpsc;
-
 use super::*;
 
-/// A source fed by another task.
-struct Fed(mpsc::Receiver<Bytes>);
-
-impl Body for Fed {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        self.0.poll_recv(cx).map(|data| data.map(|data| Ok(Frame::data(data))))
-    }
+/// A source that another task lets go on, piece by piece.
+fn fed(pieces: impl Iterator<Item = Vec<u8>>) -> (Source, Arc<Remote>) {
+    let source = Source::new(pieces.flat_map(|piece| [Step::Wait, Step::Piece(Piece::Data(piece.into()))]));
+    let remote = Arc::clone(&source.remote);
+    (source, remote)
 }
 
-async fn read(mut body: ReplayBody<Fed>, at_most: usize) -> Result<Vec<u8>, BoxError> {
+async fn read(mut body: ReplayBody<Source>, at_most: usize) -> Result<Vec<u8>, BoxError> {
     use http_body_util::BodyExt as _;
     let mut read = Vec::new();
     for _ in 0..at_most {
@@ -34,12 +24,12 @@ async fn read(mut body: ReplayBody<Fed>, at_most: usize) -> Result<Vec<u8>, BoxE
 async fn readers_on_many_threads_all_reach_the_end() {
     let memory = memory(1 << 30);
     for round in 0..300_usize {
-        let (sender, receiver) = mpsc::channel(1 + round % 3);
-        let template = ReplayBody::within(memory, Fed(receiver), 1 << 20);
+        let (source, remote) = fed((0..40).map(|n| vec![n; usize::from(n)]));
+        let template = ReplayBody::within(memory, source, 1 << 20);
         let feeder = tokio::spawn(async move {
-            for n in 0..40_u8 {
-                sender.send(vec![n; usize::from(n)].into()).await.unwrap();
-                if (usize::from(n) + round).is_multiple_of(5) {
+            for n in 0..40 {
+                remote.go_on();
+                if (n + round).is_multiple_of(1 + round % 5) {
                     tokio::task::yield_now().await;
                 }
             }
@@ -68,14 +58,14 @@ async fn readers_on_many_threads_all_reach_the_end() {
 async fn an_overflow_among_threads_leaves_one_reader_with_everything() {
     let memory = memory(1 << 30);
     for _ in 0..300 {
-        let (sender, receiver) = mpsc::channel(2);
-        let template = ReplayBody::within(memory, Fed(receiver), 1_000);
+        let (source, remote) = fed((0..30).map(|_| vec![7; 100]));
+        let template = ReplayBody::within(memory, source, 1_000);
         let readers: Vec<_> =
             (0..3).map(|_| tokio::spawn(read(template.replay().unwrap(), usize::MAX))).collect();
         for _ in 0..30 {
-            sender.send(vec![7; 100].into()).await.unwrap();
+            remote.go_on();
+            tokio::task::yield_now().await;
         }
-        drop(sender);
         let mut whole = 0;
         for reader in readers {
             match reader.await.unwrap() {

@@ -3,7 +3,7 @@
 use super::super::At::{BeforeEnd, End, Every, Start};
 use super::super::Mood::{Down, Hurt};
 use super::super::{Act, Columns, Control, Phase, Scenario};
-use super::{PLAIN, WELL, WELL_AGAIN};
+use super::{PLAIN, RECOVERED, WELL, WELL_AGAIN};
 use crate::faults::Faults;
 use crate::naive::Naive;
 use crate::parts::Part;
@@ -17,7 +17,7 @@ const KEPT_OUT: [Rule; 7] = [
     Rule::AtOnceWhenOpen,
     Rule::NoneLost,
     Rule::ResolvedOnce,
-    Rule::Recovered,
+    RECOVERED,
 ];
 
 pub(crate) static ISOLATION: Scenario = Scenario {
@@ -130,7 +130,7 @@ pub(super) static FLAPPING: Scenario = Scenario {
         Rule::OrdersAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
-        Rule::Recovered,
+        RECOVERED,
     ],
     shows: &[&[Part::Retries], &[Part::Fallback]],
     ..PLAIN
@@ -176,7 +176,7 @@ pub(super) static RETRY_STORM: Scenario = Scenario {
         Rule::OrdersAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
-        Rule::Recovered,
+        RECOVERED,
     ],
     shows: &[&[Part::Budget], &[Part::Retries], &[Part::Fallback]],
     ..PLAIN
@@ -218,11 +218,16 @@ pub(super) static OVERLOAD_RECOVERY: Scenario = Scenario {
         Rule::OrdersAnswered,
         Rule::NoneLost,
         Rule::ResolvedOnce,
-        Rule::Recovered,
+        // The worker answers 50 a second besides the new ones.
+        Rule::Recovered { settled: 8, resolved: 16 },
     ],
     control: Control::Collapses { phase: "recovery", below: 0.05 },
-    // Any one of the first three gets out of it.
-    shows: &[&[Part::Breaker, Part::Budget, Part::Limits], &[Part::Timeouts], &[Part::Fallback]],
+    // Any one of the first four gets out of it.
+    shows: &[
+        &[Part::Breaker, Part::Budget, Part::Limits, Part::Deadlines],
+        &[Part::Timeouts],
+        &[Part::Fallback],
+    ],
     ..PLAIN
 };
 
@@ -259,7 +264,7 @@ pub(super) static WRONG_PAGE: Scenario = Scenario {
         Rule::FewCalls { phase: "404 page", each: 0.5, spare: 60 },
         Rule::ReadsAnswered,
         Rule::NoneLost,
-        Rule::Recovered,
+        RECOVERED,
     ],
     shows: &[&[Part::AnswerCheck], &[Part::Breaker], &[Part::Fallback]],
     ..PLAIN
