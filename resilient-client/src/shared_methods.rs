@@ -310,7 +310,7 @@ macro_rules! request_methods {
 
         /// Names the call in its spans, such as `/users/{id}`; see
         /// [`CallOptions::url_template`](crate::CallOptions::url_template).
-        pub fn url_template(mut self, template: impl Into<std::sync::Arc<str>>) -> Self {
+        pub fn url_template(mut self, template: impl AsRef<str>) -> Self {
             self.options = self.options.url_template(template);
             self
         }

@@ -12,7 +12,6 @@ use crate::engine::Core;
 use crate::error::Error;
 use crate::header_limit::{MOST_HEADERS, too_many_headers};
 use crate::policy::breaker;
-use crate::redact::Template;
 use crate::time::Tick;
 
 /// A call begins: it is in its upstream from here on, and its time runs. Its state is made where it stays, being large.
@@ -55,7 +54,7 @@ pub(super) fn begin<X: Exchange>(
         chance,
         hurried,
     };
-    let template = options.url_template.as_deref().map(Template::new).or_else(|| plan.template.clone());
+    let template = options.url_template.clone().or_else(|| plan.template.clone());
     *state = Some(CallState::new(core, plan, upstream, terms, settings, (address.method, template), now));
     Ok(())
 }
