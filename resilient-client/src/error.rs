@@ -1,5 +1,7 @@
 //! The one error of this crate.
 
+mod names;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -92,31 +94,6 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The stable name used in metrics and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Config => "config",
-            Self::Request => "request",
-            Self::Connect => "connect",
-            Self::Timeout => "timeout",
-            Self::Deadline => "deadline",
-            Self::CircuitOpen => "circuit_open",
-            Self::Draining => "draining",
-            Self::BulkheadFull => "bulkhead_full",
-            Self::Overloaded => "overloaded",
-            Self::RateLimited => "rate_limited",
-            Self::Throttled => "throttled",
-            Self::NoEndpoint => "no_endpoint",
-            Self::Transport => "transport",
-            Self::Body => "body",
-            Self::BodyIdle => "body_idle",
-            Self::BodyTooLarge => "body_too_large",
-            Self::Decode => "decode",
-            Self::Redirect => "redirect",
-            Self::Status => "status",
-        }
-    }
-
     /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate limit, a throttle, a wait
     /// the server asked for, or a drain.
     pub const fn is_rejected(self) -> bool {

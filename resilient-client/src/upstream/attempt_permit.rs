@@ -68,10 +68,11 @@ impl Beside {
     pub(super) fn of(endpoint: EndpointPermit) -> Box<Self> {
         Box::new(Self { endpoint: Some(endpoint), span: None })
     }
+}
 
-    fn endpoint(&mut self) -> Option<&mut EndpointPermit> {
-        self.endpoint.as_mut()
-    }
+/// Where it goes, if that is an endpoint.
+fn at(beside: &mut Option<Box<Beside>>) -> Option<&mut EndpointPermit> {
+    beside.as_mut()?.endpoint.as_mut()
 }
 
 /// The upstream's own breaker's leave.
@@ -290,7 +291,7 @@ impl AttemptPermit {
         if self.endpoint().is_none() && upstream.overload(self.whose.gate()).release() {
             upstream.line(self.whose.gate()).wake();
         }
-        if let Some(endpoint) = self.beside.as_deref_mut().and_then(Beside::endpoint) {
+        if let Some(endpoint) = at(&mut self.beside) {
             // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not attract calls.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
             if self.stage == Stage::Sent && !silent {
@@ -305,12 +306,7 @@ impl AttemptPermit {
             }
         }
         let Held::Head(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
-        let probes = permit.is_probe()
-            || self
-                .beside
-                .as_deref_mut()
-                .and_then(Beside::endpoint)
-                .is_some_and(|endpoint| endpoint.probed());
+        let probes = permit.is_probe() || at(&mut self.beside).is_some_and(|endpoint| endpoint.probed());
         if verdict == Verdict::Success {
             self.held = Held::Body(permit.body());
         }
@@ -349,7 +345,7 @@ impl AttemptPermit {
         waited: u64,
         now: Tick,
     ) -> Option<breaker::Transition> {
-        if let Some(endpoint) = self.beside.as_deref_mut().and_then(Beside::endpoint) {
+        if let Some(endpoint) = at(&mut self.beside) {
             endpoint.settle_body(verdict, cause, waited, now);
         }
         let Held::Body(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
