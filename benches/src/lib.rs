@@ -20,6 +20,7 @@ pub mod loopback;
 pub mod machines;
 pub mod noop;
 pub mod peers;
+pub mod recorder;
 pub mod side_by_side;
 pub mod storm;
 pub mod subject;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use resilient_client::{Policy, ResilienceLayer, SendOnce};
+use resilient_client::{Metrics, Policy, ResilienceLayer, SendOnce};
 use tokio::runtime::Runtime;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{Service, ServiceBuilder, service_fn};
@@ -77,6 +77,25 @@ pub fn ours(name: &'static str, policy: &Policy) -> Subject {
 /// to put it into, which takes two allocations of the `http` crate's.
 pub fn ours_untold(name: &'static str, policy: &Policy) -> Subject {
     let layer = ResilienceLayer::builder().policy(policy).deadline_header(None).build().expect("policy");
+    subject(name, ServiceBuilder::new().layer(layer).service(nothing()), Body::new)
+}
+
+/// Ours round it, counted by a recorder of plain atomics: what is this crate's of the cost.
+pub fn ours_counted(name: &'static str, policy: &Policy) -> Subject {
+    metered(name, policy, Metrics::with_recorder(crate::recorder::Atomics))
+}
+
+/// Ours round it, counted for Prometheus.
+pub fn ours_prometheus(name: &'static str, policy: &Policy) -> Subject {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new()
+        .set_buckets(&resilient_client::metrics::DURATION_BUCKETS)
+        .expect("buckets")
+        .build_recorder();
+    metered(name, policy, Metrics::with_recorder(recorder))
+}
+
+fn metered(name: &'static str, policy: &Policy, metrics: Metrics) -> Subject {
+    let layer = ResilienceLayer::builder().policy(policy).observer(metrics).build().expect("policy");
     subject(name, ServiceBuilder::new().layer(layer).service(nothing()), Body::new)
 }
 

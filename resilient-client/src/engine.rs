@@ -10,8 +10,8 @@ use http::{HeaderName, Method};
 
 use super::hook::Hook;
 use crate::authority::Authority;
+use crate::authority::identity::UpstreamIdentity;
 use crate::authority::key::{Key, Scope};
-
 use crate::deadline::header;
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
@@ -135,7 +135,7 @@ impl Core {
                 (set::origin(name).map_err(named)?, endpoints.compile().map_err(named)?);
             let checks = Checks {
                 entropy: setup.entropy.clone(),
-                events: events.clone(),
+                events: events.of(|| UpstreamIdentity::of(&Key::new(&authority, None))),
                 ..checks(plans.of_state(&authority, None))
             };
             let rules = plans.of_state(&authority, None).balance;

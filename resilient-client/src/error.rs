@@ -1,5 +1,7 @@
 //! The one error of this crate.
 
+mod names;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use reqwest::Url;
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::CallReport;
 use crate::outcome::{FailureKind, Outcome};
-use crate::redact::redacted;
+use crate::redact::{redacted, shown};
 
 /// Any error, boxed.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -170,7 +172,8 @@ impl Error {
     #[must_use]
     pub(crate) fn with_status(mut self, status: StatusCode, url: Option<&Url>) -> Self {
         self.0.status = Some(status);
-        self.0.url = url.map(redacted);
+        let template = self.0.report.as_ref().and_then(CallReport::template);
+        self.0.url = url.map(|url| shown(url, template));
         self
     }
 

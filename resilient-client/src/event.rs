@@ -4,10 +4,12 @@
 //! report is built beside it, and a test rebuilds it from the events to show that both say the same. No policy formats a log line. When nobody listens, an event costs one branch.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
+pub use crate::authority::identity::UpstreamIdentity;
 use crate::error::ErrorKind;
 use crate::origin::Origin;
 use crate::outcome::Outcome;
@@ -27,6 +29,59 @@ pub enum CallEnd {
     Error(ErrorKind),
     /// Nobody waited for it: the call was dropped.
     Dropped,
+}
+
+/// A request's method, as a label may have it: those of RFC 9110 and RFC 5789, and one name for all others, since anybody may make
+/// up methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the methods have their own names")]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum KnownMethod {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+    /// Any other.
+    Other,
+}
+
+impl KnownMethod {
+    pub(crate) fn of(method: &Method) -> Self {
+        match *method {
+            Method::GET => Self::Get,
+            Method::HEAD => Self::Head,
+            Method::POST => Self::Post,
+            Method::PUT => Self::Put,
+            Method::DELETE => Self::Delete,
+            Method::CONNECT => Self::Connect,
+            Method::OPTIONS => Self::Options,
+            Method::TRACE => Self::Trace,
+            Method::PATCH => Self::Patch,
+            _ => Self::Other,
+        }
+    }
+
+    /// The method in capitals; `_OTHER`, as OpenTelemetry's conventions have it, for one that isn't known.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Patch => "PATCH",
+            Self::Other => "_OTHER",
+        }
+    }
 }
 
 /// What became of an attempt sent, or to be sent, beside another.
@@ -73,6 +128,8 @@ pub enum Event {
     CallStarted {
         /// Which.
         call: CallId,
+        /// The request's method.
+        method: KnownMethod,
         /// When.
         at: Tick,
         /// The version of the policies it follows.
@@ -82,6 +139,8 @@ pub enum Event {
     CallFinished {
         /// Which.
         call: CallId,
+        /// The request's method.
+        method: KnownMethod,
         /// From its start.
         duration: Duration,
         /// With what.
@@ -114,6 +173,8 @@ pub enum Event {
     AttemptStarted {
         /// Of which call.
         call: CallId,
+        /// The request's method.
+        method: KnownMethod,
         /// 1 for the first.
         number: u32,
         /// When.
@@ -127,6 +188,8 @@ pub enum Event {
     AttemptHead {
         /// Of which call.
         call: CallId,
+        /// The request's method.
+        method: KnownMethod,
         /// 1 for the first.
         number: u32,
         /// From launch to now.
@@ -138,6 +201,8 @@ pub enum Event {
     AttemptFinished {
         /// Of which call.
         call: CallId,
+        /// The request's method.
+        method: KnownMethod,
         /// 1 for the first.
         number: u32,
         /// From launch to this end.
@@ -228,6 +293,14 @@ pub enum Event {
 pub trait Observer: Send + Sync + 'static {
     /// `upstream` is the authority the event belongs to, such as `http://users:3000`.
     fn event(&self, upstream: &str, event: &Event);
+
+    /// Who hears of what happens at one upstream, in this observer's place. Asked once for each upstream that is made, so that
+    /// what an observer keeps for each is found once and not with every event. What happens at a name's endpoints is the
+    /// name's, which is asked about as well, without route and key. By default `None`: this observer.
+    fn of_upstream(&self, upstream: &UpstreamIdentity) -> Option<Arc<dyn Observer>> {
+        let _ = upstream;
+        None
+    }
 }
 
 impl<F: Fn(&str, &Event) + Send + Sync + 'static> Observer for F {

@@ -58,7 +58,8 @@
 //! control                                           an operator's hand on breakers
 //! call                                              one call: its loop, its ledger, its attempts, its response's body
 //! engine                                            what all calls share; lets them in, makes none
-//! hook, stale, fault                                something to do before an attempt; older answers for when a server fails; faults on purpose
+//! trace_context                                     which trace a request belongs to, handed on
+//! hook, stale, fault, metrics                       something to do before an attempt; older answers for when a server fails; faults on purpose; counts
 //! upstream                                          live state of one host: admission, permits, endpoints
 //! telemetry                                         sends events to observers and to the log
 //! event                                             what happens, as values
@@ -105,6 +106,7 @@
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
 //! - `server`, with the feature of that name: layers for servers, who read their callers' deadlines and shed what comes too late.
 //! - `fault`, with the feature of that name: faults on purpose, in servers, clients and at the wire.
+//! - `metrics`, with the feature of that name: what happens, counted, for Prometheus and others.
 //! - `admin`, with the feature of that name: a live page, JSON and a hand on breakers, for whoever is on call.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
@@ -140,6 +142,8 @@ pub mod hyper;
 mod invalid;
 mod layer;
 mod media;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod origin;
 pub mod outcome;
 pub mod policy;
@@ -158,6 +162,7 @@ mod telemetry;
 #[doc(hidden)]
 pub mod testkit;
 pub mod time;
+pub mod trace_context;
 mod upstream;
 
 pub use call::exchange::ATTEMPT_COUNT;
@@ -169,9 +174,11 @@ pub use deadline::Deadline;
 pub use endpoints::{Endpoints, EndpointsHandle};
 pub use engine::Reloaded;
 pub use error::{Error, ErrorKind};
-pub use event::{Event, Observer};
+pub use event::{Event, Observer, UpstreamIdentity};
 pub use hook::{Attempt, AttemptHook, Prepared};
 pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
+#[cfg(feature = "metrics")]
+pub use metrics::Metrics;
 pub use outcome::rejection::Rejection;
 pub use outcome::report::{AttemptReport, CallReport, Decline, Trigger};
 pub use policy::Policy;

@@ -1,6 +1,7 @@
 //! URLs as they may be shown: in errors, reports and logs.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use reqwest::Url;
 
@@ -14,6 +15,31 @@ pub(crate) fn redacted(url: &Url) -> Url {
     if url.query().is_some() {
         let names = url.query_pairs().map(|(name, _)| name);
         clean.query_pairs_mut().clear().extend_keys_only::<_, Cow<'_, str>>(names);
+    }
+    clean
+}
+
+/// A path with names for those of its segments that differ from call to call, such as `/users/{id}`. What stands in their places may
+/// be secret, so the template is shown in place of the path. Thin, as every report has room for one.
+#[derive(Clone, Debug)]
+#[allow(clippy::redundant_allocation, reason = "half as wide")]
+pub(crate) struct Template(Arc<Box<str>>);
+
+impl Template {
+    pub(crate) fn new(template: &str) -> Self {
+        Self(Arc::new(template.split(['?', '#']).next().unwrap_or_default().into()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// [`redacted`], with the template of its path in place of that, if there is one.
+pub(crate) fn shown(url: &Url, template: Option<&Template>) -> Url {
+    let mut clean = redacted(url);
+    if let Some(template) = template {
+        clean.set_path(template.as_str());
     }
     clean
 }

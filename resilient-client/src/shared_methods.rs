@@ -308,6 +308,13 @@ macro_rules! request_methods {
             self
         }
 
+        /// Names the call in its spans, such as `/users/{id}`; see
+        /// [`CallOptions::url_template`](crate::CallOptions::url_template).
+        pub fn url_template(mut self, template: impl AsRef<str>) -> Self {
+            self.options = self.options.url_template(template);
+            self
+        }
+
         /// What this call is worth where not all can be served, in place of its policy's.
         pub fn priority(mut self, priority: crate::policy::priority::Priority) -> Self {
             self.options = self.options.priority(priority);

@@ -5,7 +5,8 @@
 //! | `POST /orders` `{"user_id", "items": [{"sku", "quantity"}]}` | 201 `confirmed`, 422 unknown user, 202 `pending_verification`; all but 5xx with `Idempotency-Key` replayed |
 //! | `GET /orders?limit=1..100&after=<id>&status=<status>` | 200 `{"orders": [..], "next": <id or null>}`, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none (of one status one may: an order changes it later) |
 //! | `GET /orders/{id}` | 200, or 404 |
-//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
+//! | `GET /openapi.json` | all this in `OpenAPI` 3.1 |
+//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too, and there alone `GET /metrics` |
 //!
 //! With `--admin` the port for probes has `/admin`, too: a live page of what the client for user-service does, with a token.
 //!
@@ -48,6 +49,7 @@
 mod admin;
 mod caller_deadline;
 mod config;
+mod openapi;
 pub mod reconciler;
 mod resilient_users;
 mod routes;
@@ -87,6 +89,8 @@ pub async fn serve(
     if let Some(follower) = state.follower.clone() {
         state.background.spawn("copy of users", move |stop| follower.run_until(stop));
     }
+    let meters = state.meters.clone();
+    state.background.spawn("meters", move |stop| meters.keep_until(stop));
     let AppState { background, health, limits, .. } = state;
     service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }

@@ -8,6 +8,7 @@ use order_service::{AppState, Config, Error, ResilientUsers, app, serve};
 use service_kit::{
     health::Health,
     logs::{self, LogFormat},
+    meters::Meters,
     server, start,
 };
 
@@ -29,7 +30,8 @@ fn main() -> ExitCode {
 
 /// Answers probes first, and listens once there is something to serve.
 async fn run(config: Config) -> Result<(), Error> {
-    let users = Arc::new(ResilientUsers::new(&config)?);
+    let meters = Meters::default();
+    let users = Arc::new(ResilientUsers::metered(&config, &meters)?);
     // Before anyone can know that this process is up, and tell it to stop.
     let mut told_to_stop = Box::pin(server::signal()?);
     let health = Health::default();
@@ -37,10 +39,10 @@ async fn run(config: Config) -> Result<(), Error> {
     let probes = start::listen(&config.host, start::health_port(config.port, config.health_port)?).await?;
     start::announce("order-service answers probes on", &probes)?;
     faults.announce(&probes)?;
-    let operators = faults.admin().merge(config.admin.router(&users, &probes)?);
+    let operators = faults.admin().merge(meters.routes()).merge(config.admin.router(&users, &probes)?);
     tokio::spawn(health.clone().serve_beside(operators, probes));
     let state = tokio::select! {
-        state = AppState::open(&config, users) => state?.with_health(health.clone()),
+        state = AppState::open(&config, users) => state?.with_health(health.clone()).with_meters(meters),
         () = &mut told_to_stop => {
             tracing::info!("told to stop before it was ready");
             return Ok(());

@@ -9,19 +9,20 @@ use std::{
 };
 
 use resilient_client::{
-    Client, ClientBuilder, Endpoints, Policy, UpstreamSnapshot,
+    Client, ClientBuilder, Endpoints, Metrics, Policy, UpstreamSnapshot,
     event::Observer,
     outcome::{
         FailureKind,
         classify::{Classified, Ended, Repeat},
     },
     policy::{hedge::HedgePolicy, timeout::TimeoutPolicy},
+    trace_context::PropagateTrace,
 };
 use url::Url;
 
 use crate::user_answer::{self, Unsettled};
 use crate::{Config, Error, LookupFuture, LookupRequest, Unavailable, UserLookup};
-use service_kit::{error::causes, request_id::X_REQUEST_ID};
+use service_kit::{error::causes, meters::Meters, request_id::X_REQUEST_ID};
 
 /// One try. The rest of the call's time is for another, should this one hang.
 const ATTEMPT: Duration = Duration::from_millis(300);
@@ -52,6 +53,15 @@ impl ResilientUsers {
     /// A client for the user-service that the configuration names.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Self::adjusted(config, Client::builder(), |policy| policy)
+    }
+
+    /// The same, counting there what its calls do.
+    pub fn metered(config: &Config, meters: &Meters) -> Result<Self, Error> {
+        let metrics = Metrics::with_recorder(meters.recorder());
+        let users = Self::observed(config, metrics.clone())?;
+        let client = users.client.clone();
+        meters.before_rendering(move || metrics.record_snapshot(&client.snapshot()));
+        Ok(users)
     }
 
     /// The same, and `observer` hears all that happens to its calls.
@@ -105,6 +115,7 @@ fn client(
         )
     };
     let client = builder
+        .on_attempt(PropagateTrace)
         // A redirect must not pass for user-service's own answer.
         .transport(|transport| transport.redirect(reqwest::redirect::Policy::none()).no_proxy())
         .build()

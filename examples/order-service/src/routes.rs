@@ -20,6 +20,8 @@ use service_kit::{
     http,
     idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
     limits::Limits,
+    meters::Meters,
+    openapi,
     page::Page,
     problem::Problem,
     request_id::{self, RequestId},
@@ -36,6 +38,7 @@ pub struct AppState {
     pub(crate) keys: Keys,
     pub(crate) background: Background,
     pub(crate) health: Health,
+    pub(crate) meters: Meters,
     pub(crate) limits: Limits,
     database: Database,
     users: Arc<dyn UserLookup>,
@@ -73,6 +76,7 @@ impl AppState {
             keys,
             background,
             health,
+            meters: Meters::default(),
             limits,
             database,
             users,
@@ -89,6 +93,13 @@ impl AppState {
     pub fn with_health(mut self, health: Health) -> Self {
         health.started(&self.database);
         self.health = health;
+        self
+    }
+
+    /// The same, counting there.
+    #[must_use]
+    pub fn with_meters(mut self, meters: Meters) -> Self {
+        self.meters = meters;
         self
     }
 
@@ -116,13 +127,14 @@ impl AppState {
 
 /// The whole service as a router.
 pub fn app(state: AppState) -> Router {
-    let (limits, health) = (state.limits.clone(), state.health.routes());
+    let (limits, health, meters) = (state.limits.clone(), state.health.routes(), state.meters.clone());
     let routes = Router::new()
         .route("/orders", get(list_orders).post(create_order))
         .route("/orders/{id}", get(get_order))
         .with_state(state)
+        .merge(openapi::route(crate::openapi::openapi()))
         .merge(health);
-    http::wrap(routes, &limits)
+    meters.around(http::wrap(routes, &limits))
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,6 @@
-//! The layers round every route, outermost last: body limit, timeout, deadline, panic, problem, trace, request id.
+//! The layers round every route, outermost last: body limit, timeout, deadline, panic, problem, span, request id, trace.
 //!
-//! All are axum's or tower-http's except three: [`problem::ensure`], because their error answers are plain text,
+//! All are axum's or tower-http's, and the trace resilient-client's, except three: [`problem::ensure`], because their error answers are plain text,
 //! [`request_id::drop_unfit`], because they trust the caller's id, and resilient-client's [`DeadlineLayer`]: a caller says how
 //! long it waits, what comes too late isn't begun, and what is late isn't gone on with.
 
@@ -11,7 +11,7 @@ use axum::{
     middleware::{from_fn, map_request},
     response::IntoResponse as _,
 };
-use resilient_client::server::DeadlineLayer;
+use resilient_client::server::{DeadlineLayer, RequestSpan, TraceContextLayer};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     timeout::TimeoutLayer,
@@ -46,10 +46,21 @@ pub fn wrap(routes: Router, limits: &Limits) -> Router {
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .layer(map_request(request_id::drop_unfit))
+        // The span has the caller's trace, and calls made for the request go on with it.
+        .layer(TraceContextLayer::new().begin())
 }
 
 /// The path only: a query may hold what no log should.
 fn span(request: &Request) -> Span {
     let request_id = request.extensions().get::<RequestId>().map_or("", request_id::text);
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), request_id)
+    let trace = request.extensions().get::<RequestSpan>();
+    tracing::info_span!(
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        request_id,
+        trace_id = trace.map(|trace| display(trace.context.trace_id())),
+        span_id = trace.map(|trace| display(trace.context.span_id())),
+        parent_span_id = trace.and_then(|trace| Some(display(trace.parent.as_ref()?.span_id()))),
+    )
 }

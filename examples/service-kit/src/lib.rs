@@ -14,14 +14,18 @@
 //! | messages | lapin | `amqp` (a feature): a session that begins again, with resilient-client's waits |
 //! | database | sqlx | [`database`]: two databases with one SQL, migrations by several processes |
 //! | faults on purpose | resilient-client | [`faults`]: round what they go, and who changes them |
+//! | traces | resilient-client | [`http`]: a request's trace in its span |
 //! | settings | clap | [`limits`]: bounds and their names |
 //! | logs | tracing-subscriber | [`logs`]: where colours go |
-//! | `OpenAPI` | none yet | nothing; utoipa would be the one to take |
+//! | metrics | metrics-exporter-prometheus | [`meters`]: the service's own requests |
+//! | `OpenAPI` | none | [`openapi`]: a document by hand, and a test that compares it with the answers |
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
 pub mod clock;
 pub mod commit_order;
+#[cfg(feature = "testing")]
+pub mod contract;
 pub mod database;
 pub mod error;
 pub mod extract;
@@ -31,6 +35,8 @@ pub mod http;
 pub mod idempotency;
 pub mod limits;
 pub mod logs;
+pub mod meters;
+pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod request_id;

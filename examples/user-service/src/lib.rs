@@ -7,7 +7,8 @@
 //! | `PUT /users/{id}` `{"name", "email"}` | 200, or 404 as below |
 //! | `GET /users/{id}` | 200, or 404 of type `urn:problem:user-not-found` with the id in `instance` |
 //! | `GET /users/events` | 200, server-sent events: users as they are created and changed; goes on after `Last-Event-ID` |
-//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
+//! | `GET /openapi.json` | all this in `OpenAPI` 3.1 |
+//! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too, and there alone `GET /metrics` |
 //!
 //! With `--amqp-url` (feature `amqp`) every new and changed user is an event in `RabbitMQ`, too: `outbox.rs`, `relay.rs`.
 //!
@@ -31,6 +32,7 @@
 
 mod config;
 mod events;
+mod openapi;
 mod outbox;
 #[cfg(feature = "amqp")]
 mod relay;
@@ -63,6 +65,8 @@ pub async fn serve(
         let relay = relay::Relay { broker, database, outbox, clock };
         state.background.spawn("relay", move |stop| relay.run_until(stop));
     }
+    let meters = state.meters.clone();
+    state.background.spawn("meters", move |stop| meters.keep_until(stop));
     let AppState { background, health, limits, .. } = state;
     service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }

@@ -6,6 +6,7 @@ use clap::Parser;
 use service_kit::{
     health::Health,
     logs::{self, LogFormat},
+    meters::Meters,
     server, start,
 };
 use user_service::{AppState, Config, Error, app, serve};
@@ -30,14 +31,14 @@ fn main() -> ExitCode {
 async fn run(config: Config) -> Result<(), Error> {
     // Before anyone can know that this process is up, and tell it to stop.
     let mut told_to_stop = Box::pin(server::signal()?);
-    let health = Health::default();
+    let (health, meters) = (Health::default(), Meters::default());
     let faults = config.faults.open()?;
     let probes = start::listen(&config.host, start::health_port(config.port, config.health_port)?).await?;
     start::announce("user-service answers probes on", &probes)?;
     faults.announce(&probes)?;
-    tokio::spawn(health.clone().serve_beside(faults.admin(), probes));
+    tokio::spawn(health.clone().serve_beside(faults.admin().merge(meters.routes()), probes));
     let state = tokio::select! {
-        state = AppState::open(&config) => state?.with_health(health.clone()),
+        state = AppState::open(&config) => state?.with_health(health.clone()).with_meters(meters),
         () = &mut told_to_stop => {
             tracing::info!("told to stop before it was ready");
             return Ok(());

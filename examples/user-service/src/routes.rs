@@ -18,6 +18,8 @@ use service_kit::{
     http,
     idempotency::{Answer, Fingerprint, IdempotencyKey, Keys, Ticket},
     limits::Limits,
+    meters::Meters,
+    openapi,
     page::Page,
     problem::Problem,
     server::Background,
@@ -33,6 +35,7 @@ pub struct AppState {
     pub(crate) keys: Keys,
     pub(crate) background: Background,
     pub(crate) health: Health,
+    pub(crate) meters: Meters,
     pub(crate) limits: Limits,
     pub(crate) outbox: Outbox,
     /// Between signs of life on a stream of events.
@@ -67,6 +70,7 @@ impl AppState {
             keys,
             background,
             health,
+            meters: Meters::default(),
             limits,
             outbox,
             heartbeat: Duration::from_millis(config.events_heartbeat_ms),
@@ -84,6 +88,13 @@ impl AppState {
         self
     }
 
+    /// The same, counting there.
+    #[must_use]
+    pub fn with_meters(mut self, meters: Meters) -> Self {
+        self.meters = meters;
+        self
+    }
+
     /// The work that goes on behind the requests.
     pub fn background(&self) -> &Background {
         &self.background
@@ -97,14 +108,15 @@ impl AppState {
 
 /// The whole service as a router.
 pub fn app(state: AppState) -> Router {
-    let (limits, health) = (state.limits.clone(), state.health.routes());
+    let (limits, health, meters) = (state.limits.clone(), state.health.routes(), state.meters.clone());
     let routes = Router::new()
         .route("/users", get(list_users).post(create_user))
         .route("/users/events", get(events::follow))
         .route("/users/{id}", get(get_user).put(change_user))
         .with_state(state)
+        .merge(openapi::route(crate::openapi::openapi()))
         .merge(health);
-    http::wrap(routes, &limits)
+    meters.around(http::wrap(routes, &limits))
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,9 @@ use crate::authority::Authority;
 /// be anything.
 pub(crate) const LONGEST_NAME: usize = 200;
 
+/// What upstreams without a place are called together.
+pub(crate) const OVERFLOW: &str = "overflow";
+
 /// The part of an authority whose own state this is. A route and a key of the same text are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scope<T> {
@@ -65,7 +68,7 @@ impl Key {
 
     /// That of what upstreams without a place have in common.
     pub(crate) fn overflow() -> Self {
-        Self { authority: Authority::nowhere("overflow"), scope: None }
+        Self { authority: Authority::nowhere(OVERFLOW), scope: None }
     }
 
     pub(crate) fn authority(&self) -> &Authority<'static> {

@@ -14,6 +14,7 @@ use http::HeaderValue;
 use http::uri::Scheme;
 
 mod host_name;
+pub(crate) mod identity;
 pub(crate) mod key;
 
 /// What fails together, borrowed from a URL: scheme, host and port.
@@ -101,6 +102,21 @@ impl<'a> Authority<'a> {
             ("http", 80) | ("https", 443) => HeaderValue::from_str(host).ok(),
             _ => HeaderValue::from_str(&format!("{host}:{port}")).ok(),
         }
+    }
+
+    /// `http`, `https`, another, or none.
+    pub(crate) fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// As URLs have it; empty for the nameless.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Zero where it isn't known.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn into_owned(self) -> Authority<'static> {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
+use tracing::span::Entered;
 
 use super::drain::{End, Reading};
 use super::idle_timer::IdleTimer;
@@ -16,6 +17,7 @@ use crate::hook::{self, Later};
 use crate::outcome::classify::connecting;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
 use crate::outcome::{Cause, FailureKind};
+use crate::telemetry::AttemptSpan;
 use crate::time::{self, Tick};
 use crate::upstream::AttemptPermit;
 
@@ -71,6 +73,12 @@ pub(super) struct View<'a> {
     pub(super) buffer: Option<usize>,
     /// The longest pause in such a body, in nanoseconds.
     pub(super) body_idle: u64,
+}
+
+/// The attempt's span is the current one while its future is polled.
+#[inline]
+fn entered(permit: Option<&AttemptPermit>) -> Option<Entered<'_>> {
+    permit.and_then(AttemptPermit::span).map(AttemptSpan::enter)
 }
 
 /// An attempt for which there is no more time. Whether others are answered lately: within the `usual` time of one, and since this
@@ -162,13 +170,17 @@ impl<X: Exchange> RunningAttempt<X> {
         let mut this = self.project();
         loop {
             if this.reading.is_some() {
+                let _entered = entered(this.permit.as_ref());
                 return poll_body(this.reading, cx, exchange);
             }
             let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
             if let Some(permit) = this.permit {
                 permit.sent();
             }
-            let end = ready!(future.poll(cx));
+            let end = {
+                let _entered = entered(this.permit.as_ref());
+                ready!(future.poll(cx))
+            };
             this.future.set(None);
             let may_be_grpc = end.as_ref().is_ok_and(X::may_be_grpc);
             let evidence = exchange.evidence(&end, this.permit.as_ref().map(AttemptPermit::upstream));
@@ -204,7 +216,10 @@ impl<X: Exchange> RunningAttempt<X> {
     ) -> Poll<Option<(AttemptResult<X>, Classified)>> {
         let mut this = self.project();
         let Some(preparing) = this.preparing else { return Poll::Ready(None) };
-        let prepared = ready!(preparing.0.as_mut().poll(cx));
+        let prepared = {
+            let _entered = entered(this.permit.as_ref());
+            ready!(preparing.0.as_mut().poll(cx))
+        };
         let Some((_, outbound)) = this.preparing.take().map(|preparing| *preparing) else {
             return Poll::Pending;
         };
@@ -225,7 +240,10 @@ impl<X: Exchange> RunningAttempt<X> {
         permit.sent();
         let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
         let to = Departure { upstream: permit.upstream(), cx, now };
-        let Some(future) = exchange.launch(outbound, to) else {
+        let entered = permit.span().map(AttemptSpan::enter);
+        let future = exchange.launch(outbound, to);
+        drop(entered);
+        let Some(future) = future else {
             permit.prepares();
             // Another attempt has outgrown the body's buffer meanwhile, and may well succeed.
             let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };

@@ -54,6 +54,7 @@ pub(super) fn begin<X: Exchange>(
         chance,
         hurried,
     };
-    *state = Some(CallState::new(core, plan, upstream, terms, settings, now));
+    let template = options.url_template.clone().or_else(|| plan.template.clone());
+    *state = Some(CallState::new(core, plan, upstream, terms, settings, (address.method, template), now));
     Ok(())
 }

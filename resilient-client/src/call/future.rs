@@ -301,15 +301,15 @@ impl<X: Exchange> Future for Call<X> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // What the clock says, if it has been read just now: once for all that follows without waiting.
-        let mut looked = None;
-        // Whether the timer is set for all that is known.
-        let mut timed = true;
+        // And whether the timer is set for all that is known.
+        let (mut looked, mut timed) = (None, true);
         let this = self.as_mut().project();
         if let Some((core, options)) = this.before.take() {
             let now = time::now();
             begin(core, this.exchange, &options, now, this.state)?;
             (looked, timed) = (Some(now), false);
         }
+        let _entered = self.state.as_ref().and_then(CallState::entered);
         loop {
             // 1. Has an attempt in flight ended?
             if let Poll::Ready(finished) = self.as_mut().poll_attempts(cx, &mut looked) {

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 
 use crate::outcome::classify::is_idempotent;
 use crate::policy::priority::Priority;
+use crate::redact::Template;
 
 /// The request header that lets a server recognise a repetition ([draft-ietf-httpapi-idempotency-key-header]).
 ///
@@ -35,6 +36,7 @@ pub struct CallOptions {
     pub(crate) ignores_retry_after: bool,
     pub(crate) wait_for_ready: Option<bool>,
     pub(crate) key: Option<Arc<str>>,
+    pub(crate) url_template: Option<Template>,
     pub(crate) priority: Option<Priority>,
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
     pub(crate) replay_buffer: Option<usize>,
@@ -112,6 +114,14 @@ impl CallOptions {
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// Names the call in its spans (`url.template`), such as `/users/{id}`, in place of the policies' route that matches: then no
+    /// path is in them. Metrics, whose labels must be few, go by routes alone.
+    #[must_use]
+    pub fn url_template(mut self, template: impl AsRef<str>) -> Self {
+        self.url_template = Some(Template::new(template.as_ref()));
         self
     }
 

@@ -6,7 +6,8 @@ mod settle;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
+use tracing::span::EnteredSpan;
 
 use super::attempt::{AttemptResult, View};
 use super::drain::DrainingResponse;
@@ -17,13 +18,15 @@ use crate::call::exchange::Exchange;
 use crate::call::kept_body::KeptBody;
 use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
-use crate::event::{CallEnd, Event, HedgeEnd};
+use crate::event::{CallEnd, Event, HedgeEnd, KnownMethod};
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::Classified;
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::{CallReport, Decline, Trigger};
 use crate::policy::plan::Plan;
 use crate::policy::priority::Priority;
+use crate::redact::Template;
+use crate::telemetry::CallSpan;
 use crate::time::{self, Tick};
 use crate::upstream::entered::Entered;
 use crate::upstream::{AttemptPermit, Tried, Waiting};
@@ -77,8 +80,10 @@ pub(super) struct CallState<X: Exchange> {
     /// `None` once the call has its result.
     report: Option<CallReport>,
     call: CallId,
-    /// Whether somebody listened when the call began. Asked once, so that whoever hears of it hears all of it.
-    heard: bool,
+    /// Whether somebody listened when the call began: then its method. Asked once, so that whoever hears of it hears all of it.
+    heard: Option<KnownMethod>,
+    /// Its span, if somebody listens to those.
+    span: Option<Box<CallSpan>>,
     // Boxed, all of them: few calls have any, and every call is moved with the room for it.
     entry: Option<Box<Entry>>,
     /// Where its attempts went.
@@ -103,17 +108,23 @@ impl<X: Exchange> CallState<X> {
         upstream: Entered,
         terms: Terms,
         settings: CallSettings,
+        (method, template): (&Method, Option<Template>),
         now: Tick,
     ) -> Self {
         let (call, policy_version) = (CallId::next(), plan.version);
-        let heard = upstream.heard();
-        if heard {
-            upstream.emit(|| Event::CallStarted { call, at: now, policy_version });
+        let heard = upstream.heard().then(|| KnownMethod::of(method));
+        let mut span = None;
+        if let Some(method) = heard {
+            span = CallSpan::begin(method, template.as_ref(), || upstream.identity());
+            upstream.emit(|| Event::CallStarted { call, method, at: now, policy_version });
         }
         Self {
             heard,
+            span,
             ledger: Ledger::new(terms, now),
-            report: Some(CallReport::new(call, Arc::clone(upstream.name()), policy_version, now)),
+            report: Some(
+                CallReport::new(call, Arc::clone(upstream.name()), policy_version, now).shown_as(template),
+            ),
             call,
             core,
             plan,
@@ -132,9 +143,15 @@ impl<X: Exchange> CallState<X> {
     /// Tells of something that happened to this call, if anybody listens.
     #[inline]
     fn emit(&self, event: impl FnOnce() -> Event) {
-        if self.heard {
+        if self.heard.is_some() {
             self.upstream.emit(event);
         }
+    }
+
+    /// Makes the call's span, if it has one, the current one.
+    #[inline]
+    pub(super) fn entered(&self) -> Option<EnteredSpan> {
+        self.span.as_deref().map(CallSpan::entered)
     }
 
     /// How the attempts of this call look at their results.
@@ -173,13 +190,20 @@ impl<X: Exchange> CallState<X> {
     /// The call has its result.
     #[inline]
     fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
-        self.emit(|| Event::CallFinished {
-            call: self.call,
-            duration: report.elapsed(),
-            end: end(),
-            cut: report.is_cut(),
-            streaming: report.is_streaming(),
-        });
+        if let Some(method) = self.heard {
+            let end = end();
+            if let Some(span) = &self.span {
+                span.ended(end, report.attempts().len());
+            }
+            self.upstream.emit(|| Event::CallFinished {
+                call: self.call,
+                method,
+                duration: report.elapsed(),
+                end,
+                cut: report.is_cut(),
+                streaming: report.is_streaming(),
+            });
+        }
     }
 
     /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be held against the server.
@@ -314,16 +338,19 @@ impl<X: Exchange> Drop for CallState<X> {
     fn drop(&mut self) {
         self.give_grant_back();
         if let Some(report) = &self.report
-            && self.heard
+            && let Some(method) = self.heard
         {
             let (call, now) = (self.call, time::now());
-            let duration = now.since(report.began());
+            let (duration, attempts) = (now.since(report.began()), report.attempts().len());
             for number in report.hedges_in_flight() {
                 self.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Lost });
             }
             self.leave_entry(false, now);
             let end = CallEnd::Dropped;
-            let event = Event::CallFinished { call, duration, end, cut: false, streaming: false };
+            if let Some(span) = &self.span {
+                span.ended(end, attempts);
+            }
+            let event = Event::CallFinished { call, method, duration, end, cut: false, streaming: false };
             self.emit(|| event);
         }
     }

@@ -15,7 +15,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 
 use crate::error::{Error, ErrorKind};
 use crate::outcome::report::CallReport;
-use crate::redact::redacted;
+use crate::redact::shown;
 use crate::shared_methods::{Pieces, response_methods};
 use reqwest::ResponseBuilderExt;
 
@@ -285,7 +285,7 @@ impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Response")
             .field("status", &self.status())
-            .field("url", &redacted(self.url()).as_str())
+            .field("url", &shown(self.url(), self.report().template()).as_str())
             .field("report", &format_args!("{}", self.report()))
             .finish_non_exhaustive()
     }

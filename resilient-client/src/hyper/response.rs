@@ -20,7 +20,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 use crate::error::{Error, ErrorKind};
 use crate::hyper::link::Link;
 use crate::outcome::report::CallReport;
-use crate::redact::redacted;
+use crate::redact::shown;
 use crate::shared_methods::{Pieces, response_methods};
 
 /// A response to a call.
@@ -211,7 +211,7 @@ impl From<Response> for http::Response<ResponseBody<Incoming>> {
 impl fmt::Debug for Response {
     /// Without headers and query values, which may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.absolute_url().map(|url| redacted(&url).to_string());
+        let url = self.absolute_url().map(|url| shown(&url, self.report().template()).to_string());
         f.debug_struct("Response")
             .field("status", &self.status())
             .field("url", &url.unwrap_or_default())

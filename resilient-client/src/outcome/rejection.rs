@@ -52,6 +52,21 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// The stable name used in metrics and logs.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::CircuitOpen { .. } => "circuit_open",
+            Self::BulkheadFull { .. } => "bulkhead_full",
+            Self::QueueWait { displaced: false, .. } => "queue_wait",
+            Self::QueueWait { displaced: true, .. } => "displaced",
+            Self::Overloaded { .. } => "overloaded",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Throttled { .. } => "throttled",
+            Self::NoEndpoint => "no_endpoint",
+            Self::HeldBack { .. } => "held_back",
+        }
+    }
+
     /// How long until another call has a chance, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match *self {

@@ -13,6 +13,7 @@ use crate::origin::Origin;
 use crate::outcome::Outcome;
 use crate::outcome::call_id::CallId;
 use crate::outcome::rejection::Rejection;
+use crate::redact::Template;
 use crate::time::Tick;
 
 /// Why an attempt was sent.
@@ -27,13 +28,20 @@ pub enum Trigger {
     Hedge,
 }
 
-impl fmt::Display for Trigger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Trigger {
+    /// The stable name used in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::First => "first",
             Self::Retry => "retry",
             Self::Hedge => "hedge",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -132,6 +140,28 @@ pub enum Decline {
     TriedOnceMore,
 }
 
+impl Decline {
+    /// The stable name used in metrics and logs.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::RetriesOff => "retries_off",
+            Self::Final(_) => "final",
+            Self::NotSafe => "not_safe",
+            Self::BodyIsStream => "body_is_stream",
+            Self::BodyNotKept => "body_not_kept",
+            Self::AttemptsExhausted(_) => "attempts_exhausted",
+            Self::DelaysEnded => "delays_ended",
+            Self::BudgetExhausted => "budget_exhausted",
+            Self::NoTime { .. } => "no_time",
+            Self::RetryAfterTooLong { .. } => "retry_after_too_long",
+            Self::HedgeCap => "hedge_cap",
+            Self::CircuitOpen => "circuit_open",
+            Self::Rejected(_) => "rejected",
+            Self::TriedOnceMore => "tried_once_more",
+        }
+    }
+}
+
 impl fmt::Display for Decline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -170,6 +200,8 @@ impl fmt::Display for Decline {
 pub struct CallReport {
     call: CallId,
     upstream: Arc<str>,
+    /// What the call's path is shown as.
+    template: Option<Template>,
     began: Tick,
     /// In nanoseconds.
     elapsed: u64,
@@ -181,7 +213,7 @@ pub struct CallReport {
     declined: Option<Box<Vec<Decline>>>,
     version: u32,
     /// How many attempts the server provably did not process.
-    unprocessed: u32,
+    unprocessed: u16,
     cut: bool,
     pub(crate) streams: bool,
 }
@@ -191,6 +223,7 @@ impl CallReport {
         Self {
             call,
             upstream,
+            template: None,
             version: u32::try_from(version).unwrap_or(u32::MAX),
             unprocessed: 0,
             streams: false,
@@ -201,6 +234,16 @@ impl CallReport {
             cut: false,
             queued: 0,
         }
+    }
+
+    pub(crate) fn shown_as(mut self, template: Option<Template>) -> Self {
+        self.template = template;
+        self
+    }
+
+    /// What the call's path is shown as, where it isn't to be shown itself.
+    pub(crate) fn template(&self) -> Option<&Template> {
+        self.template.as_ref()
     }
 
     /// The call's number, which its [events](crate::event::Event) bear.
@@ -269,12 +312,12 @@ impl CallReport {
 
     /// The server provably did not process an attempt that has ended.
     pub(crate) fn unprocessed(&mut self) {
-        self.unprocessed += 1;
+        self.unprocessed = self.unprocessed.saturating_add(1);
     }
 
     /// Whether no attempt was processed, provably.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        self.unprocessed as usize == self.attempts.len()
+        usize::from(self.unprocessed) == self.attempts.len()
     }
 
     pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {

@@ -22,6 +22,7 @@ use super::timeout;
 use super::{Policy, balance, breaker};
 use crate::invalid::Invalid;
 use crate::outcome::classify::Classifier;
+use crate::redact::Template;
 use crate::time::nanos;
 
 impl Policy {
@@ -43,6 +44,7 @@ impl Policy {
             priority: self.priority,
             modes: Modes::of(self),
             classifier: self.classifier.clone(),
+            template: None,
         };
         self.breaker_sees_whole_attempts()?;
         self.hedges_fit_the_total()?;
@@ -161,12 +163,15 @@ pub(crate) struct Plan {
     pub(crate) priority: Priority,
     pub(crate) modes: Modes,
     pub(crate) classifier: Option<Classifier>,
+    /// The template of the route it is for.
+    pub(crate) template: Option<Template>,
 }
 
 impl Plan {
     /// The standard policy's. It compiles, as a test shows; without that proof a passthrough is the harmless answer.
     pub(crate) fn standard() -> Self {
         Policy::standard().compile(0).unwrap_or(Self {
+            template: None,
             version: 0,
             timeout: timeout::Rules::UNBOUNDED,
             delays: None,

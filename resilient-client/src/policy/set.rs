@@ -43,7 +43,7 @@ use super::route::Pattern;
 use crate::authority::Authority;
 use crate::authority::key::Scope;
 use crate::invalid::Invalid;
-use crate::redact::redacted_text;
+use crate::redact::{Template, redacted_text};
 #[cfg(feature = "config")]
 pub(super) use named::Named;
 
@@ -269,7 +269,7 @@ impl Route {
     fn plan(&self, host: &Policy, version: u64) -> Result<Plan, Invalid> {
         let plan = self.policy.compile(version)?;
         let modes = plan.modes.of_route(&self.policy, host);
-        Ok(Plan { modes, ..plan })
+        Ok(Plan { modes, template: Some(Template::new(&self.template)), ..plan })
     }
 
     /// Its name without what may be secret. An `@` in a path is none.

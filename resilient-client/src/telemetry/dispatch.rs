@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use super::log;
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, UpstreamIdentity};
 
 thread_local! {
     /// Events that wait for locks to be released; `None` while none has to.
@@ -49,7 +49,11 @@ impl Drop for Held {
 
 /// Where the engine sends events. Clones share their observers.
 #[derive(Clone, Default)]
-pub(crate) struct Events(Arc<Observers>);
+pub(crate) struct Events {
+    shared: Arc<Observers>,
+    /// Who hears in an observer's place of what happens at one upstream, in the order of the observers.
+    own: Option<Arc<[Option<Arc<dyn Observer>>]>>,
+}
 
 #[derive(Default)]
 struct Observers {
@@ -61,13 +65,28 @@ struct Observers {
 impl Events {
     pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
         let any = AtomicBool::new(!observers.is_empty());
-        Self(Arc::new(Observers { any, all: ArcSwap::from_pointee(observers) }))
+        Self { shared: Arc::new(Observers { any, all: ArcSwap::from_pointee(observers) }), own: None }
     }
 
     /// One more observer, who hears of what happens from now on.
     pub(crate) fn add(&self, observer: &Arc<dyn Observer>) {
-        self.0.all.rcu(|all| all.iter().chain([observer]).cloned().collect::<Vec<_>>());
-        self.0.any.store(true, Ordering::Relaxed);
+        self.shared.all.rcu(|all| all.iter().chain([observer]).cloned().collect::<Vec<_>>());
+        self.shared.any.store(true, Ordering::Relaxed);
+    }
+
+    /// The same for what happens at one upstream, of which some observers may have one of their own.
+    pub(crate) fn of(&self, upstream: impl FnOnce() -> UpstreamIdentity) -> Self {
+        let observers = self.shared.all.load();
+        if observers.is_empty() {
+            return self.clone();
+        }
+        let upstream = &upstream();
+        let own = |observer: &Arc<dyn Observer>| {
+            catch_unwind(AssertUnwindSafe(|| observer.of_upstream(upstream))).ok().flatten()
+        };
+        let own: Arc<[_]> = observers.iter().map(own).collect();
+        let own = own.iter().any(Option::is_some).then_some(own);
+        Self { shared: Arc::clone(&self.shared), own }
     }
 
     /// Builds the event only when somebody listens.
@@ -81,7 +100,7 @@ impl Events {
     /// Whether anybody listens.
     #[inline]
     pub(crate) fn heard(&self) -> bool {
-        self.0.any.load(Ordering::Relaxed) || log::heard()
+        self.shared.any.load(Ordering::Relaxed) || log::heard()
     }
 
     #[cold]
@@ -102,7 +121,10 @@ impl Events {
 
     fn deliver(&self, upstream: &str, event: &Event) {
         log::write(upstream, event);
-        for observer in self.0.all.load().iter() {
+        let own = self.own.as_deref().unwrap_or_default();
+        // Who comes later comes behind.
+        for (index, observer) in self.shared.all.load().iter().enumerate() {
+            let observer = own.get(index).and_then(Option::as_ref).unwrap_or(observer);
             let _ = catch_unwind(AssertUnwindSafe(|| observer.event(upstream, event)));
         }
     }
@@ -110,7 +132,7 @@ impl Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Events({} observers)", self.0.all.load().len())
+        write!(f, "Events({} observers)", self.shared.all.load().len())
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn write(upstream: &str, event: &Event) {
             let endpoint = endpoint.as_ref().map(Origin::as_str);
             debug!(target: "resilient_client", upstream, %call, number, %trigger, endpoint, "attempt started");
         }
-        Event::AttemptHead { call, number, duration, status } => {
+        Event::AttemptHead { call, number, duration, status, .. } => {
             let status = status.map(|status| status.as_u16());
             trace!(target: "resilient_client", upstream, %call, number, ?duration, status, "head of the answer");
         }

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attempt_permit::Beside;
 use super::endpoints::{Shut, Trial};
 use super::{AttemptPermit, Part, Upstream};
 use crate::endpoints::NoEndpoint;
@@ -352,7 +353,7 @@ impl Upstream {
         let endpoint = match &self.balancer {
             None => None,
             Some(balancer) => match self.choose_endpoint(balancer, ask, now) {
-                Ok(endpoint) => Some(Box::new(endpoint)),
+                Ok(endpoint) => Some(Beside::of(endpoint)),
                 Err(stuck) => return go_back(stuck),
             },
         };

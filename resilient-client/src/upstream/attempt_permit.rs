@@ -1,13 +1,14 @@
 //! An attempt's place in its upstream's machines, given back when it is dropped, whatever happens.
 
 mod late;
+mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoints::{Endpoint, EndpointPermit};
 use super::{Part, Upstream, Whose};
-use crate::event::Event;
+use crate::event::{Event, KnownMethod};
 use crate::outcome::Verdict;
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::{Classified, Repeat};
@@ -15,6 +16,7 @@ use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::grant::Grant;
 use crate::policy::overload::{self, UNIT_BITS};
+use crate::telemetry::AttemptSpan;
 use crate::time::{self, Tick, nanos};
 
 /// One attempt's bulkhead slot, and its right to report how it ended.
@@ -30,13 +32,13 @@ use crate::time::{self, Tick, nanos};
 pub(crate) struct AttemptPermit {
     upstream: Arc<Upstream>,
     held: Held,
-    /// Where it goes, if the upstream's name stands for several endpoints. Boxed, because most don't, and a permit moves
-    /// with every response.
-    endpoint: Option<Box<EndpointPermit>>,
+    /// Boxed, because most have nothing there, and a permit moves with every response.
+    beside: Option<Box<Beside>>,
     /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
     grant: Option<Grant>,
-    /// [`NONE`](CallId::NONE) while nobody listens.
     call: CallId,
+    /// The request's method; `None` while nobody listens.
+    heard: Option<KnownMethod>,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
@@ -51,6 +53,26 @@ pub(crate) struct AttemptPermit {
     said: Said,
     /// The call is over with this attempt.
     ends_call: bool,
+}
+
+/// What few attempts have.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Where it goes, if the upstream's name stands for several endpoints.
+    pub(super) endpoint: Option<EndpointPermit>,
+    /// Its span, which lasts as long as it, if somebody listens to those.
+    span: Option<AttemptSpan>,
+}
+
+impl Beside {
+    pub(super) fn of(endpoint: EndpointPermit) -> Box<Self> {
+        Box::new(Self { endpoint: Some(endpoint), span: None })
+    }
+}
+
+/// Where it goes, if that is an endpoint.
+fn at(beside: &mut Option<Box<Beside>>) -> Option<&mut EndpointPermit> {
+    beside.as_mut()?.endpoint.as_mut()
 }
 
 /// The upstream's own breaker's leave.
@@ -88,7 +110,7 @@ impl AttemptPermit {
     pub(super) fn new(
         upstream: Arc<Upstream>,
         breaker: breaker::Permit,
-        endpoint: Option<Box<EndpointPermit>>,
+        beside: Option<Box<Beside>>,
         slot: Part,
         gate: Part,
         now: Tick,
@@ -100,9 +122,10 @@ impl AttemptPermit {
             allowed: 0,
             whose: Whose::new(slot, gate),
             held: Held::Head(breaker),
-            endpoint,
+            beside,
             grant: None,
             call: CallId::NONE,
+            heard: None,
             number: 1,
             started: now,
             answered: Tick::NEVER,
@@ -125,7 +148,7 @@ impl AttemptPermit {
 
     /// Where it goes; `None` when the upstream is all there is.
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
-        self.endpoint.as_ref().map(|endpoint| endpoint.endpoint())
+        self.beside.as_ref()?.endpoint.as_ref().map(EndpointPermit::endpoint)
     }
 
     /// Whether where it went has answered others within so many nanoseconds, or up to a second more.
@@ -185,8 +208,9 @@ impl AttemptPermit {
         if self.said == Said::Nothing {
             self.said = Said::Head;
             let transition = self.say_head(end, now);
-            self.emit(|| Event::AttemptHead {
+            self.emit(|method| Event::AttemptHead {
                 call: self.call,
+                method,
                 number: self.number,
                 duration: now.since(self.started),
                 status: end.status,
@@ -264,10 +288,10 @@ impl AttemptPermit {
         if self.stage == Stage::Sent && self.allowed != 0 && !silent {
             self.tell_overload(outcome, took, now);
         }
-        if self.endpoint.is_none() && upstream.overload(self.whose.gate()).release() {
+        if self.endpoint().is_none() && upstream.overload(self.whose.gate()).release() {
             upstream.line(self.whose.gate()).wake();
         }
-        if let Some(endpoint) = &mut self.endpoint {
+        if let Some(endpoint) = at(&mut self.beside) {
             // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not attract calls.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
             if self.stage == Stage::Sent && !silent {
@@ -282,7 +306,7 @@ impl AttemptPermit {
             }
         }
         let Held::Head(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
-        let probes = permit.is_probe() || self.endpoint.as_ref().is_some_and(|endpoint| endpoint.probed());
+        let probes = permit.is_probe() || at(&mut self.beside).is_some_and(|endpoint| endpoint.probed());
         if verdict == Verdict::Success {
             self.held = Held::Body(permit.body());
         }
@@ -321,39 +345,13 @@ impl AttemptPermit {
         waited: u64,
         now: Tick,
     ) -> Option<breaker::Transition> {
-        if let Some(endpoint) = &mut self.endpoint {
+        if let Some(endpoint) = at(&mut self.beside) {
             endpoint.settle_body(verdict, cause, waited, now);
         }
         let Held::Body(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
         let upstream = &*self.upstream;
         let (at, unit) = (self.answered.min(now), || upstream.entropy.rng().unit());
         upstream.breaker.record_body(permit, BodyResult::new(verdict, at).caused_by(cause), now, unit)
-    }
-
-    fn finished(&self, end: &Classified, now: Tick) {
-        if !matches!(self.stage, Stage::Admitted | Stage::Leaving) {
-            self.emit(|| Event::AttemptFinished {
-                call: self.call,
-                number: self.number,
-                duration: now.since(self.started),
-                outcome: end.outcome,
-                status: end.status,
-                unprocessed: end.repeat.is_proof(),
-            });
-        }
-    }
-
-    #[inline]
-    fn emit(&self, event: impl FnOnce() -> Event) {
-        if self.call != CallId::NONE {
-            self.upstream.emit(event);
-        }
-    }
-
-    fn announce(&self, transition: Option<breaker::Transition>) {
-        if let Some(transition) = transition {
-            self.upstream.emit(|| Event::BreakerTransition(transition));
-        }
     }
 
     /// When the attempt was admitted.

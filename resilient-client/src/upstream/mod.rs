@@ -23,6 +23,7 @@ use http::HeaderMap;
 use http::HeaderValue;
 use tokio::sync::Notify;
 
+use crate::authority::identity::UpstreamIdentity;
 use crate::event::Event;
 use crate::policy::breaker::{self, Breaker, ReadyQueue};
 use crate::policy::budget::Budget;
@@ -111,6 +112,7 @@ impl Upstream {
     pub(crate) fn new(key: Key, plan: &Plan, entropy: Entropy, events: Events, now: Tick) -> Self {
         let breaker = plan.breaker.clone().map_or_else(Breaker::disabled, Breaker::new);
         let upstream = Self {
+            events: events.of(|| UpstreamIdentity::of(&key)),
             name: key.name(),
             #[cfg(feature = "hyper")]
             host_header: key.host_header(),
@@ -140,7 +142,6 @@ impl Upstream {
             balancer: None,
             protocol: Protocol::unknown(),
             entropy,
-            events,
         };
         upstream.follow_limits(plan, || now);
         upstream

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Upstream;
 use super::endpoints::EndpointSnapshot;
+use crate::authority::identity::UpstreamIdentity;
 use crate::policy::breaker;
 use crate::policy::concurrency::{self, Concurrency};
 use crate::policy::overload;
@@ -22,6 +23,8 @@ pub struct UpstreamSnapshot {
     /// `overflow` for all those together that have no place, and of which nothing is kept but the budget they share. At most
     /// 200 bytes: a longer one ends in an ellipsis and a hash.
     pub name: Arc<str>,
+    /// The same taken apart.
+    pub identity: UpstreamIdentity,
     /// Calls that have begun and aren't over: waiting, in flight, between attempts, or with a body still open.
     pub calls: u64,
     /// Attempts that hold a place: in flight, or with a body still open. Where a limit is found this, the limit and who waits
@@ -58,10 +61,16 @@ impl Upstream {
         on.then(|| self.overload(self.gate()).snapshot())
     }
 
+    /// Its name, taken apart.
+    pub(crate) fn identity(&self) -> UpstreamIdentity {
+        UpstreamIdentity::of(&self.key)
+    }
+
     pub(crate) fn snapshot(&self, now: Tick) -> UpstreamSnapshot {
         let bulkhead = self.bulkhead(self.slot());
         UpstreamSnapshot {
             name: Arc::clone(self.name()),
+            identity: self.identity(),
             calls: self.unfinished(),
             in_flight: self.in_use(),
             limit: bulkhead.limit(),

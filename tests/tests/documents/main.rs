@@ -5,6 +5,7 @@ mod faults;
 mod paths;
 mod policies;
 mod readme;
+mod telemetry;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

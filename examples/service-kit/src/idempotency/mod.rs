@@ -33,6 +33,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
+use resilient_client::trace_context;
 use tokio::time::interval;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -102,7 +103,7 @@ impl Keys {
                 Some(key) => keys.keyed(scope, key, request.0, work).await,
             }
         };
-        let result = match self.tasks.spawn(task.in_current_span()).await {
+        let result = match self.tasks.spawn(trace_context::carried(task.in_current_span())).await {
             Ok(response) => response,
             Err(error) if error.is_panic() => Err(from_panic(&*error.into_panic())),
             Err(_cancelled) => Err(Problem::unavailable(Duration::from_secs(1))),

@@ -163,7 +163,7 @@ impl Calls {
     pub(crate) fn hear(&self, upstream: &Arc<str>, event: &Event, now: Tick) -> Option<Explained> {
         let id = call_of(event)?;
         let mut shard = self.shards[(id.as_u64() % SHARDS as u64) as usize].lock();
-        if let Event::CallStarted { call, at, policy_version } = event {
+        if let Event::CallStarted { call, at, policy_version, .. } = event {
             if shard.len() < MOST / SHARDS {
                 let report = CallReport::new(*call, Arc::clone(upstream), *policy_version, *at);
                 let (began, since) = (*at, *at);

@@ -17,9 +17,9 @@ use crate::error::Error;
 use crate::event::{Event, HedgeEnd};
 use crate::hook;
 use crate::hook::{Attempt, Hook};
-use crate::outcome::call_id::CallId;
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::{Decline, Trigger};
+use crate::telemetry::{AttemptSpan, Departing};
 use crate::time;
 use crate::time::Tick;
 use crate::upstream::endpoints::Trial;
@@ -157,11 +157,16 @@ impl<X: Exchange> CallState<X> {
         cx: &mut Context<'_>,
         now: Tick,
     ) {
-        let mut permit = permit.of_attempt(
-            if self.heard { self.call } else { CallId::NONE },
-            number,
-            self.ledger.take_grant(),
-        );
+        let mut permit = permit.of_attempt(self.call, number, self.ledger.take_grant());
+        permit.heard_as(self.heard);
+        if let Some(span) = &mut self.span
+            && let Some(request) = exchange.request()
+        {
+            let endpoint = permit.endpoint().map(|endpoint| endpoint.origin());
+            let departing = Departing { number, trigger, url: &request.url, endpoint };
+            let span = span.attempt(&departing);
+            permit.traced_by(span);
+        }
         let endpoint = permit.endpoint().map(|endpoint| {
             self.tried.push(Trial::of(endpoint.id()));
             Arc::clone(endpoint)
@@ -198,7 +203,17 @@ impl<X: Exchange> CallState<X> {
         if let Some(report) = &mut self.report {
             report.launched(number, trigger, origin(), now);
         }
-        self.emit(|| Event::AttemptStarted { call: self.call, number, at: now, trigger, endpoint: origin() });
+        if let Some(method) = self.heard {
+            let (call, at) = (self.call, now);
+            self.upstream.emit(|| Event::AttemptStarted {
+                call,
+                method,
+                number,
+                at,
+                trigger,
+                endpoint: origin(),
+            });
+        }
     }
 }
 
@@ -216,7 +231,15 @@ pub(super) fn depart<X: Exchange>(
     let number = outbound.number;
     let Some(hook) = hook else { return hand_over(exchange, outbound, permit, cx, now) };
     let attempt = Attempt { number, ..exchange.request()? };
-    let prepared = match hook.prepare(&attempt) {
+    // Whatever tracer there is, the hook may ask it for the attempt's headers.
+    let prepared = permit.span().map_or_else(
+        || hook.prepare(&attempt),
+        |span| {
+            let _entered = span.enter();
+            hook.prepare(&attempt)
+        },
+    );
+    let prepared = match prepared {
         hook::State::Now(Ok(headers)) => hook::State::Now(hook::fitting(headers, Some(attempt.headers))),
         prepared => prepared,
     };
@@ -249,7 +272,10 @@ pub(super) fn hand_over<X: Exchange>(
 ) -> Option<RunningAttempt<X>> {
     let number = outbound.number;
     permit.leaves();
-    let Some(future) = exchange.launch(outbound, Departure { upstream: permit.upstream(), cx, now }) else {
+    let entered = permit.span().map(AttemptSpan::enter);
+    let future = exchange.launch(outbound, Departure { upstream: permit.upstream(), cx, now });
+    drop(entered);
+    let Some(future) = future else {
         permit.stays();
         return None;
     };

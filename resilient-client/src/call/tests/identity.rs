@@ -44,7 +44,7 @@ struct Listener(BTreeMap<CallId, Rebuilt>);
 impl Listener {
     fn hear(&mut self, event: &Event) {
         match event {
-            Event::CallStarted { call, at, policy_version } => {
+            Event::CallStarted { call, at, policy_version, .. } => {
                 let fresh = Rebuilt {
                     version: *policy_version,
                     began: *at,
@@ -61,7 +61,7 @@ impl Listener {
                 };
                 assert!(self.0.insert(*call, fresh).is_none(), "{call} began twice");
             }
-            Event::CallFinished { call, duration, end, cut, streaming } => {
+            Event::CallFinished { call, duration, end, cut, streaming, .. } => {
                 let this = self.of(*call);
                 assert_eq!(this.end.replace(*end), None, "{call} ended twice");
                 (this.elapsed, this.cut, this.streaming) = (Some(*duration), *cut, *streaming);
@@ -72,19 +72,19 @@ impl Listener {
                 this.open.1 -= 1;
                 this.queued += *waited;
             }
-            Event::AttemptStarted { call, number, at, trigger, endpoint } => {
+            Event::AttemptStarted { call, number, at, trigger, endpoint, .. } => {
                 let this = self.of(*call);
                 this.open.0 += 1;
                 let endpoint = endpoint.as_ref().map(ToString::to_string);
                 let started = at.since(this.began);
                 this.attempts.push((*number, *trigger, endpoint, started, Duration::ZERO, None, None));
             }
-            Event::AttemptHead { call, number, duration, status } => {
+            Event::AttemptHead { call, number, duration, status, .. } => {
                 let attempt = self.attempt(*call, *number);
                 (attempt.4, attempt.5) = (*duration, Some(Outcome::Success));
                 attempt.6 = status.map(|status| status.as_u16());
             }
-            Event::AttemptFinished { call, number, duration, outcome, status, unprocessed } => {
+            Event::AttemptFinished { call, number, duration, outcome, status, unprocessed, .. } => {
                 let this = self.of(*call);
                 this.open.0 -= 1;
                 this.unprocessed += usize::from(*unprocessed);

@@ -21,7 +21,7 @@ impl AttemptPermit {
     /// Another attempt of its call has brought the answer: this one is cancelled, and lost if it had set out `first`.
     pub(crate) fn lose(&mut self, first: bool, now: Tick) {
         self.timed(now);
-        if let Some(endpoint) = &self.endpoint
+        if let Some(endpoint) = self.beside.as_ref().and_then(|beside| beside.endpoint.as_ref())
             && first
             && self.is_sent()
         {

@@ -1,0 +1,284 @@
+//! The instruments of one set of labels. Those that every call needs are found by index; the others by a map.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+
+use super::instruments as names;
+use super::instruments::Instrument;
+use super::labels::{End, STATUSES, Status, Whom};
+use crate::event::{Event, KnownMethod, Observer};
+use crate::outcome::report::Trigger;
+use crate::policy::breaker::State;
+use crate::sync::Mutex;
+use crate::upstream::UpstreamSnapshot;
+
+/// Where instruments are registered.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// Wherever the process says, once it has said so.
+    Global,
+    /// Here.
+    Own(Arc<dyn Recorder + Send + Sync>),
+}
+
+const METADATA: Metadata<'static> = Metadata::new("resilient_client", Level::INFO, Some("resilient_client"));
+
+impl Source {
+    pub(super) fn with<T>(&self, f: impl FnOnce(&dyn Recorder) -> T) -> T {
+        match self {
+            Self::Global => ::metrics::with_recorder(f),
+            Self::Own(recorder) => f(&**recorder),
+        }
+    }
+}
+
+const METHODS: usize = KnownMethod::Other as usize + 1;
+const STATES: [State; 6] =
+    [State::Closed, State::Open, State::HalfOpen, State::Disabled, State::ForcedOpen, State::ForcedClosed];
+
+pub(super) struct Meters {
+    source: Source,
+    whom: Vec<Label>,
+    attempts: [Counter; 3],
+    methods: [OnceLock<Box<OfMethod>>; METHODS],
+    /// Counters of what is rare, by instrument and labels' values.
+    rare: Mutex<HashMap<(&'static str, &'static str, &'static str), Counter>>,
+    state: OnceLock<StateOf>,
+}
+
+/// What requests of one method have.
+struct OfMethod {
+    active: Gauge,
+    attempts: Durations,
+    calls: Durations,
+}
+
+/// Durations by how it ended.
+struct Durations {
+    instrument: Instrument,
+    /// Where the status says all, by status.
+    by_status: [OnceLock<Histogram>; STATUSES],
+    /// Where something else went wrong.
+    others: Mutex<HashMap<(Status, &'static str), Histogram>>,
+}
+
+/// What a snapshot tells.
+struct StateOf {
+    states: [Gauge; STATES.len()],
+    in_use: Gauge,
+    queued: Gauge,
+    limit: OnceLock<Gauge>,
+    budget: OnceLock<Gauge>,
+}
+
+/// Sums over those upstreams that have the same labels.
+#[derive(Default)]
+pub(super) struct Totals {
+    states: [u32; STATES.len()],
+    in_use: u64,
+    queued: u64,
+    limit: Option<u64>,
+    budget: Option<f64>,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, upstream: &UpstreamSnapshot) {
+        let endpoints = upstream.endpoints.iter().map(|endpoint| endpoint.breaker.state);
+        let own = upstream.endpoints.is_empty().then_some(upstream.breaker.state);
+        for state in endpoints.chain(own) {
+            if let Some(index) = STATES.iter().position(|known| *known == state) {
+                self.states[index] += 1;
+            }
+        }
+        let (in_use, queued) = (u64::from(upstream.in_flight), upstream.queued as u64);
+        let limit = upstream.limit.map(u64::from);
+        if upstream.concurrency.is_some() {
+            // Routes and keys tell their host's.
+            self.in_use = self.in_use.max(in_use);
+            self.queued = self.queued.max(queued);
+            self.limit = self.limit.max(limit);
+        } else {
+            self.in_use += in_use;
+            self.queued += queued;
+            self.limit = limit.map_or(self.limit, |limit| Some(self.limit.unwrap_or(0) + limit));
+        }
+        if upstream.budget.is_finite() {
+            self.budget = Some(self.budget.unwrap_or(0.0) + upstream.budget);
+        }
+    }
+}
+
+impl Meters {
+    pub(super) fn new(source: Source, whom: &Whom) -> Self {
+        let mut labels = vec![Label::new("server.address", whom.address.clone())];
+        labels.extend(whom.port.map(|port| Label::new("server.port", port.to_string())));
+        labels.extend(whom.template.clone().map(|template| Label::new("url.template", template)));
+        let attempts = [Trigger::First, Trigger::Retry, Trigger::Hedge]
+            .map(|trigger| counter(&source, &labels, &names::ATTEMPTS, [trigger.as_str()]));
+        Self {
+            source,
+            whom: labels,
+            attempts,
+            methods: [const { OnceLock::new() }; METHODS],
+            rare: Mutex::new(HashMap::new()),
+            state: OnceLock::new(),
+        }
+    }
+
+    #[inline]
+    fn of(&self, method: KnownMethod) -> &OfMethod {
+        self.methods[method as usize].get_or_init(|| self.make(method))
+    }
+
+    #[cold]
+    fn make(&self, method: KnownMethod) -> Box<OfMethod> {
+        let labels = with(&self.whom, &names::ACTIVE_REQUESTS, [method.as_str()]);
+        let key = Key::from_parts(names::ACTIVE_REQUESTS.name, labels);
+        let active = self.source.with(|recorder| recorder.register_gauge(&key, &METADATA));
+        let (attempts, calls) =
+            (Durations::new(names::REQUEST_DURATION), Durations::new(names::CALL_DURATION));
+        Box::new(OfMethod { active, attempts, calls })
+    }
+
+    /// One more of what is rare.
+    #[cold]
+    fn count(&self, instrument: &'static Instrument, values: [&'static str; 2]) {
+        let id = (instrument.name, values[0], values[1]);
+        let made = || counter(&self.source, &self.whom, instrument, values);
+        let counter = self.rare.lock().entry(id).or_insert_with(made).clone();
+        counter.increment(1);
+    }
+
+    pub(super) fn tell(&self, totals: &Totals) {
+        let state = self.state.get_or_init(|| StateOf {
+            states: STATES.map(|state| self.gauge(&names::BREAKER_STATE, &[state.as_str()])),
+            in_use: self.gauge(&names::IN_USE, &[]),
+            queued: self.gauge(&names::QUEUED, &[]),
+            limit: OnceLock::new(),
+            budget: OnceLock::new(),
+        });
+        for (gauge, count) in state.states.iter().zip(totals.states) {
+            gauge.set(count);
+        }
+        state.in_use.set(totals.in_use as f64);
+        state.queued.set(totals.queued as f64);
+        if totals.limit.is_some() || state.limit.get().is_some() {
+            let gauge = state.limit.get_or_init(|| self.gauge(&names::LIMIT, &[]));
+            gauge.set(totals.limit.unwrap_or(0) as f64);
+        }
+        if totals.budget.is_some() || state.budget.get().is_some() {
+            let gauge = state.budget.get_or_init(|| self.gauge(&names::BUDGET, &[]));
+            gauge.set(totals.budget.unwrap_or(0.0));
+        }
+    }
+
+    /// Whether a snapshot has been told.
+    pub(super) fn has_state(&self) -> bool {
+        self.state.get().is_some()
+    }
+
+    fn gauge(&self, instrument: &Instrument, values: &[&'static str]) -> Gauge {
+        let key = Key::from_parts(instrument.name, with(&self.whom, instrument, values.iter().copied()));
+        self.source.with(|recorder| recorder.register_gauge(&key, &METADATA))
+    }
+}
+
+/// Labels with an instrument's own beside them.
+fn with(
+    whom: &[Label],
+    instrument: &Instrument,
+    values: impl IntoIterator<Item = &'static str>,
+) -> Vec<Label> {
+    let own = instrument.labels.iter().zip(values).map(|(name, value)| Label::new(*name, value));
+    whom.iter().cloned().chain(own).collect()
+}
+
+fn counter<const N: usize>(
+    source: &Source,
+    whom: &[Label],
+    instrument: &Instrument,
+    values: [&'static str; N],
+) -> Counter {
+    let key = Key::from_parts(instrument.name, with(whom, instrument, values));
+    source.with(|recorder| recorder.register_counter(&key, &METADATA))
+}
+
+impl Durations {
+    fn new(instrument: Instrument) -> Self {
+        Self {
+            instrument,
+            by_status: [const { OnceLock::new() }; STATUSES],
+            others: Mutex::new(HashMap::new()),
+        }
+    }
+
+    #[inline]
+    fn record(&self, meters: &Meters, method: KnownMethod, end: End, duration: Duration) {
+        match end.error {
+            None => self.by_status[end.status.index()]
+                .get_or_init(|| self.make(meters, method, end))
+                .record(duration.as_secs_f64()),
+            Some(error) => self.record_other(meters, method, end, error, duration),
+        }
+    }
+
+    #[cold]
+    fn record_other(
+        &self,
+        meters: &Meters,
+        method: KnownMethod,
+        end: End,
+        error: &'static str,
+        duration: Duration,
+    ) {
+        let made = || self.make(meters, method, end);
+        let histogram = self.others.lock().entry((end.status, error)).or_insert_with(made).clone();
+        histogram.record(duration.as_secs_f64());
+    }
+
+    #[cold]
+    fn make(&self, meters: &Meters, method: KnownMethod, end: End) -> Histogram {
+        let mut labels = meters.whom.clone();
+        labels.push(Label::new("http.request.method", method.as_str()));
+        labels.extend(end.status.text().map(|status| Label::new("http.response.status_code", status)));
+        labels.extend(end.error_type().map(|error| Label::new("error.type", error)));
+        let key = Key::from_parts(self.instrument.name, labels);
+        meters.source.with(|recorder| recorder.register_histogram(&key, &METADATA))
+    }
+}
+
+impl Observer for Meters {
+    fn event(&self, _upstream: &str, event: &Event) {
+        match *event {
+            Event::AttemptStarted { method, trigger, .. } => {
+                let index = match trigger {
+                    Trigger::First => 0,
+                    Trigger::Retry => 1,
+                    Trigger::Hedge => 2,
+                };
+                self.attempts[index].increment(1);
+                self.of(method).active.increment(1.0);
+            }
+            Event::AttemptFinished { method, duration, outcome, status, .. } => {
+                let of_method = self.of(method);
+                of_method.active.decrement(1.0);
+                of_method.attempts.record(self, method, End::of_attempt(outcome, status), duration);
+            }
+            Event::CallFinished { method, duration, end, .. } => {
+                self.of(method).calls.record(self, method, End::of_call(end), duration);
+            }
+            Event::RetryScheduled { after, .. } => self.count(&names::RETRIES, [after.as_str(), ""]),
+            Event::RetryDeclined { ref why, .. } => self.count(&names::DECLINED, [why.as_str(), ""]),
+            Event::Rejected { rejection, .. } => self.count(&names::REJECTIONS, [rejection.as_str(), ""]),
+            Event::WouldReject { rejection } => self.count(&names::WOULD_REJECT, [rejection.as_str(), ""]),
+            Event::HedgeEnded { end, .. } => self.count(&names::HEDGES, [end.as_str(), ""]),
+            Event::BreakerTransition(change) => {
+                self.count(&names::TRANSITIONS, [change.from.as_str(), change.to.as_str()]);
+            }
+            _ => {}
+        }
+    }
+}

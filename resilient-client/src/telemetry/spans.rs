@@ -1,0 +1,183 @@
+//! A call and its attempts as `tracing` spans, as OpenTelemetry's conventions for HTTP clients name them.
+//!
+//! ```text
+//! resilient_client.call                 internal; below whatever span the call was made in
+//!   GET /users/{id}                     client; one an attempt, current while the transport is polled
+//!   GET /users/{id}                     http.request.resend_count = 1; a hedge follows from the first attempt
+//! ```
+//!
+//! They are of the level info and the target `resilient_client`. While nobody listens at that level nothing is built: a call has
+//! looked whether anybody does when it began.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use reqwest::Url;
+use tracing::field::Empty;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Entered, EnteredSpan};
+use tracing::{Id, Level, Span, info_span};
+
+use crate::authority::identity::UpstreamIdentity;
+use crate::event::{CallEnd, KnownMethod};
+use crate::origin::Origin;
+use crate::outcome::Outcome;
+use crate::outcome::report::Trigger;
+use crate::redact::{Template, redacted, redacted_text};
+
+/// A call's span.
+#[derive(Debug)]
+pub(crate) struct CallSpan {
+    span: Span,
+    /// What a hedge follows from.
+    first: Option<Id>,
+    address: UpstreamIdentity,
+    method: KnownMethod,
+    template: Option<Template>,
+}
+
+/// An attempt about to be made.
+pub(crate) struct Departing<'a> {
+    pub(crate) number: u32,
+    pub(crate) trigger: Trigger,
+    pub(crate) url: &'a str,
+    pub(crate) endpoint: Option<&'a Origin>,
+}
+
+impl CallSpan {
+    /// `None` while nobody listens.
+    #[inline]
+    pub(crate) fn begin(
+        method: KnownMethod,
+        template: Option<&Template>,
+        upstream: impl FnOnce() -> UpstreamIdentity,
+    ) -> Option<Box<Self>> {
+        if LevelFilter::current() >= Level::INFO { Self::make(method, template, &upstream()) } else { None }
+    }
+
+    #[cold]
+    fn make(
+        method: KnownMethod,
+        template: Option<&Template>,
+        upstream: &UpstreamIdentity,
+    ) -> Option<Box<Self>> {
+        let span = info_span!(
+            target: "resilient_client",
+            "resilient_client.call",
+            otel.kind = "internal",
+            otel.status_code = Empty,
+            http.request.method = method.as_str(),
+            server.address = upstream.host(),
+            server.port = upstream.port(),
+            url.template = template.map(Template::as_str),
+            http.response.status_code = Empty,
+            "error.type" = Empty,
+            resilient_client.call.attempts = Empty,
+        );
+        let (address, template) = (upstream.clone(), template.cloned());
+        (!span.is_disabled()).then(|| Box::new(Self { span, first: None, address, method, template }))
+    }
+
+    /// The span of an attempt, begun as it sets out.
+    pub(crate) fn attempt(&mut self, departing: &Departing<'_>) -> Option<AttemptSpan> {
+        let Self { span: call, address, method, template, .. } = self;
+        let (method, template) = (method.as_str(), template.as_ref().map(Template::as_str));
+        // Of a method that isn't known the conventions say `HTTP`.
+        let verb = if method == KnownMethod::Other.as_str() { "HTTP" } else { method };
+        let name = template.map_or(Cow::Borrowed(verb), |template| Cow::Owned(format!("{verb} {template}")));
+        let span = info_span!(
+            target: "resilient_client",
+            parent: &*call,
+            "resilient_client.attempt",
+            otel.name = &*name,
+            otel.kind = "client",
+            otel.status_code = Empty,
+            http.request.method = method,
+            server.address = address.host(),
+            server.port = address.port(),
+            url.full = shown_text(departing.url, template),
+            url.template = template,
+            http.request.resend_count = (departing.number > 1).then(|| departing.number - 1),
+            http.response.status_code = Empty,
+            "error.type" = Empty,
+            resilient_client.trigger = departing.trigger.as_str(),
+            resilient_client.endpoint = departing.endpoint.map(Origin::as_str),
+        );
+        if departing.trigger == Trigger::Hedge {
+            span.follows_from(self.first.clone());
+        }
+        if self.first.is_none() {
+            self.first = span.id();
+        }
+        (!span.is_disabled()).then(|| AttemptSpan(span))
+    }
+
+    /// What the call came to.
+    pub(crate) fn ended(&self, end: CallEnd, attempts: usize) {
+        self.span.record("resilient_client.call.attempts", attempts);
+        match end {
+            CallEnd::Response(status) => record_status(&self.span, status),
+            CallEnd::Error(kind) => record_error(&self.span, kind.as_str()),
+            // Nobody knows whether it would have been one.
+            CallEnd::Dropped => _ = self.span.record("error.type", "dropped"),
+        }
+    }
+
+    /// Makes it current while the call is polled.
+    #[cold]
+    pub(crate) fn entered(&self) -> EnteredSpan {
+        self.span.clone().entered()
+    }
+}
+
+/// An attempt's span. It ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct AttemptSpan(Span);
+
+impl AttemptSpan {
+    /// Makes it current.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        self.0.enter()
+    }
+
+    /// What the attempt came to.
+    pub(crate) fn ended(&self, outcome: Outcome, status: Option<StatusCode>) {
+        if let Some(status) = status {
+            record_status(&self.0, status);
+        }
+        match (outcome, status) {
+            (Outcome::Success, _) => {}
+            (Outcome::Abandoned, _) => _ = self.0.record("error.type", outcome.as_str()),
+            // The status says it.
+            (_, Some(status)) if status.is_client_error() || status.is_server_error() => {}
+            (outcome, _) => record_error(&self.0, outcome.as_str()),
+        }
+    }
+}
+
+/// The conventions call any 4xx and 5xx an error of a client's span.
+fn record_status(span: &Span, status: StatusCode) {
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_client_error() || status.is_server_error() {
+        record_error(span, status.as_str());
+    }
+}
+
+fn record_error(span: &Span, kind: &str) {
+    span.record("error.type", kind);
+    span.record("otel.status_code", "ERROR");
+}
+
+/// Without what may be secret: where a route has a template, what stands in the path for its names may be.
+fn shown_text(url: &str, template: Option<&str>) -> String {
+    let Ok(url) = Url::parse(url) else { return redacted_text(url).into_owned() };
+    let mut shown = redacted(&url);
+    if let Some(template) = template {
+        // Written as it is: a URL would have its braces escaped.
+        shown.set_path("");
+        let origin = shown.as_str().split('?').next().unwrap_or_default().trim_end_matches('/');
+        let query = shown.query().map(|query| format!("?{query}")).unwrap_or_default();
+        return format!("{origin}{template}{query}");
+    }
+    shown.into()
+}
