@@ -89,6 +89,21 @@ pub(crate) struct Core {
 struct Versioned {
     set: PolicySet,
     version: u64,
+    /// Since when it is in force.
+    since: Tick,
+}
+
+impl Versioned {
+    /// What a reload to `set` changes.
+    fn compared(&self, set: &PolicySet) -> Reloaded {
+        let changes = self.set.differences(set);
+        let pools = |whose: String| format!("{whose}: timeout.connect belongs to the connection pool");
+        Reloaded {
+            version: self.version + u64::from(!changes.is_empty()),
+            changes,
+            not_applied: self.set.connects_otherwise(set).into_iter().map(pools).collect(),
+        }
+    }
 }
 
 /// What a [reload](crate::Client::reload) changed.
@@ -112,6 +127,7 @@ impl Core {
         let told = told.map(|told| set::origin(told).map_err(|invalid| invalid.of("deadline_origins")));
         let told = told.collect::<Result<Vec<_>, _>>()?;
         let deadline_origins = setup.deadline_origins.is_some().then_some(told);
+        let events = Events::new(setup.observers.clone());
         let mut names = HashMap::new();
         for (name, endpoints) in &setup.endpoints {
             let named = |invalid: Invalid| invalid.of(name);
@@ -119,7 +135,7 @@ impl Core {
                 (set::origin(name).map_err(named)?, endpoints.compile().map_err(named)?);
             let checks = Checks {
                 entropy: setup.entropy.clone(),
-                events: Events::new(setup.observers.clone()),
+                events: events.clone(),
                 ..checks(plans.of_state(&authority, None))
             };
             let rules = plans.of_state(&authority, None).balance;
@@ -128,17 +144,21 @@ impl Core {
                 return Err(Invalid::new("endpoints", "are given twice").of(name));
             }
         }
-        Ok(Self { deadline_origins, names, ..Self::of(setup, plans) })
+        Ok(Self { deadline_origins, names, ..Self::telling(events, setup, plans) })
     }
 
     /// The same with plans that are known to be good.
     pub(crate) fn of(setup: Setup, plans: PlanSet) -> Self {
-        let Setup { policies, observers, max_upstreams, entropy, hook, deadline_header, .. } = setup;
-        let (now, events) = (time::now(), Events::new(observers));
+        Self::telling(Events::new(setup.observers.clone()), setup, plans)
+    }
+
+    fn telling(events: Events, setup: Setup, plans: PlanSet) -> Self {
+        let Setup { policies, max_upstreams, entropy, hook, deadline_header, .. } = setup;
+        let now = time::now();
         let overflow = Upstream::new(Key::overflow(), plans.base(), entropy.clone(), events.clone(), now);
         Self {
             plans: ArcSwap::from_pointee(plans),
-            policies: Mutex::new(Versioned { set: policies, version: 0 }),
+            policies: Mutex::new(Versioned { set: policies, version: 0, since: now }),
             registry: Registry::new(max_upstreams, overflow),
             entropy,
             events,
@@ -210,6 +230,11 @@ impl Core {
         Ok(upstream)
     }
 
+    /// One more observer for what happens from now on.
+    pub(crate) fn observe(&self, observer: &Arc<dyn Observer>) {
+        self.events.add(observer);
+    }
+
     /// Whether requests to `authority` say how long their answers are waited for.
     pub(crate) fn tells(&self, authority: &Authority<'_>) -> bool {
         self.deadline_header.is_some()
@@ -231,11 +256,8 @@ impl Core {
         // Observers hear of what changes when the locks are free: they may reload again.
         let _events = crate::telemetry::Held::begin();
         let mut current = self.policies.lock();
-        let changes = current.set.differences(&set);
-        let version = current.version + u64::from(!changes.is_empty());
-        let plans = Arc::new(set.compile(version)?);
-        let pools = |whose: String| format!("{whose}: timeout.connect belongs to the connection pool");
-        let not_applied = current.set.connects_otherwise(&set).into_iter().map(pools).collect();
+        let reloaded = current.compared(&set);
+        let plans = Arc::new(set.compile(reloaded.version)?);
         self.registry.retune(
             || self.plans.store(Arc::clone(&plans)),
             |key, upstream| upstream.follow(plans.of_state(key.authority(), key.scope())),
@@ -245,8 +267,29 @@ impl Core {
             let plan = plans.of_state(authority, None);
             balancer.set().follow(plan.balance, plan.breaker.clone(), plan.overload);
         }
-        *current = Versioned { set, version };
-        Ok(Reloaded { version, changes, not_applied })
+        let since = if reloaded.version == current.version { current.since } else { time::now() };
+        *current = Versioned { set, version: reloaded.version, since };
+        Ok(reloaded)
+    }
+
+    /// What a reload would change. Nothing is.
+    #[cfg(feature = "admin")]
+    pub(crate) fn would_reload(&self, set: &PolicySet) -> Result<Reloaded, Invalid> {
+        set.check()?;
+        Ok(self.policies.lock().compared(set))
+    }
+
+    /// The policies in force, their version, and since when they are.
+    #[cfg(feature = "admin")]
+    pub(crate) fn in_force(&self) -> (PolicySet, u64, Tick) {
+        let current = self.policies.lock();
+        (current.set.clone(), current.version, current.since)
+    }
+
+    /// Whether no further call begins.
+    #[cfg(feature = "admin")]
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// Admits no further call and waits until those begun have finished, or `limit` has passed. How many had not.

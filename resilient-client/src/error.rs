@@ -91,6 +91,22 @@ pub enum ErrorKind {
     Status,
 }
 
+impl ErrorKind {
+    /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate limit, a throttle, a wait
+    /// the server asked for, or a drain.
+    pub const fn is_rejected(self) -> bool {
+        matches!(
+            self,
+            Self::CircuitOpen
+                | Self::BulkheadFull
+                | Self::Overloaded
+                | Self::RateLimited
+                | Self::Throttled
+                | Self::Draining
+        )
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
         Self(Box::new(Inner {
@@ -171,15 +187,7 @@ impl Error {
     /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate limit, a throttle, a wait the server asked for,
     /// or a drain.
     pub fn is_rejected(&self) -> bool {
-        matches!(
-            self.0.kind,
-            ErrorKind::CircuitOpen
-                | ErrorKind::BulkheadFull
-                | ErrorKind::Overloaded
-                | ErrorKind::RateLimited
-                | ErrorKind::Throttled
-                | ErrorKind::Draining
-        )
+        self.0.kind.is_rejected()
     }
 
     /// Time ran out: the call's total, the last attempt's, or the body's idle time.

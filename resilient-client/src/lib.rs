@@ -52,6 +52,7 @@
 //!
 //! ```text
 //! bench_internals, testkit                          what the benches time alone; what tests of whole calls are made with
+//! admin                                             what an operator sees of clients, and does to them
 //! client, hyper, layer, server, circuit, adapters   doors: reqwest's verbs, hyper's, tower services; servers; a breaker alone
 //! shared_methods, pool_defaults, faulted            what doors have in common
 //! control                                           an operator's hand on breakers
@@ -64,6 +65,7 @@
 //! policy, endpoints                                 what you ask for, and the pure machines; the addresses behind a name
 //! outcome::classify, header_limit                   what an attempt's end means
 //! replay                                            bodies that can be sent again
+//! access                                            who may use an admin service
 //! error                                             the one error
 //! outcome                                           the words all share: outcome, verdict, rejection, report
 //! origin, authority                                 whom a call is addressed to
@@ -102,11 +104,16 @@
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
 //! - `fault`, with the feature of that name: faults on purpose, in servers, clients and at the wire.
+//! - `admin`, with the feature of that name: a live page, JSON and a hand on breakers, for whoever is on call.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 
+#[cfg(any(feature = "fault", feature = "admin"))]
+pub mod access;
 #[cfg(any(feature = "backoff", feature = "failsafe"))]
 mod adapters;
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod advice;
 mod authority;
 #[cfg(feature = "__bench")]

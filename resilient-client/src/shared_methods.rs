@@ -81,6 +81,18 @@ macro_rules! control_methods {
         pub fn breaker(&self, upstream: &str) -> Result<crate::BreakerControl, crate::Error> {
             crate::BreakerControl::new(std::sync::Arc::clone(&self.core), upstream)
         }
+
+        /// Adds an observer to those that it was built with: it hears every event from now on, for as long as the client and its
+        /// clones live.
+        pub fn observe(&self, observer: impl crate::event::Observer) {
+            let observer: std::sync::Arc<dyn crate::event::Observer> = std::sync::Arc::new(observer);
+            self.core.observe(&observer);
+        }
+
+        #[cfg(feature = "admin")]
+        pub(crate) fn core(&self) -> &std::sync::Arc<crate::engine::Core> {
+            &self.core
+        }
     };
 }
 

@@ -99,7 +99,14 @@ pub(crate) fn instant(tick: Tick) -> tokio::time::Instant {
     base.checked_add(Duration::from_nanos(tick.0).min(FAR)).unwrap_or(base).into()
 }
 
-/// The wall clock, needed only to read HTTP dates.
+/// Milliseconds since 1970, for people to read.
+#[cfg(feature = "admin")]
+pub(crate) fn unix_millis() -> u64 {
+    let since = wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The wall clock, needed only to read HTTP dates and to tell people when something was.
 pub(crate) fn wall() -> SystemTime {
     #[allow(clippy::disallowed_methods, reason = "the one place")]
     SystemTime::now()

@@ -41,7 +41,7 @@ impl Repository {
                 if !path.is_dir() {
                     let from_root = path.strip_prefix(&root).expect("below the root");
                     files.insert(from_root.to_string_lossy().replace('\\', "/"));
-                } else if !["target", ".git"].contains(&name) {
+                } else if !["target", ".git", "node_modules"].contains(&name) {
                     folders.push(path);
                 }
             }

@@ -44,6 +44,7 @@ const ELSEWHERE: &[(&str, By)] = &[
         ".ci/with-services cargo test -p service-kit -p user-service -p order-service --features amqp",
         By::Stage("RabbitMQ and Postgres"),
     ),
+    ("cargo run -p order-service -- --admin --admin-token \"let me see\"", By::Stage("tests")),
     ("cargo doc -p resilient-client --no-deps --open", By::Stage("docs")),
     ("cargo demo", By::Stage("demo, quick and checked")),
     ("cargo demo --replicas 3", By::Stage("demo of replicas, quick and checked")),

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use clap::Parser;
 
-use crate::Error;
+use crate::{Error, admin::AdminOptions};
 use service_kit::{
     database::{Settings, Synchronous},
     faults::FaultOptions,
@@ -59,6 +59,9 @@ pub struct Config {
     /// Whether faults may be injected.
     #[command(flatten)]
     pub faults: FaultOptions,
+    /// Whether there is an admin router.
+    #[command(flatten)]
+    pub admin: AdminOptions,
 }
 
 impl Default for Config {
@@ -76,6 +79,7 @@ impl Default for Config {
             amqp_url: None,
             limits: Limits::default(),
             faults: FaultOptions::default(),
+            admin: AdminOptions::default(),
         }
     }
 }
@@ -93,6 +97,7 @@ impl fmt::Debug for Config {
             .field("amqp", &self.amqp_url.is_some())
             .field("limits", &self.limits)
             .field("faults", &self.faults)
+            .field("admin", &self.admin)
             .finish_non_exhaustive()
     }
 }

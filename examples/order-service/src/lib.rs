@@ -7,6 +7,8 @@
 //! | `GET /orders/{id}` | 200, or 404 |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |
 //!
+//! With `--admin` the port for probes has `/admin`, too: a live page of what the client for user-service does, with a token.
+//!
 //! Every error is `application/problem+json` (RFC 9457). Reads never ask user-service.
 //!
 //! ```text
@@ -43,6 +45,7 @@
 //! }
 //! ```
 
+mod admin;
 mod caller_deadline;
 mod config;
 pub mod reconciler;

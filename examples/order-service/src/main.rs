@@ -37,7 +37,8 @@ async fn run(config: Config) -> Result<(), Error> {
     let probes = start::listen(&config.host, start::health_port(config.port, config.health_port)?).await?;
     start::announce("order-service answers probes on", &probes)?;
     faults.announce(&probes)?;
-    tokio::spawn(health.clone().serve_beside(faults.admin(), probes));
+    let operators = faults.admin().merge(config.admin.router(&users, &probes)?);
+    tokio::spawn(health.clone().serve_beside(operators, probes));
     let state = tokio::select! {
         state = AppState::open(&config, users) => state?.with_health(health.clone()),
         () = &mut told_to_stop => {

@@ -72,9 +72,12 @@ impl ResilientUsers {
         let (base, client) = client(config, builder.max_body(MAX_BODY), timeout, adjust)?;
         Ok(Self { client, base, is_impostor: Arc::default() })
     }
-}
 
-impl ResilientUsers {
+    /// The client, for the operator.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// How its upstreams are: in flight, breaker, budget and more.
     pub fn snapshot(&self) -> Vec<UpstreamSnapshot> {
         self.client.snapshot()

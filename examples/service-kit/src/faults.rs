@@ -17,10 +17,8 @@ mod on {
 
     use axum::Router;
     use clap::{Args, builder::FalseyValueParser};
-    use resilient_client::fault::{
-        Faults, ServerLayer,
-        admin::{Admin, AdminOptions},
-    };
+    use resilient_client::access::Access;
+    use resilient_client::fault::{Faults, ServerLayer, admin::Admin};
     use tokio::net::TcpListener;
     use tower_layer::Layer as _;
     use uuid::Uuid;
@@ -59,7 +57,7 @@ mod on {
             let faults = Faults::from_env().map_err(|error| config(&crate::error::causes(&error)))?;
             let made_up = self.faults_token.is_none().then(|| Uuid::new_v4().simple().to_string());
             let token = self.faults_token.as_ref().or(made_up.as_ref()).map_or("", String::as_str);
-            let admin = Admin::new(faults.clone(), AdminOptions::token(token))
+            let admin = Admin::new(faults.clone(), Access::token(token))
                 .map_err(|error| config(&format_args!("faults-token: {error}")))?;
             Ok(Faulty(Some(Kit { faults, admin, made_up })))
         }

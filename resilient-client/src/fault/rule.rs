@@ -7,6 +7,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::limits::Limits;
+use crate::access::without_port;
 use crate::invalid::Invalid;
 use crate::policy::route::Pattern;
 
@@ -187,13 +188,6 @@ impl Rule {
             chance: share / 100.0,
         })
     }
-}
-
-/// The host that an authority names.
-pub(super) fn without_port(authority: &str) -> &str {
-    // The colons of an IPv6 address are no port's.
-    let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-    port.map_or(authority, |(host, _)| host)
 }
 
 /// An IPv6 address stands in brackets, as in a URL; any other colon is a port's.

@@ -106,7 +106,7 @@ impl ResilienceLayer {
     }
 
     /// For tests that look inside.
-    #[cfg(any(test, feature = "__testkit"))]
+    #[cfg(all(any(test, feature = "__testkit"), not(feature = "admin")))]
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }

@@ -154,6 +154,11 @@ impl Budget {
     pub fn available(&self) -> f64 {
         self.bucket.available()
     }
+
+    /// The most tokens it holds; infinite when unlimited.
+    pub fn capacity(&self) -> f64 {
+        self.bucket.most()
+    }
 }
 
 #[cfg(all(test, not(resilient_loom)))]

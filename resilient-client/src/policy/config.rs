@@ -36,6 +36,7 @@
 
 mod hedge_delay;
 pub(crate) mod read;
+mod write;
 
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ table!(Breaker {
     failure_rate: f64,
     window: Human,
     window_calls: u32,
-    slow_call: SlowCall,
+    slow_call: Switch<SlowCall>,
     min_calls: u32,
     consecutive_failures: u32,
     cold_consecutive_failures: u32,
@@ -141,7 +142,7 @@ macro_rules! policies {
         impl $name {
             /// What can't be a rule whatever it is applied to.
             fn half_a_rule(&self) -> Option<&'static str> {
-                if let Some(Switch::On(Breaker { slow_call: Some(slow), .. })) = &self.breaker
+                if let Some(Switch::On(Breaker { slow_call: Some(Switch::On(slow)), .. })) = &self.breaker
                     && (slow.duration.is_none() || slow.share.is_none())
                 {
                     return Some("slow_call needs both `duration` and `share`");
@@ -225,8 +226,13 @@ impl Change<BreakerPolicy> for Breaker {
         if let Some(calls) = self.window_calls {
             to = to.window_calls(calls);
         }
-        if let Some(SlowCall { duration: Some(Human(duration)), share: Some(share) }) = self.slow_call {
-            to = to.slow_call(duration, share);
+        match self.slow_call {
+            Some(Switch::On(SlowCall { duration: Some(Human(duration)), share: Some(share) })) => {
+                to = to.slow_call(duration, share);
+            }
+            Some(Switch::Off) => to.slow_call = None,
+            // Half a rule was refused.
+            _ => {}
         }
         set!(to, self, {
             failure_rate,
@@ -287,6 +293,9 @@ impl Change<ThrottlePolicy> for Throttle {
 
 impl Change<ConcurrencyPolicy> for Adaptive {
     fn apply(self, mut to: ConcurrencyPolicy) -> ConcurrencyPolicy {
+        if self.kind.as_ref().is_some_and(|KindName(kind)| *kind != to.kind) {
+            to = to.without_what_kinds_have();
+        }
         set!(to, self, { kind.0, initial, min, max, window.0, min_samples });
         to.remeasure = self.remeasure.map(|Human(every)| every).or(to.remeasure);
         to.tolerance = self.tolerance.or(to.tolerance);

@@ -279,8 +279,12 @@ impl Policy {
 
     /// Which policies differ, as `whose: which`.
     fn differences(&self, other: &Self, whose: &str) -> Vec<String> {
+        self.names_of_differences(other).into_iter().map(|which| format!("{whose}: {which}")).collect()
+    }
+
+    fn names_of_differences(&self, other: &Self) -> Vec<&'static str> {
         let differ = self.compared(other).into_iter().filter(|(.., differs)| *differs);
-        differ.map(|(which, ..)| format!("{whose}: {which}")).collect()
+        differ.map(|(which, ..)| which).collect()
     }
 }
 

@@ -28,6 +28,9 @@
 //! One caveat: a policy that isn't named keeps what the less specific one said when the set was put together. So hosts are
 //! named before their routes; the other way round is refused.
 
+#[cfg(feature = "config")]
+mod named;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +44,8 @@ use crate::authority::Authority;
 use crate::authority::key::Scope;
 use crate::invalid::Invalid;
 use crate::redact::redacted_text;
+#[cfg(feature = "config")]
+pub(super) use named::Named;
 
 /// A client's policies: one for everything, and others for hosts and routes. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq)]

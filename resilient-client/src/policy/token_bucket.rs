@@ -145,6 +145,14 @@ impl TokenBucket {
         }
     }
 
+    /// The most tokens it holds; infinite without a limit.
+    pub(super) fn most(&self) -> f64 {
+        match self.capacity() {
+            UNLIMITED => f64::INFINITY,
+            capacity => capacity as f64 / TOKEN as f64,
+        }
+    }
+
     /// Tokens left; infinite when unlimited.
     pub(super) fn available(&self) -> f64 {
         if self.is_unlimited() { f64::INFINITY } else { self.balance() as f64 / TOKEN as f64 }

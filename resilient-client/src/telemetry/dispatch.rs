@@ -1,14 +1,12 @@
 //! Sends events to observers and to the log, outside every lock.
 
 use std::cell::RefCell;
-
 use std::fmt;
-
-use std::panic::AssertUnwindSafe;
-
-use std::panic::catch_unwind;
-
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
 
 use super::log;
 use crate::event::{Event, Observer};
@@ -49,15 +47,27 @@ impl Drop for Held {
     }
 }
 
-/// Where the engine sends events.
+/// Where the engine sends events. Clones share their observers.
 #[derive(Clone, Default)]
-pub(crate) struct Events {
-    observers: Arc<[Arc<dyn Observer>]>,
+pub(crate) struct Events(Arc<Observers>);
+
+#[derive(Default)]
+struct Observers {
+    /// Whether there is any: what every call reads.
+    any: AtomicBool,
+    all: ArcSwap<Vec<Arc<dyn Observer>>>,
 }
 
 impl Events {
     pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
-        Self { observers: observers.into() }
+        let any = AtomicBool::new(!observers.is_empty());
+        Self(Arc::new(Observers { any, all: ArcSwap::from_pointee(observers) }))
+    }
+
+    /// One more observer, who hears of what happens from now on.
+    pub(crate) fn add(&self, observer: &Arc<dyn Observer>) {
+        self.0.all.rcu(|all| all.iter().chain([observer]).cloned().collect::<Vec<_>>());
+        self.0.any.store(true, Ordering::Relaxed);
     }
 
     /// Builds the event only when somebody listens.
@@ -71,7 +81,7 @@ impl Events {
     /// Whether anybody listens.
     #[inline]
     pub(crate) fn heard(&self) -> bool {
-        !self.observers.is_empty() || log::heard()
+        self.0.any.load(Ordering::Relaxed) || log::heard()
     }
 
     #[cold]
@@ -92,7 +102,7 @@ impl Events {
 
     fn deliver(&self, upstream: &str, event: &Event) {
         log::write(upstream, event);
-        for observer in self.observers.iter() {
+        for observer in self.0.all.load().iter() {
             let _ = catch_unwind(AssertUnwindSafe(|| observer.event(upstream, event)));
         }
     }
@@ -100,15 +110,15 @@ impl Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Events({} observers)", self.observers.len())
+        write!(f, "Events({} observers)", self.0.all.load().len())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::atomic::AtomicU64;
-    use std::sync::atomic::Ordering;
+
+    use super::*;
 
     /// What a thread keeps to its end, a runtime say, may drop its calls then: it aborted the process.
     #[test]

@@ -42,6 +42,8 @@ pub struct UpstreamSnapshot {
     pub breaker: breaker::Snapshot,
     /// Tokens in the budget for retries and hedges; infinite without a budget.
     pub budget: f64,
+    /// The most the budget holds; infinite without a budget.
+    pub budget_capacity: f64,
     /// Hedges that could be sent now under their cap.
     pub hedges: f64,
     /// The endpoints its name stands for; empty when it is the only one.
@@ -69,6 +71,7 @@ impl Upstream {
             waiting_for_ready: self.ready.len(),
             breaker: self.breaker_snapshot(now),
             budget: self.budget().available(),
+            budget_capacity: self.budget().capacity(),
             hedges: self.hedges.available(),
             endpoints: self.balancer.as_ref().map_or_else(Vec::new, |balancer| balancer.set().snapshot(now)),
             held_back_for: now.until(self.held_until()),

@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::poll_fn, pin::Pin, time::Duration};
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{ConnectInfo, Request},
     http::{HeaderValue, header::CONNECTION},
     response::Response,
 };
@@ -43,12 +43,14 @@ pub(super) struct Ending {
 /// Serves one connection.
 pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, ending: Ending, bounds: Bounds) {
     let Place { activity, evicted, .. } = &place;
+    let Ok(peer) = stream.peer_addr() else { return };
     let Some((stream, hand)) = socket(stream) else { return };
     let service = service_fn({
         let (activity, evicted, ending) = (activity.clone(), evicted.clone(), ending.clone());
         move |mut request: Request<Incoming>| {
             activity.request_read();
             hand.give(&mut request);
+            request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().call(request);
             let (activity, evicted, ending) = (activity.clone(), evicted.clone(), ending.clone());
             let answer = async move {

@@ -10,20 +10,20 @@
 //! be changed here.
 //!
 //! Whoever may change faults may stop the service. So by default only this host may, by a token, and no page in a browser of this
-//! host: see [`AdminOptions`].
+//! host: see [`Access`].
 //!
 //! ```
 //! use axum::Router;
-//! use resilient_client::fault::admin::{Admin, AdminOptions};
+//! use resilient_client::access::Access;
+//! use resilient_client::fault::admin::Admin;
 //! use resilient_client::fault::{Faults, Settings};
 //!
 //! let faults = Faults::new(Settings::new())?;
-//! let admin = Admin::new(faults, AdminOptions::token("a secret of this process"))?;
+//! let admin = Admin::new(faults, Access::token("a secret of this process"))?;
 //! let app: Router = Router::new().route_service("/faults", admin);
 //! # Ok::<(), resilient_client::policy::Invalid>(())
 //! ```
 
-mod guard;
 #[cfg(test)]
 mod tests;
 
@@ -32,35 +32,26 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Extensions, Method, Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use tower_service::Service;
 
-pub use guard::AdminOptions;
-
+use super::connection::Connection;
 use super::faults::Faults;
 use super::machine::RuleCounts;
 use super::rule::Rule;
+use crate::access::{Access, Refusal, json_response, read_json};
 use crate::invalid::Invalid;
-
-/// The most bytes of rules.
-const MOST_BYTES: usize = 64 * 1024;
-/// How long they may take to come.
-const MOST_TIME: Duration = Duration::from_secs(5);
 
 /// The admin service. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct Admin {
     faults: Faults,
-    options: AdminOptions,
+    access: Access,
 }
 
 impl Admin {
@@ -68,9 +59,10 @@ impl Admin {
     ///
     /// # Errors
     /// When the token is too short, or can't stand in a header.
-    pub fn new(faults: Faults, options: AdminOptions) -> Result<Self, Invalid> {
-        options.check()?;
-        Ok(Self { faults, options })
+    pub fn new(faults: Faults, access: Access) -> Result<Self, Invalid> {
+        access.check()?;
+        let of_connection = |extensions: &Extensions| extensions.get::<Connection>().map(Connection::peer);
+        Ok(Self { faults, access: access.peer_by_default(of_connection) })
     }
 
     async fn answer<B>(self, request: Request<B>) -> Result<Value, Refusal>
@@ -78,15 +70,17 @@ impl Admin {
         B: Body<Data: Send, Error: Into<crate::error::BoxError>>,
     {
         let (head, body) = request.into_parts();
-        self.options.admit(&head)?;
+        self.access.admit(&head)?;
         match head.method {
             Method::GET => {}
             Method::DELETE => self.faults.clear(),
             Method::PUT => {
-                let rules = rules(&read(&head, body).await?)?;
-                self.faults.set(rules).map_err(|invalid| Refusal::of(&invalid))?;
+                let rules = rules(&read_json(&head, body).await?)?;
+                self.faults
+                    .set(rules)
+                    .map_err(|invalid| Refusal::of("These rules can't be put in force.", &invalid))?;
             }
-            _ => return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "GET, PUT or DELETE.")),
+            _ => return Err(Refusal::method("GET, PUT, DELETE")),
         }
         if head.method != Method::GET {
             // Whoever reads the log of a service that misbehaves must not have to guess.
@@ -116,28 +110,6 @@ impl Admin {
     }
 }
 
-/// The body of a `PUT`. Of another type it is refused: that is what a page of another origin can send without asking.
-async fn read<B>(head: &Parts, body: B) -> Result<Bytes, Refusal>
-where
-    B: Body<Data: Send, Error: Into<crate::error::BoxError>>,
-{
-    let media = head.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
-    let media = media.split(';').next().unwrap_or_default().trim();
-    if !media.eq_ignore_ascii_case("application/json") {
-        let why = "Rules are sent as application/json.";
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-    }
-    match timeout(MOST_TIME, Limited::new(body, MOST_BYTES).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let why = format!("More than {MOST_BYTES} bytes.");
-            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, why))
-        }
-        Ok(Err(_)) => Err(Refusal::new(StatusCode::BAD_REQUEST, "The body broke off.")),
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "The body took too long.")),
-    }
-}
-
 /// One rule, or a list.
 fn rules(text: &[u8]) -> Result<Vec<Rule>, Refusal> {
     let list = text.trim_ascii_start().starts_with(b"[");
@@ -158,62 +130,6 @@ fn is_field(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'.')
 }
 
-/// Why a request is refused.
-#[derive(Debug)]
-struct Refusal {
-    status: StatusCode,
-    detail: String,
-    field: Option<(String, String)>,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), field: None }
-    }
-
-    fn of(invalid: &Invalid) -> Self {
-        let refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "These rules can't be put in force.");
-        let (field, why) = invalid.field();
-        refusal.field(&field, why)
-    }
-
-    fn field(self, field: &str, why: &str) -> Self {
-        Self { field: Some((field.to_owned(), why.to_owned())), ..self }
-    }
-
-    fn response(self) -> Response<Full<Bytes>> {
-        let mut problem = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        if let (Some((field, detail)), Some(problem)) = (self.field, problem.as_object_mut()) {
-            problem.insert("errors".to_owned(), json!([{ "field": field, "detail": detail }]));
-        }
-        let mut response = respond(self.status, "application/problem+json", &problem);
-        match self.status {
-            StatusCode::UNAUTHORIZED => {
-                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::METHOD_NOT_ALLOWED => {
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, PUT, DELETE"));
-            }
-            _ => {}
-        }
-        response
-    }
-}
-
-fn respond(status: StatusCode, media: &'static str, value: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 impl<B> Service<Request<B>> for Admin
 where
     B: Body<Data: Send, Error: Into<crate::error::BoxError>> + Send + 'static,
@@ -230,7 +146,7 @@ where
         let answer = self.clone().answer(request);
         AdminFuture(Box::pin(async {
             match answer.await {
-                Ok(state) => respond(StatusCode::OK, "application/json", &state),
+                Ok(state) => json_response(StatusCode::OK, "application/json", &state),
                 Err(refusal) => refusal.response(),
             }
         }))

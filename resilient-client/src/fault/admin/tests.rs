@@ -1,6 +1,8 @@
 //! Who may change faults, and what is told to those who can't, or got it wrong.
 
-use http::header::HOST;
+use http::HeaderValue;
+use http::header::{CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http_body_util::BodyExt as _;
 
 use super::super::connection::BreakableStream;
 use super::super::{Faults, Kind, Settings};
@@ -32,7 +34,7 @@ fn peer(address: &str) -> super::super::Connection {
     BreakableStream::new((), address.parse().unwrap()).connection().clone()
 }
 
-fn admin(options: AdminOptions) -> Admin {
+fn admin(options: Access) -> Admin {
     let faults = Faults::new(Settings::new().rule(Rule::new(Kind::Hang))).unwrap();
     Admin::new(faults, options).unwrap()
 }
@@ -53,7 +55,7 @@ async fn status(admin: &Admin, headers: &[(&str, &str)]) -> u16 {
 
 #[tokio::test]
 async fn without_the_token_nothing_is_shown_or_changed() {
-    let admin = admin(AdminOptions::token(TOKEN));
+    let admin = admin(Access::token(TOKEN));
     for wrong in [
         "",
         "Bearer",
@@ -77,7 +79,7 @@ async fn without_the_token_nothing_is_shown_or_changed() {
 
 #[tokio::test]
 async fn other_hosts_and_unknown_ones_are_refused_unless_allowed() {
-    let here = admin(AdminOptions::token(TOKEN));
+    let here = admin(Access::token(TOKEN));
     for (address, expected) in [
         ("127.8.8.8:1", 200),
         ("[::1]:1", 200),
@@ -92,7 +94,7 @@ async fn other_hosts_and_unknown_ones_are_refused_unless_allowed() {
     let mut unknown = request("GET", &[], "");
     unknown.extensions_mut().clear();
     assert_eq!(ask(&here, unknown).await.0, 403);
-    let there = admin(AdminOptions::token(TOKEN).anywhere(["users.internal"]));
+    let there = admin(Access::token(TOKEN).anywhere(["users.internal"]));
     for (host, expected) in [("users.internal:3100", 200), ("evil.example", 403)] {
         let mut request = request("GET", &[("host", host)], "");
         request.extensions_mut().clear();
@@ -102,7 +104,7 @@ async fn other_hosts_and_unknown_ones_are_refused_unless_allowed() {
 
 #[tokio::test]
 async fn a_page_of_another_origin_is_refused_whatever_name_it_gives_this_host() {
-    let admin = admin(AdminOptions::without_token());
+    let admin = admin(Access::without_token());
     for (headers, expected) in [
         (&[("host", "localhost")][..], 200),
         (&[("host", "LOCALHOST:3100")], 200),
@@ -131,7 +133,7 @@ async fn a_page_of_another_origin_is_refused_whatever_name_it_gives_this_host() 
 
 #[tokio::test]
 async fn rules_are_shown_replaced_and_cleared() {
-    let admin = admin(AdminOptions::token(TOKEN));
+    let admin = admin(Access::token(TOKEN));
     let (_, shown) = ask(&admin, request("GET", &[], "")).await;
     assert_eq!(shown["rules"], json!([{ "kind": "hang", "percentage": 100.0 }]));
     assert_eq!(shown["limits"], json!({ "max_active": 100, "max_delay": "30s", "max_bytes": 65536 }));
@@ -151,7 +153,7 @@ async fn rules_are_shown_replaced_and_cleared() {
 
 #[tokio::test]
 async fn what_cannot_work_changes_nothing_and_names_its_field() {
-    let admin = admin(AdminOptions::token(TOKEN));
+    let admin = admin(Access::token(TOKEN));
     for (body, status, field) in [
         (r#"{"kind":"hang","percentage":101}"#, 422, "rules[0].percentage"),
         (r#"[{"kind":"hang"},{"kind":"delay","delay":"31s"}]"#, 422, "rules[1].delay"),
@@ -183,8 +185,8 @@ async fn what_cannot_work_changes_nothing_and_names_its_field() {
 fn a_token_that_can_be_guessed_or_sent_by_nobody_is_refused_and_never_shown() {
     let faults = || Faults::new(Settings::new()).unwrap();
     for token in ["", "short", "line\nbreaks in it", "für alle Fälle"] {
-        let invalid = Admin::new(faults(), AdminOptions::token(token)).unwrap_err();
+        let invalid = Admin::new(faults(), Access::token(token)).unwrap_err();
         assert!(token.is_empty() || !invalid.to_string().contains(token), "{invalid}");
     }
-    assert!(!format!("{:?}", admin(AdminOptions::token(TOKEN))).contains(TOKEN));
+    assert!(!format!("{:?}", admin(Access::token(TOKEN))).contains(TOKEN));
 }

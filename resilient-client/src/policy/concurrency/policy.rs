@@ -74,6 +74,13 @@ impl ConcurrencyPolicy {
         }
     }
 
+    /// What is set for every kind alike.
+    #[cfg(feature = "config")]
+    pub(crate) fn without_what_kinds_have(self) -> Self {
+        let Self { remeasure, tolerance, queue, backoff, slow_after, .. } = Self::of(self.kind);
+        Self { remeasure, tolerance, queue, backoff, slow_after, ..self }
+    }
+
     /// The limit before anything is known, in attempts: `min` to `max`. Default 20.
     pub const fn initial(mut self, attempts: u32) -> Self {
         self.initial = attempts;

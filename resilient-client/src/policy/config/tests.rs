@@ -1,3 +1,4 @@
+use proptest::option;
 use proptest::prelude::*;
 
 use super::read::edits;
@@ -422,5 +423,77 @@ proptest! {
     fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         ends_well(toml::from_slice::<PolicySet>(&bytes))?;
         ends_well(serde_json::from_slice::<PolicySet>(&bytes))?;
+    }
+}
+
+/// A policy of which each setting is another than the standard one, or may be.
+fn policies() -> impl Strategy<Value = Policy> {
+    let millis = || (1_u64..100_000).prop_map(Duration::from_millis);
+    let share = || 0.01_f64..0.99;
+    let count = || 1_u32..1000;
+    let timeout =
+        (option::of(millis()), option::of(millis()), millis()).prop_map(|(total, connect, idle)| {
+            TimeoutPolicy::standard().total(total).connect(connect).body_idle(idle)
+        });
+    let retry = (count(), millis(), any::<bool>()).prop_map(|(most, cap, hold)| {
+        RetryPolicy::standard().max_attempts(most).cap(cap).hold_back_on_429(hold)
+    });
+    let breaker = (share(), option::of(count()), option::of((millis(), share())), millis()).prop_map(
+        |(rate, calls, slow, open)| {
+            let mut breaker =
+                BreakerPolicy::standard().failure_rate(rate).open_for(open).wait_for_ready(true);
+            if let Some(calls) = calls {
+                breaker = breaker.window_calls(calls);
+            }
+            if let Some((duration, share)) = slow {
+                breaker = breaker.slow_call(duration, share);
+            }
+            breaker
+        },
+    );
+    let delay = prop_oneof![
+        millis().prop_map(Delay::Fixed),
+        (share(), millis()).prop_map(|(quantile, floor)| Delay::Percentile {
+            quantile,
+            multiplier: 3.5,
+            floor
+        }),
+    ];
+    let hedge =
+        (delay, share()).prop_map(|(delay, share)| HedgePolicy::standard().delay(delay).max_share(share));
+    let rate = (count(), millis(), option::of(count())).prop_map(|(count, per, burst)| {
+        let rate = RateLimitPolicy::new(count, per);
+        burst.map_or(rate.clone(), |burst| rate.burst(burst))
+    });
+    let adaptive = prop_oneof![
+        Just(ConcurrencyPolicy::gradient()),
+        Just(ConcurrencyPolicy::vegas()),
+        Just(ConcurrencyPolicy::aimd()),
+    ];
+    let (retry, breaker, hedge) = (option::of(retry), option::of(breaker), option::of(hedge));
+    let some = (timeout, retry, breaker, hedge, option::of(rate), option::of(adaptive), any::<bool>());
+    some.prop_map(|(timeout, retry, breaker, hedge, rate, adaptive, others)| {
+        let policy = Policy::standard().timeout(timeout).retry(retry).breaker(breaker).hedge(hedge);
+        let policy = policy.rate_limit(rate).concurrency(adaptive);
+        if others {
+            policy
+                .priority(Priority::Critical)
+                .throttle(ThrottlePolicy::standard().multiplier(1.5))
+                .budget(None)
+        } else {
+            policy.bulkhead(None).overload(None).balance(BalancePolicy::standard().penalty(7.0))
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_as_the_same(base in policies(), host in policies(), route in policies()) {
+        let set = PolicySet::new(base)
+            .host("http://users:3000", |_| host)
+            .route("http://users:3000", "GET", "/users/{id}", |_| route);
+        let text = toml::to_string(&set).unwrap();
+        let again = read(&text);
+        prop_assert_eq!(again.as_ref().map(|again| again.differences(&set)), Ok(Vec::new()), "{}", text);
     }
 }

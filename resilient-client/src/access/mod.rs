@@ -1,6 +1,7 @@
-//! Who may change faults: pure, from the head of a request and who sent it.
+//! Who may use what an operator uses: the admin services for [faults](crate::fault::admin) and for [clients](crate::admin).
+//! Pure: from the head of a request and who sent it.
 //!
-//! | asked in this order | refused with |
+//! | asked in this order | else |
 //! |---|---|
 //! | the peer is known and on this host | 403 |
 //! | `Host` names this host: a page can make its own name point here, but not this one | 403 |
@@ -16,39 +17,45 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 
-use super::Refusal;
-use crate::fault::connection::Connection;
-use crate::fault::rule::without_port;
 use crate::invalid::Invalid;
+
+mod refusal;
+
+#[cfg(feature = "fault")]
+pub(crate) use refusal::json_response;
+pub(crate) use refusal::{Refusal, read_json};
 
 /// A shorter token is guessed.
 const SHORTEST_TOKEN: usize = 8;
 
 type PeerOf = Arc<dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync>;
 
-/// Who may change faults. Plain data: [`Admin::new`](super::Admin::new) checks it.
+/// Who may use an admin service. Plain data: the service that is given it checks it.
+///
+/// Who sent a request stands in its extensions. The admin service for faults looks for a `fault::Connection` there, the one for
+/// clients for axum's `ConnectInfo<SocketAddr>` too; another server's own way is [told](Self::peer).
 ///
 /// ```
-/// use resilient_client::fault::admin::AdminOptions;
-///
-/// // axum knows who is at the other end in its own way:
-/// use axum::extract::ConnectInfo;
+/// use resilient_client::access::Access;
 /// use std::net::SocketAddr;
 ///
-/// let options = AdminOptions::token("a secret of this process")
-///     .peer(|extensions| extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0));
-/// # let _ = options;
+/// #[derive(Clone)]
+/// struct Peer(SocketAddr); // what the server's accept loop inserts
+///
+/// let access = Access::token("a secret of this process").peer(|extensions| extensions.get::<Peer>().map(|peer| peer.0));
+/// # let _ = access;
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct AdminOptions {
+pub struct Access {
     token: Option<String>,
     anywhere: bool,
     hosts: Vec<String>,
-    peer: PeerOf,
+    /// `None` for what the service knows to look for.
+    peer: Option<PeerOf>,
 }
 
-impl AdminOptions {
+impl Access {
     /// Whoever bears this token may, from this host. 8 visible ASCII characters at least.
     pub fn token(token: impl Into<String>) -> Self {
         Self { token: Some(token.into()), ..Self::without_token() }
@@ -56,8 +63,7 @@ impl AdminOptions {
 
     /// Whoever is on this host may: every process of it, whoever runs it.
     pub fn without_token() -> Self {
-        let of_connection = |extensions: &Extensions| extensions.get::<Connection>().map(Connection::peer);
-        Self { token: None, anywhere: false, hosts: Vec::new(), peer: Arc::new(of_connection) }
+        Self { token: None, anywhere: false, hosts: Vec::new(), peer: None }
     }
 
     /// From other hosts, too. Their requests must name one of these in `Host` (without its port). Default none: only from this
@@ -68,13 +74,22 @@ impl AdminOptions {
         self
     }
 
-    /// Where a request's extensions say who sent it. Default in the [`Connection`]. A request of which nobody knows is refused.
+    /// Where a request's extensions say who sent it. A request of which nobody knows is refused.
     pub fn peer(mut self, of: impl Fn(&Extensions) -> Option<SocketAddr> + Send + Sync + 'static) -> Self {
-        self.peer = Arc::new(of);
+        self.peer = Some(Arc::new(of));
         self
     }
 
-    pub(super) fn check(&self) -> Result<(), Invalid> {
+    /// The same, unless the user said otherwise.
+    pub(crate) fn peer_by_default(
+        mut self,
+        of: impl Fn(&Extensions) -> Option<SocketAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.peer.get_or_insert_with(|| Arc::new(of));
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
         let Some(token) = &self.token else {
             let open = Invalid::new("token", "must be there where other hosts may ask");
             return if self.anywhere { Err(open) } else { Ok(()) };
@@ -89,10 +104,22 @@ impl AdminOptions {
     }
 
     /// Whether a request may pass.
-    pub(super) fn admit(&self, head: &Parts) -> Result<(), Refusal> {
+    pub(crate) fn admit(&self, head: &Parts) -> Result<(), Refusal> {
+        self.admit_page(head)?;
+        match &self.token {
+            Some(token) if !bears(&head.headers, token) => {
+                Err(Refusal::new(StatusCode::UNAUTHORIZED, "The request bears no token, or another."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for what is no secret, such as a page that then asks for the token.
+    pub(crate) fn admit_page(&self, head: &Parts) -> Result<(), Refusal> {
         let forbidden = |why: &str| Err(Refusal::new(StatusCode::FORBIDDEN, why));
-        if !self.anywhere && !(self.peer)(&head.extensions).is_some_and(|peer| is_this_host(peer.ip())) {
-            return forbidden("Faults can be changed from this host only.");
+        let peer = self.peer.as_ref().and_then(|peer| peer(&head.extensions));
+        if !self.anywhere && !peer.is_some_and(|peer| is_this_host(peer.ip())) {
+            return forbidden("This is answered to this host only.");
         }
         let Some(authority) = authority(head) else {
             return forbidden("The request names no host, or several.");
@@ -104,19 +131,14 @@ impl AdminOptions {
         if is_cross_origin(&head.headers, authority) {
             return forbidden("The request comes from a page of another origin.");
         }
-        match &self.token {
-            Some(token) if !bears(&head.headers, token) => {
-                Err(Refusal::new(StatusCode::UNAUTHORIZED, "The request bears no token, or another."))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
-impl fmt::Debug for AdminOptions {
+impl fmt::Debug for Access {
     /// Without the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdminOptions")
+        f.debug_struct("Access")
             .field("token", &self.token.as_ref().map(|_| "..."))
             .field("anywhere", &self.anywhere)
             .field("hosts", &self.hosts)
@@ -166,4 +188,11 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
     };
     let differs = borne.iter().enumerate().fold(u8::from(borne.len() != token.len()), differs);
     scheme.eq_ignore_ascii_case(b"Bearer ") && black_box(differs) == 0
+}
+
+/// The host that an authority names.
+pub(crate) fn without_port(authority: &str) -> &str {
+    // The colons of an IPv6 address are no port's.
+    let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    port.map_or(authority, |(host, _)| host)
 }

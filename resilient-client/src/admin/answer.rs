@@ -1,0 +1,79 @@
+//! What every route answers in the same way: who isn't let in, and what there isn't.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{StatusCode, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Desk;
+use crate::access::{Refusal, read_json};
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.response().map(Body::new)
+    }
+}
+
+/// Proof that whoever asks may.
+pub(super) struct Operator;
+
+impl FromRequestParts<Arc<Desk>> for Operator {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(head: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Refusal> {
+        desk.access.admit(head).map(|()| Self)
+    }
+}
+
+/// Proof that whoever asks may see what is no secret.
+pub(super) struct Visitor;
+
+impl FromRequestParts<Arc<Desk>> for Visitor {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(head: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Refusal> {
+        desk.access.admit_page(head).map(|()| Self)
+    }
+}
+
+/// JSON that is true now and not later.
+pub(super) fn json(value: impl Serialize) -> Response {
+    ([(CACHE_CONTROL, HeaderValue::from_static("no-store")), no_sniffing()], Json(value)).into_response()
+}
+
+/// A browser takes it for what it says it is.
+pub(super) fn no_sniffing() -> (HeaderName, HeaderValue) {
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+}
+
+/// Reads a request's JSON, once whoever sent it may.
+pub(super) async fn read<T: DeserializeOwned>(desk: &Desk, request: Request) -> Result<T, Refusal> {
+    let (head, body) = request.into_parts();
+    desk.access.admit(&head)?;
+    let bytes = read_json(&head, body).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+}
+
+pub(super) async fn no_such_page(State(desk): State<Arc<Desk>>, request: Request) -> Refusal {
+    let (head, _) = request.into_parts();
+    match desk.access.admit_page(&head) {
+        Ok(()) => Refusal::new(StatusCode::NOT_FOUND, "There is nothing here."),
+        Err(refusal) => refusal,
+    }
+}
+
+pub(super) async fn no_such_method(State(desk): State<Arc<Desk>>, request: Request) -> Refusal {
+    let (head, _) = request.into_parts();
+    match desk.access.admit_page(&head) {
+        Ok(()) => Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "There is no such method here."),
+        Err(refusal) => refusal,
+    }
+}

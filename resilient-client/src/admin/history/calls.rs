@@ -1,0 +1,249 @@
+//! Calls under way: what they wait for, and for how long. Rebuilt from their events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{CallEnd, Event};
+use crate::outcome::Outcome;
+use crate::outcome::call_id::CallId;
+use crate::outcome::rejection::Rejection;
+use crate::outcome::report::CallReport;
+use crate::sync::Mutex;
+use crate::time::Tick;
+
+/// The most calls that are followed at a time. Those beyond it are counted and not shown.
+const MOST: usize = 16 * 1024;
+const SHARDS: usize = 16;
+
+/// What a call does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// An attempt is made ready.
+    Starting,
+    /// An attempt waits to be let in.
+    Queued,
+    /// This many attempts wait for an answer.
+    InFlight(u32),
+    /// It waits before another attempt.
+    BackingOff,
+    /// It has its answer, whose body isn't read to its end.
+    Body,
+}
+
+impl Doing {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Queued => "queued",
+            Self::InFlight(_) => "in_flight",
+            Self::BackingOff => "backing_off",
+            Self::Body => "body",
+        }
+    }
+}
+
+/// A call that isn't over.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    report: CallReport,
+    began: Tick,
+    /// When it began to do what it does.
+    since: Tick,
+    queued: u32,
+    /// Attempts that were sent and haven't ended.
+    open: u32,
+    backing_off: bool,
+    finished: bool,
+    /// Why an attempt was refused here, the last time one was: a report says it only of repeats.
+    refused: Option<Rejection>,
+}
+
+impl Call {
+    pub(crate) fn upstream(&self) -> &str {
+        self.report.upstream()
+    }
+
+    pub(crate) fn id(&self) -> CallId {
+        self.report.call()
+    }
+
+    pub(crate) fn age(&self, now: Tick) -> Duration {
+        now.since(self.began)
+    }
+
+    /// For how long it has done what it does.
+    pub(crate) fn doing_for(&self, now: Tick) -> Duration {
+        now.since(self.since)
+    }
+
+    pub(crate) fn attempts(&self) -> usize {
+        self.report.attempts().len()
+    }
+
+    pub(crate) fn doing(&self) -> Doing {
+        if self.finished {
+            Doing::Body
+        } else if self.open > 0 {
+            Doing::InFlight(self.open)
+        } else if self.queued > 0 {
+            Doing::Queued
+        } else if self.backing_off {
+            Doing::BackingOff
+        } else {
+            Doing::Starting
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.finished && self.open == 0
+    }
+
+    fn hear(&mut self, event: &Event, now: Tick) {
+        let before = self.doing();
+        match event {
+            Event::AttemptQueued { .. } => self.queued += 1,
+            Event::AttemptDequeued { waited, .. } => {
+                self.queued = self.queued.saturating_sub(1);
+                self.report.waited(Tick::ZERO, Tick::ZERO.after(*waited));
+            }
+            Event::AttemptStarted { number, at, trigger, endpoint, .. } => {
+                self.open += 1;
+                self.backing_off = false;
+                self.report.launched(*number, *trigger, endpoint.clone(), *at);
+            }
+            Event::AttemptHead { number, status, .. } => {
+                self.report.settled(*number, Outcome::Success, *status, now);
+            }
+            Event::AttemptFinished { number, outcome, status, .. } => {
+                self.open = self.open.saturating_sub(1);
+                // A good head has said what there is to say, unless the body fails.
+                let settled = |attempt: &crate::AttemptReport| attempt.outcome().is_some();
+                let known = self.report.attempts().iter().find(|attempt| attempt.number() == *number);
+                if *outcome != Outcome::Success || !known.is_some_and(settled) {
+                    self.report.settled(*number, *outcome, *status, now);
+                }
+            }
+            Event::RetryScheduled { .. } => self.backing_off = true,
+            Event::Rejected { rejection, .. } => self.refused = Some(*rejection),
+            Event::RetryDeclined { why, .. } => self.report.decline(why.clone()),
+            Event::CallFinished { cut, .. } => {
+                self.finished = true;
+                self.report.finish(now, *cut);
+            }
+            _ => {}
+        }
+        if self.doing() != before {
+            self.since = now;
+        }
+    }
+}
+
+/// Every call under way, by its number.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    shards: [Mutex<HashMap<CallId, Call>>; SHARDS],
+}
+
+/// How a call that has ended is remembered, if it is worth it: not what went as it should.
+#[derive(Clone, Debug)]
+pub(crate) struct Explained {
+    pub(crate) call: CallId,
+    pub(crate) end: CallEnd,
+    /// The report's words.
+    pub(crate) text: String,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::new(HashMap::new())) }
+    }
+
+    /// Takes an event of a call. What is to be told of the call when this ended it and something went wrong in it.
+    pub(crate) fn hear(&self, upstream: &Arc<str>, event: &Event, now: Tick) -> Option<Explained> {
+        let id = call_of(event)?;
+        let mut shard = self.shards[(id.as_u64() % SHARDS as u64) as usize].lock();
+        if let Event::CallStarted { call, at, policy_version } = event {
+            if shard.len() < MOST / SHARDS {
+                let report = CallReport::new(*call, Arc::clone(upstream), *policy_version, *at);
+                let (began, since) = (*at, *at);
+                let (queued, open, backing_off, finished, refused) = (0, 0, false, false, None);
+                let call = Call { report, began, since, queued, open, backing_off, finished, refused };
+                shard.insert(id, call);
+            }
+            return None;
+        }
+        let call = shard.get_mut(&id)?;
+        call.hear(event, now);
+        let explained = match event {
+            Event::CallFinished { end, .. } if is_worth_telling(*end, &call.report) => {
+                Some((*end, call.report.clone(), call.refused))
+            }
+            _ => None,
+        };
+        if call.is_over() {
+            shard.remove(&id);
+        }
+        drop(shard);
+        let (end, report, refused) = explained?;
+        let text = match refused.filter(|_| report.attempts().is_empty()) {
+            Some(refused) => format!("{report}\n  refused here: {refused}"),
+            None => report.to_string(),
+        };
+        Some(Explained { call: id, end, text })
+    }
+
+    /// The oldest calls, at most so many, and how many there are. No lock is held while more than a few are copied.
+    pub(crate) fn oldest(&self, most: usize) -> (Vec<Call>, usize) {
+        let mut all = Vec::new();
+        let mut count = 0;
+        for shard in &self.shards {
+            let shard = shard.lock();
+            count += shard.len();
+            let mut oldest: Vec<_> = shard.values().collect();
+            if oldest.len() > most {
+                oldest.select_nth_unstable_by_key(most, |call| call.began);
+                oldest.truncate(most);
+            }
+            all.extend(oldest.into_iter().cloned());
+        }
+        all.sort_by_key(|call: &Call| call.began);
+        all.truncate(most);
+        (all, count)
+    }
+}
+
+/// A success at the first attempt explains itself.
+fn is_worth_telling(end: CallEnd, report: &CallReport) -> bool {
+    match end {
+        CallEnd::Response(status) => {
+            report.attempts().len() > 1 || status.is_server_error() || status.as_u16() == 429
+        }
+        CallEnd::Error(_) => true,
+        CallEnd::Dropped => false,
+    }
+}
+
+/// The call that an event is of, if it is a call's.
+fn call_of(event: &Event) -> Option<CallId> {
+    match event {
+        Event::CallStarted { call, .. }
+        | Event::CallFinished { call, .. }
+        | Event::AttemptQueued { call, .. }
+        | Event::AttemptDequeued { call, .. }
+        | Event::AttemptStarted { call, .. }
+        | Event::AttemptHead { call, .. }
+        | Event::AttemptFinished { call, .. }
+        | Event::HedgeEnded { call, .. }
+        | Event::RetryScheduled { call, .. }
+        | Event::RetryDeclined { call, .. }
+        | Event::Rejected { call, .. } => Some(*call),
+        Event::WouldReject { .. }
+        | Event::BreakerTransition(_)
+        | Event::LimitChanged { .. }
+        | Event::OverloadLimit { .. }
+        | Event::UpstreamMade { .. }
+        | Event::UpstreamForgotten { .. }
+        | Event::HeldBack { .. } => None,
+    }
+}

@@ -1,0 +1,279 @@
+//! What a client has done of late, kept from its events: in bounded memory, by short locks of its own.
+
+pub(crate) mod calls;
+pub(crate) mod recent;
+pub(crate) mod seconds;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use crate::event::{CallEnd, Event, Observer};
+use crate::outcome::Outcome;
+use crate::outcome::rejection::Rejection;
+use crate::outcome::report::Trigger;
+use crate::policy::breaker::Transition;
+use crate::policy::hedge::Digest;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::time::{self, Tick};
+
+use self::calls::{Calls, Explained};
+use self::recent::{Entry, Recent};
+use self::seconds::Seconds;
+
+/// The most names that are followed at a time, endpoints among them: about 6 kB each.
+const MOST_NAMES: usize = 4096;
+const SHARDS: usize = 16;
+/// How many transitions and explained calls are kept of a name.
+const TRANSITIONS: usize = 32;
+const EXPLAINED: usize = 12;
+/// How many of them may have ended the same way: in an outage thousands are refused alike, and what began it would be gone.
+const ALIKE: usize = 3;
+
+/// Why attempts are refused, by what refused them. The order is that of the counts.
+pub(crate) const REASONS: [&str; 8] = [
+    "circuit_open",
+    "bulkhead_full",
+    "queue_wait",
+    "overloaded",
+    "rate_limited",
+    "throttled",
+    "no_endpoint",
+    "held_back",
+];
+
+const fn reason(rejection: &Rejection) -> usize {
+    match rejection {
+        Rejection::CircuitOpen { .. } => 0,
+        Rejection::BulkheadFull { .. } => 1,
+        Rejection::QueueWait { .. } => 2,
+        Rejection::Overloaded { .. } => 3,
+        Rejection::RateLimited { .. } => 4,
+        Rejection::Throttled { .. } => 5,
+        Rejection::NoEndpoint => 6,
+        Rejection::HeldBack { .. } => 7,
+    }
+}
+
+/// What is known of one name: an upstream's, or an endpoint's.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    seconds: Mutex<Seconds>,
+    /// How long calls take, to their response's head.
+    pub(crate) latency: Digest,
+    refused: [AtomicU64; REASONS.len()],
+    story: Mutex<Story>,
+}
+
+/// What is told in words.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Story {
+    /// When, in milliseconds since 1970, and what; oldest first.
+    pub(crate) transitions: VecDeque<(u64, Transition)>,
+    pub(crate) explained: VecDeque<(u64, Explained)>,
+}
+
+impl Story {
+    fn explain(&mut self, call: Explained) {
+        let alike = |(_, other): &&(u64, Explained)| other.end == call.end;
+        if self.explained.iter().filter(alike).count() == ALIKE {
+            let oldest = self.explained.iter().position(|other| alike(&other));
+            oldest.and_then(|oldest| self.explained.remove(oldest));
+        }
+        keep(&mut self.explained, EXPLAINED, call);
+    }
+}
+
+impl Seen {
+    fn new(now: Tick) -> Self {
+        Self {
+            seconds: Mutex::new(Seconds::new(now)),
+            latency: Digest::new(),
+            refused: std::array::from_fn(|_| AtomicU64::new(0)),
+            story: Mutex::new(Story::default()),
+        }
+    }
+
+    /// Reads the last two minutes.
+    pub(crate) fn seconds<T>(&self, read: impl FnOnce(&Seconds) -> T) -> T {
+        read(&self.seconds.lock())
+    }
+
+    /// How many attempts each of [`REASONS`] has refused since the start.
+    pub(crate) fn refused(&self) -> [u64; REASONS.len()] {
+        std::array::from_fn(|reason| self.refused[reason].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn story(&self) -> Story {
+        self.story.lock().clone()
+    }
+
+    fn hear(&self, event: &Event, now: Tick) {
+        match event {
+            Event::CallFinished { duration, end, .. } => {
+                self.latency.record(time::nanos(*duration), now);
+                let mut seconds = self.seconds.lock();
+                let second = seconds.at(now);
+                match verdict(*end) {
+                    Some(Ended::Succeeded) => second.succeeded += 1,
+                    Some(Ended::Failed) => second.failed += 1,
+                    Some(Ended::Refused) => second.refused += 1,
+                    None => {}
+                }
+            }
+            Event::AttemptStarted { trigger, .. } => {
+                let mut seconds = self.seconds.lock();
+                let second = seconds.at(now);
+                second.attempts += 1;
+                second.retries += u32::from(*trigger == Trigger::Retry);
+                second.hedges += u32::from(*trigger == Trigger::Hedge);
+            }
+            Event::AttemptFinished { outcome: Outcome::Failure(_) | Outcome::Throttled, .. } => {
+                self.seconds.lock().at(now).failed_attempts += 1;
+            }
+            Event::Rejected { rejection, .. } => {
+                self.refused[reason(rejection)].fetch_add(1, Ordering::Relaxed);
+            }
+            Event::BreakerTransition(transition) => {
+                keep(&mut self.story.lock().transitions, TRANSITIONS, *transition);
+            }
+            _ => {}
+        }
+    }
+}
+
+enum Ended {
+    Succeeded,
+    Failed,
+    Refused,
+}
+
+/// What a call's end says; nothing if nobody waited for it.
+fn verdict(end: CallEnd) -> Option<Ended> {
+    match end {
+        CallEnd::Response(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            Some(Ended::Failed)
+        }
+        CallEnd::Response(_) => Some(Ended::Succeeded),
+        CallEnd::Error(kind) if kind.is_rejected() => Some(Ended::Refused),
+        CallEnd::Error(_) => Some(Ended::Failed),
+        CallEnd::Dropped => None,
+    }
+}
+
+fn keep<T>(all: &mut VecDeque<(u64, T)>, most: usize, one: T) {
+    if all.len() == most {
+        all.pop_front();
+    }
+    all.push_back((time::unix_millis(), one));
+}
+
+/// What one client has done.
+#[derive(Debug)]
+pub(crate) struct History {
+    client: Arc<str>,
+    names: [Mutex<HashMap<Arc<str>, Arc<Seen>>>; SHARDS],
+    pub(crate) calls: Calls,
+    recent: Arc<Mutex<Recent>>,
+}
+
+impl History {
+    pub(crate) fn new(client: Arc<str>, recent: Arc<Mutex<Recent>>) -> Self {
+        let names = std::array::from_fn(|_| Mutex::new(HashMap::new()));
+        Self { client, names, calls: Calls::new(), recent }
+    }
+
+    /// What is known of a name; nothing where it did nothing, or there are too many.
+    pub(crate) fn of(&self, name: &str) -> Option<Arc<Seen>> {
+        self.shard(name).lock().get(name).cloned()
+    }
+
+    fn shard(&self, name: &str) -> &Mutex<HashMap<Arc<str>, Arc<Seen>>> {
+        // FNV-1a: names that differ in their last letter, as those of replicas do, part.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        &self.names[(hash >> 32) as usize % SHARDS]
+    }
+
+    fn seen(&self, name: &str, now: Tick) -> Option<(Arc<str>, Arc<Seen>)> {
+        let mut shard = self.shard(name).lock();
+        if let Some((name, seen)) = shard.get_key_value(name) {
+            return Some((Arc::clone(name), Arc::clone(seen)));
+        }
+        if shard.len() >= MOST_NAMES / SHARDS {
+            return None;
+        }
+        let (name, seen) = (Arc::<str>::from(name), Arc::new(Seen::new(now)));
+        shard.insert(Arc::clone(&name), Arc::clone(&seen));
+        Some((name, seen))
+    }
+
+    /// Notes what an operator did.
+    pub(crate) fn note(&self, upstream: &str, kind: &'static str, text: String) {
+        self.recent.lock().push(Entry {
+            id: 0,
+            at: time::unix_millis(),
+            client: Arc::clone(&self.client),
+            upstream: upstream.into(),
+            kind,
+            text,
+        });
+    }
+}
+
+impl Observer for History {
+    fn event(&self, upstream: &str, event: &Event) {
+        let now = time::now();
+        if let Some((kind, text)) = told(event) {
+            self.note(upstream, kind, text);
+        }
+        if let Event::UpstreamForgotten { .. } = event {
+            self.shard(upstream).lock().remove(upstream);
+            return;
+        }
+        let Some((name, seen)) = self.seen(upstream, now) else { return };
+        seen.hear(event, now);
+        if let Some(explained) = self.calls.hear(&name, event, now) {
+            seen.story.lock().explain(explained);
+        }
+    }
+}
+
+/// What is told of an event to who looks at the whole: what ails upstreams. That one is met or forgotten would push this out
+/// where there are many.
+fn told(event: &Event) -> Option<(&'static str, String)> {
+    Some(match event {
+        Event::BreakerTransition(Transition { from, to, cause, .. }) => {
+            ("breaker", format!("{} to {}: {cause}", from.as_str(), to.as_str()))
+        }
+        Event::OverloadLimit { limit: Some(limit) } => {
+            ("overload", format!("{limit} attempts in flight are all it can answer in time"))
+        }
+        Event::OverloadLimit { limit: None } => ("overload", "the overload limit ended".to_owned()),
+        Event::HeldBack { duration } => ("held_back", format!("asked for a wait of {duration:.1?}")),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use crate::outcome::call_id::CallId;
+
+    #[test]
+    fn a_thousand_refusals_leave_what_began_the_outage() {
+        let mut story = Story::default();
+        let mut explain = |end| story.explain(Explained { call: CallId::NONE, end, text: String::new() });
+        let timeout = CallEnd::Error(ErrorKind::Timeout);
+        explain(timeout);
+        explain(CallEnd::Response(StatusCode::BAD_GATEWAY));
+        for _ in 0..1000 {
+            explain(CallEnd::Error(ErrorKind::CircuitOpen));
+        }
+        let ends: Vec<_> = story.explained.iter().map(|(_, call)| call.end).collect();
+        assert_eq!((ends.len(), ends[0]), (2 + ALIKE, timeout));
+    }
+}

@@ -1,0 +1,403 @@
+//! The router as its users see it: who is let in, what is shown, what can be done.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use super::*;
+use crate::policy::PolicySet;
+use crate::policy::retry::RetryPolicy;
+use crate::{ErrorKind, Policy, ResilienceLayer};
+
+mod schema;
+
+const TOKEN: &str = "open sesame";
+
+fn layer() -> ResilienceLayer {
+    ResilienceLayer::builder().build().unwrap()
+}
+
+fn router(layer: &ResilienceLayer) -> Router {
+    let admin = Admin::new(Access::token(TOKEN)).client("users", layer);
+    Router::new().nest("/admin", admin.router().unwrap())
+}
+
+fn request(method: Method, path: &str, body: &Value) -> Request<Body> {
+    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("/admin{path}"))
+        .header("host", "localhost:3100")
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("content-type", "application/json")
+        .body(body)
+        .unwrap();
+    request.extensions_mut().insert(ConnectInfo::<SocketAddr>("127.0.0.1:7".parse().unwrap()));
+    request
+}
+
+async fn send(router: &Router, request: Request<Body>) -> Response<Body> {
+    router.clone().oneshot(request).await.unwrap()
+}
+
+async fn text(response: Response<Body>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+async fn get(router: &Router, path: &str) -> Value {
+    let response = send(router, request(Method::GET, path, &Value::Null)).await;
+    let status = response.status();
+    let body = text(response).await;
+    assert_eq!(status, StatusCode::OK, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+async fn post(router: &Router, path: &str, body: Value) -> (u16, Value) {
+    let response = send(router, request(Method::POST, path, &body)).await;
+    (response.status().as_u16(), serde_json::from_str(&text(response).await).unwrap())
+}
+
+/// A call through the layer, answered with this status.
+async fn call(layer: &ResilienceLayer, url: &str, status: u16) -> Result<u16, ErrorKind> {
+    let answer = service_fn(move |_: Request<String>| async move {
+        let response = Response::builder().status(status).body(String::new()).unwrap();
+        Ok::<_, std::convert::Infallible>(response)
+    });
+    let request = Request::post(url).body(String::new()).unwrap();
+    match layer.layer(answer).oneshot(request).await {
+        Ok(response) => Ok(response.status().as_u16()),
+        Err(error) => Err(error.kind()),
+    }
+}
+
+const USERS: &str = "http://users:3000";
+
+#[tokio::test]
+async fn nothing_is_shown_or_done_without_the_token() {
+    let router = router(&layer());
+    for (method, path) in [
+        (Method::GET, "/snapshot"),
+        (Method::GET, "/snapshot/schema"),
+        (Method::GET, "/events"),
+        (Method::GET, "/stream"),
+        (Method::GET, "/circuitbreakers"),
+        (Method::POST, "/circuitbreakers"),
+        (Method::GET, "/policy"),
+        (Method::POST, "/policy/check"),
+    ] {
+        let mut bare = request(method, path, &Value::Null);
+        bare.headers_mut().remove("authorization");
+        let response = send(&router, bare).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_shown_without_the_token_and_to_this_host_only() {
+    let router = router(&layer());
+    let page = |path: &str, change: &dyn Fn(&mut Request<Body>)| {
+        let mut request = request(Method::GET, path, &Value::Null);
+        request.headers_mut().remove("authorization");
+        change(&mut request);
+        send(&router, request)
+    };
+    for path in ["", "/page.js", "/page.css"] {
+        assert_eq!(page(path, &|_| {}).await.status(), StatusCode::OK, "{path}");
+        let refused: [fn(&mut Request<Body>); 4] = [
+            |request| _ = request.headers_mut().insert("host", "evil.example".parse().unwrap()),
+            |request| _ = request.headers_mut().insert("origin", "http://evil.example".parse().unwrap()),
+            |request| _ = request.extensions_mut().remove::<ConnectInfo<SocketAddr>>(),
+            |request| {
+                let far = ConnectInfo::<SocketAddr>("10.0.0.7:1".parse().unwrap());
+                request.extensions_mut().insert(far);
+            },
+        ];
+        for change in refused {
+            assert_eq!(page(path, &change).await.status(), StatusCode::FORBIDDEN, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_runs_its_own_script_and_no_other() {
+    let router = router(&layer());
+    let response = send(&router, request(Method::GET, "", &Value::Null)).await;
+    let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let page = text(response).await;
+    assert!(page.contains(r#"<script type="module" src="/admin/page.js">"#), "{page}");
+    let handlers = page.split_whitespace().filter(|word| word.starts_with("on") && word.contains('='));
+    assert_eq!(
+        (page.matches("<script").count(), page.matches("style=").count(), handlers.count()),
+        (1, 0, 0)
+    );
+    for file in ["/page.js", "/page.css", ""] {
+        let file = text(send(&router, request(Method::GET, file, &Value::Null)).await).await;
+        assert!(!file.contains("://") && !file.contains("@import"), "a request to elsewhere");
+    }
+}
+
+#[tokio::test]
+async fn what_is_shown_is_what_happened() {
+    let layer = layer();
+    let router = router(&layer);
+    for _ in 0..4 {
+        assert_eq!(call(&layer, "http://users:3000/users", 200).await, Ok(200));
+    }
+    assert_eq!(call(&layer, "http://users:3000/users", 503).await, Ok(503));
+    let shown = get(&router, "/snapshot").await;
+    let upstream = &shown["clients"][0]["upstreams"][0];
+    assert_eq!((&upstream["name"], &upstream["client"]), (&json!(USERS), &json!("users")));
+    assert_eq!(upstream["breaker"]["successes"], 4);
+    assert_eq!(upstream["breaker"]["failures"], 1);
+    assert_eq!(upstream["budget_capacity"], 100.0);
+    let one = get(&router, "/snapshot?client=users&upstream=http%3A%2F%2Fusers%3A3000").await;
+    let calls = &one["clients"][0]["upstreams"][0]["story"]["calls"];
+    let report = calls[0]["report"].as_str().unwrap();
+    assert!(report.contains("#1 first") && report.contains("status (503)"), "{report}");
+    assert!(report.contains("not idempotent"), "{report}");
+    let unknown = send(&router, request(Method::GET, "/snapshot?upstream=nobody", &Value::Null)).await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_as_its_schema_says() {
+    let layer = layer();
+    let router = router(&layer);
+    for status in [200, 503, 503, 503, 503, 503] {
+        let _ = call(&layer, "http://users:3000/users", status).await;
+    }
+    let schema = get(&router, "/snapshot/schema").await;
+    for path in ["/snapshot", "/snapshot?upstream=http%3A%2F%2Fusers%3A3000"] {
+        let shown = get(&router, path).await;
+        assert_eq!(schema::problems(&schema, &shown), Vec::<String>::new());
+    }
+    let mut broken = get(&router, "/snapshot").await;
+    broken["clients"][0]["upstreams"][0]["breaker"]["state"] = json!("ajar");
+    assert_eq!(schema::problems(&schema, &broken).len(), 1);
+}
+
+#[tokio::test]
+async fn an_operator_forces_a_breaker_and_enables_it_again() {
+    let layer = layer();
+    let router = router(&layer);
+    let command = |update: &str| json!({ "client": "users", "upstream": USERS, "update_state": update });
+    let (status, answer) = post(&router, "/circuitbreakers", command("force_open")).await;
+    assert_eq!((status, &answer["breaker"]["state"]), (200, &json!("forced_open")), "{answer}");
+    assert_eq!(call(&layer, "http://users:3000/users", 200).await, Err(ErrorKind::CircuitOpen));
+    let breakers = get(&router, "/circuitbreakers").await;
+    assert_eq!(breakers["circuitbreakers"][0]["breaker"]["forced"], true);
+    let (status, answer) = post(&router, "/circuitbreakers", command("enable")).await;
+    assert_eq!((status, &answer["breaker"]["state"]), (200, &json!("closed")));
+    assert_eq!(call(&layer, "http://users:3000/users", 200).await, Ok(200));
+    let events = get(&router, "/events").await;
+    let told: Vec<_> =
+        events["events"].as_array().unwrap().iter().map(|event| event["text"].as_str().unwrap()).collect();
+    assert!(told.contains(&"an operator forced the breaker open"), "{told:?}");
+    assert!(told.iter().any(|text| text.starts_with("closed to forced_open")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_makes_no_sense_changes_nothing() {
+    let router = router(&layer());
+    for (body, expected) in [
+        (json!({ "client": "users", "upstream": USERS, "update_state": "explode" }), 422),
+        (json!({ "client": "users", "upstream": USERS }), 422),
+        (json!({ "client": "users", "upstream": USERS, "update_state": "reset", "more": 1 }), 422),
+        (json!({ "client": "nobody", "upstream": USERS, "update_state": "reset" }), 404),
+        (json!({ "client": "users", "upstream": "no origin", "update_state": "reset" }), 404),
+        (
+            json!({ "client": "users", "upstream": USERS, "endpoint": "http://10.0.0.1:1", "update_state": "reset" }),
+            404,
+        ),
+    ] {
+        let (status, answer) = post(&router, "/circuitbreakers", body.clone()).await;
+        assert_eq!((status, &answer["status"]), (expected, &json!(expected)), "{body}: {answer}");
+    }
+    let mut form = request(Method::POST, "/circuitbreakers", &json!({}));
+    form.headers_mut().insert("content-type", "text/plain".parse().unwrap());
+    assert_eq!(send(&router, form).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let put = request(Method::PUT, "/circuitbreakers", &json!({}));
+    assert_eq!(send(&router, put).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn policies_are_shown_as_a_file_and_checked_without_being_changed() {
+    let set = PolicySet::new(Policy::standard().retry(RetryPolicy::standard().max_attempts(2)))
+        .host(USERS, |base| base.hedge(crate::policy::hedge::HedgePolicy::standard()));
+    let layer = ResilienceLayer::builder().policy(set.clone()).build().unwrap();
+    let router = router(&layer);
+    let shown = get(&router, "/policy").await;
+    let policy = &shown["policies"][0];
+    assert_eq!((&policy["version"], &policy["source"]), (&json!(0), &json!("given to the builder")));
+    assert_eq!(policy["policy"]["retry"]["max_attempts"], 2);
+    assert_eq!(policy["policy"]["timeout"]["total"], "10s");
+    assert_eq!(policy["policy"]["hedge"], "off");
+    assert!(
+        policy["differs_from_standard"].as_array().unwrap().contains(&json!("client: retry")),
+        "{policy}"
+    );
+    let read: PolicySet = serde_json::from_value(policy["policy"].clone()).unwrap();
+    assert_eq!(read, set, "what is shown can be read again");
+
+    let check =
+        |policy: Value| post(&router, "/policy/check", json!({ "client": "users", "policy": policy }));
+    let (status, answer) = check(json!({ "bulkhead": "off", "host": [{ "origin": USERS }] })).await;
+    assert_eq!(status, 200, "{answer}");
+    let changes = answer["changes"].as_array().unwrap();
+    assert!(
+        changes.contains(&json!("client: bulkhead")) && changes.contains(&json!("client: retry")),
+        "{answer}"
+    );
+    let (status, answer) = check(json!({ "retry": { "max_attempts": 0 } })).await;
+    assert_eq!(
+        (status, answer["errors"][0]["field"].as_str()),
+        (422, Some("retry.max_attempts")),
+        "{answer}"
+    );
+    let (status, answer) = check(json!({ "retries": 3 })).await;
+    assert!(status == 422 && answer["detail"].as_str().unwrap().contains("retry"), "{answer}");
+    assert_eq!(get(&router, "/policy").await["policies"][0]["version"], 0);
+}
+
+/// What came of a stream so far: each event's name and data.
+async fn hear(body: &mut Body, until: impl Fn(&str, &Value) -> bool) -> Vec<(String, Value)> {
+    let (mut text, mut heard) = (String::new(), Vec::new());
+    loop {
+        let frame = body.frame().await.expect("the stream goes on").unwrap();
+        text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        while let Some((block, rest)) = text.split_once("\n\n") {
+            let field =
+                |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("").trim();
+            let (name, data) = (field("event:").to_owned(), serde_json::from_str(field("data:")).unwrap());
+            let done = until(&name, &data);
+            heard.push((name, data));
+            text = rest.to_owned();
+            if done {
+                return heard;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_tells_of_what_changes_and_only_of_that() {
+    let layer = layer();
+    let router = router(&layer);
+    call(&layer, "http://users:3000/users", 200).await.unwrap();
+    call(&layer, "http://orders:3000/", 200).await.unwrap();
+    let mut body = send(&router, request(Method::GET, "/stream", &Value::Null)).await.into_body();
+    let first = hear(&mut body, |name, _| name == "tick").await;
+    assert_eq!(first[0].0, "hello");
+    assert_eq!(first[1].1["rows"].as_array().unwrap().len(), 2, "{first:?}");
+    // The calls made at first leave the rates after ten seconds.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    for _ in 0..5 {
+        let _ = call(&layer, "http://users:3000/users", 503).await;
+    }
+    let opened = |_: &str, data: &Value| {
+        let rows = data["rows"].as_array();
+        rows.is_some_and(|rows| rows.iter().any(|row| row["breaker"]["state"] == "open"))
+    };
+    let heard = hear(&mut body, opened).await;
+    let entry = heard.iter().find(|(name, _)| name == "entry").expect("that it opened is told");
+    assert_eq!((&entry.1["kind"], &entry.1["upstream"]), (&json!("breaker"), &json!(USERS)));
+    let (_, last) = heard.last().unwrap();
+    assert!(last["rows"].as_array().unwrap().iter().all(|row| row["name"] != "http://orders:3000"), "{last}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_comes_back_misses_nothing() {
+    let layer = layer();
+    let router = router(&layer);
+    let control = layer.breaker(USERS).unwrap();
+    control.force_open().unwrap();
+    let newest = get(&router, "/events").await["newest"].as_u64().unwrap();
+    control.force_closed().unwrap();
+    let mut again = request(Method::GET, "/stream", &Value::Null);
+    again.headers_mut().insert("last-event-id", newest.into());
+    let mut body = send(&router, again).await.into_body();
+    let heard = hear(&mut body, |name, _| name == "tick").await;
+    let entries: Vec<_> = heard.iter().filter(|(name, _)| name == "entry").collect();
+    assert_eq!(entries.len(), 1, "{heard:?}");
+    assert!(entries[0].1["text"].as_str().unwrap().contains("forced_closed"), "{entries:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_no_more_streams_than_may_be_and_a_slow_reader_frees_its_place() {
+    let layer = layer();
+    let router = router(&layer);
+    let open = || send(&router, request(Method::GET, "/stream", &Value::Null));
+    let mut streams = Vec::new();
+    for _ in 0..MOST_STREAMS {
+        streams.push(open().await);
+    }
+    assert_eq!(open().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(streams.pop());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // One that is dropped is noticed when something is to be told.
+    call(&layer, "http://users:3000/users", 200).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(open().await.status(), StatusCode::OK);
+    // The others read nothing: what is on its way fills up, and they end.
+    for round in 0..120 {
+        call(&layer, &format!("http://users-{round}:3000/users"), 200).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(open().await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_end_when_the_clients_drain() {
+    let layer = layer();
+    let router = router(&layer);
+    let body = send(&router, request(Method::GET, "/stream", &Value::Null)).await.into_body();
+    layer.drain(Duration::from_secs(1)).await;
+    let whole = tokio::time::timeout(Duration::from_secs(3), body.collect()).await;
+    assert!(whole.is_ok(), "a graceful end waits for no reader");
+}
+
+#[tokio::test]
+async fn an_open_body_is_shown_as_one() {
+    let layer = layer();
+    let router = router(&layer);
+    let answer = service_fn(|_: Request<String>| async {
+        let body = http_body_util::StreamBody::new(Never);
+        Ok::<_, std::convert::Infallible>(Response::new(body))
+    });
+    let request = Request::get("http://users:3000/users").body(String::new()).unwrap();
+    let response = layer.layer(answer).oneshot(request).await.unwrap();
+    let calls = &get(&router, "/snapshot").await["clients"][0]["calls"];
+    assert_eq!((&calls["under_way"], &calls["oldest"][0]["doing"]), (&json!(1), &json!("body")), "{calls}");
+    drop(response);
+    assert_eq!(get(&router, "/snapshot").await["clients"][0]["calls"]["under_way"], 0);
+}
+
+/// A body that never comes.
+struct Never;
+
+impl futures_core::Stream for Never {
+    type Item = Result<http_body::Frame<bytes::Bytes>, std::convert::Infallible>;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[test]
+fn a_router_that_can_not_work_is_refused_when_it_is_made() {
+    let refused = |admin: Admin| admin.router::<()>().unwrap_err().to_string();
+    assert!(refused(Admin::new(Access::token("short"))).contains("token"));
+    let two = Admin::new(Access::token(TOKEN)).client("users", &layer()).client("users", &layer());
+    assert!(refused(two).contains("another client's"), "two of a name");
+    assert!(refused(Admin::new(Access::token(TOKEN)).client("", &layer())).contains("name"));
+}
