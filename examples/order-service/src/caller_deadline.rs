@@ -41,7 +41,7 @@ impl CallerDeadline {
 }
 
 fn for_the_question(left: Duration) -> Duration {
-    left - RESERVE.min(left / 2)
+    left.saturating_sub(RESERVE.min(left / 2))
 }
 
 #[cfg(test)]
