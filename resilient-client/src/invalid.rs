@@ -38,7 +38,7 @@ impl Invalid {
     }
 
     /// Whose setting it is, with its name, and what is wrong with it.
-    #[cfg(feature = "fault")]
+    #[cfg(any(feature = "fault", feature = "admin"))]
     pub(crate) fn field(&self) -> (String, &str) {
         let setting = self.setting;
         let field =

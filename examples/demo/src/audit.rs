@@ -111,7 +111,7 @@ mod tests {
 
     fn sent(number: u64, answer: Answer) -> Sent {
         let (at, latency) = (Duration::ZERO, Duration::ZERO);
-        Sent { number, known_user: true, phase: None, at, latency, answer, again: None }
+        Sent { number, known_user: true, phase: None, at, latency, answer, again: None, twice: false }
     }
 
     fn stored(number: u64, status: Status, resolutions: u32) -> Stored {

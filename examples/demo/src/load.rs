@@ -111,7 +111,9 @@ impl Target {
             let first = async {
                 sent.answer = self.answer(&order).await;
                 sent.latency = begun.elapsed();
-                self.books().answered(&sent);
+                if !sent.is_overtaken() {
+                    self.books().answered(&sent);
+                }
             };
             let again = async {
                 if !order.twice {
@@ -122,6 +124,10 @@ impl Target {
             };
             let ((), again) = tokio::join!(first, again);
             sent.again = again;
+            if sent.is_overtaken() {
+                sent.take_the_others_answer(begun.elapsed());
+                self.books().answered(&sent);
+            }
         } else {
             self.books().answered(&sent);
         }

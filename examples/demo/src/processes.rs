@@ -270,9 +270,17 @@ impl Fleet {
     /// Switches the faults of a replica of user-service.
     pub(crate) async fn set_faults(&self, replica: usize, faults: Faults) -> io::Result<()> {
         let url = format!("{}{CONTROL_PATH}", self.user_control(replica));
-        let answer =
-            self.http.put(url).json(&faults).send().await.and_then(reqwest::Response::error_for_status);
-        answer.map(drop).map_err(io::Error::other)
+        let mut tries = 3;
+        loop {
+            let answer = self.http.put(&url).json(&faults).send().await;
+            tries -= 1;
+            match answer.and_then(reqwest::Response::error_for_status) {
+                Ok(_) => return Ok(()),
+                // A machine that is too busy to judge by is no reason to stop.
+                Err(error) if tries > 0 && error.is_timeout() => {}
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
     }
 
     /// Freezes a replica of user-service with `SIGSTOP`.

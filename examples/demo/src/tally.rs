@@ -14,11 +14,11 @@ pub(crate) enum Answer {
     Accepted,
     /// 422: there is no such user.
     Refused,
-    /// 409: the same order is being worked on right now.
+    /// 409: the same order is being worked on right now, of which the client sent another copy.
     Conflict,
     /// Any other status.
     Failed(u16),
-    /// No answer within the client's patience.
+    /// No answer within the client's patience, or the gateway's.
     TimedOut,
     /// The connection failed.
     Broken,
@@ -33,6 +33,8 @@ impl Answer {
             202 => Self::Accepted,
             409 => Self::Conflict,
             422 => Self::Refused,
+            // A gateway's, which waits for less time than the client does.
+            504 => Self::TimedOut,
             other => Self::Failed(other),
         }
     }
@@ -61,13 +63,28 @@ pub(crate) struct Sent {
     pub(crate) answer: Answer,
     /// The answer to the second try of an impatient client.
     pub(crate) again: Option<Answer>,
+    /// Whether it is sent twice.
+    pub(crate) twice: bool,
 }
 
 impl Sent {
     /// An order that nobody has answered yet.
     pub(crate) fn new(order: &NewOrder, phase: Option<usize>, at: Duration) -> Self {
         let (number, known_user) = (order.number, order.user.is_some());
-        Self { number, known_user, phase, at, latency: Duration::ZERO, answer: Answer::GivenUp, again: None }
+        let (latency, answer, twice) = (Duration::ZERO, Answer::GivenUp, order.twice);
+        Self { number, known_user, phase, at, latency, answer, again: None, twice }
+    }
+
+    /// Whether the second copy came first, on a machine that is busy, so that the first is only told to wait for it.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        self.twice && self.answer == Answer::Conflict
+    }
+
+    /// The other copy's answer is the one that counts.
+    pub(crate) fn take_the_others_answer(&mut self, latency: Duration) {
+        if let Some(again) = self.again {
+            (self.answer, self.latency) = (again, latency);
+        }
     }
 
     /// Whether either answer promised that the order is stored.
@@ -174,7 +191,7 @@ mod tests {
 
     fn sent(answer: Answer, known_user: bool) -> Sent {
         let (at, latency) = (Duration::ZERO, Duration::from_millis(2));
-        Sent { number: 1, known_user, phase: Some(1), at, latency, answer, again: None }
+        Sent { number: 1, known_user, phase: Some(1), at, latency, answer, again: None, twice: false }
     }
 
     #[test]
@@ -206,6 +223,17 @@ mod tests {
         }
         assert_eq!(books.take_second().post.len(), 0, "a second is told once");
         assert_eq!(books.phase(0).post.len(), 0);
+    }
+
+    #[test]
+    fn a_copy_that_was_overtaken_has_the_others_answer() {
+        let twice = Sent { twice: true, ..sent(Answer::Conflict, true) };
+        assert!(twice.is_overtaken() && !sent(Answer::Conflict, true).is_overtaken());
+        for (again, served) in [(Some(Answer::Created), true), (Some(Answer::Broken), false), (None, false)] {
+            let mut overtaken = Sent { again, ..twice.clone() };
+            overtaken.take_the_others_answer(Duration::from_millis(60));
+            assert_eq!(overtaken.served(), served, "{again:?}");
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl CallerDeadline {
 }
 
 fn for_the_question(left: Duration) -> Duration {
-    left - RESERVE.min(left / 2)
+    left.saturating_sub(RESERVE.min(left / 2))
 }
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ mod tests {
         let lookup = LookupRequest { user_id: "7", request_id: "1" };
         let answer = caller.ask(&users, lookup, 5000 * MS).await;
         assert!(answer.is_err());
-        (Duration::from_hours(1) - begun.remaining(), users.0.into_inner().unwrap())
+        (Duration::from_hours(1).saturating_sub(begun.remaining()), users.0.into_inner().unwrap())
     }
 
     #[tokio::test(start_paused = true)]

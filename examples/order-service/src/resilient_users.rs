@@ -82,9 +82,7 @@ impl ResilientUsers {
         let (base, client) = client(config, builder.max_body(MAX_BODY), timeout, adjust)?;
         Ok(Self { client, base, is_impostor: Arc::default() })
     }
-}
 
-impl ResilientUsers {
     /// The client, for an operator.
     pub fn client(&self) -> &Client {
         &self.client

@@ -21,7 +21,9 @@ use crate::invalid::Invalid;
 
 mod refusal;
 
-pub(crate) use refusal::{Refusal, json_response, read_json};
+#[cfg(feature = "fault")]
+pub(crate) use refusal::json_response;
+pub(crate) use refusal::{Refusal, read_json};
 
 /// A shorter token is guessed.
 const SHORTEST_TOKEN: usize = 8;

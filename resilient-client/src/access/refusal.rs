@@ -33,6 +33,7 @@ impl Refusal {
     }
 
     /// The methods that there are, separated by commas.
+    #[cfg(feature = "fault")]
     pub(crate) fn method(allow: &'static str) -> Self {
         let refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("There is {allow}."));
         Self { allow: Some(allow), ..refusal }
