@@ -10,7 +10,6 @@ use std::{
 };
 
 use axum::{
-    Router,
     extract::{Request, State},
     http::StatusCode,
     middleware::{Next, from_fn_with_state},
