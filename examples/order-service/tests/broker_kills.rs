@@ -3,8 +3,6 @@
 #![cfg(unix)]
 
 #[cfg(feature = "amqp")]
-mod rabbit;
-#[cfg(feature = "amqp")]
 mod services;
 
 #[cfg(not(feature = "amqp"))]
@@ -36,15 +34,12 @@ mod with_a_broker {
             },
             types::{AMQPValue, FieldTable},
         },
-        testing::{TestDatabase, broker, call, connect, post, skipped},
+        testing::{TestDatabase, broker, call, connect, post, servers::Rabbit, skipped},
     };
     use tokio::time::{sleep, timeout};
     use tokio_util::sync::CancellationToken;
 
-    use super::{
-        rabbit::Rabbit,
-        services::{Orders, Users, eventually, is_copied},
-    };
+    use super::services::{Orders, Users, eventually, is_copied};
 
     const TEST: &str = "nothing_is_lost_while_the_broker_is_killed_20_times";
     const KILLS: u32 = 20;
@@ -149,7 +144,7 @@ mod with_a_broker {
         for kill in 0..KILLS {
             // The first time it is up already. Later one in three doesn't live to see the end of its start.
             if kill > 0 {
-                rabbit.start();
+                rabbit.start().unwrap();
             }
             if kill > 0 && (rng.u8(0..3) == 0 || unhurried.is_finished()) {
                 sleep(part(rng, BOOTS)).await;
@@ -175,7 +170,7 @@ mod with_a_broker {
             rabbit.kill();
             tracing::info!(kill, in_boot, "killed the broker");
         }
-        rabbit.start();
+        rabbit.start().unwrap();
         rabbit.ready().await;
         (in_boot, kills.0, kills.1)
     }
@@ -202,8 +197,8 @@ mod with_a_broker {
             tracing_subscriber::registry().with(lines).with(targets).init();
         }
 
-        let mut rabbit = Rabbit::new();
-        rabbit.start();
+        let mut rabbit = Rabbit::new().unwrap();
+        rabbit.start().unwrap();
         rabbit.ready().await;
         let url = rabbit.url();
         let (users, orders) = (TestDatabase::new().await, TestDatabase::new().await);

@@ -110,6 +110,13 @@ mod with_a_broker {
         assert!(sent.await.unwrap().await.unwrap().is_ack());
     }
 
+    /// How many dead letters there are.
+    async fn dead(channel: &Channel) -> u32 {
+        let look = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = channel.queue_declare("order-service.users.dead".into(), look, FieldTable::default());
+        queue.await.unwrap().message_count()
+    }
+
     async fn rename(users: &Users, id: &str, name: &str) {
         let body = json!({ "name": name, "email": "b@example.com" }).to_string();
         let request = axum::http::Request::put(format!("/users/{id}"))
@@ -222,20 +229,34 @@ mod with_a_broker {
         let _orders = world.order_service(&users).await;
         world.synced().await;
         let (_connection, channel) = world.channel().await;
-        let dead = async || {
-            let look = QueueDeclareOptions { passive: true, ..Default::default() };
-            let queue = channel.queue_declare("order-service.users.dead".into(), look, FieldTable::default());
-            queue.await.unwrap().message_count()
-        };
-        let before = dead().await;
+        let before = dead(&channel).await;
         for bad in ["", "<html>", r#"{"id":"one"}"#] {
             publish(&channel, bad).await;
         }
         users.create("Ada").await;
         world.copied().await;
         // Other copies' queues, left behind by other tests, have no reader that could dead-letter anything.
-        eventually("three dead letters", SOON, || async { dead().await == before + 3 }).await;
+        eventually("three dead letters", SOON, || async { dead(&channel).await == before + 3 }).await;
         world.synced().await;
+    }
+
+    /// Whatever it is that the database has, the event is none the worse for it.
+    #[tokio::test]
+    async fn a_fault_of_the_database_dead_letters_no_event() {
+        let test = "a_fault_of_the_database_dead_letters_no_event";
+        let Some(world) = World::new(test).await else { return };
+        let users = world.user_service().await;
+        let _orders = world.order_service(&users).await;
+        world.synced().await;
+        let (_connection, channel) = world.channel().await;
+        let before = dead(&channel).await;
+        world.orders.execute("ALTER TABLE user_copies RENAME TO elsewhere").await;
+        users.create("Ada").await;
+        // It is tried again every half second.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.orders.execute("ALTER TABLE elsewhere RENAME TO user_copies").await;
+        world.copied().await;
+        assert_eq!(dead(&channel).await, before);
     }
 
     #[tokio::test]

@@ -5,11 +5,13 @@
 //! depends on a connection is one future, the session; a lost connection ends it, and the next begins from what the
 //! database says. The waits between sessions are resilient-client's.
 
+mod line;
+
 use std::{
     convert::Infallible,
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,6 +28,7 @@ use resilient_client::{
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::line::Line;
 use crate::error::{Error, causes};
 
 pub use lapin;
@@ -37,6 +40,10 @@ const HEARTBEAT_SECONDS: u16 = 10;
 /// The first and the longest wait before another session, before jitter.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// How long a broker may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// AMQP's code for an end in good order.
+const SUCCESS: u16 = 200;
 
 /// Where the broker is, and what this client is called there.
 #[derive(Clone)]
@@ -44,6 +51,8 @@ pub struct Broker {
     uri: AMQPUri,
     name: &'static str,
     rules: Rules,
+    /// How long a connection may take.
+    patience: Duration,
 }
 
 /// Leaves out the URL, which may hold a password.
@@ -113,9 +122,16 @@ impl Session {
 
 /// Waits for the broker, but not for ever.
 pub async fn step<T>(answer: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, Ended> {
-    match timeout(STEP, answer).await {
+    step_within(STEP, answer).await
+}
+
+async fn step_within<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, Ended> {
+    match timeout(patience, answer).await {
         Ok(answer) => Ok(answer?),
-        Err(_elapsed) => Err(Ended::Other(format!("the broker did not answer within {} s", STEP.as_secs()))),
+        Err(_elapsed) => Err(Ended::Other(format!("the broker did not answer within {patience:?}"))),
     }
 }
 
@@ -132,7 +148,7 @@ impl Broker {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         let rules = RetryPolicy::standard().initial(FIRST_WAIT).cap(LONGEST_WAIT).compile();
         let rules = rules.map_err(|invalid| Error::config(invalid.to_string()))?;
-        Ok(Self { uri, name, rules })
+        Ok(Self { uri, name, rules, patience: STEP })
     }
 
     /// Runs one session after another until `stop` is cancelled.
@@ -143,15 +159,22 @@ impl Broker {
         let (mut rng, mut backoff, mut is_down) = (Rng::from_thread(), Backoff::new(&self.rules), false);
         loop {
             let worked = Arc::new(AtomicBool::new(false));
+            let (line, connected) = (Line::default(), OnceLock::new());
             let one = async {
-                let connection = Arc::new(self.connect().await?);
+                let connection = Arc::new(self.connect(&line).await?);
+                let connection = connected.get_or_init(|| connection).clone();
                 if is_down {
                     tracing::info!("the broker is back");
                 }
                 session(Session { connection, worked: worked.clone() }).await
             };
-            let Some(ended) = stop.run_until_cancelled(one).await else { return };
-            let Err(ended) = ended;
+            let ended = stop.run_until_cancelled(one).await;
+            if let Some(connection) = connected.get() {
+                // A broker that is gone is told nothing.
+                let _ = timeout(GOODBYE, connection.close(SUCCESS, "the session is over".into())).await;
+            }
+            drop(line);
+            let Some(Err(ended)) = ended else { return };
             if worked.load(Ordering::Relaxed) {
                 (backoff, is_down) = (Backoff::new(&self.rules), false);
             }
@@ -169,9 +192,9 @@ impl Broker {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Ended> {
+    async fn connect(&self, line: &Line) -> Result<Connection, Ended> {
         let properties = ConnectionProperties::default().with_connection_name(self.name.into());
-        step(Connection::connect_uri(self.uri.clone(), properties)).await
+        step_within(self.patience, line.connect(self.uri.clone(), properties)).await
     }
 }
 
@@ -191,5 +214,38 @@ mod tests {
         }
         let broker = Broker::new("amqp://u:secret@h", "test").unwrap();
         assert!(!format!("{broker:?}").contains("secret"));
+    }
+
+    /// As one that was sent `SIGSTOP` is, or whose disk hangs.
+    #[cfg(target_os = "linux")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_broker_that_accepts_and_never_answers_costs_no_more_however_often_it_is_tried() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("amqp://{}", listener.local_addr().unwrap());
+        let broker = Broker { patience: Duration::from_millis(50), ..Broker::new(&url, "test").unwrap() };
+        let stop = CancellationToken::new();
+        let sessions =
+            tokio::spawn(broker.sessions(stop.clone(), async |_session| std::future::pending().await));
+        let mut tries = Vec::new();
+        for _ in 0..6 {
+            tries.push(timeout(Duration::from_secs(5), listener.accept()).await.unwrap().unwrap());
+        }
+        stop.cancel();
+        timeout(Duration::from_secs(5), sessions).await.unwrap().unwrap();
+        // A thread ends a moment after it was told to.
+        for _ in 0..200 {
+            if threads_of_lapin() == 0 {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} threads are left of {} tries", threads_of_lapin(), tries.len());
+    }
+
+    #[cfg(target_os = "linux")]
+    fn threads_of_lapin() -> usize {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("lapin")).count()
     }
 }

@@ -28,7 +28,7 @@ use sqlx::{
 };
 use tokio::time::{sleep, timeout};
 
-pub use self::failure::{is_busy, is_unwritable};
+pub use self::failure::{is_busy, is_the_datas_fault, is_unwritable};
 use self::location::Location;
 use crate::{
     clock::Clock,
@@ -49,6 +49,13 @@ const REACH_RETRY: Duration = Duration::from_millis(250);
 const SQLITE_SETTINGS: &[&str] = &["PRAGMA busy_timeout = 2000", "PRAGMA journal_mode = WAL"];
 /// Postgres would wait for ever by default.
 const POSTGRES_SETTINGS: &[&str] = &["SET lock_timeout = '2s'", "SET statement_timeout = '5s'"];
+
+/// How long a step of the schema may take, and how long another process may wait for it: a table may be large. A step's own
+/// wait for a lock stays short, since requests queue up behind it.
+const MIGRATION_LIMIT: Duration = Duration::from_mins(15);
+const POSTGRES_BEFORE_CLAIM: &[&str] =
+    &["SET LOCAL statement_timeout = '15min'", "SET LOCAL lock_timeout = '15min'"];
+const POSTGRES_BEFORE_STEP: &[&str] = &["SET LOCAL lock_timeout = '2s'"];
 
 /// What an acknowledged write survives, in `SQLite`'s own words. Postgres has settings of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -129,16 +136,36 @@ impl Database {
                 Self::over(both.clone(), both)
             }
         };
-        for attempt in 1.. {
-            match database.migrate(migrations, clock).await {
-                Ok(()) => break,
-                Err(error) if attempt == OPEN_ATTEMPTS || error.as_database_error().is_none() => {
-                    return Err(Error::database(location.to_string(), error));
-                }
-                Err(_) => sleep(OPEN_RETRY).await,
+        database.bring_up_to_date(&location, migrations, clock).await?;
+        Ok(database)
+    }
+
+    /// Migrates, and tries again for as long as that may help: another process may be taking a step.
+    async fn bring_up_to_date(
+        &self,
+        location: &Location,
+        migrations: &[Migration],
+        clock: &Clock,
+    ) -> Result<(), Error> {
+        let mut over = pin!(sleep(MIGRATION_LIMIT));
+        let (mut attempts, mut logged) = (0, String::new());
+        loop {
+            let Err(error) = self.migrate(migrations, clock).await else { return Ok(()) };
+            attempts += 1;
+            let may_pass = is_busy(&error) || attempts < OPEN_ATTEMPTS && error.as_database_error().is_some();
+            if !may_pass {
+                return Err(Error::database(location.to_string(), error));
+            }
+            let cause = causes(&error);
+            if is_busy(&error) && cause != logged {
+                tracing::warn!(database = %location, cause, "the schema can't be brought up to date yet");
+                logged = cause;
+            }
+            tokio::select! {
+                () = &mut over => return Err(Error::database(location.to_string(), error)),
+                () = sleep(OPEN_RETRY) => {}
             }
         }
-        Ok(database)
     }
 
     fn over(reader: AnyPool, writer: AnyPool) -> Self {
@@ -154,6 +181,8 @@ impl Database {
             .await?;
         for migration in migrations {
             let mut transaction = self.begin().await?;
+            let is_postgres = transaction.backend_name() == "PostgreSQL";
+            set(&mut transaction, POSTGRES_BEFORE_CLAIM, is_postgres).await?;
             // The primary key makes a second process wait for the first one's commit and then skip the step.
             let claimed = sqlx::query(
                 "INSERT INTO schema_migrations (version, applied_at) VALUES ($1, $2) ON CONFLICT (version) DO NOTHING",
@@ -163,6 +192,7 @@ impl Database {
             .execute(&mut *transaction)
             .await?;
             if claimed.rows_affected() == 1 {
+                set(&mut transaction, POSTGRES_BEFORE_STEP, is_postgres).await?;
                 raw_sql(migration.sql).execute(&mut *transaction).await?;
                 transaction.commit().await?;
                 tracing::info!(version = migration.version, "migrated the database");
@@ -265,6 +295,17 @@ async fn reach(settings: Settings<'_>, location: &Location) -> Result<(), Error>
 /// Whether a database that can't be connected to may be well a moment later, as it is while it starts.
 fn may_pass(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_)) || is_busy(error)
+}
+
+async fn set(
+    connection: &mut AnyConnection,
+    settings: &[&'static str],
+    wanted: bool,
+) -> Result<(), sqlx::Error> {
+    for setting in settings.iter().filter(|_| wanted) {
+        connection.execute(*setting).await?;
+    }
+    Ok(())
 }
 
 async fn configure(connection: &mut AnyConnection, synchronous: Synchronous) -> Result<(), sqlx::Error> {

@@ -5,6 +5,9 @@
     reason = "read by tests, which panic when something is wrong"
 )]
 
+#[cfg(all(unix, any(feature = "amqp", feature = "postgres")))]
+pub mod servers;
+
 use std::io::Write as _;
 
 use axum::{

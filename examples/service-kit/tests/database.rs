@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use service_kit::{
     clock::Clock,
-    database::{Database, Settings, Synchronous},
+    database::{Database, Migration, Settings, Synchronous},
     error::{Error, causes},
-    testing::postgres,
+    testing::{TestDatabase, postgres},
 };
 use tokio::{net::TcpListener, time::timeout};
 
@@ -15,7 +15,11 @@ fn settings(url: &str, wait: Duration) -> Settings<'_> {
 }
 
 async fn open(url: &str, wait: Duration) -> Result<Database, Error> {
-    timeout(Duration::from_secs(9), Database::open(settings(url, wait), &[], &Clock::system()))
+    open_with(url, wait, &[]).await
+}
+
+async fn open_with(url: &str, wait: Duration, migrations: &[Migration]) -> Result<Database, Error> {
+    timeout(Duration::from_secs(9), Database::open(settings(url, wait), migrations, &Clock::system()))
         .await
         .expect("bounded")
 }
@@ -97,4 +101,22 @@ async fn a_database_that_stored_nothing_is_ready_again_once_it_does() {
     // From now on a probe only reads.
     sqlx::query("DROP TABLE write_probe").execute(database.writer()).await.unwrap();
     database.ping().await.unwrap();
+}
+
+/// A table of some size takes longer to change than any request may.
+#[tokio::test]
+async fn a_migration_may_take_longer_than_a_request_also_for_those_who_wait_for_it() {
+    let test = "a_migration_may_take_longer_than_a_request_also_for_those_who_wait_for_it";
+    if postgres(test).is_none() {
+        return;
+    }
+    let database = TestDatabase::new().await;
+    let slow = [Migration { version: 1, sql: "SELECT pg_sleep(5.5)" }];
+    let open = || open_with(&database.url, Duration::ZERO, &slow);
+    let (one, other) = tokio::join!(open(), open());
+    let database = one.and(other).unwrap_or_else(|error| panic!("{}", causes(&error)));
+    // What comes after it has the usual time.
+    let timeout: String =
+        sqlx::query_scalar("SHOW statement_timeout").fetch_one(database.writer()).await.unwrap();
+    assert_eq!(timeout, "5s");
 }

@@ -17,7 +17,7 @@ use resilient_client::deadline::{self, Deadline};
 use resilient_client::endpoints::Endpoints;
 use resilient_client::policy::breaker::BreakerPolicy;
 use resilient_client::rng::Rng;
-use resilient_client::testkit::plant;
+use resilient_client::testkit::planted_faults;
 use resilient_client::time::now;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ impl Run {
         if old_rule {
             // With the open times of then: with shorter ones it is stuck for less long.
             let policy = BreakerPolicy::standard().open_for(SECOND).probe_share(0.0);
-            plant::second_breaker(&layer, NAME, &policy);
+            planted_faults::second_breaker(&layer, NAME, &policy);
         }
         self.bring_chaos(&layer, &network).await;
         for (place, replica) in self.last.iter().enumerate() {

@@ -251,8 +251,9 @@ impl Soak {
         if self.run.plant == Plant::Event {
             let call = resilient_client::testkit::planted_faults::call_id();
             let (end, duration) = (resilient_client::event::CallEnd::Dropped, SECOND);
-            self.observed
-                .event("", &Event::CallFinished { call, duration, end, cut: false, streaming: false });
+            let method = resilient_client::event::KnownMethod::Get;
+            let (cut, streaming) = (false, false);
+            self.observed.event("", &Event::CallFinished { call, method, duration, end, cut, streaming });
         }
         faults.extend(self.observed.faults());
         faults

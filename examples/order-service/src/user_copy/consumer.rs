@@ -7,7 +7,8 @@
 //!   applied in the order of the queue.
 //! - A message that can't be read, that the database refuses a few times, or that came back too often goes to the
 //!   dead-letter queue. Before it goes the copy is distrusted, so a list over HTTP brings what it said.
-//! - While the database is busy or gone nothing is given back: that would count against messages that are in order.
+//! - While the database is busy, gone or out of order nothing is given back: that would count against messages that are
+//!   good.
 //! - A queue that isn't there (new, or lost with the broker's data) means the same: distrusted before it is made.
 
 use std::{convert::Infallible, time::Duration};
@@ -28,7 +29,7 @@ use service_kit::{
         },
         step,
     },
-    database::{is_busy, is_unwritable},
+    database::is_the_datas_fault,
     extract::canonical_id,
 };
 use tokio::time::sleep;
@@ -136,7 +137,7 @@ impl Follower {
         for (place, event) in events.iter().enumerate() {
             let mut refusals = 0;
             while let Err(error) = self.copy.apply(std::slice::from_ref(event)).await {
-                if is_the_events_fault(&error) {
+                if is_the_datas_fault(&error) {
                     refusals += 1;
                 }
                 if refusals == MOST_REFUSALS {
@@ -237,11 +238,6 @@ fn event(body: &[u8]) -> Option<CopiedUser> {
     let Event { id, user } = serde_json::from_slice(body).ok()?;
     let is_sound = id > 0 && canonical_id(&user.id).as_ref() == Some(&user.id);
     is_sound.then_some(CopiedUser { version: id, ..user })
-}
-
-/// Whether the database would take another event in this one's place.
-fn is_the_events_fault(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some() && !is_busy(error) && !is_unwritable(error)
 }
 
 #[cfg(test)]
