@@ -36,7 +36,7 @@ pub(crate) async fn follow(
 ) -> Result<impl IntoResponse, Problem> {
     let seen = match last_event_id(&headers)? {
         Some(number) => number,
-        None => store::last_change(&state.database).await?,
+        None => store::last_change(&state.database).await?.0,
     };
     let heartbeat = KeepAlive::new().interval(state.heartbeat);
     Ok(Sse::new(changes(state, seen)).keep_alive(heartbeat))
@@ -86,7 +86,7 @@ fn changes(state: AppState, seen: i64) -> impl Stream<Item = Result<Event, Infal
 }
 
 async fn later(state: &AppState, seen: i64) -> Result<Vec<Listed>, sqlx::Error> {
-    if store::last_change(&state.database).await? <= seen {
+    if store::last_change(&state.database).await?.0 <= seen {
         return Ok(Vec::new());
     }
     store::changed_since(&state.database, seen, BATCH).await
