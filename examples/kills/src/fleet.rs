@@ -16,8 +16,9 @@ const USER_SERVICES: usize = 3;
 const ORDER_SERVICES: usize = 2;
 /// How often they are looked after.
 const LOOK: Duration = Duration::from_millis(25);
-/// The longest that one stays dead before it is started again.
+/// The longest that one stays dead before it is started again, and all user-services together.
 const DEAD_MS: u64 = 600;
+const OUTAGE_MS: u64 = 2_500;
 
 pub(crate) struct Fleet {
     pub(crate) members: Vec<Member>,
@@ -99,16 +100,29 @@ impl Fleet {
         Ok(())
     }
 
-    /// Kills one that runs. One that hasn't come up yet is spared two times in three: a broker takes seconds to start, and
-    /// would never get to work.
-    pub(crate) async fn kill_one(&mut self, rng: &mut fastrand::Rng) -> Result<(), Problem> {
+    /// Kills one that runs, or at times every user-service; returns how many, at most `most`. One that hasn't come up yet is
+    /// spared two times in three: a broker takes seconds to start, and would never get to work.
+    pub(crate) async fn kill(&mut self, rng: &mut fastrand::Rng, most: u32) -> Result<u32, Problem> {
+        if rng.u8(0..12) == 0 {
+            let dead_for = Duration::from_millis(rng.u64(0..OUTAGE_MS));
+            let all =
+                self.members.iter_mut().filter(|member| member.is_user_service() && member.is_running());
+            let mut killed = 0;
+            for member in all.take(most as usize) {
+                member.kill(dead_for);
+                killed += 1;
+            }
+            if killed > 0 {
+                return Ok(killed);
+            }
+        }
         loop {
             let chosen = rng.usize(0..self.members.len());
             let spared = rng.u8(0..3) > 0;
             let member = &mut self.members[chosen];
             if member.is_running() && (member.is_ready() || !spared) {
                 member.kill(Duration::from_millis(rng.u64(0..DEAD_MS)));
-                return Ok(());
+                return Ok(1);
             }
             self.live(rng, LOOK).await?;
         }

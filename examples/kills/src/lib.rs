@@ -94,12 +94,14 @@ async fn run(options: &Options) -> Result<bool, Problem> {
     }
     // Before the first kill something is to be lost.
     fleet.live(&mut rng, Duration::from_secs(1)).await?;
-    for kill in 1..=options.kills {
+    let (mut killed, mut told) = (0, 0);
+    while killed < options.kills {
         let pause = options.pause().mul_f64(rng.f64());
         fleet.live(&mut rng, pause).await?;
-        fleet.kill_one(&mut rng).await?;
-        if kill % EVERY_KILLS == 0 {
-            say(&report::progress(kill, Moment::now().seconds_since(began), &load))?;
+        killed += fleet.kill(&mut rng, options.kills - killed).await?;
+        if killed / EVERY_KILLS > told {
+            told = killed / EVERY_KILLS;
+            say(&report::progress(killed, Moment::now().seconds_since(began), &load))?;
         }
     }
     fleet.all_up(options.settle()).await?;

@@ -134,7 +134,7 @@ impl Load {
                 continue;
             };
             self.answered.fetch_add(1, Ordering::Relaxed);
-            if self.with_keys && rng.u8(0..10) == 0 {
+            if rng.u8(0..10) == 0 {
                 let again = self.one_try(&services[rng.usize(0..services.len())], path, key, body).await;
                 if let Some(again) = again {
                     journal.asked_again += 1;

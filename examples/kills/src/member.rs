@@ -72,6 +72,10 @@ impl Member {
         matches!(&self.state, State::Running { is_ready, .. } if is_ready.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn is_user_service(&self) -> bool {
+        matches!(&self.what, What::Service(service) if service.user_services.is_none())
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self, dead_for: Duration) {
         self.kills += 1;

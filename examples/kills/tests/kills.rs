@@ -21,6 +21,13 @@ fn killed_services_lose_double_and_misjudge_nothing() {
 }
 
 #[test]
+fn help_fits_80_columns() {
+    let (status, help) = kills(&["--help"]);
+    assert!(status == Some(0) && help.contains("--kills"), "{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+}
+
+#[test]
 fn what_is_sent_again_without_a_key_is_found_doubled() {
     let args = ["--kills", "30", "--pause-ms", "200"];
     let (status, said) = kills(&[&["--sqlite", "--no-broker", "--without-keys"], &args[..]].concat());

@@ -121,8 +121,8 @@ pub(crate) struct UserPages {
 pub(crate) struct UserPage {
     pub(crate) users: Vec<crate::user_copy::CopiedUser>,
     pub(crate) next: Option<String>,
-    /// The number of the last change of any user when the page was read.
-    pub(crate) last_change: i64,
+    #[serde(flatten)]
+    pub(crate) last: crate::user_copy::LastChange,
 }
 
 #[cfg(feature = "amqp")]

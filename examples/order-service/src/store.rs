@@ -21,6 +21,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     commit_order::MIGRATION,
     Migration { version: 4, sql: include_str!("../migrations/orders-in-commit-order.sql") },
     Migration { version: 5, sql: include_str!("../migrations/user-copy.sql") },
+    Migration { version: 6, sql: include_str!("../migrations/user-copy-lineage.sql") },
 ];
 
 /// How long a pending order waits before the reconciler asks about it for the first time: its own request just asked.

@@ -48,7 +48,7 @@ mod with_a_broker {
     };
     use tokio::sync::{Mutex, MutexGuard};
 
-    use super::services::{Orders, SOON, Users, copied, event, eventually, rows};
+    use super::services::{Orders, SOON, Users, copied, eventually, is_copied, rows};
 
     /// All user-services publish to one exchange, and their events are numbered alike: one test at a time.
     static ALONE: Mutex<()> = Mutex::const_new(());
@@ -108,6 +108,15 @@ mod with_a_broker {
         let sent =
             channel.basic_publish(exchange, "user.changed".into(), options, body.as_bytes(), properties);
         assert!(sent.await.unwrap().await.unwrap().is_ack());
+    }
+
+    /// The one value of one row.
+    async fn one<T>(database: &TestDatabase, sql: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Any> + sqlx::Type<sqlx::Any> + Send + Unpin,
+    {
+        let mut connection = service_kit::testing::connect(&database.url).await;
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
 
     /// How many dead letters there are.
@@ -215,7 +224,9 @@ mod with_a_broker {
         rename(&users, &ada, "Countess").await;
         world.copied().await;
         let (_connection, channel) = world.channel().await;
-        publish(&channel, &event(1, &ada, "Ada").to_string()).await;
+        let first: String = one(&world.users, "SELECT body FROM outbox WHERE id = 1").await;
+        assert!(first.contains("Ada"), "{first}");
+        publish(&channel, &first).await;
         // Behind it in the queue, so once this is there the other was read.
         users.create("Bob").await;
         world.copied().await;
@@ -289,6 +300,125 @@ mod with_a_broker {
         let within = Duration::from_mins(1);
         let copy = || super::services::is_copied(&world.users, &world.orders);
         eventually("the copy equals the table", within, copy).await;
+    }
+
+    /// Its numbers are given a second time, so they alone don't show it.
+    #[tokio::test]
+    async fn users_whom_a_restored_database_has_not_got_are_forgotten() {
+        let test = "users_whom_a_restored_database_has_not_got_are_forgotten";
+        let Some(world) = World::new(test).await else { return };
+        let users = world.user_service().await;
+        let orders = world.order_service(&users).await;
+        world.synced().await;
+        users.create("Ada").await;
+        world.copied().await;
+        let mark: String = one(&world.users, "SELECT mark FROM lineage").await;
+        let (gone, _) = (users.create("Bob").await, users.create("Cy").await);
+        world.copied().await;
+        let port = users.port;
+        drop(users);
+        for put_back in [
+            "DELETE FROM users WHERE commit_number > 1",
+            "DELETE FROM outbox WHERE id > 1",
+            "UPDATE commit_numbers SET last_number = 1 WHERE table_name = 'users'",
+            &format!("UPDATE lineage SET mark = '{mark}'"),
+        ] {
+            world.users.execute(put_back).await;
+        }
+        // As many changes as were lost, and more, before the copy hears of any.
+        let users = Users::start_at(port, &world.users, Some(&world.broker)).await;
+        for n in 0..4 {
+            users.create(&format!("new {n}")).await;
+        }
+        world.copied().await;
+        drop(orders);
+        let orders = world.order_service(&users).await;
+        orders.order(&gone).await.assert_problem(422);
+    }
+
+    #[tokio::test]
+    async fn another_environments_events_on_the_same_broker_are_nobodys() {
+        let test = "another_environments_events_on_the_same_broker_are_nobodys";
+        let Some(world) = World::new(test).await else { return };
+        let users = world.user_service().await;
+        let orders = world.order_service(&users).await;
+        world.synced().await;
+        users.create("Ada").await;
+        let elsewhere = TestDatabase::new().await;
+        let others = Users::start(&elsewhere, Some(&world.broker)).await;
+        let mut strangers = Vec::new();
+        for n in 0..5 {
+            strangers.push(others.create(&format!("stranger {n}")).await);
+        }
+        // Behind theirs in the queue.
+        eventually("the others' events are published", SOON, || async {
+            one::<i64>(&elsewhere, "SELECT COUNT(*) FROM outbox WHERE published_at IS NULL").await == 0
+        })
+        .await;
+        let bob = users.create("Bob").await;
+        eventually("what is behind them is copied", SOON, || async {
+            rows(&world.orders, "user_copies").await.iter().any(|user| user.0 == bob)
+        })
+        .await;
+        for stranger in &strangers {
+            orders.order(stranger).await.assert_problem(422);
+        }
+        assert!(is_copied(&world.users, &world.orders).await);
+    }
+
+    /// A list takes longer than any session lasts.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_broker_that_comes_and_goes_keeps_no_long_list_from_its_end() {
+        const PAGES: usize = 12;
+        let test = "a_broker_that_comes_and_goes_keeps_no_long_list_from_its_end";
+        let Some(world) = World::new(test).await else { return };
+        let users = world.user_service().await;
+        let mut many = String::new();
+        for n in 1..=PAGES * 100 {
+            let id = format!("01980000-0000-7000-8000-{n:012x}");
+            let end = if n == 1 { "INSERT INTO users VALUES " } else { "," };
+            many += &format!("{end}('{id}', 'u', 'a@b', 1, {n}, {n})");
+        }
+        world.users.execute(many).await;
+        let counted =
+            format!("UPDATE commit_numbers SET last_number = {} WHERE table_name = 'users'", PAGES * 100);
+        world.users.execute(counted).await;
+        // 100 ms a page.
+        let slow = users.app.clone().layer(axum::middleware::from_fn(
+            async |request, next: axum::middleware::Next| {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                next.run(request).await
+            },
+        ));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move { axum::serve(listener, slow).await });
+        let (broker, flapping) = cut_after(Duration::from_millis(700), &world.broker).await;
+        let _orders = Orders::start(&world.orders, &url, Some(&broker)).await;
+        // Comparing so many rows all the time would be load of its own.
+        world.synced().await;
+        world.copied().await;
+        serving.abort();
+        flapping.abort();
+    }
+
+    /// A way to the broker on which no connection lasts longer.
+    async fn cut_after(life: Duration, broker: &str) -> (String, tokio::task::JoinHandle<()>) {
+        let to = broker.trim_start_matches("amqp://").to_owned();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("amqp://{}", listener.local_addr().unwrap());
+        let flapping = tokio::spawn(async move {
+            loop {
+                let (mut from, _) = listener.accept().await.unwrap();
+                let to = to.clone();
+                tokio::spawn(async move {
+                    let mut to = tokio::net::TcpStream::connect(to).await.unwrap();
+                    let copying = tokio::io::copy_bidirectional(&mut from, &mut to);
+                    let _ = tokio::time::timeout(life, copying).await;
+                });
+            }
+        });
+        (url, flapping)
     }
 
     #[tokio::test]

@@ -32,14 +32,6 @@ pub async fn next(transaction: &mut AnyConnection, table: &str) -> Result<i64, s
     .await
 }
 
-/// The number of the last row that was committed.
-pub async fn last(database: &Database, table: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT last_number FROM commit_numbers WHERE table_name = $1")
-        .bind(table)
-        .fetch_one(database.reader())
-        .await
-}
-
 /// The number that a page starts after; `select` finds a row's by its id. 400 if the cursor is the id of no row.
 pub async fn position(database: &Database, select: &'static str, page: &Page) -> Result<i64, Problem> {
     let Some(after) = &page.after else { return Ok(0) };

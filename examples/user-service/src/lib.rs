@@ -3,7 +3,7 @@
 //! | route | answers |
 //! |---|---|
 //! | `POST /users` `{"name", "email"}` | 201 with `Location`; honours `Idempotency-Key` |
-//! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>, "last_change": <number>}`, each user with the `version` of its last change, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none |
+//! | `GET /users?limit=1..100&after=<id>` | 200 `{"users": [..], "next": <id or null>, "last_change": <number>, "database": <id>, "mark": <text>}`, each user with the `version` of its last change, in the order of their commits: who follows `next`, or goes on after the last row seen, misses none |
 //! | `PUT /users/{id}` `{"name", "email"}` | 200, or 404 as below |
 //! | `GET /users/{id}` | 200, or 404 of type `urn:problem:user-not-found` with the id in `instance` |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too |

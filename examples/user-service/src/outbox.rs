@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use service_kit::{clock::Clock, database::Database};
 use sqlx::AnyConnection;
 use tokio::sync::Notify;
 
@@ -35,6 +36,11 @@ impl Kind {
 #[derive(Serialize)]
 struct Event<'a> {
     id: i64,
+    /// Which database has numbered it.
+    database: &'a str,
+    /// What no other change is marked with, in whatever database, and what the published change before this one was.
+    mark: &'a str,
+    previous: &'a str,
     kind: &'static str,
     user: &'a User,
 }
@@ -43,14 +49,23 @@ struct Event<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
     is_read: bool,
+    clock: Clock,
     /// Told of every new event.
     pub(crate) wake: Arc<Notify>,
 }
 
 impl Outbox {
-    /// `is_read`: whether anybody publishes what is put here.
-    pub(crate) fn new(is_read: bool) -> Self {
-        Self { is_read, wake: Arc::default() }
+    /// Gives the database an id unless it has one. `is_read`: whether anybody publishes what is put here.
+    pub(crate) async fn open(database: &Database, clock: &Clock, is_read: bool) -> Result<Self, sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO lineage (id, database_id, mark, previous) VALUES (1, $1, $2, '') \
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(clock.new_id())
+        .bind(clock.new_id())
+        .execute(database.writer())
+        .await?;
+        Ok(Self { is_read, clock: clock.clone(), wake: Arc::default() })
     }
 
     /// Adds the event to the transaction; `id` is the number of the change.
@@ -64,7 +79,15 @@ impl Outbox {
         if !self.is_read {
             return Ok(());
         }
-        let event = Event { id, kind: kind.as_str(), user };
+        let mark = self.clock.new_id();
+        let (database, previous): (String, String) = sqlx::query_as(
+            "UPDATE lineage SET previous = mark, mark = $1 WHERE id = 1 RETURNING database_id, previous",
+        )
+        .bind(&mark)
+        .fetch_one(&mut *transaction)
+        .await?;
+        let event =
+            Event { id, database: &database, mark: &mark, previous: &previous, kind: kind.as_str(), user };
         let body = serde_json::to_string(&event).map_err(|error| sqlx::Error::Encode(error.into()))?;
         sqlx::query("INSERT INTO outbox (id, user_id, kind, body) VALUES ($1, $2, $3, $4)")
             .bind(id)

@@ -57,7 +57,8 @@ impl AppState {
         let (background, health) = (Background::default(), Health::default());
         health.started(&database);
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
-        let outbox = Outbox::new(config.amqp_url.is_some());
+        let outbox = Outbox::open(&database, &clock, config.amqp_url.is_some()).await;
+        let outbox = outbox.map_err(|error| Error::database("the outbox".into(), error))?;
         Ok(Self {
             database,
             keys,
@@ -114,10 +115,16 @@ async fn list_users(
 ) -> Result<JsonBody<Value>, Problem> {
     let page = Page::new(query.limit, query.after.as_deref())?;
     // Before the rows are read: whatever has a number up to this one is in them.
-    let last_change = store::last_change(&state.database).await?;
+    let (last_change, database, mark) = store::last_change(&state.database).await?;
     let mut users = store::list(&state.database, &page).await?;
     let next = page.cut(&mut users, |listed| &listed.user.id);
-    Ok(JsonBody(json!({ "users": users, "next": next, "last_change": last_change })))
+    Ok(JsonBody(json!({
+        "users": users,
+        "next": next,
+        "last_change": last_change,
+        "database": database,
+        "mark": mark,
+    })))
 }
 
 async fn get_user(State(state): State<AppState>, Id(id): Id) -> Result<JsonBody<User>, Problem> {

@@ -18,6 +18,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     commit_order::MIGRATION,
     Migration { version: 4, sql: include_str!("../migrations/users-in-commit-order.sql") },
     Migration { version: 5, sql: include_str!("../migrations/outbox.sql") },
+    Migration { version: 6, sql: include_str!("../migrations/lineage.sql") },
 ];
 
 /// A user, as stored and as answered.
@@ -98,9 +99,14 @@ pub(crate) async fn find(database: &Database, id: &str) -> Result<Option<User>, 
     Ok(row.map(User::from))
 }
 
-/// The number of the last change of any user.
-pub(crate) async fn last_change(database: &Database) -> Result<i64, sqlx::Error> {
-    commit_order::last(database, "users").await
+/// The last change of any user: its number; which database that is; and the mark of the last one that was published.
+pub(crate) async fn last_change(database: &Database) -> Result<(i64, String, String), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT last_number, database_id, mark FROM commit_numbers, lineage \
+         WHERE table_name = 'users' AND lineage.id = 1",
+    )
+    .fetch_one(database.reader())
+    .await
 }
 
 pub(crate) async fn list(database: &Database, page: &Page) -> Result<Vec<Listed>, Problem> {

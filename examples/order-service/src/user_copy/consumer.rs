@@ -10,11 +10,19 @@
 //! - While the database is busy, gone or out of order nothing is given back: that would count against messages that are
 //!   good.
 //! - A queue that isn't there (new, or lost with the broker's data) means the same: distrusted before it is made.
+//! - Events of another database than user-service's own are passed over. So a new copy asks user-service first, and events
+//!   wait until it has answered.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
-use serde::Deserialize;
 use service_kit::{
     amqp::{
         Broker, Ended, Session,
@@ -35,7 +43,11 @@ use service_kit::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{CopiedUser, UserCopy};
+use super::{
+    UserCopy,
+    resync::Listing,
+    store::{Applied, Event},
+};
 use crate::resilient_users::UserPages;
 
 /// What user-service publishes to, and what of it.
@@ -62,13 +74,23 @@ pub(crate) struct Follower {
     pub(super) broker: Broker,
     pub(super) copy: UserCopy,
     pub(super) pages: UserPages,
+    /// A list that a lost session left half read.
+    pub(super) unfinished: Arc<Mutex<Option<Listing>>>,
+    pub(super) strangers: Arc<Strangers>,
 }
 
-/// An event as user-service publishes it.
-#[derive(Deserialize)]
-struct Event {
-    id: i64,
-    user: CopiedUser,
+/// Events of another database than user-service's was when it was last asked.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    /// Since somebody looked.
+    pub(super) came: AtomicBool,
+    is_logged: AtomicBool,
+}
+
+/// One session's means.
+pub(super) struct Following<'a> {
+    pub(super) session: &'a Session,
+    pub(super) queue: &'a str,
 }
 
 impl Follower {
@@ -80,7 +102,9 @@ impl Follower {
 
     async fn follow(self, session: Session) -> Result<Infallible, Ended> {
         let queue = format!("order-service.users.{}", self.copy.id().await?);
-        self.declare(&session, &queue).await?;
+        let following = Following { session: &session, queue: &queue };
+        self.declare(&following).await?;
+        self.introduce().await?;
         let channel = session.channel().await?;
         step(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
         let consumer = channel.basic_consume(
@@ -92,7 +116,7 @@ impl Follower {
         let consumer = step(consumer).await?;
         tokio::select! {
             ended = self.consume(consumer, &session) => ended,
-            never = self.keep_complete() => match never {},
+            never = self.keep_complete(&following) => match never {},
         }
     }
 
@@ -128,20 +152,31 @@ impl Follower {
     }
 
     /// Stores what the events say, however long it takes; returns the places of those that can't be stored.
-    async fn apply(&self, events: &[CopiedUser]) -> Vec<usize> {
-        if events.is_empty() || self.copy.apply(events).await.is_ok() {
+    async fn apply(&self, events: &[Event]) -> Vec<usize> {
+        if events.is_empty() {
+            return Vec::new();
+        }
+        if let Ok(applied) = self.copy.apply(events).await {
+            self.note(applied);
             return Vec::new();
         }
         // One by one, to find out whose fault it is.
         let mut refused = Vec::new();
         for (place, event) in events.iter().enumerate() {
             let mut refusals = 0;
-            while let Err(error) = self.copy.apply(std::slice::from_ref(event)).await {
+            loop {
+                let error = match self.copy.apply(std::slice::from_ref(event)).await {
+                    Ok(applied) => {
+                        self.note(applied);
+                        break;
+                    }
+                    Err(error) => error,
+                };
                 if is_the_datas_fault(&error) {
                     refusals += 1;
                 }
                 if refusals == MOST_REFUSALS {
-                    tracing::error!(%error, event = event.version, "an event can't be stored");
+                    tracing::error!(%error, event = event.change.number, "an event can't be stored");
                     refused.push(place);
                     break;
                 }
@@ -150,6 +185,19 @@ impl Follower {
             }
         }
         refused
+    }
+
+    fn note(&self, applied: Applied) {
+        if applied.diverged {
+            tracing::error!("user-service's database was put back: the copy of users is begun anew");
+        }
+        if applied.foreign == 0 {
+            return;
+        }
+        self.strangers.came.store(true, Ordering::Relaxed);
+        if !self.strangers.is_logged.swap(true, Ordering::Relaxed) {
+            tracing::warn!("events of another database than user-service's are passed over");
+        }
     }
 
     async fn distrust(&self, messages: usize) {
@@ -161,7 +209,8 @@ impl Follower {
     }
 
     /// Makes all that isn't there yet.
-    async fn declare(&self, session: &Session, queue: &str) -> Result<(), Ended> {
+    pub(super) async fn declare(&self, Following { session, queue }: &Following<'_>) -> Result<(), Ended> {
+        let queue = *queue;
         let channel = session.channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
         let none = FieldTable::default;
@@ -170,15 +219,12 @@ impl Follower {
         step(channel.queue_declare(DEAD.into(), lasting, dead_arguments())).await?;
         if !exists(session, queue).await? {
             tracing::info!(queue, "the queue is new: events may be missing");
-            self.copy.distrust().await?;
+            self.copy.unbound().await?;
         }
         step(channel.queue_declare(queue.into(), lasting, queue_arguments())).await?;
         let bind = QueueBindOptions::default();
         step(channel.queue_bind(queue.into(), EXCHANGE.into(), EVENTS.into(), bind, none())).await?;
-        if !self.copy.coverage().await?.is_synced {
-            // A list that another process began before the queue was bound proves nothing.
-            self.copy.distrust().await?;
-        }
+        self.copy.bound().await?;
         Ok(())
     }
 }
@@ -225,7 +271,7 @@ fn text(value: &str) -> AMQPValue {
 }
 
 /// What the message says; `None` if nobody can say, or if it came back too often.
-fn read(delivery: &Delivery) -> Option<CopiedUser> {
+fn read(delivery: &Delivery) -> Option<Event> {
     let headers = delivery.properties.headers().as_ref();
     let came_back = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
     if came_back.and_then(AMQPValue::as_long_long_int).is_some_and(|times| times >= MOST_DELIVERIES) {
@@ -234,36 +280,44 @@ fn read(delivery: &Delivery) -> Option<CopiedUser> {
     event(&delivery.data)
 }
 
-fn event(body: &[u8]) -> Option<CopiedUser> {
-    let Event { id, user } = serde_json::from_slice(body).ok()?;
-    let is_sound = id > 0 && canonical_id(&user.id).as_ref() == Some(&user.id);
-    is_sound.then_some(CopiedUser { version: id, ..user })
+fn event(body: &[u8]) -> Option<Event> {
+    let mut event: Event = serde_json::from_slice(body).ok()?;
+    event.user.version = event.change.number;
+    let is_sound = event.change.number > 0 && canonical_id(&event.user.id).as_ref() == Some(&event.user.id);
+    is_sound.then_some(event)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::user_copy::{CopiedUser, coverage::Change};
 
     #[test]
     fn an_event_has_a_number_and_a_whole_user() {
         let id = "01980000-0000-7000-8000-00000000000a";
         let user = format!(r#"{{"id":"{id}","name":"Ada","email":"a@b","created_at_ms":7}}"#);
-        let read = event(format!(r#"{{"id":3,"kind":"user.created","user":{user}}}"#).as_bytes()).unwrap();
-        let expected = CopiedUser {
+        let whole = format!(
+            r#"{{"id":3,"database":"d","mark":"m","previous":"l","kind":"user.created","user":{user}}}"#
+        );
+        let read = event(whole.as_bytes()).unwrap();
+        let ada = CopiedUser {
             id: id.into(),
             name: "Ada".into(),
             email: "a@b".into(),
             created_at_ms: 7,
             version: 3,
         };
-        assert_eq!(read, expected);
+        let change = Change { number: 3, database: "d".into(), mark: "m".into(), previous: "l".into() };
+        assert_eq!(read, Event { change, user: ada });
         for bad in [
             "",
             "{}",
             r#"{"id":3}"#,
-            &format!(r#"{{"id":0,"user":{user}}}"#),
-            &format!(r#"{{"id":3,"user":{}}}"#, user.replace(id, "ada")),
-            &format!(r#"{{"id":3,"user":{}}}"#, user.replace("name", "nom")),
+            &whole.replace(r#""id":3"#, r#""id":0"#),
+            &whole.replace("database", "base"),
+            &whole.replace("previous", "next"),
+            &whole.replace(id, "ada"),
+            &whole.replace("name", "nom"),
         ] {
             assert_eq!(event(bad.as_bytes()), None, "{bad}");
         }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What the copy hasn't got says nothing, since it may lag behind: only user-service itself can say that there is no such
-//! user. What it has is believed, since users are never deleted.
+//! user. What it has is believed, since users are never deleted; only a database that is put back or replaced loses some, and
+//! the copy with it.
 
 mod consumer;
 mod coverage;
@@ -24,6 +25,7 @@ use crate::{Config, Existence, LookupFuture, LookupRequest, UserLookup, resilien
 
 pub(crate) use self::{
     consumer::Follower,
+    coverage::LastChange,
     store::{CopiedUser, UserCopy},
 };
 
@@ -40,7 +42,8 @@ pub(crate) async fn open(
     let copy = UserCopy::open(database, clock).await;
     let copy = copy.map_err(|error| Error::database("the copy of users".into(), error))?;
     let lookup = Arc::new(CopyFirst { copy: copy.clone(), users });
-    Ok((Follower { broker, copy, pages }, lookup))
+    let (unfinished, strangers) = (Arc::default(), Arc::default());
+    Ok((Follower { broker, copy, pages, unfinished, strangers }, lookup))
 }
 
 /// Asks only about users that the copy hasn't got.

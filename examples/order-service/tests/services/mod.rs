@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use order_service::ResilientUsers;
-use serde_json::{Value, json};
+use serde_json::json;
 use service_kit::testing::{Answer, TestDatabase, connect, post};
 use tokio::{
     net::TcpListener,
@@ -139,9 +139,4 @@ pub async fn is_copied(users: &TestDatabase, orders: &TestDatabase) -> bool {
 /// Waits until the copy is user-service's table.
 pub async fn copied(users: &TestDatabase, orders: &TestDatabase) {
     eventually("the copy equals the table", SOON, || is_copied(users, orders)).await;
-}
-
-pub fn event(id: i64, user: &str, name: &str) -> Value {
-    let user = json!({ "id": user, "name": name, "email": "a@example.com", "created_at_ms": 1 });
-    json!({ "id": id, "kind": "user.changed", "user": user })
 }

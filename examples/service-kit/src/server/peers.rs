@@ -199,6 +199,43 @@ mod tests {
     }
 
     #[test]
+    fn a_cap_that_is_reached_is_one_line_in_the_log_however_many_come() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(log, || {
+            let peers = Peers::new(4, 2);
+            let places: Vec<Place> = [ONE, OTHER].iter().flat_map(|peer| admit(&peers, *peer, 2)).collect();
+            for place in &places {
+                place.activity.request_read();
+            }
+            for _ in 0..10 {
+                peers.admit(ONE).unwrap_err();
+                peers.admit(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 3))).unwrap_err();
+            }
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let count =
+            |of: &str| text.lines().filter(|line| line.contains("at the cap") && line.contains(of)).count();
+        assert_eq!((count("this peer"), count("all peers")), (1, 1), "{text}");
+    }
+
+    /// A log to be read.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
     fn a_place_is_given_back_once() {
         let peers = Peers::new(100, 2);
         for _ in 0..10 {
