@@ -70,5 +70,5 @@ impl Source for Lookup {
 }
 
 fn upstream(key: Key, plan: &Plan, now: Tick) -> Upstream {
-    Upstream::new(key, plan, Entropy::seeded(1), Events::default(), now)
+    Upstream::new(key, plan, Entropy::seeded(1), &Events::default(), now)
 }

@@ -155,7 +155,7 @@ impl Core {
     fn telling(events: Events, setup: Setup, plans: PlanSet) -> Self {
         let Setup { policies, max_upstreams, entropy, hook, deadline_header, .. } = setup;
         let now = time::now();
-        let overflow = Upstream::new(Key::overflow(), plans.base(), entropy.clone(), events.clone(), now);
+        let overflow = Upstream::new(Key::overflow(), plans.base(), entropy.clone(), &events, now);
         Self {
             plans: ArcSwap::from_pointee(plans),
             policies: Mutex::new(Versioned { set: policies, version: 0, since: now }),
@@ -350,7 +350,7 @@ impl Source for Upstreams<'_> {
         let plans = plans.load();
         let plan = plans.of_state(key.authority(), key.scope());
         let balancer = names.get(key.authority()).cloned();
-        Upstream::new(key, plan, entropy.clone(), events.clone(), self.now).part_of(whole).behind(balancer)
+        Upstream::new(key, plan, entropy.clone(), events, self.now).part_of(whole).behind(balancer)
     }
 
     fn names(&self, authority: &Authority<'_>, scope: Option<Scope<&Arc<str>>>) -> bool {

@@ -168,7 +168,7 @@ impl Contract {
                     }
                 }
                 "enum" if !rule.as_array().unwrap().contains(value) => {
-                    say(format!("{value} is none of {rule}"))
+                    say(format!("{value} is none of {rule}"));
                 }
                 "const" if rule != value => say(format!("{value} isn't {rule}")),
                 "minimum" if value.as_i64() < rule.as_i64() => say(format!("{value} is below {rule}")),

@@ -47,12 +47,15 @@ impl Drop for Held {
     }
 }
 
+/// One upstream's, in the place of the observer of all.
+type OwnObserver = Option<Arc<dyn Observer>>;
+
 /// Where the engine sends events. Clones share their observers.
 #[derive(Clone, Default)]
 pub(crate) struct Events {
     shared: Arc<Observers>,
     /// Who hears in an observer's place of what happens at one upstream, in the order of the observers.
-    own: Option<Arc<[Option<Arc<dyn Observer>>]>>,
+    own: Option<Arc<[OwnObserver]>>,
 }
 
 #[derive(Default)]

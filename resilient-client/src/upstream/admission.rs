@@ -353,7 +353,7 @@ impl Upstream {
         let endpoint = match &self.balancer {
             None => None,
             Some(balancer) => match self.choose_endpoint(balancer, ask, now) {
-                Ok(endpoint) => Some(Beside::of(endpoint)),
+                Ok(endpoint) => Some(Box::new(Beside::of(endpoint))),
                 Err(stuck) => return go_back(stuck),
             },
         };

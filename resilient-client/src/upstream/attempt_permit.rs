@@ -65,8 +65,8 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    pub(super) fn of(endpoint: EndpointPermit) -> Box<Self> {
-        Box::new(Self { endpoint: Some(endpoint), span: None })
+    pub(super) fn of(endpoint: EndpointPermit) -> Self {
+        Self { endpoint: Some(endpoint), span: None }
     }
 }
 

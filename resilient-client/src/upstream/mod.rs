@@ -109,7 +109,7 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn new(key: Key, plan: &Plan, entropy: Entropy, events: Events, now: Tick) -> Self {
+    pub(crate) fn new(key: Key, plan: &Plan, entropy: Entropy, events: &Events, now: Tick) -> Self {
         let breaker = plan.breaker.clone().map_or_else(Breaker::disabled, Breaker::new);
         let upstream = Self {
             events: events.of(|| UpstreamIdentity::of(&key)),

@@ -318,7 +318,7 @@ mod tests {
 
     fn upstream(key: Key) -> Upstream {
         let plan = Policy::standard().compile(0).unwrap();
-        Upstream::new(key, &plan, Entropy::seeded(1), Events::default(), NOW)
+        Upstream::new(key, &plan, Entropy::seeded(1), &Events::default(), NOW)
     }
 
     /// Makes them all alike, and knows none by name.
