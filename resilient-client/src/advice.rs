@@ -7,10 +7,12 @@
 //!
 //! | header | value | who says it | what it means |
 //! |---|---|---|---|
-//! | [`SHED`] | `deadline` | `DeadlineLayer`, on a 504 | the caller's time was over or too short; says nothing of the server's health |
+//! | [`SHED`] | `deadline` | `DeadlineLayer`, on a 504 | the caller's time was over or too short to begin; says nothing of the server's health |
+//! | [`SHED`] | `cut` | `DeadlineLayer`, on a 504 | the work was begun, and cut off when the caller's time was over |
 //! | [`RETRY`] | `never` | `RetryAdviceLayer`, on a 5xx | a call made for this one had no retry budget left |
 //!
-//! Our client doesn't repeat a call whose response says either, whatever its policy.
+//! Our client doesn't repeat a call whose response says `deadline` or `never`, whatever its policy. Work that was cut off is to it
+//! what its own attempt timeout is, which ends at the same moment: whichever is heard first, the call goes on in the same way.
 //!
 //! A handler that knows more says so with [`forbid_retry`]; what the client notes goes the same way.
 //!
@@ -22,8 +24,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Marks a response given in place of work that would have come too late: `x-resilient-client-shed`.
 pub const SHED: HeaderName = HeaderName::from_static("x-resilient-client-shed");
-/// The one value of [`SHED`].
+/// The value of [`SHED`] for work that wasn't begun.
 pub const SHED_DEADLINE: HeaderValue = HeaderValue::from_static("deadline");
+/// The value of [`SHED`] for work that was begun and took all the time that its caller had for it.
+pub const SHED_CUT: HeaderValue = HeaderValue::from_static("cut");
 /// Says whether to try again: `x-resilient-client-retry`.
 pub const RETRY: HeaderName = HeaderName::from_static("x-resilient-client-retry");
 /// The one value of [`RETRY`]. Anything else says nothing.
@@ -33,6 +37,11 @@ pub const RETRY_NEVER: HeaderValue = HeaderValue::from_static("never");
 /// service, a 200) only.
 pub fn is_shed(headers: &HeaderMap) -> bool {
     headers.get(SHED).is_some_and(|value| *value == SHED_DEADLINE)
+}
+
+/// Whether the response was given in place of work that was cut off when its caller's time was over. Trust it as [`is_shed`].
+pub fn is_cut(headers: &HeaderMap) -> bool {
+    headers.get(SHED).is_some_and(|value| *value == SHED_CUT)
 }
 
 /// Whether the response asks not to be tried again, by either header.
@@ -113,6 +122,7 @@ mod tests {
         let with = |name, value| HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
         assert!(forbids_retry(&with(RETRY, "never")) && !is_shed(&with(RETRY, "never")));
         assert!(forbids_retry(&with(SHED, "deadline")) && is_shed(&with(SHED, "deadline")));
+        assert!(is_cut(&with(SHED, "cut")) && !forbids_retry(&with(SHED, "cut")));
         for value in ["", "Never", "true", "1"] {
             assert!(!forbids_retry(&with(RETRY, value)) && !forbids_retry(&with(SHED, value)), "{value:?}");
         }

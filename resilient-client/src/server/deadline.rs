@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::advice::{SHED, SHED_DEADLINE};
+use crate::advice::{SHED, SHED_CUT, SHED_DEADLINE};
 use crate::deadline::{self, Deadline, header, sync_scope};
 use crate::invalid::Invalid;
 use crate::invalid::{at_most_ten_years, positive};
@@ -180,6 +180,7 @@ where
         };
         DeadlineFuture {
             future,
+            begun: false,
             deadline,
             enforce: self.policy.enforce,
             timer: None,
@@ -197,6 +198,8 @@ pin_project! {
         // The handler's; `None` when it has no time, or no more.
         #[pin]
         future: Option<F>,
+        // Whether it was polled: what wasn't has done nothing.
+        begun: bool,
         deadline: Option<Deadline>,
         enforce: bool,
         // Made when the handler first has to wait.
@@ -219,7 +222,7 @@ where
         let Some(deadline) = *this.deadline else {
             return match this.future.as_pin_mut() {
                 Some(future) => future.poll(cx),
-                None => Poll::Ready(Ok(this.dialect.shed())),
+                None => Poll::Ready(Ok(this.dialect.too_late(SHED_DEADLINE))),
             };
         };
         // The clock comes first: a handler that wakes after its deadline does no more work.
@@ -233,8 +236,10 @@ where
             }
         }
         let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Ready(Ok(this.dialect.shed()));
+            let mark = if *this.begun { SHED_CUT } else { SHED_DEADLINE };
+            return Poll::Ready(Ok(this.dialect.too_late(mark)));
         };
+        *this.begun = true;
         if let Poll::Ready(result) = sync_scope(deadline, || future.poll(cx)) {
             return Poll::Ready(result);
         }
@@ -243,7 +248,7 @@ where
             let fired = this.timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
             if fired {
                 this.future.set(None);
-                return Poll::Ready(Ok(this.dialect.shed()));
+                return Poll::Ready(Ok(this.dialect.too_late(SHED_CUT)));
             }
         }
         Poll::Pending
@@ -262,9 +267,9 @@ impl Dialect {
         if media::is_grpc(headers) { Self::Grpc } else { Self::Http }
     }
 
-    fn shed<B: Default>(self) -> Response<B> {
+    fn too_late<B: Default>(self, mark: HeaderValue) -> Response<B> {
         let mut response = Response::new(B::default());
-        response.headers_mut().insert(SHED, SHED_DEADLINE);
+        response.headers_mut().insert(SHED, mark);
         match self {
             Self::Http => *response.status_mut() = StatusCode::GATEWAY_TIMEOUT,
             // "Trailers-Only", gRPC over HTTP/2. A plain 504 would be read as UNAVAILABLE, which clients retry.

@@ -10,9 +10,9 @@ use crate::call::drain::DrainingResponse;
 use crate::call::exchange::{Exchange, Finished};
 use crate::call::ledger::{Next, World};
 use crate::event::{Event, HedgeEnd};
-use crate::outcome::Outcome;
 use crate::outcome::classify::Classified;
 use crate::outcome::report::Decline;
+use crate::outcome::{FailureKind, Outcome, Verdict};
 use crate::policy::plan::Plan;
 use crate::policy::retry;
 use crate::rng::Rng;
@@ -70,9 +70,14 @@ impl<X: Exchange> CallState<X> {
         mut settled_attempt: SettledAttempt<X>,
         now: Tick,
     ) -> Option<SettledAttempt<X>> {
+        let chance = self.chance(now);
+        let permit = settled_attempt.permit.as_mut()?;
+        if is_cut_off(&settled_attempt.classified) && now.nanos_since(permit.started()) < chance {
+            // Its caller was in too great a hurry to tell.
+            settled_attempt.classified.verdict = Verdict::Neutral;
+        }
         let SettledAttempt { number, classified, .. } = settled_attempt;
         let outcome = classified.outcome;
-        let permit = settled_attempt.permit.as_mut()?;
         // What an attempt in its place takes over, if there is one.
         let grant = if permit.is_sent() { permit.take_grant() } else { None };
         permit.settle(&classified, now);
@@ -216,4 +221,9 @@ pub(super) fn holds_everyone_back(end: &Classified, retry: Option<retry::Rules>)
     let speaks_for_all = speaks_for_all
         && !matches!(end.status.map(|status| status.as_u16()), Some(408 | 425 | 500 | 502 | 504));
     end.retry_after.filter(|_| speaks_for_all)
+}
+
+/// Whether it is a server's answer that its caller's time was over before it had the work done.
+fn is_cut_off(end: &Classified) -> bool {
+    end.outcome == Outcome::Failure(FailureKind::Timeout) && end.status.is_some()
 }

@@ -203,3 +203,62 @@ async fn a_body_that_has_failed_has_ended() {
         assert!(body.frame().await.is_none(), "{kind:?}");
     }
 }
+
+/// A server told how long an attempt is waited for cuts its handler off at the same moment as the client gives the attempt up. Its
+/// answer said that it had turned the request away for want of time: the call ended, and no breaker heard of it.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_behind_its_own_deadline_is_asked_again_and_opens_its_breaker() {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    for (hangs, status) in [(1, Some(200)), (usize::MAX, None)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let handler = tower::service_fn(move |_: Request<String>| {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if number < hangs {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(String::new()))
+            }
+        });
+        let server = crate::server::DeadlineLayer::standard().layer(handler);
+        let timeout = TimeoutPolicy::standard().total(ms(1_000)).attempt(ms(200));
+        let layer = ResilienceLayer::new(Policy::standard().timeout(timeout)).unwrap();
+        let mut service = layer.layer(server);
+        let mut call = || service.call(Request::get(URL).body(String::new()).unwrap());
+        let answer = call().await;
+        assert_eq!(
+            answer.ok().map(|answer| answer.status().as_u16()).filter(|status| *status == 200),
+            status
+        );
+        if status.is_none() {
+            let _ = call().await;
+            let breaker = layer.breaker("http://users:3000").unwrap().snapshot().unwrap();
+            assert_eq!(breaker.state, State::Open, "{breaker:?}");
+        }
+    }
+}
+
+/// Who leaves its server no chance learns nothing of it.
+#[tokio::test(start_paused = true)]
+async fn what_is_cut_off_for_callers_in_a_great_hurry_opens_no_breaker() {
+    use std::convert::Infallible;
+
+    let handler = tower::service_fn(|_: Request<String>| async {
+        tokio::time::sleep(ms(100)).await;
+        Ok::<_, Infallible>(Response::new(String::new()))
+    });
+    let mut service = ResilienceLayer::new(Policy::standard())
+        .unwrap()
+        .layer(crate::server::DeadlineLayer::standard().layer(handler));
+    let mut call = || service.call(Request::get(URL).body(String::new()).unwrap());
+    for _ in 0..30 {
+        assert_eq!(call().await.unwrap().status(), 200);
+    }
+    for _ in 0..30 {
+        let _ = deadline::scope(Deadline::within(ms(20)), call()).await;
+    }
+    assert_eq!(call().await.unwrap().status(), 200, "nobody was refused");
+}

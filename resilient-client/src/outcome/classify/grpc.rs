@@ -3,6 +3,7 @@
 //! | `grpc-status` in the head | outcome | breaker | tried again |
 //! |---|---|---|---|
 //! | 4, with the mark of a server's [deadline layer](crate::advice::SHED) | ignored, as a 504 with it | nothing | no |
+//! | 4, with its mark of work that was cut off | as the attempt timeout | failure | if safe to repeat |
 //! | 14 (`UNAVAILABLE`) | failure, as a 503 | failure | if safe to repeat |
 //! | 8 (`RESOURCE_EXHAUSTED`) | throttled, as a 429 | success | if safe to repeat |
 //! | any other | success: the server has answered | success | no |
@@ -32,6 +33,7 @@ fn by_status(headers: &HeaderMap) -> Option<Classified> {
     let repeat = if advice::forbids_retry(headers) { Repeat::Never } else { Repeat::IfSafe };
     match status {
         b"4" if advice::is_shed(headers) => Some(answer),
+        b"4" if advice::is_cut(headers) => Some(Classified { status: answer.status, ..Classified::TIMEOUT }),
         b"14" => Some(Classified {
             outcome: Outcome::Failure(FailureKind::Status),
             verdict: Verdict::Failure,

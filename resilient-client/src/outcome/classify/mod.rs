@@ -9,6 +9,7 @@
 //! | 500, 502, 503, 504 | failure | failure | if safe to repeat |
 //! | 501, 505 and other 5xx | failure | failure | no |
 //! | 504 that a server's [deadline layer](crate::advice::SHED) gave for want of time | ignored | nothing | no |
+//! | 504 with which it cut off what it had begun | as the attempt timeout | failure | if safe to repeat |
 //! | 200 of gRPC with its status in the head | [by that status](super::classify::grpc) | | |
 //! | any of these, with [retry advice](crate::advice) not to | as above | as above | no |
 //! | connect, DNS, TLS, a connection that ends as it is made | failure | failure | yes |
@@ -186,6 +187,9 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     if status == S::GATEWAY_TIMEOUT && advice::is_shed(headers) {
         // The server's own layer turned the request away for want of time: nothing was tried, nothing is wrong with it.
         return Classified { status: Some(status), ..Classified::IGNORED };
+    }
+    if status == S::GATEWAY_TIMEOUT && advice::is_cut(headers) {
+        return Classified { status: Some(status), ..Classified::TIMEOUT };
     }
     // Asked only where it can matter: looking for two long names in every head is dear.
     let forbidden = repeat != Repeat::Never && advice::forbids_retry(headers);
