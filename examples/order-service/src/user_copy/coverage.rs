@@ -68,6 +68,7 @@ impl Coverage {
 
 /// The last change of any user, as user-service's list has it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[allow(clippy::struct_field_names, reason = "the list calls it so")]
 pub(crate) struct LastChange {
     /// Its number.
     pub(crate) last_change: i64,
