@@ -1,4 +1,5 @@
-//! Allocations per call, counted by the allocator; and what a breaker keeps in memory. Exact, so once is enough.
+//! Allocations per call, counted by the allocator; and what a breaker keeps in memory. Exact, so
+//! once is enough.
 
 use std::alloc::System;
 use std::mem::size_of_val;
@@ -51,7 +52,8 @@ fn main() {
     let server = Server::start();
     let over = |client| per_call(wire::sequential("http", client, server.url()), n);
     let ours = over(Client::ours(standard.clone()));
-    // The goal was set against reqwest keeping a copy of each request, as it does unless told otherwise.
+    // The goal was set against reqwest keeping a copy of each request, as it does unless told
+    // otherwise.
     table.counts("over reqwest", ours, (AS_IT_COMES, over(Client::bare_as_it_comes())), Goal::Ratio(1.0));
     table.counts("over reqwest", ours, (NO_RETRIES, over(Client::bare())), Goal::None);
     for (peer, client) in [

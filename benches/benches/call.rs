@@ -1,4 +1,5 @@
-//! The whole stack round a service that does nothing, beside the bare service and tower's own layers.
+//! The whole stack round a service that does nothing, beside the bare service and tower's own
+//! layers.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A closed loop over loopback against a server in another process: ours over reqwest, reqwest alone and the peers over it, in
-//! turns; then ours over hyper and hyper-util alone.
+//! A closed loop over loopback against a server in another process: ours over reqwest, reqwest
+//! alone and the peers over it, in turns; then ours over hyper and hyper-util alone.
 
 use std::time::Duration;
 

@@ -1,13 +1,15 @@
-//! Instructions per call, counted by callgrind. Where valgrind isn't there, says so and does nothing.
+//! Instructions per call, counted by callgrind. Where valgrind isn't there, says so and does
+//! nothing.
 //!
-//! This process starts itself under callgrind twice, for N and for 2N calls, and divides the difference by N: start and
-//! warming up cancel out. Counts are the same from run to run to within a few in a thousand, whatever else the machine
-//! does.
+//! This process starts itself under callgrind twice, for N and for 2N calls, and divides the
+//! difference by N: start and warming up cancel out. Counts are the same from run to run to within
+//! a few in a thousand, whatever else the machine does.
 //!
-//! With `--check FILE` it only compares ours with the ceilings in that file, and fails above them; `--update FILE` writes
-//! them anew.
+//! With `--check FILE` it only compares ours with the ceilings in that file, and fails above them;
+//! `--update FILE` writes them anew.
 //!
-//! Under valgrind every clock read is a system call, so a clock read counts for fewer instructions than it is worth.
+//! Under valgrind every clock read is a system call, so a clock read counts for fewer instructions
+//! than it is worth.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -74,7 +76,8 @@ fn main() {
     table.alone("metrics, with Prometheus's", prometheus - ours, Goal::None);
 
     let ours = counter.http("http-ours");
-    // The goal was set against reqwest keeping a copy of each request, as it does unless told otherwise.
+    // The goal was set against reqwest keeping a copy of each request, as it does unless told
+    // otherwise.
     let as_it_comes = ("reqwest as it comes", counter.http("http-bare-as-it-comes"));
     table.counts("over reqwest", ours, as_it_comes, Goal::Ratio(59.5 / 57.7));
     table.counts("over reqwest", ours, ("reqwest, no retries", counter.http("http-bare")), Goal::None);
@@ -93,9 +96,11 @@ fn main() {
     table.publish(&args);
 }
 
-/// What a change must not make dearer unnoticed: subjects of ours, counted against committed ceilings.
+/// What a change must not make dearer unnoticed: subjects of ours, counted against committed
+/// ceilings.
 const WATCHED: [&str; 4] = ["call-ours", "http-ours", "http-ours-hyper", METRICS];
-/// What metrics add to a call when somebody records them. 400 is what it should be; telling five events takes most of the rest.
+/// What metrics add to a call when somebody records them. 400 is what it should be; telling five
+/// events takes most of the rest.
 const METRICS: &str = "call-metrics";
 /// A ceiling above what was measured: the counts of two runs differ by a few in a thousand.
 const SLACK: f64 = 1.03;

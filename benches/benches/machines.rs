@@ -1,4 +1,5 @@
-//! Each pure machine alone, one thread and two on one instance, and the peers' breakers beside ours.
+//! Each pure machine alone, one thread and two on one instance, and the peers' breakers beside
+//! ours.
 
 use std::mem::size_of_val;
 use std::time::Duration;
@@ -164,7 +165,8 @@ fn compare(args: &Args) {
                     table.alone(&format!("call to one of {hosts}, above one of 1"), above, Goal::None);
                 }
             }
-            // Ours alone: no peer's half-open breaker stays so, and none has the others by themselves.
+            // Ours alone: no peer's half-open breaker stays so, and none has the others by
+            // themselves.
             _ => {
                 for subject in &group.subjects {
                     let what = format!("{name}: {}", subject.name());
@@ -197,7 +199,8 @@ fn versus(table: &mut Table, what: &str, timings: &Timings, peers: &[&str], goal
     }
 }
 
-/// The machines' own sizes. What a peer keeps on the heap besides is counted by the `allocations` bench.
+/// The machines' own sizes. What a peer keeps on the heap besides is counted by the `allocations`
+/// bench.
 fn sizes() {
     let budget = Budget::new(BudgetPolicy::standard().compile().expect("rules"));
     let bulkhead = Bulkhead::new(BulkheadPolicy::standard().compile().expect("rules"));

@@ -31,22 +31,24 @@ fn main() {
     table.publish(&args);
 }
 
-/// Fault by fault, so that what is compared runs at about the same time; those whose fault or stack has the filter in its name.
+/// Fault by fault, so that what is compared runs at about the same time; those whose fault or stack
+/// has the filter in its name.
 fn cells(args: &Args) -> Vec<(Stack, Fault)> {
     let stacks: &[Stack] = args.effort.pick(&Stack::ALL, &Stack::QUICK, &[]);
     let all = Fault::ALL.iter().flat_map(|fault| stacks.iter().map(|stack| (*stack, *fault)));
     all.filter(|(stack, fault)| args.wants(&format!("storm: {}: {}", fault.name(), stack.name()))).collect()
 }
 
-/// Every cell once, in an order that differs from round to round. So many at a time send; who only waits for what is still
-/// out makes room for the next.
+/// Every cell once, in an order that differs from round to round. So many at a time send; who only
+/// waits for what is still out makes room for the next.
 fn storm(cells: &[(Stack, Fault)], round: usize, effort: Effort) -> Vec<Outcome> {
     let length = |cell: &usize| cells[*cell].1.length(effort);
     let queued = |cell: &usize| cells[*cell].1.gone(effort).is_some();
     let long = |cell: &usize| length(cell) > Duration::from_secs(20);
     let (queueing, short): (Vec<usize>, Vec<usize>) = (0..cells.len()).partition(queued);
     let (long, queueing): (Vec<usize>, Vec<usize>) = queueing.into_iter().partition(long);
-    // Where calls wait for workers a few milliseconds more or less don't matter, so more of those fit beside each other.
+    // Where calls wait for workers a few milliseconds more or less don't matter, so more of those
+    // fit beside each other.
     let (of_short, of_queueing) = effort.pick((6, 13), (6, 9), (1, 1));
     let mut outcomes: Vec<(usize, Outcome)> = Vec::new();
     for (mut order, at_once) in [(short, of_short), (queueing, of_queueing), (long, of_queueing)] {

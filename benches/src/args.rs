@@ -41,7 +41,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// Reads this process's command line. Flags of criterion's that mean nothing here are passed over.
+    /// Reads this process's command line. Flags of criterion's that mean nothing here are passed
+    /// over.
     pub fn from_env() -> Self {
         Self::parse(std::env::args().skip(1))
     }
@@ -84,7 +85,8 @@ impl Args {
         Self { effort, json, rounds, own, filter, elsewhere }
     }
 
-    /// Whether criterion runs: not for tables to be written down, nor when there is no time for its warming up.
+    /// Whether criterion runs: not for tables to be written down, nor when there is no time for its
+    /// warming up.
     pub fn with_criterion(&self) -> bool {
         self.effort != Effort::Quick && self.json.is_none()
     }

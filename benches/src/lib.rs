@@ -1,4 +1,5 @@
-//! What `resilient-client` costs, beside its peers, in one run. `cargo bench` runs it all; see the README beside this.
+//! What `resilient-client` costs, beside its peers, in one run. `cargo bench` runs it all; see the
+//! README beside this.
 //!
 //! ```text
 //! benches/machines.rs      each pure machine alone, one thread and two              time
@@ -9,7 +10,8 @@
 //! benches/instructions.rs  both of the above, counted by callgrind where it exists  counts
 //! ```
 //!
-//! Everything measured is a [`subject::Subject`], so that a thing is timed, counted and profiled as the very same code.
+//! Everything measured is a [`subject::Subject`], so that a thing is timed, counted and profiled as
+//! the very same code.
 
 #![allow(clippy::missing_panics_doc, reason = "a bench that can't go on has nothing better to do")]
 

@@ -1,7 +1,8 @@
 //! Finding one upstream's state among those of many hosts, which is a step of every call.
 //!
-//! Ours counts the call in and out of what it found, as a call does. The peer is governor's keyed limiter, which finds a
-//! key's state in a map that takes locks, reads the clock and decides; its quota is never reached.
+//! Ours counts the call in and out of what it found, as a call does. The peer is governor's keyed
+//! limiter, which finds a key's state in a map that takes locks, reads the clock and decides; its
+//! quota is never reached.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -49,7 +50,8 @@ fn lookup(uris: &[http::Uri]) -> Lookup {
     lookup
 }
 
-/// The next of this thread's own walk through all hosts: threads that ran in step would always want the same one.
+/// The next of this thread's own walk through all hosts: threads that ran in step would always want
+/// the same one.
 fn next_of(hosts: usize) -> usize {
     // A prime, so that neighbours in memory aren't neighbours in time.
     const STEP: usize = 7919;

@@ -1,7 +1,7 @@
 //! A trivial HTTP server in a process of its own: the bench binary, started once more.
 //!
-//! Its work must not show in the client's CPU time, allocations or instructions. It lives as long as its standard input
-//! is open, so it goes with whoever started it, even if that is killed.
+//! Its work must not show in the client's CPU time, allocations or instructions. It lives as long
+//! as its standard input is open, so it goes with whoever started it, even if that is killed.
 
 use std::convert::Infallible;
 use std::env;
@@ -51,7 +51,8 @@ impl Drop for Server {
     }
 }
 
-/// In the process that [`Server::start`] made: serves until standard input closes, and returns true.
+/// In the process that [`Server::start`] made: serves until standard input closes, and returns
+/// true.
 pub fn serve_if_asked() -> bool {
     if env::var_os(ROLE).is_none() {
         return false;

@@ -1,7 +1,7 @@
 //! The pure machines, and the peers' breakers beside ours.
 //!
-//! Ours takes `now`; the peers read the clock themselves where they need it, so there is a subject of ours that does too.
-//! Every peer is set up as its own README shows.
+//! Ours takes `now`; the peers read the clock themselves where they need it, so there is a subject
+//! of ours that does too. Every peer is set up as its own README shows.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -98,7 +98,8 @@ pub fn recloser_closed(name: &'static str, threads: usize) -> Subject {
     Subject::shared(name, threads, move |_| breaker.call(|| Ok::<(), ()>(())).is_ok())
 }
 
-/// tower-resilience, closed: its layer round a ready future, polled by hand, since it has no breaker apart from its layer.
+/// tower-resilience, closed: its layer round a ready future, polled by hand, since it has no
+/// breaker apart from its layer.
 pub fn tower_resilience_closed(name: &'static str, threads: usize) -> Subject {
     let breaker = tower_resilience();
     Subject::shared(name, threads, move |_| {
@@ -138,7 +139,8 @@ pub fn recloser_rejected(name: &'static str, threads: usize) -> Subject {
     Subject::shared(name, threads, move |_| breaker.call(|| Ok::<(), ()>(())).is_err())
 }
 
-/// An open breaker whose probes never expire while it is measured, and which holds none back for longer than a moment.
+/// An open breaker whose probes never expire while it is measured, and which holds none back for
+/// longer than a moment.
 fn short_breaker(probes: u32) -> Breaker {
     let moment = Duration::from_nanos(1);
     open_breaker(
@@ -146,7 +148,8 @@ fn short_breaker(probes: u32) -> Breaker {
     )
 }
 
-/// Ours, half-open: a probe that gives its slot back. The state stays, so this can be done for ever.
+/// Ours, half-open: a probe that gives its slot back. The state stays, so this can be done for
+/// ever.
 pub fn half_open(name: &'static str, threads: usize) -> Subject {
     let breaker = short_breaker(1);
     Subject::shared(name, threads, move |i| {

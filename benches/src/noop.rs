@@ -1,7 +1,9 @@
-//! The whole stack round a service that does nothing and is always ready: what is left is what the stack costs.
+//! The whole stack round a service that does nothing and is always ready: what is left is what the
+//! stack costs.
 //!
-//! Each call is polled once, by hand, inside a tokio runtime that has nothing else to do: no executor is measured.
-//! Making the request and dropping the response are part of every subject, the bare service's too.
+//! Each call is polled once, by hand, inside a tokio runtime that has nothing else to do: no
+//! executor is measured. Making the request and dropping the response are part of every subject,
+//! the bare service's too.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -73,8 +75,8 @@ pub fn ours(name: &'static str, policy: &Policy) -> Subject {
     subject(name, ServiceBuilder::new().layer(layer).service(nothing()), Body::new)
 }
 
-/// Ours round it, telling no server how long it is waited for: that is a header, and a request without headers has no map
-/// to put it into, which takes two allocations of the `http` crate's.
+/// Ours round it, telling no server how long it is waited for: that is a header, and a request
+/// without headers has no map to put it into, which takes two allocations of the `http` crate's.
 pub fn ours_untold(name: &'static str, policy: &Policy) -> Subject {
     let layer = ResilienceLayer::builder().policy(policy).deadline_header(None).build().expect("policy");
     subject(name, ServiceBuilder::new().layer(layer).service(nothing()), Body::new)
@@ -99,15 +101,16 @@ fn metered(name: &'static str, policy: &Policy, metrics: Metrics) -> Subject {
     subject(name, ServiceBuilder::new().layer(layer).service(nothing()), Body::new)
 }
 
-/// Ours round it, with a body that can be sent only once: no copy of the request is kept, so this shows what the copy
-/// costs.
+/// Ours round it, with a body that can be sent only once: no copy of the request is kept, so this
+/// shows what the copy costs.
 pub fn ours_unrepeatable(name: &'static str, policy: &Policy) -> Subject {
     let layer = ResilienceLayer::new(policy).expect("policy");
     let service = ServiceBuilder::new().layer(layer).service(nothing());
     subject(name, service, || SendOnce::new(Body::new()))
 }
 
-/// Ours round it, calling so many hosts in turn, by so many threads: what finding a host's state costs as hosts grow.
+/// Ours round it, calling so many hosts in turn, by so many threads: what finding a host's state
+/// costs as hosts grow.
 pub fn ours_hosts(name: &'static str, hosts: usize, threads: usize) -> Subject {
     let layer = ResilienceLayer::builder().policy(Policy::standard()).max_upstreams(2 * hosts).build();
     let service = ServiceBuilder::new().layer(layer.expect("policy")).service(nothing());
@@ -133,8 +136,8 @@ pub fn ours_hosts(name: &'static str, hosts: usize, threads: usize) -> Subject {
     Subject::shared(name, threads, once)
 }
 
-/// tower's layers round it: retry, then for each attempt a concurrency limit and a timeout. No breaker, no budget, no
-/// report; the attempts as in the example of tower's `Policy`.
+/// tower's layers round it: retry, then for each attempt a concurrency limit and a timeout. No
+/// breaker, no budget, no report; the attempts as in the example of tower's `Policy`.
 pub fn tower(name: &'static str) -> Subject {
     let service = ServiceBuilder::new()
         .retry(Attempts { left: 3, budget: None })
@@ -155,12 +158,14 @@ pub fn tower_with_budget(name: &'static str) -> Subject {
     subject(name, service, Body::new)
 }
 
-/// tower-resilience round it: total timeout, retry, breaker, bulkhead, timeout of each attempt. No budget, no report.
+/// tower-resilience round it: total timeout, retry, breaker, bulkhead, timeout of each attempt. No
+/// budget, no report.
 pub fn tower_resilience(name: &'static str) -> Subject {
     subject(name, peers::tower_resilience(nothing(), peers::ATTEMPT), Body::new)
 }
 
-/// seatbelt round it: retry, breaker, timeout of each attempt. No limit, no budget, no total timeout.
+/// seatbelt round it: retry, breaker, timeout of each attempt. No limit, no budget, no total
+/// timeout.
 pub fn seatbelt(name: &'static str) -> Subject {
     let runtime = runtime();
     let service = {

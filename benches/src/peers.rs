@@ -1,5 +1,5 @@
-//! The peers' whole stacks, put together as their own docs advise: round anything here, over reqwest in `wire.rs`, under
-//! fault in `storm/`.
+//! The peers' whole stacks, put together as their own docs advise: round anything here, over
+//! reqwest in `wire.rs`, under fault in `storm/`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,7 +41,8 @@ pub const ATTEMPT: Duration = Duration::from_secs(3);
 pub const FIRST_WAIT: Duration = Duration::from_millis(25);
 /// The longest wait.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(250);
-/// How long a peer's breaker stays open. Ours takes 250 ms to 5 s, depending on the traffic turned away.
+/// How long a peer's breaker stays open. Ours takes 250 ms to 5 s, depending on the traffic turned
+/// away.
 pub const OPEN_FOR: Duration = Duration::from_secs(1);
 
 /// A response that says whether the attempt failed.
@@ -76,7 +77,8 @@ pub fn tower(service: reqwest::Client, attempt: Duration) -> TowerStack<reqwest:
     ServiceBuilder::new().retry(policy).concurrency_limit(IN_FLIGHT).timeout(attempt).service(service)
 }
 
-/// The policy of tower's docs: transient failures, so many attempts, a backoff and the default budget.
+/// The policy of tower's docs: transient failures, so many attempts, a backoff and the default
+/// budget.
 #[derive(Clone, Debug)]
 pub struct BackingOff {
     left: usize,
@@ -123,8 +125,9 @@ impl<R: Answer, E> FailureClassifier<R, E> for Failures {
     }
 }
 
-/// tower-resilience's layers in the order that its guide recommends to a client: total timeout, retry, circuit breaker,
-/// bulkhead, timeout of each attempt. As it says, a rejection of the breaker isn't retried.
+/// tower-resilience's layers in the order that its guide recommends to a client: total timeout,
+/// retry, circuit breaker, bulkhead, timeout of each attempt. As it says, a rejection of the
+/// breaker isn't retried.
 pub fn tower_resilience<S, Q>(
     service: S,
     attempt: Duration,
@@ -158,8 +161,8 @@ pub fn tower_resilience_breaker() -> CircuitBreakerLayer<Failures> {
     standard.failure_classifier_type(Failures).build().expect("breaker")
 }
 
-/// seatbelt's retry round breaker round timeout, in the order that its docs recommend and with its defaults. It has no
-/// concurrency limit and no budget.
+/// seatbelt's retry round breaker round timeout, in the order that its docs recommend and with its
+/// defaults. It has no concurrency limit and no budget.
 pub fn seatbelt<Q, R, E, S>(service: S, rejected: fn() -> E) -> impl layered::Service<Q, Out = Result<R, E>>
 where
     S: layered::Service<Q, Out = Result<R, E>>,
@@ -186,8 +189,8 @@ where
         .into_service()
 }
 
-/// reqx with what its docs recommend: the standard retry policy, and both timeouts. Of several origins each call is given the
-/// next, by its own selector.
+/// reqx with what its docs recommend: the standard retry policy, and both timeouts. Of several
+/// origins each call is given the next, by its own selector.
 pub fn reqx(origins: &[String], attempt: Duration) -> reqx::ClientBuilder {
     let retry =
         RetryPolicy::standard().max_attempts(ATTEMPTS).base_backoff(FIRST_WAIT).max_backoff(LONGEST_WAIT);
@@ -206,8 +209,9 @@ pub fn reqx_with_controls(origins: &[String], attempt: Duration) -> reqx::Client
         .adaptive_concurrency_policy(AdaptiveConcurrencyPolicy::standard())
 }
 
-/// Microsoft's fetch: its standard pipeline, which is seatbelt's total timeout round retry round breaker round attempt
-/// timeout. Of several origins each attempt is given the next, by its own router.
+/// Microsoft's fetch: its standard pipeline, which is seatbelt's total timeout round retry round
+/// breaker round attempt timeout. Of several origins each attempt is given the next, by its own
+/// router.
 pub fn fetch(origins: &[String], attempt: Duration) -> HttpClient {
     let bases: Vec<BaseUri> =
         origins.iter().map(|origin| origin.as_str().try_into().expect("an origin")).collect();

@@ -1,8 +1,8 @@
 //! Subjects timed in turns, so that whatever else the machine does falls on all of them alike.
 //!
-//! Criterion measures one subject after the other; on a shared machine a ratio of two such numbers is a ratio of two
-//! moods of the machine. Here each round runs every subject for a millisecond or two, each round in another order, and a
-//! ratio is the median of the rounds' ratios.
+//! Criterion measures one subject after the other; on a shared machine a ratio of two such numbers
+//! is a ratio of two moods of the machine. Here each round runs every subject for a millisecond or
+//! two, each round in another order, and a ratio is the median of the rounds' ratios.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Something that can be done any number of times and says how long that took.
 //!
-//! One type for criterion, for the interleaved tables, for the allocation count and for callgrind: what is compared is
-//! the same code each time.
+//! One type for criterion, for the interleaved tables, for the allocation count and for callgrind:
+//! what is compared is the same code each time.
 
 use std::fmt;
 use std::hint::{black_box, spin_loop};
@@ -22,11 +22,11 @@ impl Subject {
         Self { name, run: Box::new(run) }
     }
 
-    /// `once` is done by `threads` threads at the same time on whatever it shares, `n` times by each; it is given a
-    /// number that only grows.
+    /// `once` is done by `threads` threads at the same time on whatever it shares, `n` times by
+    /// each; it is given a number that only grows.
     ///
-    /// One thread's time is its CPU time. That of several is the slowest one's real time, from the moment all of them
-    /// run: waiting for each other is what it is about.
+    /// One thread's time is its CPU time. That of several is the slowest one's real time, from the
+    /// moment all of them run: waiting for each other is what it is about.
     pub fn shared<T>(name: &'static str, threads: usize, once: impl Fn(u64) -> T + Sync + 'static) -> Self {
         let next = AtomicU64::new(0);
         Self::timed(name, move |n| {
@@ -73,8 +73,8 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// The CPU time that `n` runs of `once` take; each is told its number. Whatever else the machine does, or waits for,
-/// isn't in it.
+/// The CPU time that `n` runs of `once` take; each is told its number. Whatever else the machine
+/// does, or waits for, isn't in it.
 pub fn cpu_time<T>(n: u64, once: impl FnMut(u64) -> T) -> Duration {
     let start = clock::thread_cpu();
     repeat(n, once);

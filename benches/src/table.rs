@@ -1,4 +1,5 @@
-//! The tables to read: what, ours, peer, ratio, goal. On demand also as JSON, a line each, for the `comparison` binary.
+//! The tables to read: what, ours, peer, ratio, goal. On demand also as JSON, a line each, for the
+//! `comparison` binary.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

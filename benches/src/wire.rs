@@ -46,13 +46,15 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// reqwest with its hidden retries off, which also spares it a copy of each request: the leanest there is.
+    /// reqwest with its hidden retries off, which also spares it a copy of each request: the
+    /// leanest there is.
     pub fn bare() -> Self {
         let never = reqwest::retry::never().max_retries_per_request(0);
         Self::Bare(reqwest::Client::builder().no_proxy().retry(never).build().expect("reqwest"))
     }
 
-    /// reqwest as it comes: its retries of unprocessed HTTP/2 requests are on, so it keeps a copy of each request.
+    /// reqwest as it comes: its retries of unprocessed HTTP/2 requests are on, so it keeps a copy
+    /// of each request.
     pub fn bare_as_it_comes() -> Self {
         Self::Bare(as_it_comes())
     }

@@ -1,9 +1,9 @@
 //! Retry advice: a server tells its caller that repeating the call is pointless.
 //!
-//! When the last service of a chain fails, each service above it retries, and the attempts multiply: three services with
-//! four tries each make 64. A service whose own retries are used up knows better than its caller, and can say so.
-//! ("Don't retry at every level": *Site Reliability Engineering*, O'Reilly 2016, chapter 22. gRPC has the same as
-//! `grpc-retry-pushback-ms: -1`.)
+//! When the last service of a chain fails, each service above it retries, and the attempts
+//! multiply: three services with four tries each make 64. A service whose own retries are used up
+//! knows better than its caller, and can say so. ("Don't retry at every level": *Site Reliability
+//! Engineering*, O'Reilly 2016, chapter 22. gRPC has the same as `grpc-retry-pushback-ms: -1`.)
 //!
 //! | header | value | who says it | what it means |
 //! |---|---|---|---|
@@ -11,10 +11,12 @@
 //! | [`SHED`] | `cut` | `DeadlineLayer`, on a 504 | the work was begun, and cut off when the caller's time was over |
 //! | [`RETRY`] | `never` | `RetryAdviceLayer`, on a 5xx | a call made for this one had no retry budget left |
 //!
-//! Our client doesn't repeat a call whose response says `deadline` or `never`, whatever its policy. Work that was cut off is to it
-//! what its own attempt timeout is, which ends at the same moment: whichever is heard first, the call goes on in the same way.
+//! Our client doesn't repeat a call whose response says `deadline` or `never`, whatever its policy.
+//! Work that was cut off is to it what its own attempt timeout is, which ends at the same moment:
+//! whichever is heard first, the call goes on in the same way.
 //!
-//! A handler that knows more says so with [`forbid_retry`]; what the client notes goes the same way.
+//! A handler that knows more says so with [`forbid_retry`]; what the client notes goes the same
+//! way.
 //!
 //! One caveat: it stays with the task. What is noted in a task that a handler spawned isn't heard.
 
@@ -22,7 +24,8 @@ use std::cell::Cell;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Marks a response given in place of work that would have come too late: `x-resilient-client-shed`.
+/// Marks a response given in place of work that would have come too late:
+/// `x-resilient-client-shed`.
 pub const SHED: HeaderName = HeaderName::from_static("x-resilient-client-shed");
 /// The value of [`SHED`] for work that wasn't begun.
 pub const SHED_DEADLINE: HeaderValue = HeaderValue::from_static("deadline");
@@ -33,13 +36,14 @@ pub const RETRY: HeaderName = HeaderName::from_static("x-resilient-client-retry"
 /// The one value of [`RETRY`]. Anything else says nothing.
 pub const RETRY_NEVER: HeaderValue = HeaderValue::from_static("never");
 
-/// Whether the response was given in place of work that would have come too late. Trust it on a 504 (or, from a gRPC
-/// service, a 200) only.
+/// Whether the response was given in place of work that would have come too late. Trust it on a 504
+/// (or, from a gRPC service, a 200) only.
 pub fn is_shed(headers: &HeaderMap) -> bool {
     headers.get(SHED).is_some_and(|value| *value == SHED_DEADLINE)
 }
 
-/// Whether the response was given in place of work that was cut off when its caller's time was over. Trust it as [`is_shed`].
+/// Whether the response was given in place of work that was cut off when its caller's time was
+/// over. Trust it as [`is_shed`].
 pub fn is_cut(headers: &HeaderMap) -> bool {
     headers.get(SHED).is_some_and(|value| *value == SHED_CUT)
 }
@@ -61,8 +65,8 @@ thread_local! {
     static NOTE: Cell<Note> = const { Cell::new(Note::Unheard) };
 }
 
-/// If the request this task is handling fails, with a 5xx, its caller shall not try again. Without a `RetryAdviceLayer`
-/// around the handler it does nothing.
+/// If the request this task is handling fails, with a 5xx, its caller shall not try again. Without
+/// a `RetryAdviceLayer` around the handler it does nothing.
 pub fn forbid_retry() {
     let _ = NOTE.try_with(|note| {
         if note.get() == Note::Listening {

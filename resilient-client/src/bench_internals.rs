@@ -1,4 +1,5 @@
-//! What the benches time alone and the API shows only as a part of a whole call. No promise is made about any of it.
+//! What the benches time alone and the API shows only as a part of a whole call. No promise is made
+//! about any of it.
 
 use std::sync::Arc;
 

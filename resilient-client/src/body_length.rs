@@ -1,15 +1,16 @@
 //! The length that a head announced, held against the bytes that came.
 //!
-//! hyper takes an HTTP/2 stream that is reset with `NO_ERROR`, or ended by a graceful `GOAWAY`, for one that
-//! has ended well, however much of it is missing. Only the length tells: who announces ten bytes and sends
-//! four has been cut off.
+//! hyper takes an HTTP/2 stream that is reset with `NO_ERROR`, or ended by a graceful `GOAWAY`, for
+//! one that has ended well, however much of it is missing. Only the length tells: who announces ten
+//! bytes and sends four has been cut off.
 //!
-//! The length comes from the body's own size hint at its head, not from the header. hyper makes the one from
-//! the other and has then checked it, and where a transport decodes the body there is none: what comes out
-//! has another length than what was announced, and a decoder notices itself that its input stops too soon.
+//! The length comes from the body's own size hint at its head, not from the header. hyper makes the
+//! one from the other and has then checked it, and where a transport decodes the body there is
+//! none: what comes out has another length than what was announced, and a decoder notices itself
+//! that its input stops too soon.
 //!
-//! One caveat: a body without a length that is reset with `NO_ERROR` looks like a whole one; nor can
-//! one that is decoded and of which nothing came at all.
+//! One caveat: a body without a length that is reset with `NO_ERROR` looks like a whole one; nor
+//! can one that is decoded and of which nothing came at all.
 
 use std::fmt;
 use std::task::Poll;
@@ -29,8 +30,8 @@ impl Expected {
     /// Of a body that may end at any time.
     pub(crate) const ANY: Self = Self { left: 0 };
 
-    /// By what is known at the head. An answer to `HEAD`, and one whose status has no body, may name a length
-    /// and has none.
+    /// By what is known at the head. An answer to `HEAD`, and one whose status has no body, may
+    /// name a length and has none.
     #[inline]
     pub(crate) fn at_head(to_head: bool, status: StatusCode, hint: &SizeHint) -> Self {
         match hint.exact() {

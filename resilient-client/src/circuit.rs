@@ -1,8 +1,10 @@
-//! A circuit breaker of one's own, round anything that can fail: a database call, a gRPC call, a queue.
+//! A circuit breaker of one's own, round anything that can fail: a database call, a gRPC call, a
+//! queue.
 //!
-//! The [client](crate::Client) keeps one breaker for each upstream and feeds it by itself. What a service depends on
-//! besides fails in the same ways, so here is the same machine as a handle. The rules are those of
-//! [`policy::breaker`](crate::policy::breaker); what this adds is the clock, and permits that give themselves back.
+//! The [client](crate::Client) keeps one breaker for each upstream and feeds it by itself. What a
+//! service depends on besides fails in the same ways, so here is the same machine as a handle. The
+//! rules are those of [`policy::breaker`](crate::policy::breaker); what this adds is the clock, and
+//! permits that give themselves back.
 //!
 //! ```
 //! use std::time::Duration;
@@ -38,9 +40,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! One caveat: a breaker knows only what is reported to it. A call that hangs for ever tells nothing, so put a timeout inside;
-//! one put round the call counts once the call was out for longer than
-//! [`abandoned_after`](BreakerPolicy::abandoned_after).
+//! One caveat: a breaker knows only what is reported to it. A call that hangs for ever tells
+//! nothing, so put a timeout inside; one put round the call counts once the call was out for longer
+//! than [`abandoned_after`](BreakerPolicy::abandoned_after).
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,8 +84,8 @@ impl CircuitBreaker {
         Self::build(policy, None)
     }
 
-    /// The same, telling `observer` of each change of state: once, on the task that brought it about, after the fact. It
-    /// should be quick. A panic in it is dropped.
+    /// The same, telling `observer` of each change of state: once, on the task that brought it
+    /// about, after the fact. It should be quick. A panic in it is dropped.
     ///
     /// # Errors
     /// As [`BreakerPolicy::compile`].
@@ -109,8 +111,8 @@ impl CircuitBreaker {
         self.call_if(|_| true, call).await
     }
 
-    /// Makes a call if the breaker lets it. An `Err` that isn't a failure (no such row, say) shows that the other side
-    /// works, and counts as a success.
+    /// Makes a call if the breaker lets it. An `Err` that isn't a failure (no such row, say) shows
+    /// that the other side works, and counts as a success.
     ///
     /// # Errors
     /// [`CircuitError::Open`] without polling `call` at all, or what `call` came to.
@@ -126,8 +128,8 @@ impl CircuitBreaker {
         self.call_with(classify, call).await
     }
 
-    /// Makes a call if the breaker lets it, and counts it as `classify` says: for an `Ok` that is a failure, or a result
-    /// that says nothing.
+    /// Makes a call if the breaker lets it, and counts it as `classify` says: for an `Ok` that is a
+    /// failure, or a result that says nothing.
     ///
     /// # Errors
     /// [`CircuitError::Open`] without polling `call` at all, or what `call` came to.
@@ -142,7 +144,8 @@ impl CircuitBreaker {
         result.map_err(CircuitError::Inner)
     }
 
-    /// Leave to make one call, for what no future can wrap. Say what became of it with the permit's methods.
+    /// Leave to make one call, for what no future can wrap. Say what became of it with the permit's
+    /// methods.
     ///
     /// # Errors
     /// [`Open`] while the breaker rejects calls.
@@ -232,8 +235,9 @@ impl fmt::Debug for Shared {
 
 /// Leave to make one call.
 ///
-/// Dropped without a word, as when the future that holds it is dropped or panics, it gives its place back. It then counts
-/// as a failure if it was out for longer than [`abandoned_after`](BreakerPolicy::abandoned_after), else as nothing.
+/// Dropped without a word, as when the future that holds it is dropped or panics, it gives its
+/// place back. It then counts as a failure if it was out for longer than
+/// [`abandoned_after`](BreakerPolicy::abandoned_after), else as nothing.
 #[derive(Debug)]
 #[must_use = "say what became of the call"]
 pub struct CircuitPermit {
@@ -265,7 +269,8 @@ impl CircuitPermit {
         self.permit.as_ref().is_some_and(breaker::Permit::is_probe)
     }
 
-    /// The wait in the rejection that this call would have had, were the breaker not in [`observe_only`](BreakerPolicy::observe_only).
+    /// The wait in the rejection that this call would have had, were the breaker not in
+    /// [`observe_only`](BreakerPolicy::observe_only).
     pub fn would_reject(&self) -> Option<Duration> {
         self.would_reject
     }

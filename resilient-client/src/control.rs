@@ -10,12 +10,12 @@ use crate::origin::Origin;
 use crate::policy::breaker::{Control, Snapshot, Transition};
 use crate::time;
 
-/// The circuit breaker of one upstream of a client, or of one of its endpoints, for an operator's hand. From
-/// [`Client::breaker`](crate::Client::breaker) and its like.
+/// The circuit breaker of one upstream of a client, or of one of its endpoints, for an operator's
+/// hand. From [`Client::breaker`](crate::Client::breaker) and its like.
 ///
 /// What is done here is done to the breaker that calls ask, tells the client's observers as any
-/// [transition](crate::event::Event::BreakerTransition) does, and outlasts reloads: new rules don't undo it. An upstream
-/// whose breaker somebody holds is never forgotten.
+/// [transition](crate::event::Event::BreakerTransition) does, and outlasts reloads: new rules don't
+/// undo it. An upstream whose breaker somebody holds is never forgotten.
 ///
 /// ```
 /// # fn run() -> Result<(), resilient_client::Error> {
@@ -45,8 +45,8 @@ impl BreakerControl {
         Ok(control)
     }
 
-    /// The breaker of one endpoint, by its origin, such as `http://10.0.0.1:3000`. The routes and keys of a name share its
-    /// endpoints.
+    /// The breaker of one endpoint, by its origin, such as `http://10.0.0.1:3000`. The routes and
+    /// keys of a name share its endpoints.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the upstream has no such endpoint now.
@@ -57,12 +57,13 @@ impl BreakerControl {
         Ok(control)
     }
 
-    /// Does as an operator says. `None` when there was nothing to change, or the state is as it was.
+    /// Does as an operator says. `None` when there was nothing to change, or the state is as it
+    /// was.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the upstream has no place among those the client keeps (see
-    /// [`max_upstreams`](crate::ClientBuilder::max_upstreams)), or has been forgotten and is no origin, or the endpoint is
-    /// gone. Nothing has changed then.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the upstream has no place among those
+    /// the client keeps (see [`max_upstreams`](crate::ClientBuilder::max_upstreams)), or has been
+    /// forgotten and is no origin, or the endpoint is gone. Nothing has changed then.
     pub fn control(&self, control: Control) -> Result<Option<Transition>, Error> {
         let upstream = self.core.upstream_named(&self.upstream).map_err(Error::config)?;
         match &self.endpoint {

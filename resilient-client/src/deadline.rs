@@ -1,17 +1,20 @@
 //! Deadlines: when an answer stops being of use, known to everyone who works on it.
 //!
-//! A timeout bounds one caller's patience. The services behind it don't know of it, and go on with work nobody waits for,
-//! which is what keeps an overloaded system overloaded. A deadline travels: the server takes it from the request's header,
-//! holds it while the request is handled, and every call made meanwhile inherits what is left. (gRPC does the same; see
-//! "Deadlines" in its guides.)
+//! A timeout bounds one caller's patience. The services behind it don't know of it, and go on with
+//! work nobody waits for, which is what keeps an overloaded system overloaded. A deadline travels:
+//! the server takes it from the request's header, holds it while the request is handled, and every
+//! call made meanwhile inherits what is left. (gRPC does the same; see "Deadlines" in its guides.)
 //!
-//! - [`current`] is the deadline of what this task is doing; `None` where nobody set one. A call's total timeout is never
-//!   longer.
-//! - [`scope`] sets one for a future. Inside another scope the earlier of the two holds: nesting never extends.
-//! - [`header`] says how a deadline is written and read between services: as the time left, so that clocks needn't agree.
+//! - [`current`] is the deadline of what this task is doing; `None` where nobody set one. A call's
+//!   total timeout is never longer.
+//! - [`scope`] sets one for a future. Inside another scope the earlier of the two holds: nesting
+//!   never extends.
+//! - [`header`] says how a deadline is written and read between services: as the time left, so that
+//!   clocks needn't agree.
 //! - With the feature `server`, `DeadlineLayer` does all of it for an axum or hyper server.
 //!
-//! One caveat: it stays with the task. What `tokio::spawn` starts has none, unless it is handed over, as below.
+//! One caveat: it stays with the task. What `tokio::spawn` starts has none, unless it is handed
+//! over, as below.
 //!
 //! ```
 //! use std::time::Duration;
@@ -87,8 +90,8 @@ impl Deadline {
 }
 
 thread_local! {
-    /// The deadline of what this thread is polling. A plain cell in place of `tokio::task_local`: there is nothing to
-    /// drop, it works under any executor, and reading it costs a load.
+    /// The deadline of what this thread is polling. A plain cell in place of `tokio::task_local`:
+    /// there is nothing to drop, it works under any executor, and reading it costs a load.
     static CURRENT: Cell<Deadline> = const { Cell::new(Deadline::NONE) };
 }
 
@@ -97,9 +100,11 @@ pub fn current() -> Option<Deadline> {
     CURRENT.try_with(Cell::get).ok().filter(|deadline| *deadline != Deadline::NONE)
 }
 
-/// `future` under `deadline`, or under an earlier one that already holds wherever the result is polled.
+/// `future` under `deadline`, or under an earlier one that already holds wherever the result is
+/// polled.
 ///
-/// Nothing is cancelled when the time has passed; who waits for an answer does that, and the calls made inside.
+/// Nothing is cancelled when the time has passed; who waits for an answer does that, and the calls
+/// made inside.
 pub fn scope<F: Future>(deadline: Deadline, future: F) -> Scope<F> {
     Scope { deadline, future }
 }

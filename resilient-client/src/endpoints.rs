@@ -1,31 +1,37 @@
 //! Many endpoints behind one name: where they are, and how that is kept up to date.
 //!
-//! A service with several replicas should survive the loss of one without its callers noticing. The client must know
-//! the replicas apart for that: a connection pool behind one DNS name can't tell which of them is the slow one.
+//! A service with several replicas should survive the loss of one without its callers noticing. The
+//! client must know the replicas apart for that: a connection pool behind one DNS name can't tell
+//! which of them is the slow one.
 //!
 //! - [`Endpoints::fixed`]: a list that doesn't change.
-//! - [`Endpoints::dns`]: what a name resolves to, asked again every 30 s. Asking is left to the calls: the first waits
-//!   for the answer, within its own deadline, and a later one that finds it old goes on with the old set meanwhile. When it is
-//!   older than three intervals, as after an idle time, that one waits as well, a second at most. A resolver that fails,
-//!   or answers with nothing, leaves the last good set in place.
+//! - [`Endpoints::dns`]: what a name resolves to, asked again every 30 s. Asking is left to the
+//!   calls: the first waits for the answer, within its own deadline, and a later one that finds it
+//!   old goes on with the old set meanwhile. When it is older than three intervals, as after an
+//!   idle time, that one waits as well, a second at most. A resolver that fails, or answers with
+//!   nothing, leaves the last good set in place.
 //! - [`Endpoints::watched`]: a list one replaces at any time, for service registries.
 //!
-//! Which of them takes a call is decided by [`BalancePolicy`](crate::policy::balance::BalancePolicy).
+//! Which of them takes a call is decided by
+//! [`BalancePolicy`](crate::policy::balance::BalancePolicy).
 //!
-//! Whatever changes the list, an endpoint that stays keeps what is known of it. One that leaves finishes the calls it
-//! has; should it come back within a minute (with DNS, also within two intervals), it is known still. A new one
-//! starts slowly, and so does one that comes back.
+//! Whatever changes the list, an endpoint that stays keeps what is known of it. One that leaves
+//! finishes the calls it has; should it come back within a minute (with DNS, also within two
+//! intervals), it is known still. A new one starts slowly, and so does one that comes back.
 //!
-//! Whom a request says it is for: with [`dns`](Endpoints::dns) the name, in `Host` or `:authority` and in the response's URL; the
-//! address is only where it goes. The origins of a fixed or watched list are names of their own: a request says the one it
-//! goes to, so that a list may hold servers that answer to different names.
+//! Whom a request says it is for: with [`dns`](Endpoints::dns) the name, in `Host` or `:authority`
+//! and in the response's URL; the address is only where it goes. The origins of a fixed or watched
+//! list are names of their own: a request says the one it goes to, so that a list may hold servers
+//! that answer to different names.
 //!
-//! Over HTTP/2 without TLS reqwest sends the address of a [`dns`](Endpoints::dns) name as `:authority` beside the name as `Host`,
-//! because its pool goes where the URL says; the client over hyper sends the name. Nor does reqwest follow a redirect to the
-//! name itself, whose origin isn't the address's: it is handed to the caller.
+//! Over HTTP/2 without TLS reqwest sends the address of a [`dns`](Endpoints::dns) name as
+//! `:authority` beside the name as `Host`, because its pool goes where the URL says; the client
+//! over hyper sends the name. Nor does reqwest follow a redirect to the name itself, whose origin
+//! isn't the address's: it is handed to the caller.
 //!
-//! One caveat: [`dns`](Endpoints::dns) takes `http` only. Calls go to the addresses themselves, and over TLS a certificate
-//! is checked against the host of the URL, which would be the address. For `https`, list the replicas' own names.
+//! One caveat: [`dns`](Endpoints::dns) takes `http` only. Calls go to the addresses themselves, and
+//! over TLS a certificate is checked against the host of the URL, which would be the address. For
+//! `https`, list the replicas' own names.
 //!
 //! ```
 //! use resilient_client::endpoints::Endpoints;
@@ -63,7 +69,8 @@ const LEAST_GRACE: Duration = Duration::from_mins(1);
 /// Asking more often than this would cost more than it could tell: records live for seconds.
 const LEAST_EVERY: Duration = Duration::from_millis(100);
 
-/// Where the endpoints of one name are. Plain data, checked when the client is built; see the [module docs](self).
+/// Where the endpoints of one name are. Plain data, checked when the client is built; see the
+/// [module docs](self).
 #[derive(Clone)]
 #[must_use]
 pub struct Endpoints {
@@ -90,21 +97,22 @@ impl Endpoints {
         Self { kind: Kind::Fixed(origins), every: None, resolver: None }
     }
 
-    /// What the host of `origin` resolves to, such as `http://users.internal:3000`. At most 1024 addresses, the lowest.
-    /// Requests name that host, not an address, in their `Host` header.
+    /// What the host of `origin` resolves to, such as `http://users.internal:3000`. At most 1024
+    /// addresses, the lowest. Requests name that host, not an address, in their `Host` header.
     pub fn dns(origin: impl Into<String>) -> Self {
         Self { kind: Kind::Dns(origin.into()), every: None, resolver: None }
     }
 
-    /// A list to be [set](EndpointsHandle::set) at any time, by whoever holds the handle. Until then calls fail.
+    /// A list to be [set](EndpointsHandle::set) at any time, by whoever holds the handle. Until
+    /// then calls fail.
     pub fn watched() -> (Self, EndpointsHandle) {
         let watched = Arc::new(Watched::default());
         let endpoints = Self { kind: Kind::Watched(Arc::clone(&watched)), every: None, resolver: None };
         (endpoints, EndpointsHandle { watched })
     }
 
-    /// How often a [name](Self::dns) is resolved again, give or take 10 %: at least 100 ms. Default 30 s. After a failure
-    /// it is tried again sooner, with the next call a second later.
+    /// How often a [name](Self::dns) is resolved again, give or take 10 %: at least 100 ms. Default
+    /// 30 s. After a failure it is tried again sooner, with the next call a second later.
     pub fn every(mut self, interval: Duration) -> Self {
         self.every = Some(interval);
         self
@@ -119,9 +127,9 @@ impl Endpoints {
     /// Whether this can work.
     ///
     /// # Errors
-    /// Names the offender: a list that is empty or too long, an endpoint that isn't an origin or is there twice, two
-    /// schemes in one list, a name to resolve that is `https`, an interval too short or longer than ten years, an
-    /// interval or a resolver without a name to resolve.
+    /// Names the offender: a list that is empty or too long, an endpoint that isn't an origin or is
+    /// there twice, two schemes in one list, a name to resolve that is `https`, an interval too
+    /// short or longer than ten years, an interval or a resolver without a name to resolve.
     pub fn check(&self) -> Result<(), Invalid> {
         self.compile().map(drop)
     }
@@ -177,12 +185,12 @@ pub struct EndpointsHandle {
 }
 
 impl EndpointsHandle {
-    /// Replaces the list, by the rules of [`Endpoints::fixed`]. A call that starts afterwards keeps to it, and so do
-    /// later attempts of calls under way; attempts already sent are left alone.
+    /// Replaces the list, by the rules of [`Endpoints::fixed`]. A call that starts afterwards keeps
+    /// to it, and so do later attempts of calls under way; attempts already sent are left alone.
     ///
     /// # Errors
-    /// Those of a fixed list, an empty one included: a registry that suddenly knows nobody is more often broken than
-    /// right. Then nothing changes.
+    /// Those of a fixed list, an empty one included: a registry that suddenly knows nobody is more
+    /// often broken than right. Then nothing changes.
     pub fn set<T: AsRef<str>>(&self, origins: impl IntoIterator<Item = T>) -> Result<Changed, Invalid> {
         let list = crate::origin::list(origins)?;
         let _writer = self.watched.writer.lock();

@@ -71,7 +71,8 @@ impl Default for Setup {
 #[derive(Debug)]
 pub(crate) struct Core {
     plans: ArcSwap<PlanSet>,
-    /// What the plans were made from. A lock because a reload is compared with the one before it, one at a time.
+    /// What the plans were made from. A lock because a reload is compared with the one before it,
+    /// one at a time.
     policies: Mutex<Versioned>,
     registry: Registry,
     entropy: Entropy,
@@ -80,7 +81,8 @@ pub(crate) struct Core {
     deadline_header: Option<HeaderName>,
     /// The origins that requests bear deadlines to; `None` for all.
     deadline_origins: Option<Vec<Authority<'static>>>,
-    /// The names that stand for several endpoints. Their state is shared by whatever routes and keys they have.
+    /// The names that stand for several endpoints. Their state is shared by whatever routes and
+    /// keys they have.
     names: HashMap<Authority<'static>, Arc<Balancer>>,
     draining: AtomicBool,
 }
@@ -111,7 +113,8 @@ impl Versioned {
 pub struct Reloaded {
     /// The version calls report from now on.
     pub version: u64,
-    /// Which policies differ from before, as `whose: which`, such as `client: retry` or `http://users:3000: breaker`.
+    /// Which policies differ from before, as `whose: which`, such as `client: retry` or
+    /// `http://users:3000: breaker`.
     pub changes: Vec<String>,
     /// What differs and can't take effect in a client that is built, such as its connect timeout.
     pub not_applied: Vec<String>,
@@ -212,8 +215,8 @@ impl Core {
         Ok((upstream, Arc::clone(plan)))
     }
 
-    /// The upstream of an origin, made if it is new, or of a name as [`snapshot`](Self::snapshot) has it; kept while this is
-    /// there.
+    /// The upstream of an origin, made if it is new, or of a name as [`snapshot`](Self::snapshot)
+    /// has it; kept while this is there.
     pub(crate) fn upstream_named(&self, name: &str) -> Result<Entered, Invalid> {
         let found = match set::origin(name) {
             Ok(authority) => {
@@ -292,7 +295,8 @@ impl Core {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Admits no further call and waits until those begun have finished, or `limit` has passed. How many had not.
+    /// Admits no further call and waits until those begun have finished, or `limit` has passed. How
+    /// many had not.
     pub(crate) async fn drain(&self, limit: Duration) -> u64 {
         self.draining.store(true, Ordering::SeqCst);
         let until = time::now().after(limit);

@@ -19,9 +19,9 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why a call has no response, or a response no body.
 ///
-/// Opaque: ask [`kind`](Self::kind) or the `is_*` methods. `Display` says what happened at this level only; the cause
-/// below is [`source`](StdError::source), and how the call went is [`report`](Self::report). Query values and
-/// credentials of URLs never appear in any of them.
+/// Opaque: ask [`kind`](Self::kind) or the `is_*` methods. `Display` says what happened at this
+/// level only; the cause below is [`source`](StdError::source), and how the call went is
+/// [`report`](Self::report). Query values and credentials of URLs never appear in any of them.
 ///
 /// ```
 /// # fn handle(error: resilient_client::Error) -> &'static str {
@@ -52,9 +52,11 @@ struct Inner {
 pub enum ErrorKind {
     /// A policy, or an override of this call, can't work. Nothing was sent.
     Config,
-    /// The request could not be built: a bad URL or header, a body that doesn't serialise. Nothing was sent.
+    /// The request could not be built: a bad URL or header, a body that doesn't serialise. Nothing
+    /// was sent.
     Request,
-    /// No connection could be made: refused, unreachable, DNS, TLS or the connect timeout. Nothing was sent.
+    /// No connection could be made: refused, unreachable, DNS, TLS or the connect timeout. Nothing
+    /// was sent.
     Connect,
     /// The last attempt had no response within the attempt timeout.
     Timeout,
@@ -64,24 +66,27 @@ pub enum ErrorKind {
     CircuitOpen,
     /// The client is [draining](crate::Client::drain) and begins no call. Nothing was sent.
     Draining,
-    /// The upstream's bulkhead is full, and waiting for a place was not allowed or in vain. Nothing was sent.
+    /// The upstream's bulkhead is full, and waiting for a place was not allowed or in vain. Nothing
+    /// was sent.
     BulkheadFull,
-    /// The upstream is overloaded: more attempts than it can answer in time are in flight, and waiting for a place was not
-    /// allowed or in vain. Nothing was sent.
+    /// The upstream is overloaded: more attempts than it can answer in time are in flight, and
+    /// waiting for a place was not allowed or in vain. Nothing was sent.
     Overloaded,
-    /// The rate agreed on for the upstream is used up. Nothing was sent; [`Error::retry_after`] says how long.
+    /// The rate agreed on for the upstream is used up. Nothing was sent; [`Error::retry_after`]
+    /// says how long.
     RateLimited,
-    /// The upstream asked for a wait and the time isn't over, which [`Error::retry_after`] gives; or it refuses so much that
-    /// most is held back here. Nothing was sent.
+    /// The upstream asked for a wait and the time isn't over, which [`Error::retry_after`] gives;
+    /// or it refuses so much that most is held back here. Nothing was sent.
     Throttled,
-    /// The name called has no endpoint: it doesn't resolve, or no list of them has been given. Nothing was sent.
+    /// The name called has no endpoint: it doesn't resolve, or no list of them has been given.
+    /// Nothing was sent.
     NoEndpoint,
     /// The connection broke after the request may have been read.
     Transport,
     /// The response's body was cut off, reset, or could not be decoded.
     Body,
-    /// The response's body stopped coming for longer than the body's idle timeout, or than a timer of the
-    /// transport's own.
+    /// The response's body stopped coming for longer than the body's idle timeout, or than a timer
+    /// of the transport's own.
     BodyIdle,
     /// The response's body is longer than the limit for reading it whole.
     BodyTooLarge,
@@ -94,8 +99,8 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate limit, a throttle, a wait
-    /// the server asked for, or a drain.
+    /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate
+    /// limit, a throttle, a wait the server asked for, or a drain.
     pub const fn is_rejected(self) -> bool {
         matches!(
             self,
@@ -188,8 +193,8 @@ impl Error {
         self.0.kind
     }
 
-    /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate limit, a throttle, a wait the server asked for,
-    /// or a drain.
+    /// Refused here, before anything was sent: by a breaker, a bulkhead, an overload limit, a rate
+    /// limit, a throttle, a wait the server asked for, or a drain.
     pub fn is_rejected(&self) -> bool {
         self.0.kind.is_rejected()
     }
@@ -204,8 +209,8 @@ impl Error {
         self.0.kind == ErrorKind::Connect
     }
 
-    /// No attempt was processed by the server, provably: none was sent, no connection was made, or the server said so. A
-    /// request that must not be repeated can still be sent elsewhere.
+    /// No attempt was processed by the server, provably: none was sent, no connection was made, or
+    /// the server said so. A request that must not be repeated can still be sent elsewhere.
     pub fn is_unsent(&self) -> bool {
         match (&self.0.report, self.0.kind) {
             (Some(report), _) => report.is_unprocessed(),
@@ -264,8 +269,8 @@ impl Error {
     }
 }
 
-/// The messages of a chain of errors in which somebody else's error holds reqwest's, with the URL it names made safe. The
-/// chain itself can't be: who wraps an error hands out its source.
+/// The messages of a chain of errors in which somebody else's error holds reqwest's, with the URL
+/// it names made safe. The chain itself can't be: who wraps an error hands out its source.
 struct Quote {
     message: String,
     source: Option<Box<Quote>>,

@@ -1,7 +1,9 @@
 //! What happens inside a call, as values.
 //!
-//! Machines return what changed and the engine [tells](Observer) of it; logs, metrics and tests all read the same stream. A call's
-//! report is built beside it, and a test rebuilds it from the events to show that both say the same. No policy formats a log line. When nobody listens, an event costs one branch.
+//! Machines return what changed and the engine [tells](Observer) of it; logs, metrics and tests all
+//! read the same stream. A call's report is built beside it, and a test rebuilds it from the events
+//! to show that both say the same. No policy formats a log line. When nobody listens, an event
+//! costs one branch.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +25,8 @@ use crate::time::Tick;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallEnd {
-    /// A response with this status. Its body may still be coming, so that one of its attempts isn't finished.
+    /// A response with this status. Its body may still be coming, so that one of its attempts isn't
+    /// finished.
     Response(StatusCode),
     /// An error of this kind.
     Error(ErrorKind),
@@ -31,8 +34,8 @@ pub enum CallEnd {
     Dropped,
 }
 
-/// A request's method, as a label may have it: those of RFC 9110 and RFC 5789, and one name for all others, since anybody may make
-/// up methods.
+/// A request's method, as a label may have it: those of RFC 9110 and RFC 5789, and one name for all
+/// others, since anybody may make up methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the methods have their own names")]
 #[repr(u8)]
@@ -67,7 +70,8 @@ impl KnownMethod {
         }
     }
 
-    /// The method in capitals; `_OTHER`, as OpenTelemetry's conventions have it, for one that isn't known.
+    /// The method in capitals; `_OTHER`, as OpenTelemetry's conventions have it, for one that isn't
+    /// known.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -94,7 +98,8 @@ pub enum HedgeEnd {
     Lost,
     /// It failed.
     Failed,
-    /// It was due and never sent: it was [refused](Event::Rejected) here or by the hook, or the server asked for time meanwhile.
+    /// It was due and never sent: it was [refused](Event::Rejected) here or by the hook, or the
+    /// server asked for time meanwhile.
     Rejected,
 }
 
@@ -118,9 +123,9 @@ impl fmt::Display for HedgeEnd {
 
 /// Something that happened to a call or to an upstream.
 ///
-/// Those of a call bear its [number](CallId), and those of an attempt the attempt's. Together they are what the
-/// [report](crate::CallReport) says. Each call that started finishes, and so does each attempt, if perhaps later, with
-/// its body.
+/// Those of a call bear its [number](CallId), and those of an attempt the attempt's. Together they
+/// are what the [report](crate::CallReport) says. Each call that started finishes, and so does each
+/// attempt, if perhaps later, with its body.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -262,8 +267,8 @@ pub enum Event {
         /// It is now this.
         limit: u32,
     },
-    /// The overload limit came into force or ended. While it is in force it moves with what the upstream answers, which is nobody's
-    /// news; a snapshot says where it is.
+    /// The overload limit came into force or ended. While it is in force it moves with what the
+    /// upstream answers, which is nobody's news; a snapshot says where it is.
     OverloadLimit {
         /// How many attempts may be in flight now; `None` when it ended.
         limit: Option<u32>,
@@ -271,7 +276,8 @@ pub enum Event {
     /// The client has met an upstream for the first time, or again after it had forgotten it.
     UpstreamMade {
         /// Whether its state is kept; else there was no place for it (see
-        /// [`max_upstreams`](crate::ClientBuilder::max_upstreams)), and it lasts as long as the call.
+        /// [`max_upstreams`](crate::ClientBuilder::max_upstreams)), and it lasts as long as the
+        /// call.
         kept: bool,
     },
     /// An idle upstream made room for another; what was known of it is gone.
@@ -279,24 +285,27 @@ pub enum Event {
         /// How long ago it was last called, to a second.
         unused_for: Duration,
     },
-    /// The server asked for a wait, and not this one call only: calls to this upstream fail at once for this long.
+    /// The server asked for a wait, and not this one call only: calls to this upstream fail at once
+    /// for this long.
     HeldBack {
         /// How long.
         duration: Duration,
     },
 }
 
-/// Hears every event. Called in line with the call, on whatever task it runs: be quick and don't block.
+/// Hears every event. Called in line with the call, on whatever task it runs: be quick and don't
+/// block.
 ///
-/// A panic in an observer is caught and dropped: it must not cost a call its permit, or abort a process that is already
-/// unwinding.
+/// A panic in an observer is caught and dropped: it must not cost a call its permit, or abort a
+/// process that is already unwinding.
 pub trait Observer: Send + Sync + 'static {
     /// `upstream` is the authority the event belongs to, such as `http://users:3000`.
     fn event(&self, upstream: &str, event: &Event);
 
-    /// Who hears of what happens at one upstream, in this observer's place. Asked once for each upstream that is made, so that
-    /// what an observer keeps for each is found once and not with every event. What happens at a name's endpoints is the
-    /// name's, which is asked about as well, without route and key. By default `None`: this observer.
+    /// Who hears of what happens at one upstream, in this observer's place. Asked once for each
+    /// upstream that is made, so that what an observer keeps for each is found once and not with
+    /// every event. What happens at a name's endpoints is the name's, which is asked about as well,
+    /// without route and key. By default `None`: this observer.
     fn of_upstream(&self, upstream: &UpstreamIdentity) -> Option<Arc<dyn Observer>> {
         let _ = upstream;
         None

@@ -1,4 +1,5 @@
-//! Where the doors' wires meet faults on purpose. Without the feature there is nothing here, and unless asked for, one look.
+//! Where the doors' wires meet faults on purpose. Without the feature there is nothing here, and
+//! unless asked for, one look.
 
 #[cfg(all(feature = "fault", feature = "hyper"))]
 pub(crate) use crate::fault::wire::real_mut;

@@ -4,8 +4,8 @@ use http::HeaderMap;
 
 use crate::error::{Error, ErrorKind};
 
-/// The most names of headers a request may bring, those of a hook included. An `http::HeaderMap` holds
-/// 24,576, and whatever puts in one more panics: we, reqwest or hyper.
+/// The most names of headers a request may bring, those of a hook included. An `http::HeaderMap`
+/// holds 24,576, and whatever puts in one more panics: we, reqwest or hyper.
 pub(crate) const MOST_HEADERS: usize = 24_000;
 
 /// The error of a request with more.

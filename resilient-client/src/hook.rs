@@ -1,8 +1,8 @@
 //! Something to do before every attempt: refresh a token, sign again, inject trace headers.
 //!
-//! A retry isn't the same request again. Its token may have expired while it waited, its signature may cover the time,
-//! its span is another. So a hook is asked before each attempt and answers with headers, at once or later; later counts
-//! against the attempt's time.
+//! A retry isn't the same request again. Its token may have expired while it waited, its signature
+//! may cover the time, its span is another. So a hook is asked before each attempt and answers with
+//! headers, at once or later; later counts against the attempt's time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -62,7 +62,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Headers for one attempt, put over the request's own. A failure ends the call: what can't be signed isn't sent.
+/// Headers for one attempt, put over the request's own. A failure ends the call: what can't be
+/// signed isn't sent.
 #[must_use]
 pub struct Prepared(pub(crate) State);
 
@@ -79,7 +80,8 @@ impl Prepared {
         Self(State::Now(Ok(headers)))
     }
 
-    /// The headers that `future` brings. It can't borrow from the attempt: take what it needs out of it first.
+    /// The headers that `future` brings. It can't borrow from the attempt: take what it needs out
+    /// of it first.
     pub fn later<E: Into<BoxError>>(
         future: impl Future<Output = Result<HeaderMap, E>> + Send + 'static,
     ) -> Self {

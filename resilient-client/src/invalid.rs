@@ -7,7 +7,8 @@ use crate::redact::redacted_text;
 
 /// A setting, or a pair of settings, that can't work.
 ///
-/// `Display` names the setting and every number involved, so the message alone is enough to mend the configuration.
+/// `Display` names the setting and every number involved, so the message alone is enough to mend
+/// the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     whose: Option<String>,
@@ -16,12 +17,14 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// `setting` is the dotted name a user would look for (`retry.max_attempts`); `problem` completes "is invalid: ...".
+    /// `setting` is the dotted name a user would look for (`retry.max_attempts`); `problem`
+    /// completes "is invalid: ...".
     pub(crate) fn new(setting: &'static str, problem: impl Into<String>) -> Self {
         Self { whose: None, setting, problem: problem.into() }
     }
 
-    /// The same, saying that it is about the policy of `whose`, without what may be secret in a URL.
+    /// The same, saying that it is about the policy of `whose`, without what may be secret in a
+    /// URL.
     pub(crate) fn of(self, whose: &str) -> Self {
         self.of_named(redacted_text(whose).into_owned())
     }

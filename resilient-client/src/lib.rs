@@ -1,7 +1,7 @@
 //! Resilient HTTP calls between services.
 //!
-//! Swap one type and calls to another service get deadlines, retries, a retry budget, a circuit breaker and a bulkhead,
-//! all decided in one place:
+//! Swap one type and calls to another service get deadlines, retries, a retry budget, a circuit
+//! breaker and a bulkhead, all decided in one place:
 //!
 //! ```no_run
 //! use resilient_client::Client;
@@ -41,14 +41,14 @@
 //! response + CallReport
 //! ```
 //!
-//! Layers that don't know of each other can't answer "may this call send another attempt?": a retry doesn't know the
-//! deadline, a timeout doesn't know that a retry is coming, a breaker doesn't see the body fail. Here one pure state
-//! machine, the ledger, hears of everything and decides.
+//! Layers that don't know of each other can't answer "may this call send another attempt?": a retry
+//! doesn't know the deadline, a timeout doesn't know that a retry is coming, a breaker doesn't see
+//! the body fail. Here one pure state machine, the ledger, hears of everything and decides.
 //!
 //! # Floors
 //!
-//! A module imports only from floors below its own, and none of its neighbours on the same one. A test reads this diagram and
-//! checks it (`tests/tests/floors`).
+//! A module imports only from floors below its own, and none of its neighbours on the same one. A
+//! test reads this diagram and checks it (`tests/tests/floors`).
 //!
 //! ```text
 //! bench_internals, testkit                          what the benches time alone; what tests of whole calls are made with
@@ -101,13 +101,17 @@
 //!
 //! - [`Policy`] and [`policy`]: what can be set, and every default.
 //! - [`outcome::classify`]: what counts as a failure and what is tried again, as a table.
-//! - `hyper`, with the feature of that name: the same client without reqwest, in half the instructions.
+//! - `hyper`, with the feature of that name: the same client without reqwest, in half the
+//!   instructions.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
-//! - `server`, with the feature of that name: layers for servers, who read their callers' deadlines and shed what comes too late.
-//! - `fault`, with the feature of that name: faults on purpose, in servers, clients and at the wire.
+//! - `server`, with the feature of that name: layers for servers, who read their callers' deadlines
+//!   and shed what comes too late.
+//! - `fault`, with the feature of that name: faults on purpose, in servers, clients and at the
+//!   wire.
 //! - `metrics`, with the feature of that name: what happens, counted, for Prometheus and others.
-//! - `admin`, with the feature of that name: a live page, JSON and a hand on breakers, for whoever is on call.
+//! - `admin`, with the feature of that name: a live page, JSON and a hand on breakers, for whoever
+//!   is on call.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 

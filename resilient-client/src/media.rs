@@ -1,28 +1,30 @@
-//! Media types, as far as they matter here (RFC 9110, section 8.3.1): compared without regard to case and
-//! parameters.
+//! Media types, as far as they matter here (RFC 9110, section 8.3.1): compared without regard to
+//! case and parameters.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 
-/// Type and subtype of what the headers announce, as they are written; empty where they announce nothing.
+/// Type and subtype of what the headers announce, as they are written; empty where they announce
+/// nothing.
 fn essence(headers: &HeaderMap) -> &[u8] {
     let value = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
     let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
     value[..end].trim_ascii()
 }
 
-/// Whether a body of this type has no end: server-sent events (HTML, "server-sent events") and the parts that
-/// replace one another (`multipart/x-mixed-replace`).
+/// Whether a body of this type has no end: server-sent events (HTML, "server-sent events") and the
+/// parts that replace one another (`multipart/x-mixed-replace`).
 ///
-/// Lines of JSON (`application/x-ndjson`) and gRPC messages mostly end; who streams without an end marks the
-/// call as streaming.
+/// Lines of JSON (`application/x-ndjson`) and gRPC messages mostly end; who streams without an end
+/// marks the call as streaming.
 pub(crate) fn is_unending(headers: &HeaderMap) -> bool {
     let essence = essence(headers);
     essence.eq_ignore_ascii_case(b"text/event-stream")
         || essence.eq_ignore_ascii_case(b"multipart/x-mixed-replace")
 }
 
-/// Whether it is gRPC: `application/grpc`, with or without a message format (`+proto`), or gRPC-Web.
+/// Whether it is gRPC: `application/grpc`, with or without a message format (`+proto`), or
+/// gRPC-Web.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let Some((first, rest)) = essence(headers).split_at_checked(GRPC.len()) else { return false };

@@ -12,13 +12,14 @@ use reqwest::Url;
 use crate::invalid::Invalid;
 use crate::redact::redacted_text;
 
-/// The most endpoints one name may have. A choice doesn't get slower with more; an update copies the list.
+/// The most endpoints one name may have. A choice doesn't get slower with more; an update copies
+/// the list.
 pub const MOST_ENDPOINTS: usize = 1024;
 
 /// A scheme, a host and a port, such as `http://10.0.0.1:3000`.
 ///
-/// Normalised as URLs are (WHATWG URL): lower case, no default port, one way to write an address. So two that are equal
-/// are the same place, and cloning one is cheap.
+/// Normalised as URLs are (WHATWG URL): lower case, no default port, one way to write an address.
+/// So two that are equal are the same place, and cloning one is cheap.
 #[derive(Clone)]
 pub struct Origin(Arc<Parts>);
 
@@ -33,13 +34,14 @@ impl Origin {
     /// Reads `text`, which may end in one slash.
     ///
     /// # Errors
-    /// Names what is wrong: not a URL, neither `http` nor `https`, or more than an origin (user, path, query, fragment).
+    /// Names what is wrong: not a URL, neither `http` nor `https`, or more than an origin (user,
+    /// path, query, fragment).
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         Self::read(text).map_err(|problem| Invalid::new("endpoints", format!("{}: {problem}", shown(text))))
     }
 
-    /// An address that a name resolved to. `None` for one that a URL can't hold: IPv6 with a zone (RFC 6874 lets a URI
-    /// carry one, the WHATWG URL standard doesn't).
+    /// An address that a name resolved to. `None` for one that a URL can't hold: IPv6 with a zone
+    /// (RFC 6874 lets a URI carry one, the WHATWG URL standard doesn't).
     pub(crate) fn of_address(scheme: &Scheme, address: SocketAddr) -> Option<Self> {
         if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
             return None;
@@ -139,7 +141,8 @@ pub(super) fn list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<
             Err(problem) => return invalid(format!("number {place}, {}: {problem}", shown(text))),
         };
         if let Some(first) = origins.first().filter(|first| first.scheme() != origin.scheme()) {
-            // Chance decides which endpoint a call goes to; it must not decide whether the call is encrypted.
+            // Chance decides which endpoint a call goes to; it must not decide whether the call is
+            // encrypted.
             return invalid(format!("number {place}, {origin}: must be {} as number 1 is", first.scheme()));
         }
         if let Some(earlier) = places.insert(origin.clone(), place) {

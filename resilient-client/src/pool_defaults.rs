@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The most a convenience reader reads of a body, unless the builder says otherwise.
 pub(crate) const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// Idle connections older than this are closed: shorter than what servers and load balancers commonly allow, so that
-/// it is rarely the server who closes first.
+/// Idle connections older than this are closed: shorter than what servers and load balancers
+/// commonly allow, so that it is rarely the server who closes first.
 pub(crate) const POOL_IDLE: Duration = Duration::from_secs(15);
 
 #[cfg(feature = "http2")]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
-/// Without what may be secret: credentials, query values, fragment. Query names stay, they explain more than they tell.
+/// Without what may be secret: credentials, query values, fragment. Query names stay, they explain
+/// more than they tell.
 pub(crate) fn redacted(url: &Url) -> Url {
     let mut clean = url.clone();
     // Both fail only for URLs that can't have credentials.
@@ -19,8 +20,9 @@ pub(crate) fn redacted(url: &Url) -> Url {
     clean
 }
 
-/// A path with names for those of its segments that differ from call to call, such as `/users/{id}`. What stands in their places may
-/// be secret, so the template is shown in place of the path. Thin, as every report has room for one.
+/// A path with names for those of its segments that differ from call to call, such as
+/// `/users/{id}`. What stands in their places may be secret, so the template is shown in place of
+/// the path. Thin, as every report has room for one.
 #[derive(Clone, Debug)]
 #[allow(clippy::redundant_allocation, reason = "half as wide")]
 pub(crate) struct Template(Arc<Box<str>>);
@@ -44,8 +46,8 @@ pub(crate) fn shown(url: &Url, template: Option<&Template>) -> Url {
     clean
 }
 
-/// The same for a text that should be a URL and may be none: what stands before the last `@` is hidden, query and
-/// fragment are cut off.
+/// The same for a text that should be a URL and may be none: what stands before the last `@` is
+/// hidden, query and fragment are cut off.
 pub(crate) fn redacted_text(text: &str) -> Cow<'_, str> {
     let text = text.split(['?', '#']).next().unwrap_or_default();
     let Some((before, after)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };

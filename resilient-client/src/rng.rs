@@ -1,5 +1,5 @@
-//! Where every machine's randomness comes from, seedable so that a run can be repeated. (Only the UUIDs of generated
-//! idempotency keys come from elsewhere.)
+//! Where every machine's randomness comes from, seedable so that a run can be repeated. (Only the
+//! UUIDs of generated idempotency keys come from elsewhere.)
 //!
 //! Jitter and balancing need speed and spread, not secrecy: nothing here is fit for keys or tokens.
 

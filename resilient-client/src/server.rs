@@ -1,21 +1,25 @@
-//! The other side of a call: what a server does with its callers' deadlines, and what it tells them (feature `server`).
+//! The other side of a call: what a server does with its callers' deadlines, and what it tells them
+//! (feature `server`).
 //!
-//! A server that doesn't know its callers' deadlines works on requests nobody waits for any more, most of all when it is
-//! overloaded and can least afford it. Tower layers, for axum, hyper or tonic:
+//! A server that doesn't know its callers' deadlines works on requests nobody waits for any more,
+//! most of all when it is overloaded and can least afford it. Tower layers, for axum, hyper or
+//! tonic:
 //!
-//! - [`DeadlineLayer`] reads the time left from the request ([`deadline::header`](crate::deadline::header)), turns away
-//!   what can't be done in it, makes it the ambient deadline of the calls the handler makes, and drops the handler when
-//!   it has passed.
-//! - [`RetryAdviceLayer`] marks a 5xx whose repetition is pointless, because a call made for it had no retry budget left
-//!   ([`advice`](crate::advice)).
-//! - [`TraceContextLayer`] reads which trace a request belongs to ([`trace_context`](crate::trace_context)), for the calls that the
-//!   handler makes and for its log.
+//! - [`DeadlineLayer`] reads the time left from the request
+//!   ([`deadline::header`](crate::deadline::header)), turns away what can't be done in it, makes it
+//!   the ambient deadline of the calls the handler makes, and drops the handler when it has passed.
+//! - [`RetryAdviceLayer`] marks a 5xx whose repetition is pointless, because a call made for it had
+//!   no retry budget left ([`advice`](crate::advice)).
+//! - [`TraceContextLayer`] reads which trace a request belongs to
+//!   ([`trace_context`](crate::trace_context)), for the calls that the handler makes and for its
+//!   log.
 //!
-//! What is turned away gets a `504 Gateway Timeout` that bears [`advice::SHED`](crate::advice::SHED), or for a gRPC request
-//! the status `DEADLINE_EXCEEDED` with the same header. Our client neither repeats nor counts it.
+//! What is turned away gets a `504 Gateway Timeout` that bears
+//! [`advice::SHED`](crate::advice::SHED), or for a gRPC request the status `DEADLINE_EXCEEDED` with
+//! the same header. Our client neither repeats nor counts it.
 //!
-//! One caveat: the deadline is enforced up to the response's head. A body that streams on is bounded by the calls it
-//! makes, or not at all.
+//! One caveat: the deadline is enforced up to the response's head. A body that streams on is
+//! bounded by the calls it makes, or not at all.
 //!
 //! ```
 //! use std::time::Duration;

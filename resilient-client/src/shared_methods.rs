@@ -1,8 +1,10 @@
 //! What the clients have in common, written once.
 //!
-//! There are two clients, over reqwest and over hyper, and a layer. Each has its own transport and the rest is the same
-//! to the letter. The rest is here: macros of public methods, because the types have no common ancestor that users should see, and
-//! what these methods do as plain functions. One generic client was tried in their place: docs/decisions/0030-macros-for-the-doors.md.
+//! There are two clients, over reqwest and over hyper, and a layer. Each has its own transport and
+//! the rest is the same to the letter. The rest is here: macros of public methods, because the
+//! types have no common ancestor that users should see, and what these methods do as plain
+//! functions. One generic client was tried in their place:
+//! docs/decisions/0030-macros-for-the-doors.md.
 
 mod responses;
 
@@ -14,11 +16,13 @@ pub(crate) fn new_idempotency_key() -> String {
     uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).to_owned()
 }
 
-/// The builders' settings that go to the engine, whatever the transport. For a struct with a `setup`.
+/// The builders' settings that go to the engine, whatever the transport. For a struct with a
+/// `setup`.
 macro_rules! setup_methods {
     () => {
-        /// What to do for every call: one [`Policy`](crate::Policy), or a [`PolicySet`](crate::policy::PolicySet) with
-        /// others for hosts and routes. Default [`Policy::standard`](crate::Policy::standard).
+        /// What to do for every call: one [`Policy`](crate::Policy), or a
+        /// [`PolicySet`](crate::policy::PolicySet) with others for hosts and routes. Default
+        /// [`Policy::standard`](crate::Policy::standard).
         pub fn policy(mut self, policies: impl Into<crate::policy::PolicySet>) -> Self {
             self.setup.policies = policies.into();
             self
@@ -30,9 +34,9 @@ macro_rules! setup_methods {
             self
         }
 
-        /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace headers. Of several all are
-        /// asked, in the order in which they were given; each sees the request's own headers, and a later one's stand over an
-        /// earlier one's.
+        /// Asked before every attempt for its headers: to refresh a token, sign again, inject trace
+        /// headers. Of several all are asked, in the order in which they were given; each sees the
+        /// request's own headers, and a later one's stand over an earlier one's.
         pub fn on_attempt(mut self, hook: impl crate::AttemptHook) -> Self {
             let hook = crate::hook::Hook::new(hook);
             self.setup.hook = Some(match self.setup.hook.take() {
@@ -42,8 +46,9 @@ macro_rules! setup_methods {
             self
         }
 
-        /// The request header that tells servers how long their answer is waited for, in milliseconds; `None` to tell
-        /// nobody. Default `x-envoy-expected-rq-timeout-ms`. Calls marked streaming never tell.
+        /// The request header that tells servers how long their answer is waited for, in
+        /// milliseconds; `None` to tell nobody. Default `x-envoy-expected-rq-timeout-ms`. Calls
+        /// marked streaming never tell.
         pub fn deadline_header(mut self, name: impl Into<Option<http::HeaderName>>) -> Self {
             self.setup.deadline_header = name.into();
             self
@@ -55,9 +60,9 @@ macro_rules! setup_methods {
             self
         }
 
-        /// What `origin`, such as `http://users:3000`, stands for: each attempt goes to one of these
-        /// [endpoints](crate::endpoints). Budget and bulkhead are the whole's, breaker and overload limit are each endpoint's
-        /// own. A name is taken once.
+        /// What `origin`, such as `http://users:3000`, stands for: each attempt goes to one of
+        /// these [endpoints](crate::endpoints). Budget and bulkhead are the whole's, breaker and
+        /// overload limit are each endpoint's own. A name is taken once.
         pub fn endpoints(
             mut self,
             origin: impl Into<String>,
@@ -67,18 +72,19 @@ macro_rules! setup_methods {
             self
         }
 
-        /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest idle makes room: nobody is in
-        /// it, and if its breaker is open nobody has asked for it for a minute. When all are busy, what is made for a newcomer
-        /// lasts as long as its call: it is neither protected nor limited by what calls before it met, and shares one retry
-        /// budget with others like it. Hosts and routes that a policy names, and names with [endpoints](Self::endpoints), have a
-        /// place in any case, so their limits hold.
+        /// The most upstreams to keep state for, at least 1. Default 1024. Beyond it the longest
+        /// idle makes room: nobody is in it, and if its breaker is open nobody has asked for it for
+        /// a minute. When all are busy, what is made for a newcomer lasts as long as its call: it
+        /// is neither protected nor limited by what calls before it met, and shares one retry
+        /// budget with others like it. Hosts and routes that a policy names, and names with
+        /// [endpoints](Self::endpoints), have a place in any case, so their limits hold.
         pub fn max_upstreams(mut self, max: usize) -> Self {
             self.setup.max_upstreams = max;
             self
         }
 
-        /// Makes every random choice (jitter, which endpoints are drawn, the throttle) follow from `seed`, so that a run can be
-        /// repeated. Generated idempotency keys don't.
+        /// Makes every random choice (jitter, which endpoints are drawn, the throttle) follow from
+        /// `seed`, so that a run can be repeated. Generated idempotency keys don't.
         pub fn seed(mut self, seed: u64) -> Self {
             self.setup.entropy = crate::rng::Entropy::seeded(seed);
             self
@@ -89,18 +95,21 @@ macro_rules! setup_methods {
 /// A hand on the breakers, for a struct with a `core`.
 macro_rules! control_methods {
     () => {
-        /// The circuit breaker of an upstream, to [force open or closed, disable, observe, enable and
-        /// reset](crate::BreakerControl). `upstream` is an origin, such as `http://users:3000`, which needn't have been called
-        /// yet, or a name that a [snapshot](Self::snapshot) shows, for the breaker of a route or key.
+        /// The circuit breaker of an upstream, to
+        /// [force open or closed, disable, observe, enable and reset](crate::BreakerControl).
+        /// `upstream` is an origin, such as `http://users:3000`, which needn't have been called
+        /// yet, or a name that a [snapshot](Self::snapshot) shows, for the breaker of a route or
+        /// key.
         ///
         /// # Errors
-        /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it is neither, or when there is no place to keep its state.
+        /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it is neither, or when there is no
+        /// place to keep its state.
         pub fn breaker(&self, upstream: &str) -> Result<crate::BreakerControl, crate::Error> {
             crate::BreakerControl::new(std::sync::Arc::clone(&self.core), upstream)
         }
 
-        /// Adds an observer to those that it was built with: it hears every event from now on, for as long as the client and its
-        /// clones live.
+        /// Adds an observer to those that it was built with: it hears every event from now on, for
+        /// as long as the client and its clones live.
         pub fn observe(&self, observer: impl crate::event::Observer) {
             let observer: std::sync::Arc<dyn crate::event::Observer> = std::sync::Arc::new(observer);
             self.core.observe(&observer);
@@ -113,8 +122,8 @@ macro_rules! control_methods {
     };
 }
 
-/// A client's verbs, and what it does for all calls. For a struct with a `request` method, whose URL is of type `$url`,
-/// and a `core`.
+/// A client's verbs, and what it does for all calls. For a struct with a `request` method, whose
+/// URL is of type `$url`, and a `core`.
 macro_rules! client_methods {
     ($url:ty) => {
         /// Starts a `GET` request.
@@ -122,8 +131,9 @@ macro_rules! client_methods {
             self.request(http::Method::GET, url)
         }
 
-        /// Starts a `POST` request. It is repeated only when the server provably did not process it, unless it carries an
-        /// `Idempotency-Key` or is marked [`idempotent`](RequestBuilder::idempotent).
+        /// Starts a `POST` request. It is repeated only when the server provably did not process
+        /// it, unless it carries an `Idempotency-Key` or is marked
+        /// [`idempotent`](RequestBuilder::idempotent).
         pub fn post(&self, url: $url) -> RequestBuilder {
             self.request(http::Method::POST, url)
         }
@@ -148,14 +158,16 @@ macro_rules! client_methods {
             self.request(http::Method::HEAD, url)
         }
 
-        /// Puts other policies in force for the calls that begin from now on, all of them or, when one can't work, none.
+        /// Puts other policies in force for the calls that begin from now on, all of them or, when
+        /// one can't work, none.
         ///
-        /// Live state is kept: an open breaker stays open, a budget keeps its balance, slots stay taken. Calls in progress
-        /// finish under the policies they began with. A connect timeout belongs to the connection pool and isn't changed; the
-        /// answer says so.
+        /// Live state is kept: an open breaker stays open, a budget keeps its balance, slots stay
+        /// taken. Calls in progress finish under the policies they began with. A connect timeout
+        /// belongs to the connection pool and isn't changed; the answer says so.
         ///
         /// # Errors
-        /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has changed then.
+        /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has
+        /// changed then.
         pub fn reload(
             &self,
             policies: impl Into<crate::policy::PolicySet>,
@@ -163,10 +175,12 @@ macro_rules! client_methods {
             self.core.reload(policies.into()).map_err(crate::Error::config)
         }
 
-        /// Begins no further call, on this client and its clones, and waits until those in progress have finished, bodies
-        /// read or dropped, or until `limit` has passed. Returns how many had not.
+        /// Begins no further call, on this client and its clones, and waits until those in progress
+        /// have finished, bodies read or dropped, or until `limit` has passed. Returns how many had
+        /// not.
         ///
-        /// Calls made while or after draining are refused with [`ErrorKind::Draining`](crate::ErrorKind::Draining).
+        /// Calls made while or after draining are refused with
+        /// [`ErrorKind::Draining`](crate::ErrorKind::Draining).
         pub async fn drain(&self, limit: std::time::Duration) -> u64 {
             self.core.drain(limit).await
         }
@@ -193,11 +207,13 @@ macro_rules! client_methods {
     };
 }
 
-/// What a call asks for differently, and the ways to make it. For a struct with a `client`, `options`, `header` and `send`.
+/// What a call asks for differently, and the ways to make it. For a struct with a `client`,
+/// `options`, `header` and `send`.
 macro_rules! request_methods {
     () => {
         /// The total time of this call: every attempt, the waits between them, and the body. See
-        /// [`CallOptions::timeout`](crate::CallOptions::timeout) for what becomes of the attempt timeout.
+        /// [`CallOptions::timeout`](crate::CallOptions::timeout) for what becomes of the attempt
+        /// timeout.
         pub fn timeout(mut self, total: std::time::Duration) -> Self {
             self.options = self.options.timeout(total);
             self
@@ -209,30 +225,34 @@ macro_rules! request_methods {
             self
         }
 
-        /// Lets the response's body take longer than the total, which then bounds the time to its head. The body's idle
-        /// timeout stays. Upgrades (101) and server-sent events have this without asking.
+        /// Lets the response's body take longer than the total, which then bounds the time to its
+        /// head. The body's idle timeout stays. Upgrades (101) and server-sent events have this
+        /// without asking.
         pub fn streaming(mut self) -> Self {
             self.options = self.options.streaming();
             self
         }
 
-        /// Repeats this call after the policy's own wait, however long an answer asked to be left alone with `Retry-After`; see
+        /// Repeats this call after the policy's own wait, however long an answer asked to be left
+        /// alone with `Retry-After`; see
         /// [`CallOptions::ignore_retry_after`](crate::CallOptions::ignore_retry_after).
         pub fn ignore_retry_after(mut self) -> Self {
             self.options = self.options.ignore_retry_after();
             self
         }
 
-        /// Whether this call waits for an open circuit breaker rather than fail at once, in place of what its policy says; see
+        /// Whether this call waits for an open circuit breaker rather than fail at once, in place
+        /// of what its policy says; see
         /// [`BreakerPolicy::wait_for_ready`](crate::policy::breaker::BreakerPolicy::wait_for_ready).
         pub fn wait_for_ready(mut self, wait: bool) -> Self {
             self.options = self.options.wait_for_ready(wait);
             self
         }
 
-        /// Keeps up to `bytes` of a streamed body as it is sent, so that the call can be retried and hedged until the stream
-        /// has grown longer than that; see [`ReplayBody`](crate::ReplayBody), whose default is 64 KiB. A body of bytes is
-        /// replayed for free and needs none.
+        /// Keeps up to `bytes` of a streamed body as it is sent, so that the call can be retried
+        /// and hedged until the stream has grown longer than that; see
+        /// [`ReplayBody`](crate::ReplayBody), whose default is 64 KiB. A body of bytes is replayed
+        /// for free and needs none.
         pub fn replay_buffer(mut self, bytes: usize) -> Self {
             self.options.replay_buffer = Some(bytes);
             self
@@ -244,20 +264,22 @@ macro_rules! request_methods {
             self
         }
 
-        /// Sets `Idempotency-Key`, the same for every attempt, which makes the request safe to repeat against a server that
-        /// honours it.
+        /// Sets `Idempotency-Key`, the same for every attempt, which makes the request safe to
+        /// repeat against a server that honours it.
         pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
             self.header(crate::IDEMPOTENCY_KEY, key.as_ref())
         }
 
-        /// Sets an `Idempotency-Key` made for this call: 122 random bits, the same for every attempt. A call made again by
-        /// its caller gets another, so a caller who may repeat it should bring a key of his own.
+        /// Sets an `Idempotency-Key` made for this call: 122 random bits, the same for every
+        /// attempt. A call made again by its caller gets another, so a caller who may repeat it
+        /// should bring a key of his own.
         pub fn generate_idempotency_key(self) -> Self {
             self.idempotency_key(crate::shared_methods::new_idempotency_key())
         }
 
-        /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from their host's: for a host
-        /// behind which several things fail separately, such as shards or tenants.
+        /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from
+        /// their host's: for a host behind which several things fail separately, such as shards or
+        /// tenants.
         pub fn key(mut self, key: impl Into<std::sync::Arc<str>>) -> Self {
             self.options = self.options.key(key);
             self
@@ -276,39 +298,46 @@ macro_rules! request_methods {
             self
         }
 
-        /// Makes the call and reads the whole body as part of it, up to the client's limit for bodies read whole. A body that
-        /// stalls, is cut off or is reset is then retried like any failure, which nothing can do once the response is out.
+        /// Makes the call and reads the whole body as part of it, up to the client's limit for
+        /// bodies read whole. A body that stalls, is cut off or is reset is then retried like any
+        /// failure, which nothing can do once the response is out.
         ///
         /// # Errors
-        /// Those of [`send`](Self::send), [`ErrorKind::BodyTooLarge`](crate::ErrorKind::BodyTooLarge), and
-        /// [`ErrorKind::Body`](crate::ErrorKind::Body) or [`ErrorKind::BodyIdle`](crate::ErrorKind::BodyIdle) when the last
-        /// attempt's body failed.
+        /// Those of [`send`](Self::send),
+        /// [`ErrorKind::BodyTooLarge`](crate::ErrorKind::BodyTooLarge), and
+        /// [`ErrorKind::Body`](crate::ErrorKind::Body) or
+        /// [`ErrorKind::BodyIdle`](crate::ErrorKind::BodyIdle) when the last attempt's body failed.
         pub fn send_buffered(mut self) -> Pending {
             self.options = self.options.buffered(self.client.max_body());
             self.send()
         }
 
-        /// The bytes of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+        /// The bytes of a successful response, read as part of the call. See
+        /// [`send_buffered`](Self::send_buffered).
         ///
         /// # Errors
-        /// Those of `send_buffered`, and [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx or 5xx.
+        /// Those of `send_buffered`, and [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx
+        /// or 5xx.
         pub async fn fetch_bytes(self) -> Result<bytes::Bytes, crate::Error> {
             self.send_buffered().await?.error_for_status()?.bytes().await
         }
 
-        /// The text of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+        /// The text of a successful response, read as part of the call. See
+        /// [`send_buffered`](Self::send_buffered).
         ///
         /// # Errors
-        /// Those of `send_buffered`, and [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx or 5xx.
+        /// Those of `send_buffered`, and [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx
+        /// or 5xx.
         pub async fn fetch_text(self) -> Result<String, crate::Error> {
             self.send_buffered().await?.error_for_status()?.text().await
         }
 
-        /// The JSON of a successful response, read as part of the call. See [`send_buffered`](Self::send_buffered).
+        /// The JSON of a successful response, read as part of the call. See
+        /// [`send_buffered`](Self::send_buffered).
         ///
         /// # Errors
-        /// Those of `send_buffered`, [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx or 5xx, and
-        /// [`ErrorKind::Decode`](crate::ErrorKind::Decode).
+        /// Those of `send_buffered`, [`ErrorKind::Status`](crate::ErrorKind::Status) for a 4xx or
+        /// 5xx, and [`ErrorKind::Decode`](crate::ErrorKind::Decode).
         #[cfg(feature = "json")]
         pub async fn fetch_json<T: serde::de::DeserializeOwned>(self) -> Result<T, crate::Error> {
             self.send_buffered().await?.error_for_status()?.json().await

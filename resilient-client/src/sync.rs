@@ -1,4 +1,5 @@
-//! The synchronisation the shared machines use, so that loom can stand in for std (`--cfg resilient_loom`).
+//! The synchronisation the shared machines use, so that loom can stand in for std
+//! (`--cfg resilient_loom`).
 //!
 //! A cfg of our own: plain `--cfg loom` would also switch tokio to loom and take its network away.
 
@@ -14,8 +15,8 @@ use std::sync as imp;
 
 /// A mutex for short critical sections of plain data.
 ///
-/// A panic while it is held can only come from a bug in a machine; the data is plain numbers, so the lock goes on
-/// working rather than poisoning every later call to that upstream.
+/// A panic while it is held can only come from a bug in a machine; the data is plain numbers, so
+/// the lock goes on working rather than poisoning every later call to that upstream.
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(imp::Mutex<T>);
 

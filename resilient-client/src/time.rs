@@ -1,18 +1,19 @@
 //! The only file that reads a clock.
 //!
-//! Every machine in this crate takes `now` as an argument. That keeps decisions pure, lets tests drive them on a virtual
-//! clock (tokio's paused clock included), and makes a clock read a thing one can count: they cost about as much as a
-//! whole closed-breaker check.
+//! Every machine in this crate takes `now` as an argument. That keeps decisions pure, lets tests
+//! drive them on a virtual clock (tokio's paused clock included), and makes a clock read a thing
+//! one can count: they cost about as much as a whole closed-breaker check.
 //!
-//! Inside the crate time is a [`Tick`]: nanoseconds since a base fixed when the process first asks. Sums saturate, so an
-//! absurd duration means "never", not a panic.
+//! Inside the crate time is a [`Tick`]: nanoseconds since a base fixed when the process first asks.
+//! Sums saturate, so an absurd duration means "never", not a panic.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A point in time, in nanoseconds since a base private to this process.
 ///
-/// Comparable only with other `Tick`s of the same process. Arithmetic saturates: [`Tick::NEVER`] stays `NEVER`.
+/// Comparable only with other `Tick`s of the same process. Arithmetic saturates: [`Tick::NEVER`]
+/// stays `NEVER`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(u64);
 
@@ -74,8 +75,8 @@ pub const fn nanos(duration: Duration) -> u64 {
     }
 }
 
-/// The base lies an hour before first use: a paused test clock may have been frozen before the base was fixed, and its
-/// readings must not fall below zero.
+/// The base lies an hour before first use: a paused test clock may have been frozen before the base
+/// was fixed, and its readings must not fall below zero.
 fn base() -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
     *BASE.get_or_init(|| {

@@ -34,7 +34,8 @@ pub struct Tally {
     pub failed: Vec<String>,
     /// Of those, the requests that the client says were never processed.
     pub unsent: Vec<usize>,
-    /// Of those of ours, how many were on a connection when it broke, so that the server may have read them.
+    /// Of those of ours, how many were on a connection when it broke, so that the server may have
+    /// read them.
     pub in_doubt: usize,
     /// Of those of ours, how many used up an attempt's time or all of the call's.
     pub stuck: usize,
@@ -163,7 +164,8 @@ impl Any {
                     response.bytes().await.map_err(bare)?;
                     status(head.as_u16())
                 };
-                // It would wait for ever for a request that its connection neither sends nor refuses.
+                // It would wait for ever for a request that its connection neither sends nor
+                // refuses.
                 let waits = Failed { says: "no end".into(), unsent: false, in_doubt: false, stuck: true };
                 tokio::time::timeout(SOON, whole).await.unwrap_or(Err(waits))
             }
@@ -270,9 +272,10 @@ impl Tally {
         self.stuck += more.stuck;
     }
 
-    /// Of the failed calls, those that `client` can't help. Over HTTP/2 a connection that goes away now and then neither sends a request nor
-    /// refuses it: bare reqwest and hyper wait for ever. Ours ends it with its time. Over hyper it then knows that the server excluded
-    /// the request, and sends it again; over reqwest nothing proves that, and what isn't safe to repeat is lost.
+    /// Of the failed calls, those that `client` can't help. Over HTTP/2 a connection that goes away
+    /// now and then neither sends a request nor refuses it: bare reqwest and hyper wait for ever.
+    /// Ours ends it with its time. Over hyper it then knows that the server excluded the request,
+    /// and sends it again; over reqwest nothing proves that, and what isn't safe to repeat is lost.
     pub fn beyond_help(&self, client: &Any) -> usize {
         if matches!(client, Any::Reqwest(..)) { self.stuck } else { 0 }
     }

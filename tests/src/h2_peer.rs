@@ -1,4 +1,5 @@
-//! HTTP/2 as the `h2` crate serves it: what a server of hyper's kind does about limits and its own leaving.
+//! HTTP/2 as the `h2` crate serves it: what a server of hyper's kind does about limits and its own
+//! leaving.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -116,8 +117,8 @@ async fn accept(listener: TcpListener, manners: Manners, seen: Watched<Seen>) {
     }
 }
 
-/// Reads on until the client has closed, as servers do that end in good order: what is left unread makes the kernel reset the
-/// connection, answers that are under way included.
+/// Reads on until the client has closed, as servers do that end in good order: what is left unread
+/// makes the kernel reset the connection, answers that are under way included.
 async fn linger(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
     let mut rest = [0; 4096];

@@ -1,7 +1,8 @@
 //! A small HTTP/2 server on a bare TCP socket, frame by frame.
 //!
-//! Not built on the `h2` crate: that one counts what it accepts, and won't send a `GOAWAY` whose last stream lies below
-//! one it has accepted. Here every `HEADERS` frame that reaches the wire is counted, whatever becomes of it.
+//! Not built on the `h2` crate: that one counts what it accepts, and won't send a `GOAWAY` whose
+//! last stream lies below one it has accepted. Here every `HEADERS` frame that reaches the wire is
+//! counted, whatever becomes of it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -32,8 +33,8 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
-/// `:status: 200` and `content-length: 10`: 8 and 28 in HPACK's static table, the second with a value of its
-/// own.
+/// `:status: 200` and `content-length: 10`: 8 and 28 in HPACK's static table, the second with a
+/// value of its own.
 const TEN_BYTES: &[u8] = &[0x88, 0x0f, 0x0d, 2, b'1', b'0'];
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -71,7 +72,8 @@ pub enum Act {
         /// Why.
         code: u32,
     },
-    /// 200 with this body, then a graceful `GOAWAY` that admits this stream and none above: what comes on those isn't read.
+    /// 200 with this body, then a graceful `GOAWAY` that admits this stream and none above: what
+    /// comes on those isn't read.
     AnswerLast(&'static str),
     /// Nothing; the connection serves on.
     Nothing,

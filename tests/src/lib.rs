@@ -1,7 +1,8 @@
-//! What the stories share: servers that do as they are told and count what they see, an observer that remembers, and
-//! waits that end.
+//! What the stories share: servers that do as they are told and count what they see, an observer
+//! that remembers, and waits that end.
 //!
-//! No story sleeps to let something happen: it waits for a condition on a [`Watched`] value, [`within`] a limit.
+//! No story sleeps to let something happen: it waits for a condition on a [`Watched`] value,
+//! [`within`] a limit.
 
 #![allow(clippy::missing_panics_doc, reason = "a helper that panics fails its test, which is what it is for")]
 
@@ -23,7 +24,8 @@ pub use observer::Heard;
 pub use server::{Reply, Server};
 pub use watched::{Gate, Watched};
 
-/// Long enough for anything that should happen at once, on a machine that is busy with something else.
+/// Long enough for anything that should happen at once, on a machine that is busy with something
+/// else.
 pub const SOON: Duration = Duration::from_secs(10);
 
 /// The future's output, or a panic that names the caller once `limit` has passed.
@@ -36,7 +38,8 @@ pub fn within<F: Future>(limit: Duration, future: F) -> impl Future<Output = F::
     }
 }
 
-/// Every message in a chain of errors, and how each level prints for debugging: all that could end up in a log.
+/// Every message in a chain of errors, and how each level prints for debugging: all that could end
+/// up in a log.
 pub fn everything_it_says(error: &(dyn std::error::Error + 'static)) -> String {
     let mut all = String::new();
     let mut link = Some(error);

@@ -1,4 +1,5 @@
-//! A hostile HTTP/1.1 server on a bare TCP socket: it does what its script says, however wrong, and counts.
+//! A hostile HTTP/1.1 server on a bare TCP socket: it does what its script says, however wrong, and
+//! counts.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -82,7 +83,8 @@ enum Act {
     Reset,
 }
 
-/// What to do about a request, step by step. After the last step the connection waits for the next request.
+/// What to do about a request, step by step. After the last step the connection waits for the next
+/// request.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Reply {
@@ -260,7 +262,8 @@ impl Drop for Server {
     }
 }
 
-/// A port that is taken, so that nobody else gets it, and where nobody listens: connections are refused.
+/// A port that is taken, so that nobody else gets it, and where nobody listens: connections are
+/// refused.
 pub struct NobodyHome {
     socket: TcpSocket,
 }
@@ -314,7 +317,8 @@ async fn serve(mut stream: TcpStream, connection: usize, orders: Orders) {
     while let Some(mut request) = read_request(&mut stream, &mut unread).await {
         nth_on_connection += 1;
         (request.connection, request.nth_on_connection) = (connection, nth_on_connection);
-        // Counted before the script is asked: an answer must never arrive before its request was counted.
+        // Counted before the script is asked: an answer must never arrive before its request was
+        // counted.
         let nth = orders.seen.change(|seen| {
             request.nth = seen.requests.len() + 1;
             seen.requests.push(request.clone());
@@ -350,7 +354,8 @@ async fn carry_out(stream: &mut TcpStream, reply: Reply, orders: &Orders) -> boo
             Act::Wait(gate) => gate.pass().await,
             Act::Delay(delay) => {
                 orders.seen.change(|seen| seen.delayed += 1);
-                // Our client says nothing before it has its answer, so whatever comes here is its end.
+                // Our client says nothing before it has its answer, so whatever comes here is its
+                // end.
                 let waited = tokio::time::timeout(delay, stream.read_u8()).await.is_err();
                 orders.seen.change(|seen| {
                     seen.delayed -= 1;

@@ -2,7 +2,8 @@
 
 use tokio::sync::watch;
 
-/// A value behind a lock, whose changes wake those who wait for a condition. A clone is the same value.
+/// A value behind a lock, whose changes wake those who wait for a condition. A clone is the same
+/// value.
 #[derive(Debug, Default)]
 pub struct Watched<T>(watch::Sender<T>);
 

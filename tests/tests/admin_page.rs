@@ -1,7 +1,9 @@
-//! The admin page in a real browser: `browser/page.mjs` looks at it, and tells this server what should happen.
+//! The admin page in a real browser: `browser/page.mjs` looks at it, and tells this server what
+//! should happen.
 //!
-//! It needs Node.js, Chromium, and `npm ci` in `tests/browser`; where they aren't there it is skipped, and says so.
-//! `PAGE_LOAD_SECONDS` is how long the page is watched under load (10), `PAGE_SCREENSHOTS` a folder for pictures.
+//! It needs Node.js, Chromium, and `npm ci` in `tests/browser`; where they aren't there it is
+//! skipped, and says so. `PAGE_LOAD_SECONDS` is how long the page is watched under load (10),
+//! `PAGE_SCREENSHOTS` a folder for pictures.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -38,7 +40,8 @@ struct Stage {
     /// How many events there had been, and when.
     counted: Mutex<(u64, Instant)>,
     admin: SocketAddr,
-    /// What serves the admin router: a runtime of its own, which takes its connections along when it ends.
+    /// What serves the admin router: a runtime of its own, which takes its connections along when
+    /// it ends.
     server: Mutex<Option<Runtime>>,
 }
 
@@ -75,7 +78,8 @@ impl Stage {
         drop(self.layer.layer(answer).oneshot(request).await);
     }
 
-    /// Calls for as long as it is polled: a few, or with a crowd ten thousand events a second on a thousand upstreams.
+    /// Calls for as long as it is polled: a few, or with a crowd ten thousand events a second on a
+    /// thousand upstreams.
     async fn live(&self) {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         for round in 0_usize.. {
@@ -87,7 +91,8 @@ impl Stage {
                 self.call("tenants", 200, Some(UGLY)).await;
             }
             if self.crowded.load(Ordering::Relaxed) {
-                // A call is five events: it starts and ends, so does its attempt, and its head comes.
+                // A call is five events: it starts and ends, so does its attempt, and its head
+                // comes.
                 for number in 0..40 {
                     self.call(&format!("crowd-{}", (round * 40 + number) % 1000), 200, None).await;
                 }

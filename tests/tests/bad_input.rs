@@ -1,5 +1,5 @@
-//! Whatever is wrong with a request, a policy or an answer, the caller gets one clear typed error. Nothing panics, nothing
-//! storms, and no secret leaves with the message.
+//! Whatever is wrong with a request, a policy or an answer, the caller gets one clear typed error.
+//! Nothing panics, nothing storms, and no secret leaves with the message.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -438,9 +438,9 @@ async fn no_error_event_or_log_line_tells_a_secret() {
     let subscriber = tracing_subscriber::registry()
         .with(lines)
         .with(Targets::new().with_target("resilient_client", Level::TRACE));
-    // For all threads. As long as there is one subscriber, tracing asks the one of the thread that comes by a place in the code
-    // first: that may be another test's, which has none, and the place would be silent ever after. What other tests log must
-    // tell no secret either.
+    // For all threads. As long as there is one subscriber, tracing asks the one of the thread that
+    // comes by a place in the code first: that may be another test's, which has none, and the place
+    // would be silent ever after. What other tests log must tell no secret either.
     tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let heard = Heard::new();

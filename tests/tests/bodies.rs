@@ -1,5 +1,5 @@
-//! Bodies, both ways: what is read whole is capped, what streams out is sent once, and a response keeps its place, its
-//! guard and all it knows when it becomes reqwest's.
+//! Bodies, both ways: what is read whole is capped, what streams out is sent once, and a response
+//! keeps its place, its guard and all it knows when it becomes reqwest's.
 
 use std::error::Error as _;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! Secrets stay where they are needed: on the wire. Wherever a request can hold one, none of it comes out again in an error, an
-//! event, a line of the log, a span, a metric or a snapshot; and a server's headers can't forge a line.
+//! Secrets stay where they are needed: on the wire. Wherever a request can hold one, none of it
+//! comes out again in an error, an event, a line of the log, a span, a metric or a snapshot; and a
+//! server's headers can't forge a line.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -167,7 +168,9 @@ async fn no_error_event_line_span_metric_or_snapshot_tells_a_secret_or_lets_a_se
     }
     writeln!(said, "{:?}", over_hyper.snapshot()).unwrap();
     let mut snapshots = over_hyper.snapshot();
-    clients.iter().for_each(|client| snapshots.extend(client.snapshot()));
+    for client in clients {
+        snapshots.extend(client.snapshot());
+    }
     metrics.record_snapshot(&snapshots);
 
     let (lines, counted) = (log.text(), meters.render());

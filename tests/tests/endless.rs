@@ -60,7 +60,8 @@ async fn ends_with_the_total(begun: Instant, mut piece: impl AsyncFnMut() -> Res
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
-/// A slow reader was still reading at 3 s: whether there was time left was asked only when there was nothing to read.
+/// A slow reader was still reading at 3 s: whether there was time left was asked only when there
+/// was nothing to read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_always_ready_ends_with_the_total_over_both_transports() {
     within(LIMIT, async {

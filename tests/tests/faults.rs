@@ -1,5 +1,5 @@
-//! Faults on purpose: the same fault, injected by the server, below a tower service or at the wire of a client, is the
-//! same to the engine. Over real sockets, with `Policy::standard()` untouched.
+//! Faults on purpose: the same fault, injected by the server, below a tower service or at the wire
+//! of a client, is the same to the engine. Over real sockets, with `Policy::standard()` untouched.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -218,7 +218,8 @@ async fn serve_plainly(app: Router, http2: bool) -> String {
     url
 }
 
-/// What the documentation says happens instead of a reset: the connection is closed, or the stream reset.
+/// What the documentation says happens instead of a reset: the connection is closed, or the stream
+/// reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_hand_on_the_connection_breaking_it_is_what_a_service_can_do() {
     for http2 in [false, true] {
@@ -234,7 +235,8 @@ async fn without_a_hand_on_the_connection_breaking_it_is_what_a_service_can_do()
             let builder = resilient_client::hyper::Client::builder();
             let builder = if http2 { builder.http2_prior_knowledge() } else { builder };
             let seen = within(SOON, async { call!(builder.build().unwrap(), url.as_str()) }).await;
-            // Over HTTP/2 nothing tells when a head has left: on a busy machine it may go with its stream.
+            // Over HTTP/2 nothing tells when a head has left: on a busy machine it may go with its
+            // stream.
             let late = http2.then_some(Outcome::Failure(FailureKind::Transport));
             let end = seen.attempts[0];
             assert!(
@@ -245,7 +247,8 @@ async fn without_a_hand_on_the_connection_breaking_it_is_what_a_service_can_do()
     }
 }
 
-/// The breaker opens for what is injected at the wire, nothing of which reaches the server, and closes when it is over.
+/// The breaker opens for what is injected at the wire, nothing of which reaches the server, and
+/// closes when it is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_breaker_opens_for_injected_faults_and_closes_after_them() {
     let url = serve(app()).await;

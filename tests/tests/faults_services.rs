@@ -1,5 +1,5 @@
-//! Both example services with `--faults`: broken and mended over HTTP, by whoever has the token and nobody else, while
-//! health goes on being answered. No order is judged by what a fault said.
+//! Both example services with `--faults`: broken and mended over HTTP, by whoever has the token and
+//! nobody else, while health goes on being answered. No order is judged by what a fault said.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The breaker half open: exactly so many probes at any concurrency, the first of them alone, and nothing a probe does can wedge it.
+//! The breaker half open: exactly so many probes at any concurrency, the first of them alone, and
+//! nothing a probe does can wedge it.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,8 +64,8 @@ impl Rig {
         within(SOON, self.server.until_count(before + more)).await;
     }
 
-    /// The server is well again: the probes pass, the breaker closes, and twenty calls at once succeed, all within a
-    /// second.
+    /// The server is well again: the probes pass, the breaker closes, and twenty calls at once
+    /// succeed, all within a second.
     async fn assert_recovers_at_once(&self) {
         self.server.now(|_| Reply::answer(200, "well"));
         let begun = clock::now();
@@ -204,7 +205,8 @@ async fn a_hung_probe_fails_at_its_timeout_and_the_next_one_has_its_chance() {
     rig.assert_recovers_at_once().await;
 }
 
-/// Nobody reads them, so no timer of ours can end them. Their heads have said that the server is well.
+/// Nobody reads them, so no timer of ours can end them. Their heads have said that the server is
+/// well.
 #[tokio::test]
 async fn probes_whose_bodies_nobody_reads_are_decided_by_their_heads() {
     let rig = Rig::opened(Policy::standard().breaker(breaker())).await;

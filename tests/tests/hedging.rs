@@ -1,6 +1,6 @@
-//! E6 over real sockets: a second attempt is sent beside a slow one, within its cap, and the one that loses is cancelled on the
-//! wire. How much of the tail that cuts is printed here and judged on the virtual clock (`simulations/`): a busy machine
-//! has a tail of its own.
+//! E6 over real sockets: a second attempt is sent beside a slow one, within its cap, and the one
+//! that loses is cancelled on the wire. How much of the tail that cuts is printed here and judged
+//! on the virtual clock (`simulations/`): a busy machine has a tail of its own.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -61,7 +61,8 @@ async fn run(policy: Policy, seed: u64) -> Found {
     let mut latencies: Vec<_> = calls.join_all().await.into_iter().flatten().collect();
     latencies.sort();
     let hedges = heard.count(|event| matches!(event, Event::AttemptStarted { trigger: Trigger::Hedge, .. }));
-    // What was cancelled, the server hears a moment later; what it had answered by then, it never does.
+    // What was cancelled, the server hears a moment later; what it had answered by then, it never
+    // does.
     let settled = server.seen().until(|seen| seen.delayed == 0);
     within(SOON, settled).await;
     Found {
@@ -77,7 +78,8 @@ async fn run(policy: Policy, seed: u64) -> Found {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hedges_keep_within_their_cap_and_each_loser_is_cancelled_on_the_wire() {
-    // No retries: whatever is sent more than once is a hedge. No breaker and no bulkhead: they are other stories.
+    // No retries: whatever is sent more than once is a hedge. No breaker and no bulkhead: they are
+    // other stories.
     let bare = Policy::standard().retry(None).breaker(None).bulkhead(None).overload(None);
     let hedge = HedgePolicy::standard().max_share(CAP).burst(BURST);
     let both = async { tokio::join!(run(bare.clone().hedge(hedge), 1), run(bare.clone(), 1)) };

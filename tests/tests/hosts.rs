@@ -1,5 +1,6 @@
-//! E8 and E9 over real sockets: what fails, fails by itself. A host that hangs takes nothing from one that works, and
-//! nor does a broken shard from the others, if calls say which shard they are for.
+//! E8 and E9 over real sockets: what fails, fails by itself. A host that hangs takes nothing from
+//! one that works, and nor does a broken shard from the others, if calls say which shard they are
+//! for.
 
 use std::time::Duration;
 
@@ -26,12 +27,14 @@ struct Seen {
 async fn drive(x: Option<String>, y: String) -> Seen {
     let timeout = TimeoutPolicy::standard().total(SECOND * 2).attempt(SECOND);
     let bulkhead = BulkheadPolicy::standard().max_in_flight(50);
-    // The breaker would end the hang, and the overload limit ease it; here the bulkheads have to do it alone.
+    // The breaker would end the hang, and the overload limit ease it; here the bulkheads have to do
+    // it alone.
     let policy = Policy::standard().timeout(timeout).bulkhead(bulkhead).breaker(None).overload(None);
     let client = Client::builder().policy(policy).build().unwrap();
     let (mut calls, mut hanging) = (JoinSet::new(), JoinSet::new());
     let mut ticks = tokio::time::interval(EVERY);
-    // After a pause of the machine's, no burst: one of more than the bulkhead takes is turned away by right.
+    // After a pause of the machine's, no burst: one of more than the bulkhead takes is turned away
+    // by right.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for _ in 0..CALLS {
         ticks.tick().await;

@@ -1,5 +1,6 @@
-//! order-service while user-service is hung, gone, slow or talking nonsense: reads don't notice, orders are taken at once,
-//! and each one that was left open is settled exactly once when user-service is back.
+//! order-service while user-service is hung, gone, slow or talking nonsense: reads don't notice,
+//! orders are taken at once, and each one that was left open is settled exactly once when
+//! user-service is back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,13 +15,15 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// How long order-service waits for one answer of user-service. While the breaker is open it waits for none.
+/// How long order-service waits for one answer of user-service. While the breaker is open it waits
+/// for none.
 const ATTEMPT: Duration = Duration::from_millis(300);
 /// A user who isn't there.
 const NOBODY: &str = "0190a5a0-0000-7000-8000-000000000000";
 const BOUND: Duration = Duration::from_secs(30);
 
-/// Both services as they are, each on a database and a port of its own, with a front between them that can break.
+/// Both services as they are, each on a database and a port of its own, with a front between them
+/// that can break.
 struct World {
     http: Client,
     front: Front,
@@ -115,7 +118,8 @@ async fn isolation_holds(mode: Mode) {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     let confirmed = confirmed["id"].as_str().unwrap();
 
-    // Broken. Orders are taken from the first one on, slowly perhaps, and at once when the breaker has opened.
+    // Broken. Orders are taken from the first one on, slowly perhaps, and at once when the breaker
+    // has opened.
     world.front.set(mode).await;
     let mut left: Vec<Left> = Vec::new();
     let mut place = async |user: &str, fate: &'static str| {
@@ -144,8 +148,8 @@ async fn isolation_holds(mode: Mode) {
     let (writes, reads) = (median(writes), median(reads));
     let broken_for = broken_since.elapsed();
     println!("{mode:?}: for {broken_for:.1?}; median write {writes:.1?}, median two reads {reads:.1?}");
-    // A probe now and then waits for its answer, so the median: half an attempt is far more than it needs, and less than
-    // any order could be taken in that asks user-service.
+    // A probe now and then waits for its answer, so the median: half an attempt is far more than it
+    // needs, and less than any order could be taken in that asks user-service.
     assert!(writes < ATTEMPT / 2, "orders are taken at once: {writes:?}");
     assert!(reads < ATTEMPT / 2, "reads ask nobody: {reads:?}");
     assert_eq!(world.pending().await, left.len());

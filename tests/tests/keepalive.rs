@@ -1,9 +1,11 @@
-//! A server that keeps closing its keep-alive connections: nothing is executed twice, and what may be repeated succeeds.
+//! A server that keeps closing its keep-alive connections: nothing is executed twice, and what may
+//! be repeated succeeds.
 //!
-//! One caveat about the counts. reqwest's pool (hyper-util) sends a request again by itself when the pooled connection
-//! it had chosen closed before a byte was written, and reqwest offers no way to switch that off
-//! (`retry_canceled_requests`). Such a repeat is invisible to us and to the server alike: the first try never reached the
-//! wire. So the server may see fewer requests than attempts, never more.
+//! One caveat about the counts. reqwest's pool (hyper-util) sends a request again by itself when
+//! the pooled connection it had chosen closed before a byte was written, and reqwest offers no way
+//! to switch that off (`retry_canceled_requests`). Such a repeat is invisible to us and to the
+//! server alike: the first try never reached the wire. So the server may see fewer requests than
+//! attempts, never more.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -60,8 +62,9 @@ impl Rig {
         let heard = Heard::new();
         let mut policy = Policy::standard();
         if closes == Closes::WithTheNextRequestInHand {
-            // A server that drops half of all requests opens any breaker and empties any budget, which would leave nothing
-            // to count here. And a retry can meet another connection that will drop it.
+            // A server that drops half of all requests opens any breaker and empties any budget,
+            // which would leave nothing to count here. And a retry can meet another connection that
+            // will drop it.
             let retry = RetryPolicy::standard().initial(Duration::from_millis(1)).max_attempts(10);
             policy = policy.breaker(None).budget(None).retry(retry);
         }
@@ -101,7 +104,8 @@ impl Rig {
             "an answer is a success, and nothing else is"
         );
         match closes {
-            // It reads whatever is written, so every attempt must be there: no fewer, and no hidden ones.
+            // It reads whatever is written, so every attempt must be there: no fewer, and no hidden
+            // ones.
             Closes::Announced | Closes::WithTheNextRequestInHand => assert_eq!(read, sent),
             // What is written into a closed socket is never read.
             Closes::Unannounced => assert!(read <= sent, "{read} requests for {sent} attempts"),
@@ -178,8 +182,8 @@ async fn every_get_succeeds_when_connections_close_without_a_word() {
     .await;
 }
 
-/// One after another only: fifty at once leave the pool full of connections that drop the next request, and any number of
-/// attempts in a row can meet such a one.
+/// One after another only: fifty at once leave the pool full of connections that drop the next
+/// request, and any number of attempts in a row can meet such a one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_get_succeeds_when_every_second_request_is_swallowed() {
     within(Duration::from_secs(30), async {

@@ -1,5 +1,5 @@
-//! A client has only so many local ports for connections to one address. When they have run out, that is this machine's doing and
-//! says nothing about the server.
+//! A client has only so many local ports for connections to one address. When they have run out,
+//! that is this machine's doing and says nothing about the server.
 
 #![cfg(target_os = "linux")]
 
@@ -26,8 +26,9 @@ const EADDRNOTAVAIL: i32 = 99;
 
 /// Connects as often as this process may, and says why it stopped.
 ///
-/// Linux gives a socket that only connects the ports of one parity first, and one that is bound before those of the other: taking
-/// both by turns spares it from looking through all that are taken.
+/// Linux gives a socket that only connects the ports of one parity first, and one that is bound
+/// before those of the other: taking both by turns spares it from looking through all that are
+/// taken.
 async fn hold(server: SocketAddr) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
@@ -90,8 +91,8 @@ fn bound_to(address: IpAddr) -> [Any; 2] {
     [Any::Reqwest(reqwest.build().unwrap(), one), Any::Hyper(hyper.build().unwrap(), other)]
 }
 
-/// Other processes hold every port from which this machine could connect to the server. They hold them at `::1`, where nobody
-/// else misses them: at 127.0.0.1 no other test could listen meanwhile.
+/// Other processes hold every port from which this machine could connect to the server. They hold
+/// them at `::1`, where nobody else misses them: at 127.0.0.1 no other test could listen meanwhile.
 #[test]
 fn local_ports_that_have_run_out_are_not_the_servers_failure() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

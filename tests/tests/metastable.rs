@@ -1,5 +1,5 @@
-//! E1 over real sockets, smaller: a server that finishes what nobody waits for any more loses half its workers for a
-//! while. Four naive tries keep it down for good; ours let it recover.
+//! E1 over real sockets, smaller: a server that finishes what nobody waits for any more loses half
+//! its workers for a while. Four naive tries keep it down for good; ours let it recover.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ const SECONDS: usize = 12;
 /// How many seconds at the end are judged.
 const END: usize = 2;
 
-/// First come, first served, by workers that finish whatever they were asked: when an answer will come is known as soon as
-/// the request has.
+/// First come, first served, by workers that finish whatever they were asked: when an answer will
+/// come is known as soon as the request has.
 struct Queue {
     begun: Instant,
     free: [Instant; WORKERS],

@@ -1,4 +1,5 @@
-//! A million distinct hosts through one client: what is kept for them is bounded, and so is what each call costs.
+//! A million distinct hosts through one client: what is kept for them is bounded, and so is what
+//! each call costs.
 //!
 //! There are no sockets: the layer's service answers at once, so what is measured is the crate.
 
@@ -13,13 +14,14 @@ use resilient_client::{Policy, ResilienceLayer};
 use resilient_client_tests::clock;
 use tower::{Layer as _, Service as _, service_fn};
 
-/// A million where it's quick. A newcomer to a full registry copies it, which a build without optimisations does 2,000 times
-/// a second; the bounds hold from the second thousand of hosts on.
+/// A million where it's quick. A newcomer to a full registry copies it, which a build without
+/// optimisations does 2,000 times a second; the bounds hold from the second thousand of hosts on.
 const HOSTS: u32 = if cfg!(debug_assertions) { 10_000 } else { 1_000_000 };
 const KNOWN: u32 = 16;
 /// Unless the builder says otherwise.
 const CAP: usize = 1024;
-/// Generous: the registry was full before. 64 bytes for each host, not enough to remember them, and 4 MiB for the allocator.
+/// Generous: the registry was full before. 64 bytes for each host, not enough to remember them, and
+/// 4 MiB for the allocator.
 const MOST_GROWTH: usize = (4 << 20) + 64 * HOSTS as usize;
 
 /// Bytes of memory this process has in use; zero where that can't be asked.

@@ -1,5 +1,5 @@
-//! Errors say what happened, and to whom: ports that there can't be, addresses that swallow what is sent to
-//! them, certificates, proxies, names without an address.
+//! Errors say what happened, and to whom: ports that there can't be, addresses that swallow what is
+//! sent to them, certificates, proxies, names without an address.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! Every way the other end of a socket can go wrong: what the caller is told, that it takes a bounded time, that the
-//! call's place is given back, and that nothing was sent which the report doesn't show.
+//! Every way the other end of a socket can go wrong: what the caller is told, that it takes a
+//! bounded time, that the call's place is given back, and that nothing was sent which the report
+//! doesn't show.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +15,17 @@ use resilient_client_tests::server::{Accept, NobodyHome};
 use resilient_client_tests::{Gate, Heard, Reply, SOON, Server, within};
 use tokio::task::JoinSet;
 
-/// For servers that will never answer. All others get the standard times: how fast a machine is decides nothing.
+/// For servers that will never answer. All others get the standard times: how fast a machine is
+/// decides nothing.
 const SHORT: Duration = Duration::from_millis(500);
-/// For connects that hang, far below the attempt's: were they equal, which of them fires first would be a race.
+/// For connects that hang, far below the attempt's: were they equal, which of them fires first
+/// would be a race.
 const CONNECT: Duration = Duration::from_millis(100);
 /// Four attempts and the waits between them, on a slow machine.
 const BOUND: Duration = Duration::from_secs(9);
 
-/// One place only, so that a call which kept it would show at once. No breaker: faults are all there is here.
+/// One place only, so that a call which kept it would show at once. No breaker: faults are all
+/// there is here.
 fn builder(timeout: TimeoutPolicy, heard: &Heard) -> ClientBuilder {
     let policy = Policy::standard()
         .timeout(timeout)
@@ -67,7 +71,8 @@ const SILENT: Expected = Expected::Head(ErrorKind::Timeout, FailureKind::Timeout
 const BAD_BODY: Expected = Expected::Body(ErrorKind::Body, FailureKind::Body);
 const STALLED_BODY: Expected = Expected::Body(ErrorKind::BodyIdle, FailureKind::BodyIdle);
 
-/// One client for each kind of fault, because making one takes a while. Each server is an upstream of its own to them.
+/// One client for each kind of fault, because making one takes a while. Each server is an upstream
+/// of its own to them.
 struct Clients {
     heard: Heard,
     standard: Client,
@@ -231,7 +236,8 @@ async fn every_fault_is_classified_bounded_and_sent_no_more_often_than_reported(
     running.join_all().await;
 }
 
-/// Apart from the others: the client parses as fast as it can, which costs whoever shares its thread.
+/// Apart from the others: the client parses as fast as it can, which costs whoever shares its
+/// thread.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_1xx_ends_at_the_attempt_timeout() {
     let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(50);
@@ -345,8 +351,8 @@ async fn a_tls_handshake_that_fails_was_never_sent() {
     assert_eq!(server.seen().read(|seen| seen.connections), heard.attempts());
 }
 
-/// Whether a request was written before the close was noticed is a race, so two outcomes are right; a POST may be
-/// repeated after one of them only.
+/// Whether a request was written before the close was noticed is a race, so two outcomes are right;
+/// a POST may be repeated after one of them only.
 #[tokio::test]
 async fn a_connection_closed_or_reset_on_accept_repeats_a_post_only_when_it_was_never_written() {
     for accept in [Accept::Close, Accept::Reset] {
@@ -398,8 +404,9 @@ async fn a_redirect_loop_ends_and_is_nobodys_failure() {
     }
 }
 
-/// Two answers to one request, in one packet. One that arrives a moment later can't be told from the next request's own,
-/// by any client of HTTP/1.1: after a race it is, now and then, taken for it.
+/// Two answers to one request, in one packet. One that arrives a moment later can't be told from
+/// the next request's own, by any client of HTTP/1.1: after a race it is, now and then, taken for
+/// it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_came_along_with_another_is_given_to_nobody() {
     const PLANTED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nplanted";

@@ -1,4 +1,5 @@
-//! E2 over real sockets: a total outage isn't multiplied, and the server's count is the client's, exactly.
+//! E2 over real sockets: a total outage isn't multiplied, and the server's count is the client's,
+//! exactly.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ const EVERY: Duration = Duration::from_millis(5);
 /// What the standard budget holds to begin with.
 const TOKENS: usize = 10;
 
-/// Calls at 200 a second to a server that refuses each with a 503; how many requests it saw, and how many attempts the
-/// client made.
+/// Calls at 200 a second to a server that refuses each with a 503; how many requests it saw, and
+/// how many attempts the client made.
 async fn outage(policy: Policy) -> (usize, usize) {
     let server = Server::start(|_| Reply::answer(503, "out of order")).await;
     let heard = Heard::new();

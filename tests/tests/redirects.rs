@@ -31,7 +31,8 @@ async fn a_redirect_to_the_same_origin_is_followed() {
     assert_eq!(within(SOON, response.text()).await.unwrap(), "here");
 }
 
-/// What broke: a hop that couldn't connect looked like a request that was never sent, and the POST went out again.
+/// What broke: a hop that couldn't connect looked like a request that was never sent, and the POST
+/// went out again.
 #[tokio::test]
 async fn a_post_whose_redirect_cannot_connect_was_executed_and_is_not_repeated() {
     within(SOON, async {

@@ -1,5 +1,5 @@
-//! HTTP/2 says of some failures that the request was never processed. Those are repeated whatever the method, once each,
-//! by us and by nobody below us.
+//! HTTP/2 says of some failures that the request was never processed. Those are repeated whatever
+//! the method, once each, by us and by nobody below us.
 
 use std::time::Duration;
 
@@ -115,7 +115,8 @@ async fn a_stream_above_the_last_one_of_a_goaway_is_sent_once_more_on_another_co
         let rig = Rig::new(first(Act::GoAway { last: 0, code: NO_ERROR })).await;
         let (text, report) = rig.call(method.clone()).await.unwrap();
         assert_eq!(text, "done", "{method}");
-        // Of a GET nobody asks whether it was its stream that the GOAWAY excluded: it is safe to repeat.
+        // Of a GET nobody asks whether it was its stream that the GOAWAY excluded: it is safe to
+        // repeat.
         let first = if method == Method::POST { REFUSED } else { BROKEN };
         assert_eq!(outcomes(&report), [first, Outcome::Success], "{method}");
         rig.assert_the_counts_agree(2);
@@ -123,7 +124,8 @@ async fn a_stream_above_the_last_one_of_a_goaway_is_sent_once_more_on_another_co
     }
 }
 
-/// A rolling deployment: each connection ends with a GOAWAY after a while. Nothing is lost and nothing runs twice.
+/// A rolling deployment: each connection ends with a GOAWAY after a while. Nothing is lost and
+/// nothing runs twice.
 #[tokio::test]
 async fn posts_through_a_server_that_goes_away_every_tenth_request_all_arrive_once() {
     let rig = Rig::new(|request| match request.stream {
@@ -160,7 +162,8 @@ async fn a_post_that_may_have_been_processed_is_sent_once() {
     }
 }
 
-/// At or below the last stream of a graceful GOAWAY, the answer still comes: going away is not an error.
+/// At or below the last stream of a graceful GOAWAY, the answer still comes: going away is not an
+/// error.
 #[tokio::test]
 async fn a_stream_the_goaway_admits_is_waited_for() {
     let rig = Rig::new(first(Act::GoAway { last: 1, code: NO_ERROR })).await;

@@ -1,5 +1,6 @@
-//! Many endpoints behind one name, over real sockets: one bad replica of three costs no call, the replicas count what the
-//! client counts, a list can be replaced under load, and lists and names that can't work say so.
+//! Many endpoints behind one name, over real sockets: one bad replica of three costs no call, the
+//! replicas count what the client counts, a list can be replaced under load, and lists and names
+//! that can't work say so.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -153,7 +154,8 @@ async fn a_replica_where_nobody_listens_costs_no_call() {
     .await;
 }
 
-/// In bursts, with `Policy::standard()` as it is: 0 to 91 % were served, when the name's own breaker took one for all.
+/// In bursts, with `Policy::standard()` as it is: 0 to 91 % were served, when the name's own
+/// breaker took one for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bursts_are_served_while_one_of_two_or_three_has_nobody_listening() {
     let bursts = async |others: usize| {
@@ -230,7 +232,8 @@ async fn a_list_replaced_under_load_loses_no_call() {
     .await;
 }
 
-/// Answers each time it is asked with something else: one address, the other, both and each twice, none, an error.
+/// Answers each time it is asked with something else: one address, the other, both and each twice,
+/// none, an error.
 struct Flapping {
     addresses: [SocketAddr; 2],
     asked: std::sync::Arc<AtomicUsize>,

@@ -1,7 +1,7 @@
 //! A body that ends before its announced length is a failure, however gracefully it ends.
 //!
-//! hyper takes an HTTP/2 stream reset with `NO_ERROR`, or ended by a graceful `GOAWAY`, for one that has
-//! ended well. Only the length tells that something is missing.
+//! hyper takes an HTTP/2 stream reset with `NO_ERROR`, or ended by a graceful `GOAWAY`, for one
+//! that has ended well. Only the length tells that something is missing.
 
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ async fn a_short_body_handed_to_other_libraries_is_an_error_there_too() {
     }
 }
 
-/// Those of one moment may have one cause, such as a connection's end, and count once. Soon after, each counts.
+/// Those of one moment may have one cause, such as a connection's end, and count once. Soon after,
+/// each counts.
 #[tokio::test]
 async fn bodies_that_are_all_short_open_the_breaker_in_no_time() {
     for end in ENDS {

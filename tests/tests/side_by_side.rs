@@ -1,4 +1,5 @@
-//! One thing goes wrong with a connection, or here: what that costs us, beside what it costs reqwest as it comes.
+//! One thing goes wrong with a connection, or here: what that costs us, beside what it costs
+//! reqwest as it comes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,9 +19,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A warm connection takes requests and says nothing more. Nobody knows before an attempt's time is up; then all go elsewhere. What
-/// comes later does so at once over hyper, which has left the connection. reqwest keeps it until its pings find it, and so does
-/// bare reqwest told to send the same: the POSTs are lost.
+/// A warm connection takes requests and says nothing more. Nobody knows before an attempt's time is
+/// up; then all go elsewhere. What comes later does so at once over hyper, which has left the
+/// connection. reqwest keeps it until its pings find it, and so does bare reqwest told to send the
+/// same: the POSTs are lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_gets_on_a_connection_gone_mute_are_served_over_another() {
     let patient =
@@ -55,7 +57,8 @@ async fn fifty_gets_on_a_connection_gone_mute_are_served_over_another() {
     tokio::join!(row(Any::Bare(patient.build().unwrap())), row(reqwest), row(hyper));
 }
 
-/// Passes connections on. From its first, nothing comes any more once the gate is open, nor does it end.
+/// Passes connections on. From its first, nothing comes any more once the gate is open, nor does it
+/// end.
 async fn mutes_the_first(to: String, gate: Gate) -> (String, JoinHandle<()>) {
     let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", front.local_addr().unwrap());
@@ -76,9 +79,11 @@ async fn mutes_the_first(to: String, gate: Gate) -> (String, JoinHandle<()>) {
     (url, passing)
 }
 
-/// The same, and not even a ping is answered: as when a router in between has forgotten the connection. Callers that post one order
-/// after the other are served again once the client has left it. Over hyper that is when the first attempt has timed out; over
-/// reqwest when its pings have, 7 s after the last word, as for bare reqwest told to send the same. As it comes it waits for ever.
+/// The same, and not even a ping is answered: as when a router in between has forgotten the
+/// connection. Callers that post one order after the other are served again once the client has
+/// left it. Over hyper that is when the first attempt has timed out; over reqwest when its pings
+/// have, 7 s after the last word, as for bare reqwest told to send the same. As it comes it waits
+/// for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_post_served_after_a_connection_has_gone_mute() {
     let server = H2Server::start(|_| Act::Answer("done")).await;
@@ -150,8 +155,8 @@ async fn a_handshake_that_thirty_wait_for_and_that_is_reset_counts_once() {
     }
 }
 
-/// HTTP/1.1, each answer after 20 ms. Connections accepted before `dead` is set then leave the next request unanswered, and end, or are
-/// `mute` from then on.
+/// HTTP/1.1, each answer after 20 ms. Connections accepted before `dead` is set then leave the next
+/// request unanswered, and end, or are `mute` from then on.
 async fn dies_in_the_pool(dead: Arc<AtomicBool>, mute: bool) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -256,7 +261,8 @@ async fn the_first_post_after_an_idle_time_finds_its_way() {
     }
 }
 
-/// No socket can be bound to an address that isn't this machine's: the same error as that of ports that have run out.
+/// No socket can be bound to an address that isn't this machine's: the same error as that of ports
+/// that have run out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_want_of_local_addresses_opens_no_breaker() {
     let server = Server::start(|_| Reply::answer(200, "ok")).await;
@@ -275,8 +281,8 @@ async fn a_want_of_local_addresses_opens_no_breaker() {
     }
 }
 
-/// Google's rule counts what the server was asked and accepted. It hasn't seen a request that was never sent, and has answered
-/// each hop of a redirect.
+/// Google's rule counts what the server was asked and accepted. It hasn't seen a request that was
+/// never sent, and has answered each hop of a redirect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neither_redirect_loops_nor_requests_never_sent_count_in_the_client_throttle() {
     let policy = Policy::standard().breaker(None).budget(None).throttle(ThrottlePolicy::standard());
@@ -305,7 +311,8 @@ async fn neither_redirect_loops_nor_requests_never_sent_count_in_the_client_thro
     }
 }
 
-/// Over HTTP/1.1 each attempt has a connection to itself, so that each that times out speaks for itself, whatever other hosts speak.
+/// Over HTTP/1.1 each attempt has a connection to itself, so that each that times out speaks for
+/// itself, whatever other hosts speak.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_host_speaks_says_nothing_about_the_timeouts_of_another() {
     let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(300));

@@ -1,5 +1,5 @@
-//! Spans: one round the call, one an attempt, named as OpenTelemetry's conventions for HTTP clients have it, and nothing in them
-//! that may be secret.
+//! Spans: one round the call, one an attempt, named as OpenTelemetry's conventions for HTTP clients
+//! have it, and nothing in them that may be secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -83,7 +83,8 @@ impl<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>> Layer
     }
 }
 
-/// One subscriber for all tests of this process: with several, tracing may ask another test's about a place in the code.
+/// One subscriber for all tests of this process: with several, tracing may ask another test's about
+/// a place in the code.
 fn record() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
@@ -142,7 +143,7 @@ async fn a_call_has_a_span_and_each_attempt_one_below_it() {
     let outer = tracing::info_span!("handler");
     let url = server.url("/users/7?token=s3cret&page=2#fr4gment").replace("http://", "http://alice:hunter2@");
     let call = client.get(url).send_buffered();
-    let response = tracing::Instrument::instrument(async move { call.await }, outer.clone()).await.unwrap();
+    let response = tracing::Instrument::instrument(call, outer.clone()).await.unwrap();
     assert_eq!(response.status(), 200);
     drop(response);
     let port = port(&server);
@@ -266,8 +267,8 @@ async fn an_attempt_without_an_answer_says_what_kept_it() {
 /// What a tracer's hook relies on, and every span of the transport's own.
 #[tokio::test]
 async fn the_attempts_span_is_current_while_the_hook_is_asked() {
-    record();
     static CURRENT: Mutex<Vec<Option<u64>>> = Mutex::new(Vec::new());
+    record();
     let server = Server::start(|request| Reply::answer(if request.nth == 1 { 503 } else { 200 }, "")).await;
     let hook = |_: &Attempt<'_>| {
         CURRENT.lock().unwrap().push(Span::current().id().map(|id| id.into_u64()));

@@ -1,5 +1,5 @@
-//! A server that answers and then doesn't: who asks again gets the last answer, marked, if the server allowed it; and nobody
-//! gets another's.
+//! A server that answers and then doesn't: who asks again gets the last answer, marked, if the
+//! server allowed it; and nobody gets another's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +78,8 @@ async fn the_last_answer_stands_in_for_a_dead_server_and_says_so() {
     assert!(!response.report().to_string().contains("success"), "the report is the failed call's");
     assert_eq!(text(response).await, "answer 2");
 
-    // It's there as often as it is needed, whole or in pieces, and marked as what it is to whoever wants reqwest's type.
+    // It's there as often as it is needed, whole or in pieces, and marked as what it is to whoever
+    // wants reqwest's type.
     assert_eq!(within(SOON, client.get(&url).fetch_text()).await.unwrap(), "answer 2");
     let plain = reqwest::Response::from(within(SOON, client.get(&url).send()).await.unwrap());
     assert!(plain.extensions().get::<resilient_client::stale::Degraded>().is_some());
@@ -356,8 +357,9 @@ async fn forgetful() -> (String, JoinHandle<()>) {
     (url, serving)
 }
 
-/// 20,000 URLs through one client (100,000 were tried: the same bound, 45 s): entries and bytes stay within their limits, and so does memory.
-/// In a process of its own, whose memory no other test adds to.
+/// 20,000 URLs through one client (100,000 were tried: the same bound, 45 s): entries and bytes
+/// stay within their limits, and so does memory. In a process of its own, whose memory no other
+/// test adds to.
 #[test]
 fn any_number_of_urls_fits_in_the_bound() {
     const CHILD: &str = "RESILIENT_CLIENT_TEST_ALONE";

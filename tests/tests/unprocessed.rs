@@ -1,5 +1,5 @@
-//! "Never processed" is said on proof only: whatever a client says so of wasn't taken by the server, and nothing that must not be
-//! repeated is taken twice. The servers count.
+//! "Never processed" is said on proof only: whatever a client says so of wasn't taken by the
+//! server, and nothing that must not be repeated is taken twice. The servers count.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use resilient_client_tests::{Heard, SOON, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower::{Layer as _, ServiceExt as _};
 
-/// A server that leaves each connection after a few streams, thousands of requests, several threads.
+/// A server that leaves each connection after a few streams, thousands of requests, several
+/// threads.
 async fn nothing_is_taken_twice(client: Any, body: &'static str) -> Tally {
     let server = H2Peer::start(Manners { leaves_after: Some(5), ..Manners::default() }).await;
     let work = Work::of(Method::POST, 16, 150).body(body);
@@ -50,13 +51,15 @@ async fn no_bodyless_post_is_taken_twice_through_goaways_over_reqwest_and_none_i
     assert!(tally.served >= 2_300, "{}", tally.said());
 }
 
-/// The standard policy as it is. GOAWAYs are housekeeping: no breaker hears of them, and no fewer are served than bare reqwest
-/// serves, but those in doubt. (Bare repeats what its pool hands back, and may report as lost what was taken.)
+/// The standard policy as it is. GOAWAYs are housekeeping: no breaker hears of them, and no fewer
+/// are served than bare reqwest serves, but those in doubt. (Bare repeats what its pool hands back,
+/// and may report as lost what was taken.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn goaways_every_few_streams_open_no_breaker_and_cost_no_more_than_what_is_in_doubt() {
     for body in ["", "an order"] {
         let mut bare = 0;
-        // Bare may wait for ever: a request given to a connection that is going away is now and then neither sent nor refused.
+        // Bare may wait for ever: a request given to a connection that is going away is now and
+        // then neither sent nor refused.
         let patient =
             reqwest::Client::builder().no_proxy().http2_prior_knowledge().timeout(Duration::from_secs(3));
         let [_, reqwest, hyper] = Any::all(true, &Policy::standard());
@@ -260,7 +263,8 @@ fn a_call_whose_connection_ran_on_a_runtime_that_ended_goes_over_another() {
     }
 }
 
-/// Of this machine's own descriptors there are too few. In a process of its own, because all of a process shares them.
+/// Of this machine's own descriptors there are too few. In a process of its own, because all of a
+/// process shares them.
 #[test]
 fn a_want_of_descriptors_of_our_own_is_not_the_servers_failure() {
     const URL: &str = "RESILIENT_CLIENT_TEST_URL";

@@ -50,19 +50,21 @@ pub enum Fault {
     RetryAfter,
     /// The same by one of two servers; the other has no fault.
     RetryAfterOne,
-    /// From the second second on, one of three servers takes a second for each answer: longer than an attempt may take, and
-    /// short enough for a success.
+    /// From the second second on, one of three servers takes a second for each answer: longer than
+    /// an attempt may take, and short enough for a success.
     SlowReplica,
     /// Three servers, each ended and started again in turn.
     Rolling,
     /// The only server is ended and comes back after a while.
     Outage,
-    /// Ten workers, 25 ms a request, an endless queue that nothing leaves; for a while half of the workers are gone.
+    /// Ten workers, 25 ms a request, an endless queue that nothing leaves; for a while half of the
+    /// workers are gone.
     Overload,
-    /// The same, and for a while all of them are gone: a call of those 2.43 s can succeed only if it is sent to a server that
-    /// does nothing, so who stops sending loses up to 17 % of all.
+    /// The same, and for a while all of them are gone: a call of those 2.43 s can succeed only if
+    /// it is sent to a server that does nothing, so who stops sending loses up to 17 % of all.
     Stall,
-    /// Half of the workers are gone for so long that who sends everything is answered too late ever after.
+    /// Half of the workers are gone for so long that who sends everything is answered too late ever
+    /// after.
     LongOverload,
 }
 
@@ -83,7 +85,8 @@ impl Fault {
         Self::Stall,
         Self::LongOverload,
     ];
-    /// How many of them strike single requests; the others strike servers, for a time. Each kind has a table of its own.
+    /// How many of them strike single requests; the others strike servers, for a time. Each kind
+    /// has a table of its own.
     pub const OF_REQUESTS: usize = 7;
 
     /// Its heading.
@@ -144,7 +147,8 @@ impl Fault {
             Some(Gone { workers, from, length: Duration::from_millis(length) })
         };
         match self {
-            // So long that of 14 s of calls without retries, timeouts or a breaker 12 % aren't served in time.
+            // So long that of 14 s of calls without retries, timeouts or a breaker 12 % aren't
+            // served in time.
             Self::Overload => gone(5, 2, 6700),
             // As long as it takes for the same share when none is left.
             Self::Stall => gone(10, 3, 2430),

@@ -168,7 +168,8 @@ impl Faulty {
         let _ = work.await;
     }
 
-    /// Each of them leaves when its time has come and it is done with what it has, and comes back together with the others.
+    /// Each of them leaves when its time has come and it is done with what it has, and comes back
+    /// together with the others.
     fn leave(&self, gone: Gone, began: Instant) {
         for _ in 0..gone.workers {
             let workers = self.workers.clone();
@@ -217,8 +218,8 @@ fn stalled() -> Response<Body> {
     response
 }
 
-/// The place of a request among its hundred, over a hundred: each hundred meets exactly its share of faults, in an order
-/// that depends on nothing but the seed.
+/// The place of a request among its hundred, over a hundred: each hundred meets exactly its share
+/// of faults, in an order that depends on nothing but the seed.
 fn share_of(seed: u64, number: u64) -> f64 {
     let first = number - number % 100;
     let own = mixed(seed, number);

@@ -28,13 +28,14 @@ pub struct Outcome {
     pub p99: f64,
     /// Percent of the requests that had been told when to come again that came no sooner.
     pub obeyed: f64,
-    /// Seconds from when the workers are back to when 90 % of calls succeed again, for good; less than 0: before that;
-    /// infinite if they don't at the end of the run.
+    /// Seconds from when the workers are back to when 90 % of calls succeed again, for good; less
+    /// than 0: before that; infinite if they don't at the end of the run.
     pub recovered: f64,
-    /// Milliseconds from when an ended server listens again to when each call set out begins to succeed, for half a second
-    /// at least; infinite if none of that came.
+    /// Milliseconds from when an ended server listens again to when each call set out begins to
+    /// succeed, for half a second at least; infinite if none of that came.
     pub back: f64,
-    /// Percent of calls that the workers could have served while calls set out, at the pace they were measured at.
+    /// Percent of calls that the workers could have served while calls set out, at the pace they
+    /// were measured at.
     pub possible: f64,
 }
 
@@ -70,8 +71,8 @@ impl Outcome {
     }
 }
 
-/// Sends `stack` against `fault`, in a runtime of its own, against servers of its own. `sent` is called when
-/// the last call has set out.
+/// Sends `stack` against `fault`, in a runtime of its own, against servers of its own. `sent` is
+/// called when the last call has set out.
 pub fn run(stack: Stack, fault: Fault, seed: u64, effort: Effort, sent: impl FnOnce()) -> Outcome {
     let mut servers = Servers::start(fault, effort, seed);
     let origins = servers.origins();

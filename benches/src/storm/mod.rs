@@ -1,4 +1,5 @@
-//! Stacks under fault: an open loop over loopback against servers, in other processes, that fail as their seed says.
+//! Stacks under fault: an open loop over loopback against servers, in other processes, that fail as
+//! their seed says.
 //!
 //! ```text
 //! fault.rs    what goes wrong, and when

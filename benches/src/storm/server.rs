@@ -1,4 +1,5 @@
-//! The servers that fail as told: the bench binary, started once more for each, so that none meets what another left behind.
+//! The servers that fail as told: the bench binary, started once more for each, so that none meets
+//! what another left behind.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,8 +17,8 @@ use super::faulty::{self, Tally};
 use crate::args::Effort;
 use crate::clock;
 
-/// Holds the fault's place in [`Fault::ALL`], whether the effort is full, the seed, the replica and its address, in a
-/// process that serves.
+/// Holds the fault's place in [`Fault::ALL`], whether the effort is full, the seed, the replica and
+/// its address, in a process that serves.
 const ROLE: &str = "RESILIENT_CLIENT_BENCH_STORM";
 
 /// What servers have seen.
@@ -115,7 +116,8 @@ impl Servers {
 #[derive(Debug)]
 struct Replica {
     address: SocketAddr,
-    /// Bound and never listening: keeps the system from giving the port to somebody else's connection while the server is away.
+    /// Bound and never listening: keeps the system from giving the port to somebody else's
+    /// connection while the server is away.
     _reserved: TcpSocket,
     role: String,
     process: Option<Process>,
@@ -131,7 +133,8 @@ impl Replica {
     }
 }
 
-/// As many open files as the system allows: a client that waits for everything waits on thousands of connections.
+/// As many open files as the system allows: a client that waits for everything waits on thousands
+/// of connections.
 pub fn raise_file_limit() {
     #[cfg(unix)]
     {
@@ -149,7 +152,8 @@ fn reserve() -> (SocketAddr, TcpSocket) {
     (socket.local_addr().expect("address"), socket)
 }
 
-/// A server's process. It ends when its standard input closes, at once: its connections are as after a kill.
+/// A server's process. It ends when its standard input closes, at once: its connections are as
+/// after a kill.
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -189,7 +193,8 @@ impl Drop for Process {
     }
 }
 
-/// In a process that [`Servers`] made: serves until standard input closes, says what it has seen, and returns true.
+/// In a process that [`Servers`] made: serves until standard input closes, says what it has seen,
+/// and returns true.
 pub fn serve_if_asked() -> bool {
     let Ok(role) = env::var(ROLE) else { return false };
     let [place, full, seed, replica, address] = role.split(' ').collect::<Vec<_>>()[..] else {

@@ -1,8 +1,9 @@
 //! Each stack as one thing: make a call, was it a success?
 //!
-//! Four attempts, 500 ms for each, waits from about 25 ms to 250 ms: the same for all that can be told so; the rest is
-//! what a stack's docs advise, or its default. Of several servers a stack that knows of endpoints is told all; to the others
-//! each call brings the next, for all of its attempts.
+//! Four attempts, 500 ms for each, waits from about 25 ms to 250 ms: the same for all that can be
+//! told so; the rest is what a stack's docs advise, or its default. Of several servers a stack that
+//! knows of endpoints is told all; to the others each call brings the next, for all of its
+//! attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,8 @@ pub enum Stack {
     Reqwest,
     /// reqwest-retry as its README sets it up: three retries.
     ReqwestRetry,
-    /// reqwest-retry with waits for calls between services, and reqwest's timeout, which ends with the body.
+    /// reqwest-retry with waits for calls between services, and reqwest's timeout, which ends with
+    /// the body.
     ReqwestRetryTuned,
     /// tower's layers, budget and backoff.
     Tower,
@@ -44,7 +46,8 @@ pub enum Stack {
     TowerResilienceHedge,
     /// reqx with its standard retry policy.
     Reqx,
-    /// The same with its retry budget, circuit breaker and adaptive concurrency, each at its standard.
+    /// The same with its retry budget, circuit breaker and adaptive concurrency, each at its
+    /// standard.
     ReqxControls,
     /// Microsoft's fetch: its standard pipeline, made of seatbelt.
     Fetch,
@@ -52,7 +55,8 @@ pub enum Stack {
     Ours,
     /// Ours with hedging.
     OursHedge,
-    /// Ours with a limit of attempts in flight that adapts, in place of the fixed one, and a queue in front of it.
+    /// Ours with a limit of attempts in flight that adapts, in place of the fixed one, and a queue
+    /// in front of it.
     OursAdaptive,
     /// Ours over hyper.
     OursHyper,
@@ -144,7 +148,8 @@ impl Stack {
             Self::Ours => ours(policy(), origins),
             Self::OursHedge => ours(policy().hedge(HedgePolicy::standard()), origins),
             Self::OursAdaptive => {
-                // A second's worth of calls may wait for a second, half of the time a success may take.
+                // A second's worth of calls may wait for a second, half of the time a success may
+                // take.
                 let queue = BulkheadPolicy::standard().max_queued(RATE as u32).queue_wait(IN_TIME / 2);
                 ours(policy().concurrency(ConcurrencyPolicy::gradient()).bulkhead(queue), origins)
             }

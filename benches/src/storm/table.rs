@@ -24,8 +24,8 @@ struct Cell {
     rounds: usize,
 }
 
-/// A difference in success that is no difference, in points: retries make the faults fall on other calls in each run, and a
-/// quick one has 900 of them.
+/// A difference in success that is no difference, in points: retries make the faults fall on other
+/// calls in each run, and a quick one has 900 of them.
 const EQUAL: f64 = 1.0;
 
 impl Storm {
@@ -164,7 +164,8 @@ impl Storm {
         goals
     }
 
-    /// No peer does better: asked of the standard policy, where obedience or sparing a server that is down costs nothing.
+    /// No peer does better: asked of the standard policy, where obedience or sparing a server that
+    /// is down costs nothing.
     fn first_or_equal(&self, cell: &Cell) -> Option<(String, bool)> {
         let spared = matches!(cell.fault, Fault::RetryAfter | Fault::Outage | Fault::Stall);
         if cell.stack != Stack::Ours || spared {

@@ -1,5 +1,6 @@
-//! What is sent and when, all decided by the seed before anything is sent: an open loop, so a slow answer doesn't slow
-//! the load down, and both order-services get the same orders at the same instants.
+//! What is sent and when, all decided by the seed before anything is sent: an open loop, so a slow
+//! answer doesn't slow the load down, and both order-services get the same orders at the same
+//! instants.
 
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ pub(crate) struct NewOrder {
     pub(crate) number: u64,
     /// The user it is for, as an index into the known users; `None` is a user who doesn't exist.
     pub(crate) user: Option<usize>,
-    /// Whether the client is impatient and sends the order a second time, with the same `Idempotency-Key`.
+    /// Whether the client is impatient and sends the order a second time, with the same
+    /// `Idempotency-Key`.
     pub(crate) twice: bool,
 }
 

@@ -1,7 +1,8 @@
 //! An order-service whose orders fail when the question about their customer does.
 //!
-//! order-service itself would keep the order whatever client its [`UserLookup`] uses. So the question is asked in front of
-//! it, with a 500 when there is no answer, and the lookup behind repeats the answer without asking again.
+//! order-service itself would keep the order whatever client its [`UserLookup`] uses. So the
+//! question is asked in front of it, with a 500 when there is no answer, and the lookup behind
+//! repeats the answer without asking again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

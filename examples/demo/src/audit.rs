@@ -50,7 +50,8 @@ pub(crate) struct Audit {
     pub(crate) resolved: usize,
     /// Settled more than once, or never although it was answered 202 and is no longer pending.
     pub(crate) resolved_wrong_number_of_times: usize,
-    /// Settled against the truth: a stranger's order confirmed, a customer's rejected, or stored after a 422.
+    /// Settled against the truth: a stranger's order confirmed, a customer's rejected, or stored
+    /// after a 422.
     pub(crate) misjudged: usize,
 }
 
@@ -98,7 +99,8 @@ impl Audit {
     }
 }
 
-/// Whether the order was accepted with nothing but a promise, so that it must have been resolved since.
+/// Whether the order was accepted with nothing but a promise, so that it must have been resolved
+/// since.
 fn promised_later(sent: &Sent) -> bool {
     sent.answer == Answer::Accepted || sent.again == Some(Answer::Accepted)
 }

@@ -1,4 +1,5 @@
-//! The resilient client without order-service's look at who answers: a 200 or 404 of anybody settles an order.
+//! The resilient client without order-service's look at who answers: a 200 or 404 of anybody
+//! settles an order.
 
 use axum::http::StatusCode;
 use order_service::{Config, Existence, LookupFuture, LookupRequest, Unavailable, UserLookup};

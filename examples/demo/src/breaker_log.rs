@@ -1,6 +1,7 @@
 //! When the circuit breaker of the resilient order-service changed.
 //!
-//! An observer inside that order-service passes each change on to the demo as one byte on standard output.
+//! An observer inside that order-service passes each change on to the demo as one byte on standard
+//! output.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -37,8 +38,8 @@ impl Breaker {
     }
 }
 
-/// Makes the process it is installed in tell the demo what its circuit breaker does. Replicas have breakers of their own,
-/// which would be heard too: with several the demo shows none.
+/// Makes the process it is installed in tell the demo what its circuit breaker does. Replicas have
+/// breakers of their own, which would be heard too: with several the demo shows none.
 pub(crate) fn reporter() -> impl Observer {
     |_upstream: &str, event: &Event| {
         let Event::BreakerTransition(change) = event else { return };
@@ -72,7 +73,8 @@ impl BreakerLog {
         self.0.last().map_or_else(Breaker::default, |(_, state)| *state)
     }
 
-    /// How long after `start` it opened for the first time since `from`, which also counts from `start`.
+    /// How long after `start` it opened for the first time since `from`, which also counts from
+    /// `start`.
     pub(crate) fn first_open(&self, start: Instant, from: Duration) -> Option<Duration> {
         let opened = self.0.iter().find(|(at, state)| *at >= start + from && *state == Breaker::Open);
         opened.map(|(at, _)| *at - start)

@@ -1,4 +1,5 @@
-//! How many tokens the resilient order-service's retry budget holds: a byte on standard output now and then.
+//! How many tokens the resilient order-service's retry budget holds: a byte on standard output now
+//! and then.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -80,7 +80,8 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     log()?;
     let mut config = order_service::Config {
         database_url: sqlite(&options.database),
-        // Nobody pulls the plug here, and a commit that waits for the disk would show what else is written to it.
+        // Nobody pulls the plug here, and a commit that waits for the disk would show what else is
+        // written to it.
         sqlite_synchronous: Synchronous::Normal,
         ..Default::default()
     };

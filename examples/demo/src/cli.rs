@@ -1,4 +1,5 @@
-//! What `cargo demo` takes. The hidden subcommands are the demo starting itself again as another process.
+//! What `cargo demo` takes. The hidden subcommands are the demo starting itself again as another
+//! process.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ use crate::naive::Naive;
 use crate::parts::{Part, Without};
 use crate::scenario::{ISOLATION, REPLICAS, SCENARIOS, Scenario};
 
-/// Two order-services, one naive and one resilient, under the same load while user-service slows down, hangs and dies.
+/// Two order-services, one naive and one resilient, under the same load while user-service slows
+/// down, hangs and dies.
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo", bin_name = "cargo demo", version, max_term_width = 80)]
 #[command(after_help = "\
@@ -61,10 +63,12 @@ pub(crate) struct Options {
     /// Switches every policy of the resilient client off: the check must fail
     #[arg(long)]
     unprotected: bool,
-    /// Switches one part of the protection off, or several: the check of a scenario that shows it must fail
+    /// Switches one part of the protection off, or several: the check of a scenario that shows it
+    /// must fail
     #[arg(long, value_enum, value_name = "PART", value_delimiter = ',')]
     without: Vec<Part>,
-    /// Starts everything, says where, and keeps it running under load until Ctrl-C: break it yourself
+    /// Starts everything, says where, and keeps it running under load until Ctrl-C: break it
+    /// yourself
     #[arg(long, conflicts_with_all = ["check", "quick", "json", "report"])]
     pub(crate) hold: bool,
     /// Decides arrivals, users and which calls are hit
@@ -152,8 +156,9 @@ pub(crate) enum Role {
     },
 }
 
-/// Each user-service listens three times: each order-service has a door of its own, so a call is counted by where it came
-/// in and the two clients need not say who they are; the demo sets faults through the third.
+/// Each user-service listens three times: each order-service has a door of its own, so a call is
+/// counted by where it came in and the two clients need not say who they are; the demo sets faults
+/// through the third.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeUser {
     #[arg(long)]

@@ -1,4 +1,5 @@
-//! The demo's only clock. Everything else takes a moment as an argument, so it can be tested without waiting.
+//! The demo's only clock. Everything else takes a moment as an argument, so it can be tested
+//! without waiting.
 
 use std::time::Instant;
 

@@ -16,7 +16,8 @@ pub(crate) enum Colour {
 pub(crate) struct Colours(bool);
 
 impl Colours {
-    /// For standard output: colour on a terminal that can, unless `NO_COLOR` is set to anything (<https://no-color.org>).
+    /// For standard output: colour on a terminal that can, unless `NO_COLOR` is set to anything
+    /// (<https://no-color.org>).
     pub(crate) fn for_stdout() -> Self {
         Self::wanted(
             std::io::stdout().is_terminal(),

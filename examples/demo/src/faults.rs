@@ -1,11 +1,11 @@
-//! A small switchable layer round user-service: makes calls slow, refuses them, answers in user-service's stead or lets
-//! them queue for a worker, and counts every call.
+//! A small switchable layer round user-service: makes calls slow, refuses them, answers in
+//! user-service's stead or lets them queue for a worker, and counts every call.
 //!
-//! Which calls are hit is drawn from the seed and the call's number at its door, so the n-th call of either order-service
-//! meets the same fate and a run can be repeated.
+//! Which calls are hit is drawn from the seed and the call's number at its door, so the n-th call
+//! of either order-service meets the same fate and a run can be repeated.
 //!
-//! Each call is one byte down standard output, a pipe that the demo reads: the count is exact and outlives `kill -9`. So is each
-//! piece of work.
+//! Each call is one byte down standard output, a pipe that the demo reads: the count is exact and
+//! outlives `kill -9`. So is each piece of work.
 //!
 //! The demo sets the faults in one place, `Fleet::set_faults`.
 
@@ -47,12 +47,13 @@ pub(crate) struct Faults {
     pub(crate) refuse_share: f64,
     /// A page of HTML with this status, 200 or 404 say, in place of every answer; 0 for none.
     pub(crate) page_status: u16,
-    /// How long the one worker at each door needs for a call, in milliseconds; 0 for no worker. Calls wait for it in
-    /// order. It doesn't see who has gone meanwhile, as a pool of database connections doesn't; but it doesn't begin what can't
-    /// be done in the time that the caller says it waits.
+    /// How long the one worker at each door needs for a call, in milliseconds; 0 for no worker.
+    /// Calls wait for it in order. It doesn't see who has gone meanwhile, as a pool of database
+    /// connections doesn't; but it doesn't begin what can't be done in the time that the caller
+    /// says it waits.
     pub(crate) work_ms: u64,
-    /// On streams that are open when this is set nothing comes any more, and they don't end: as when something in between forgets
-    /// a connection. Streams opened since are well.
+    /// On streams that are open when this is set nothing comes any more, and they don't end: as
+    /// when something in between forgets a connection. Streams opened since are well.
     pub(crate) mute: bool,
 }
 
@@ -195,7 +196,8 @@ async fn pass(State(door): State<Door>, request: Request, next: Next) -> Respons
     response
 }
 
-/// The worker of one door: calls in their order, each for as long as the switch says when its turn comes.
+/// The worker of one door: calls in their order, each for as long as the switch says when its turn
+/// comes.
 async fn work(switch: Switch, mut waiting: mpsc::UnboundedReceiver<Job>) {
     let mut free = now();
     while let Some(job) = waiting.recv().await {

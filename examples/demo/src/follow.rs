@@ -1,8 +1,8 @@
-//! In the scenario `streams` the order-services follow user-service's events as well, on [`STREAMS`] streams each, which
-//! they open again when they end.
+//! In the scenario `streams` the order-services follow user-service's events as well, on
+//! [`STREAMS`] streams each, which they open again when they end.
 //!
-//! user-service gives a sign of life every [`HEARTBEAT`]. A stream on which nothing has come for [`ALIVE`] is no longer counted as
-//! alive, whatever its reader thinks of it.
+//! user-service gives a sign of life every [`HEARTBEAT`]. A stream on which nothing has come for
+//! [`ALIVE`] is no longer counted as alive, whatever its reader thinks of it.
 //!
 //! What happens is told as bytes down standard output: how many are alive, and that one has ended.
 
@@ -107,8 +107,8 @@ impl Reader {
         })
     }
 
-    /// The standard policy, but for the silence that this stream's signs of life allow. A client of its own: what happens to
-    /// streams says little of short calls.
+    /// The standard policy, but for the silence that this stream's signs of life allow. A client of
+    /// its own: what happens to streams says little of short calls.
     pub(crate) fn resilient(without: &Without) -> Result<Self, Problem> {
         let timeout = TimeoutPolicy::standard().stream_idle(SILENCE);
         let policy = without.adjust(Policy::standard().timeout(timeout));
@@ -119,7 +119,8 @@ impl Reader {
         Ok(Self::Resilient(client.transport(reqwest::ClientBuilder::no_proxy).build()?))
     }
 
-    /// Reads one stream to its end, however it ends; `heard` is called for each piece. Whether there was one.
+    /// Reads one stream to its end, however it ends; `heard` is called for each piece. Whether
+    /// there was one.
     async fn read(&self, url: &str, heard: impl Fn()) -> bool {
         let mut response = match self {
             Self::Plain(http) => http.get(url).send().await.ok(),

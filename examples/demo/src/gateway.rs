@@ -1,16 +1,17 @@
-//! What stands in front of the order-services in the scenario `chain`: the first of three services. It takes requests from
-//! outside, passes them on to its order-service, and answers within [`PROMISE`], with a 504 if need be.
+//! What stands in front of the order-services in the scenario `chain`: the first of three services.
+//! It takes requests from outside, passes them on to its order-service, and answers within
+//! [`PROMISE`], with a 504 if need be.
 //!
 //! ```text
 //! load ──> gateway ──> order-service ──> user-service
 //!          600 ms      1 s              a worker with a queue
 //! ```
 //!
-//! Each service has a timeout of its own, as they mostly have. What differs is whether the others know: the resilient gateway
-//! calls by resilient-client, which says how long it waits.
+//! Each service has a timeout of its own, as they mostly have. What differs is whether the others
+//! know: the resilient gateway calls by resilient-client, which says how long it waits.
 //!
-//! For the demo's books it also writes into the request's id until when it waits ([`Wanted`]). Nobody but user-service's door
-//! reads that, and only to count.
+//! For the demo's books it also writes into the request's id until when it waits ([`Wanted`]).
+//! Nobody but user-service's door reads that, and only to count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

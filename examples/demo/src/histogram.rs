@@ -1,7 +1,8 @@
 //! A latency histogram of fixed size.
 //!
-//! Buckets grow with the value: exact below 64 us, then 32 to each doubling, so a reading is never more than 3.2 % above
-//! the truth, from a microsecond to an hour, in one array of 9 kB however long the demo runs.
+//! Buckets grow with the value: exact below 64 us, then 32 to each doubling, so a reading is never
+//! more than 3.2 % above the truth, from a microsecond to an hour, in one array of 9 kB however
+//! long the demo runs.
 
 use std::time::Duration;
 
@@ -43,7 +44,8 @@ impl Histogram {
         self.counts[bucket(micros) + 1..].iter().sum()
     }
 
-    /// The smallest bound that at least `share` (0 to 1) of the durations do not exceed; `None` when there are none.
+    /// The smallest bound that at least `share` (0 to 1) of the durations do not exceed; `None`
+    /// when there are none.
     pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
         let wanted = ((share * self.total as f64).ceil() as u64).clamp(1, self.total.max(1));
         let mut seen = 0;

@@ -1,10 +1,13 @@
-//! What stands under the table and is drawn anew every second: how far the run is, and both twins side by side.
+//! What stands under the table and is drawn anew every second: how far the run is, and both twins
+//! side by side.
 //!
-//! It is written in place: up as many lines as it has, everything below erased, the next line of the table, and itself again. No
-//! mode of the terminal is changed (no other screen, no hidden cursor, no raw input), so there is nothing to put back when the
-//! demo is interrupted, panics or is killed.
+//! It is written in place: up as many lines as it has, everything below erased, the next line of
+//! the table, and itself again. No mode of the terminal is changed (no other screen, no hidden
+//! cursor, no raw input), so there is nothing to put back when the demo is interrupted, panics or
+//! is killed.
 //!
-//! Only on a terminal that can and is large enough; everywhere else there is the table alone, as in a file.
+//! Only on a terminal that can and is large enough; everywhere else there is the table alone, as in
+//! a file.
 
 mod view;
 

@@ -1,7 +1,8 @@
 //! The clients: an open-loop load of orders and reads, the same one for every order-service.
 //!
-//! A client waits [`PATIENCE`], and no more than [`MOST_WAITING`] orders, and as many reads, wait for one order-service:
-//! above that a request is given up at once. Both bounds are there for the naive twin, which has none of its own.
+//! A client waits [`PATIENCE`], and no more than [`MOST_WAITING`] orders, and as many reads, wait
+//! for one order-service: above that a request is given up at once. Both bounds are there for the
+//! naive twin, which has none of its own.
 //!
 //! Latency counts from the sending, which waits for no earlier answer.
 
@@ -216,8 +217,8 @@ pub(crate) async fn create_users(user_service: &str, how_many: usize) -> Result<
     Ok(users.into())
 }
 
-/// Sends orders and reads to every target at the given rates, until `stop`; then lets those under way come to their end.
-/// Returns how late they were sent, by phase.
+/// Sends orders and reads to every target at the given rates, until `stop`; then lets those under
+/// way come to their end. Returns how late they were sent, by phase.
 pub(crate) async fn run(
     targets: &[Arc<Target>],
     phase: &CurrentPhase,

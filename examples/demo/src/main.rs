@@ -1,4 +1,5 @@
-//! `cargo demo`: what happens to two order-services when the user-services that they ask break in one way or another.
+//! `cargo demo`: what happens to two order-services when the user-services that they ask break in
+//! one way or another.
 //!
 //! ```text
 //!              same orders,            naive order-service ───────┐  reqwest alone, say
@@ -8,9 +9,10 @@
 //!                                 (sqlite)
 //! ```
 //!
-//! Every box is a process: this program starts itself again in other roles. A scenario is data (`scenario/table.rs`): the
-//! phases, what is done in each, and what must hold (`rules.rs`). `stage.rs` plays any of them, `child_services.rs` is what
-//! the other processes run, `verdict.rs` says how it ended.
+//! Every box is a process: this program starts itself again in other roles. A scenario is data
+//! (`scenario/table.rs`): the phases, what is done in each, and what must hold (`rules.rs`).
+//! `stage.rs` plays any of them, `child_services.rs` is what the other processes run, `verdict.rs`
+//! says how it ended.
 
 mod arrivals;
 mod ask_first;
@@ -160,15 +162,17 @@ fn enough_open_files(options: &Options) -> Result<(), Problem> {
     Ok(())
 }
 
-/// While user-service hangs, every order of the last seconds waits at the naive order-service, which holds a connection
-/// to its client and one to user-service. Reads are answered; a busy machine may take a second over them.
+/// While user-service hangs, every order of the last seconds waits at the naive order-service,
+/// which holds a connection to its client and one to user-service. Reads are answered; a busy
+/// machine may take a second over them.
 fn open_files(Rates { orders, reads, .. }: Rates) -> u64 {
     const BESIDES: u64 = 256;
     let waiting = (u64::from(orders) * PATIENCE.as_secs()).min(MOST_WAITING as u64);
     BESIDES + 2 * waiting + u64::from(reads)
 }
 
-/// Where results go besides the terminal. Created before the run, so that a path that can't be written is known then.
+/// Where results go besides the terminal. Created before the run, so that a path that can't be
+/// written is known then.
 struct Files {
     json: Option<File>,
     report: Option<File>,
@@ -233,8 +237,8 @@ impl Directory {
     }
 }
 
-/// Hears from now on, and comes when, somebody wants the demo to end: Ctrl-C, or on Unix also `SIGTERM` and a closed
-/// terminal.
+/// Hears from now on, and comes when, somebody wants the demo to end: Ctrl-C, or on Unix also
+/// `SIGTERM` and a closed terminal.
 fn interrupted() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {

@@ -1,7 +1,8 @@
 //! The naive twins: order-service with the clients that most services start with.
 //!
-//! The same service, database and routes; only the question "does this user exist?" is asked in the way of a tutorial,
-//! and an error is answered with 500 (`ask_first.rs`). They differ in what happens to a question that isn't answered:
+//! The same service, database and routes; only the question "does this user exist?" is asked in the
+//! way of a tutorial, and an error is answered with 500 (`ask_first.rs`). They differ in what
+//! happens to a question that isn't answered:
 //!
 //! | | |
 //! |---|---|
@@ -9,9 +10,9 @@
 //! | `loop` | a timeout of a second, and up to three tries, one right after the other |
 //! | `reqwest-retry` | reqwest-middleware with reqwest-retry as its README has it: up to three retries with exponential backoff, no timeout (the README's tracing middleware only logs, and isn't here) |
 //!
-//! None has a limit on calls in flight, a retry budget or a circuit breaker. With several user-services they are asked in
-//! turn (round robin). 200 lets the order through, 404 refuses it; anything else is a failure. Proxies are off, which have
-//! no business on loopback.
+//! None has a limit on calls in flight, a retry budget or a circuit breaker. With several
+//! user-services they are asked in turn (round robin). 200 lets the order through, 404 refuses it;
+//! anything else is a failure. Proxies are off, which have no business on loopback.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,11 +1,13 @@
 //! No process outlives the demo, however the demo ends.
 //!
-//! Every child holds the reading end of a pipe as its standard input; the demo alone holds the writing end and never
-//! writes to it. When the demo ends, by returning, by a panic or by `kill -9`, the kernel closes the pipe, the child reads
-//! end of file and exits. That needs no signal handler, no pid file and no `unsafe`.
+//! Every child holds the reading end of a pipe as its standard input; the demo alone holds the
+//! writing end and never writes to it. When the demo ends, by returning, by a panic or by
+//! `kill -9`, the kernel closes the pipe, the child reads end of file and exits. That needs no
+//! signal handler, no pid file and no `unsafe`.
 //!
-//! A stopped process reads nothing, so one child, the watchdog, is told the others' pids and kills them with `SIGKILL`,
-//! which a stopped process can't put off. It also removes the temporary directory.
+//! A stopped process reads nothing, so one child, the watchdog, is told the others' pids and kills
+//! them with `SIGKILL`, which a stopped process can't put off. It also removes the temporary
+//! directory.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
@@ -14,7 +16,8 @@ use std::time::Duration;
 
 use crate::signal::{self, Signal};
 
-/// Ends this process when the demo ends. A thread, because it must work even if the runtime is stuck.
+/// Ends this process when the demo ends. A thread, because it must work even if the runtime is
+/// stuck.
 pub(crate) fn exit_with_parent() {
     std::thread::spawn(|| {
         let mut byte = [0];
@@ -28,7 +31,8 @@ pub(crate) fn started(pid: u32) -> String {
     format!("+{pid}\n")
 }
 
-/// The line that tells the watchdog that a child is about to be reaped, after which its pid may be another's.
+/// The line that tells the watchdog that a child is about to be reaped, after which its pid may be
+/// another's.
 pub(crate) fn ended(pid: u32) -> String {
     format!("-{pid}\n")
 }

@@ -1,5 +1,5 @@
-//! What protects the resilient order-service, part by part, and how each is switched off: a check that stays green
-//! without the part that it is about shows nothing.
+//! What protects the resilient order-service, part by part, and how each is switched off: a check
+//! that stays green without the part that it is about shows nothing.
 
 use clap::ValueEnum;
 use resilient_client::Policy;
@@ -48,7 +48,8 @@ impl Part {
         }
     }
 
-    /// The policy without this part. The last ones aren't in a policy: they are order-service's own, or the client builder's.
+    /// The policy without this part. The last ones aren't in a policy: they are order-service's
+    /// own, or the client builder's.
     fn removed_from(self, policy: Policy) -> Policy {
         match self {
             Self::Breaker => policy.breaker(None),

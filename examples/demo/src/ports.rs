@@ -6,7 +6,8 @@ use tokio::net::TcpListener;
 
 use crate::cli::Client;
 
-/// The ports, all on loopback, fixed for the whole run so that user-service comes back where it was.
+/// The ports, all on loopback, fixed for the whole run so that user-service comes back where it
+/// was.
 #[derive(Clone, Debug)]
 pub(crate) struct Ports {
     /// By replica of user-service.
@@ -45,8 +46,8 @@ impl Ports {
     }
 }
 
-/// A free port below the range from which systems take ports for outgoing connections: while user-service is down, no
-/// client must be given its port by chance.
+/// A free port below the range from which systems take ports for outgoing connections: while
+/// user-service is down, no client must be given its port by chance.
 async fn free_port() -> io::Result<TcpListener> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..200 {

@@ -1,4 +1,5 @@
-//! The other processes: started, stopped, killed and started again, each a real one with its own database.
+//! The other processes: started, stopped, killed and started again, each a real one with its own
+//! database.
 
 mod heard;
 
@@ -79,8 +80,9 @@ struct Process {
 }
 
 impl Fleet {
-    /// Starts everything that the scenario needs, and returns when all of it answers. Databases and logs go to
-    /// `directory`; the watchdog removes it if the demo is killed, when `remove` says so.
+    /// Starts everything that the scenario needs, and returns when all of it answers. Databases and
+    /// logs go to `directory`; the watchdog removes it if the demo is killed, when `remove` says
+    /// so.
     pub(crate) async fn start(
         directory: &Path,
         remove: bool,
@@ -134,8 +136,8 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Starts a replica of user-service (the first is number 0), for the first time or again on the same ports, and
-    /// waits for its first answer. They share one database.
+    /// Starts a replica of user-service (the first is number 0), for the first time or again on the
+    /// same ports, and waits for its first answer. They share one database.
     pub(crate) async fn start_user_service(&mut self, replica: usize) -> io::Result<()> {
         let ports = self.ports.users[replica];
         let [naive, resilient] = ports.door.map(|port| port.to_string());
@@ -245,7 +247,8 @@ impl Fleet {
         self.arrivals.iter().map(|arrivals| arrivals.of(caller, Mark::Call)).collect()
     }
 
-    /// What the user-services' workers began for an order-service so far, and how much of that for callers who had gone.
+    /// What the user-services' workers began for an order-service so far, and how much of that for
+    /// callers who had gone.
     pub(crate) fn work(&self, caller: Client) -> Work {
         let all = |mark| self.arrivals.iter().map(|arrivals| arrivals.of(caller, mark)).sum::<u64>();
         let in_vain = all(Mark::InVain);
@@ -359,7 +362,8 @@ impl Fleet {
 
     async fn bury(&mut self, mut process: Process) -> io::Result<()> {
         process.child.start_kill()?;
-        // Observed between the kill and the wait: until it is waited for, the pid can't become another process's.
+        // Observed between the kill and the wait: until it is waited for, the pid can't become
+        // another process's.
         self.watchdog.stdin.write_all(ended(process.pid).as_bytes()).await?;
         process.child.wait().await.map(drop)
     }
@@ -391,8 +395,8 @@ impl Fleet {
     }
 }
 
-/// Starts this program in another role. A process group of its own keeps the terminal's Ctrl-C for the demo, which then
-/// ends its children itself.
+/// Starts this program in another role. A process group of its own keeps the terminal's Ctrl-C for
+/// the demo, which then ends its children itself.
 fn spawn(name: &str, command: &mut Command, directory: &Path) -> io::Result<Process> {
     let log = File::options().create(true).append(true).open(log_path(directory, name))?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);

@@ -1,4 +1,5 @@
-//! What the demo prints while it runs: an introduction and a line a second. The end of it is in `report/summary.rs`.
+//! What the demo prints while it runs: an introduction and a line a second. The end of it is in
+//! `report/summary.rs`.
 
 mod html;
 mod summary;
@@ -136,8 +137,9 @@ pub(crate) fn held(scenario: &Scenario, held: &Held, user: &str) -> String {
     out
 }
 
-/// The columns of one order-service in the table of seconds: their heads and widths. There is no room for what doesn't
-/// tell much: only the resilient one has a circuit breaker and answers 202; only at the naive one requests pile up.
+/// The columns of one order-service in the table of seconds: their heads and widths. There is no
+/// room for what doesn't tell much: only the resilient one has a circuit breaker and answers 202;
+/// only at the naive one requests pile up.
 const COLUMNS: [(&str, usize); 9] = [
     ("ok", 4),
     ("202", 4),

@@ -1,4 +1,5 @@
-//! Everything a run found out, as plain data: the verdict judges it, the report shows it, `--json` writes it.
+//! Everything a run found out, as plain data: the verdict judges it, the report shows it, `--json`
+//! writes it.
 
 mod full_service;
 mod machine;
@@ -47,8 +48,8 @@ pub(crate) struct Twin {
     pub(crate) phases: Vec<PhaseFigures>,
     /// Orders while its circuit breaker was open; `None` if it has none or it never opened.
     pub(crate) once_open: Option<OnceOpen>,
-    /// From the moment all was well again to the end of the last second in which more than a few orders weren't settled at
-    /// once; `None` if the last second of all was one.
+    /// From the moment all was well again to the end of the last second in which more than a few
+    /// orders weren't settled at once; `None` if the last second of all was one.
     pub(crate) full_service_after_ms: Option<f64>,
     /// From the moment all was well again until no order was pending; `None` if that never came.
     pub(crate) resolved_after_ms: Option<f64>,
@@ -77,7 +78,8 @@ pub(crate) struct PhaseFigures {
     pub(crate) sent_late_p99_ms: f64,
     /// Orders that took longer than [`OnceOpen::LIMIT`].
     pub(crate) post_slow: u64,
-    /// The share of the orders of its last seconds that were settled at once; `None` if there were none.
+    /// The share of the orders of its last seconds that were settled at once; `None` if there were
+    /// none.
     pub(crate) settled_at_end: Option<f64>,
     pub(crate) reads: u64,
     pub(crate) reads_failed: u64,

@@ -1,23 +1,26 @@
-//! The rules that scenarios are made of: what must hold for an order-service, and the figures that say whether it did.
+//! The rules that scenarios are made of: what must hold for an order-service, and the figures that
+//! say whether it did.
 //!
-//! A rule about speed compares with the lone order-service, which asks nobody: what slows that one down is this machine.
-//! Where it is so slow that a call that waited for a broken user-service would pass for ordinary, the rule says so
-//! (`Outcome::Unclear`) and neither holds nor fails.
+//! A rule about speed compares with the lone order-service, which asks nobody: what slows that one
+//! down is this machine. Where it is so slow that a call that waited for a broken user-service
+//! would pass for ordinary, the rule says so (`Outcome::Unclear`) and neither holds nor fails.
 
 use crate::follow::STREAMS;
 use crate::results::{OnceOpen, PhaseFigures, Streams, Twin, Work};
 use crate::scenario::{Mood, Scenario};
 use crate::verdict::Check;
 
-/// Requests may take this many times as long as while all was well, or as the lone order-service's take meanwhile if that
-/// is more...
+/// Requests may take this many times as long as while all was well, or as the lone order-service's
+/// take meanwhile if that is more...
 const SLOWER: f64 = 1.5;
-/// ...plus this, in milliseconds, for stray scheduling delays: of so few, p99 is the second or third worst. A request that
-/// waited for a bad user-service would take 250 and more.
+/// ...plus this, in milliseconds, for stray scheduling delays: of so few, p99 is the second or
+/// third worst. A request that waited for a bad user-service would take 250 and more.
 const STRAY_MS: f64 = 20.0;
-/// When the lone order-service's p99 is above this, in milliseconds, the limit would be near to what a fault costs.
+/// When the lone order-service's p99 is above this, in milliseconds, the limit would be near to
+/// what a fault costs.
 const UNCLEAR_MS: f64 = 100.0;
-/// The circuit breaker lets this many probes through when it goes half-open; they wait for a hung service.
+/// The circuit breaker lets this many probes through when it goes half-open; they wait for a hung
+/// service.
 const PROBES: usize = 3;
 /// Yet no more than this share of the orders may be probes.
 const PROBED_SHARE: f64 = 0.1;
@@ -25,10 +28,11 @@ const PROBED_SHARE: f64 = 0.1;
 const OPENS_WITHIN_MS: f64 = 3000.0;
 /// The share of other orders that may miss [`OnceOpen::LIMIT`] for stray delays...
 const STRAY_SHARE: f64 = 0.01;
-/// ...and this many times the share of the lone order-service's orders that did so meanwhile: a stall of the disk hits
-/// whoever commits just then. On a quiet machine that is none.
+/// ...and this many times the share of the lone order-service's orders that did so meanwhile: a
+/// stall of the disk hits whoever commits just then. On a quiet machine that is none.
 const STRAY_FACTOR: f64 = 3.0;
-/// When more of the lone order-service's orders than this failed or were slow, the limit would be near to what a fault costs.
+/// When more of the lone order-service's orders than this failed or were slow, the limit would be
+/// near to what a fault costs.
 const UNCLEAR_SHARE: f64 = 0.1;
 /// A user-service that refuses at once may get this many times its fair share of the calls.
 const ATTRACTION: f64 = 1.2;
@@ -40,9 +44,11 @@ pub(crate) enum Rule {
     ReadsAnswered,
     /// Reads are as quick as while all was well.
     ReadsQuick,
-    /// Every order is answered rightly: stored if the user exists, refused if not, accepted in either case.
+    /// Every order is answered rightly: stored if the user exists, refused if not, accepted in
+    /// either case.
     OrdersAnswered,
-    /// The same in one phase, but for a few: of those who wait for a short time only, a busy machine lets some go.
+    /// The same in one phase, but for a few: of those who wait for a short time only, a busy
+    /// machine lets some go.
     AnsweredInTime { at_least: f64, phase: &'static str },
     /// Hardly any work is begun for callers who have gone.
     WorkWanted { phase: &'static str, in_vain: f64 },
@@ -50,14 +56,15 @@ pub(crate) enum Rule {
     StreamsWhole { phase: &'static str },
     /// Whatever happened to them in this phase, at its end all streams are alive.
     StreamsAlive { phase: &'static str },
-    /// While user-service is down and the circuit breaker open, orders are accepted at once. About the breaker, and so not
-    /// for the naive twin.
+    /// While user-service is down and the circuit breaker open, orders are accepted at once. About
+    /// the breaker, and so not for the naive twin.
     AtOnceWhenOpen,
     /// Orders are settled at once, in one phase or in every one.
     SettledAtOnce { at_least: f64, phase: Option<&'static str> },
     /// Orders are settled at once in the last seconds of a phase.
     SettledAtEnd { at_least: f64, phase: &'static str },
-    /// Orders are as quick as while all was well, once a bad phase's first second is over; in one or in every one.
+    /// Orders are as quick as while all was well, once a bad phase's first second is over; in one
+    /// or in every one.
     OrdersQuick { phase: Option<&'static str> },
     /// Whoever orders in this phase waits no longer than this.
     OrdersWithin { phase: &'static str, ms: f64 },
@@ -71,7 +78,8 @@ pub(crate) enum Rule {
     NoneLost,
     /// What was answered 202 is settled since, rightly and once.
     ResolvedOnce,
-    /// Once all is well again, orders are settled at once after so many seconds, and after so many nothing is pending.
+    /// Once all is well again, orders are settled at once after so many seconds, and after so many
+    /// nothing is pending.
     Recovered { settled: u64, resolved: u64 },
 }
 
@@ -146,7 +154,8 @@ struct Judged {
 }
 
 impl Judged {
-    /// A phase that is above a limit to judge by fails the rule; without one, a phase that can't be judged leaves it open.
+    /// A phase that is above a limit to judge by fails the rule; without one, a phase that can't be
+    /// judged leaves it open.
     fn all(name: &'static str, judged: impl Iterator<Item = Self>) -> Check {
         let mut judged: Vec<_> = judged.collect();
         judged.sort_by(|a, b| b.excess.total_cmp(&a.excess));

@@ -1,4 +1,5 @@
-//! What a scenario is: plain data. `scenario/table.rs` has all of them; `stage.rs` plays any of them.
+//! What a scenario is: plain data. `scenario/table.rs` has all of them; `stage.rs` plays any of
+//! them.
 
 mod table;
 
@@ -28,7 +29,8 @@ pub(crate) struct Scenario {
     pub(crate) gateway: bool,
     /// Whether the order-services follow user-service's events, too.
     pub(crate) streams: bool,
-    /// Whether user-service publishes what happens to users, and the resilient order-service keeps a copy of them.
+    /// Whether user-service publishes what happens to users, and the resilient order-service keeps
+    /// a copy of them.
     pub(crate) broker: bool,
     /// What they suffer from the first moment on, and whenever they are started.
     pub(crate) always: Faults,
@@ -98,7 +100,8 @@ pub(crate) enum Mood {
     Back,
 }
 
-/// What a phase waits for when its time is over, for so many seconds at most (with `--quick`, half).
+/// What a phase waits for when its time is over, for so many seconds at most (with `--quick`,
+/// half).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum More {
     Nothing,
@@ -121,7 +124,8 @@ pub(crate) enum At {
     After(u64),
     /// So many seconds before its end.
     BeforeEnd(u64),
-    /// Again and again: so many milliseconds after its start and then every so many, until two seconds before its end.
+    /// Again and again: so many milliseconds after its start and then every so many, until two
+    /// seconds before its end.
     Every(u64, u64),
     End,
 }

@@ -4,7 +4,8 @@ use std::io;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Signal {
-    /// Freezes a process where it stands: its port still accepts, nothing answers. A hang, not a refusal.
+    /// Freezes a process where it stands: its port still accepts, nothing answers. A hang, not a
+    /// refusal.
     Stop,
     /// Lets a frozen process go on.
     Continue,
@@ -29,8 +30,9 @@ pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
-/// Raises the limit on open files, for this process and its children, to at most `wanted`: while user-service hangs,
-/// the naive twin holds a connection on either side for every waiting order. Returns what it is then.
+/// Raises the limit on open files, for this process and its children, to at most `wanted`: while
+/// user-service hangs, the naive twin holds a connection on either side for every waiting order.
+/// Returns what it is then.
 #[cfg(unix)]
 pub(crate) fn allow_open_files(wanted: u64) -> io::Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -1,5 +1,5 @@
-//! The one engine of all scenarios: goes through the phases under load, does what they say, prints a line a second, and
-//! asks the order-services at the end what they hold.
+//! The one engine of all scenarios: goes through the phases under load, does what they say, prints
+//! a line a second, and asks the order-services at the end what they hold.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What came back: counts and latencies by phase and by second, and a line for every order for the audit.
+//! What came back: counts and latencies by phase and by second, and a line for every order for the
+//! audit.
 
 use std::time::Duration;
 
@@ -75,7 +76,8 @@ impl Sent {
         Self { number, known_user, phase, at, latency, answer, again: None, twice }
     }
 
-    /// Whether the second copy came first, on a machine that is busy, so that the first is only told to wait for it.
+    /// Whether the second copy came first, on a machine that is busy, so that the first is only
+    /// told to wait for it.
     pub(crate) fn is_overtaken(&self) -> bool {
         self.twice && self.answer == Answer::Conflict
     }
@@ -92,7 +94,8 @@ impl Sent {
         self.answer.acknowledges() || self.again.is_some_and(Answer::acknowledges)
     }
 
-    /// Whether the answer is a right one: stored if the user exists, refused if not, accepted in either case.
+    /// Whether the answer is a right one: stored if the user exists, refused if not, accepted in
+    /// either case.
     pub(crate) fn served(&self) -> bool {
         match self.answer {
             Answer::Created => self.known_user,

@@ -1,5 +1,6 @@
-//! Did it hold? The scenario's rules are put to both order-services; the naive one must break some of them, or the run has
-//! proved nothing. A machine that is too busy to judge by is told from a rule that failed.
+//! Did it hold? The scenario's rules are put to both order-services; the naive one must break some
+//! of them, or the run has proved nothing. A machine that is too busy to judge by is told from a
+//! rule that failed.
 
 use serde::Serialize;
 

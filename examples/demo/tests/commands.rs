@@ -1,10 +1,10 @@
-//! Every command that the documents and `--help` show: run here as it stands, or listed below with what runs
-//! it instead.
+//! Every command that the documents and `--help` show: run here as it stands, or listed below with
+//! what runs it instead.
 //!
-//! "As it stands" with two exceptions. Ports are free ones. And `cargo run` and `cargo demo` start the binaries
-//! that the build has already made, since cargo inside of a test would build everything anew with other
-//! features. So this doesn't show that cargo finds the packages (their names are checked), nor how long anything
-//! takes, nor what a listed command prints.
+//! "As it stands" with two exceptions. Ports are free ones. And `cargo run` and `cargo demo` start
+//! the binaries that the build has already made, since cargo inside of a test would build
+//! everything anew with other features. So this doesn't show that cargo finds the packages (their
+//! names are checked), nor how long anything takes, nor what a listed command prints.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -150,7 +150,8 @@ fn documents() -> Vec<String> {
     documents
 }
 
-/// The lines of blocks marked `sh`, without comments; and what stands in backticks and begins as a command.
+/// The lines of blocks marked `sh`, without comments; and what stands in backticks and begins as a
+/// command.
 fn commands(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut block: Option<&str> = None;
@@ -176,8 +177,8 @@ fn commands(text: &str) -> Vec<&str> {
     found
 }
 
-/// A binary of the workspace. `cargo test --workspace` makes the services' anew, for their own tests; with
-/// `-p demo` alone they are those of an earlier build.
+/// A binary of the workspace. `cargo test --workspace` makes the services' anew, for their own
+/// tests; with `-p demo` alone they are those of an earlier build.
 fn binary(name: &str) -> PathBuf {
     let demo = Path::new(env!("CARGO_BIN_EXE_demo"));
     if name == "demo" {

@@ -11,8 +11,9 @@
 //! | `POST /reset` | all enabled, no toxics; 204 |
 //! | `GET /version` | |
 //!
-//! Bodies are JSON whatever their media type says: some clients say none. So that no web page can send any, what comes from a browser,
-//! or is addressed to a name that isn't this host's, is refused with 403.
+//! Bodies are JSON whatever their media type says: some clients say none. So that no web page can
+//! send any, what comes from a browser, or is addressed to a name that isn't this host's, is
+//! refused with 403.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! What can go wrong with a request, in Toxiproxy's words where it has some: its clients may look at them.
+//! What can go wrong with a request, in Toxiproxy's words where it has some: its clients may look
+//! at them.
 
 use std::fmt;
 use std::io;

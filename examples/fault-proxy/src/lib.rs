@@ -1,8 +1,10 @@
-//! A TCP proxy that breaks what goes through it, and speaks [Toxiproxy](https://github.com/Shopify/toxiproxy)'s API, so that clients
-//! written for that drive it unmodified.
+//! A TCP proxy that breaks what goes through it, and speaks
+//! [Toxiproxy](https://github.com/Shopify/toxiproxy)'s API, so that clients written for that drive
+//! it unmodified.
 //!
-//! A *proxy* listens on a port and passes each connection on to an upstream. A *toxic* is what it does to the bytes of one direction:
-//! [`Kind`] lists them. Toxics come and go at run time, and connections that are open feel it at once.
+//! A *proxy* listens on a port and passes each connection on to an upstream. A *toxic* is what it
+//! does to the bytes of one direction: [`Kind`] lists them. Toxics come and go at run time, and
+//! connections that are open feel it at once.
 //!
 //! It listens on loopback alone, and its API takes nothing from browsers.
 //!

@@ -15,7 +15,8 @@ use crate::clock;
 use crate::shape::{Cut, Next, Piece, Shape};
 use crate::toxic::{Direction, Toxic};
 
-/// The most that is read at once, and how many such pieces one direction may hold: a megabyte, so that latency takes no bandwidth.
+/// The most that is read at once, and how many such pieces one direction may hold: a megabyte, so
+/// that latency takes no bandwidth.
 const PIECE: usize = 16 * 1024;
 const PIECES: usize = 64;
 /// How long the upstream may take to accept a connection.
@@ -194,7 +195,8 @@ async fn pass(
     to.write(piece.bytes.get(..bytes).unwrap_or(&piece.bytes)).await
 }
 
-/// Ready at once when that was long ago: a timer is late by a millisecond, which each piece would pay, and what is to be cut would pass.
+/// Ready at once when that was long ago: a timer is late by a millisecond, which each piece would
+/// pay, and what is to be cut would pass.
 async fn until(at: Instant) {
     if at > clock::now() {
         sleep_until(at).await;

@@ -52,7 +52,8 @@ impl ProxyView {
     }
 }
 
-/// All proxies. A clone has the same ones; they end with the last. To be used inside a tokio runtime.
+/// All proxies. A clone has the same ones; they end with the last. To be used inside a tokio
+/// runtime.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies(Arc<Mutex<All>>);
 
@@ -91,10 +92,12 @@ impl Proxies {
         self.0.lock().await.create(spec).await
     }
 
-    /// Several at once. One that is there already, the same, is enabled; another of its name gives way.
+    /// Several at once. One that is there already, the same, is enabled; another of its name gives
+    /// way.
     ///
     /// # Errors
-    /// Something is missing in one of them: then none is made. With those made before the first that couldn't be.
+    /// Something is missing in one of them: then none is made. With those made before the first
+    /// that couldn't be.
     pub async fn populate(&self, specs: Vec<ProxySpec>) -> Result<Vec<ProxyView>, (Vec<ProxyView>, Error)> {
         let mut made = Vec::new();
         for spec in &specs {
@@ -112,7 +115,8 @@ impl Proxies {
         Ok(made)
     }
 
-    /// Moves it, or enables or disables it; what isn't given stays. One that can't be had where it should go goes on where it was.
+    /// Moves it, or enables or disables it; what isn't given stays. One that can't be had where it
+    /// should go goes on where it was.
     ///
     /// # Errors
     /// There is none of that name, it may not listen there, or can't.

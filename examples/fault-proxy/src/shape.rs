@@ -43,7 +43,8 @@ pub(crate) struct Shape {
     /// How many have, since each limit came.
     passed: HashMap<u64, u64>,
     rng: fastrand::Rng,
-    /// What was drawn for the piece in hand: from -1 to 1, and from 0 to 1 for what goes on next of it.
+    /// What was drawn for the piece in hand: from -1 to 1, and from 0 to 1 for what goes on next of
+    /// it.
     jitter: f64,
     size: f64,
     /// None of it has gone on yet.
@@ -149,7 +150,8 @@ mod tests {
         Toxic::new(serde_json::from_str::<ToxicSpec>(json).unwrap(), 1).unwrap()
     }
 
-    /// When each part of so many bytes goes on that all came at the beginning, in milliseconds from then.
+    /// When each part of so many bytes goes on that all came at the beginning, in milliseconds from
+    /// then.
     fn passes(toxics: &[Toxic], bytes: usize) -> Vec<(usize, u64)> {
         let begun = clock::now();
         let mut shape = Shape::new(begun, 1);

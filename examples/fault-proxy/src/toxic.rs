@@ -39,7 +39,8 @@ impl Direction {
     }
 }
 
-/// What a toxic does. Times are milliseconds and sizes bytes where nothing else is said; an attribute that isn't given is 0.
+/// What a toxic does. Times are milliseconds and sizes bytes where nothing else is said; an
+/// attribute that isn't given is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "attributes", rename_all = "snake_case")]
 pub enum Kind {
@@ -195,7 +196,8 @@ impl Toxic {
         Ok(Self { name, kind, stream, toxicity, since: clock::now(), id })
     }
 
-    /// The same with other attributes; those that aren't given stay. Neither its type nor its direction can be changed.
+    /// The same with other attributes; those that aren't given stay. Neither its type nor its
+    /// direction can be changed.
     pub(crate) fn updated(&self, spec: ToxicSpec) -> Result<Self, Error> {
         let (name, mut attributes) = self.kind.parts();
         attributes.extend(spec.attributes);
@@ -204,7 +206,8 @@ impl Toxic {
         Ok(Self { kind, toxicity, since: clock::now(), ..self.clone() })
     }
 
-    /// Whether a connection that drew `lot`, from 0 to 1, has it. It keeps its lot, so that a toxicity that grows takes more in.
+    /// Whether a connection that drew `lot`, from 0 to 1, has it. It keeps its lot, so that a
+    /// toxicity that grows takes more in.
     pub(crate) fn takes(&self, lot: u64) -> bool {
         // Another toxic shuffles the lots anew.
         let lot = fastrand::Rng::with_seed(lot ^ self.id.wrapping_mul(0x9E37_79B9_7F4A_7C15)).f64();

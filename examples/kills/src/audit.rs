@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::journal::{Answer, Journal, Sent, Status, Stored, StoredUser, number_in};
 
-/// What the journal and the databases say of each other. Zero everywhere but in the first three is what is promised.
+/// What the journal and the databases say of each other. Zero everywhere but in the first three is
+/// what is promised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Audit {
     /// Orders answered 201 or 202.

@@ -4,11 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-/// Runs two order-services on one database and three user-services behind one name, under load, and kills a process of
-/// theirs after another (`kill -9`), their database and broker too.
+/// Runs two order-services on one database and three user-services behind one name, under load, and
+/// kills a process of theirs after another (`kill -9`), their database and broker too.
 ///
-/// Postgres and `RabbitMQ` are started for this run where they are installed. At the end every order that was acknowledged must
-/// be there once, with the right verdict. Ends with 0 if so, with 1 if not.
+/// Postgres and `RabbitMQ` are started for this run where they are installed. At the end every
+/// order that was acknowledged must be there once, with the right verdict. Ends with 0 if so, with
+/// 1 if not.
 #[derive(Debug, Parser)]
 #[command(name = "kills", version, max_term_width = 80, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -19,11 +20,13 @@ pub(crate) struct Cli {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Options {
     /// How many processes to kill
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) kills: u32,
-    /// Repeats the choices of another run: whom to kill and when, and what is ordered; not its races. Any by default
+    /// Repeats the choices of another run: whom to kill and when, and what is ordered; not its
+    /// races. Any by default
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// Longest pause between two kills, in milliseconds
@@ -41,7 +44,8 @@ pub(crate) struct Options {
     /// Fail rather than do without Postgres or `RabbitMQ`
     #[arg(long, conflicts_with_all = ["sqlite", "no_broker"])]
     pub(crate) all: bool,
-    /// Send no idempotency keys, to see that the audit finds what that doubles: the run must end with 1
+    /// Send no idempotency keys, to see that the audit finds what that doubles: the run must end
+    /// with 1
     #[arg(long)]
     pub(crate) without_keys: bool,
     /// Keep the logs and `SQLite`'s files here

@@ -30,7 +30,8 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts everything. The services wait for what they need by themselves, but for the databases, which are made here.
+    /// Starts everything. The services wait for what they need by themselves, but for the
+    /// databases, which are made here.
     pub(crate) async fn start(folder: &Path, with: With, settle: Duration) -> Result<Self, Problem> {
         let mut servers = Vec::new();
         let databases = if with.postgres {
@@ -100,8 +101,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Kills one that runs, or at times every user-service; returns how many, at most `most`. One that hasn't come up yet is
-    /// spared two times in three: a broker takes seconds to start, and would never get to work.
+    /// Kills one that runs, or at times every user-service; returns how many, at most `most`. One
+    /// that hasn't come up yet is spared two times in three: a broker takes seconds to start, and
+    /// would never get to work.
     pub(crate) async fn kill(&mut self, rng: &mut fastrand::Rng, most: u32) -> Result<u32, Problem> {
         if rng.u8(0..12) == 0 {
             let dead_for = Duration::from_millis(rng.u64(0..OUTAGE_MS));

@@ -6,7 +6,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) number: u64,
-    /// Whether its user was there before the order was sent. Nobody comes into being later under the id of one who wasn't.
+    /// Whether its user was there before the order was sent. Nobody comes into being later under
+    /// the id of one who wasn't.
     pub(crate) known_user: bool,
     pub(crate) answer: Answer,
 }

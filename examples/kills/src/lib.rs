@@ -8,8 +8,9 @@
 //!     └───── audit.rs <─────┘
 //! ```
 //!
-//! `fleet.rs` kills and starts them all, `member.rs` is one of them. The database and the broker are this program's own
-//! (`service_kit::testing::servers`); where they aren't installed it does without and says so.
+//! `fleet.rs` kills and starts them all, `member.rs` is one of them. The database and the broker
+//! are this program's own (`service_kit::testing::servers`); where they aren't installed it does
+//! without and says so.
 #![cfg(unix)]
 
 mod audit;

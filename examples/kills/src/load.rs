@@ -1,7 +1,7 @@
 //! Clients that create users and place orders all the time, and note what they are told.
 //!
-//! Each sends a request until it is answered, to any of the processes, always under the same idempotency key; some give up
-//! after the first failure, and some ask again after the answer.
+//! Each sends a request until it is answered, to any of the processes, always under the same
+//! idempotency key; some give up after the first failure, and some ask again after the answer.
 
 use std::{
     sync::{
@@ -163,7 +163,8 @@ impl Load {
 
 /// The id of nobody.
 fn stranger(rng: &mut fastrand::Rng) -> String {
-    let (a, b, c, d, e) =
-        (rng.u32(..), rng.u16(..), rng.u16(..0x1000), rng.u16(..0x1000), rng.u64(..1 << 48));
-    format!("{a:08x}-{b:04x}-7{c:03x}-8{d:03x}-{e:012x}")
+    let (time, version, node) = (rng.u64(..1 << 48), rng.u16(..0x1000), rng.u64(..1 << 60));
+    let (first, second) = (time >> 16, time & 0xffff);
+    let (variant, node) = (node >> 48, node & 0xffff_ffff_ffff);
+    format!("{first:08x}-{second:04x}-7{version:03x}-8{variant:03x}-{node:012x}")
 }

@@ -1,4 +1,5 @@
-//! The services, each as its own binary runs it: probes first, and it listens once it has a database.
+//! The services, each as its own binary runs it: probes first, and it listens once it has a
+//! database.
 
 use std::{future::pending, sync::Arc};
 

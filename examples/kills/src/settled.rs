@@ -26,7 +26,8 @@ pub(crate) async fn orders(load: &Load, within: Duration) -> bool {
     .await
 }
 
-/// Waits until every event is published and the copy of users equals the table; returns whether that came to be.
+/// Waits until every event is published and the copy of users equals the table; returns whether
+/// that came to be.
 pub(crate) async fn events(fleet: &Fleet, within: Duration) -> bool {
     type User = (String, String, String, i64, i64);
     let users = "SELECT id, name, email, created_at, version FROM users ORDER BY id";

@@ -1,4 +1,5 @@
-//! What the operator sees of the client for user-service: resilient-client's own admin router, at the port for probes.
+//! What the operator sees of the client for user-service: resilient-client's own admin router, at
+//! the port for probes.
 
 use std::{fmt, io::Write as _};
 
@@ -16,8 +17,8 @@ const PATH: &str = "/admin";
 /// Whether there is an admin router.
 #[derive(Args, Clone, Default)]
 pub struct AdminOptions {
-    /// Show what the client for user-service does, live, and let its circuit breakers be forced: `/admin` at the port for
-    /// probes, for this host and by the token
+    /// Show what the client for user-service does, live, and let its circuit breakers be forced:
+    /// `/admin` at the port for probes, for this host and by the token
     #[arg(long, env = "ADMIN", value_parser = FalseyValueParser::new())]
     pub admin: bool,
     /// What the admin router asks for as a bearer token; made up and printed by default
@@ -33,7 +34,8 @@ impl fmt::Debug for AdminOptions {
 }
 
 impl AdminOptions {
-    /// The router, which is empty unless there is to be one; and where it is, in words for whoever starts the service.
+    /// The router, which is empty unless there is to be one; and where it is, in words for whoever
+    /// starts the service.
     pub fn router(&self, users: &ResilientUsers, probes: &TcpListener) -> Result<Router, Error> {
         if !self.admin {
             return Ok(Router::new());

@@ -1,8 +1,9 @@
 //! How much of its caller's time the question about the user gets.
 //!
-//! A caller that says how long it waits is answered by then: what is left once the order is stored goes to the question, and
-//! its client passes that on. An order whose question isn't answered in it is pending, and the caller knows. Without this the
-//! caller would be gone when order-service learns the answer, and user-service would have worked for nobody.
+//! A caller that says how long it waits is answered by then: what is left once the order is stored
+//! goes to the question, and its client passes that on. An order whose question isn't answered in
+//! it is pending, and the caller knows. Without this the caller would be gone when order-service
+//! learns the answer, and user-service would have worked for nobody.
 
 use std::time::Duration;
 
@@ -19,12 +20,14 @@ const RESERVE: Duration = Duration::from_millis(100);
 pub(crate) struct CallerDeadline(Option<Deadline>);
 
 impl CallerDeadline {
-    /// That of the request that is being handled. It stays with the handler's own task, so this is asked there.
+    /// That of the request that is being handled. It stays with the handler's own task, so this is
+    /// asked there.
     pub(crate) fn of_this_request() -> Self {
         Self(deadline::current())
     }
 
-    /// Asks whether the user exists, for as long as the caller's deadline allows and at most for `limit`.
+    /// Asks whether the user exists, for as long as the caller's deadline allows and at most for
+    /// `limit`.
     pub(crate) async fn ask(
         self,
         users: &dyn UserLookup,

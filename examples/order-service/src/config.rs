@@ -28,8 +28,8 @@ pub struct Config {
     /// Port to listen on; 0 picks a free one
     #[arg(long, env = "PORT", default_value_t = PORT)]
     pub port: u16,
-    /// Port to answer `/healthz` and `/readyz` on, also while the service starts or is full; 100 after the other by
-    /// default
+    /// Port to answer `/healthz` and `/readyz` on, also while the service starts or is full; 100
+    /// after the other by default
     #[arg(long, env = "HEALTH_PORT")]
     pub health_port: Option<u16>,
     /// Where the data is: a `sqlite:` or `postgres:` URL
@@ -42,11 +42,12 @@ pub struct Config {
     /// `http://10.0.0.1:3000,http://10.0.0.2:3000`
     #[arg(long, env = "USER_SERVICE_URL", hide_env_values = true, default_value = USER_SERVICE_URL)]
     pub user_service_url: String,
-    /// How long resilient-client may take to ask user-service, in milliseconds, retries included; then the order is
-    /// stored as pending
+    /// How long resilient-client may take to ask user-service, in milliseconds, retries included;
+    /// then the order is stored as pending
     #[arg(long, env = "USER_TIMEOUT_MS", default_value_t = USER_TIMEOUT_MS)]
     pub user_timeout_ms: u64,
-    /// How long any client may take to ask user-service, in milliseconds: the safety net under one without a timeout
+    /// How long any client may take to ask user-service, in milliseconds: the safety net under one
+    /// without a timeout
     #[arg(long, env = "LOOKUP_LIMIT_MS", default_value_t = LOOKUP_LIMIT_MS)]
     pub lookup_limit_ms: u64,
     /// Where `RabbitMQ` is, to keep a copy of users that follows their events, such as

@@ -8,7 +8,8 @@
 //! | `GET /openapi.json` | all this in `OpenAPI` 3.1 |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too, and there alone `GET /metrics` |
 //!
-//! With `--admin` the port for probes has `/admin`, too: a live page of what the client for user-service does, with a token.
+//! With `--admin` the port for probes has `/admin`, too: a live page of what the client for
+//! user-service does, with a token.
 //!
 //! Every error is `application/problem+json` (RFC 9457). Reads never ask user-service.
 //!
@@ -21,18 +22,19 @@
 //!                 store.rs <── reconciler.rs: asks again, oldest first: confirmed or rejected
 //! ```
 //!
-//! With `--amqp-url` (feature `amqp`) it keeps a copy of users that follows user-service's events in `RabbitMQ`, and asks
-//! user-service only about users that the copy hasn't got: `user_copy/`.
+//! With `--amqp-url` (feature `amqp`) it keeps a copy of users that follows user-service's events
+//! in `RabbitMQ`, and asks user-service only about users that the copy hasn't got: `user_copy/`.
 //!
-//! A caller that says how long it waits (`x-envoy-expected-rq-timeout-ms`, as resilient-client does) has its answer by then: the
-//! question to user-service gets what is left less the time to store the order, and user-service is told the same.
+//! A caller that says how long it waits (`x-envoy-expected-rq-timeout-ms`, as resilient-client
+//! does) has its answer by then: the question to user-service gets what is left less the time to
+//! store the order, and user-service is told the same.
 //!
-//! An order as JSON: `id`, `user_id`, `items`, `status` (`confirmed`, `pending_verification`, `rejected`),
-//! `created_at_ms`, `resolved_at_ms` (null until the reconciler settles it) and `resolutions` (how often the
-//! reconciler settled it: 0 or 1).
+//! An order as JSON: `id`, `user_id`, `items`, `status` (`confirmed`, `pending_verification`,
+//! `rejected`), `created_at_ms`, `resolved_at_ms` (null until the reconciler settles it) and
+//! `resolutions` (how often the reconciler settled it: 0 or 1).
 //!
-//! Who answers "does the user exist?" is a trait, [`UserLookup`], so that another client can take the place of
-//! [`ResilientUsers`]:
+//! Who answers "does the user exist?" is a trait, [`UserLookup`], so that another client can take
+//! the place of [`ResilientUsers`]:
 //!
 //! ```no_run
 //! use order_service::{Existence, LookupRequest, LookupFuture, Unavailable, UserLookup};
@@ -72,7 +74,8 @@ pub use service_kit::{clock::Clock, error::Error};
 pub use store::{Item, Order, OrderStatus};
 pub use user_lookup::{Existence, LookupFuture, LookupRequest, Unavailable, UserLookup};
 
-/// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured time.
+/// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured
+/// time.
 ///
 /// `state` is the state `router` was built from: its reconciler runs as long as the server does.
 pub async fn serve(
@@ -95,7 +98,8 @@ pub async fn serve(
     service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }
 
-/// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.
+/// Opens the database, brings its schema up to date and serves on `listener` until `shutdown`
+/// resolves.
 ///
 /// `users` is asked before an order is stored; `main` passes a [`ResilientUsers`].
 pub async fn run(

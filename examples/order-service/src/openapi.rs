@@ -1,4 +1,5 @@
-//! What order-service answers, as `GET /openapi.json` has it. `tests/openapi.rs` compares it with what is answered.
+//! What order-service answers, as `GET /openapi.json` has it. `tests/openapi.rs` compares it with
+//! what is answered.
 
 use serde_json::{Value, json};
 use service_kit::openapi::{

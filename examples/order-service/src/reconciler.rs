@@ -1,15 +1,16 @@
 //! Settles the orders that were stored while user-service could not be asked.
 //!
-//! Rounds of work, each bounded: take the oldest pending orders that are due, ask about a few of them at a time, write
-//! down every answer with an UPDATE that only one process can win. All that must survive a crash is in the table, so a
-//! restart, or a second instance on the same database, needs no handing over.
+//! Rounds of work, each bounded: take the oldest pending orders that are due, ask about a few of
+//! them at a time, write down every answer with an UPDATE that only one process can win. All that
+//! must survive a crash is in the table, so a restart, or a second instance on the same database,
+//! needs no handing over.
 //!
 //! The rules:
-//! - An order whose lookup failed is due again later, twice as late each time. So orders that can't be settled (their
-//!   lookup always fails) never keep younger ones waiting.
+//! - An order whose lookup failed is due again later, twice as late each time. So orders that can't
+//!   be settled (their lookup always fails) never keep younger ones waiting.
 //! - A lookup that fails ends the round: the orders not asked about yet are still due.
-//! - A round without a single answer means that user-service is down: the next one asks about one order only, after a
-//!   pause that doubles up to 1 s. One answer, and full rounds resume at once.
+//! - A round without a single answer means that user-service is down: the next one asks about one
+//!   order only, after a pause that doubles up to 1 s. One answer, and full rounds resume at once.
 //! - A new pending order wakes an idle reconciler, not one that is backing off.
 
 use std::{
@@ -86,7 +87,8 @@ impl Reconciler {
                     pace.after_failure(fastrand::f64())
                 }
             };
-            // Not while backing off, nor for an order that won't be due before the pause is over anyway.
+            // Not while backing off, nor for an order that won't be due before the pause is over
+            // anyway.
             let wakeable = !pace.backing_off() && pause > FIRST_CHECK;
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -138,8 +140,8 @@ impl Reconciler {
         (pending, verdict)
     }
 
-    /// One transaction for the round: one wait for the disk. Always in the order of commits, so that two processes can't
-    /// each hold a row that the other wants.
+    /// One transaction for the round: one wait for the disk. Always in the order of commits, so
+    /// that two processes can't each hold a row that the other wants.
     async fn write_down(
         &self,
         verdicts: &[(Pending, Verdict)],

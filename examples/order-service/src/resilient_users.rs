@@ -36,11 +36,13 @@ const NAME: &str = "http://user-service";
 
 /// user-service, asked through resilient-client.
 ///
-/// The standard policy with a short total: whoever places an order waits for this call, and an order that can't be
-/// verified in time is kept as pending anyway. Once the circuit breaker is open, the answer is immediate.
+/// The standard policy with a short total: whoever places an order waits for this call, and an
+/// order that can't be verified in time is kept as pending anyway. Once the circuit breaker is
+/// open, the answer is immediate.
 ///
-/// With several replicas each try goes to one that does well, and one that takes unusually long is overtaken by a second
-/// try elsewhere (a hedge). A lookup changes nothing, so asking twice does no harm.
+/// With several replicas each try goes to one that does well, and one that takes unusually long is
+/// overtaken by a second try elsewhere (a hedge). A lookup changes nothing, so asking twice does no
+/// harm.
 #[derive(Clone, Debug)]
 pub struct ResilientUsers {
     client: Client,
@@ -69,8 +71,8 @@ impl ResilientUsers {
         Self::adjusted(config, Client::builder().observer(observer), |policy| policy)
     }
 
-    /// The same of another builder, and with another policy, made of this one: the demo shows what is missing without parts of
-    /// either.
+    /// The same of another builder, and with another policy, made of this one: the demo shows what
+    /// is missing without parts of either.
     pub fn adjusted(
         config: &Config,
         builder: ClientBuilder,
@@ -147,7 +149,8 @@ impl UserPages {
         Ok(Self { client, base })
     }
 
-    /// At most `limit` users behind the one with the id `after`. An answer that isn't such a page is none.
+    /// At most `limit` users behind the one with the id `after`. An answer that isn't such a page
+    /// is none.
     pub(crate) async fn page(&self, after: Option<&str>, limit: u8) -> Result<UserPage, Unavailable> {
         let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
         let url = format!("{}/users?limit={limit}{after}", self.base);
@@ -169,7 +172,8 @@ impl UserLookup for ResilientUsers {
             let call = self.client.get(url).header(X_REQUEST_ID, lookup.request_id);
             let response = call.send().await.map_err(|error| unavailable(&error))?;
             let (status, headers) = (response.status(), response.headers().clone());
-            // Reading the body to its end gives the connection back, and an answer that breaks off is none.
+            // Reading the body to its end gives the connection back, and an answer that breaks off
+            // is none.
             let body = response.bytes().await.map_err(|error| unavailable(&error))?;
             let answer = user_answer::read(status, &headers, &body, lookup.user_id);
             match &answer {
@@ -187,7 +191,8 @@ impl UserLookup for ResilientUsers {
     }
 }
 
-/// A page that some proxy shows is a failure like any other: worth another try elsewhere, and counted.
+/// A page that some proxy shows is a failure like any other: worth another try elsewhere, and
+/// counted.
 fn only_its_own(end: Ended<'_>, standard: Classified) -> Classified {
     match end {
         Ended::Response(status, headers)
@@ -203,8 +208,8 @@ fn unavailable(error: &resilient_client::Error) -> Unavailable {
     Unavailable::new(causes(error))
 }
 
-/// The URL without its trailing slash, so that a path can follow; or what is wrong with it. That never repeats the URL,
-/// which may hold a password.
+/// The URL without its trailing slash, so that a path can follow; or what is wrong with it. That
+/// never repeats the URL, which may hold a password.
 fn base_url(raw: &str) -> Result<String, &'static str> {
     let url = Url::parse(raw).map_err(|_| "is not a URL, such as http://127.0.0.1:3000")?;
     if url.scheme() != "http" {

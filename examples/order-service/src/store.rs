@@ -24,7 +24,8 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, sql: include_str!("../migrations/user-copy-lineage.sql") },
 ];
 
-/// How long a pending order waits before the reconciler asks about it for the first time: its own request just asked.
+/// How long a pending order waits before the reconciler asks about it for the first time: its own
+/// request just asked.
 pub(crate) const FIRST_CHECK: Duration = Duration::from_millis(200);
 
 /// Where an order stands.
@@ -102,7 +103,8 @@ pub struct Order {
     pub created_at_ms: i64,
     /// When the reconciler settled it; `None` if it was never pending or still is.
     pub resolved_at_ms: Option<i64>,
-    /// How often the reconciler settled it. More than once would be a bug, which is why it is counted.
+    /// How often the reconciler settled it. More than once would be a bug, which is why it is
+    /// counted.
     pub resolutions: i64,
 }
 
@@ -178,8 +180,8 @@ pub(crate) struct Pending {
 /// The longest a pending order waits between two checks.
 pub(crate) const MAX_CHECK_DELAY: Duration = Duration::from_secs(2);
 
-/// Pending orders whose next check is due, oldest first. A check that is further away than any ever is was put off by a
-/// clock that has been turned back since: it is due as well.
+/// Pending orders whose next check is due, oldest first. A check that is further away than any ever
+/// is was put off by a clock that has been turned back since: it is due as well.
 pub(crate) async fn due(database: &Database, now_ms: i64, limit: u32) -> Result<Vec<Pending>, sqlx::Error> {
     let rows: Vec<(String, String, i64)> = sqlx::query_as(
         "SELECT id, user_id, checks FROM orders \
@@ -203,7 +205,8 @@ pub(crate) async fn next_due_ms(database: &Database) -> Result<Option<i64>, sqlx
     Ok(next)
 }
 
-/// Settles a pending order. Returns whether this call did: whoever comes second changes nothing, in whatever process.
+/// Settles a pending order. Returns whether this call did: whoever comes second changes nothing, in
+/// whatever process.
 pub(crate) async fn resolve(
     transaction: &mut AnyConnection,
     id: &str,

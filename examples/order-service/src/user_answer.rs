@@ -1,8 +1,9 @@
 //! What an answer about a user means, and whether it is user-service's own.
 //!
-//! Between two services stand proxies, load balancers and configurations, and each can answer 200 or 404 in
-//! user-service's stead: with a page of HTML, for an upstream it doesn't know, or because the URL points elsewhere. Such
-//! an answer must not settle an order. user-service's own are told apart by what only it would say:
+//! Between two services stand proxies, load balancers and configurations, and each can answer 200
+//! or 404 in user-service's stead: with a page of HTML, for an upstream it doesn't know, or because
+//! the URL points elsewhere. Such an answer must not settle an order. user-service's own are told
+//! apart by what only it would say:
 //!
 //! | | status | media type | body |
 //! |---|---|---|---|

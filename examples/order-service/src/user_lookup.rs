@@ -50,8 +50,9 @@ pub type LookupFuture<'a> = Pin<Box<dyn Future<Output = Result<Existence, Unavai
 
 /// Who knows which users exist.
 ///
-/// Dropping the future abandons the question. An implementation need not bound its own time: order-service gives
-/// every lookup `Config::lookup_limit_ms` and then counts it as [`Unavailable`].
+/// Dropping the future abandons the question. An implementation need not bound its own time:
+/// order-service gives every lookup `Config::lookup_limit_ms` and then counts it as
+/// [`Unavailable`].
 pub trait UserLookup: Send + Sync + 'static {
     /// Asks whether the user exists.
     fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a>;

@@ -1,5 +1,5 @@
-//! The broker is killed again and again while users are created and changed, and both services now and then, too: nothing
-//! is lost, and every user's events come in order.
+//! The broker is killed again and again while users are created and changed, and both services now
+//! and then, too: nothing is lost, and every user's events come in order.
 #![cfg(unix)]
 
 #[cfg(feature = "amqp")]
@@ -43,15 +43,18 @@ mod with_a_broker {
 
     const TEST: &str = "nothing_is_lost_while_the_broker_is_killed_20_times";
     const KILLS: u32 = 20;
-    /// Of the broker's life before a kill: from when it talks, or from its start. Its queues take some seconds to come back.
+    /// Of the broker's life before a kill: from when it talks, or from its start. Its queues take
+    /// some seconds to come back.
     const LIVES: Duration = Duration::from_secs(6);
     const BOOTS: Duration = Duration::from_secs(3);
-    /// A broker takes 3 s to start, or 10 s on a busy machine. After so long those that are left die while they start.
+    /// A broker takes 3 s to start, or 10 s on a busy machine. After so long those that are left
+    /// die while they start.
     const UNHURRIED: Duration = Duration::from_secs(90);
     /// Once the broker is left alone.
     const CATCHES_UP: Duration = Duration::from_mins(1);
 
-    /// What somebody else who listens has seen: each event's number and user, the first time that it came.
+    /// What somebody else who listens has seen: each event's number and user, the first time that
+    /// it came.
     #[derive(Default)]
     struct Seen {
         by_number: HashMap<i64, String>,
@@ -128,8 +131,8 @@ mod with_a_broker {
         }
     }
 
-    /// Kills and restarts, as the seed has it; returns how often the broker died while it started, and how often each of
-    /// the services.
+    /// Kills and restarts, as the seed has it; returns how often the broker died while it started,
+    /// and how often each of the services.
     async fn havoc(
         rabbit: &mut Rabbit,
         rng: &mut fastrand::Rng,
@@ -142,7 +145,8 @@ mod with_a_broker {
         let unhurried = tokio::spawn(sleep(UNHURRIED));
         let part = |rng: &mut fastrand::Rng, whole: Duration| whole.mul_f64(rng.f64());
         for kill in 0..KILLS {
-            // The first time it is up already. Later one in three doesn't live to see the end of its start.
+            // The first time it is up already. Later one in three doesn't live to see the end of
+            // its start.
             if kill > 0 {
                 rabbit.start().unwrap();
             }

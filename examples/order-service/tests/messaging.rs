@@ -1,4 +1,5 @@
-//! user-service's events, `RabbitMQ` and order-service's copy of users. They need a broker: `TEST_AMQP_URL`.
+//! user-service's events, `RabbitMQ` and order-service's copy of users. They need a broker:
+//! `TEST_AMQP_URL`.
 
 #[cfg(feature = "amqp")]
 mod services;
@@ -35,6 +36,7 @@ async fn a_broker_that_nobody_would_use_is_refused() {
 
 #[cfg(feature = "amqp")]
 mod with_a_broker {
+    use std::fmt::Write as _;
     use std::time::Duration;
 
     use serde_json::{Value, json};
@@ -50,7 +52,8 @@ mod with_a_broker {
 
     use super::services::{Orders, SOON, Users, copied, eventually, is_copied, rows};
 
-    /// All user-services publish to one exchange, and their events are numbered alike: one test at a time.
+    /// All user-services publish to one exchange, and their events are numbered alike: one test at
+    /// a time.
     static ALONE: Mutex<()> = Mutex::const_new(());
 
     struct World {
@@ -246,7 +249,8 @@ mod with_a_broker {
         }
         users.create("Ada").await;
         world.copied().await;
-        // Other copies' queues, left behind by other tests, have no reader that could dead-letter anything.
+        // Other copies' queues, left behind by other tests, have no reader that could dead-letter
+        // anything.
         eventually("three dead letters", SOON, || async { dead(&channel).await == before + 3 }).await;
         world.synced().await;
     }
@@ -377,7 +381,7 @@ mod with_a_broker {
         for n in 1..=PAGES * 100 {
             let id = format!("01980000-0000-7000-8000-{n:012x}");
             let end = if n == 1 { "INSERT INTO users VALUES " } else { "," };
-            many += &format!("{end}('{id}', 'u', 'a@b', 1, {n}, {n})");
+            write!(many, "{end}('{id}', 'u', 'a@b', 1, {n}, {n})").unwrap();
         }
         world.users.execute(many).await;
         let counted =

@@ -1,4 +1,5 @@
-//! `/metrics` of both services: over a run with faults, what is counted is what was sent, answered and reported.
+//! `/metrics` of both services: over a run with faults, what is counted is what was sent, answered
+//! and reported.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +46,7 @@ async fn faulty(State(asked): State<Arc<AtomicU64>>, request: Request, next: Nex
         1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         3 => {
             // Longer than an attempt may take.
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             next.run(request).await
         }
         5 => StatusCode::BAD_GATEWAY.into_response(),

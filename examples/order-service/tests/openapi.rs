@@ -50,8 +50,8 @@ async fn every_answer_is_in_the_document_and_every_answer_in_the_document_is_giv
     service.users.gate.add_permits(1);
     let first = first.await.unwrap();
     contract.check("POST", "/orders", &first);
-    // Those that need a full disk, a slow handler or a fault of the service's are shown in tests/server.rs and in service-kit's
-    // tests/layers.rs.
+    // Those that need a full disk, a slow handler or a fault of the service's are shown in
+    // tests/server.rs and in service-kit's tests/layers.rs.
     contract.assert_complete(&["500", "503", "504"]);
 }
 

@@ -173,7 +173,8 @@ async fn pages_can_be_narrowed_to_a_status() {
     assert_eq!(ids("").await.0.len(), 6);
 }
 
-/// An id is made before its order is committed, so two may come in the other order. Postgres only: `SQLite` has one writer.
+/// An id is made before its order is committed, so two may come in the other order. Postgres only:
+/// `SQLite` has one writer.
 #[tokio::test]
 async fn following_the_list_misses_no_order_that_is_committed_late() {
     let test = "following_the_list_misses_no_order_that_is_committed_late";

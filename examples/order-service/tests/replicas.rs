@@ -1,5 +1,5 @@
-//! Two order-services on one database and three user-services behind one name. On `SQLite`, or on Postgres where
-//! `TEST_POSTGRES_URL` names one.
+//! Two order-services on one database and three user-services behind one name. On `SQLite`, or on
+//! Postgres where `TEST_POSTGRES_URL` names one.
 
 mod services;
 
@@ -42,7 +42,8 @@ fn ports(world: &World) -> Vec<u16> {
     world.replicas.iter().flatten().map(|replica| replica.port).collect()
 }
 
-/// Each replica dies and comes back in turn, and no order is turned away or kept waiting; then all are dead.
+/// Each replica dies and comes back in turn, and no order is turned away or kept waiting; then all
+/// are dead.
 #[tokio::test]
 async fn two_order_services_and_three_user_services_settle_each_order_once() {
     if postgres("two_order_services_and_three_user_services_settle_each_order_once, on Postgres").is_none() {

@@ -286,7 +286,8 @@ async fn an_answer_that_breaks_off_is_none() {
     assert!(ask(&client(address)).await.is_err());
 }
 
-/// One replica hangs, one is gone, one is well: every question is answered, by the one that is well.
+/// One replica hangs, one is gone, one is well: every question is answered, by the one that is
+/// well.
 #[tokio::test]
 async fn one_good_replica_is_enough() {
     let (hung, hangs) = listen().await;
@@ -319,7 +320,8 @@ async fn once_the_breaker_is_open_nothing_is_sent() {
     assert!(calls.load(Ordering::SeqCst) - before <= 3);
 }
 
-/// Both real services: user-service goes away, orders are taken, it comes back, each order is settled once.
+/// Both real services: user-service goes away, orders are taken, it comes back, each order is
+/// settled once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_taken_during_an_outage_are_settled_after_it() {
     let (users_database, orders_database) = (TestDatabase::new().await, TestDatabase::new().await);

@@ -1,6 +1,9 @@
 //! A request's trace goes on: into the server's span, and with each attempt to user-service.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, Mutex, OnceLock},
+};
 
 use axum::{
     Json, Router,
@@ -67,7 +70,7 @@ struct Text<'a>(&'a mut String);
 
 impl Visit for Text<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.0.push_str(&format!("{field}={value:?} "));
+        let _ = write!(self.0, "{field}={value:?} ");
     }
 }
 
@@ -82,7 +85,8 @@ impl<S: tracing::Subscriber> Layer<S> for Spans {
     }
 }
 
-/// One subscriber for both tests: with several, tracing may ask another test's about a place in the code.
+/// One subscriber for both tests: with several, tracing may ask another test's about a place in the
+/// code.
 fn record() -> Spans {
     static SPANS: OnceLock<Spans> = OnceLock::new();
     let global = || {

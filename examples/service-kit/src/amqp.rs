@@ -1,9 +1,10 @@
 //! A session with `RabbitMQ` that begins again whenever it ends.
 //!
-//! The protocol is lapin's. Its recovery stays off: it would bring channels back under the feet of whoever uses them, and
-//! what was sent and not confirmed, or received and not acknowledged, belongs to the connection that is gone. So all that
-//! depends on a connection is one future, the session; a lost connection ends it, and the next begins from what the
-//! database says. The waits between sessions are resilient-client's.
+//! The protocol is lapin's. Its recovery stays off: it would bring channels back under the feet of
+//! whoever uses them, and what was sent and not confirmed, or received and not acknowledged,
+//! belongs to the connection that is gone. So all that depends on a connection is one future, the
+//! session; a lost connection ends it, and the next begins from what the database says. The waits
+//! between sessions are resilient-client's.
 
 mod line;
 
@@ -33,7 +34,8 @@ use crate::error::{Error, causes};
 
 pub use lapin;
 
-/// How long the broker may take over one thing: to connect, to declare a queue, to confirm a message.
+/// How long the broker may take over one thing: to connect, to declare a queue, to confirm a
+/// message.
 const STEP: Duration = Duration::from_secs(5);
 /// Unless the URL says otherwise: how soon a peer is noticed that is gone without a word.
 const HEARTBEAT_SECONDS: u16 = 10;
@@ -136,7 +138,8 @@ async fn step_within<T>(
 }
 
 impl Broker {
-    /// Refuses a URL that can't work, without repeating it. `name` is what connections are called in the broker's lists.
+    /// Refuses a URL that can't work, without repeating it. `name` is what connections are called
+    /// in the broker's lists.
     pub fn new(url: &str, name: &'static str) -> Result<Self, Error> {
         let not_valid =
             || Error::config("amqp-url must be a URL such as amqp://user:password@127.0.0.1:5672/%2f");

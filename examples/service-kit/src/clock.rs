@@ -1,4 +1,5 @@
-//! The only place that reads the wall clock, so that everything else can be tested at any time of day.
+//! The only place that reads the wall clock, so that everything else can be tested at any time of
+//! day.
 //!
 //! Libraries of mock clocks replace the monotonic clock; what is stored in a table is wall time.
 
@@ -55,8 +56,8 @@ impl Clock {
         }
     }
 
-    /// A new id: a version 7 UUID of this clock's time. Of one process, later ids sort later, also when the clock is turned
-    /// back; of several, or after a restart, they may not.
+    /// A new id: a version 7 UUID of this clock's time. Of one process, later ids sort later, also
+    /// when the clock is turned back; of several, or after a restart, they may not.
     pub fn new_id(&self) -> String {
         let now = u64::try_from(self.now_ms()).unwrap_or(0);
         let since = Duration::from_millis(now);

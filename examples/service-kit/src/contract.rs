@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::testing::{self, Answer};
 
-/// An answer, as a document has it: method, path's template, status, and the type of the problem if it is one.
+/// An answer, as a document has it: method, path's template, status, and the type of the problem if
+/// it is one.
 type Seen = (String, String, u16, Option<String>);
 
 pub struct Contract {
@@ -69,7 +70,8 @@ impl Contract {
         self.seen.insert((method.to_owned(), template, answer.status.as_u16(), problem));
     }
 
-    /// Asserts that each answer in the document was seen, but for these: `GET /users 500`, or `500` of any operation.
+    /// Asserts that each answer in the document was seen, but for these: `GET /users 500`, or `500`
+    /// of any operation.
     #[track_caller]
     pub fn assert_complete(&self, except: &[&str]) {
         let excused = |(method, path, status, _): &Seen| {
@@ -86,7 +88,8 @@ impl Contract {
         self.said().into_iter().filter_map(|(_, _, _, kind)| kind).collect()
     }
 
-    /// Asserts that each path answers the document's methods and no other, as a 405 itself says in `Allow`.
+    /// Asserts that each path answers the document's methods and no other, as a 405 itself says in
+    /// `Allow`.
     pub async fn assert_methods(&self, app: &Router) {
         for (template, operations) in self.document["paths"].as_object().unwrap() {
             let path = template.replace("{id}", "01980000-0000-7000-8000-000000000000");

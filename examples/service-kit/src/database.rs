@@ -1,12 +1,15 @@
 //! `SQLite` by default, Postgres by `DATABASE_URL`, with the same SQL for both.
 //!
-//! The rules that make that hold: TEXT and BIGINT columns only, `$1` placeholders only, ids and timestamps made by the
-//! service. What differs is the connection's own settings, and they are all in this file.
+//! The rules that make that hold: TEXT and BIGINT columns only, `$1` placeholders only, ids and
+//! timestamps made by the service. What differs is the connection's own settings, and they are all
+//! in this file.
 //!
-//! sqlx runs the statements and keeps the pools. Its own migrator takes no lock on `SQLite`, so two processes that start
-//! together would both apply a step; [`Database::open`] claims each step in the transaction that applies it.
+//! sqlx runs the statements and keeps the pools. Its own migrator takes no lock on `SQLite`, so two
+//! processes that start together would both apply a step; [`Database::open`] claims each step in
+//! the transaction that applies it.
 //!
-//! Caveat: an in-memory `SQLite` database belongs to one connection, so it gets one, and reads wait for writes there.
+//! Caveat: an in-memory `SQLite` database belongs to one connection, so it gets one, and reads wait
+//! for writes there.
 
 mod failure;
 mod location;
@@ -50,8 +53,8 @@ const SQLITE_SETTINGS: &[&str] = &["PRAGMA busy_timeout = 2000", "PRAGMA journal
 /// Postgres would wait for ever by default.
 const POSTGRES_SETTINGS: &[&str] = &["SET lock_timeout = '2s'", "SET statement_timeout = '5s'"];
 
-/// How long a step of the schema may take, and how long another process may wait for it: a table may be large. A step's own
-/// wait for a lock stays short, since requests queue up behind it.
+/// How long a step of the schema may take, and how long another process may wait for it: a table
+/// may be large. A step's own wait for a lock stays short, since requests queue up behind it.
 const MIGRATION_LIMIT: Duration = Duration::from_mins(15);
 const POSTGRES_BEFORE_CLAIM: &[&str] =
     &["SET LOCAL statement_timeout = '15min'", "SET LOCAL lock_timeout = '15min'"];
@@ -100,8 +103,9 @@ pub struct Migration {
 
 /// A bounded pool for reading and one for writing. A clone shares both.
 ///
-/// `SQLite` has one writer at a time. Letting writers queue here, in order, for a single connection is fair and fast;
-/// letting them collide in `SQLite` makes each sleep and try again, and would let them take every connection from reads.
+/// `SQLite` has one writer at a time. Letting writers queue here, in order, for a single connection
+/// is fair and fast; letting them collide in `SQLite` makes each sleep and try again, and would let
+/// them take every connection from reads.
 #[derive(Clone, Debug)]
 pub struct Database {
     reader: AnyPool,
@@ -111,7 +115,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects and applies the migrations that are missing. Safe to run from several processes at once.
+    /// Connects and applies the migrations that are missing. Safe to run from several processes at
+    /// once.
     ///
     /// Waits for a database that isn't up yet, and says so in the log.
     pub async fn open(
@@ -140,7 +145,8 @@ impl Database {
         Ok(database)
     }
 
-    /// Migrates, and tries again for as long as that may help: another process may be taking a step.
+    /// Migrates, and tries again for as long as that may help: another process may be taking a
+    /// step.
     async fn bring_up_to_date(
         &self,
         location: &Location,
@@ -183,7 +189,8 @@ impl Database {
             let mut transaction = self.begin().await?;
             let is_postgres = transaction.backend_name() == "PostgreSQL";
             set(&mut transaction, POSTGRES_BEFORE_CLAIM, is_postgres).await?;
-            // The primary key makes a second process wait for the first one's commit and then skip the step.
+            // The primary key makes a second process wait for the first one's commit and then skip
+            // the step.
             let claimed = sqlx::query(
                 "INSERT INTO schema_migrations (version, applied_at) VALUES ($1, $2) ON CONFLICT (version) DO NOTHING",
             )
@@ -211,8 +218,9 @@ impl Database {
         &self.writer
     }
 
-    /// Starts a transaction. Its first statement should write: `SQLite` can't turn a read transaction into a write
-    /// transaction once another process has written. Dropped without a commit, it rolls back.
+    /// Starts a transaction. Its first statement should write: `SQLite` can't turn a read
+    /// transaction into a write transaction once another process has written. Dropped without a
+    /// commit, it rolls back.
     pub async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         self.writer.begin().await
     }
@@ -266,7 +274,8 @@ fn pool(settings: Settings<'_>, connections: u32, in_memory: bool) -> Result<Any
     options.connect_lazy(settings.url).map_err(|_| location::not_valid())
 }
 
-/// Waits until the database takes a connection. Not the pool's business: it would keep the cause to itself.
+/// Waits until the database takes a connection. Not the pool's business: it would keep the cause to
+/// itself.
 async fn reach(settings: Settings<'_>, location: &Location) -> Result<(), Error> {
     let mut over = pin!(sleep(settings.wait));
     let mut logged = String::new();
@@ -292,7 +301,8 @@ async fn reach(settings: Settings<'_>, location: &Location) -> Result<(), Error>
     }
 }
 
-/// Whether a database that can't be connected to may be well a moment later, as it is while it starts.
+/// Whether a database that can't be connected to may be well a moment later, as it is while it
+/// starts.
 fn may_pass(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_)) || is_busy(error)
 }

@@ -1,4 +1,5 @@
-//! Extractors that answer bad input with a [`Problem`] naming what is wrong: axum's answer in plain text.
+//! Extractors that answer bad input with a [`Problem`] naming what is wrong: axum's answer in plain
+//! text.
 
 use axum::{
     body::Bytes,
@@ -10,8 +11,8 @@ use uuid::Uuid;
 
 use crate::problem::Problem;
 
-/// A JSON body: 415 for another content type, 413 over the limit, 400 for malformed JSON and 422, with the field's
-/// path, for JSON of another shape.
+/// A JSON body: 415 for another content type, 413 over the limit, 400 for malformed JSON and 422,
+/// with the field's path, for JSON of another shape.
 #[derive(Clone, Debug)]
 pub struct Json<T>(pub T);
 
@@ -94,7 +95,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 
 /// The id as this service writes it: a hyphenated UUID in lower case. `None` when it isn't one.
 pub fn canonical_id(raw: &str) -> Option<String> {
-    // The parser also takes braces, `urn:uuid:` and no hyphens; one spelling per id keeps links comparable.
+    // The parser also takes braces, `urn:uuid:` and no hyphens; one spelling per id keeps links
+    // comparable.
     let id = Uuid::try_parse(raw).ok()?.to_string();
     id.eq_ignore_ascii_case(raw).then_some(id)
 }

@@ -1,8 +1,9 @@
 //! `--faults`: faults on purpose, changed at run time.
 //!
-//! The faults are resilient-client's (its feature `fault`); here is where they go. They are round the service whole, so that what a
-//! proxy would do is done where a proxy would be; health isn't behind them. The admin route is at the listener for probes: it
-//! answers when the service hangs or is full, and whoever reaches the service doesn't reach it.
+//! The faults are resilient-client's (its feature `fault`); here is where they go. They are round
+//! the service whole, so that what a proxy would do is done where a proxy would be; health isn't
+//! behind them. The admin route is at the listener for probes: it answers when the service hangs or
+//! is full, and whoever reaches the service doesn't reach it.
 //!
 //! Without the cargo feature `faults` there is no flag, no route and no layer.
 
@@ -31,8 +32,9 @@ mod on {
     /// Whether faults may be injected.
     #[derive(Args, Clone, Default)]
     pub struct FaultOptions {
-        /// Let faults be injected: the admin route is `/faults` at the port for probes, for this host and by the token; those
-        /// of `RESILIENT_CLIENT_FAULTS` (JSON, or `@` and a file's path) are in force from the start
+        /// Let faults be injected: the admin route is `/faults` at the port for probes, for this
+        /// host and by the token; those of `RESILIENT_CLIENT_FAULTS` (JSON, or `@` and a file's
+        /// path) are in force from the start
         #[arg(long, env = "FAULTS", value_parser = FalseyValueParser::new())]
         pub faults: bool,
         /// What the admin route asks for as a bearer token; made up and printed by default

@@ -1,7 +1,9 @@
-//! Liveness and readiness. Neither asks another service: its outage must not take this one out of rotation.
+//! Liveness and readiness. Neither asks another service: its outage must not take this one out of
+//! rotation.
 //!
-//! They are answered at a listener of their own, so that neither a flood of connections nor a database that isn't there
-//! yet makes a living process look dead; and once more beside the service's own routes.
+//! They are answered at a listener of their own, so that neither a flood of connections nor a
+//! database that isn't there yet makes a living process look dead; and once more beside the
+//! service's own routes.
 //!
 //! Two routes that ask this service's own database: nothing here that a library could know.
 

@@ -1,6 +1,8 @@
-//! The layers round every route, outermost last: body limit, timeout, deadline, panic, problem, span, request id, trace.
+//! The layers round every route, outermost last: body limit, timeout, deadline, panic, problem,
+//! span, request id, trace.
 //!
-//! All are axum's or tower-http's, and the trace resilient-client's, except three: [`problem::ensure`], because their error answers are plain text,
+//! All are axum's or tower-http's, and the trace resilient-client's, except three:
+//! [`problem::ensure`], because their error answers are plain text,
 //! [`request_id::drop_unfit`], because they trust the caller's id, and resilient-client's [`DeadlineLayer`]: a caller says how
 //! long it waits, what comes too late isn't begun, and what is late isn't gone on with.
 

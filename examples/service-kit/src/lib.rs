@@ -1,6 +1,8 @@
-//! What any small HTTP service needs and what it is not about: errors, ids, idempotency, a database, a drain.
+//! What any small HTTP service needs and what it is not about: errors, ids, idempotency, a
+//! database, a drain.
 //!
-//! What a well-kept library does is the library's. Each module says at its top why there is something left to do:
+//! What a well-kept library does is the library's. Each module says at its top why there is
+//! something left to do:
 //!
 //! | | the library's | here |
 //! |---|---|---|

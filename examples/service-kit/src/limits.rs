@@ -1,4 +1,5 @@
-//! How much one client may ask of the service. Reading flags and variables is clap's; what makes sense is said here.
+//! How much one client may ask of the service. Reading flags and variables is clap's; what makes
+//! sense is said here.
 
 use std::time::Duration;
 
@@ -21,18 +22,20 @@ const WRITE_TIMEOUT_MS: u64 = 10_000;
 /// A longer time than this is a slip of the pen.
 const LONGEST_MS: u64 = 60 * 60 * 1000;
 
-/// The bounds of the service. Each is a flag and an environment variable; what can't work is refused by name.
+/// The bounds of the service. Each is a flag and an environment variable; what can't work is
+/// refused by name.
 #[derive(Args, Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
     /// Largest request body in bytes; a larger one is answered 413
     #[arg(long, env = "MAX_BODY_BYTES", default_value_t = MAX_BODY_BYTES)]
     pub max_body_bytes: usize,
-    /// How long one request may take in milliseconds, reading its body included; then it is answered 503
+    /// How long one request may take in milliseconds, reading its body included; then it is
+    /// answered 503
     #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = REQUEST_TIMEOUT_MS)]
     pub request_timeout_ms: u64,
-    /// How long the service goes on serving once it was told to stop, in milliseconds: not ready any more, every answer
-    /// ending its connection
+    /// How long the service goes on serving once it was told to stop, in milliseconds: not ready
+    /// any more, every answer ending its connection
     #[arg(long, env = "LAME_DUCK_MS", default_value_t = LAME_DUCK_MS)]
     pub lame_duck_ms: u64,
     /// How long open requests may take to finish after that, in milliseconds

@@ -1,7 +1,8 @@
-//! Logs go to stderr, one event a line; `RUST_LOG` chooses which. All of it is tracing-subscriber's; this is the choice.
+//! Logs go to stderr, one event a line; `RUST_LOG` chooses which. All of it is
+//! tracing-subscriber's; this is the choice.
 //!
-//! `RUST_LOG` is a list of targets and levels, such as `info,resilient_client=debug`. Filters by span or field aren't
-//! understood: they would bring in a regex engine, ten seconds of compiling.
+//! `RUST_LOG` is a list of targets and levels, such as `info,resilient_client=debug`. Filters by
+//! span or field aren't understood: they would bring in a regex engine, ten seconds of compiling.
 
 use std::{env, ffi::OsStr, io, io::IsTerminal as _};
 
@@ -37,13 +38,15 @@ pub fn init(format: LogFormat) {
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
-/// What `RUST_LOG` says, or when it is missing, empty or no list of targets and levels: what matters.
+/// What `RUST_LOG` says, or when it is missing, empty or no list of targets and levels: what
+/// matters.
 fn filter(asked: Option<&str>) -> Targets {
     let asked = asked.filter(|asked| !asked.trim().is_empty()).and_then(|asked| asked.parse().ok());
     asked.unwrap_or_else(|| Targets::new().with_default(Level::INFO).with_target("sqlx", Level::WARN))
 }
 
-/// Whether log lines are coloured: on a terminal that can, unless somebody asked for none (<https://no-color.org>).
+/// Whether log lines are coloured: on a terminal that can, unless somebody asked for none
+/// (<https://no-color.org>).
 fn colours(is_terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
 }

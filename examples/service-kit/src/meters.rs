@@ -1,10 +1,13 @@
 //! `/metrics`: what a service counts, as Prometheus reads it.
 //!
-//! Counting and rendering are metrics-exporter-prometheus's: the recorder that users of the `metrics` facade know, kept by the same
-//! people. Here is what it doesn't know: a service's own requests, what has to be looked up before it is rendered, and a recorder
-//! for each service rather than one for the process, so that two services in one process (a test's, the demo's) count apart.
+//! Counting and rendering are metrics-exporter-prometheus's: the recorder that users of the
+//! `metrics` facade know, kept by the same people. Here is what it doesn't know: a service's own
+//! requests, what has to be looked up before it is rendered, and a recorder for each service rather
+//! than one for the process, so that two services in one process (a test's, the demo's) count
+//! apart.
 //!
-//! A request's labels are its method, its route's template and its status, under OpenTelemetry's names. A path is never one.
+//! A request's labels are its method, its route's template and its status, under OpenTelemetry's
+//! names. A path is never one.
 
 use std::{
     fmt,
@@ -26,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Upper bounds for durations, in seconds, as OpenTelemetry's conventions for HTTP advise.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// How often what was recorded is put in order when nobody asks for it, which bounds what waits for that.
+/// How often what was recorded is put in order when nobody asks for it, which bounds what waits for
+/// that.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// What Prometheus reads.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -1,9 +1,11 @@
 //! `GET /openapi.json`: what a service answers, in `OpenAPI` 3.1.
 //!
-//! The document is written by hand, in a file of each service's. utoipa, the best kept library for it, makes one from attributes at
-//! the handlers; but it believes what they say of statuses and problem types, which are most of such a document, and its macros
-//! are compiled before anything else of the services. Here a test asks the service for every answer that the document has and
-//! checks every answer against the document (`contract`), so neither can say what the other doesn't.
+//! The document is written by hand, in a file of each service's. utoipa, the best kept library for
+//! it, makes one from attributes at the handlers; but it believes what they say of statuses and
+//! problem types, which are most of such a document, and its macros are compiled before anything
+//! else of the services. Here a test asks the service for every answer that the document has and
+//! checks every answer against the document (`contract`), so neither can say what the other
+//! doesn't.
 
 use axum::{Json, Router, routing::get};
 use serde_json::{Map, Value, json};

@@ -1,4 +1,5 @@
-//! Paging by cursor: a page starts after the last row of the one before, so rows added meanwhile shift nothing.
+//! Paging by cursor: a page starts after the last row of the one before, so rows added meanwhile
+//! shift nothing.
 //!
 //! A dozen lines of arithmetic; no library is smaller.
 
@@ -17,7 +18,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// Checks what the query string asked for: 400 for a limit out of range or a cursor that is no id.
+    /// Checks what the query string asked for: 400 for a limit out of range or a cursor that is no
+    /// id.
     pub fn new(limit: Option<i64>, after: Option<&str>) -> Result<Self, Problem> {
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {

@@ -1,11 +1,12 @@
 //! Every error this service answers, as `application/problem+json` (RFC 9457).
 //!
-//! Crates of this name (`problem_details`, say) bring the struct and its JSON, some sixty lines here. What the services need
-//! besides is theirs anyway: `Retry-After`, the fields at fault, one rule for database errors, a body that can be stored
-//! and replayed, and the framework's own errors rewritten.
+//! Crates of this name (`problem_details`, say) bring the struct and its JSON, some sixty lines
+//! here. What the services need besides is theirs anyway: `Retry-After`, the fields at fault, one
+//! rule for database errors, a body that can be stored and replayed, and the framework's own errors
+//! rewritten.
 //!
-//! A problem says what the client can act on and nothing of what is inside: the cause goes to the log, where the
-//! request id finds it.
+//! A problem says what the client can act on and nothing of what is inside: the cause goes to the
+//! log, where the request id finds it.
 
 use std::{any::Any, time::Duration};
 
@@ -74,7 +75,8 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND).detail(detail)
     }
 
-    /// 422 for a well-formed request that breaks a rule; each broken rule is added with [`Problem::field`].
+    /// 422 for a well-formed request that breaks a rule; each broken rule is added with
+    /// [`Problem::field`].
     pub fn invalid() -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY).kind("urn:problem:invalid-request", "Invalid request")
     }
@@ -89,7 +91,8 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE).retry_after(retry_after)
     }
 
-    /// Names the problem more closely than its status does: a type URI and a title that never varies.
+    /// Names the problem more closely than its status does: a type URI and a title that never
+    /// varies.
     #[must_use]
     pub fn kind(mut self, uri: &'static str, title: &'static str) -> Self {
         (self.kind, self.title) = (uri, title);
@@ -103,7 +106,8 @@ impl Problem {
         self
     }
 
-    /// What the problem is about: a path, by which a client can check that it is about what it asked for.
+    /// What the problem is about: a path, by which a client can check that it is about what it
+    /// asked for.
     #[must_use]
     pub fn instance(mut self, path: impl Into<Box<str>>) -> Self {
         self.instance = Some(path.into());
@@ -157,7 +161,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// A database that is merely busy is worth another try; anything else is ours to explain in the log.
+/// A database that is merely busy is worth another try; anything else is ours to explain in the
+/// log.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         if crate::database::is_busy(&error) {
@@ -177,8 +182,8 @@ impl From<sqlx::Error> for Problem {
 
 /// Middleware: rewrites any error answer that isn't a problem yet.
 ///
-/// The framework's own errors (unknown route, wrong method, timeout, ...) are plain text or empty. Headers that
-/// belong to the error, such as `Allow`, are kept.
+/// The framework's own errors (unknown route, wrong method, timeout, ...) are plain text or empty.
+/// Headers that belong to the error, such as `Allow`, are kept.
 pub async fn ensure(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status();

@@ -1,7 +1,8 @@
 //! One id per request, so that the logs of every service it passed through can be joined.
 //!
-//! Making an id, keeping the caller's and sending it back are tower-http's. It takes any id that is there, though, and
-//! ids end up in logs and in onward headers: a caller's that isn't harmless text is dropped here first.
+//! Making an id, keeping the caller's and sending it back are tower-http's. It takes any id that is
+//! there, though, and ids end up in logs and in onward headers: a caller's that isn't harmless text
+//! is dropped here first.
 
 use axum::http::{HeaderName, HeaderValue, Request};
 pub use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};

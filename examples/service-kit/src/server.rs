@@ -1,9 +1,11 @@
 //! Serving until told to stop, then draining for a bounded time.
 //!
-//! HTTP is hyper's. `axum::serve` puts no bounds round it: any number of connections, each as slow as it likes. Here
+//! HTTP is hyper's. `axum::serve` puts no bounds round it: any number of connections, each as slow
+//! as it likes. Here
 //!
 //! - there are at most so many connections, and so many from one peer (`peers.rs`);
-//! - one that idles, sends its request's head or reads its answer too slowly is ended (`stream.rs`);
+//! - one that idles, sends its request's head or reads its answer too slowly is ended
+//!   (`stream.rs`);
 //! - the end is announced, so that no client loses a request to it.
 //!
 //! ```text
@@ -51,8 +53,8 @@ pub struct Bounds {
     pub connections: usize,
     /// From one peer: an IPv4 address, or 64 bits of an IPv6 address.
     pub connections_per_peer: usize,
-    /// How long one is kept without a request. Longer than clients keep theirs, so that it is rarely this side that closes
-    /// one just as a request comes.
+    /// How long one is kept without a request. Longer than clients keep theirs, so that it is
+    /// rarely this side that closes one just as a request comes.
     pub idle: Duration,
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
@@ -60,7 +62,8 @@ pub struct Bounds {
     pub write: Duration,
 }
 
-/// Work that outlives the request that started it, and work no request started. A clone is the same work.
+/// Work that outlives the request that started it, and work no request started. A clone is the same
+/// work.
 #[derive(Clone, Debug, Default)]
 pub struct Background {
     tasks: TaskTracker,
@@ -102,8 +105,8 @@ pub struct Serving {
     pub limits: Limits,
 }
 
-/// Serves until `shutdown` resolves, then for the lame-duck time, then drains; what isn't finished within the drain time
-/// is abandoned with a warning.
+/// Serves until `shutdown` resolves, then for the lame-duck time, then drains; what isn't finished
+/// within the drain time is abandoned with a warning.
 pub async fn serve(
     router: Router,
     listener: TcpListener,
@@ -174,7 +177,8 @@ impl Door {
             match self.listener.accept().await {
                 Ok((stream, peer)) => self.admit(stream, peer).await,
                 Err(error) => {
-                    // Out of file descriptors, say, or a connection that was reset before it was taken.
+                    // Out of file descriptors, say, or a connection that was reset before it was
+                    // taken.
                     tracing::warn!(%error, "a connection could not be taken");
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -191,7 +195,8 @@ impl Door {
                 Err(Full::OfAll) => self.peers.order.room.notified().await,
             }
         };
-        // Small answers must not wait for a full packet; a stream that refuses is broken and will show it.
+        // Small answers must not wait for a full packet; a stream that refuses is broken and will
+        // show it.
         let _ = stream.set_nodelay(true);
         let (router, ending) = (self.router.clone(), self.ending.clone());
         self.connections.spawn(connection::serve(stream, router, place, ending, self.bounds));

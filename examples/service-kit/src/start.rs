@@ -1,4 +1,5 @@
-//! From the command line to a service that is up: what both `main`s do, and how a process ends at once when told.
+//! From the command line to a service that is up: what both `main`s do, and how a process ends at
+//! once when told.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -14,7 +15,8 @@ pub fn run(name: &str, service: impl Future<Output = Result<(), Error>>) -> Exit
     let ended =
         runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from).and_then(|runtime| {
             let ended = runtime.block_on(service);
-            // Dropping it would wait for what can't be stopped: a name that is being looked up, say.
+            // Dropping it would wait for what can't be stopped: a name that is being looked up,
+            // say.
             runtime.shutdown_background();
             ended
         });
@@ -32,7 +34,8 @@ pub async fn listen(host: &str, port: u16) -> Result<TcpListener, Error> {
     TcpListener::bind((host, port)).await.map_err(|error| Error::listen(format!("{host}:{port}"), error))
 }
 
-/// Says on stdout where a listener listens, so that whoever asked for port 0 can read which port it became.
+/// Says on stdout where a listener listens, so that whoever asked for port 0 can read which port it
+/// became.
 pub fn announce(what: &str, listener: &TcpListener) -> Result<(), Error> {
     let address = listener.local_addr()?;
     let mut out = std::io::stdout().lock();
@@ -41,7 +44,8 @@ pub fn announce(what: &str, listener: &TcpListener) -> Result<(), Error> {
     Ok(())
 }
 
-/// The port for probes: the one given, or 100 after the service's own; any free one (0) if that is any.
+/// The port for probes: the one given, or 100 after the service's own; any free one (0) if that is
+/// any.
 pub fn health_port(port: u16, given: Option<u16>) -> Result<u16, Error> {
     match (given, port) {
         (Some(given), port) if given == port && port != 0 => {

@@ -22,7 +22,8 @@ use tower::ServiceExt as _;
 
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// A database of its own, gone when dropped. `SQLite`, or Postgres when `TEST_POSTGRES_URL` names one.
+/// A database of its own, gone when dropped. `SQLite`, or Postgres when `TEST_POSTGRES_URL` names
+/// one.
 pub struct TestDatabase {
     pub url: String,
     _dir: Option<TempDir>,
@@ -110,7 +111,8 @@ impl Answer {
         self.json()[field].as_str().unwrap_or_else(|| panic!("no {field} in {self:?}")).to_owned()
     }
 
-    /// Asserts that this is a problem of this status, that it says so itself and that it leaks nothing.
+    /// Asserts that this is a problem of this status, that it says so itself and that it leaks
+    /// nothing.
     #[track_caller]
     pub fn assert_problem(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");

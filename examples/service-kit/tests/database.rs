@@ -52,7 +52,8 @@ async fn a_database_that_never_answers_is_given_up_in_time() {
 
 #[tokio::test]
 async fn what_waiting_cannot_mend_is_said_at_once() {
-    // A directory, a file in a folder that isn't there, and a file that isn't made without `mode=rwc`.
+    // A directory, a file in a folder that isn't there, and a file that isn't made without
+    // `mode=rwc`.
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().display().to_string();
     for path in [dir.clone(), format!("{dir}/none/x.db?mode=rwc"), format!("{dir}/none.db")] {

@@ -23,7 +23,8 @@ const SOON: Duration = Duration::from_secs(5);
 struct Running {
     address: SocketAddr,
     health: Health,
-    /// One permit for each request to `/gated` that may be answered, and one for each that has begun.
+    /// One permit for each request to `/gated` that may be answered, and one for each that has
+    /// begun.
     gate: Arc<Semaphore>,
     begun: Arc<Semaphore>,
     stop: oneshot::Sender<()>,

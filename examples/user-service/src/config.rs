@@ -26,8 +26,8 @@ pub struct Config {
     /// Port to listen on; 0 picks a free one
     #[arg(long, env = "PORT", default_value_t = PORT)]
     pub port: u16,
-    /// Port to answer `/healthz` and `/readyz` on, also while the service starts or is full; 100 after the other by
-    /// default
+    /// Port to answer `/healthz` and `/readyz` on, also while the service starts or is full; 100
+    /// after the other by default
     #[arg(long, env = "HEALTH_PORT")]
     pub health_port: Option<u16>,
     /// Where the data is: a `sqlite:` or `postgres:` URL

@@ -1,8 +1,9 @@
 //! `GET /users/events`: new and changed users as they are committed, as server-sent events.
 //!
-//! An event's id is the number of the change, so that a reader who reconnects with `Last-Event-ID` misses none; one without
-//! begins with the next change. Each event is the user as it is now: of several changes of a user in between only the last is
-//! told. While nothing changes, a comment now and then shows that the stream is alive; who hears neither for longer has lost it.
+//! An event's id is the number of the change, so that a reader who reconnects with `Last-Event-ID`
+//! misses none; one without begins with the next change. Each event is the user as it is now: of
+//! several changes of a user in between only the last is told. While nothing changes, a comment now
+//! and then shows that the stream is alive; who hears neither for longer has lost it.
 //!
 //! It ends when the service is told to stop, and when its database fails: the reader reconnects.
 

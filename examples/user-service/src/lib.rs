@@ -10,7 +10,8 @@
 //! | `GET /openapi.json` | all this in `OpenAPI` 3.1 |
 //! | `GET /healthz`, `GET /readyz` | the process is alive; its own database answers. The binary answers them at a port of their own, too, and there alone `GET /metrics` |
 //!
-//! With `--amqp-url` (feature `amqp`) every new and changed user is an event in `RabbitMQ`, too: `outbox.rs`, `relay.rs`.
+//! With `--amqp-url` (feature `amqp`) every new and changed user is an event in `RabbitMQ`, too:
+//! `outbox.rs`, `relay.rs`.
 //!
 //! Every error is `application/problem+json` (RFC 9457).
 //!
@@ -20,7 +21,8 @@
 //!                       store.rs           routes.rs            plumbing/: what any service needs
 //! ```
 //!
-//! [`run`] is those steps in a row. To put a layer round the service, fault injection for instance, take them apart:
+//! [`run`] is those steps in a row. To put a layer round the service, fault injection for instance,
+//! take them apart:
 //!
 //! ```no_run
 //! # async fn example(config: user_service::Config, listener: tokio::net::TcpListener) -> Result<(), user_service::Error> {
@@ -48,9 +50,11 @@ pub use routes::{AppState, app};
 pub use service_kit::{clock::Clock, error::Error};
 pub use store::User;
 
-/// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured time.
+/// Serves `router` on `listener` until `shutdown` resolves, then drains for at most the configured
+/// time.
 ///
-/// `state` is the state `router` was built from: its background work runs as long as the server does.
+/// `state` is the state `router` was built from: its background work runs as long as the server
+/// does.
 pub async fn serve(
     state: AppState,
     router: Router,
@@ -71,7 +75,8 @@ pub async fn serve(
     service_kit::server::serve(router, listener, shutdown, Serving { background, health, limits }).await
 }
 
-/// Opens the database, brings its schema up to date and serves on `listener` until `shutdown` resolves.
+/// Opens the database, brings its schema up to date and serves on `listener` until `shutdown`
+/// resolves.
 pub async fn run(
     config: Config,
     listener: TcpListener,

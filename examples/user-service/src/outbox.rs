@@ -1,10 +1,11 @@
 //! What happened to users, kept until the broker has it.
 //!
-//! An event is a row of this service's own database, written in the transaction that changes the user: either both are
-//! there or neither, whatever dies when. The relay publishes rows and marks those that the broker confirmed.
+//! An event is a row of this service's own database, written in the transaction that changes the
+//! user: either both are there or neither, whatever dies when. The relay publishes rows and marks
+//! those that the broker confirmed.
 //!
-//! Without a broker to publish to nothing is written. Whoever follows the events sees by their numbers that some are
-//! missing, and asks for the users again.
+//! Without a broker to publish to nothing is written. Whoever follows the events sees by their
+//! numbers that some are missing, and asks for the users again.
 
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ struct Event<'a> {
     id: i64,
     /// Which database has numbered it.
     database: &'a str,
-    /// What no other change is marked with, in whatever database, and what the published change before this one was.
+    /// What no other change is marked with, in whatever database, and what the published change
+    /// before this one was.
     mark: &'a str,
     previous: &'a str,
     kind: &'static str,
@@ -55,7 +57,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Gives the database an id unless it has one. `is_read`: whether anybody publishes what is put here.
+    /// Gives the database an id unless it has one. `is_read`: whether anybody publishes what is put
+    /// here.
     pub(crate) async fn open(database: &Database, clock: &Clock, is_read: bool) -> Result<Self, sqlx::Error> {
         sqlx::query(
             "INSERT INTO lineage (id, database_id, mark, previous) VALUES (1, $1, $2, '') \

@@ -1,13 +1,14 @@
 //! Publishes the outbox, in order, and marks what the broker has confirmed.
 //!
 //! The rules:
-//! - The exchange is durable, messages are persistent, and an event counts as published when the broker has confirmed it.
-//!   A relay that is killed in between publishes it again: at least once, never lost. The message's id is the event's.
-//! - Events go in the order of commits over one channel. A user's next event is not sent before the last one is confirmed
-//!   and marked, so a user's events arrive for the first time in order, also when a confirm fails, or when the relays of
-//!   several processes publish the same outbox at once.
-//! - A message without a queue to go to is confirmed, too: nobody is there who wants it. Who comes later asks for the
-//!   users first.
+//! - The exchange is durable, messages are persistent, and an event counts as published when the
+//!   broker has confirmed it. A relay that is killed in between publishes it again: at least once,
+//!   never lost. The message's id is the event's.
+//! - Events go in the order of commits over one channel. A user's next event is not sent before the
+//!   last one is confirmed and marked, so a user's events arrive for the first time in order, also
+//!   when a confirm fails, or when the relays of several processes publish the same outbox at once.
+//! - A message without a queue to go to is confirmed, too: nobody is there who wants it. Who comes
+//!   later asks for the users first.
 
 use std::{collections::HashSet, convert::Infallible, time::Duration};
 

@@ -150,7 +150,8 @@ async fn get_user(State(state): State<AppState>, Id(id): Id) -> Result<JsonBody<
     user.map(JsonBody).ok_or_else(|| no_such_user(&id))
 }
 
-/// Clients tell this 404 from one of a proxy, or of a route that isn't there, by its type and by the id.
+/// Clients tell this 404 from one of a proxy, or of a route that isn't there, by its type and by
+/// the id.
 fn no_such_user(id: &str) -> Problem {
     Problem::not_found("There is no user with this id.")
         .kind("urn:problem:user-not-found", "User not found")

@@ -39,7 +39,8 @@ pub struct User {
 pub(crate) struct Listed {
     #[serde(flatten)]
     pub(crate) user: User,
-    /// The number of the user's last change; of two states of a user, the one with the higher number is newer.
+    /// The number of the user's last change; of two states of a user, the one with the higher
+    /// number is newer.
     pub(crate) version: i64,
 }
 
@@ -59,8 +60,8 @@ impl From<Row> for User {
     }
 }
 
-/// Comes last in its transaction: from here to the commit no other user is inserted or changed. Returns the number of the
-/// change.
+/// Comes last in its transaction: from here to the commit no other user is inserted or changed.
+/// Returns the number of the change.
 pub(crate) async fn insert(transaction: &mut AnyConnection, user: &User) -> Result<i64, sqlx::Error> {
     let number = commit_order::next(transaction, "users").await?;
     sqlx::query(
@@ -77,8 +78,8 @@ pub(crate) async fn insert(transaction: &mut AnyConnection, user: &User) -> Resu
     Ok(number)
 }
 
-/// Gives a user another name and email; `None` if there is no such user. Returns the number of the change, and the user.
-/// As [`insert`], it comes last in its transaction.
+/// Gives a user another name and email; `None` if there is no such user. Returns the number of the
+/// change, and the user. As [`insert`], it comes last in its transaction.
 pub(crate) async fn change(
     transaction: &mut AnyConnection,
     id: &str,
@@ -107,7 +108,8 @@ pub(crate) async fn find(database: &Database, id: &str) -> Result<Option<User>, 
     Ok(row.map(User::from))
 }
 
-/// The last change of any user: its number; which database that is; and the mark of the last one that was published.
+/// The last change of any user: its number; which database that is; and the mark of the last one
+/// that was published.
 pub(crate) async fn last_change(database: &Database) -> Result<(i64, String, String), sqlx::Error> {
     sqlx::query_as(
         "SELECT last_number, database_id, mark FROM commit_numbers, lineage \
@@ -117,7 +119,8 @@ pub(crate) async fn last_change(database: &Database) -> Result<(i64, String, Str
     .await
 }
 
-/// At most so many users that were changed later than the change of this number, in the order of their last changes.
+/// At most so many users that were changed later than the change of this number, in the order of
+/// their last changes.
 pub(crate) async fn changed_since(
     database: &Database,
     number: i64,

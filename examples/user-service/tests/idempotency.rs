@@ -1,4 +1,5 @@
-//! `Idempotency-Key`, over HTTP where a client can see it and through `Keys` where the work must misbehave.
+//! `Idempotency-Key`, over HTTP where a client can see it and through `Keys` where the work must
+//! misbehave.
 
 use std::time::Duration;
 
@@ -265,7 +266,8 @@ async fn begin(service: &Service) -> Begun {
     Begun { work, finish }
 }
 
-/// What another process is answered about the key: the status, and after how many seconds it should come again.
+/// What another process is answered about the key: the status, and after how many seconds it should
+/// come again.
 async fn refused(other: &AppState) -> (u16, String) {
     let response = run_done(other, "s").await.into_response();
     let after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
@@ -275,7 +277,8 @@ async fn refused(other: &AppState) -> (u16, String) {
 #[tokio::test]
 async fn a_crashed_process_blocks_its_key_for_seconds_and_says_how_many() {
     let service = service().await;
-    // It claims the key and freezes. (A crash looks the same from outside, but can't wake up again.)
+    // It claims the key and freezes. (A crash looks the same from outside, but can't wake up
+    // again.)
     let Begun { work: frozen, finish } = begin(&service).await;
 
     // Frozen with its process, its clock doesn't move, and it renews nothing.

@@ -56,7 +56,8 @@ async fn every_answer_is_in_the_document_and_every_answer_in_the_document_is_giv
         contract.call(&app, post).await;
         contract.call(&app, put).await;
     }
-    // The stream of events has no end, which tests/events.rs shows. Those that need a full disk, a slow handler, or a fault of the service's, are shown elsewhere: order-service's
+    // The stream of events has no end, which tests/events.rs shows. Those that need a full disk, a
+    // slow handler, or a fault of the service's, are shown elsewhere: order-service's
     // tests/server.rs, service-kit's tests/layers.rs and tests/idempotency.rs.
     contract.assert_complete(&["500", "503", "504", "POST /users 409", "GET /users/events 200"]);
 }

@@ -130,7 +130,8 @@ async fn pages_hold_every_user_once_in_order() {
     assert_eq!(get(&app, "/users").await.json()["users"].as_array().unwrap().len(), 7);
 }
 
-/// After a restart, or in another process, the clock may show less, and new ids sort before old ones.
+/// After a restart, or in another process, the clock may show less, and new ids sort before old
+/// ones.
 #[tokio::test]
 async fn following_the_list_misses_no_user_though_the_clock_was_turned_back() {
     let database = TestDatabase::new().await;

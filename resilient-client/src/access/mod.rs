@@ -1,5 +1,5 @@
-//! Who may use what an operator uses: the admin services for [faults](crate::fault::admin) and for [clients](crate::admin).
-//! Pure: from the head of a request and who sent it.
+//! Who may use what an operator uses: the admin services for [faults](crate::fault::admin) and for
+//! [clients](crate::admin). Pure: from the head of a request and who sent it.
 //!
 //! | asked in this order | else |
 //! |---|---|
@@ -32,8 +32,9 @@ type PeerOf = Arc<dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync>;
 
 /// Who may use an admin service. Plain data: the service that is given it checks it.
 ///
-/// Who sent a request stands in its extensions. The admin service for faults looks for a `fault::Connection` there, the one for
-/// clients for axum's `ConnectInfo<SocketAddr>` too; another server's own way is [told](Self::peer).
+/// Who sent a request stands in its extensions. The admin service for faults looks for a
+/// `fault::Connection` there, the one for clients for axum's `ConnectInfo<SocketAddr>` too; another
+/// server's own way is [told](Self::peer).
 ///
 /// ```
 /// use resilient_client::access::Access;
@@ -66,8 +67,8 @@ impl Access {
         Self { token: None, anywhere: false, hosts: Vec::new(), peer: None }
     }
 
-    /// From other hosts, too. Their requests must name one of these in `Host` (without its port). Default none: only from this
-    /// host, under the name of `localhost` or an address of its own.
+    /// From other hosts, too. Their requests must name one of these in `Host` (without its port).
+    /// Default none: only from this host, under the name of `localhost` or an address of its own.
     pub fn anywhere(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.anywhere = true;
         self.hosts = hosts.into_iter().map(Into::into).collect();
@@ -177,7 +178,8 @@ fn is_cross_origin(headers: &HeaderMap, authority: &str) -> bool {
     elsewhere || !headers.get_all(ORIGIN).iter().all(same)
 }
 
-/// Whether the one `Authorization` bears the token. How long it takes says nothing of where a wrong one differs.
+/// Whether the one `Authorization` bears the token. How long it takes says nothing of where a wrong
+/// one differs.
 fn bears(headers: &HeaderMap, token: &str) -> bool {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (Some(only), None) = (all.next(), all.next()) else { return false };

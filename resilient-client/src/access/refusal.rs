@@ -81,7 +81,8 @@ pub(crate) fn json_response(status: StatusCode, media: &'static str, value: &Val
     response
 }
 
-/// The JSON of a request, as text. Of another type it is refused: that is what a page of another origin can send without asking.
+/// The JSON of a request, as text. Of another type it is refused: that is what a page of another
+/// origin can send without asking.
 pub(crate) async fn read_json<B>(head: &Parts, body: B) -> Result<Bytes, Refusal>
 where
     B: Body<Data: Send, Error: Into<crate::error::BoxError>>,

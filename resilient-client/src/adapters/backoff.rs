@@ -1,18 +1,20 @@
 //! Feature `backoff`: the delays between attempts from any [`Backoff`] of the crate of that name.
 //!
-//! That crate is unmaintained (RUSTSEC-2025-0012), and so is its dependency `instant` (RUSTSEC-2024-0384): this is for
-//! those who have a policy of its kind and want to keep it.
+//! That crate is unmaintained (RUSTSEC-2025-0012), and so is its dependency `instant`
+//! (RUSTSEC-2024-0384): this is for those who have a policy of its kind and want to keep it.
 
 use ::backoff::backoff::Backoff;
 
 use crate::policy::retry::RetryPolicy;
 
 impl RetryPolicy {
-    /// Waits as a [`Backoff`] says, in place of the exponential ones (feature `backoff`). `make` is asked by each call
-    /// that retries for the first time. `None` from the backoff means that there is to be no other attempt.
+    /// Waits as a [`Backoff`] says, in place of the exponential ones (feature `backoff`). `make` is
+    /// asked by each call that retries for the first time. `None` from the backoff means that there
+    /// is to be no other attempt.
     ///
-    /// Everything else still applies: the most attempts, the budget, the deadline, and a server's `Retry-After` as a
-    /// floor. The backoffs of that crate read the system's clock by themselves for their maximum elapsed time.
+    /// Everything else still applies: the most attempts, the budget, the deadline, and a server's
+    /// `Retry-After` as a floor. The backoffs of that crate read the system's clock by themselves
+    /// for their maximum elapsed time.
     ///
     /// ```
     /// use backoff::ExponentialBackoff;
@@ -86,7 +88,8 @@ mod tests {
         assert!(wait.is_some_and(|wait| wait >= 1_000_000_000));
     }
 
-    /// When the attempts of one call reach a service that always answers 503, and why there was no other.
+    /// When the attempts of one call reach a service that always answers 503, and why there was no
+    /// other.
     async fn attempts_at(policy: RetryPolicy) -> (Vec<Duration>, Vec<Decline>) {
         let begun = time::now();
         let heard = Arc::new(Mutex::new(Vec::new()));

@@ -1,7 +1,9 @@
-//! Feature `failsafe`: any [`FailurePolicy`] of the crate of that name decides when our breaker opens.
+//! Feature `failsafe`: any [`FailurePolicy`] of the crate of that name decides when our breaker
+//! opens.
 //!
-//! That crate's own breaker lets every concurrent caller through when it half-opens, and a result from before the trip
-//! close it. Its failure policies have neither fault: here they say *when*, and our machine does the rest.
+//! That crate's own breaker lets every concurrent caller through when it half-opens, and a result
+//! from before the trip close it. Its failure policies have neither fault: here they say *when*,
+//! and our machine does the rest.
 
 use std::time::Duration;
 
@@ -11,11 +13,12 @@ use crate::policy::breaker::{BreakerPolicy, Trip};
 use crate::time::Tick;
 
 impl BreakerPolicy {
-    /// A [`FailurePolicy`] decides when to open and for how long, in place of our rules (feature `failsafe`). `factory`
-    /// makes one for each breaker. It's as [`trip`](Self::trip), of which this is a special case.
+    /// A [`FailurePolicy`] decides when to open and for how long, in place of our rules (feature
+    /// `failsafe`). `factory` makes one for each breaker. It's as [`trip`](Self::trip), of which
+    /// this is a special case.
     ///
-    /// The probes, their number and their expiry stay ours. The failure policies of that crate read the system's clock by
-    /// themselves.
+    /// The probes, their number and their expiry stay ours. The failure policies of that crate read
+    /// the system's clock by themselves.
     ///
     /// ```
     /// use std::time::Duration;

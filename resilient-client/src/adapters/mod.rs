@@ -1,4 +1,5 @@
-//! Other crates' policies, driven by our machines. One feature each, off by default, since one of the crates is unmaintained.
+//! Other crates' policies, driven by our machines. One feature each, off by default, since one of
+//! the crates is unmaintained.
 
 #[cfg(feature = "backoff")]
 mod backoff;

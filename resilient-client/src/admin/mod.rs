@@ -1,5 +1,5 @@
-//! What an operator sees and does while a service runs: an axum router with a live page, JSON, a stream of events, and a hand on
-//! the circuit breakers (feature `admin`).
+//! What an operator sees and does while a service runs: an axum router with a live page, JSON, a
+//! stream of events, and a hand on the circuit breakers (feature `admin`).
 //!
 //! ```
 //! use axum::Router;
@@ -30,16 +30,19 @@
 //!
 //! # Who may
 //!
-//! Whoever may force a breaker open may stop the service, and what is shown tells of its insides. So by default only this host
-//! may, by a token, and no page in a browser of this host but ours: see [`Access`]. The page itself holds nothing and is given
-//! without the token; it asks for it. The server must hand its router the peer's address, with
+//! Whoever may force a breaker open may stop the service, and what is shown tells of its insides.
+//! So by default only this host may, by a token, and no page in a browser of this host but ours:
+//! see [`Access`]. The page itself holds nothing and is given without the token; it asks for it.
+//! The server must hand its router the peer's address, with
 //! `into_make_service_with_connect_info::<SocketAddr>()`, or in a way [told](Access::peer).
 //!
 //! # What it costs
 //!
-//! An observer of each client's events: some hundred nanoseconds an event, a short lock of its own. Memory is bounded: about 6 kB
-//! for each of at most 4,096 names a client (endpoints are names, too), 16,384 calls under way, 1,024 events. Nothing of the calls' path is locked while JSON is
-//! written. At most 16 streams are open at a time; one whose reader takes nothing for 10 s is ended.
+//! An observer of each client's events: some hundred nanoseconds an event, a short lock of its own.
+//! Memory is bounded: about 6 kB for each of at most 4,096 names a client (endpoints are names,
+//! too), 16,384 calls under way, 1,024 events. Nothing of the calls' path is locked while JSON is
+//! written. At most 16 streams are open at a time; one whose reader takes nothing for 10 s is
+//! ended.
 
 mod answer;
 mod breakers;
@@ -94,8 +97,8 @@ impl Admin {
         Self { access, clients: Vec::new(), recent: Arc::new(Mutex::new(Recent::default())) }
     }
 
-    /// Shows a client, or a layer, under a name of 1 to 64 bytes. What it does from now on is remembered; what it did before
-    /// shows in its breakers and counts, and not in its history.
+    /// Shows a client, or a layer, under a name of 1 to 64 bytes. What it does from now on is
+    /// remembered; what it did before shows in its breakers and counts, and not in its history.
     pub fn client(mut self, name: impl Into<String>, client: &impl Watchable) -> Self {
         let name: Arc<str> = name.into().into();
         let history = Arc::new(History::new(Arc::clone(&name), Arc::clone(&self.recent)));

@@ -13,7 +13,8 @@ use crate::policy::hedge::Quantile;
 use crate::time::Tick;
 use crate::{EndpointSnapshot, UpstreamSnapshot};
 
-/// One upstream of one client. Times are in milliseconds, rates a second over the last ten whole seconds.
+/// One upstream of one client. Times are in milliseconds, rates a second over the last ten whole
+/// seconds.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     pub(super) client: Arc<str>,

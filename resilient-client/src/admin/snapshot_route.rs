@@ -20,7 +20,8 @@ use crate::event::CallEnd;
 use crate::policy::breaker::Transition;
 use crate::time::{self, Tick};
 
-/// The version of the snapshot's form. It grows when something is taken away or means something else.
+/// The version of the snapshot's form. It grows when something is taken away or means something
+/// else.
 const VERSION: u32 = 1;
 /// The most calls under way that are shown of a client: its oldest.
 const MOST_CALLS: usize = 100;
@@ -128,7 +129,8 @@ fn show(client: &Watched, upstream: Option<&str>, now: Tick) -> Client {
     Client { name: Arc::clone(name), policy_version, draining, upstreams: upstreams.collect(), calls }
 }
 
-/// What happened to an upstream and to its endpoints, and its last calls that didn't go as they should.
+/// What happened to an upstream and to its endpoints, and its last calls that didn't go as they
+/// should.
 fn story(seen: Option<&Seen>, endpoints: &[(&str, Arc<Seen>)]) -> Value {
     let Story { transitions, explained } = seen.map(Seen::story).unwrap_or_default();
     let told = |at: u64, endpoint: Option<&str>, transition: &Transition| {

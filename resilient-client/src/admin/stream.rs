@@ -7,8 +7,9 @@
 //! | `entry`, with its number as `id` | something happened to an upstream | an entry of `/events` |
 //! | `tick` | every second | the upstreams that changed, as in the snapshot, and those that are gone |
 //!
-//! A stream ends by itself after five minutes, when every client drains, and when its reader takes nothing for 10 s; whoever goes
-//! on reading comes back with the number it has. So neither a server's graceful end nor its memory waits for a reader.
+//! A stream ends by itself after five minutes, when every client drains, and when its reader takes
+//! nothing for 10 s; whoever goes on reading comes back with the number it has. So neither a
+//! server's graceful end nor its memory waits for a reader.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -130,7 +131,8 @@ fn told(entry: &Entry) -> Event {
     event("entry").id(entry.id.to_string()).data(json!(entry).to_string())
 }
 
-/// The upstreams that are others than when they were sent last, by what is remembered of each; `None` if all are the same.
+/// The upstreams that are others than when they were sent last, by what is remembered of each;
+/// `None` if all are the same.
 fn changes(desk: &Desk, sent: &mut HashMap<(usize, Arc<str>), u64>) -> Option<Value> {
     let (now, at) = (time::now(), time::unix_millis());
     let (mut rows, mut here) = (Vec::new(), HashMap::with_capacity(sent.len()));

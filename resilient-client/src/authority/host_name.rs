@@ -1,10 +1,11 @@
 //! One way to write a host: as the URL standard normalises it.
 //!
-//! `127.1`, `0x7f000001` and `2130706433` are one address, and `[0:0::1]` is `[::1]`. An upstream that is
-//! known by three names has three breakers. `reqwest::Url` normalises, `http::Uri` keeps what was written.
+//! `127.1`, `0x7f000001` and `2130706433` are one address, and `[0:0::1]` is `[::1]`. An upstream
+//! that is known by three names has three breakers. `reqwest::Url` normalises, `http::Uri` keeps
+//! what was written.
 //!
-//! A trailing dot stays, as in the standard: `users.` is a name from the root, and `users` may be completed
-//! by the resolver's search list, so that they can be two places.
+//! A trailing dot stays, as in the standard: `users.` is a name from the root, and `users` may be
+//! completed by the resolver's search list, so that they can be two places.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -12,10 +13,11 @@ use std::net::Ipv6Addr;
 
 use reqwest::Url;
 
-/// The host of an `http` or `https` URI, in lower case, as the standard writes it. `None` for what it doesn't
-/// allow: an address with a number too many or too large, or with a zone.
+/// The host of an `http` or `https` URI, in lower case, as the standard writes it. `None` for what
+/// it doesn't allow: an address with a number too many or too large, or with a zone.
 ///
-/// Costs a few comparisons for a name, and a look at each byte for an IPv4 address in its usual form.
+/// Costs a few comparisons for a name, and a look at each byte for an IPv4 address in its usual
+/// form.
 #[inline]
 pub(crate) fn normal(host: Cow<'_, str>) -> Option<Cow<'_, str>> {
     match host.as_bytes() {
@@ -47,8 +49,8 @@ fn ends_in_number(host: &str) -> bool {
     }
 }
 
-/// Four numbers below 256 without leading zeros. By hand: the standard library's reading of an address costs
-/// more, on every call.
+/// Four numbers below 256 without leading zeros. By hand: the standard library's reading of an
+/// address costs more, on every call.
 fn is_usual_v4(host: &[u8]) -> bool {
     let (mut dots, mut number, mut digits) = (0, 0_u32, 0);
     for &byte in host {
@@ -69,7 +71,8 @@ fn is_usual_v4(host: &[u8]) -> bool {
 fn is_usual_v6(text: &str) -> bool {
     let Ok(address) = text.parse::<Ipv6Addr>() else { return false };
     let mut rest = Rest(text);
-    // The standard library writes the end of some as IPv4 addresses, which the URL standard doesn't.
+    // The standard library writes the end of some as IPv4 addresses, which the URL standard
+    // doesn't.
     !text.contains('.') && write!(rest, "{address}").is_ok() && rest.0.is_empty()
 }
 

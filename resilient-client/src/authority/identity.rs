@@ -1,4 +1,5 @@
-//! Whom calls are addressed to, taken apart: for labels, which must not be made of names that anybody may choose.
+//! Whom calls are addressed to, taken apart: for labels, which must not be made of names that
+//! anybody may choose.
 
 use std::sync::Arc;
 

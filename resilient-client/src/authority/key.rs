@@ -9,8 +9,8 @@ use http::HeaderValue;
 
 use crate::authority::Authority;
 
-/// The longest name of an upstream, in bytes. A longer one is cut: names are kept in every event and report, and keys may
-/// be anything.
+/// The longest name of an upstream, in bytes. A longer one is cut: names are kept in every event
+/// and report, and keys may be anything.
 pub(crate) const LONGEST_NAME: usize = 200;
 
 /// What upstreams without a place are called together.
@@ -43,7 +43,8 @@ impl Scope<&Arc<str>> {
     }
 }
 
-/// A key stands in quotes, so that it is never taken for a route, nor a line break in it for a line's end.
+/// A key stands in quotes, so that it is never taken for a route, nor a line break in it for a
+/// line's end.
 impl<T: AsRef<str>> fmt::Display for Scope<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -107,7 +108,8 @@ impl<'a> Scope<&'a str> {
     }
 }
 
-/// A name that is too long ends in an ellipsis and a hash of all of it, so that two of them stay distinct.
+/// A name that is too long ends in an ellipsis and a hash of all of it, so that two of them stay
+/// distinct.
 fn bounded(name: String) -> Arc<str> {
     /// `…` and 16 digits.
     const TAIL: usize = 3 + 16;

@@ -26,7 +26,8 @@ pub(crate) struct Authority<'a> {
     scheme: Cow<'a, str>,
 }
 
-/// The scheme hardly ever tells two authorities apart that host and port don't, so only its length is hashed.
+/// The scheme hardly ever tells two authorities apart that host and port don't, so only its length
+/// is hashed.
 impl Hash for Authority<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.host.as_bytes());
@@ -50,8 +51,8 @@ impl<'a> Authority<'a> {
         Self::read(uri).and_then(Self::normal).unwrap_or_else(|_| Authority::nowhere("overflow"))
     }
 
-    /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless upstream. In lower case, and an
-    /// address as it is written: see [`normal`](Self::normal).
+    /// Of a URI as it stands in an `http::Request`: a relative one belongs to the nameless
+    /// upstream. In lower case, and an address as it is written: see [`normal`](Self::normal).
     ///
     /// # Errors
     /// Says what is wrong with the port. `http::Uri` takes `http://users:99999` and finds no port
@@ -73,8 +74,8 @@ impl<'a> Authority<'a> {
         Ok(Self { scheme: Cow::Borrowed(scheme), host, port: port.unwrap_or(default_port) })
     }
 
-    /// The same with its host as a URL has it. What is found in the table is so already, as all that is there is; so this is left
-    /// to what isn't found.
+    /// The same with its host as a URL has it. What is found in the table is so already, as all
+    /// that is there is; so this is left to what isn't found.
     ///
     /// # Errors
     /// Says what is wrong with the host.
@@ -195,7 +196,8 @@ const UPPER: u8 = 2;
 
 const COLON: u8 = 4;
 
-/// What a host is looked through for. By table and without an early end, which is faster for what is as short as a host.
+/// What a host is looked through for. By table and without an early end, which is faster for what
+/// is as short as a host.
 static NOTED: [u8; 256] = {
     let mut noted = [0; 256];
     noted[b'@' as usize] = AT;

@@ -1,4 +1,5 @@
-//! One attempt on its way: its place in the upstream, its future, and its body where that is part of it.
+//! One attempt on its way: its place in the upstream, its future, and its body where that is part
+//! of it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -81,8 +82,8 @@ fn entered(permit: Option<&AttemptPermit>) -> Option<Entered<'_>> {
     permit.and_then(AttemptPermit::span).map(AttemptSpan::enter)
 }
 
-/// An attempt for which there is no more time. Whether others are answered lately: within the `usual` time of one, and since this
-/// one set out.
+/// An attempt for which there is no more time. Whether others are answered lately: within the
+/// `usual` time of one, and since this one set out.
 fn overdue(permit: &AttemptPermit, usual: u64, now: Tick) -> Overdue<'_> {
     let since = permit.started();
     let alive = permit.has_served_within(usual.min(now.nanos_since(since)), now);
@@ -206,8 +207,8 @@ impl<X: Exchange> RunningAttempt<X> {
         }
     }
 
-    /// Waits for the hook, then hands the request to the transport. Ready with `None` when that has been done, and with the
-    /// attempt's end when it can't be.
+    /// Waits for the hook, then hands the request to the transport. Ready with `None` when that has
+    /// been done, and with the attempt's end when it can't be.
     #[cold]
     fn poll_hook(
         self: Pin<&mut Self>,
@@ -233,7 +234,8 @@ impl<X: Exchange> RunningAttempt<X> {
         };
         let now = time::now();
         if now >= outbound.until {
-            // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
+            // Nobody would wait for the answer; the engine ends the attempt when it looks at its
+            // clock.
             return Poll::Pending;
         }
         let Some(permit) = this.permit.as_mut() else { return Poll::Pending };
@@ -271,7 +273,8 @@ fn poll_body<X: Exchange>(
     Poll::Ready(whole.end(end))
 }
 
-/// What it is put down to when a body doesn't come. Nobody knows which connection those were on that shared one.
+/// What it is put down to when a body doesn't come. Nobody knows which connection those were on
+/// that shared one.
 pub(super) fn cause_of_stall(shared: bool) -> Cause {
     if shared { Cause::Lost } else { Cause::Own }
 }

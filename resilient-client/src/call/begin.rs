@@ -14,7 +14,8 @@ use crate::header_limit::{MOST_HEADERS, too_many_headers};
 use crate::policy::breaker;
 use crate::time::Tick;
 
-/// A call begins: it is in its upstream from here on, and its time runs. Its state is made where it stays, being large.
+/// A call begins: it is in its upstream from here on, and its time runs. Its state is made where it
+/// stays, being large.
 #[allow(clippy::inline_always, reason = "so that it is made there")]
 #[inline(always)]
 pub(super) fn begin<X: Exchange>(

@@ -1,8 +1,9 @@
 //! Reading an answer's body inside a call: to hand it over whole, or to set it aside.
 //!
-//! A body that is part of its attempt (`send_buffered`) is read up to the reader's limit, and its failure is the
-//! attempt's. An answer that a retry will replace is read too, so that its connection can be used again and so that it
-//! can still be returned when nothing better comes; that is worth 64 KiB and 50 ms, and no more.
+//! A body that is part of its attempt (`send_buffered`) is read up to the reader's limit, and its
+//! failure is the attempt's. An answer that a retry will replace is read too, so that its
+//! connection can be used again and so that it can still be returned when nothing better comes;
+//! that is worth 64 KiB and 50 ms, and no more.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -91,8 +92,8 @@ impl<X: Exchange> Reading<X> {
         std::mem::take(&mut self.progress)
     }
 
-    /// Keeps a piece, or as much of it as the limit allows; false when that wasn't all of it. A body in one piece, the
-    /// common case, isn't copied.
+    /// Keeps a piece, or as much of it as the limit allows; false when that wasn't all of it. A
+    /// body in one piece, the common case, isn't copied.
     fn take_in(&mut self, mut data: Bytes) -> bool {
         let room = self.limit - self.first.len() - self.more.len();
         let fits = data.len() <= room;
@@ -105,7 +106,8 @@ impl<X: Exchange> Reading<X> {
         fits
     }
 
-    /// What has been read. Dropping the rest closes an HTTP/1 connection and resets an HTTP/2 stream.
+    /// What has been read. Dropping the rest closes an HTTP/1 connection and resets an HTTP/2
+    /// stream.
     pub(super) fn finish(self, cut: bool) -> (X::Head, KeptBody) {
         let bytes = if self.more.is_empty() {
             self.first
@@ -119,7 +121,8 @@ impl<X: Exchange> Reading<X> {
     }
 }
 
-/// An answer being set aside. Its attempt's slot stays taken until it is done, because its connection is.
+/// An answer being set aside. Its attempt's slot stays taken until it is done, because its
+/// connection is.
 pub(super) struct DrainingResponse<X: Exchange> {
     reading: Reading<X>,
     until: Tick,

@@ -1,7 +1,8 @@
 //! The wire: what the engine needs of a way to send one kind of request.
 //!
-//! The engine knows no HTTP library. It drives an [`Exchange`], made for one call, which keeps what is needed to send
-//! the request again, says what an answer means, and turns answers into the caller's response type.
+//! The engine knows no HTTP library. It drives an [`Exchange`], made for one call, which keeps what
+//! is needed to send the request again, says what an answer means, and turns answers into the
+//! caller's response type.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -58,10 +59,12 @@ pub(crate) struct Target {
 }
 
 impl Outbound {
-    /// Puts this attempt's headers over the request's, just before it is sent: there is [room](MOST_HEADERS)
-    /// for them. `host` is what `Host` says unless the request does, if the transport wants it to.
+    /// Puts this attempt's headers over the request's, just before it is sent: there is
+    /// [room](MOST_HEADERS) for them. `host` is what `Host` says unless the request does, if the
+    /// transport wants it to.
     ///
-    /// Most requests have no headers and get the same ones, which are cloned: inserting them costs twice as much.
+    /// Most requests have no headers and get the same ones, which are cloned: inserting them costs
+    /// twice as much.
     #[inline]
     pub(crate) fn apply(
         self,
@@ -132,7 +135,8 @@ impl Outbound {
     }
 }
 
-/// The request header that counts attempts, from the second on (Envoy's, which servers and proxies know).
+/// The request header that counts attempts, from the second on (Envoy's, which servers and proxies
+/// know).
 pub const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// What an attempt sets out with: where it has its place, whom to wake, and the time.
@@ -167,9 +171,11 @@ pub(crate) enum Reached {
     /// The server may have had all the time that it was on its way.
     #[default]
     Server,
-    /// It has never been given a stream of its connection, as far as is known. It may still be given one when it is dropped.
+    /// It has never been given a stream of its connection, as far as is known. It may still be
+    /// given one when it is dropped.
     Line,
-    /// Its connection goes away, and the `GOAWAY` excludes its stream: "not or will not be processed" (RFC 9113, section 6.8).
+    /// Its connection goes away, and the `GOAWAY` excludes its stream: "not or will not be
+    /// processed" (RFC 9113, section 6.8).
     #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "reqwest shows no frames"))]
     Excluded,
 }
@@ -192,7 +198,8 @@ pub(crate) trait Exchange {
     /// Whom the request is addressed to.
     ///
     /// # Errors
-    /// [`ErrorKind::Request`] when it is gone, or its URL names no port or address that there could be.
+    /// [`ErrorKind::Request`] when it is gone, or its URL names no port or address that there could
+    /// be.
     fn address(&self) -> Result<Address<'_>, Error>;
 
     /// Whether the request can be sent again.
@@ -203,7 +210,8 @@ pub(crate) trait Exchange {
 
     /// Starts an attempt.
     ///
-    /// `None` when the request is gone, which the engine rules out by asking [`is_replayable`](Self::is_replayable).
+    /// `None` when the request is gone, which the engine rules out by asking
+    /// [`is_replayable`](Self::is_replayable).
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future>;
 
     /// An attempt has used up its time and is about to be dropped for it, without an answer.
@@ -212,8 +220,8 @@ pub(crate) trait Exchange {
         Expired::default()
     }
 
-    /// Since when an attempt has its time: since it set out, or as much later as it had to wait until the server allowed one more
-    /// stream of its connection. `now` while it does.
+    /// Since when an attempt has its time: since it set out, or as much later as it had to wait
+    /// until the server allowed one more stream of its connection. `now` while it does.
     fn begun(&self, _future: &Self::Future, overdue: Overdue<'_>) -> Tick {
         overdue.since
     }
@@ -230,7 +238,8 @@ pub(crate) trait Exchange {
         Evidence::default()
     }
 
-    /// Whether an answer came over a connection that attempts share, as far as is known: a body that stalls may have that as its cause.
+    /// Whether an answer came over a connection that attempts share, as far as is known: a body
+    /// that stalls may have that as its cause.
     fn is_shared(_answer: &Self::Answer) -> bool {
         false
     }

@@ -1,8 +1,8 @@
 //! One call, from its request to its response.
 //!
-//! The loop in [`Call::poll`] is the only place that waits. It reads from top to bottom: has an attempt in flight
-//! ended, is an answer being set aside, and if neither has anything new, what does the ledger say. There is one timer,
-//! made only when something really has to be waited for.
+//! The loop in [`Call::poll`] is the only place that waits. It reads from top to bottom: has an
+//! attempt in flight ended, is an answer being set aside, and if neither has anything new, what
+//! does the ledger say. There is one timer, made only when something really has to be waited for.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,23 +27,25 @@ use crate::time::{self, Tick};
 use crate::upstream::AttemptPermit;
 
 pin_project! {
-    /// One call. It begins when it is first polled: its time runs from there, and until then it holds nothing. Dropping it
-    /// at any point gives back whatever it holds.
+    /// One call. It begins when it is first polled: its time runs from there, and until then it
+    /// holds nothing. Dropping it at any point gives back whatever it holds.
     //
-    // Moved to its place by whoever awaits it, and never again: what begins is written into it, not it into something.
+    // Moved to its place by whoever awaits it, and never again: what begins is written into it, not
+    // it into something.
     #[must_use = "futures do nothing unless polled"]
     pub(crate) struct Call<X: Exchange> {
         // What it takes to begin; `None` once it has.
         before: Option<(Arc<Core>, CallOptions)>,
         exchange: X,
-        // The attempts in flight: one in place, which is all that most calls have, and hedges beside it.
+        // The attempts in flight: one in place, which is all that most calls have, and hedges
+        // beside it.
         #[pin]
         attempt: Option<RunningAttempt<X>>,
         hedges: Vec<Pin<Box<RunningAttempt<X>>>>,
         #[pin]
         timer: Option<Sleep>,
-        // `None` before the call begins and after its end. Dropped last: the call leaves its upstream when nothing of it is
-        // there any more.
+        // `None` before the call begins and after its end. Dropped last: the call leaves its
+        // upstream when nothing of it is there any more.
         state: Option<CallState<X>>,
     }
 
@@ -68,10 +70,11 @@ impl<X: Exchange> Call<X> {
         }
     }
 
-    /// Ready when an attempt in flight has ended: with the call's result, or with nothing when another attempt follows or is in
-    /// flight. `looked` is the time then.
+    /// Ready when an attempt in flight has ended: with the call's result, or with nothing when
+    /// another attempt follows or is in flight. `looked` is the time then.
     ///
-    /// The attempt that has the answer is settled here, and not by the caller: on the way there it would be copied three times.
+    /// The attempt that has the answer is settled here, and not by the caller: on the way there it
+    /// would be copied three times.
     #[allow(clippy::inline_always, reason = "an answer is large")]
     #[inline(always)]
     fn poll_attempts(
@@ -142,7 +145,8 @@ impl<X: Exchange> Call<X> {
         }
     }
 
-    /// An attempt that had to wait for one of the streams the server allows has its time from when it got it.
+    /// An attempt that had to wait for one of the streams the server allows has its time from when
+    /// it got it.
     #[cold]
     fn is_given_time(mut self: Pin<&mut Self>, number: u32, now: Tick) -> bool {
         let this = self.as_mut().project();
@@ -166,7 +170,8 @@ impl<X: Exchange> Call<X> {
         this.hedges.swap_remove(index).as_mut().take_permit()
     }
 
-    /// An attempt ended. Ready with the call's result, unless another attempt follows or is in flight.
+    /// An attempt ended. Ready with the call's result, unless another attempt follows or is in
+    /// flight.
     #[cold]
     fn attempt_settled(
         mut self: Pin<&mut Self>,
@@ -205,8 +210,9 @@ impl<X: Exchange> Call<X> {
     #[cold]
     fn over(mut self: Pin<&mut Self>, now: Tick) -> Option<Finished<X>> {
         while let Some(number) = self.first_in_flight() {
-            // With less than a chance to answer, it was the caller who was late. With one, what is held against the server is held
-            // against the connection: the attempt timeout may be no shorter than the whole call.
+            // With less than a chance to answer, it was the caller who was late. With one, what is
+            // held against the server is held against the connection: the attempt timeout may be no
+            // shorter than the whole call.
             let Some(enough) = self.as_mut().project().state.as_ref().map(|state| state.chance(now)) else {
                 break;
             };
@@ -228,7 +234,8 @@ impl<X: Exchange> Call<X> {
         this.state.as_mut()?.without_answer(this.exchange, now)
     }
 
-    /// Nobody waits any more. What is held against the server is held against the connection, here too.
+    /// Nobody waits any more. What is held against the server is held against the connection, here
+    /// too.
     #[cold]
     fn left(mut self: Pin<&mut Self>) {
         let now = time::now();
@@ -252,7 +259,8 @@ impl<X: Exchange> Call<X> {
             .or_else(|| self.hedges.first().map(|hedge| hedge.number()))
     }
 
-    /// Ready when `until` has come. The timer is never pushed later: one that fires early is set anew.
+    /// Ready when `until` has come. The timer is never pushed later: one that fires early is set
+    /// anew.
     fn poll_timer(self: Pin<&mut Self>, cx: &mut Context<'_>, until: Tick) -> Poll<()> {
         if until.is_never() {
             return Poll::Pending;
@@ -300,8 +308,8 @@ impl<X: Exchange> Future for Call<X> {
     type Output = Finished<X>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // What the clock says, if it has been read just now: once for all that follows without waiting.
-        // And whether the timer is set for all that is known.
+        // What the clock says, if it has been read just now: once for all that follows without
+        // waiting. And whether the timer is set for all that is known.
         let (mut looked, mut timed) = (None, true);
         let this = self.as_mut().project();
         if let Some((core, options)) = this.before.take() {

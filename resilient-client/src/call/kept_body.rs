@@ -18,7 +18,8 @@ use crate::error::{Error, ErrorKind};
 
 /// The body of an answer that was read inside the call: its bytes, and whether they are all of it.
 ///
-/// Reading one that was cut yields its bytes and then an error: bytes passed off as the whole would be a silent success.
+/// Reading one that was cut yields its bytes and then an error: bytes passed off as the whole would
+/// be a silent success.
 #[derive(Debug, Default)]
 pub(crate) struct KeptBody {
     pub(crate) bytes: Bytes,
@@ -48,7 +49,8 @@ impl Body for KeptBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // A cut body has no known length: claiming one would let a reader take what is there for all there was.
+        // A cut body has no known length: claiming one would let a reader take what is there for
+        // all there was.
         if self.cut { SizeHint::default() } else { SizeHint::with_exact(self.bytes.len() as u64) }
     }
 }

@@ -1,10 +1,11 @@
 //! The ledger: the one place that answers "may this call send another attempt, and when?".
 //!
-//! Separate layers can't answer it. A retry layer doesn't know the deadline, a timeout doesn't know that a retry is
-//! coming, neither knows the budget. The ledger knows all of it: the deadline, the attempts made and in flight, whether
-//! the request can be sent again and is safe to repeat, what the server asked for, what the budget allows, and what
-//! how each attempt ended. The loop reports to it (`launched`, `succeeded`, `failed`, `rejected`) and asks it
-//! ([`Ledger::decide`]); it never awaits, locks or reads a clock.
+//! Separate layers can't answer it. A retry layer doesn't know the deadline, a timeout doesn't know
+//! that a retry is coming, neither knows the budget. The ledger knows all of it: the deadline, the
+//! attempts made and in flight, whether the request can be sent again and is safe to repeat, what
+//! the server asked for, what the budget allows, and what how each attempt ended. The loop reports
+//! to it (`launched`, `succeeded`, `failed`, `rejected`) and asks it ([`Ledger::decide`]); it never
+//! awaits, locks or reads a clock.
 //!
 //! ```text
 //!                    launched              succeeded, or failed and final
@@ -16,12 +17,13 @@
 //!         +-----------------------+          and over from anywhere once the deadline has passed
 //! ```
 //!
-//! Attempts that the server processed, or may have, are bounded by the policy and paid for: there are never more of them than
-//! calls and tokens. An attempt that provably was not processed is another matter. Its repeat adds no load that anybody saw:
-//! it inherits what its predecessor was granted, be it nothing, counts as the same attempt, and has a bound of its own.
+//! Attempts that the server processed, or may have, are bounded by the policy and paid for: there
+//! are never more of them than calls and tokens. An attempt that provably was not processed is
+//! another matter. Its repeat adds no load that anybody saw: it inherits what its predecessor was
+//! granted, be it nothing, counts as the same attempt, and has a bound of its own.
 //!
-//! A retry and a hedge are the same act, one more attempt, set off by different events. So they share one budget, one
-//! limit on attempts and one set of reasons not to.
+//! A retry and a hedge are the same act, one more attempt, set off by different events. So they
+//! share one budget, one limit on attempts and one set of reasons not to.
 
 use std::time::Duration;
 
@@ -53,7 +55,8 @@ pub(crate) struct Terms {
     pub(crate) attempt_timeout: u64,
     /// `None` when retries are off.
     pub(crate) retry: Option<retry::Rules>,
-    /// How long an attempt may be out before another is sent beside it, in nanoseconds; `None` for never.
+    /// How long an attempt may be out before another is sent beside it, in nanoseconds; `None` for
+    /// never.
     pub(crate) hedge_after: Option<u64>,
     /// How many attempts may be sent beside others.
     pub(crate) hedges: u32,
@@ -78,7 +81,8 @@ pub(crate) enum Decision {
     Expire { number: u32 },
     /// Nothing to do before this time, unless an attempt ends.
     WaitUntil(Tick),
-    /// The deadline has passed, or nothing can follow: cancel whatever is in flight and return what there is.
+    /// The deadline has passed, or nothing can follow: cancel whatever is in flight and return what
+    /// there is.
     Finish,
 }
 
@@ -100,11 +104,14 @@ pub(crate) struct World<'a> {
     pub(crate) cap: &'a Cap,
     /// Whether the circuit breaker would refuse another attempt.
     pub(crate) circuit_open: bool,
-    /// Whether the name stands for several endpoints, and one may be asked that the call hasn't tried.
+    /// Whether the name stands for several endpoints, and one may be asked that the call hasn't
+    /// tried.
     pub(crate) elsewhere: bool,
-    /// With several endpoints: from when on one of them may be asked, as far as those that the call has tried asked it for time.
+    /// With several endpoints: from when on one of them may be asked, as far as those that the call
+    /// has tried asked it for time.
     pub(crate) again_from: Option<Tick>,
-    /// Whether the request can still be sent again: a streamed body may have outgrown its buffer since the call began.
+    /// Whether the request can still be sent again: a streamed body may have outgrown its buffer
+    /// since the call began.
     pub(crate) replayable: bool,
     /// How long an attempt usually takes, in nanoseconds, where that is known.
     pub(crate) usual: Option<u64>,
@@ -206,7 +213,8 @@ impl Ledger {
         self.waiting = true;
     }
 
-    /// Whether the attempt about to be launched can't be followed by another, so the request needn't be kept.
+    /// Whether the attempt about to be launched can't be followed by another, so the request
+    /// needn't be kept.
     pub(crate) fn is_last(&self) -> bool {
         !self.terms.replayable
             || self.counted() + 1 >= self.max_attempts() && (self.repeats().is_none() || self.free >= UNSENT)
@@ -225,7 +233,8 @@ impl Ledger {
         };
     }
 
-    /// Whether the attempt about to be launched could be followed by another even if it took all its time.
+    /// Whether the attempt about to be launched could be followed by another even if it took all
+    /// its time.
     pub(crate) fn has_room_for_another(&self, now: Tick) -> bool {
         let left = nanos(now.until(self.terms.deadline));
         self.terms.safe && !self.is_last() && left / 2 >= self.terms.attempt_timeout
@@ -236,7 +245,8 @@ impl Ledger {
         now.after_nanos(self.terms.attempt_timeout).min(self.terms.deadline)
     }
 
-    /// Attempt `number` has its time only since then, because the server couldn't have had it before. Until when, then.
+    /// Attempt `number` has its time only since then, because the server couldn't have had it
+    /// before. Until when, then.
     pub(crate) fn begins_anew(&mut self, number: u32, since: Tick) -> Tick {
         let until = since.after_nanos(self.terms.attempt_timeout);
         if let Some(flight) = self.in_flight.iter_mut().find(|flight| flight.number == number) {
@@ -245,7 +255,8 @@ impl Ledger {
         until
     }
 
-    /// The attempt decided on was refused here: nothing was sent, and waiting for ourselves would be a loop.
+    /// The attempt decided on was refused here: nothing was sent, and waiting for ourselves would
+    /// be a loop.
     pub(crate) fn rejected(&mut self) {
         self.due = None;
         self.waiting = false;
@@ -256,8 +267,8 @@ impl Ledger {
         self.attempts > 1 || self.reserved.is_some()
     }
 
-    /// The server has asked for time, and a hedge is due that hasn't set out: it would ask once more at once. Whether there was one;
-    /// what it was granted is given back by whoever asks.
+    /// The server has asked for time, and a hedge is due that hasn't set out: it would ask once
+    /// more at once. Whether there was one; what it was granted is given back by whoever asks.
     pub(crate) fn withdraw_hedge(&mut self) -> bool {
         let due = self.due.is_some_and(|due| due.trigger == Trigger::Hedge);
         if due {
@@ -267,18 +278,20 @@ impl Ledger {
         due
     }
 
-    /// What the attempt about to be launched was granted, for whoever sees it off or gives it back; `None` for the first.
+    /// What the attempt about to be launched was granted, for whoever sees it off or gives it back;
+    /// `None` for the first.
     pub(crate) fn take_grant(&mut self) -> Option<Grant> {
         self.reserved.take()
     }
 
-    /// Whether the attempt about to be launched was granted something of its own; the first, and one that takes another's
-    /// place, isn't.
+    /// Whether the attempt about to be launched was granted something of its own; the first, and
+    /// one that takes another's place, isn't.
     pub(crate) fn has_grant(&self) -> bool {
         self.reserved.is_some()
     }
 
-    /// The attempt that ended was never processed, and another takes its place, with what it was granted.
+    /// The attempt that ended was never processed, and another takes its place, with what it was
+    /// granted.
     pub(crate) fn inherit(&mut self, grant: Grant) {
         self.reserved = Some(grant);
     }
@@ -289,8 +302,8 @@ impl Ledger {
         self.due = None;
     }
 
-    /// It is time for a hedge. One more attempt becomes due at once if the rules that bind retries and the cap on hedges
-    /// allow it. Whatever comes of it, this attempt isn't hedged again.
+    /// It is time for a hedge. One more attempt becomes due at once if the rules that bind retries
+    /// and the cap on hedges allow it. Whatever comes of it, this attempt isn't hedged again.
     pub(crate) fn hedge(&mut self, now: Tick, world: &World<'_>) -> Result<(), Decline> {
         self.hedge_at = Tick::NEVER;
         self.may_repeat(Repeat::IfSafe, world)?;
@@ -320,8 +333,8 @@ impl Ledger {
     }
 }
 
-/// Takes what an attempt beyond the first needs, the budget last; `capped` says that the cap on hedges granted it a place,
-/// which goes back when the budget refuses.
+/// Takes what an attempt beyond the first needs, the budget last; `capped` says that the cap on
+/// hedges granted it a place, which goes back when the budget refuses.
 fn grant(world: &World<'_>, capped: bool) -> Result<Grant, Decline> {
     let token = world.budget.try_withdraw();
     if token.is_none() && capped {

@@ -1,8 +1,9 @@
 //! One call, from its request to its response.
 //!
-//! [`future`] is the loop, and the only place that waits: it asks the [`ledger`] what to do, sends an [`attempt`] over
-//! an [`exchange`] and hands out a [`response_body`] that still holds the attempt's place. What the loop acts on stands
-//! in [`state`]. What all calls of a client share is [`engine`](crate::engine), which knows nothing of single calls.
+//! [`future`] is the loop, and the only place that waits: it asks the [`ledger`] what to do, sends
+//! an [`attempt`] over an [`exchange`] and hands out a [`response_body`] that still holds the
+//! attempt's place. What the loop acts on stands in [`state`]. What all calls of a client share is
+//! [`engine`](crate::engine), which knows nothing of single calls.
 
 mod attempt;
 mod begin;

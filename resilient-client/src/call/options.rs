@@ -9,7 +9,8 @@ use crate::outcome::classify::is_idempotent;
 use crate::policy::priority::Priority;
 use crate::redact::Template;
 
-/// The request header that lets a server recognise a repetition ([draft-ietf-httpapi-idempotency-key-header]).
+/// The request header that lets a server recognise a repetition
+/// ([draft-ietf-httpapi-idempotency-key-header]).
 ///
 /// [draft-ietf-httpapi-idempotency-key-header]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -49,17 +50,18 @@ impl CallOptions {
     }
 
     /// The total time of this call. The attempts have as much, unless the policy
-    /// [sets](crate::policy::timeout::TimeoutPolicy::attempt) an attempt timeout or this call has one of its own: set both where
-    /// an answer that hangs is to leave time for another attempt. A total in which the policy's last hedge couldn't set out
-    /// is a [`Config`](crate::ErrorKind::Config) error.
+    /// [sets](crate::policy::timeout::TimeoutPolicy::attempt) an attempt timeout or this call has
+    /// one of its own: set both where an answer that hangs is to leave time for another attempt. A
+    /// total in which the policy's last hedge couldn't set out is a
+    /// [`Config`](crate::ErrorKind::Config) error.
     #[must_use]
     pub fn timeout(mut self, total: Duration) -> Self {
         self.total = Some(total);
         self
     }
 
-    /// The time of each attempt of this call; longer than the total, or than half of the breaker's window in time, is a
-    /// [`Config`](crate::ErrorKind::Config) error.
+    /// The time of each attempt of this call; longer than the total, or than half of the breaker's
+    /// window in time, is a [`Config`](crate::ErrorKind::Config) error.
     #[must_use]
     pub fn attempt_timeout(mut self, attempt: Duration) -> Self {
         self.attempt = Some(attempt);
@@ -73,26 +75,28 @@ impl CallOptions {
         self
     }
 
-    /// Makes the response's body part of each attempt: it is read inside the call, up to `limit` bytes, so that a body
-    /// that stalls, is cut off or is reset is retried like any failure. A longer one is a
-    /// [`BodyTooLarge`](crate::ErrorKind::BodyTooLarge) error.
+    /// Makes the response's body part of each attempt: it is read inside the call, up to `limit`
+    /// bytes, so that a body that stalls, is cut off or is reset is retried like any failure. A
+    /// longer one is a [`BodyTooLarge`](crate::ErrorKind::BodyTooLarge) error.
     #[must_use]
     pub fn buffered(mut self, limit: usize) -> Self {
         self.buffer = Some(limit);
         self
     }
 
-    /// Lets the response's body take longer than the total, which then bounds the time to its head. The body's idle
-    /// timeout stays. Upgrades (101) and server-sent events have this without asking.
+    /// Lets the response's body take longer than the total, which then bounds the time to its head.
+    /// The body's idle timeout stays. Upgrades (101) and server-sent events have this without
+    /// asking.
     #[must_use]
     pub fn streaming(mut self) -> Self {
         self.streaming = true;
         self
     }
 
-    /// Repeats this call after the policy's own wait, however long an answer asked to be left alone with `Retry-After`. For a
-    /// caller to whom a late answer is worth nothing: obeying, a call ends with the answer it has when the time asked for
-    /// doesn't fit into its own. What was asked for still holds where it concerns other calls as well, this one included: see
+    /// Repeats this call after the policy's own wait, however long an answer asked to be left alone
+    /// with `Retry-After`. For a caller to whom a late answer is worth nothing: obeying, a call
+    /// ends with the answer it has when the time asked for doesn't fit into its own. What was asked
+    /// for still holds where it concerns other calls as well, this one included: see
     /// [`ErrorKind::Throttled`](crate::ErrorKind::Throttled).
     #[must_use]
     pub fn ignore_retry_after(mut self) -> Self {
@@ -100,7 +104,8 @@ impl CallOptions {
         self
     }
 
-    /// Whether this call waits for an open circuit breaker rather than fail at once, in place of what its policy says; see
+    /// Whether this call waits for an open circuit breaker rather than fail at once, in place of
+    /// what its policy says; see
     /// [`BreakerPolicy::wait_for_ready`](crate::policy::breaker::BreakerPolicy::wait_for_ready).
     #[must_use]
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
@@ -108,17 +113,18 @@ impl CallOptions {
         self
     }
 
-    /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from their host's: for a host behind
-    /// which several things fail separately, such as shards or tenants. The number of keys kept apart is bounded like
-    /// that of hosts.
+    /// Gives the calls with this key a breaker, budget and bulkhead of their own, apart from their
+    /// host's: for a host behind which several things fail separately, such as shards or tenants.
+    /// The number of keys kept apart is bounded like that of hosts.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Names the call in its spans (`url.template`), such as `/users/{id}`, in place of the policies' route that matches: then no
-    /// path is in them. Metrics, whose labels must be few, go by routes alone.
+    /// Names the call in its spans (`url.template`), such as `/users/{id}`, in place of the
+    /// policies' route that matches: then no path is in them. Metrics, whose labels must be few, go
+    /// by routes alone.
     #[must_use]
     pub fn url_template(mut self, template: impl AsRef<str>) -> Self {
         self.url_template = Some(Template::new(template.as_ref()));

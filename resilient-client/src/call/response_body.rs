@@ -1,8 +1,9 @@
 //! The body guard: an attempt isn't over when its head has come.
 //!
-//! The head has said what it means for the server. A server that sends a head and then stalls is as broken as one that
-//! sends nothing, so the permit moves into the response: the slot is held, and a second word can follow, until the body
-//! ends, fails, stalls for longer than the idle timeout, runs into the call's deadline, or is dropped.
+//! The head has said what it means for the server. A server that sends a head and then stalls is as
+//! broken as one that sends nothing, so the permit moves into the response: the slot is held, and a
+//! second word can follow, until the body ends, fails, stalls for longer than the idle timeout,
+//! runs into the call's deadline, or is dropped.
 //!
 //! | end of the body | what it adds |
 //! |---|---|
@@ -107,7 +108,8 @@ impl Guard {
         permit.body_after(waited, if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);
     }
 
-    /// The reader looks away while it waits: what a later drop says about the server is how long it had waited.
+    /// The reader looks away while it waits: what a later drop says about the server is how long it
+    /// had waited.
     pub(crate) fn look_away(&mut self) {
         self.idle_timer.look_away();
     }
@@ -139,7 +141,8 @@ impl Guard {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle_timer.rest();
-                // Most bodies come with their head, so the first piece is let through without a look at the clock.
+                // Most bodies come with their head, so the first piece is let through without a
+                // look at the clock.
                 if std::mem::replace(&mut self.begun, true) && self.is_overdue() {
                     return Poll::Ready(Some(Err(self.overdue())));
                 }
@@ -165,7 +168,8 @@ impl Guard {
         !self.deadline.is_never() && self.permit.is_some() && time::now() >= self.deadline
     }
 
-    /// The call's time is over while the body still comes: whoever reads it was too slow, or it is too long.
+    /// The call's time is over while the body still comes: whoever reads it was too slow, or it is
+    /// too long.
     #[cold]
     fn overdue(&mut self) -> Error {
         if let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) {
@@ -202,7 +206,8 @@ impl Drop for Guard {
         let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) else { return };
         let now = time::now();
         match self.idle_timer.waited(now) {
-            // A reader of a stream is nearly always waiting; who hangs up says nothing against the server.
+            // A reader of a stream is nearly always waiting; who hangs up says nothing against the
+            // server.
             Some((since, until)) if !self.report.is_streaming() => {
                 permit.abandon(
                     FailureKind::BodyIdle,
@@ -250,7 +255,8 @@ impl<B: Body> ResponseBody<B> {
         Self { state: State::Live { body, guard, expected } }
     }
 
-    /// Watches a body no more that is over with its head. Asked where it stays: it is large, and would be copied.
+    /// Watches a body no more that is over with its head. Asked where it stays: it is large, and
+    /// would be copied.
     #[inline]
     pub(crate) fn may_be_over(&mut self) {
         if let State::Live { body, guard, .. } = &mut self.state
@@ -298,7 +304,8 @@ where
                     return guard.judge(cx, Poll::Ready(Some(Err(short))));
                 }
                 let judged = guard.judge(cx, polled);
-                // Readers that trust `is_end_stream` never ask for the `None` that would end the guard.
+                // Readers that trust `is_end_stream` never ask for the `None` that would end the
+                // guard.
                 if body.is_end_stream() && expected.is_met() && matches!(judged, Poll::Ready(Some(Ok(_)))) {
                     guard.ended();
                 }
@@ -326,8 +333,8 @@ where
     }
 }
 
-/// A body that failed. One that stalls does so by itself, or because its connection has fallen silent, if that is shared; one that
-/// breaks may have lost its connection, and others with it.
+/// A body that failed. One that stalls does so by itself, or because its connection has fallen
+/// silent, if that is shared; one that breaks may have lost its connection, and others with it.
 pub(super) fn body_failure(kind: FailureKind, shared: bool) -> Classified {
     match kind {
         FailureKind::BodyIdle => {

@@ -1,4 +1,5 @@
-//! What a call knows, apart from its futures: it lets attempts in, sends them off, and says what follows each.
+//! What a call knows, apart from its futures: it lets attempts in, sends them off, and says what
+//! follows each.
 
 mod entry;
 mod settle;
@@ -42,22 +43,27 @@ pub(super) struct CallSettings {
     pub(super) streaming: bool,
     /// Whether requests say how long their answers are waited for.
     pub(super) tells: bool,
-    /// How long, in microseconds, an attempt that the deadline cuts short must have been out to be held against the server.
+    /// How long, in microseconds, an attempt that the deadline cuts short must have been out to be
+    /// held against the server.
     pub(super) chance: u32,
-    /// The call has less time than an attempt may take, because whoever waits for its caller has no more.
+    /// The call has less time than an attempt may take, because whoever waits for its caller has no
+    /// more.
     pub(super) hurried: bool,
 }
 
 /// With less than this, in nanoseconds, nobody's deadline says anything about a server.
 const LEAST_CHANCE: u64 = 100_000_000;
-/// A deadline that cuts an attempt short within so many times what attempts usually take was too short.
+/// A deadline that cuts an attempt short within so many times what attempts usually take was too
+/// short.
 const USUAL_TIMES: u64 = 3;
 
-/// How long an attempt must have been out, in microseconds, to be held against the server when the call's deadline cuts it
-/// short, and whether the call is hurried: `left` is the time it has, `attempt` what it gives an attempt, in nanoseconds.
+/// How long an attempt must have been out, in microseconds, to be held against the server when the
+/// call's deadline cuts it short, and whether the call is hurried: `left` is the time it has,
+/// `attempt` what it gives an attempt, in nanoseconds.
 ///
-/// Half of an attempt's time is a chance. A caller's deadline that leaves less than an attempt's time must not hide a
-/// server that hangs, so then half of what is left is one; but hardly any time is none.
+/// Half of an attempt's time is a chance. A caller's deadline that leaves less than an attempt's
+/// time must not hide a server that hangs, so then half of what is left is one; but hardly any time
+/// is none.
 pub(super) fn chance(left: u64, attempt: u64) -> (u32, bool) {
     let hurried = left < attempt;
     let chance = if hurried { (left / 2).max(LEAST_CHANCE).min(attempt / 2) } else { attempt / 2 };
@@ -71,7 +77,8 @@ struct Entry {
     waiting: Box<Waiting>,
 }
 
-/// See the [module docs](self). Dropped, it gives back what was granted to attempts that never set out.
+/// See the [module docs](self). Dropped, it gives back what was granted to attempts that never set
+/// out.
 pub(super) struct CallState<X: Exchange> {
     pub(super) ledger: Ledger,
     core: Arc<Core>,
@@ -80,7 +87,8 @@ pub(super) struct CallState<X: Exchange> {
     /// `None` once the call has its result.
     report: Option<CallReport>,
     call: CallId,
-    /// Whether somebody listened when the call began: then its method. Asked once, so that whoever hears of it hears all of it.
+    /// Whether somebody listened when the call began: then its method. Asked once, so that whoever
+    /// hears of it hears all of it.
     heard: Option<KnownMethod>,
     /// Its span, if somebody listens to those.
     span: Option<Box<CallSpan>>,
@@ -206,7 +214,8 @@ impl<X: Exchange> CallState<X> {
         }
     }
 
-    /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be held against the server.
+    /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be
+    /// held against the server.
     pub(super) fn chance(&self, now: Tick) -> u64 {
         let usual = if self.settings.hurried { self.upstream.usual_or_shortest(now) } else { None };
         (u64::from(self.settings.chance) * 1000)
@@ -280,8 +289,8 @@ impl<X: Exchange> CallState<X> {
         }
     }
 
-    /// The answer is there: what was kept in case none came, and what was granted to an attempt that won't set out, are given
-    /// back now and not when the caller drops the call.
+    /// The answer is there: what was kept in case none came, and what was granted to an attempt
+    /// that won't set out, are given back now and not when the caller drops the call.
     #[inline]
     fn forget_the_rest(&mut self) {
         // Most calls have had one attempt, and so neither.
@@ -291,7 +300,8 @@ impl<X: Exchange> CallState<X> {
         }
     }
 
-    /// The result of a call whose last attempt brought no response: the last real response there was, else the error.
+    /// The result of a call whose last attempt brought no response: the last real response there
+    /// was, else the error.
     #[cold]
     pub(super) fn without_answer(&mut self, exchange: &mut X, now: Tick) -> Option<Finished<X>> {
         let unresolved = self.entry.as_ref().and_then(|entry| entry.waiting.unresolved(now));

@@ -21,7 +21,8 @@ pub(super) enum Step {
     Finish,
 }
 
-/// Asks the ledger, and does what it says if that is to send an attempt. Nothing is sent while an answer is being set aside.
+/// Asks the ledger, and does what it says if that is to send an attempt. Nothing is sent while an
+/// answer is being set aside.
 #[allow(clippy::inline_always, reason = "an attempt that it sends is large, and is put in its place at once")]
 #[inline(always)]
 pub(super) fn next_step<X: Exchange>(

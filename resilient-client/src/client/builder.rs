@@ -54,14 +54,16 @@ impl ClientBuilder {
 
     /// Adjusts the reqwest client underneath: TLS, proxies, default headers, redirects, pool.
     ///
-    /// Its retries stay off and its connect timeout is the policy's, whatever is set here. Redirects are followed to the same
-    /// origin only, ten at most. Under a redirect policy set here nobody can tell whether an error is the request's or a hop's,
-    /// so none proves that the request was never sent, and a POST isn't repeated after it; see
+    /// Its retries stay off and its connect timeout is the policy's, whatever is set here.
+    /// Redirects are followed to the same origin only, ten at most. Under a redirect policy set
+    /// here nobody can tell whether an error is the request's or a hop's, so none proves that the
+    /// request was never sent, and a POST isn't repeated after it; see
     /// [`follows_no_redirects`](Self::follows_no_redirects).
     ///
-    /// It runs twice: there is a second reqwest client, whose every request has a connection of its own, to which an attempt goes after
-    /// one before it in its call has found a connection out of the pool dead, or may have. What both must have in common is
-    /// made outside and cloned here: a cookie jar is given with `cookie_provider`, as `cookie_store(true)` makes a new one each
+    /// It runs twice: there is a second reqwest client, whose every request has a connection of its
+    /// own, to which an attempt goes after one before it in its call has found a connection out of
+    /// the pool dead, or may have. What both must have in common is made outside and cloned here: a
+    /// cookie jar is given with `cookie_provider`, as `cookie_store(true)` makes a new one each
     /// time.
     pub fn transport(
         mut self,
@@ -71,31 +73,36 @@ impl ClientBuilder {
         self
     }
 
-    /// The most bytes `bytes()`, `text()` and `json()` read of a body, after decompression. Default 16 MiB.
+    /// The most bytes `bytes()`, `text()` and `json()` read of a body, after decompression. Default
+    /// 16 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
     }
 
-    /// Redirects are handed over as they come: a client built here follows none, and one that is [given](Self::build_over) is
-    /// promised not to. Default: a client built here follows those to the same origin, and a given one is taken to follow any.
+    /// Redirects are handed over as they come: a client built here follows none, and one that is
+    /// [given](Self::build_over) is promised not to. Default: a client built here follows those to
+    /// the same origin, and a given one is taken to follow any.
     ///
-    /// It matters for requests that must not be repeated. A server that answers a POST with a redirect has processed it, and if
-    /// the hop then can't connect, reqwest's error looks like one of a request that was never sent. So without this promise
-    /// no error of a given client proves that, and a POST that found no connection isn't tried again.
+    /// It matters for requests that must not be repeated. A server that answers a POST with a
+    /// redirect has processed it, and if the hop then can't connect, reqwest's error looks like one
+    /// of a request that was never sent. So without this promise no error of a given client proves
+    /// that, and a POST that found no connection isn't tried again.
     pub fn follows_no_redirects(mut self) -> Self {
         self.recipe.no_redirects = true;
         self
     }
 
-    /// Keeps answers and gives the last one, marked, when the server fails; see [`stale`](crate::stale). Default: not at all.
+    /// Keeps answers and gives the last one, marked, when the server fails; see
+    /// [`stale`](crate::stale). Default: not at all.
     #[cfg(feature = "cache")]
     pub fn stale_if_error(mut self, stale: crate::stale::StaleIfError) -> Self {
         self.stale = Some(stale);
         self
     }
 
-    /// Injects [faults](crate::fault) into attempts, which the engine takes for the real thing. Default none.
+    /// Injects [faults](crate::fault) into attempts, which the engine takes for the real thing.
+    /// Default none.
     #[cfg(feature = "fault")]
     pub fn faults(mut self, faults: crate::fault::Faults) -> Self {
         self.faults = Injector::new(faults);
@@ -118,15 +125,17 @@ impl ClientBuilder {
     /// Builds the client and the reqwest client underneath.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when the policy can't work, when a host's policy has a connect timeout of its own (reqwest has one
-    /// for all; `hyper::Client` can), or when reqwest refuses its settings.
+    /// [`ErrorKind::Config`] when the policy can't work, when a host's policy has a connect timeout
+    /// of its own (reqwest has one for all; `hyper::Client` can), or when reqwest refuses its
+    /// settings.
     pub fn build(mut self) -> Result<Client, Error> {
         self.setup.policies.has_one_connect_timeout().map_err(Error::config)?;
         self.recipe.connect = self.setup.policies.base().timeout.effective_connect();
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        // Both here, although that takes twice as long: at the moment when the second is needed the first time, many calls may need it
-        // at once, and with TLS its making would stop them all for as long as it takes to read the system's certificates.
+        // Both here, although that takes twice as long: at the moment when the second is needed the
+        // first time, many calls may need it at once, and with TLS its making would stop them all
+        // for as long as it takes to read the system's certificates.
         let make =
             |pool| self.recipe.make(pool).map_err(|error| Error::new(ErrorKind::Config).because(error));
         let ((transport, one), (fresh, other)) = (make(true)?, make(false)?);
@@ -135,11 +144,11 @@ impl ClientBuilder {
         Ok(client((transport, facts), core, self.max_body, answers))
     }
 
-    /// Builds the client over a reqwest client of your own, whose settings stay its own; [`transport`](Self::transport)
-    /// has no effect.
+    /// Builds the client over a reqwest client of your own, whose settings stay its own;
+    /// [`transport`](Self::transport) has no effect.
     ///
-    /// There is no second client of the same settings then, for the attempts that follow one on a dead connection: they go over the
-    /// pool again, where they may meet another.
+    /// There is no second client of the same settings then, for the attempts that follow one on a
+    /// dead connection: they go over the pool again, where they may meet another.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the policy can't work.

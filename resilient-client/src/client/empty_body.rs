@@ -1,17 +1,19 @@
 //! A body without content that tells when its request became a stream of its own.
 //!
-//! hyper keeps an HTTP/2 request in its queue until the server allows one more stream. Only then does it ask the request's body for
-//! content, or let go of one that is at its end. Nobody else tells: so a request without content is given one of the two.
+//! hyper keeps an HTTP/2 request in its queue until the server allows one more stream. Only then
+//! does it ask the request's body for content, or let go of one that is at its end. Nobody else
+//! tells: so a request without content is given one of the two.
 //!
 //! Over HTTP/1.1 there is no such queue, and it lets go of either with the request's head.
 //!
-//! So while an attempt is on its way, a body that was asked or let go of says that the attempt waits for nothing any more. While a
-//! connection is new the server's limit isn't known, and what hyper takes for a stream may have to wait in h2 after all: what is said then
-//! is doubted, once.
+//! So while an attempt is on its way, a body that was asked or let go of says that the attempt
+//! waits for nothing any more. While a connection is new the server's limit isn't known, and what
+//! hyper takes for a stream may have to wait in h2 after all: what is said then is doubted, once.
 //!
-//! Of an attempt that has failed a body that was let go of says nothing: it is then, too. One that was
-//! [asked](Kind::Asked) proves that there was a stream: a `GOAWAY` is about that stream; without, it may be the connection's, reported for a
-//! request that is on the wire and admitted. It shows on the wire, as an empty DATA frame; the [other kind](Kind::LetGo) doesn't.
+//! Of an attempt that has failed a body that was let go of says nothing: it is then, too. One that
+//! was [asked](Kind::Asked) proves that there was a stream: a `GOAWAY` is about that stream;
+//! without, it may be the connection's, reported for a request that is on the wire and admitted. It
+//! shows on the wire, as an empty DATA frame; the [other kind](Kind::LetGo) doesn't.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -79,8 +81,9 @@ impl Opened {
         Some(Tick::from_nanos(self.0.since.load(Ordering::Acquire))).filter(|since| *since != Tick::ZERO)
     }
 
-    /// Since when an attempt that is on its way has its time: while it waits, only from `now` on. One of which that isn't known goes on
-    /// waiting once: to leave at once would cost the server a connection for each in its line.
+    /// Since when an attempt that is on its way has its time: while it waits, only from `now` on.
+    /// One of which that isn't known goes on waiting once: to leave at once would cost the server a
+    /// connection for each in its line.
     pub(crate) fn begun(&self, set_out: Tick, now: Tick) -> Tick {
         match self.since() {
             None => now,

@@ -41,13 +41,14 @@ type OnItsWay = Faulted<Hopping<<reqwest::Client as Service<Request>>::Future>, 
 pub(crate) struct ReqwestExchange {
     client: reqwest::Client,
     facts: Arc<ReqwestFacts>,
-    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed, whether it was a
-    /// stream by then or not.
+    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been
+    /// processed, whether it was a stream by then or not.
     content: bool,
     /// It has no content. Then a body without any tells when it becomes a stream.
     none: bool,
-    /// An attempt has met a connection that was dead, or may be. Those that follow leave the pool, whatever endpoint they go to:
-    /// what kills connections in one pool, a router that forgets them, does so in others.
+    /// An attempt has met a connection that was dead, or may be. Those that follow leave the pool,
+    /// whatever endpoint they go to: what kills connections in one pool, a router that forgets
+    /// them, does so in others.
     leaves: bool,
     /// Apart from its body, if that can be made again.
     request: Request,
@@ -64,8 +65,8 @@ impl ReqwestExchange {
         mut request: Request,
         replay_buffer: Option<usize>,
     ) -> Self {
-        // The engine keeps time; a second timer inside reqwest would only fire with a less telling error.
-        // Asked first: clearing a timeout that was never set allocates the map it isn't in.
+        // The engine keeps time; a second timer inside reqwest would only fire with a less telling
+        // error. Asked first: clearing a timeout that was never set allocates the map it isn't in.
         if request.timeout().is_some() {
             *request.timeout_mut() = None;
         }
@@ -77,8 +78,8 @@ impl ReqwestExchange {
         Self { client, facts, content, none, leaves: false, request, body, named: Vec::new() }
     }
 
-    /// What tells when an attempt has a stream, where that matters and can be known: whether a `GOAWAY` excluded what isn't safe to
-    /// repeat, and whether an attempt waits for a stream.
+    /// What tells when an attempt has a stream, where that matters and can be known: whether a
+    /// `GOAWAY` excluded what isn't safe to repeat, and whether an attempt waits for a stream.
     #[inline]
     fn teller(&self, method: &Method, upstream: &Upstream) -> Option<Kind> {
         if !self.none {
@@ -90,8 +91,9 @@ impl ReqwestExchange {
         upstream.protocol().may_share().then_some(Kind::LetGo)
     }
 
-    /// Whether an attempt may wait for a stream and nobody could tell: one with content. To end one that isn't safe to repeat helps nobody,
-    /// so that it is given its time once more where others are answered; one that is safe goes another way.
+    /// Whether an attempt may wait for a stream and nobody could tell: one with content. To end one
+    /// that isn't safe to repeat helps nobody, so that it is given its time once more where others
+    /// are answered; one that is safe goes another way.
     #[inline]
     fn may_wait_unseen(&self, method: &Method, upstream: &Upstream) -> bool {
         !self.none && !is_idempotent(method) && upstream.protocol().may_share()
@@ -123,7 +125,8 @@ impl ReqwestExchange {
         assemble(url, parts, body)
     }
 
-    /// The name in place of an address of its. What a client that follows redirects was led to has a name of its own.
+    /// The name in place of an address of its. What a client that follows redirects was led to has
+    /// a name of its own.
     fn name(&self, url: &mut Url) {
         if self.named.is_empty() {
             return;
@@ -141,15 +144,17 @@ fn may_wait<'a>(attempt: &'a OnItsWay, upstream: &Upstream) -> Option<&'a Opened
     attempt.opened().filter(|_| upstream.protocol().may_share() && !attempt.is_alone())
 }
 
-/// Points a URL at another origin. None of these can fail between origins with hosts, which all of ours are.
+/// Points a URL at another origin. None of these can fail between origins with hosts, which all of
+/// ours are.
 fn readdress(url: &mut Url, origin: &Url) {
     let _ = url.set_scheme(origin.scheme());
     let _ = url.set_host(origin.host_str());
     let _ = url.set_port(origin.port());
 }
 
-/// Another of the same request, by hand: `Request::try_clone` costs four times the instructions, because it also clones
-/// the map of extensions, in which reqwest keeps a timeout that we have already taken over.
+/// Another of the same request, by hand: `Request::try_clone` costs four times the instructions,
+/// because it also clones the map of extensions, in which reqwest keeps a timeout that we have
+/// already taken over.
 fn copy(request: &Request, body: Option<Body>) -> Request {
     let mut copy = Request::new(request.method().clone(), request.url().clone());
     if !request.headers().is_empty() {
@@ -196,7 +201,8 @@ impl Exchange for ReqwestExchange {
 
     #[inline]
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future> {
-        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
+        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no
+        // request.
         if outbound.number > 1 && !self.is_replayable() {
             return None;
         }
@@ -268,12 +274,14 @@ impl Exchange for ReqwestExchange {
         } else {
             Sent::Direct
         };
-        // Of a connection that was used before, reqwest's pool doesn't tell: it repeats the request itself.
+        // Of a connection that was used before, reqwest's pool doesn't tell: it repeats the request
+        // itself.
         Evidence { sent, ..Evidence::default() }
     }
 
     fn expired(&mut self, future: Pin<&mut Self::Future>, overdue: Overdue<'_>, _: bool) -> Expired {
-        // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool may be, too.
+        // Whether its connection was mute isn't known; and over HTTP/1.1 the next one in the pool
+        // may be, too.
         self.leaves = true;
         // Nobody knows which connection those were on that shared one.
         let shared =
@@ -283,8 +291,8 @@ impl Exchange for ReqwestExchange {
         Expired { cause, reached: if waits { Reached::Line } else { Reached::Server } }
     }
 
-    /// It may have had to wait for a connection as well, whose making has a bound of its own. Only where others are answered is it sure
-    /// that the server can be reached.
+    /// It may have had to wait for a connection as well, whose making has a bound of its own. Only
+    /// where others are answered is it sure that the server can be reached.
     fn begun(&self, future: &Self::Future, overdue: Overdue<'_>) -> Tick {
         match may_wait(future, overdue.upstream) {
             Some(opened) if overdue.alive => opened.begun(overdue.since, overdue.now),

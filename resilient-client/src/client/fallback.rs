@@ -1,4 +1,5 @@
-//! Where the client meets the store of older answers. Without the feature, or unless asked for, there is nothing here.
+//! Where the client meets the store of older answers. Without the feature, or unless asked for,
+//! there is nothing here.
 
 #[cfg(not(feature = "cache"))]
 pub(crate) use off::{Answers, Fallback};
@@ -140,8 +141,8 @@ mod on {
         Response::kept(assemble(url, parts, body), report, max_body)
     }
 
-    /// Whether the answer came from the URL that was asked, at its own place or at one of its endpoints, and not from where a
-    /// redirect led.
+    /// Whether the answer came from the URL that was asked, at its own place or at one of its
+    /// endpoints, and not from where a redirect led.
     fn is_own(asked: &Url, answered: &Url, report: &CallReport) -> bool {
         let here = |origin: &Url| origin.origin() == answered.origin();
         let endpoint = |url: &Url| {

@@ -35,10 +35,11 @@ use crate::engine::Core;
 use crate::error::Error;
 use crate::shared_methods::client_methods;
 
-/// An HTTP client whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead.
+/// An HTTP client whose calls have deadlines, retries, a retry budget, a circuit breaker and a
+/// bulkhead.
 ///
-/// Cheap to clone; clones share connections and live state. Use one for as long as the process lives: a new client
-/// knows nothing about which upstreams are broken.
+/// Cheap to clone; clones share connections and live state. Use one for as long as the process
+/// lives: a new client knows nothing about which upstreams are broken.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), resilient_client::Error> {
@@ -72,8 +73,8 @@ impl Client {
 
     /// Makes a call with a ready request.
     ///
-    /// A timeout set on the request becomes the call's total. If the request was converted from an `http::Request`, its
-    /// extensions aren't sent along.
+    /// A timeout set on the request becomes the call's total. If the request was converted from an
+    /// `http::Request`, its extensions aren't sent along.
     ///
     /// # Errors
     /// See [`RequestBuilder::send`].
@@ -81,7 +82,8 @@ impl Client {
         self.execute_with(request, CallOptions::new())
     }
 
-    /// Makes a call with a ready request and settings of its own. A timeout among them goes before the request's.
+    /// Makes a call with a ready request and settings of its own. A timeout among them goes before
+    /// the request's.
     ///
     /// # Errors
     /// See [`RequestBuilder::send`].
@@ -112,12 +114,13 @@ impl Client {
 impl From<reqwest::Client> for Client {
     /// The standard policy over a client of your own.
     ///
-    /// That client's own retries, redirects and connect timeout stay in force: a retry that happens inside it is not
-    /// seen, budgeted or counted here. Build it with `retry(reqwest::retry::never())`, or let
-    /// [`Client::builder`] build it. For another policy see [`ClientBuilder::build_over`].
+    /// That client's own retries, redirects and connect timeout stay in force: a retry that happens
+    /// inside it is not seen, budgeted or counted here. Build it with
+    /// `retry(reqwest::retry::never())`, or let [`Client::builder`] build it. For another policy
+    /// see [`ClientBuilder::build_over`].
     ///
-    /// As that client may follow redirects, no error of it proves that a request was never sent: see
-    /// [`ClientBuilder::follows_no_redirects`].
+    /// As that client may follow redirects, no error of it proves that a request was never sent:
+    /// see [`ClientBuilder::follows_no_redirects`].
     fn from(transport: reqwest::Client) -> Self {
         ClientBuilder::standard_over(transport)
     }

@@ -17,9 +17,11 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
-    /// A client, and whether each redirect that it follows is seen. One without a pool gives each request a connection of its own.
+    /// A client, and whether each redirect that it follows is seen. One without a pool gives each
+    /// request a connection of its own.
     pub(super) fn make(&self, pool: bool) -> Result<(reqwest::Client, bool), reqwest::Error> {
-        // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before the calls on it do.
+        // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before
+        // the calls on it do.
         let (same_origin, witness) = redirect::same_origin();
         let mut transport = reqwest::Client::builder().pool_idle_timeout(POOL_IDLE).redirect(same_origin);
         #[cfg(feature = "http2")]
@@ -41,7 +43,8 @@ impl Recipe {
         if !pool {
             transport = transport.pool_max_idle_per_host(0);
         }
-        // Hidden retries would break every count; zero per request also keeps reqwest from cloning each request.
+        // Hidden retries would break every count; zero per request also keeps reqwest from cloning
+        // each request.
         let client = transport.retry(reqwest::retry::never().max_retries_per_request(0)).build()?;
         Ok((client, self.no_redirects || witness.is_in_force()))
     }

@@ -1,14 +1,16 @@
 //! Redirects, which reqwest follows inside one attempt.
 //!
-//! A server that answers a POST with a redirect has processed it. If the hop then can't connect, reqwest's error looks like
-//! one of a request that was never sent, and repeating the POST would execute it twice. So an attempt that has hopped is
-//! never taken for unprocessed.
+//! A server that answers a POST with a redirect has processed it. If the hop then can't connect,
+//! reqwest's error looks like one of a request that was never sent, and repeating the POST would
+//! execute it twice. So an attempt that has hopped is never taken for unprocessed.
 //!
-//! That needs the policy to be ours. Of a client that was given, or whose policy was replaced, nobody can tell whether it follows
-//! redirects, since its errors name the first URL whatever hop they come from: so none of its errors proves anything.
+//! That needs the policy to be ours. Of a client that was given, or whose policy was replaced,
+//! nobody can tell whether it follows redirects, since its errors name the first URL whatever hop
+//! they come from: so none of its errors proves anything.
 //!
-//! Only redirects to the same origin are followed: another one isn't the upstream whose breaker and budget this call is
-//! under, and gets none of its credentials. Anything else is handed to the caller as it came.
+//! Only redirects to the same origin are followed: another one isn't the upstream whose breaker and
+//! budget this call is under, and gets none of its credentials. Anything else is handed to the
+//! caller as it came.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -68,7 +70,8 @@ pub(crate) struct ReqwestFacts {
     pub(crate) direct: bool,
     /// The most that is read of a response's body at once.
     pub(crate) max_body: usize,
-    /// A second client of the same configuration, whose pool keeps nothing; one that was given has none.
+    /// A second client of the same configuration, whose pool keeps nothing; one that was given has
+    /// none.
     fresh: Option<reqwest::Client>,
     /// Faults on purpose.
     pub(crate) faults: Injector,
@@ -84,9 +87,10 @@ impl ReqwestFacts {
         Arc::new(Self { direct, max_body, fresh, faults })
     }
 
-    /// The client whose every request has a connection of its own, over HTTP/2 too, where there is one: reqwest's pool gives out
-    /// connections that are no more, and offers no way to leave one. Its connections are used once, so that there are no more of them
-    /// than such attempts in flight.
+    /// The client whose every request has a connection of its own, over HTTP/2 too, where there is
+    /// one: reqwest's pool gives out connections that are no more, and offers no way to leave one.
+    /// Its connections are used once, so that there are no more of them than such attempts in
+    /// flight.
     pub(crate) fn fresh(&self) -> Option<&reqwest::Client> {
         self.fresh.as_ref()
     }

@@ -11,7 +11,8 @@ use crate::error::{Error, ErrorKind};
 use crate::header_limit::{MOST_HEADERS, too_many_headers};
 use crate::shared_methods::request_methods;
 
-/// A request being built. The methods are reqwest's; a mistake in any of them shows when it is built or sent.
+/// A request being built. The methods are reqwest's; a mistake in any of them shows when it is
+/// built or sent.
 #[must_use = "a request does nothing until `send` is called"]
 pub struct RequestBuilder {
     client: Client,
@@ -76,8 +77,8 @@ impl RequestBuilder {
         self.map(|inner| inner.bearer_auth(token))
     }
 
-    /// Sets the body. One made of bytes can be sent again; a stream is sent once, so the call isn't retried unless it has a
-    /// [`replay_buffer`](Self::replay_buffer).
+    /// Sets the body. One made of bytes can be sent again; a stream is sent once, so the call isn't
+    /// retried unless it has a [`replay_buffer`](Self::replay_buffer).
     pub fn body(self, body: impl Into<Body>) -> Self {
         self.map(|inner| inner.body(body))
     }
@@ -107,8 +108,9 @@ impl RequestBuilder {
 
     request_methods!();
 
-    /// The request, without sending it. It bears its [`timeout`](Self::timeout), as one of reqwest's does; what else this call
-    /// asks for differently is left behind: see [`build_with_options`](Self::build_with_options).
+    /// The request, without sending it. It bears its [`timeout`](Self::timeout), as one of
+    /// reqwest's does; what else this call asks for differently is left behind: see
+    /// [`build_with_options`](Self::build_with_options).
     ///
     /// # Errors
     /// [`ErrorKind::Request`] when a part of it was bad.

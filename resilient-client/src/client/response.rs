@@ -21,12 +21,14 @@ use reqwest::ResponseBuilderExt;
 
 /// A response to a call.
 ///
-/// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
-/// breaks or runs into the call's deadline is an error here. A stall or a break is a failure to the circuit breaker, too,
-/// unless it ends a stream that had brought something; a deadline is one if the body had kept its reader waiting for long.
+/// It holds its attempt's place in the upstream until its body has been read or it is dropped. A
+/// body that stalls, breaks or runs into the call's deadline is an error here. A stall or a break
+/// is a failure to the circuit breaker, too, unless it ends a stream that had brought something; a
+/// deadline is one if the body had kept its reader waiting for long.
 pub struct Response(Box<Whole>);
 
-/// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs less.
+/// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs
+/// less.
 struct Whole {
     inner: reqwest::Response,
     watch: Watch,
@@ -145,8 +147,8 @@ impl Response {
         self.0.inner.extensions_mut()
     }
 
-    /// The connection, after a response that switched protocols (101). It is yours from here: its slot is free again and
-    /// no timeout applies to it.
+    /// The connection, after a response that switched protocols (101). It is yours from here: its
+    /// slot is free again and no timeout applies to it.
     ///
     /// # Errors
     /// [`ErrorKind::Transport`] when the connection wasn't upgraded.
@@ -265,8 +267,9 @@ impl Drop for Reader<'_> {
 }
 
 impl From<Response> for reqwest::Response {
-    /// Everything stays: URL, version, remote address, extensions, and the guard on the body, whose errors become
-    /// `reqwest::Error`s with ours as their source. The report is lost; read it before.
+    /// Everything stays: URL, version, remote address, extensions, and the guard on the body, whose
+    /// errors become `reqwest::Error`s with ours as their source. The report is lost; read it
+    /// before.
     fn from(response: Response) -> Self {
         let Whole { inner, watch, .. } = *response.0;
         match watch {
@@ -291,8 +294,8 @@ impl fmt::Debug for Response {
     }
 }
 
-/// A `reqwest::Response` from its parts, with everything a response from the wire has: its URL, its version, and the
-/// remote address and whatever else stands in its extensions.
+/// A `reqwest::Response` from its parts, with everything a response from the wire has: its URL, its
+/// version, and the remote address and whatever else stands in its extensions.
 pub(crate) fn assemble(url: Url, parts: http::response::Parts, body: Body) -> reqwest::Response {
     let mut response = http::Response::from_parts(parts, body);
     // reqwest keeps the URL in an extension of a private type; its builder is the way to make one.

@@ -1,8 +1,8 @@
 //! The time left, as services tell each other.
 //!
-//! Two headers are read: `x-envoy-expected-rq-timeout-ms` ([Envoy]; the name can be another), a number of milliseconds, and
-//! `grpc-timeout` ([gRPC over HTTP/2]), one to eight digits and a unit. The first is written. Both come from outside, so
-//! every value they can hold means one thing:
+//! Two headers are read: `x-envoy-expected-rq-timeout-ms` ([Envoy]; the name can be another), a
+//! number of milliseconds, and `grpc-timeout` ([gRPC over HTTP/2]), one to eight digits and a unit.
+//! The first is written. Both come from outside, so every value they can hold means one thing:
 //!
 //! | value | meaning |
 //! |---|---|
@@ -19,8 +19,8 @@
 //!
 //! An answer only ever shortens: it is one more bound beside the local ones.
 //!
-//! One caveat: the time on the way isn't counted, so each hop adds its own. Writing rounds down, which takes off up to a
-//! millisecond.
+//! One caveat: the time on the way isn't counted, so each hop adds its own. Writing rounds down,
+//! which takes off up to a millisecond.
 //!
 //! ```
 //! use std::time::Duration;
@@ -46,10 +46,12 @@ pub const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expect
 /// gRPC's header, which is read too: `grpc-timeout`.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The longest time read or written. Far beyond what anybody waits for, and small enough for any sum.
+/// The longest time read or written. Far beyond what anybody waits for, and small enough for any
+/// sum.
 const LONGEST: Duration = Duration::from_hours(24);
 
-/// The time left, at most 24 hours; `None` when no header says. The module's table says what each value means.
+/// The time left, at most 24 hours; `None` when no header says. The module's table says what each
+/// value means.
 pub fn parse(headers: &HeaderMap) -> Option<Duration> {
     parse_named(headers, &EXPECTED_TIMEOUT)
 }
@@ -61,11 +63,11 @@ pub fn parse_named(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
     plain.into_iter().chain(grpc).min()
 }
 
-/// The value to send: `remaining` in whole milliseconds, rounded down, at most 24 hours. `None` when that is zero: the
-/// call is over, and the answer would come too late.
+/// The value to send: `remaining` in whole milliseconds, rounded down, at most 24 hours. `None`
+/// when that is zero: the call is over, and the answer would come too late.
 ///
-/// Up to 10 s it takes no allocation; a longer one takes one. A thread that asks for the same again, as it does for nearly
-/// every attempt, gets a clone.
+/// Up to 10 s it takes no allocation; a longer one takes one. A thread that asks for the same
+/// again, as it does for nearly every attempt, gets a clone.
 pub fn value(remaining: Duration) -> Option<HeaderValue> {
     let ms = remaining.min(LONGEST).as_millis() as u64;
     if ms == 0 {
@@ -146,11 +148,12 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// The standard total: what nearly every call has left lies below it. The table costs 38 KiB of the binary, and memory
-/// only where it is read.
+/// The standard total: what nearly every call has left lies below it. The table costs 38 KiB of the
+/// binary, and memory only where it is read.
 const TABLE_UP_TO: usize = 10_000;
 
-/// `1`, `2` ... `10000`, one after the other. A number of `d` digits is `d` bytes, so its place can be computed.
+/// `1`, `2` ... `10000`, one after the other. A number of `d` digits is `d` bytes, so its place can
+/// be computed.
 static TABLE: [u8; place(TABLE_UP_TO) + 5] = {
     let mut table = [0; place(TABLE_UP_TO) + 5];
     let mut ms = 1;
@@ -170,7 +173,8 @@ const fn digits(ms: usize) -> usize {
     ms.ilog10() as usize + 1
 }
 
-/// Where `ms` begins: after the 9 numbers of one digit, the 90 of two and so on, and those of as many digits before it.
+/// Where `ms` begins: after the 9 numbers of one digit, the 90 of two and so on, and those of as
+/// many digits before it.
 const fn place(ms: usize) -> usize {
     let (mut shorter, mut first, mut digits) = (0, 1, 1);
     while first * 10 <= ms {
@@ -350,7 +354,8 @@ mod tests {
             prop_assert!(parse(&headers).is_none_or(|time| time <= DAY));
         }
 
-        /// Whatever the header is called, also when it's called as gRPC's is, and whatever else is said beside it.
+        /// Whatever the header is called, also when it's called as gRPC's is, and whatever else is
+        /// said beside it.
         #[test]
         fn any_name_and_any_bytes_give_an_answer_of_a_day_at_most_and_never_a_panic(
             name in prop_oneof![

@@ -16,8 +16,8 @@ pub type Resolving = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, Resolve
 
 /// Finds the addresses of a name. The [system's resolver](SystemResolver) unless another is given.
 pub trait Resolve: Send + Sync + 'static {
-    /// Looks `host` up; `port` goes into the answer unless the resolver knows better. It is asked by one task at a time.
-    /// The order of the addresses doesn't matter, nor do repetitions.
+    /// Looks `host` up; `port` goes into the answer unless the resolver knows better. It is asked
+    /// by one task at a time. The order of the addresses doesn't matter, nor do repetitions.
     fn resolve(&self, host: &str, port: u16) -> Resolving;
 }
 
@@ -36,7 +36,8 @@ impl Resolve for SystemResolver {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NoEndpoint {
-    /// The name has never resolved, or not within an attempt's time. The source is the resolver's error.
+    /// The name has never resolved, or not within an attempt's time. The source is the resolver's
+    /// error.
     Unresolved {
         /// The name.
         host: Arc<str>,

@@ -17,7 +17,8 @@ use crate::error::BoxError;
 use crate::time::{self, Tick};
 
 pin_project! {
-    /// The body of an answer that has passed a fault layer: the service's own unless a fault was in force.
+    /// The body of an answer that has passed a fault layer: the service's own unless a fault was in
+    /// force.
     #[derive(Debug)]
     pub struct Body<B> {
         #[pin]
@@ -146,7 +147,8 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 pin_project! {
-    /// A body with something wrong. It says it is as long as the whole one: that is what makes it wrong.
+    /// A body with something wrong. It says it is as long as the whole one: that is what makes it
+    /// wrong.
     pub(super) struct Spoilt<B> {
         #[pin]
         body: B,

@@ -20,11 +20,12 @@ use super::rule::Asked;
 use super::wire::{Answer, Faulted, Injector};
 use crate::error::BoxError;
 
-/// Injects faults into what a tower service sends: below a [`ResilienceLayer`](crate::ResilienceLayer), say, which takes them for
-/// the real thing. A [`Client`](crate::Client) has [`faults`](crate::ClientBuilder::faults) of its own.
+/// Injects faults into what a tower service sends: below a
+/// [`ResilienceLayer`](crate::ResilienceLayer), say, which takes them for the real thing. A
+/// [`Client`](crate::Client) has [`faults`](crate::ClientBuilder::faults) of its own.
 ///
-/// The error of a connection that breaks is hyper's, and what a body that breaks brings, too: both have come over a connection in
-/// memory. It needs tokio's runtime.
+/// The error of a connection that breaks is hyper's, and what a body that breaks brings, too: both
+/// have come over a connection in memory. It needs tokio's runtime.
 ///
 /// ```
 /// use resilient_client::fault::{ClientLayer, Faults, Rule, Settings};

@@ -22,8 +22,8 @@ const GARBLE: u32 = 3;
 
 /// A hand on the connection that a request came over. A clone is the same connection's.
 ///
-/// A layer sees requests and answers; a reset and bytes that aren't HTTP are the connection's. So a server's accept loop wraps its
-/// streams, and hands this to its requests as an extension:
+/// A layer sees requests and answers; a reset and bytes that aren't HTTP are the connection's. So a
+/// server's accept loop wraps its streams, and hands this to its requests as an extension:
 ///
 /// ```
 /// use resilient_client::fault::BreakableStream;

@@ -7,7 +7,8 @@
 //! | `x-envoy-fault-delay-request-percentage`, `x-envoy-fault-abort-request-percentage` | the share of such requests, 0 to 100; all by default |
 //! | `x-envoy-fault-throughput-response` | how fast the answer's body comes, in KiB a second |
 //!
-//! A value that can't be read, or lies outside, is as if it weren't there; a delay is at most [`Limits::max_delay`].
+//! A value that can't be read, or lies outside, is as if it weren't there; a delay is at most
+//! [`Limits::max_delay`].
 
 use std::sync::Arc;
 use std::time::Duration;

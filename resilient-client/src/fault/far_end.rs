@@ -1,8 +1,9 @@
 //! The far end of a connection in memory: a server that misbehaves.
 //!
-//! A client's fault must look to the engine like the real thing, down to the last source of its error. So an attempt that is to
-//! fail goes over a connection of hyper's own HTTP/1.1, as its last hop: what is at its other end writes what was asked for, cuts a
-//! real answer short, or breaks the connection. Errors, bodies and lengths are hyper's then, as over a socket.
+//! A client's fault must look to the engine like the real thing, down to the last source of its
+//! error. So an attempt that is to fail goes over a connection of hyper's own HTTP/1.1, as its last
+//! hop: what is at its other end writes what was asked for, cuts a real answer short, or breaks the
+//! connection. Errors, bodies and lengths are hyper's then, as over a socket.
 
 use std::future::Future;
 use std::io;

@@ -20,7 +20,8 @@ pub const ENVIRONMENT: &str = "RESILIENT_CLIENT_FAULTS";
 
 /// What [`Faults`] begin with. Plain data: [`Faults::new`] checks it.
 ///
-/// serde reads it, from TOML say: `rules`, `seed`, `envoy_headers`, `max_active`, `max_delay`, `max_bytes`, all optional.
+/// serde reads it, from TOML say: `rules`, `seed`, `envoy_headers`, `max_active`, `max_delay`,
+/// `max_bytes`, all optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct Settings {
@@ -31,7 +32,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// No rules, the standard limits, headers of requests not heard, draws that differ from run to run.
+    /// No rules, the standard limits, headers of requests not heard, draws that differ from run to
+    /// run.
     pub fn new() -> Self {
         Self::default()
     }
@@ -48,14 +50,16 @@ impl Settings {
         self
     }
 
-    /// Makes every draw follow from `seed`: the n-th request that a rule matches has the same fate in each run. Default random.
+    /// Makes every draw follow from `seed`: the n-th request that a rule matches has the same fate
+    /// in each run. Default random.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Whether a request may ask for a fault itself, by the headers of Envoy's fault filter (`x-envoy-fault-delay-request` and
-    /// so on). Default false: whoever can reach the service could.
+    /// Whether a request may ask for a fault itself, by the headers of Envoy's fault filter
+    /// (`x-envoy-fault-delay-request` and so on). Default false: whoever can reach the service
+    /// could.
     pub fn envoy_headers(mut self, heard: bool) -> Self {
         self.envoy_headers = heard;
         self
@@ -114,7 +118,8 @@ impl Faults {
         })))
     }
 
-    /// From a JSON file, such as `{"seed": 7, "rules": [{"kind": "delay", "delay": "2s", "percentage": 20}]}`.
+    /// From a JSON file, such as
+    /// `{"seed": 7, "rules": [{"kind": "delay", "delay": "2s", "percentage": 20}]}`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when it can't be read, or can't work.
@@ -125,8 +130,8 @@ impl Faults {
         Self::from_json(&text).map_err(|error| config().because(error))
     }
 
-    /// From the environment variable [`RESILIENT_CLIENT_FAULTS`](ENVIRONMENT): JSON as in a [file](Self::from_file), or `@` and
-    /// the path of one. Without it, no faults.
+    /// From the environment variable [`RESILIENT_CLIENT_FAULTS`](ENVIRONMENT): JSON as in a
+    /// [file](Self::from_file), or `@` and the path of one. Without it, no faults.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when it can't be read, or can't work.
@@ -147,7 +152,8 @@ impl Faults {
         Ok(Self::new(settings)?)
     }
 
-    /// Puts other rules in force, all of them or, when one can't work, none. Faults that have begun go on.
+    /// Puts other rules in force, all of them or, when one can't work, none. Faults that have begun
+    /// go on.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -157,7 +163,8 @@ impl Faults {
         let is_armed = next.is_armed();
         let _changing = changing.lock();
         machine.store(Arc::new(next));
-        // A request that sees one of the two before the other is served as before or after the change.
+        // A request that sees one of the two before the other is served as before or after the
+        // change.
         armed.store(is_armed, Ordering::Relaxed);
         Ok(())
     }

@@ -9,7 +9,8 @@ const LONGEST: Duration = Duration::from_hours(1);
 /// The largest that anything may be made.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// The bounds of what faults may cost. They are set in code or by file, and can't be changed at run time.
+/// The bounds of what faults may cost. They are set in code or by file, and can't be changed at run
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_field_names, reason = "as they are called in files")]
 #[must_use]
@@ -25,7 +26,8 @@ impl Limits {
         Self { max_active: 100, max_delay: Duration::from_secs(30), max_bytes: 64 * 1024 }
     }
 
-    /// The most faults in force at one time; requests beyond it are served as if there were none. 1 to 100,000. Default 100.
+    /// The most faults in force at one time; requests beyond it are served as if there were none. 1
+    /// to 100,000. Default 100.
     pub const fn max_active(mut self, faults: u32) -> Self {
         self.max_active = faults;
         self
@@ -37,7 +39,8 @@ impl Limits {
         self
     }
 
-    /// The most bytes, headers included, of an answer that a rule makes, at most 16 MiB. Default 64 KiB.
+    /// The most bytes, headers included, of an answer that a rule makes, at most 16 MiB. Default 64
+    /// KiB.
     pub const fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self

@@ -1,7 +1,9 @@
-//! Which request suffers which fault: pure, from the seed, the rules and how many requests have matched them.
+//! Which request suffers which fault: pure, from the seed, the rules and how many requests have
+//! matched them.
 //!
-//! Rules are asked in their order, and the first that matches *and* draws the request has it. The n-th request that a rule matches
-//! is drawn from the seed, the rule's place and n alone, so that a run can be repeated whatever else goes on.
+//! Rules are asked in their order, and the first that matches *and* draws the request has it. The
+//! n-th request that a rule matches is drawn from the seed, the rule's place and n alone, so that a
+//! run can be repeated whatever else goes on.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Faults on purpose (feature `fault`): what goes wrong in production, tried at noon.
 //!
-//! A retry, a breaker or a deadline that nobody has seen at work may not work. Here are the ways in which an answer goes wrong, to be
-//! put in front of a service, below a client, or at the wire of a [`Client`](crate::Client); by percentage, route, method, host or
-//! header; in code, from a file, from the environment, or at run time over an [admin service](admin).
+//! A retry, a breaker or a deadline that nobody has seen at work may not work. Here are the ways in
+//! which an answer goes wrong, to be put in front of a service, below a client, or at the wire of a
+//! [`Client`](crate::Client); by percentage, route, method, host or header; in code, from a file,
+//! from the environment, or at run time over an [admin service](admin).
 //!
 //! | kind | the request | what comes |
 //! |---|---|---|
@@ -16,18 +17,22 @@
 //! | `garbage` | isn't served | bytes that aren't HTTP, and the connection's end |
 //! | `wrong_page` | isn't served | a proxy's page of HTML, with a 404 or a 200 |
 //!
-//! - **Which rule has a request?** They are asked in their order; the first that matches and draws it. Percentages are of the
-//!   requests that match and that no earlier rule has taken.
-//! - **What may it cost?** At most [`Limits::max_active`] faults are in force at a time, none lasts longer than
-//!   [`Limits::max_delay`], and no answer is made larger than [`Limits::max_bytes`]. Beyond, requests are served as if there were
-//!   no faults.
-//! - **Can it be repeated?** With a [seed](Settings::seed) the n-th request that a rule matches has the same fate in every run.
-//! - **What does it cost when there are none?** A flag is read. A client without a handle on faults looks at that.
+//! - **Which rule has a request?** They are asked in their order; the first that matches and draws
+//!   it. Percentages are of the requests that match and that no earlier rule has taken.
+//! - **What may it cost?** At most [`Limits::max_active`] faults are in force at a time, none lasts
+//!   longer than [`Limits::max_delay`], and no answer is made larger than [`Limits::max_bytes`].
+//!   Beyond, requests are served as if there were no faults.
+//! - **Can it be repeated?** With a [seed](Settings::seed) the n-th request that a rule matches has
+//!   the same fate in every run.
+//! - **What does it cost when there are none?** A flag is read. A client without a handle on faults
+//!   looks at that.
 //!
-//! To the engine a fault is the real thing: a synthetic answer is classified, an error is hyper's own, a body breaks as bodies do.
-//! What is injected on this side has come over a connection in memory, of hyper's own HTTP/1.1, whose other end misbehaves.
+//! To the engine a fault is the real thing: a synthetic answer is classified, an error is hyper's
+//! own, a body breaks as bodies do. What is injected on this side has come over a connection in
+//! memory, of hyper's own HTTP/1.1, whose other end misbehaves.
 //!
-//! One caveat: on this side a fault is an attempt's, not a connection's. Nothing is learnt from it about connections in the pool.
+//! One caveat: on this side a fault is an attempt's, not a connection's. Nothing is learnt from it
+//! about connections in the pool.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Rules as text, and back: JSON at the admin router and in the environment, whatever serde reads elsewhere.
+//! Rules as text, and back: JSON at the admin router and in the environment, whatever serde reads
+//! elsewhere.
 //!
 //! Every setting is optional but a rule's `kind`.
 

@@ -53,7 +53,8 @@ pub enum Kind {
         /// Its body.
         body: Bytes,
     },
-    /// No answer. After [`Limits::max_delay`] the connection is reset, as of a machine that is gone.
+    /// No answer. After [`Limits::max_delay`] the connection is reset, as of a machine that is
+    /// gone.
     Hang,
     /// The connection is reset before anything of the answer has come. The request isn't served.
     ResetBeforeHead,
@@ -93,7 +94,8 @@ pub enum Delay {
         /// At most.
         max: Duration,
     },
-    /// Half of the requests at most the median, one in a hundred longer than the other, none longer than
+    /// Half of the requests at most the median, one in a hundred longer than the other, none longer
+    /// than
     /// [`Limits::max_delay`]: as servers are slow.
     LogNormal {
         /// Half of the delays are shorter.
@@ -125,20 +127,23 @@ impl Rule {
         self
     }
 
-    /// Only requests whose path is like this: `/users/{id}`, as in a [route](crate::policy::PolicySet::route), or `/users/*` for
-    /// whatever begins with `/users/`. Default any.
+    /// Only requests whose path is like this: `/users/{id}`, as in a
+    /// [route](crate::policy::PolicySet::route), or `/users/*` for whatever begins with `/users/`.
+    /// Default any.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
         self
     }
 
-    /// Only requests to this host, without its port: for a client, which calls several. Default any.
+    /// Only requests to this host, without its port: for a client, which calls several. Default
+    /// any.
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
         self
     }
 
-    /// Only requests with this header; `"*"` stands for any value. Several must all be there. Default any request.
+    /// Only requests with this header; `"*"` stands for any value. Several must all be there.
+    /// Default any request.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -318,7 +323,8 @@ impl<'a> Asked<'a> {
         Self { method, path: uri.path(), host: uri.host(), headers: request.headers() }
     }
 
-    /// Whether it is for this host, by its URL or its header: an endpoint's address stands in the one, its name in the other.
+    /// Whether it is for this host, by its URL or its header: an endpoint's address stands in the
+    /// one, its name in the other.
     fn is_for(&self, host: &str) -> bool {
         let header = self.headers.get(http::header::HOST).and_then(|header| header.to_str().ok());
         let header = header.map(without_port);

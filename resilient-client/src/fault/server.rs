@@ -23,9 +23,10 @@ use crate::error::BoxError;
 
 /// Injects faults in front of a service of HTTP: axum's, hyper's or any other.
 ///
-/// Resets and garbage are the connection's, not the answer's: they need the [`Connection`] that an accept loop puts into the
-/// extensions of its requests. Without it, and always over HTTP/2, whose connections others share, they are what a service can do
-/// itself: the connection (HTTP/1.1) is closed, or the stream (HTTP/2) reset with `RST_STREAM`, before or after the head.
+/// Resets and garbage are the connection's, not the answer's: they need the [`Connection`] that an
+/// accept loop puts into the extensions of its requests. Without it, and always over HTTP/2, whose
+/// connections others share, they are what a service can do itself: the connection (HTTP/1.1) is
+/// closed, or the stream (HTTP/2) reset with `RST_STREAM`, before or after the head.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -226,7 +227,8 @@ fn instead<B>(act: &Act, connection: Option<&Connection>, place: Place) -> Respo
         (_, Some(connection)) => connection.reset(),
         (_, None) => {}
     }
-    // Nobody sees it: the connection breaks at its next flush, or this body breaks it before the head has left.
+    // Nobody sees it: the connection breaks at its next flush, or this body breaks it before the
+    // head has left.
     let mut response = Response::new(Body::broken(connection.is_some(), place));
     *response.status_mut() = StatusCode::BAD_GATEWAY;
     response

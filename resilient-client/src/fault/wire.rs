@@ -1,8 +1,8 @@
 //! Faults at the wire of whatever sends requests: a client's attempts, or a tower service's.
 //!
-//! What is to be sent is drawn first. Mostly nothing comes of it, and the answer is that of the wire. Otherwise the attempt waits, and
-//! then isn't sent at all, or is sent and has its answer spoilt; either way what it gets has come over a
-//! [connection in memory](super::far_end).
+//! What is to be sent is drawn first. Mostly nothing comes of it, and the answer is that of the
+//! wire. Otherwise the attempt waits, and then isn't sent at all, or is sent and has its answer
+//! spoilt; either way what it gets has come over a [connection in memory](super::far_end).
 
 use std::fmt;
 use std::future::Future;
@@ -114,7 +114,8 @@ pin_project! {
     }
 }
 
-/// The attempt on the wire, unless a fault is between. One that was only delayed is there when the delay is over.
+/// The attempt on the wire, unless a fault is between. One that was only delayed is there when the
+/// delay is over.
 pub(crate) fn real<F, A: Answer>(attempt: &Faulted<F, A>) -> Option<&F> {
     match attempt {
         Faulted::Real { real } => Some(real),

@@ -16,7 +16,8 @@ type Source = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A request's body. Bytes and text become one without a copy, and can be sent again without one.
 //
-// A pointer, because a request is moved two dozen times on its way to the socket, and most have no body.
+// A pointer, because a request is moved two dozen times on its way to the socket, and most have no
+// body.
 #[derive(Default)]
 pub struct Body(Option<Box<Payload>>);
 
@@ -177,8 +178,8 @@ impl fmt::Debug for Body {
 mod tests {
     use super::*;
 
-    /// A `Request<Body>` that is longer than 256 bytes with what hyper puts round it costs several hundred instructions a
-    /// request in copies.
+    /// A `Request<Body>` that is longer than 256 bytes with what hyper puts round it costs several
+    /// hundred instructions a request in copies.
     #[test]
     fn a_body_is_as_small_as_a_pointer() {
         assert_eq!(size_of::<Body>(), size_of::<usize>());

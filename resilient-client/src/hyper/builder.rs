@@ -71,45 +71,47 @@ impl ClientBuilder {
         self
     }
 
-    /// Adjusts the connection pool: idle times, window sizes, limits of HTTP/1.1 and HTTP/2. Its own hidden repetition
-    /// stays off, whatever is set here.
+    /// Adjusts the connection pool: idle times, window sizes, limits of HTTP/1.1 and HTTP/2. Its
+    /// own hidden repetition stays off, whatever is set here.
     pub fn transport(mut self, adjust: impl FnOnce(&mut Builder) + Send + 'static) -> Self {
         self.pool.push(Box::new(adjust));
         self
     }
 
-    /// Adjusts how sockets are made: local addresses, buffers, keep-alive probes. The connect timeout is the policy's,
-    /// whatever is set here.
+    /// Adjusts how sockets are made: local addresses, buffers, keep-alive probes. The connect
+    /// timeout is the policy's, whatever is set here.
     pub fn sockets(mut self, adjust: impl FnOnce(&mut HttpConnector) + Send + 'static) -> Self {
         self.sockets.push(Box::new(adjust));
         self
     }
 
-    /// Whether responses over HTTP/1.1 know the [address](super::Response::remote_addr) that answered. Default true; it costs
-    /// three allocations a response. Without, nobody knows of an idle connection that had ended whether it had ever served, so a request
-    /// that it never took counts as a failure to connect.
+    /// Whether responses over HTTP/1.1 know the [address](super::Response::remote_addr) that
+    /// answered. Default true; it costs three allocations a response. Without, nobody knows of an
+    /// idle connection that had ended whether it had ever served, so a request that it never took
+    /// counts as a failure to connect.
     pub fn remote_addr(mut self, known: bool) -> Self {
         self.remote_addr = known;
         self
     }
 
-    /// Speaks HTTP/2 to every server without asking, `http` URLs too. Otherwise HTTP/2 is spoken to `https` servers that
-    /// choose it.
+    /// Speaks HTTP/2 to every server without asking, `http` URLs too. Otherwise HTTP/2 is spoken to
+    /// `https` servers that choose it.
     #[cfg(feature = "http2")]
     pub fn http2_prior_knowledge(mut self) -> Self {
         self.http2_only = true;
         self
     }
 
-    /// TLS settings of your own: trusted roots, a client's certificate. Which protocols are offered is decided here.
-    /// Default: what the platform trusts.
+    /// TLS settings of your own: trusted roots, a client's certificate. Which protocols are offered
+    /// is decided here. Default: what the platform trusts.
     #[cfg(feature = "hyper-rustls")]
     pub fn tls_config(mut self, config: rustls::ClientConfig) -> Self {
         self.tls = Some(config);
         self
     }
 
-    /// Injects [faults](crate::fault) into attempts, which the engine takes for the real thing. Default none.
+    /// Injects [faults](crate::fault) into attempts, which the engine takes for the real thing.
+    /// Default none.
     #[cfg(feature = "fault")]
     pub fn faults(mut self, faults: crate::fault::Faults) -> Self {
         self.faults = Injector::new(faults);
@@ -119,7 +121,8 @@ impl ClientBuilder {
     /// Builds the client.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work or the platform's trust can't be read.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work or the platform's
+    /// trust can't be read.
     pub fn build(self) -> Result<Client, Error> {
         let mut sockets = HttpConnector::new();
         sockets.set_nodelay(true);
@@ -128,7 +131,8 @@ impl ClientBuilder {
         }
         let timeout = self.setup.policies.base().timeout.effective_connect();
         let hosts = self.setup.policies.connect_timeouts();
-        // An address's share is cut from the longest; the whole is bounded for each host further up.
+        // An address's share is cut from the longest; the whole is bounded for each host further
+        // up.
         let longest =
             hosts.iter().map(|(_, own)| *own).fold(timeout, |longest, own| Some(longest?.max(own?)));
         share_out(&mut sockets, longest);

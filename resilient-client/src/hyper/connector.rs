@@ -54,9 +54,9 @@ pub(crate) struct Options {
     pub(crate) http2_only: bool,
 }
 
-/// Shares the connect timeout out among the addresses of a name, evenly, so that one which swallows what is
-/// sent to it doesn't use up the time of all. The whole, with name lookup and TLS, is bounded by
-/// [`Connector`].
+/// Shares the connect timeout out among the addresses of a name, evenly, so that one which swallows
+/// what is sent to it doesn't use up the time of all. The whole, with name lookup and TLS, is
+/// bounded by [`Connector`].
 pub(crate) fn share_out<R>(sockets: &mut HttpConnector<R>, timeout: Option<Duration>) {
     sockets.set_connect_timeout(timeout);
 }
@@ -235,7 +235,8 @@ impl<T: Connection> Linked<T> {
 
 impl<T: Connection> Connection for Linked<T> {
     fn connected(&self) -> Connected {
-        // Anew, because the first extra costs every response three allocations, and each further one another.
+        // Anew, because the first extra costs every response three allocations, and each further
+        // one another.
         let inner = self.io.connected();
         let connected = Connected::new().proxy(inner.is_proxied());
         let connected = if self.tell { connected.extra(self.link.clone()) } else { connected };
@@ -243,7 +244,8 @@ impl<T: Connection> Connection for Linked<T> {
     }
 }
 
-/// Looks at what is read in passing. hyper's buffer shows nobody what was put into it; tokio's does.
+/// Looks at what is read in passing. hyper's buffer shows nobody what was put into it; tokio's
+/// does.
 struct Tap<'a, T> {
     io: TokioIo<Pin<&'a mut T>>,
     opened: &'a Opened,
@@ -279,7 +281,8 @@ impl<T: Read> Read for Linked<T> {
 }
 
 impl<T: Read> Linked<T> {
-    /// Reads what streams share. Apart, because every other connection is read through here as well, several times a call.
+    /// Reads what streams share. Apart, because every other connection is read through here as
+    /// well, several times a call.
     #[inline(never)]
     fn poll_tapped(
         self: Pin<&mut Self>,

@@ -32,8 +32,8 @@ pub(crate) struct HyperExchange {
     /// Its URL stays when the last attempt has taken the rest.
     request: Request<Body>,
     gone: bool,
-    /// An attempt over HTTP/1.1 has met a connection out of the pool that was dead, or may be: the pool may hold more like it. Over
-    /// HTTP/2 that one connection is retired.
+    /// An attempt over HTTP/1.1 has met a connection out of the pool that was dead, or may be: the
+    /// pool may hold more like it. Over HTTP/2 that one connection is retired.
     leaves: bool,
     /// It asks for the head alone.
     for_head: bool,
@@ -86,7 +86,8 @@ impl Exchange for HyperExchange {
 
     #[inline]
     fn launch(&mut self, mut outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future> {
-        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
+        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no
+        // request.
         if self.gone || outbound.number > 1 && !self.is_replayable() {
             return None;
         }

@@ -1,5 +1,5 @@
-//! The frames on an HTTP/2 connection, as far as it takes to know which streams have been opened, when, and which the server says that
-//! it never processes.
+//! The frames on an HTTP/2 connection, as far as it takes to know which streams have been opened,
+//! when, and which the server says that it never processes.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -86,8 +86,8 @@ pub(super) struct Opened {
     /// Streams above this one will not be processed.
     bound: AtomicU32,
     at: [AtomicU64; REMEMBERED],
-    /// When the last stream had been opened by the time an answer came, as a `Tick`: nearly when that was, on a connection that
-    /// is busy, and for less than to look at the clock.
+    /// When the last stream had been opened by the time an answer came, as a `Tick`: nearly when
+    /// that was, on a connection that is busy, and for less than to look at the clock.
     answered: AtomicU64,
 }
 
@@ -126,15 +126,16 @@ impl Opened {
         });
     }
 
-    /// Whether the server has said that it will not process this stream or, of one that isn't opened, whichever that may become.
+    /// Whether the server has said that it will not process this stream or, of one that isn't
+    /// opened, whichever that may become.
     pub(super) fn excludes(&self, stream: Option<u32>) -> bool {
         // Streams are opened in order.
         let least = stream.unwrap_or_else(|| self.last.load(Ordering::Acquire).saturating_add(1));
         least > self.bound.load(Ordering::Acquire)
     }
 
-    /// How long a request that set out then had to wait until its stream was opened, in nanoseconds; `None` while it has to,
-    /// and zero where that isn't known any more.
+    /// How long a request that set out then had to wait until its stream was opened, in
+    /// nanoseconds; `None` while it has to, and zero where that isn't known any more.
     pub(super) fn waited(&self, stream: u32, set_out: Tick) -> Option<u64> {
         let last = self.last.load(Ordering::Acquire);
         if stream > last {
@@ -227,7 +228,8 @@ mod tests {
         assert_eq!(opened.waited(1, set_out), Some(0), "long ago");
     }
 
-    /// As servers do that end gracefully: all that is on its way may still come, and then it says what has.
+    /// As servers do that end gracefully: all that is on its way may still come, and then it says
+    /// what has.
     #[test]
     fn a_goaway_excludes_what_is_above_its_last_stream_and_what_is_not_opened_yet() {
         let opened = Opened::new(Tick::ZERO);

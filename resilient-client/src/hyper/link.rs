@@ -24,8 +24,8 @@ const TIMEOUTS: u32 = 2;
 /// Numbers connections, over all clients of the process.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-/// Numbers the attempts on shared connections as they set out, so that a connection can say which of them it has been heard
-/// since.
+/// Numbers the attempts on shared connections as they set out, so that a connection can say which
+/// of them it has been heard since.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sends(pub(super) Arc<Counts>);
 
@@ -42,8 +42,8 @@ impl Sends {
         self.0.sent.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// How many connections have been begun. An attempt between whose beginning and end none was, over HTTP/1, was on one from
-    /// the pool.
+    /// How many connections have been begun. An attempt between whose beginning and end none was,
+    /// over HTTP/1, was on one from the pool.
     pub(super) fn connects(&self) -> u64 {
         self.0.connects.load(Ordering::Relaxed)
     }
@@ -96,13 +96,15 @@ impl Link {
         }
     }
 
-    /// How long a request that set out then waited until its stream was opened, in nanoseconds; `None` while it does.
+    /// How long a request that set out then waited until its stream was opened, in nanoseconds;
+    /// `None` while it does.
     pub(super) fn waited(&self, stream: Option<u32>, set_out: Tick) -> Option<u64> {
         let opened = self.0.opened.as_ref()?;
         opened.waited(stream?, set_out)
     }
 
-    /// Whether the server has said that it will not process this stream or, of one that isn't opened, whichever that may become.
+    /// Whether the server has said that it will not process this stream or, of one that isn't
+    /// opened, whichever that may become.
     pub(super) fn excludes(&self, stream: Option<u32>) -> bool {
         self.0.opened.as_ref().is_some_and(|opened| opened.excludes(stream))
     }
@@ -112,8 +114,8 @@ impl Link {
         self.0.heard.store(self.0.sends.last(), Ordering::Relaxed);
     }
 
-    /// Whether an answer has surely come in the last so many nanoseconds. Of a connection that is busy that is known, of others
-    /// it may not be.
+    /// Whether an answer has surely come in the last so many nanoseconds. Of a connection that is
+    /// busy that is known, of others it may not be.
     pub(super) fn has_answered_within(&self, nanos: u64, now: Tick) -> bool {
         self.0.opened.as_ref().is_some_and(|opened| now.nanos_since(opened.last_answered()) < nanos)
     }
@@ -143,8 +145,8 @@ impl Link {
         }
     }
 
-    /// The attempt of that number timed out. True when that was one too many: the second in a row, or the first when
-    /// nothing at all has come since it set out.
+    /// The attempt of that number timed out. True when that was one too many: the second in a row,
+    /// or the first when nothing at all has come since it set out.
     pub(super) fn timed_out(&self, sent: u64) -> bool {
         self.0.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS || !self.has_been_heard_since(sent)
     }

@@ -1,21 +1,25 @@
 //! The same client over hyper, without reqwest in between: about half the instructions a request.
 //!
-//! Verbs, policies, reports and errors are those of [`crate::Client`], because the engine is the same. What is between the
-//! engine and the socket is hyper-util's pooled client and nothing else: HTTP/1.1 and, with the feature `http2`, HTTP/2;
-//! `https` with the feature `hyper-rustls`.
+//! Verbs, policies, reports and errors are those of [`crate::Client`], because the engine is the
+//! same. What is between the engine and the socket is hyper-util's pooled client and nothing else:
+//! HTTP/1.1 and, with the feature `http2`, HTTP/2; `https` with the feature `hyper-rustls`.
 //!
-//! - **Exact counts.** The pool's own hidden repetition is off. What it would have repeated is an attempt that was never
-//!   sent, and the ledger repeats it, whatever the method, at no cost to the budget, and shows it in the report.
-//! - **A connection that lost its voice is retired.** Over HTTP/1.1 an attempt that times out takes its connection along.
-//!   An HTTP/2 connection serves on, and one whose path is dead would swallow every request to its host until the ping
-//!   notices. After an attempt timeout during which nothing came on it, or two in a row, no further request is sent on it.
-//!   Attempts in flight on it may still finish.
-//! - **Connecting** means name lookup, TCP and TLS together; the policy's connect timeout bounds them all. IPv6 and IPv4
-//!   are raced (RFC 8305). Idle connections are closed after 15 s; HTTP/2 ones are pinged every 5 s.
+//! - **Exact counts.** The pool's own hidden repetition is off. What it would have repeated is an
+//!   attempt that was never sent, and the ledger repeats it, whatever the method, at no cost to the
+//!   budget, and shows it in the report.
+//! - **A connection that lost its voice is retired.** Over HTTP/1.1 an attempt that times out takes
+//!   its connection along. An HTTP/2 connection serves on, and one whose path is dead would swallow
+//!   every request to its host until the ping notices. After an attempt timeout during which
+//!   nothing came on it, or two in a row, no further request is sent on it. Attempts in flight on
+//!   it may still finish.
+//! - **Connecting** means name lookup, TCP and TLS together; the policy's connect timeout bounds
+//!   them all. IPv6 and IPv4 are raced (RFC 8305). Idle connections are closed after 15 s; HTTP/2
+//!   ones are pinged every 5 s.
 //!
-//! What reqwest does and this doesn't: redirects (a 3xx is the answer), cookies, proxies, decompression, default headers.
-//! URLs are absolute `http` or `https` [URIs](http::Uri), percent-encoded already, without credentials. For a connector of
-//! your own, such as a Unix socket's, put a [`ResilienceLayer`](crate::ResilienceLayer) round
+//! What reqwest does and this doesn't: redirects (a 3xx is the answer), cookies, proxies,
+//! decompression, default headers. URLs are absolute `http` or `https` [URIs](http::Uri),
+//! percent-encoded already, without credentials. For a connector of your own, such as a Unix
+//! socket's, put a [`ResilienceLayer`](crate::ResilienceLayer) round
 //! `hyper_util::client::legacy::Client`: it drives the same engine.
 //!
 //! ```no_run
@@ -65,11 +69,11 @@ use crate::hyper::exchange::HyperExchange;
 use crate::hyper::pool::Wire;
 use crate::shared_methods::client_methods;
 
-/// An HTTP client over hyper whose calls have deadlines, retries, a retry budget, a circuit breaker and a bulkhead. See
-/// the [module docs](self).
+/// An HTTP client over hyper whose calls have deadlines, retries, a retry budget, a circuit breaker
+/// and a bulkhead. See the [module docs](self).
 ///
-/// Cheap to clone; clones share connections and live state. Use one for as long as the process lives: a new client
-/// knows nothing about which upstreams are broken.
+/// Cheap to clone; clones share connections and live state. Use one for as long as the process
+/// lives: a new client knows nothing about which upstreams are broken.
 #[derive(Clone)]
 pub struct Client {
     wire: Arc<Wire>,
@@ -176,7 +180,8 @@ impl Pending {
 impl Future for Pending {
     type Output = Result<Response, Error>;
 
-    // Not inlined: the whole engine, and hyper with it, would be compiled once more in every crate that awaits a call.
+    // Not inlined: the whole engine, and hyper with it, would be compiled once more in every crate
+    // that awaits a call.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().call.poll(cx)
     }

@@ -48,12 +48,13 @@ pub(crate) type Attempt = Faulted<Sending, Response<Incoming>>;
 pub(super) enum Over<'a> {
     /// The one for all that goes where its URL says.
     Shared,
-    /// The one that keeps nothing, after an attempt of the same call on a connection that was dead, or may be.
+    /// The one that keeps nothing, after an attempt of the same call on a connection that was dead,
+    /// or may be.
     Fresh,
     /// One that goes to this endpoint whatever the URL says.
     Named(&'a Endpoint),
-    /// One whose connections have as much time to be made as those of this host, for which the endpoint stands: the connector
-    /// sees only the endpoint's address.
+    /// One whose connections have as much time to be made as those of this host, for which the
+    /// endpoint stands: the connector sees only the endpoint's address.
     Timed(&'a Endpoint, &'a Authority<'static>),
 }
 
@@ -71,8 +72,9 @@ impl Wire {
         Self { pool: shared, fresh, http2_only, sends, faults, parts }
     }
 
-    /// Whether a request to this endpoint names its host and goes over a pool of the endpoint's own: over HTTP/2, where the host is
-    /// the URL's (`:authority`, which no `Host` may differ from: RFC 9113 section 8.3.1), and a pool goes where the URL says.
+    /// Whether a request to this endpoint names its host and goes over a pool of the endpoint's
+    /// own: over HTTP/2, where the host is the URL's (`:authority`, which no `Host` may differ
+    /// from: RFC 9113 section 8.3.1), and a pool goes where the URL says.
     pub(super) fn names_host(&self, target: &Target) -> bool {
         self.http2_only && target.host.is_some()
     }
@@ -96,23 +98,25 @@ impl Wire {
         own.unwrap_or(&self.pool)
     }
 
-    /// Whether the request goes over HTTP/1.1 for sure, and says in `Host` whom it is for. The pool would set that itself,
-    /// at ten times the cost.
+    /// Whether the request goes over HTTP/1.1 for sure, and says in `Host` whom it is for. The pool
+    /// would set that itself, at ten times the cost.
     pub(super) fn is_plain(&self, request: &Request<Body>) -> bool {
         !self.http2_only && request.uri().scheme() == Some(&Scheme::HTTP)
     }
 
     /// What is known of an attempt that has just failed.
     pub(super) fn evidence(&self, fault: &Fault) -> Evidence {
-        // Nobody is told of a connection that isn't shared, but whether any was begun since is known.
+        // Nobody is told of a connection that isn't shared, but whether any was begun since is
+        // known.
         let pooled = fault.evidence.connection.is_none() && self.sends.connects() == fault.connects;
         Evidence { pooled, ..fault.evidence }
     }
 
-    /// What is to be known of a request that isn't [plain](Self::is_plain), and may share its connection with others.
+    /// What is to be known of a request that isn't [plain](Self::is_plain), and may share its
+    /// connection with others.
     ///
-    /// To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know: hyper closes the connection
-    /// of an attempt that is cancelled.
+    /// To know an attempt's connection costs nine allocations. Over HTTP/1.1 nobody needs to know:
+    /// hyper closes the connection of an attempt that is cancelled.
     pub(super) fn share(&self, request: &mut Request<Body>) -> Option<Box<Shared>> {
         let shared = self.http2_only || cfg!(feature = "http2");
         shared.then(|| Box::new(Shared::new(request, self.sends.next())))
@@ -148,7 +152,8 @@ impl fmt::Debug for Wire {
 pub(super) struct Shared {
     connection: CaptureConnection,
     ticket: Ticket,
-    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been processed.
+    /// It has content for sure. What a `GOAWAY` ended before any of that was sent can't have been
+    /// processed.
     content: bool,
     /// Its number among all that set out, anew each time that it is given more time.
     sent: AtomicU64,
@@ -194,9 +199,10 @@ pin_project! {
 }
 
 impl Sending {
-    /// Its time is up: that speaks against the connection, and twice in a row, or once if nothing has come on it since, is
-    /// enough to send nothing on it any more. Where others are answered meanwhile the connection is well, and the failure is this
-    /// attempt's own: a server that hangs on some requests mustn't hide behind a connection that it keeps.
+    /// Its time is up: that speaks against the connection, and twice in a row, or once if nothing
+    /// has come on it since, is enough to send nothing on it any more. Where others are answered
+    /// meanwhile the connection is well, and the failure is this attempt's own: a server that hangs
+    /// on some requests mustn't hide behind a connection that it keeps.
     pub(super) fn expired(self: Pin<&mut Self>, overdue: Overdue<'_>, counts: bool) -> Expired {
         let Some(shared) = self.project().shared else { return Expired::default() };
         let Overdue { since, now, .. } = overdue;
@@ -218,7 +224,8 @@ impl Sending {
         Expired { cause, reached }
     }
 
-    /// Since when the server can have had it: not while it waits until that allows one more stream, on a connection that is alive.
+    /// Since when the server can have had it: not while it waits until that allows one more stream,
+    /// on a connection that is alive.
     pub(super) fn begun(&self, set_out: Tick, now: Tick) -> Tick {
         let link = self.shared.as_ref().and_then(|shared| Some((shared, shared.link(|_| false)?.0)));
         let Some((shared, link)) = link else { return set_out };

@@ -90,8 +90,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Sets the body. One made of bytes can be sent again; a [stream](Body::wrap) is sent once, so the call isn't retried
-    /// unless it has a [`replay_buffer`](Self::replay_buffer).
+    /// Sets the body. One made of bytes can be sent again; a [stream](Body::wrap) is sent once, so
+    /// the call isn't retried unless it has a [`replay_buffer`](Self::replay_buffer).
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         if let Ok(request) = &mut self.request {
             *request.body_mut() = body.into();
@@ -140,8 +140,8 @@ impl RequestBuilder {
 
     request_methods!();
 
-    /// The request, without sending it. What this call asks for differently stands in its extensions, where
-    /// [`Client::execute`](super::Client::execute) finds it.
+    /// The request, without sending it. What this call asks for differently stands in its
+    /// extensions, where [`Client::execute`](super::Client::execute) finds it.
     ///
     /// # Errors
     /// [`ErrorKind::Request`] when a part of it was bad.
@@ -158,7 +158,8 @@ impl RequestBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Request`] and [`ErrorKind::Config`] when it can't be sent as asked; a rejection
-    /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or [`ErrorKind::Deadline`].
+    /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or
+    /// [`ErrorKind::Deadline`].
     pub fn send(mut self) -> Pending {
         if let (Ok(request), Some(limit)) = (&mut self.request, self.options.replay_buffer) {
             let body = request.body_mut();

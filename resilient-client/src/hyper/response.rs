@@ -25,12 +25,14 @@ use crate::shared_methods::{Pieces, response_methods};
 
 /// A response to a call.
 ///
-/// It holds its attempt's place in the upstream until its body has been read or it is dropped. A body that stalls,
-/// breaks or runs into the call's deadline is an error here. A stall or a break is a failure to the circuit breaker, too,
-/// unless it ends a stream that had brought something; a deadline is one if the body had kept its reader waiting for long.
+/// It holds its attempt's place in the upstream until its body has been read or it is dropped. A
+/// body that stalls, breaks or runs into the call's deadline is an error here. A stall or a break
+/// is a failure to the circuit breaker, too, unless it ends a stream that had brought something; a
+/// deadline is one if the body had kept its reader waiting for long.
 pub struct Response(Box<Whole>);
 
-/// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs less.
+/// Boxed: whoever reads a response moves it about half a dozen times, and one allocation costs
+/// less.
 struct Whole {
     // Not as an `http::Response`, in which they would be put together first and then copied.
     head: Parts,
@@ -96,7 +98,8 @@ impl Response {
         &self.0.uri
     }
 
-    /// The address that answered, unless the [builder](super::ClientBuilder::remote_addr) was set to forget it.
+    /// The address that answered, unless the [builder](super::ClientBuilder::remote_addr) was set
+    /// to forget it.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.0.head.extensions.get::<Link>()?.remote_addr()
     }
@@ -111,8 +114,9 @@ impl Response {
         &mut self.0.head.extensions
     }
 
-    /// The connection, after a response that switched protocols (101). It is yours from here: its slot is free again and
-    /// no timeout applies to it. `hyper_util::rt::TokioIo` makes it one of tokio's.
+    /// The connection, after a response that switched protocols (101). It is yours from here: its
+    /// slot is free again and no timeout applies to it. `hyper_util::rt::TokioIo` makes it one of
+    /// tokio's.
     ///
     /// # Errors
     /// [`ErrorKind::Transport`] when the connection wasn't upgraded.

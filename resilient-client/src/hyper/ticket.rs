@@ -1,13 +1,15 @@
 //! Whether a request has become a stream of its connection.
 //!
-//! hyper doesn't tell. Over HTTP/2 a request waits in hyper's queue; is then given to h2, which may keep it until the server
-//! allows one more stream; and only then does hyper set a task to wait for its answer. An error in between is reported like
-//! one of a stream's own, although the request may be on the wire by then: hyper asks h2 once more after handing the request
-//! over, and if the connection's `GOAWAY` has come in the meantime, it reports that.
+//! hyper doesn't tell. Over HTTP/2 a request waits in hyper's queue; is then given to h2, which may
+//! keep it until the server allows one more stream; and only then does hyper set a task to wait for
+//! its answer. An error in between is reported like one of a stream's own, although the request may
+//! be on the wire by then: hyper asks h2 once more after handing the request over, and if the
+//! connection's `GOAWAY` has come in the meantime, it reports that.
 //!
-//! Two things can be seen from here. A value in the request's extensions is dropped when the request is handed to h2; and the
-//! task is started with our executor, in the same run of the connection's own task. So the request that was handed over last
-//! in such a task, and not another, is the one whose answer is waited for from then on. As h2 numbers streams in the order in which
+//! Two things can be seen from here. A value in the request's extensions is dropped when the
+//! request is handed to h2; and the task is started with our executor, in the same run of the
+//! connection's own task. So the request that was handed over last in such a task, and not another,
+//! is the one whose answer is waited for from then on. As h2 numbers streams in the order in which
 //! they are handed to it, its stream is known too.
 
 use std::cell::Cell;
@@ -39,13 +41,14 @@ const ONLY_HANDED: u32 = 1 << 31;
 pub(super) struct Ticket(Arc<AtomicU32>);
 
 impl Ticket {
-    /// Its stream, once its answer is waited for there. Whether the stream has been opened is another matter.
+    /// Its stream, once its answer is waited for there. Whether the stream has been opened is
+    /// another matter.
     pub(super) fn stream(&self) -> Option<u32> {
         Some(self.0.load(Ordering::Acquire)).filter(|stream| *stream != 0 && stream & ONLY_HANDED == 0)
     }
 
-    /// Its stream, as soon as it has been handed to h2: the one it will have, if any. Without one it is in hyper's queue, and will
-    /// have none below those that are open.
+    /// Its stream, as soon as it has been handed to h2: the one it will have, if any. Without one
+    /// it is in hyper's queue, and will have none below those that are open.
     pub(super) fn number(&self) -> Option<u32> {
         Some(self.0.load(Ordering::Acquire) & !ONLY_HANDED).filter(|stream| *stream != 0)
     }
@@ -96,8 +99,8 @@ fn take_handed() -> Option<Ticket> {
 }
 
 pin_project! {
-    /// One of hyper's tasks: a connection's own, or one that waits for an answer. What it handed over in one run it may go on
-    /// with in the next.
+    /// One of hyper's tasks: a connection's own, or one that waits for an answer. What it handed
+    /// over in one run it may go on with in the next.
     struct Task<F> {
         #[pin]
         future: F,

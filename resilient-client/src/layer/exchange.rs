@@ -26,8 +26,8 @@ use crate::upstream::Upstream;
 
 /// One call over clones of a tower service.
 ///
-/// Each attempt waits for its own clone to be ready. So a service that is never ready costs an attempt its timeout,
-/// not the caller its deadline.
+/// Each attempt waits for its own clone to be ready. So a service that is never ready costs an
+/// attempt its timeout, not the caller its deadline.
 #[derive(Debug)]
 pub(crate) struct ServiceExchange<S, B> {
     service: S,
@@ -78,7 +78,8 @@ where
     }
 
     fn launch(&mut self, outbound: Outbound, departure: Departure<'_, '_>) -> Option<Self::Future> {
-        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no request.
+        // A stream is sent once; one that outgrew its buffer was, and what is left of it is no
+        // request.
         if outbound.number > 1 && !self.is_replayable() {
             return None;
         }
@@ -165,7 +166,8 @@ pub(crate) struct Waiting<S, B> {
     outbound: Outbound,
 }
 
-/// The error of a service that wasn't ready, and so has been given nothing, whatever it does with requests.
+/// The error of a service that wasn't ready, and so has been given nothing, whatever it does with
+/// requests.
 fn unready(error: impl Into<BoxError>) -> Fault {
     Fault { error: error.into(), stream: false, hopped: false }
 }
@@ -209,7 +211,8 @@ where
             }
             let now = time::now();
             if now >= first.outbound.until {
-                // Nobody would wait for the answer; the engine ends the attempt when it looks at its clock.
+                // Nobody would wait for the answer; the engine ends the attempt when it looks at
+                // its clock.
                 return Poll::Pending;
             }
             let Some(Waiting { mut service, mut request, outbound }) = waiting.take().map(|waiting| *waiting)

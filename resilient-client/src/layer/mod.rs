@@ -1,12 +1,15 @@
 //! The same engine round any tower service of HTTP.
 //!
-//! For callers who bring their own transport: hyper-util's client, a service mesh's, a test double. Everything a
-//! [`Client`](crate::Client) does to a call happens here too, in the same order, because it is the same code.
+//! For callers who bring their own transport: hyper-util's client, a service mesh's, a test double.
+//! Everything a [`Client`](crate::Client) does to a call happens here too, in the same order,
+//! because it is the same code.
 //!
-//! Three things differ. The connect timeout and hidden retries belong to the service inside, so counts are exact only if
-//! it has no retries of its own. No error proves that a request was never sent, as the service may follow redirects, unless
-//! [it is said not to](LayerBuilder::follows_no_redirects). And `poll_ready` is always ready: an attempt waits for the service *inside* its own
-//! timeout, so that a service that is never ready can't hang the caller.
+//! Three things differ. The connect timeout and hidden retries belong to the service inside, so
+//! counts are exact only if it has no retries of its own. No error proves that a request was never
+//! sent, as the service may follow redirects, unless
+//! [it is said not to](LayerBuilder::follows_no_redirects). And `poll_ready` is always ready: an
+//! attempt waits for the service *inside* its own timeout, so that a service that is never ready
+//! can't hang the caller.
 
 mod exchange;
 
@@ -34,8 +37,8 @@ use crate::replay::Replay;
 use crate::shared_methods::{control_methods, setup_methods};
 use crate::upstream::UpstreamSnapshot;
 
-/// Puts a [`Policy`](crate::Policy) round a `Service<http::Request<B>>`: the same engine as a [`Client`](crate::Client)'s,
-/// for callers who bring their own transport.
+/// Puts a [`Policy`](crate::Policy) round a `Service<http::Request<B>>`: the same engine as a
+/// [`Client`](crate::Client)'s, for callers who bring their own transport.
 ///
 /// Its `poll_ready` is always ready: an attempt waits for the service *inside* its own timeout.
 ///
@@ -84,12 +87,14 @@ impl ResilienceLayer {
     /// Puts other policies in force. See [`Client::reload`](crate::Client::reload).
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has changed then.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has
+    /// changed then.
     pub fn reload(&self, policies: impl Into<PolicySet>) -> Result<Reloaded, Error> {
         self.core.reload(policies.into()).map_err(Error::config)
     }
 
-    /// Begins no further call and waits for those in progress. See [`Client::drain`](crate::Client::drain).
+    /// Begins no further call and waits for those in progress. See
+    /// [`Client::drain`](crate::Client::drain).
     pub async fn drain(&self, limit: Duration) -> u64 {
         self.core.drain(limit).await
     }
@@ -122,12 +127,13 @@ pub struct LayerBuilder {
 impl LayerBuilder {
     setup_methods!();
 
-    /// The services inside send each request once, and follow no redirects: hyper-util's client does neither. Default: nothing is
-    /// known of them.
+    /// The services inside send each request once, and follow no redirects: hyper-util's client
+    /// does neither. Default: nothing is known of them.
     ///
-    /// It matters for requests that must not be repeated. A server that answers a POST with a redirect has processed it, and if
-    /// the hop then can't connect, the error looks like one of a request that was never sent. So without this promise no
-    /// error proves that, and a POST that found no connection isn't tried again.
+    /// It matters for requests that must not be repeated. A server that answers a POST with a
+    /// redirect has processed it, and if the hop then can't connect, the error looks like one of a
+    /// request that was never sent. So without this promise no error proves that, and a POST that
+    /// found no connection isn't tried again.
     pub fn follows_no_redirects(mut self) -> Self {
         self.direct = true;
         self

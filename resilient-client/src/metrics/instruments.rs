@@ -16,7 +16,8 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Instrument {
-    /// Its name. The first two are OpenTelemetry's, whose semantic conventions for HTTP say what they are.
+    /// Its name. The first two are OpenTelemetry's, whose semantic conventions for HTTP say what
+    /// they are.
     pub name: &'static str,
     /// What kind it is.
     pub kind: Kind,

@@ -1,7 +1,8 @@
 //! Labels, all from bounded sets.
 //!
-//! A server may answer with any of 900 statuses, and a caller may call any host with any method: each of them that became a label
-//! of its own would be kept by whoever records for as long as the process lives.
+//! A server may answer with any of 900 statuses, and a caller may call any host with any method:
+//! each of them that became a label of its own would be kept by whoever records for as long as the
+//! process lives.
 
 use http::StatusCode;
 
@@ -93,7 +94,8 @@ static SLOTS: [u8; 600] = {
     slots
 };
 
-/// How something ended that took its time: with which status, and as which error unless the status says it.
+/// How something ended that took its time: with which status, and as which error unless the status
+/// says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct End {
     pub(super) status: Status,

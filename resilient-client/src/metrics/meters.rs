@@ -1,4 +1,5 @@
-//! The instruments of one set of labels. Those that every call needs are found by index; the others by a map.
+//! The instruments of one set of labels. Those that every call needs are found by index; the others
+//! by a map.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -1,8 +1,10 @@
-//! What happens, by the [`metrics`](::metrics) facade: for Prometheus, or whatever the process records with.
+//! What happens, by the [`metrics`](::metrics) facade: for Prometheus, or whatever the process
+//! records with.
 //!
-//! [`Metrics`] is an [observer](Observer), so it counts what the [events](crate::event) tell and nothing else; a client without it
-//! pays nothing. What has a level rather than events (places taken, tokens left, the state of breakers) is read from a
-//! [snapshot](crate::Client::snapshot) when somebody is about to look.
+//! [`Metrics`] is an [observer](Observer), so it counts what the [events](crate::event) tell and
+//! nothing else; a client without it pays nothing. What has a level rather than events (places
+//! taken, tokens left, the state of breakers) is read from a [snapshot](crate::Client::snapshot)
+//! when somebody is about to look.
 //!
 //! ```
 //! # fn run() -> Result<(), resilient_client::Error> {
@@ -19,8 +21,8 @@
 //! # run().unwrap();
 //! ```
 //!
-//! [`INSTRUMENTS`] has all there is: names, units, labels, and what each stands for; `docs/metrics-and-spans.md` has them as a table.
-//! Every label comes from a bounded set:
+//! [`INSTRUMENTS`] has all there is: names, units, labels, and what each stands for;
+//! `docs/metrics-and-spans.md` has them as a table. Every label comes from a bounded set:
 //!
 //! | label | |
 //! |---|---|
@@ -31,7 +33,8 @@
 //! | `error.type` | absent for a success; the status, where that says it; else [`Outcome::as_str`](crate::outcome::Outcome::as_str) of an attempt, [`ErrorKind::as_str`](crate::ErrorKind::as_str) of a call, or `dropped` |
 //! | `reason`, `outcome`, `trigger`, `from`, `to`, `state` | the names that the types of events give themselves |
 //!
-//! A recorder makes histograms when it is told to: [`DURATION_BUCKETS`] are those that OpenTelemetry's conventions ask for.
+//! A recorder makes histograms when it is told to: [`DURATION_BUCKETS`] are those that
+//! OpenTelemetry's conventions ask for.
 
 mod instruments;
 mod labels;
@@ -52,14 +55,17 @@ use crate::event::{Event, Observer, UpstreamIdentity};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::upstream::UpstreamSnapshot;
 
-/// Upper bounds of the buckets for durations, in seconds, as OpenTelemetry's conventions for HTTP advise.
+/// Upper bounds of the buckets for durations, in seconds, as OpenTelemetry's conventions for HTTP
+/// advise.
 pub const DURATION_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
-/// How many upstreams and routes have labels of their own, unless [`Metrics::max_upstreams`] says otherwise.
+/// How many upstreams and routes have labels of their own, unless [`Metrics::max_upstreams`] says
+/// otherwise.
 const MOST: u64 = 100;
 
-/// Counts what its clients do. A clone is the same; one may observe several clients. See the [module docs](self).
+/// Counts what its clients do. A clone is the same; one may observe several clients. See the
+/// [module docs](self).
 #[derive(Clone)]
 pub struct Metrics(Arc<Shared>);
 
@@ -78,7 +84,8 @@ struct Known {
 }
 
 impl Metrics {
-    /// Records with the process's recorder. It is looked for when an upstream is called for the first time: install it before.
+    /// Records with the process's recorder. It is looked for when an upstream is called for the
+    /// first time: install it before.
     pub fn new() -> Self {
         Self::from(Source::Global)
     }
@@ -93,16 +100,16 @@ impl Metrics {
         Self(Arc::new(Shared { source, most, known }))
     }
 
-    /// How many upstreams and routes have labels of their own, counted over the life of the process, since whoever records keeps
-    /// all it has ever heard of: 100 by default.
+    /// How many upstreams and routes have labels of their own, counted over the life of the
+    /// process, since whoever records keeps all it has ever heard of: 100 by default.
     #[must_use]
     pub fn max_upstreams(self, most: u32) -> Self {
         self.0.most.store(most.into(), Ordering::Relaxed);
         self
     }
 
-    /// Tells what has a level: places, tokens, breakers. All of its clients' upstreams at once, as what isn't among them is told
-    /// to be gone.
+    /// Tells what has a level: places, tokens, breakers. All of its clients' upstreams at once, as
+    /// what isn't among them is told to be gone.
     pub fn record_snapshot(&self, upstreams: &[UpstreamSnapshot]) {
         let mut totals: HashMap<*const Meters, (Arc<Meters>, Totals)> = HashMap::new();
         for upstream in upstreams {

@@ -24,7 +24,8 @@ struct Kept(Arc<StdMutex<BTreeMap<String, Arc<Series>>>>);
 
 #[derive(Default)]
 struct Series {
-    /// What a counter counted, how many values a histogram was given, where a gauge stands, in thousandths.
+    /// What a counter counted, how many values a histogram was given, where a gauge stands, in
+    /// thousandths.
     value: AtomicI64,
 }
 
@@ -143,7 +144,8 @@ fn a_million_hosts_keys_methods_and_statuses_are_no_more_series_than_a_few() {
     assert_eq!(kept.sum("resilient_client.call.duration"), 1_000_000);
     assert_eq!(kept.sum("http.client.active_requests"), 0);
     let series = kept.all("").len();
-    // Of `other`: two durations by 62 statuses and 6 classes, three triggers and a gauge; of the ten others one each.
+    // Of `other`: two durations by 62 statuses and 6 classes, three triggers and a gauge; of the
+    // ten others one each.
     assert!(series <= 2 * 68 + 4 + 10 * 6, "{series} series");
     assert!(kept.all("").keys().all(|name| !name.contains("tenant")), "a key is a label");
 }
@@ -214,7 +216,8 @@ fn every_series_has_a_name_and_labels_that_the_table_has() {
 }
 
 proptest! {
-    /// Whatever hosts and keys there are, in whatever order: no more sets of labels than were allowed, and one.
+    /// Whatever hosts and keys there are, in whatever order: no more sets of labels than were
+    /// allowed, and one.
     #[test]
     fn sets_of_labels_never_outgrow_their_bound(
         calls in proptest::collection::vec(("[a-z]{1,3}", 1_u16..9, proptest::option::of("[ -~]{0,9}")), 1..300),
@@ -233,7 +236,8 @@ proptest! {
     }
 }
 
-/// Over faults of every kind, hedges among the attempts: what was counted is what the server saw and what the reports say.
+/// Over faults of every kind, hedges among the attempts: what was counted is what the server saw
+/// and what the reports say.
 #[tokio::test(start_paused = true)]
 async fn counters_are_the_servers_own_count_and_the_sums_of_the_reports() {
     use crate::policy::hedge::{Delay, HedgePolicy};

@@ -1,7 +1,8 @@
 //! The way back: what an attempt came to.
 //!
-//! An attempt is classified once, by [`classify`], and everything else (ledger, breaker, budget, report, telemetry)
-//! reads that one answer. So a retry and a breaker can never disagree about whether a response was a failure.
+//! An attempt is classified once, by [`classify`], and everything else (ledger, breaker, budget,
+//! report, telemetry) reads that one answer. So a retry and a breaker can never disagree about
+//! whether a response was a failure.
 
 pub(crate) mod call_id;
 pub mod classify;
@@ -14,15 +15,18 @@ use std::fmt;
 
 pub use verdict::Verdict;
 
-/// What made an attempt fail, as far as it is shared: one cause counts once, however many attempts tell of it.
+/// What made an attempt fail, as far as it is shared: one cause counts once, however many attempts
+/// tell of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The attempt failed by itself: the server answered with a failure, or not in time. Each such failure counts.
+    /// The attempt failed by itself: the server answered with a failure, or not in time. Each such
+    /// failure counts.
     #[default]
     Own,
     /// The connection with this number failed. All attempts on it tell of one event.
     Connection(u64),
-    /// A connection was lost or couldn't be made, and nobody knows which it was. Such failures count once an instant.
+    /// A connection was lost or couldn't be made, and nobody knows which it was. Such failures
+    /// count once an instant.
     Lost,
 }
 
@@ -46,12 +50,14 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// No connection: refused, unreachable, DNS, TLS or the connect timeout. The request was never sent.
+    /// No connection: refused, unreachable, DNS, TLS or the connect timeout. The request was never
+    /// sent.
     Connect,
-    /// A connection was lost before the request was written to it, or none was waited for long enough. The request was
-    /// never sent, and that says nothing about the server.
+    /// A connection was lost before the request was written to it, or none was waited for long
+    /// enough. The request was never sent, and that says nothing about the server.
     Unsent,
-    /// The server said it did not process the request: HTTP/2 `REFUSED_STREAM`, or `GOAWAY` below the request's stream.
+    /// The server said it did not process the request: HTTP/2 `REFUSED_STREAM`, or `GOAWAY` below
+    /// the request's stream.
     Refused,
     /// The connection broke after the request may have been read: reset, closed or garbled.
     Transport,

@@ -44,7 +44,8 @@ pub enum Rejection {
     },
     /// The upstream's name has no endpoint: it doesn't resolve, or no list of them has been given.
     NoEndpoint,
-    /// The upstream asked for a wait with 503s and `Retry-After`: ten in a row, or one while nothing had succeeded for 10 s.
+    /// The upstream asked for a wait with 503s and `Retry-After`: ten in a row, or one while
+    /// nothing had succeeded for 10 s.
     HeldBack {
         /// How long the wait still lasts.
         retry_after: Duration,

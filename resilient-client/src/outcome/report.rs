@@ -1,6 +1,7 @@
 //! What happened inside one call, for whoever has to explain it.
 //!
-//! A report is built as the call goes, in place: a call that succeeds at the first attempt allocates nothing for it.
+//! A report is built as the call goes, in place: a call that succeeds at the first attempt
+//! allocates nothing for it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -104,7 +105,8 @@ pub enum Decline {
     RetriesOff,
     /// The outcome is final: another attempt would get the same.
     Final(Outcome),
-    /// The server may have processed it, the method isn't idempotent, and there is no `Idempotency-Key`.
+    /// The server may have processed it, the method isn't idempotent, and there is no
+    /// `Idempotency-Key`.
     NotSafe,
     /// The body is a stream: it could be sent only once.
     BodyIsStream,
@@ -187,15 +189,16 @@ impl fmt::Display for Decline {
 
 /// Every attempt of a call, and every decision not to make one.
 ///
-/// Carried by every [`Response`](crate::Response) and every [`Error`](crate::Error) of a call. `Display` explains the
-/// call in a line an attempt:
+/// Carried by every [`Response`](crate::Response) and every [`Error`](crate::Error) of a call.
+/// `Display` explains the call in a line an attempt:
 ///
 /// ```text
 /// http://users:3000: 2 attempts in 41.2ms
 ///   #1 first at 0.0ns, 3.1ms: status (503)
 ///   #2 retry at 21.0ms, 20.2ms: success (200)
 /// ```
-// Small, because it moves with every response: times are nanoseconds, and what few calls have is apart.
+// Small, because it moves with every response: times are nanoseconds, and what few calls have is
+// apart.
 #[derive(Clone, Debug)]
 pub struct CallReport {
     call: CallId,
@@ -271,14 +274,14 @@ impl CallReport {
         self.declined.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the response returned was set aside for a retry and its body was longer or slower than could be kept
-    /// (64 KiB, 50 ms). Reading such a body yields what was kept, then an error.
+    /// Whether the response returned was set aside for a retry and its body was longer or slower
+    /// than could be kept (64 KiB, 50 ms). Reading such a body yields what was kept, then an error.
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// Whether the body is exempt from the call's total, because it is an upgrade, a stream of server-sent events, or the
-    /// call was marked streaming. Its idle timeout stays.
+    /// Whether the body is exempt from the call's total, because it is an upgrade, a stream of
+    /// server-sent events, or the call was marked streaming. Its idle timeout stays.
     pub fn is_streaming(&self) -> bool {
         self.streams
     }
@@ -288,8 +291,8 @@ impl CallReport {
         self.version.into()
     }
 
-    /// How long its attempts waited to be let in: for the rate limit, a place in the bulkhead or under the overload limit,
-    /// the first endpoints, or an open breaker.
+    /// How long its attempts waited to be let in: for the rate limit, a place in the bulkhead or
+    /// under the overload limit, the first endpoints, or an open breaker.
     pub fn queued(&self) -> Duration {
         Duration::from_nanos(self.queued)
     }

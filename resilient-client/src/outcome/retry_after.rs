@@ -1,6 +1,7 @@
 //! `Retry-After`: how long the server asks us to wait (RFC 9110, section 10.2.3).
 //!
-//! The header comes from outside and steers when we send again, so every value it can hold means one thing:
+//! The header comes from outside and steers when we send again, so every value it can hold means
+//! one thing:
 //!
 //! | value | meaning |
 //! |---|---|
@@ -18,7 +19,8 @@
 //!
 //! None of them is an instant retry: no answer and zero both leave the ordinary backoff in place.
 //!
-//! One caveat: a date is read against our wall clock. When ours runs behind the server's, the wait is longer by as much.
+//! One caveat: a date is read against our wall clock. When ours runs behind the server's, the wait
+//! is longer by as much.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,8 +30,8 @@ use http::header::RETRY_AFTER;
 /// The longest wait returned. Far beyond any call's deadline, and small enough for any sum.
 pub(crate) const LONGEST: Duration = Duration::from_hours(24);
 
-/// The wait asked for, at most 24 hours; `None` when there is no valid `Retry-After`. The module's table says what each
-/// value means.
+/// The wait asked for, at most 24 hours; `None` when there is no valid `Retry-After`. The module's
+/// table says what each value means.
 pub fn parse(headers: &HeaderMap, wall_now: SystemTime) -> Option<Duration> {
     headers.get_all(RETRY_AFTER).iter().filter_map(|value| longest(value.to_str().ok()?, wall_now)).max()
 }

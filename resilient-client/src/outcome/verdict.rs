@@ -7,7 +7,8 @@ pub enum Verdict {
     Success,
     /// The upstream failed.
     Failure,
-    /// The call says nothing, being abandoned or rejected locally. A probe gives its slot back, and holds the next one back. One
-    /// that was never sent doesn't: see [`Breaker::release`](crate::policy::breaker::Breaker::release).
+    /// The call says nothing, being abandoned or rejected locally. A probe gives its slot back, and
+    /// holds the next one back. One that was never sent doesn't: see
+    /// [`Breaker::release`](crate::policy::breaker::Breaker::release).
     Neutral,
 }

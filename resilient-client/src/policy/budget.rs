@@ -1,17 +1,19 @@
 //! Retry budget: bound what retries add to an upstream's load, however many calls fail at once.
 //!
-//! A limit per call doesn't bound the whole: when everything fails, four attempts each make four times the traffic, and
-//! the upstream that was merely slow stays down. A budget ties extra attempts to success. Calls that succeed at the
-//! first try pay in, extra attempts (retries and hedges alike) draw out, and when it is empty calls end with the result
-//! they have. (Finagle's `RetryBudget` has the idea; there every request pays in, which keeps paying during an outage.)
+//! A limit per call doesn't bound the whole: when everything fails, four attempts each make four
+//! times the traffic, and the upstream that was merely slow stays down. A budget ties extra
+//! attempts to success. Calls that succeed at the first try pay in, extra attempts (retries and
+//! hedges alike) draw out, and when it is empty calls end with the result they have. (Finagle's
+//! `RetryBudget` has the idea; there every request pays in, which keeps paying during an outage.)
 //!
-//! - It holds at most [`capacity`](BudgetPolicy::capacity) tokens and starts with [`initial`](BudgetPolicy::initial).
-//! - A first-try success deposits a fraction of a token; an extra attempt withdraws one; an extra attempt that succeeds
-//!   gets its token back.
+//! - It holds at most [`capacity`](BudgetPolicy::capacity) tokens and starts with
+//!   [`initial`](BudgetPolicy::initial).
+//! - A first-try success deposits a fraction of a token; an extra attempt withdraws one; an extra
+//!   attempt that succeeds gets its token back.
 //! - Exact under any concurrency: withdrawals never exceed `initial + deposits * ratio + refunds`.
 //!
-//! The unit is a millionth of a token. A ratio is rounded down to it, so rounding never grants an attempt. The bucket itself
-//! is the one that hedging's [`Cap`](super::hedge::Cap) is made of, too.
+//! The unit is a millionth of a token. A ratio is rounded down to it, so rounding never grants an
+//! attempt. The bucket itself is the one that hedging's [`Cap`](super::hedge::Cap) is made of, too.
 //!
 //! One caveat: a deposit at capacity is lost. A long quiet spell can't save up for a storm.
 //!
@@ -31,7 +33,8 @@ use super::token_bucket::{Era, Limit, MOST_TOKENS, TOKEN, TokenBucket, Tokens, r
 use crate::invalid::Invalid;
 use crate::invalid::{count, rate};
 
-/// How much retrying and hedging an upstream's successes pay for. Plain data: [`compile`](Self::compile) checks it.
+/// How much retrying and hedging an upstream's successes pay for. Plain data:
+/// [`compile`](Self::compile) checks it.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct BudgetPolicy {
@@ -41,12 +44,14 @@ pub struct BudgetPolicy {
 }
 
 impl BudgetPolicy {
-    /// Capacity 100, 10 to begin with, 0.25 for each first-try success: at most a quarter more load in the long run.
+    /// Capacity 100, 10 to begin with, 0.25 for each first-try success: at most a quarter more load
+    /// in the long run.
     pub const fn standard() -> Self {
         Self { capacity: 100, initial: 10, deposit_per_success: 0.25 }
     }
 
-    /// The most it holds, in tokens: 1 to 1,000,000. Also the largest burst of extra attempts. Default 100.
+    /// The most it holds, in tokens: 1 to 1,000,000. Also the largest burst of extra attempts.
+    /// Default 100.
     pub const fn capacity(mut self, tokens: u32) -> Self {
         self.capacity = tokens;
         self
@@ -58,7 +63,8 @@ impl BudgetPolicy {
         self
     }
 
-    /// What a first-try success pays in, in tokens: at most 1, at least 0.000001, rounded down to six places. Default 0.25.
+    /// What a first-try success pays in, in tokens: at most 1, at least 0.000001, rounded down to
+    /// six places. Default 0.25.
     pub const fn deposit_per_success(mut self, tokens: f64) -> Self {
         self.deposit_per_success = tokens;
         self
@@ -67,8 +73,8 @@ impl BudgetPolicy {
     /// Checks the settings.
     ///
     /// # Errors
-    /// Names the setting and the numbers when one lies outside the range given at its setter, or when `initial` exceeds
-    /// `capacity`.
+    /// Names the setting and the numbers when one lies outside the range given at its setter, or
+    /// when `initial` exceeds `capacity`.
     pub fn compile(&self) -> Result<Rules, Invalid> {
         let capacity = count("budget.capacity", self.capacity, 1, MOST_TOKENS)?;
         if self.initial > capacity {
@@ -103,15 +109,17 @@ pub struct Rules(Tokens);
 
 /// The right to one extra attempt, taken from a [`Budget`].
 ///
-/// Dropped, it is spent. Only what was taken can be given back, and only to the limit it was taken from: an attempt that set
-/// out while the budget had no limit, or before it last had none, brings nothing into one that has been given since.
+/// Dropped, it is spent. Only what was taken can be given back, and only to the limit it was taken
+/// from: an attempt that set out while the budget had no limit, or before it last had none, brings
+/// nothing into one that has been given since.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "dropping a token spends it"]
 pub struct Token(Era);
 
 /// A retry budget, shared by every call to one upstream.
 ///
-/// Every balance check and change is one atomic step on one word, so tokens are neither lost nor spent twice.
+/// Every balance check and change is one atomic step on one word, so tokens are neither lost nor
+/// spent twice.
 #[derive(Debug)]
 pub struct Budget {
     bucket: TokenBucket,
@@ -128,8 +136,8 @@ impl Budget {
         Self { bucket: TokenBucket::new(Limit::Unlimited) }
     }
 
-    /// Changes the rules and keeps the balance, as far as the new capacity allows; `None` lifts the limit. A budget that
-    /// was unlimited starts with its initial tokens.
+    /// Changes the rules and keeps the balance, as far as the new capacity allows; `None` lifts the
+    /// limit. A budget that was unlimited starts with its initial tokens.
     pub fn set_rules(&self, rules: Option<Rules>) {
         self.bucket.set_limit(rules.map_or(Limit::Unlimited, |rules| Limit::Tokens(rules.0)));
     }
@@ -282,7 +290,8 @@ mod tests {
         assert_eq!(budget.available(), 7.0);
     }
 
-    /// It minted one: limited, unlimited, limited again, and the attempt of the first succeeded in the third.
+    /// It minted one: limited, unlimited, limited again, and the attempt of the first succeeded in
+    /// the third.
     #[test]
     fn what_was_taken_before_there_was_no_limit_brings_nothing_into_the_next_one() {
         let budget = budget(100, 7, 0.5);
@@ -291,7 +300,8 @@ mod tests {
         budget.set_rules(Some(rules(100, 3, 0.5)));
         budget.refund(token);
         assert_eq!(budget.available(), 3.0);
-        // One that was taken under the limit in force comes back, also after its numbers have changed.
+        // One that was taken under the limit in force comes back, also after its numbers have
+        // changed.
         let token = budget.try_withdraw().unwrap();
         budget.set_rules(Some(rules(1_000_000, 3, 1.0)));
         budget.refund(token);

@@ -1,6 +1,7 @@
 //! Policies from a configuration file: TOML, JSON, YAML, whatever serde reads (feature `config`).
 //!
-//! A file says only what differs from a preset, and a host or a route only what differs from the client:
+//! A file says only what differs from a preset, and a host or a route only what differs from the
+//! client:
 //!
 //! ```
 //! use resilient_client::policy::PolicySet;
@@ -25,14 +26,14 @@
 //! # Ok::<(), toml::de::Error>(())
 //! ```
 //!
-//! - A duration is text with its unit: `"250ms"`, `"2s"`, `"1m 30s"`. A bare number is refused: nobody remembers of what. So
-//!   is `"1M"`, which would be a month.
-//! - `"off"` switches a policy, or a time bound, off; a table switches a policy on and starts from what it was, or from
-//!   its standard settings if it was off.
+//! - A duration is text with its unit: `"250ms"`, `"2s"`, `"1m 30s"`. A bare number is refused:
+//!   nobody remembers of what. So is `"1M"`, which would be a month.
+//! - `"off"` switches a policy, or a time bound, off; a table switches a policy on and starts from
+//!   what it was, or from its standard settings if it was off.
 //! - A name that isn't known is refused, with the one that was probably meant.
 //!
-//! One caveat: reading a file checks its form. Whether the settings can work together is checked when a client is built
-//! or reloaded, or by [`PolicySet::check`].
+//! One caveat: reading a file checks its form. Whether the settings can work together is checked
+//! when a client is built or reloaded, or by [`PolicySet::check`].
 
 mod hedge_delay;
 pub(crate) mod read;
@@ -65,7 +66,8 @@ trait Change<T> {
 }
 
 impl<C> Switch<C> {
-    /// What becomes of a policy: nothing, or a change to what it was, or to its standard if it was off.
+    /// What becomes of a policy: nothing, or a change to what it was, or to its standard if it was
+    /// off.
     fn turn<T: Default>(self, from: Option<T>) -> Option<T>
     where
         C: Change<T>,
@@ -220,7 +222,8 @@ impl Change<BudgetPolicy> for Budget {
 
 impl Change<BreakerPolicy> for Breaker {
     fn apply(self, mut to: BreakerPolicy) -> BreakerPolicy {
-        // The two kinds of window exclude each other: no table names both, and the setters see to what was there before.
+        // The two kinds of window exclude each other: no table names both, and the setters see to
+        // what was there before.
         if let Some(Human(window)) = self.window {
             to = to.window(window);
         }
@@ -232,8 +235,7 @@ impl Change<BreakerPolicy> for Breaker {
                 to = to.slow_call(duration, share);
             }
             Some(Switch::Off) => to.slow_call = None,
-            // Half a rule was refused.
-            _ => {}
+            _ => {} // Half a rule was refused.
         }
         set!(to, self, {
             failure_rate,
@@ -320,8 +322,6 @@ impl Change<BalancePolicy> for Balance {
         to
     }
 }
-
-table!(PercentileDelay { quantile: f64, multiplier: f64, floor: Human });
 
 /// Applies the policies that a table names to one that is there.
 macro_rules! apply {

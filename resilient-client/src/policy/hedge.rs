@@ -1,16 +1,22 @@
-//! Hedging: send a second attempt when the first is unusually late, and take whichever answers first.
+//! Hedging: send a second attempt when the first is unusually late, and take whichever answers
+//! first.
 //!
-//! A few calls in a hundred meet a pause that has nothing to do with them: a collection, a queue, a lost packet. Their
-//! repetition is quick, so waiting for them is a waste. (Jeffrey Dean and Luiz André Barroso, "The Tail at Scale", 2013.)
-//! The danger is an upstream that is slow for everyone: there each hedge makes it slower. Two rules prevent that.
+//! A few calls in a hundred meet a pause that has nothing to do with them: a collection, a queue, a
+//! lost packet. Their repetition is quick, so waiting for them is a waste. (Jeffrey Dean and Luiz
+//! André Barroso, "The Tail at Scale", 2013.) The danger is an upstream that is slow for everyone:
+//! there each hedge makes it slower. Two rules prevent that.
 //!
-//! - A hedge follows when an attempt has been out for longer than *twice the live 90th percentile*, and 10 ms at least
-//!   ([`Delay::Percentile`]). An upstream that slows down for everyone moves its own threshold. A hundredth of calls lies
-//!   beyond it if latencies are exponential, as they are in a queue, and fewer when they vary less.
-//! - A [`Cap`]: hedges are at most 7 % of calls, and 5 more in a burst. It is exact under any concurrency.
-//! - A cancelled attempt is measured too, at its age. Otherwise hedging would hide from itself what it hedges against.
+//! - A hedge follows when an attempt has been out for longer than *twice the live 90th percentile*,
+//!   and 10 ms at least ([`Delay::Percentile`]). An upstream that slows down for everyone moves its
+//!   own threshold. A hundredth of calls lies beyond it if latencies are exponential, as they are
+//!   in a queue, and fewer when they vary less.
+//! - A [`Cap`]: hedges are at most 7 % of calls, and 5 more in a burst. It is exact under any
+//!   concurrency.
+//! - A cancelled attempt is measured too, at its age. Otherwise hedging would hide from itself what
+//!   it hedges against.
 //!
-//! Simulated (`simulations/tests/simulations/hedge.rs`; log-normal latencies, median 10 ms, sigma 0.5), p99 as a multiple of the unhedged:
+//! Simulated (`simulations/tests/simulations/hedge.rs`; log-normal latencies, median 10 ms, sigma
+//! 0.5), p99 as a multiple of the unhedged:
 //!
 //! | | 5 % take 200 ms more | 85 % load, 10 workers | 85 % load, 1 worker | nothing late |
 //! |---|---|---|---|---|
@@ -22,11 +28,11 @@
 //!
 //! The loaded servers finish what was cancelled; one that stops sees its p99 halved.
 //!
-//! Off unless asked for, and only for requests that can be sent twice without harm. A hedge also needs a token of the
-//! retry budget, which the upstream's retries share.
+//! Off unless asked for, and only for requests that can be sent twice without harm. A hedge also
+//! needs a token of the retry budget, which the upstream's retries share.
 //!
-//! One caveat: with [`Delay::Percentile`] nothing is hedged until the last 5 to 10 s hold enough samples: 20 for the
-//! standard policy. For an upstream with less traffic use [`Delay::Fixed`].
+//! One caveat: with [`Delay::Percentile`] nothing is hedged until the last 5 to 10 s hold enough
+//! samples: 20 for the standard policy. For an upstream with less traffic use [`Delay::Fixed`].
 //!
 //! ```
 //! use resilient_client::policy::hedge::{Cap, Digest, HedgePolicy};
@@ -67,11 +73,13 @@ pub enum Delay {
     Fixed(Duration),
     /// As long as what is usual for this upstream says; no hedge while too little is known.
     Percentile {
-        /// The share of recent attempts that were faster than what is multiplied: 0.0001 to 0.9999. Standard 0.9.
+        /// The share of recent attempts that were faster than what is multiplied: 0.0001 to 0.9999.
+        /// Standard 0.9.
         quantile: f64,
         /// By what it is multiplied: 1 to 100. Standard 2.
         multiplier: f64,
-        /// The shortest delay, for an upstream so fast that its delays are mostly ours. Standard 10 ms.
+        /// The shortest delay, for an upstream so fast that its delays are mostly ours. Standard 10
+        /// ms.
         floor: Duration,
     },
 }
@@ -90,7 +98,8 @@ impl Delay {
     }
 }
 
-/// When to send another attempt beside one that is late. Plain data: [`compile`](Self::compile) checks it.
+/// When to send another attempt beside one that is late. Plain data: [`compile`](Self::compile)
+/// checks it.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct HedgePolicy {
@@ -101,7 +110,8 @@ pub struct HedgePolicy {
 }
 
 impl HedgePolicy {
-    /// One hedge after twice the 90th percentile, at least 10 ms; for at most 7 % of calls, and 5 at once.
+    /// One hedge after twice the 90th percentile, at least 10 ms; for at most 7 % of calls, and 5
+    /// at once.
     pub const fn standard() -> Self {
         Self { delay: Delay::standard(), max_share: 0.07, burst: 5, max_hedges: 1 }
     }
@@ -112,16 +122,16 @@ impl HedgePolicy {
         self
     }
 
-    /// The most hedges, as a share of calls to the upstream: at most 1, at least 0.000001, rounded down to six places.
-    /// Default 0.07.
+    /// The most hedges, as a share of calls to the upstream: at most 1, at least 0.000001, rounded
+    /// down to six places. Default 0.07.
     pub const fn max_share(mut self, share: f64) -> Self {
         self.max_share = share;
         self
     }
 
-    /// Hedges beyond that share that may be sent in a burst: 1 to 1,000,000. Default 5; twice as many
-    /// make a server with one or two workers noticeably slower, half as many aren't enough for a random cluster of late
-    /// calls.
+    /// Hedges beyond that share that may be sent in a burst: 1 to 1,000,000. Default 5; twice as
+    /// many make a server with one or two workers noticeably slower, half as many aren't enough for
+    /// a random cluster of late calls.
     pub const fn burst(mut self, hedges: u32) -> Self {
         self.burst = hedges;
         self
@@ -133,7 +143,8 @@ impl HedgePolicy {
         self
     }
 
-    /// When the last hedge of a call sets out at the earliest. One that is no shorter than the call's total can't work.
+    /// When the last hedge of a call sets out at the earliest. One that is no shorter than the
+    /// call's total can't work.
     pub fn least_cumulative_delay(&self) -> Duration {
         self.delay.least().saturating_mul(self.max_hedges)
     }
@@ -141,8 +152,8 @@ impl HedgePolicy {
     /// Checks the settings.
     ///
     /// # Errors
-    /// Names the setting and the numbers when one lies outside the range given at its setter, or a delay is longer than
-    /// ten years.
+    /// Names the setting and the numbers when one lies outside the range given at its setter, or a
+    /// delay is longer than ten years.
     pub fn compile(&self) -> Result<Rules, Invalid> {
         let share = rounded_down(rate("hedge.max_share", self.max_share)?);
         if share == 0 {
@@ -200,8 +211,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// How long after an attempt set out a hedge follows, in nanoseconds; `None` when too little is known of the upstream
-    /// to tell a late attempt from a usual one, so that there is no hedge.
+    /// How long after an attempt set out a hedge follows, in nanoseconds; `None` when too little is
+    /// known of the upstream to tell a late attempt from a usual one, so that there is no hedge.
     pub fn delay(&self, digest: &Digest, now: Tick) -> Option<u64> {
         match self.threshold {
             Threshold::Fixed(delay) => Some(delay),
@@ -218,10 +229,11 @@ impl Rules {
     }
 }
 
-/// The cap on one upstream's hedges, shared by every call to it: a bucket of tokens, into which each call pays a share of
-/// one and from which each hedge takes one.
+/// The cap on one upstream's hedges, shared by every call to it: a bucket of tokens, into which
+/// each call pays a share of one and from which each hedge takes one.
 ///
-/// It is the retry budget's bucket, so hedges never exceed `burst + max_share * calls` under any concurrency.
+/// It is the retry budget's bucket, so hedges never exceed `burst + max_share * calls` under any
+/// concurrency.
 #[derive(Debug)]
 pub struct Cap {
     bucket: TokenBucket,
@@ -238,14 +250,14 @@ impl Cap {
         Self { bucket: TokenBucket::new(Limit::Closed) }
     }
 
-    /// Changes the rules and keeps the balance, as far as the new burst allows; `None` grants nothing from now on. A cap
-    /// that was closed starts with its burst.
+    /// Changes the rules and keeps the balance, as far as the new burst allows; `None` grants
+    /// nothing from now on. A cap that was closed starts with its burst.
     pub fn set_rules(&self, rules: Option<Rules>) {
         self.bucket.set_limit(rules.map_or(Limit::Closed, |rules| Limit::Tokens(rules.tokens)));
     }
 
-    /// Pays in for a call. Each does, once, whatever comes of it. With the whole burst there, as it is while nothing is late,
-    /// this only reads.
+    /// Pays in for a call. Each does, once, whatever comes of it. With the whole burst there, as it
+    /// is while nothing is late, this only reads.
     pub fn deposit(&self) {
         self.bucket.deposit();
     }
@@ -256,7 +268,8 @@ impl Cap {
         self.bucket.try_withdraw().is_some()
     }
 
-    /// Gives back the token of a hedge that never set out. One that did has cost the upstream its work, whoever won.
+    /// Gives back the token of a hedge that never set out. One that did has cost the upstream its
+    /// work, whoever won.
     pub fn refund(&self) {
         self.bucket.refund(self.bucket.era());
     }

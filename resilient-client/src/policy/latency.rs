@@ -1,7 +1,8 @@
 //! How long an upstream takes, lately: a histogram that forgets.
 //!
-//! Two decisions need it: when to hedge (after a multiple of a high quantile), and whether the time left is worth another
-//! attempt (the median). Both want the last few seconds, cheaply, in memory that doesn't grow with the rate.
+//! Two decisions need it: when to hedge (after a multiple of a high quantile), and whether the time
+//! left is worth another attempt (the median). Both want the last few seconds, cheaply, in memory
+//! that doesn't grow with the rate.
 //!
 //! [`Digest`] has the rules and an example.
 
@@ -12,13 +13,15 @@ use crate::time::Tick;
 
 /// How long an epoch lasts, in nanoseconds.
 const EPOCH: u64 = 5_000_000_000;
-/// How long an answer is kept. It divides [`EPOCH`], so no answer outlives the samples it came from.
+/// How long an answer is kept. It divides [`EPOCH`], so no answer outlives the samples it came
+/// from.
 const KEEP: u64 = 100_000_000;
 
 /// Each power of two has this many buckets: 2^3.
 const STEPS: usize = 1 << STEP_BITS;
 const STEP_BITS: u32 = 3;
-/// The power of two of the shortest duration told apart, 33 us, and of the longest, 137 s (less one nanosecond).
+/// The power of two of the shortest duration told apart, 33 us, and of the longest, 137 s (less one
+/// nanosecond).
 const SHORTEST: u32 = 15;
 const LONGEST: u32 = 37;
 const BUCKETS: usize = (LONGEST - SHORTEST) as usize * STEPS;
@@ -51,7 +54,8 @@ impl Quantile {
         (samples * self.0 as u64).div_ceil(Self::WHOLE as u64)
     }
 
-    /// Where its answer is kept. The factor gives each of 0.5, 0.9, 0.95 and 0.99 a place of its own.
+    /// Where its answer is kept. The factor gives each of 0.5, 0.9, 0.95 and 0.99 a place of its
+    /// own.
     const fn slot(self) -> usize {
         (self.0.wrapping_mul(45) >> 14) as usize
     }
@@ -59,18 +63,21 @@ impl Quantile {
 
 /// Latency quantiles of one upstream, over the last 5 to 10 s, shared by every call to it.
 ///
-/// - A quantile is within 5.9 % of a sample of exactly that rank, from 33 us to 137 s. A shorter or longer sample counts
-///   as one at that end. (The buckets are log-linear, as in Gil Tene's `HdrHistogram`: each power of two in eight equal parts.)
-/// - A sample counts for 5 s at least and 10 s at most: there are two epochs of 5 s, and the older makes room for a new
-///   one. So an upstream that was slow is forgotten even when nothing is sent to it.
-/// - No answer from too few samples: at least 20, and enough that two lie beyond the quantile (0.9: 20, 0.95: 40, 0.99:
-///   200). Fewer say more about chance than about the upstream.
-/// - An answer is kept for the rest of a tenth of a second, and its samples may be as much older than the newest. Keeping
-///   it makes asking once per call cheap: one load.
+/// - A quantile is within 5.9 % of a sample of exactly that rank, from 33 us to 137 s. A shorter or
+///   longer sample counts as one at that end. (The buckets are log-linear, as in Gil Tene's
+///   `HdrHistogram`: each power of two in eight equal parts.)
+/// - A sample counts for 5 s at least and 10 s at most: there are two epochs of 5 s, and the older
+///   makes room for a new one. So an upstream that was slow is forgotten even when nothing is sent
+///   to it.
+/// - No answer from too few samples: at least 20, and enough that two lie beyond the quantile (0.9:
+///   20, 0.95: 40, 0.99: 200). Fewer say more about chance than about the upstream.
+/// - An answer is kept for the rest of a tenth of a second, and its samples may be as much older
+///   than the newest. Keeping it makes asking once per call cheap: one load.
 /// - 1448 bytes. Recording is a load and an atomic add, without a lock.
 ///
-/// One caveat: who begins an epoch empties its buckets first, 176 stores once in 5 s. Samples that other threads record
-/// during that moment are lost. A thread suspended for a whole epoch in the middle of recording lands its sample late.
+/// One caveat: who begins an epoch empties its buckets first, 176 stores once in 5 s. Samples that
+/// other threads record during that moment are lost. A thread suspended for a whole epoch in the
+/// middle of recording lands its sample late.
 ///
 /// ```
 /// use resilient_client::policy::hedge::{Digest, Quantile};
@@ -107,8 +114,8 @@ impl Digest {
         self.quantile(Quantile::MEDIAN, now)
     }
 
-    /// A share `quantile` of the samples took at most this long, in nanoseconds; `None` when there are too few. Up to a
-    /// tenth of a second old.
+    /// A share `quantile` of the samples took at most this long, in nanoseconds; `None` when there
+    /// are too few. Up to a tenth of a second old.
     pub fn quantile(&self, quantile: Quantile, now: Tick) -> Option<u64> {
         let slot = &self.kept[quantile.slot()];
         let kept = Kept(slot.load(Ordering::Relaxed));
@@ -172,8 +179,8 @@ const fn bucket(nanos: u64) -> usize {
     (power - SHORTEST) as usize * STEPS + step - STEPS
 }
 
-/// What stands for a bucket's samples: the harmonic mean of its ends, which is equally far, in proportion, from both. At
-/// worst 1 in 17, in the first bucket of a power of two.
+/// What stands for a bucket's samples: the harmonic mean of its ends, which is equally far, in
+/// proportion, from both. At worst 1 in 17, in the first bucket of a power of two.
 const fn middle(bucket: usize) -> u64 {
     let power = bucket / STEPS + (SHORTEST - STEP_BITS) as usize;
     let low = (bucket % STEPS + STEPS) as u64;
@@ -215,8 +222,9 @@ impl Kept {
 
 /// Two rows of counters: the samples of the epoch under way, and those of the one before.
 ///
-/// An epoch is the number of whole [`EPOCH`]s since the clock's base; its samples are in row `epoch % 2`. The first
-/// sample of a new epoch finds the row taken by what has expired, and empties it:
+/// An epoch is the number of whole [`EPOCH`]s since the clock's base; its samples are in row
+/// `epoch % 2`. The first sample of a new epoch finds the row taken by what has expired, and
+/// empties it:
 ///
 /// ```text
 /// Ready(n) --- a sample of epoch m > n ---> Sweeping(m) --- row m % 2 is empty ---> Ready(m)
@@ -308,7 +316,8 @@ impl<const N: usize> Epochs<N> {
     fn live(&self, now: Tick) -> [u64; N] {
         loop {
             let state = State(self.state.load(Ordering::Acquire));
-            // A reading of the clock from before the state's epoch is as good as one from its beginning.
+            // A reading of the clock from before the state's epoch is as good as one from its
+            // beginning.
             let epoch = Self::at(now).max(state.epoch());
             let mut counts = [0; N];
             for epoch in epoch.saturating_sub(1)..=epoch {
@@ -318,7 +327,8 @@ impl<const N: usize> Epochs<N> {
                     }
                 }
             }
-            // Half-swept rows would make a quantile of whatever is left. The state changes twice in an epoch.
+            // Half-swept rows would make a quantile of whatever is left. The state changes twice in
+            // an epoch.
             if State(self.state.load(Ordering::Relaxed)) == state {
                 return counts;
             }

@@ -1,25 +1,28 @@
 //! What you ask for, and the pure machines that do it.
 //!
-//! Every policy is one small room with the same furniture: `XxxPolicy` is plain data you fill in, `XxxPolicy::compile`
-//! checks it and returns its `Rules` (validated, in nanoseconds and integer units), and the machine, named `Xxx`, is
-//! built from `Rules` only, so a machine with impossible settings can't exist.
+//! Every policy is one small room with the same furniture: `XxxPolicy` is plain data you fill in,
+//! `XxxPolicy::compile` checks it and returns its `Rules` (validated, in nanoseconds and integer
+//! units), and the machine, named `Xxx`, is built from `Rules` only, so a machine with impossible
+//! settings can't exist.
 //!
 //! [`Policy`] is the set of them.
 //!
 //! # The order in which they act
 //!
-//! It is fixed, so there is none to get wrong. A call has its deadline; its ledger (retry, hedge, budget) decides when an
-//! attempt sets out. Each attempt then has to pass, in this order:
+//! It is fixed, so there is none to get wrong. A call has its deadline; its ledger (retry, hedge,
+//! budget) decides when an attempt sets out. Each attempt then has to pass, in this order:
 //!
 //! 1. the addresses behind its name, where they have to be looked up
 //! 2. a pause the server asked for (`Retry-After`)
 //! 3. the client throttle
 //! 4. the rate limit
 //! 5. the bulkhead, or the adaptive limit in its place
-//! 6. the overload limit and the circuit breaker; of several endpoints one is chosen here, and they are the endpoint's own
+//! 6. the overload limit and the circuit breaker; of several endpoints one is chosen here, and they
+//!    are the endpoint's own
 //!
-//! The breaker is last, so that nothing that may still be refused uses up a probe. What an attempt took on the way goes back
-//! when something further on refuses it, and 2 is asked again after each wait. Then the attempt timeout runs.
+//! The breaker is last, so that nothing that may still be refused uses up a probe. What an attempt
+//! took on the way goes back when something further on refuses it, and 2 is asked again after each
+//! wait. Then the attempt timeout runs.
 //!
 //! ```
 //! use std::time::Duration;
@@ -91,8 +94,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Safe for calls between services with no tuning: timeouts, retries, a budget, a breaker, a bulkhead and the
-    /// overload limit, each with its standard settings. Hedging, rate limit, throttle and adaptive limit are off.
+    /// Safe for calls between services with no tuning: timeouts, retries, a budget, a breaker, a
+    /// bulkhead and the overload limit, each with its standard settings. Hedging, rate limit,
+    /// throttle and adaptive limit are off.
     pub fn standard() -> Self {
         Self {
             timeout: TimeoutPolicy::standard(),
@@ -165,58 +169,60 @@ impl Policy {
         self
     }
 
-    /// When another attempt is sent beside one that is late; `None`, the default, for never. Only for requests that are
-    /// safe to repeat and can be sent twice.
+    /// When another attempt is sent beside one that is late; `None`, the default, for never. Only
+    /// for requests that are safe to repeat and can be sent twice.
     #[must_use]
     pub fn hedge(mut self, hedge: impl Into<Option<HedgePolicy>>) -> Self {
         self.hedge = hedge.into();
         self
     }
 
-    /// How many attempts an upstream gets in how much time; `None`, the default, for no limit. It is the host's, shared by its
-    /// routes and keys, but for a route whose own policy sets another: that one has it in place of the host's.
+    /// How many attempts an upstream gets in how much time; `None`, the default, for no limit. It
+    /// is the host's, shared by its routes and keys, but for a route whose own policy sets another:
+    /// that one has it in place of the host's.
     #[must_use]
     pub fn rate_limit(mut self, rate_limit: impl Into<Option<RateLimitPolicy>>) -> Self {
         self.rate_limit = rate_limit.into();
         self
     }
 
-    /// Whether attempts are held back here that an overloaded upstream would refuse; `None`, the default, for never. Like the
-    /// rate limit it is the host's.
+    /// Whether attempts are held back here that an overloaded upstream would refuse; `None`, the
+    /// default, for never. Like the rate limit it is the host's.
     #[must_use]
     pub fn throttle(mut self, throttle: impl Into<Option<ThrottlePolicy>>) -> Self {
         self.throttle = throttle.into();
         self
     }
 
-    /// How many attempts an upstream may have in flight, found out while they are made; `None`, the default, for what the
-    /// bulkhead says. It replaces the bulkhead's number; the bulkhead's queue stays. Like the rate limit it is the host's, and so
-    /// are the places it limits: those of a route or key are then no longer counted apart.
+    /// How many attempts an upstream may have in flight, found out while they are made; `None`, the
+    /// default, for what the bulkhead says. It replaces the bulkhead's number; the bulkhead's queue
+    /// stays. Like the rate limit it is the host's, and so are the places it limits: those of a
+    /// route or key are then no longer counted apart.
     #[must_use]
     pub fn concurrency(mut self, concurrency: impl Into<Option<ConcurrencyPolicy>>) -> Self {
         self.concurrency = concurrency.into();
         self
     }
 
-    /// Whether attempts are held back that an overloaded upstream would answer too late; `None` for never. It needs an attempt
-    /// timeout: without one there is no limit. Like the rate limit it is the host's; with several endpoints it belongs to each
-    /// of them, by the host's policy.
+    /// Whether attempts are held back that an overloaded upstream would answer too late; `None` for
+    /// never. It needs an attempt timeout: without one there is no limit. Like the rate limit it is
+    /// the host's; with several endpoints it belongs to each of them, by the host's policy.
     #[must_use]
     pub fn overload(mut self, overload: impl Into<Option<OverloadPolicy>>) -> Self {
         self.overload = overload.into();
         self
     }
 
-    /// Which of several endpoints behind one name takes an attempt; see [`endpoints`](crate::endpoints). A host's policy
-    /// decides; a route's has no say in it.
+    /// Which of several endpoints behind one name takes an attempt; see
+    /// [`endpoints`](crate::endpoints). A host's policy decides; a route's has no say in it.
     #[must_use]
     pub fn balance(mut self, balance: BalancePolicy) -> Self {
         self.balance = balance;
         self
     }
 
-    /// What the calls are worth where not all can be served, unless a call [says otherwise](crate::CallOptions::priority).
-    /// Default [`Priority::Normal`].
+    /// What the calls are worth where not all can be served, unless a call
+    /// [says otherwise](crate::CallOptions::priority). Default [`Priority::Normal`].
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
@@ -236,8 +242,8 @@ impl Policy {
         self.compile(0).map(drop)
     }
 
-    /// Each policy by name, whether the live state that calls share follows it, and whether the other's differs. The one list there
-    /// is: a policy that it lacks doesn't compile.
+    /// Each policy by name, whether the live state that calls share follows it, and whether the
+    /// other's differs. The one list there is: a policy that it lacks doesn't compile.
     fn compared(&self, other: &Self) -> [(&'static str, bool, bool); 13] {
         let Self {
             timeout,

@@ -57,8 +57,8 @@ impl Policy {
         Ok(timeout::Rules { window, last_hedge, ..self.timeout.compile()? })
     }
 
-    /// A window must hold at least two attempts one after the other, or the failures that matter most, the slow ones,
-    /// have left it before they can add up.
+    /// A window must hold at least two attempts one after the other, or the failures that matter
+    /// most, the slow ones, have left it before they can add up.
     pub(super) fn breaker_sees_whole_attempts(&self) -> Result<(), Invalid> {
         let (Some(breaker), Some(attempt)) = (&self.breaker, self.timeout.effective_attempt()) else {
             return Ok(());
@@ -95,7 +95,8 @@ impl Modes {
     pub(crate) const THROTTLE_OBSERVES: Self = Self(4);
     pub(crate) const BULKHEAD_OBSERVES: Self = Self(8);
     pub(crate) const ADAPTS: Self = Self(16);
-    // A route's own policy differs from its host's in these, so that it doesn't share the host's machine.
+    // A route's own policy differs from its host's in these, so that it doesn't share the host's
+    // machine.
     pub(crate) const OWN_RATE: Self = Self(32);
     pub(crate) const OWN_THROTTLE: Self = Self(64);
     pub(crate) const OWN_LIMIT: Self = Self(128);
@@ -168,7 +169,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The standard policy's. It compiles, as a test shows; without that proof a passthrough is the harmless answer.
+    /// The standard policy's. It compiles, as a test shows; without that proof a passthrough is the
+    /// harmless answer.
     pub(crate) fn standard() -> Self {
         Policy::standard().compile(0).unwrap_or(Self {
             template: None,

@@ -1,21 +1,25 @@
 //! Rate limit: keep to a rate that was agreed on, instead of finding out at the other end.
 //!
-//! An upstream with a quota answers 429 to what exceeds it, and may lock out who keeps trying. A limit on this side says
-//! no, or later, before anything was sent.
+//! An upstream with a quota answers 429 to what exceeds it, and may lock out who keeps trying. A
+//! limit on this side says no, or later, before anything was sent.
 //!
-//! - [`RateLimitPolicy::new`]`(count, per)` spaces calls `per / count` apart on average; a [`burst`](RateLimitPolicy::burst)
-//!   of them may go at once after a quiet spell.
-//! - In any stretch of time `t` at most `burst + t / (per / count)` calls are let go: exactly, under any concurrency,
-//!   wherever the stretch begins. So a stretch of `per` may hold `burst + count`; with a burst of 1 it holds `count + 1`.
-//! - A refusal says when a call would be let go. With [`wait`](RateLimitPolicy::wait) the call waits for its turn, if that
-//!   comes before its deadline, in the order in which it asked. Who leaves the line moves those behind up.
+//! - [`RateLimitPolicy::new`]`(count, per)` spaces calls `per / count` apart on average; a
+//!   [`burst`](RateLimitPolicy::burst) of them may go at once after a quiet spell.
+//! - In any stretch of time `t` at most `burst + t / (per / count)` calls are let go: exactly,
+//!   under any concurrency, wherever the stretch begins. So a stretch of `per` may hold
+//!   `burst + count`; with a burst of 1 it holds `count + 1`.
+//! - A refusal says when a call would be let go. With [`wait`](RateLimitPolicy::wait) the call
+//!   waits for its turn, if that comes before its deadline, in the order in which it asked. Who
+//!   leaves the line moves those behind up.
 //!
-//! The rule is the generic cell rate algorithm (ITU-T I.371, the "virtual scheduling" form), as in the governor crate: the
-//! whole state is one number, the theoretical arrival time at which the next call would come if calls came evenly. There
-//! is no counter to reset, hence no window whose edge lets twice the rate through. Nobody in line has a time of its own: the
-//! first goes when the number lets it, so that a place nobody uses costs the others nothing.
+//! The rule is the generic cell rate algorithm (ITU-T I.371, the "virtual scheduling" form), as in
+//! the governor crate: the whole state is one number, the theoretical arrival time at which the
+//! next call would come if calls came evenly. There is no counter to reset, hence no window whose
+//! edge lets twice the rate through. Nobody in line has a time of its own: the first goes when the
+//! number lets it, so that a place nobody uses costs the others nothing.
 //!
-//! One caveat: the limit is this client's own. Ten processes with the same policy make ten times the rate.
+//! One caveat: the limit is this client's own. Ten processes with the same policy make ten times
+//! the rate.
 //!
 //! ```
 //! use std::time::Duration;
@@ -109,14 +113,15 @@ impl Reservation {
 
 /// A rate limit, shared by every call to one upstream.
 ///
-/// Every decision is one atomic step on one word: what each call adds to it can't be missed by another. While nobody waits
-/// there is no lock.
+/// Every decision is one atomic step on one word: what each call adds to it can't be missed by
+/// another. While nobody waits there is no lock.
 #[derive(Debug)]
 pub struct RateLimit {
-    /// The theoretical arrival time. A call let go leaves it one interval or more past where it was and past the call's
-    /// own time, and met it no further ahead than the tolerance. So the n-th call of a stretch from `a` to `b` met it at
-    /// `a + (n - 1) * interval` or later, yet at `b + tolerance` or earlier: `n <= burst + (b - a) / interval`, whatever
-    /// the clock readings and in whatever order they come.
+    /// The theoretical arrival time. A call let go leaves it one interval or more past where it was
+    /// and past the call's own time, and met it no further ahead than the tolerance. So the n-th
+    /// call of a stretch from `a` to `b` met it at `a + (n - 1) * interval` or later, yet at
+    /// `b + tolerance` or earlier: `n <= burst + (b - a) / interval`, whatever the clock readings
+    /// and in whatever order they come.
     arrival: AtomicU64,
     /// [`UNLIMITED`] when there is no limit.
     interval_nanos: AtomicU64,
@@ -124,7 +129,8 @@ pub struct RateLimit {
     version: AtomicU32,
     /// How many are in line, so that no newcomer overtakes them. Changes under the lock only.
     waiting: AtomicU32,
-    /// A lock, because a place in line is several words. Taken only when somebody waits, and no waker is called under it.
+    /// A lock, because a place in line is several words. Taken only when somebody waits, and no
+    /// waker is called under it.
     line: Mutex<Line>,
 }
 
@@ -166,11 +172,12 @@ impl RateLimit {
         Self::new(Rules { interval_nanos: UNLIMITED, tolerance_nanos: 0, wait: false })
     }
 
-    /// Changes the rules; `None` lifts the limit. Calls let go count on: what was owed in calls is owed in calls at the
-    /// new rate. Who waits goes at the new rate too. A limit that comes after none starts with its whole burst.
+    /// Changes the rules; `None` lifts the limit. Calls let go count on: what was owed in calls is
+    /// owed in calls at the new rate. Who waits goes at the new rate too. A limit that comes after
+    /// none starts with its whole burst.
     ///
-    /// Calls to this must not overlap one another. They may overlap anything else; a call meanwhile may be judged by the
-    /// old rules, the new, or one's interval and the other's burst.
+    /// Calls to this must not overlap one another. They may overlap anything else; a call meanwhile
+    /// may be judged by the old rules, the new, or one's interval and the other's burst.
     pub fn set_rules(&self, rules: Option<Rules>, now: Tick) {
         let former = self.interval_nanos.load(Ordering::Relaxed);
         let (interval, tolerance) =
@@ -200,7 +207,8 @@ impl RateLimit {
     /// Lets a call go now.
     ///
     /// # Errors
-    /// [`Limited`] when the rate is used up, or somebody waits for it. A refused call costs nothing.
+    /// [`Limited`] when the rate is used up, or somebody waits for it. A refused call costs
+    /// nothing.
     pub fn try_acquire(&self, now: Tick) -> Result<(), Limited> {
         self.take(now).map(drop)
     }
@@ -208,7 +216,8 @@ impl RateLimit {
     /// Lets a call go now, and says how to take that back.
     ///
     /// # Errors
-    /// [`Limited`] when the rate is used up, or somebody waits for it. A refused call costs nothing.
+    /// [`Limited`] when the rate is used up, or somebody waits for it. A refused call costs
+    /// nothing.
     pub fn take(&self, now: Tick) -> Result<Reservation, Limited> {
         let waiting = self.waiting.load(Ordering::Acquire);
         if waiting > 0 {
@@ -244,8 +253,8 @@ impl RateLimit {
         Limited { retry_after: Duration::from_nanos(due.saturating_sub(now.as_nanos()).max(1)) }
     }
 
-    /// A place in line, if its turn comes at most `longest_wait_nanos` from now. To be polled until it is ready, or removed with
-    /// [`leave`](Self::leave).
+    /// A place in line, if its turn comes at most `longest_wait_nanos` from now. To be polled until
+    /// it is ready, or removed with [`leave`](Self::leave).
     ///
     /// # Errors
     /// [`Limited`] when its turn comes later than that. A refused call costs nothing.
@@ -261,7 +270,8 @@ impl RateLimit {
         })
     }
 
-    /// Ready, once, when its turn has come. Who is polled when [`Turn::until`] comes, and whenever it is woken, misses none.
+    /// Ready, once, when its turn has come. Who is polled when [`Turn::until`] comes, and whenever
+    /// it is woken, misses none.
     pub fn poll_turn(&self, turn: &Turn, cx: &mut Context<'_>, now: Tick) -> Poll<Reservation> {
         self.locked(now, |line, _| {
             if line.first().is_some_and(|first| first.number == turn.number) {
@@ -272,7 +282,8 @@ impl RateLimit {
         })
     }
 
-    /// Waits no more: those behind move up. Does nothing once [`poll_turn`](Self::poll_turn) was ready.
+    /// Waits no more: those behind move up. Does nothing once [`poll_turn`](Self::poll_turn) was
+    /// ready.
     pub fn leave(&self, turn: &Turn, now: impl FnOnce() -> Tick) {
         let now = now();
         let granted = self.locked(now, |line, wakers| {
@@ -287,16 +298,17 @@ impl RateLimit {
         }
     }
 
-    /// Takes back that a call was let go: something else refused it, or nobody waited for it any more. Whether that did any
-    /// good.
+    /// Takes back that a call was let go: something else refused it, or nobody waited for it any
+    /// more. Whether that did any good.
     ///
-    /// Only the newest can be taken back. One that went after another went because of the time that had passed since: were
-    /// the other taken back, the next would follow it too soon. So an older one stays spent: the upstream gets a call less
-    /// than it might, never one more.
+    /// Only the newest can be taken back. One that went after another went because of the time that
+    /// had passed since: were the other taken back, the next would follow it too soon. So an older
+    /// one stays spent: the upstream gets a call less than it might, never one more.
     #[allow(clippy::needless_pass_by_value, reason = "a place is given back once")]
     pub fn give_back(&self, place: Reservation, now: impl FnOnce() -> Tick) -> bool {
         let Reservation { before, after, version, .. } = place;
-        // The word grows with every call let go, so it is `after` only while this one is the newest.
+        // The word grows with every call let go, so it is `after` only while this one is the
+        // newest.
         let returned = version == self.version.load(Ordering::Acquire)
             && before != after
             && self.arrival.compare_exchange(after, before, Ordering::AcqRel, Ordering::Relaxed).is_ok();
@@ -308,14 +320,16 @@ impl RateLimit {
 
     /// The first in line looks at its time anew.
     fn move_up(&self, now: impl FnOnce() -> Tick) {
-        // A read-modify-write, where a load could miss who is just joining: of this step and that one the later sees what came
-        // before the other, so either we find the waiter or the waiter finds what has changed.
+        // A read-modify-write, where a load could miss who is just joining: of this step and that
+        // one the later sees what came before the other, so either we find the waiter or the waiter
+        // finds what has changed.
         if self.waiting.fetch_add(0, Ordering::AcqRel) > 0 {
             self.locked(now(), |line, wakers| wakers.extend(line.rouse_first()));
         }
     }
 
-    /// Lets go whoever's turn has come, then does `act`; and wakes all of those after the lock, and who is first then.
+    /// Lets go whoever's turn has come, then does `act`; and wakes all of those after the lock, and
+    /// who is first then.
     fn locked<T>(&self, now: Tick, act: impl FnOnce(&mut Line, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::new();
         let result = {

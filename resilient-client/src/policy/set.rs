@@ -1,8 +1,8 @@
 //! Which policy a call gets: the client's, its host's, or its route's.
 //!
-//! One policy rarely fits every call of a service. Each more specific policy starts from the less specific one and says
-//! only what differs, so "the most specific wins, policy by policy" isn't a merge rule to remember but what the code
-//! does:
+//! One policy rarely fits every call of a service. Each more specific policy starts from the less
+//! specific one and says only what differs, so "the most specific wins, policy by policy" isn't a
+//! merge rule to remember but what the code does:
 //!
 //! ```
 //! use std::time::Duration;
@@ -19,14 +19,15 @@
 //! assert!(set.check().is_ok());
 //! ```
 //!
-//! A route whose breaker, budget, bulkhead or hedging differs from its host's has live state of its own; others share the
-//! host's, because a host fails as one. What stands for the server as such isn't multiplied by routes and keys: rate limit,
-//! throttle, adaptive limit and the wait a server asks for are the host's, whoever calls. A route that sets a rate limit,
-//! throttle or adaptive limit of its own has that in place of the host's, and its calls don't count in the host's; so who
-//! sets both divides a quota between them. The wait is always the host's.
+//! A route whose breaker, budget, bulkhead or hedging differs from its host's has live state of its
+//! own; others share the host's, because a host fails as one. What stands for the server as such
+//! isn't multiplied by routes and keys: rate limit, throttle, adaptive limit and the wait a server
+//! asks for are the host's, whoever calls. A route that sets a rate limit, throttle or adaptive
+//! limit of its own has that in place of the host's, and its calls don't count in the host's; so
+//! who sets both divides a quota between them. The wait is always the host's.
 //!
-//! One caveat: a policy that isn't named keeps what the less specific one said when the set was put together. So hosts are
-//! named before their routes; the other way round is refused.
+//! One caveat: a policy that isn't named keeps what the less specific one said when the set was put
+//! together. So hosts are named before their routes; the other way round is refused.
 
 #[cfg(feature = "config")]
 mod named;
@@ -47,7 +48,8 @@ use crate::redact::{Template, redacted_text};
 #[cfg(feature = "config")]
 pub(super) use named::Named;
 
-/// A client's policies: one for everything, and others for hosts and routes. See the [module docs](self).
+/// A client's policies: one for everything, and others for hosts and routes. See the
+/// [module docs](self).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicySet {
     base: Policy,
@@ -79,8 +81,9 @@ impl PolicySet {
 
     /// A policy for the calls to one origin, such as `http://users:3000`, made from the client's.
     ///
-    /// Naming an origin again, however it is spelled, changes its policy further. A host is named before its routes, which
-    /// begin from it: [`check`](Self::check) refuses one that is changed afterwards.
+    /// Naming an origin again, however it is spelled, changes its policy further. A host is named
+    /// before its routes, which begin from it: [`check`](Self::check) refuses one that is changed
+    /// afterwards.
     #[must_use]
     pub fn host(mut self, origin: impl Into<String>, change: impl FnOnce(Policy) -> Policy) -> Self {
         let origin = origin.into();
@@ -105,11 +108,12 @@ impl PolicySet {
         hosts.find(|host| same_origin(host, origin))
     }
 
-    /// A policy for the calls of one method (`*` for any) to the paths of one origin that match a template, made from
-    /// the host's, or the client's.
+    /// A policy for the calls of one method (`*` for any) to the paths of one origin that match a
+    /// template, made from the host's, or the client's.
     ///
-    /// A template is a path whose segments are literal or `{name}`, which stands for one segment of any kind. The first
-    /// route that matches is taken; one that an earlier route leaves nothing to match is refused by [`check`](Self::check).
+    /// A template is a path whose segments are literal or `{name}`, which stands for one segment of
+    /// any kind. The first route that matches is taken; one that an earlier route leaves nothing to
+    /// match is refused by [`check`](Self::check).
     #[must_use]
     pub fn route(
         mut self,
@@ -124,7 +128,8 @@ impl PolicySet {
         self
     }
 
-    /// Whether every policy can work. The error names whose policy it is, the setting, and every number involved.
+    /// Whether every policy can work. The error names whose policy it is, the setting, and every
+    /// number involved.
     pub fn check(&self) -> Result<(), Invalid> {
         self.compile(0).map(drop)
     }
@@ -138,7 +143,8 @@ impl PolicySet {
         &self.base
     }
 
-    /// The hosts whose connections have another time to be made in than the client's, and that time.
+    /// The hosts whose connections have another time to be made in than the client's, and that
+    /// time.
     #[cfg(any(test, feature = "hyper"))]
     pub(crate) fn connect_timeouts(&self) -> Vec<(Authority<'static>, Option<Duration>)> {
         let base = self.base.timeout.effective_connect();
@@ -149,7 +155,8 @@ impl PolicySet {
         own.collect()
     }
 
-    /// Refuses a host that asks for a connect timeout of its own, for a transport that has one for all.
+    /// Refuses a host that asks for a connect timeout of its own, for a transport that has one for
+    /// all.
     pub(crate) fn has_one_connect_timeout(&self) -> Result<(), Invalid> {
         let base = self.base.timeout.connect;
         let Some(host) = self.hosts.iter().find(|host| host.policy.timeout.connect != base) else {
@@ -322,8 +329,8 @@ impl PlanSet {
         &self.base
     }
 
-    /// The plan of a call, and the name of the live state its route has of its own, if any. Costs nothing to speak of
-    /// while no host and no route is named.
+    /// The plan of a call, and the name of the live state its route has of its own, if any. Costs
+    /// nothing to speak of while no host and no route is named.
     pub(crate) fn of_call(
         &self,
         authority: &Authority<'_>,

@@ -1,25 +1,32 @@
-//! Client throttle: send an overloaded upstream about as much as it accepts, and refuse the rest here.
+//! Client throttle: send an overloaded upstream about as much as it accepts, and refuse the rest
+//! here.
 //!
-//! Refusing a request costs the upstream something too. One that gets ten times what it can do may spend itself on saying
-//! no. A breaker answers by sending nothing for a while; a throttle goes on sending what is likely to be accepted, and
-//! finds out by itself when that changes. (The rule is "client-side throttling" in Google's *Site Reliability
-//! Engineering*, chapter 21.)
+//! Refusing a request costs the upstream something too. One that gets ten times what it can do
+//! may spend itself on saying no. A breaker answers by sending nothing for a while; a throttle
+//! goes on sending what is likely to be accepted, and finds out by itself when that changes. (The
+//! rule is "client-side throttling" in Google's *Site Reliability Engineering*, chapter 21.)
 //!
-//! - Each client counts its requests and the upstream's accepts over the last [`window`](ThrottlePolicy::window), and
-//!   refuses a request with probability `max(0, (requests - K * accepts) / (requests + 1))`.
-//! - Requests refused here count as requests: while nothing is accepted the probability goes on rising.
-//! - With K = 2 nothing is refused until fewer than half of the requests are accepted; under lasting overload the upstream
-//!   gets twice what it accepts, so that it shows when it could do more.
-//! - A request counts once its fate is known, not when it sets out. Otherwise the first calls of a client, all in flight
-//!   and none accepted yet, would throttle one another. (gRPC's adaptive throttler counts likewise.)
-//! - Accepted is what the upstream took on, however it ended: only refusals for overload (429, 503), refused connections
-//!   and answers that never came count against it. A call its own caller cancelled says nothing and isn't counted.
+//! - Each client counts its requests and the upstream's accepts over the last
+//!   [`window`](ThrottlePolicy::window), and refuses a request with probability
+//!   `max(0, (requests - K * accepts) / (requests + 1))`.
+//! - Requests refused here count as requests: while nothing is accepted the probability goes on
+//!   rising.
+//! - With K = 2 nothing is refused until fewer than half of the requests are accepted; under
+//!   lasting overload the upstream gets twice what it accepts, so that it shows when it could do
+//!   more.
+//! - A request counts once its fate is known, not when it sets out. Otherwise the first calls of
+//!   a client, all in flight and none accepted yet, would throttle one another. (gRPC's adaptive
+//!   throttler counts likewise.)
+//! - Accepted is what the upstream took on, however it ended: only refusals for overload (429,
+//!   503), refused connections and answers that never came count against it. A call its own
+//!   caller cancelled says nothing and isn't counted.
 //!
 //! Off unless asked for.
 //!
-//! One caveat: it recovers by what it sends, and K of what follows for each accepted. Simulated at 100 calls a second,
-//! all are sent again about 80 s after an overload of five times the capacity ends. After a total outage, when one call
-//! in `requests + 1` is sent, it takes about 12 minutes. Both shorten with the window.
+//! One caveat: it recovers by what it sends, and K of what follows for each accepted. Simulated
+//! at 100 calls a second, all are sent again about 80 s after an overload of five times the
+//! capacity ends. After a total outage, when one call in `requests + 1` is sent, it takes about
+//! 12 minutes. Both shorten with the window.
 //!
 //! ```
 //! use resilient_client::policy::throttle::{Throttle, ThrottlePolicy};
@@ -51,7 +58,8 @@ const LONGEST_WINDOW: Duration = Duration::from_hours(1);
 /// The multiplier, in bits, of a throttle that is off. No compiled one is zero.
 const OFF: u64 = 0;
 
-/// When requests are refused here because too few are accepted there. Plain data: [`compile`](Self::compile) checks it.
+/// When requests are refused here because too few are accepted there. Plain data:
+/// [`compile`](Self::compile) checks it.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct ThrottlePolicy {
@@ -68,14 +76,15 @@ impl ThrottlePolicy {
 
     /// K, how much more is sent than is accepted: 1 to 100. Default 2.
     ///
-    /// Lower refuses more here and spares the upstream more; at 1 the first refusal counts. Higher notices sooner that the
-    /// upstream recovers.
+    /// Lower refuses more here and spares the upstream more; at 1 the first refusal counts.
+    /// Higher notices sooner that the upstream recovers.
     pub const fn multiplier(mut self, k: f64) -> Self {
         self.multiplier = k;
         self
     }
 
-    /// How far back requests and accepts count: 1 s to an hour. Default 2 minutes. It moves on in tenths.
+    /// How far back requests and accepts count: 1 s to an hour. Default 2 minutes. It moves on in
+    /// tenths.
     pub const fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
@@ -135,7 +144,8 @@ impl fmt::Display for Throttled {
 
 impl std::error::Error for Throttled {}
 
-/// What became of the last requests, shared by every call to one upstream. Ten words, whatever the traffic.
+/// What became of the last requests, shared by every call to one upstream. Ten words, whatever
+/// the traffic.
 #[derive(Debug)]
 pub struct Throttle {
     /// K, as an `f64`'s bits, or [`OFF`].
@@ -160,7 +170,8 @@ impl Throttle {
         Self { multiplier: AtomicU64::new(OFF), bucket_nanos: AtomicU64::new(0), window: Window::new(0) }
     }
 
-    /// Changes the rules, or turns it off. What it knows is kept unless the window's length changes.
+    /// Changes the rules, or turns it off. What it knows is kept unless the window's length
+    /// changes.
     ///
     /// Calls to this must not overlap one another; they may overlap anything else.
     pub fn set_rules(&self, rules: Option<Rules>) {
@@ -179,11 +190,12 @@ impl Throttle {
         self.multiplier.load(Ordering::Relaxed) != OFF
     }
 
-    /// Whether a request may be sent; `draw` is uniform in `[0, 1)`. A request sent is to be followed by
-    /// [`accepted`](Self::accepted) or [`refused`](Self::refused) when that is known.
+    /// Whether a request may be sent; `draw` is uniform in `[0, 1)`. A request sent is to be
+    /// followed by [`accepted`](Self::accepted) or [`refused`](Self::refused) when that is known.
     ///
     /// # Errors
-    /// [`Throttled`] when the draw lies below the [`probability`](Self::probability). That counts as a request.
+    /// [`Throttled`] when the draw lies below the [`probability`](Self::probability). That counts
+    /// as a request.
     pub fn admit(&self, now: Tick, draw: f64) -> Result<(), Throttled> {
         let probability = self.probability(now);
         if draw < probability {
@@ -203,7 +215,8 @@ impl Throttle {
         self.count(now, Window::failure);
     }
 
-    /// The probability with which the next request is refused here: 0 while it is off, always below 1.
+    /// The probability with which the next request is refused here: 0 while it is off, always
+    /// below 1.
     pub fn probability(&self, now: Tick) -> f64 {
         let bits = self.multiplier.load(Ordering::Relaxed);
         if bits == OFF {

@@ -1,16 +1,18 @@
 //! How long things may take.
 //!
-//! Five bounds, because they protect from different things. The **total** is what the caller is willing to wait, with
-//! queueing, every attempt, backoff and the body in it. The **attempt** timeout gives up on one try while there is time
-//! for another. The **connect** timeout is separate so that "never sent" stays provable: with only a total, a connect
-//! that hangs looks like a server that hangs after reading the request. The **body idle** timeout bounds a body that
-//! stops coming, however long the whole of it may take, and the **stream idle** timeout, which is longer, one that may be
-//! silent: event streams, upgrades and calls marked streaming.
+//! Five bounds, because they protect from different things. The **total** is what the caller is
+//! willing to wait, with queueing, every attempt, backoff and the body in it. The **attempt**
+//! timeout gives up on one try while there is time for another. The **connect** timeout is separate
+//! so that "never sent" stays provable: with only a total, a connect that hangs looks like a server
+//! that hangs after reading the request. The **body idle** timeout bounds a body that stops coming,
+//! however long the whole of it may take, and the **stream idle** timeout, which is longer, one
+//! that may be silent: event streams, upgrades and calls marked streaming.
 //!
-//! One caveat: the connect timeout belongs to the connection pool, so it is set when the client is built, and a reload
-//! doesn't change it. `hyper::Client` makes each host's connections within that host's own; a client over reqwest has one for
-//! all hosts, and refuses a host's policy that sets another. It is that of whom the connection goes to: endpoints behind a
-//! name have the client's. A route's has no say. With `Client::from(reqwest::Client)` or a tower layer the transport's own
+//! One caveat: the connect timeout belongs to the connection pool, so it is set when the client is
+//! built, and a reload doesn't change it. `hyper::Client` makes each host's connections within that
+//! host's own; a client over reqwest has one for all hosts, and refuses a host's policy that sets
+//! another. It is that of whom the connection goes to: endpoints behind a name have the client's. A
+//! route's has no say. With `Client::from(reqwest::Client)` or a tower layer the transport's own
 //! applies.
 //!
 //! ```
@@ -58,15 +60,16 @@ impl TimeoutPolicy {
         Self { total: None, attempt: None, attempt_is_set, connect: None, body_idle: None, stream_idle: None }
     }
 
-    /// The whole call: queueing, every attempt, backoff and the body. Default 10 s. An attempt timeout that nobody sets is
-    /// shortened to it.
+    /// The whole call: queueing, every attempt, backoff and the body. Default 10 s. An attempt
+    /// timeout that nobody sets is shortened to it.
     #[must_use]
     pub fn total(mut self, total: impl Into<Option<Duration>>) -> Self {
         self.total = total.into();
         self
     }
 
-    /// One attempt, from connecting to the response's head. Default 3 s, or the total if that is shorter. At most the total.
+    /// One attempt, from connecting to the response's head. Default 3 s, or the total if that is
+    /// shorter. At most the total.
     ///
     /// One that is set here holds for every call; one that isn't gives way to a call's own
     /// [timeout](crate::RequestBuilder::timeout), be it longer or shorter.
@@ -77,9 +80,10 @@ impl TimeoutPolicy {
         self
     }
 
-    /// Making a connection: DNS, TCP and TLS. Default 1 s. One that is longer than three quarters of the attempt timeout is
-    /// shortened to that: were both to pass together, nobody could say whether the request had been sent. (The same would
-    /// happen under a call's own [attempt timeout](crate::RequestBuilder::attempt_timeout) below the connect timeout, since
+    /// Making a connection: DNS, TCP and TLS. Default 1 s. One that is longer than three quarters
+    /// of the attempt timeout is shortened to that: were both to pass together, nobody could say
+    /// whether the request had been sent. (The same would happen under a call's own
+    /// [attempt timeout](crate::RequestBuilder::attempt_timeout) below the connect timeout, since
     /// that belongs to the pool: such a timeout is one after which a POST isn't repeated.)
     #[must_use]
     pub fn connect(mut self, connect: impl Into<Option<Duration>>) -> Self {
@@ -87,7 +91,8 @@ impl TimeoutPolicy {
         self
     }
 
-    /// The longest pause inside a response's body that isn't a [stream](Self::stream_idle). Default 5 s.
+    /// The longest pause inside a response's body that isn't a [stream](Self::stream_idle). Default
+    /// 5 s.
     #[must_use]
     pub fn body_idle(mut self, body_idle: impl Into<Option<Duration>>) -> Self {
         self.body_idle = body_idle.into();
@@ -95,8 +100,8 @@ impl TimeoutPolicy {
     }
 
     /// The longest pause in a stream: server-sent events, an upgrade's body, or a call marked
-    /// [streaming](crate::CallOptions::streaming). Default 60 s, since heartbeats of 15 to 30 s are common. Silence isn't held
-    /// against the server.
+    /// [streaming](crate::CallOptions::streaming). Default 60 s, since heartbeats of 15 to 30 s are
+    /// common. Silence isn't held against the server.
     #[must_use]
     pub fn stream_idle(mut self, stream_idle: impl Into<Option<Duration>>) -> Self {
         self.stream_idle = stream_idle.into();
@@ -176,10 +181,11 @@ impl Rules {
 
     /// These bounds with a call's own overrides.
     ///
-    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it shortens the attempts. One above it
-    /// is what a caller asks for who knows that the answer takes long: the standard's 3 s, which nobody set, give way to it, and
-    /// what a policy set doesn't. Two overrides that contradict each other are a mistake, and so is an attempt timeout that
-    /// a policy would be refused for.
+    /// A total below the policy's attempt timeout is what a caller in a hurry asks for, so it
+    /// shortens the attempts. One above it is what a caller asks for who knows that the answer
+    /// takes long: the standard's 3 s, which nobody set, give way to it, and what a policy set
+    /// doesn't. Two overrides that contradict each other are a mistake, and so is an attempt
+    /// timeout that a policy would be refused for.
     pub(crate) fn overridden(
         mut self,
         total: Option<Duration>,

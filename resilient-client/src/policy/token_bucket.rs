@@ -1,10 +1,11 @@
 //! The token bucket that bounds extra attempts: of the retry budget and of hedging's cap.
 //!
-//! Whoever deserves it pays a part of a token in, and each extra attempt takes a whole one. Every balance check and change
-//! is one atomic step on one word, so tokens are neither lost nor spent twice, and never more are taken than were there at
-//! first and were paid in.
+//! Whoever deserves it pays a part of a token in, and each extra attempt takes a whole one. Every
+//! balance check and change is one atomic step on one word, so tokens are neither lost nor spent
+//! twice, and never more are taken than were there at first and were paid in.
 //!
-//! The unit is a millionth of a token. What is paid in is rounded down to it, so rounding never grants an attempt.
+//! The unit is a millionth of a token. What is paid in is rounded down to it, so rounding never
+//! grants an attempt.
 
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
@@ -13,8 +14,8 @@ pub(super) const TOKEN: u64 = 1_000_000;
 /// The most tokens a bucket may hold.
 pub(super) const MOST_TOKENS: u32 = 1_000_000;
 
-/// The units in `tokens`. A decimal of up to six places is exact: multiplying and truncating would lose one from 0.29,
-/// whose nearest `f64` lies below it.
+/// The units in `tokens`. A decimal of up to six places is exact: multiplying and truncating would
+/// lose one from 0.29, whose nearest `f64` lies below it.
 pub(super) fn rounded_down(tokens: f64) -> u64 {
     let nearest = (tokens * TOKEN as f64).round();
     let units = nearest as u64;
@@ -43,14 +44,16 @@ pub(super) struct Tokens {
     pub(super) deposit: u64,
 }
 
-/// The limit that a token was taken under. A token that comes back after that limit was lifted adds nothing to a later one.
+/// The limit that a token was taken under. A token that comes back after that limit was lifted adds
+/// nothing to a later one.
 ///
 /// Small, since every attempt is moved with the room for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Era(u16);
 
 impl Era {
-    /// None of the eras, which are counted in one bit less: of a token that a bucket without limit granted.
+    /// None of the eras, which are counted in one bit less: of a token that a bucket without limit
+    /// granted.
     const NONE: Self = Self(u16::MAX);
     const ALL: u64 = 1 << 15;
 
@@ -59,8 +62,9 @@ impl Era {
     }
 }
 
-// The word is `era | balance`: 16 bits that count how often the bucket got tokens when it had been closed or unlimited, and
-// 48 for the balance, which is at most 10^12. In one word, so that what belongs to one era can't be added in the next.
+// The word is `era | balance`: 16 bits that count how often the bucket got tokens when it had been
+// closed or unlimited, and 48 for the balance, which is at most 10^12. In one word, so that what
+// belongs to one era can't be added in the next.
 const ERA_SHIFT: u32 = 48;
 const BALANCE: u64 = (1 << ERA_SHIFT) - 1;
 
@@ -71,7 +75,8 @@ const UNLIMITED: u64 = u64::MAX;
 /// See the [module docs](self).
 #[derive(Debug)]
 pub(super) struct TokenBucket {
-    /// The balance is counted as the capacity when it is more: a deposit that overlaps a change of the limit may put it there.
+    /// The balance is counted as the capacity when it is more: a deposit that overlaps a change of
+    /// the limit may put it there.
     word: AtomicU64,
     /// [`CLOSED`] or [`UNLIMITED`] when there are no tokens. The balance then stands still.
     capacity: AtomicU64,
@@ -95,8 +100,8 @@ impl TokenBucket {
         }
     }
 
-    /// Changes the limit. Tokens that there were stay, as far as the new capacity allows; where there were none it starts
-    /// with its initial ones.
+    /// Changes the limit. Tokens that there were stay, as far as the new capacity allows; where
+    /// there were none it starts with its initial ones.
     pub(super) fn set_limit(&self, limit: Limit) {
         let _changing = self.changing.lock();
         let Tokens { capacity, initial, deposit } = match limit {

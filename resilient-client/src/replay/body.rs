@@ -16,27 +16,29 @@ use crate::error::BoxError;
 
 /// A streamed body that keeps what was read of it, so that it can be sent again.
 ///
-/// A stream can be read once, so a call that sends one can't be repeated, although most such bodies are short
-/// and most failures come early. Wrapped in this, a call with a stream is retried and hedged like any other
-/// until the stream has grown longer than the buffer.
+/// A stream can be read once, so a call that sends one can't be repeated, although most such bodies
+/// are short and most failures come early. Wrapped in this, a call with a stream is retried and
+/// hedged like any other until the stream has grown longer than the buffer.
 ///
-/// - Every attempt sees the same data and trailers in the same order. Attempts in flight together share one
-///   source, which is read as fast as the fastest of them reads; no attempt waits for another, and one that
-///   is slow, stalled or dropped stops nobody.
-/// - At most [`DEFAULT_LIMIT`](Self::DEFAULT_LIMIT) bytes are kept for a call, and [`ReplayMemory`] bounds
-///   all calls of the process together. A frame counts for its length, and for at least 64 bytes. Nothing is
-///   kept that no attempt can need any more.
-/// - When a frame doesn't fit, the attempt that read it goes on to the end with nothing lost, what was kept
-///   is freed, and from then on [`is_replayable`](Replay::is_replayable) is false. Another attempt that was
-///   behind it fails with [`ReplayError::is_cut_off`](super::ReplayError::is_cut_off).
+/// - Every attempt sees the same data and trailers in the same order. Attempts in flight together
+///   share one source, which is read as fast as the fastest of them reads; no attempt waits for
+///   another, and one that is slow, stalled or dropped stops nobody.
+/// - At most [`DEFAULT_LIMIT`](Self::DEFAULT_LIMIT) bytes are kept for a call, and [`ReplayMemory`]
+///   bounds all calls of the process together. A frame counts for its length, and for at least 64
+///   bytes. Nothing is kept that no attempt can need any more.
+/// - When a frame doesn't fit, the attempt that read it goes on to the end with nothing lost, what
+///   was kept is freed, and from then on [`is_replayable`](Replay::is_replayable) is false. Another
+///   attempt that was behind it fails with
+///   [`ReplayError::is_cut_off`](super::ReplayError::is_cut_off).
 /// - If the source fails or panics, each attempt gets what came before and then that error, once.
-/// - Length and end are those the source announced when it was wrapped, for every attempt, however much is
-///   known by the time of a later one: an attempt isn't sent with `Content-Length` when the one before was
-///   chunked.
+/// - Length and end are those the source announced when it was wrapped, for every attempt, however
+///   much is known by the time of a later one: an attempt isn't sent with `Content-Length` when the
+///   one before was chunked.
 ///
-/// One caveat: what is kept is copied, because data from a socket is a slice of a read buffer that may be
-/// much larger. That is up to one limit's worth of copying for each call. A body whose bytes are all there
-/// (`Full<Bytes>`, `String`, ...) needs none of this: it is `Clone`, and replayed for free.
+/// One caveat: what is kept is copied, because data from a socket is a slice of a read buffer that
+/// may be much larger. That is up to one limit's worth of copying for each call. A body whose bytes
+/// are all there (`Full<Bytes>`, `String`, ...) needs none of this: it is `Clone`, and replayed for
+/// free.
 ///
 /// ```
 /// use http_body_util::{BodyExt, Full};
@@ -76,8 +78,8 @@ impl<B: Body> ReplayBody<B> {
         Self::with_limit(source, Self::DEFAULT_LIMIT)
     }
 
-    /// Keeps up to `limit` bytes of `source`. With 0 it can be sent again as long as no attempt has begun to
-    /// read it, after a failure to connect for example.
+    /// Keeps up to `limit` bytes of `source`. With 0 it can be sent again as long as no attempt has
+    /// begun to read it, after a failure to connect for example.
     pub fn with_limit(source: B, limit: usize) -> Self {
         Self::within(ReplayMemory::process(), source, limit)
     }
@@ -89,7 +91,8 @@ impl<B: Body> ReplayBody<B> {
     }
 }
 
-/// A reader that has begun can't be replayed: keep one that hasn't, as the engine does, and send the others.
+/// A reader that has begun can't be replayed: keep one that hasn't, as the engine does, and send
+/// the others.
 impl<B> Replay for ReplayBody<B> {
     fn is_replayable(&self) -> bool {
         !self.begun && self.shared.can_join(self.id)
@@ -137,8 +140,8 @@ impl<B: Body<Error: Into<BoxError>>> Body for ReplayBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Before the first poll, what the source said at first: by now it may be known to be empty, but then
-        // the attempt before had a body of no bytes and this one would have none.
+        // Before the first poll, what the source said at first: by now it may be known to be empty,
+        // but then the attempt before had a body of no bytes and this one would have none.
         self.done || if self.begun { self.shared.is_at_end(self.id) } else { self.empty }
     }
 
@@ -147,7 +150,8 @@ impl<B: Body<Error: Into<BoxError>>> Body for ReplayBody<B> {
     }
 }
 
-/// What is left of an announced size after `read` bytes. A source that announced too little leaves nothing.
+/// What is left of an announced size after `read` bytes. A source that announced too little leaves
+/// nothing.
 fn less(hint: SizeHint, read: u64) -> SizeHint {
     let mut left = SizeHint::new();
     left.set_lower(hint.lower().saturating_sub(read));

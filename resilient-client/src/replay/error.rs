@@ -32,8 +32,8 @@ impl ReplayError {
         Self(Why::CutOff)
     }
 
-    /// The body outgrew its buffer while another attempt was ahead of this one, and that one has the rest. It
-    /// says nothing about the server, nor about the other attempt.
+    /// The body outgrew its buffer while another attempt was ahead of this one, and that one has
+    /// the rest. It says nothing about the server, nor about the other attempt.
     pub fn is_cut_off(&self) -> bool {
         matches!(self.0, Why::CutOff)
     }

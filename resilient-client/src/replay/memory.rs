@@ -1,15 +1,16 @@
 //! How much all replay buffers of the process may hold together.
 
 use std::fmt;
-// Not `crate::sync`: loom's atomics can't stand in a static, and one counter has no interleaving to explore.
+// Not `crate::sync`: loom's atomics can't stand in a static, and one counter has no interleaving to
+// explore.
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The memory all replay buffers of this process share, so that many calls with streamed bodies can't add up
-/// without bound.
+/// The memory all replay buffers of this process share, so that many calls with streamed bodies
+/// can't add up without bound.
 ///
-/// Every byte kept is counted when it is kept and given back when it is freed, exactly. A buffer that is
-/// refused a byte is treated as if it were full: its attempt streams on, and its call can't be repeated any
-/// more. No call waits for memory, and none fails for want of it.
+/// Every byte kept is counted when it is kept and given back when it is freed, exactly. A buffer
+/// that is refused a byte is treated as if it were full: its attempt streams on, and its call can't
+/// be repeated any more. No call waits for memory, and none fails for want of it.
 ///
 /// ```
 /// use resilient_client::ReplayMemory;
@@ -38,8 +39,8 @@ impl ReplayMemory {
         &PROCESS
     }
 
-    /// Changes the limit, in bytes, for every buffer at once. A lowered one takes nothing away: buffers grow
-    /// again when enough has come back. Zero switches replay buffers off.
+    /// Changes the limit, in bytes, for every buffer at once. A lowered one takes nothing away:
+    /// buffers grow again when enough has come back. Zero switches replay buffers off.
     pub fn set_limit(&self, bytes: usize) {
         self.limit.store(bytes, Ordering::Relaxed);
     }

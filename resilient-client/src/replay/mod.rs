@@ -1,7 +1,7 @@
 //! Whether a request's body can be sent twice.
 //!
-//! Bytes can, for free. A stream can't, unless it is wrapped in a [`ReplayBody`], which keeps what was read
-//! of it.
+//! Bytes can, for free. A stream can't, unless it is wrapped in a [`ReplayBody`], which keeps what
+//! was read of it.
 
 mod body;
 mod error;
@@ -21,11 +21,12 @@ pub use memory::ReplayMemory;
 
 /// A request body that knows whether it can be sent again.
 ///
-/// Every `Clone` body can (`Full<Bytes>`, `Empty`, `String`, ...): cloning such a body shares its bytes. A
-/// body that streams isn't `Clone`; wrap it in a [`ReplayBody`] to have it kept as it is read, or in
-/// [`SendOnce`] to say that one attempt is all there can be.
+/// Every `Clone` body can (`Full<Bytes>`, `Empty`, `String`, ...): cloning such a body shares its
+/// bytes. A body that streams isn't `Clone`; wrap it in a [`ReplayBody`] to have it kept as it is
+/// read, or in [`SendOnce`] to say that one attempt is all there can be.
 pub trait Replay: Sized {
-    /// Whether [`replay`](Self::replay) gives a copy. May turn false during a call, and never true again.
+    /// Whether [`replay`](Self::replay) gives a copy. May turn false during a call, and never true
+    /// again.
     fn is_replayable(&self) -> bool;
 
     /// A copy for another attempt.

@@ -6,9 +6,9 @@
 //!   readers:                              ^template  ^ahead: only it may ask the source
 //! ```
 //!
-//! A frame is kept while a reader is behind it. A reader that is alone keeps nothing. When a frame doesn't
-//! fit, whoever read it becomes the *sole* reader: it goes on, the others are cut off, and everything kept is
-//! freed at once, because nobody who asks the source is ever behind.
+//! A frame is kept while a reader is behind it. A reader that is alone keeps nothing. When a frame
+//! doesn't fit, whoever read it becomes the *sole* reader: it goes on, the others are cut off, and
+//! everything kept is freed at once, because nobody who asks the source is ever behind.
 
 use std::collections::VecDeque;
 
@@ -19,10 +19,11 @@ use smallvec::SmallVec;
 
 use super::memory::{ReplayMemory, Reserved};
 
-/// The least a frame counts for, in bytes: what keeping one takes besides its data. Otherwise a source of
-/// single bytes would make a buffer hold many times its limit.
+/// The least a frame counts for, in bytes: what keeping one takes besides its data. Otherwise a
+/// source of single bytes would make a buffer hold many times its limit.
 pub(super) const LEAST_COST: usize = 64;
-/// What a field of trailers counts for besides its name and value, as RFC 9113 section 6.5.2 counts it.
+/// What a field of trailers counts for besides its name and value, as RFC 9113 section 6.5.2 counts
+/// it.
 const FIELD_COST: usize = 32;
 
 /// A frame that can be given out more than once, which `http_body::Frame` can't.
@@ -44,8 +45,9 @@ impl Piece {
         size.max(LEAST_COST)
     }
 
-    /// A copy in memory of its own. Data from a socket is a slice of a read buffer that may be many times
-    /// larger and would live for as long as the slice: counted exactly has to mean held exactly.
+    /// A copy in memory of its own. Data from a socket is a slice of a read buffer that may be many
+    /// times larger and would live for as long as the slice: counted exactly has to mean held
+    /// exactly.
     pub(super) fn detached(&self) -> Self {
         match self {
             Self::Data(data) => Self::Data(Bytes::copy_from_slice(data)),
@@ -126,8 +128,8 @@ impl Recording {
         (recording, first)
     }
 
-    /// Another reader, from the very beginning, beside one that stands there; `None` when the beginning
-    /// wasn't kept.
+    /// Another reader, from the very beginning, beside one that stands there; `None` when the
+    /// beginning wasn't kept.
     pub(super) fn join(&mut self, beside: ReaderId) -> Option<ReaderId> {
         (!self.is_cut_off(beside) && self.at(beside) == Some(0)).then(|| self.add_reader())
     }
@@ -139,7 +141,8 @@ impl Recording {
         id
     }
 
-    /// A reader is gone: what only it needed is freed. True when nobody is left who could ask the source.
+    /// A reader is gone: what only it needed is freed. True when nobody is left who could ask the
+    /// source.
     pub(super) fn leave(&mut self, id: ReaderId) -> bool {
         self.readers.retain(|reader| reader.id != id);
         self.forget_what_all_have_read();
@@ -174,8 +177,8 @@ impl Recording {
         self.limit
     }
 
-    /// A reader at the end got a frame from the source, and has it already. `copy` is kept for those behind,
-    /// if there are any and it fits; if it doesn't, they are cut off.
+    /// A reader at the end got a frame from the source, and has it already. `copy` is kept for
+    /// those behind, if there are any and it fits; if it doesn't, they are cut off.
     pub(super) fn append(&mut self, id: ReaderId, copy: Option<Piece>, cost: usize) {
         if self.is_alone(id) {
             return;

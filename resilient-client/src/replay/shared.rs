@@ -7,13 +7,13 @@
 //!       +---------- a frame ---------------+  +--- its end, error, panic ---> Ended, Failed
 //! ```
 //!
-//! The source is the user's code: its poll may take long, panic, wake, or drop anything, even a reader of
-//! this very body. So it is never run under the lock. A reader *borrows* it: takes it out, polls it, puts it
-//! back.
+//! The source is the user's code: its poll may take long, panic, wake, or drop anything, even a
+//! reader of this very body. So it is never run under the lock. A reader *borrows* it: takes it
+//! out, polls it, puts it back.
 //!
-//! No wakeup is lost, because the source is given one waker that wakes every reader waiting, not only the one
-//! that happened to poll it and may be dropped or stall before it polls again. A reader that finds the source
-//! lent waits too, and is woken when it comes back.
+//! No wakeup is lost, because the source is given one waker that wakes every reader waiting, not
+//! only the one that happened to poll it and may be dropped or stall before it polls again. A
+//! reader that finds the source lent waits too, and is woken when it comes back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -33,8 +33,8 @@ use crate::sync::Mutex;
 /// See the [module docs](self).
 #[derive(Debug)]
 pub(super) struct Shared<B> {
-    /// A lock because attempts run on tasks of their own. Held for moves and counts only: no source, waker or
-    /// value of the user's is polled, woken, cloned or dropped under it.
+    /// A lock because attempts run on tasks of their own. Held for moves and counts only: no
+    /// source, waker or value of the user's is polled, woken, cloned or dropped under it.
     state: Mutex<State<B>>,
     waiting: Arc<Waiting>,
     /// `waiting` as the source sees it.
@@ -114,8 +114,8 @@ impl<B> Shared<B> {
     }
 
     fn turn(&self, id: ReaderId, waker: Waker) -> Turn<B> {
-        // Declared before the guard, so dropped after it: a waker can be the last thing that keeps a task,
-        // and with it another reader, alive.
+        // Declared before the guard, so dropped after it: a waker can be the last thing that keeps
+        // a task, and with it another reader, alive.
         let _replaced;
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -211,12 +211,13 @@ impl<B: Body<Error: Into<BoxError>>> Shared<B> {
             Turn::Take(taken) => Poll::Ready(taken),
             Turn::Wait => Poll::Pending,
             Turn::Ask(mut source, keep) => {
-                // A panic becomes this body's error: unwinding from here would leave the source lent for
-                // ever, and take the transport's task with it.
+                // A panic becomes this body's error: unwinding from here would leave the source
+                // lent for ever, and take the transport's task with it.
                 let pulled = catch_unwind(AssertUnwindSafe(|| {
                     pull(source.as_mut(), keep, &mut Context::from_waker(&self.waker))
                 }));
-                // The panic's payload is dropped after the source is put back: that is the user's code too.
+                // The panic's payload is dropped after the source is put back: that is the user's
+                // code too.
                 let (pulled, _payload) = match pulled {
                     Ok(pulled) => (pulled, None),
                     Err(payload) => (Pulled::Failed(ReplayError::panicked()), Some(payload)),
@@ -251,8 +252,8 @@ fn pull<B: Body<Error: Into<BoxError>>>(
 
 /// The readers waiting for the source.
 ///
-/// Apart from [`Shared`], because the source keeps the waker made of it: a waker that kept the source alive
-/// would keep both for ever.
+/// Apart from [`Shared`], because the source keeps the waker made of it: a waker that kept the
+/// source alive would keep both for ever.
 #[derive(Debug)]
 struct Waiting(Mutex<Wakers>);
 

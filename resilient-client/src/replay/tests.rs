@@ -434,7 +434,8 @@ type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 type Inside = Arc<Mutex<Option<Reader<Asked>>>>;
 type Asked = Ask<Box<dyn FnMut(&mut Context<'_>) -> Polled + Send>>;
 
-/// A reader of a source that polls another reader of its own body whenever it is polled, before it answers.
+/// A reader of a source that polls another reader of its own body whenever it is polled, before it
+/// answers.
 fn with_a_reader_inside(
     limit: usize,
     mut answer: impl FnMut(&mut Context<'_>, &Mutex<Option<Reader<Asked>>>) -> Polled + Send + 'static,
@@ -500,8 +501,8 @@ fn a_waker_that_is_dropped_may_take_another_reader_with_it() {
     let polled = Pin::new(&mut first.body).poll_frame(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
     drop(waker);
-    // The next poll replaces the waker, which drops the task and its reader: not under the lock the reader
-    // needs.
+    // The next poll replaces the waker, which drops the task and its reader: not under the lock the
+    // reader needs.
     assert_eq!(first.poll(), Got::Pending);
 }
 

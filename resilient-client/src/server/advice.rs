@@ -11,8 +11,9 @@ use tower_service::Service;
 
 use crate::advice::{RETRY, RETRY_NEVER, listen};
 
-/// Marks a 5xx with `x-resilient-client-retry: never` when a call made while handling the request had no retry budget
-/// left, or the handler said so itself ([`advice::forbid_retry`](crate::advice::forbid_retry)).
+/// Marks a 5xx with `x-resilient-client-retry: never` when a call made while handling the request
+/// had no retry budget left, or the handler said so itself
+/// ([`advice::forbid_retry`](crate::advice::forbid_retry)).
 ///
 /// A response of another status goes unmarked: the handler coped.
 #[derive(Clone, Copy, Debug, Default)]

@@ -42,33 +42,36 @@ impl DeadlinePolicy {
         }
     }
 
-    /// The header that holds milliseconds. `grpc-timeout` is read as well, whatever it is called. Default
-    /// `x-envoy-expected-rq-timeout-ms`.
+    /// The header that holds milliseconds. `grpc-timeout` is read as well, whatever it is called.
+    /// Default `x-envoy-expected-rq-timeout-ms`.
     pub fn header(mut self, name: HeaderName) -> Self {
         self.header = name;
         self
     }
 
-    /// The most time a caller can ask for: what it says is from outside, and can only shorten. Default 60 s.
+    /// The most time a caller can ask for: what it says is from outside, and can only shorten.
+    /// Default 60 s.
     pub const fn max(mut self, time: Duration) -> Self {
         self.max = time;
         self
     }
 
-    /// The time a request has that doesn't say, at most `max`; `None` for no deadline. Default `None`.
+    /// The time a request has that doesn't say, at most `max`; `None` for no deadline. Default
+    /// `None`.
     pub fn absent(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.absent = time.into();
         self
     }
 
-    /// A request with less time than this is turned away: what the routes behind this layer take at best. Less than `max`.
-    /// Default zero, which turns away only what is already too late.
+    /// A request with less time than this is turned away: what the routes behind this layer take at
+    /// best. Less than `max`. Default zero, which turns away only what is already too late.
     pub const fn need(mut self, time: Duration) -> Self {
         self.need = time;
         self
     }
 
-    /// Whether the handler is dropped when the time is over. Default true. Otherwise only the calls it makes end.
+    /// Whether the handler is dropped when the time is over. Default true. Otherwise only the calls
+    /// it makes end.
     pub const fn enforce(mut self, enforce: bool) -> Self {
         self.enforce = enforce;
         self
@@ -93,7 +96,8 @@ impl DeadlinePolicy {
         Ok(())
     }
 
-    /// The deadline of a request that has just arrived: the earliest of what it says and what already holds.
+    /// The deadline of a request that has just arrived: the earliest of what it says and what
+    /// already holds.
     fn deadline(&self, headers: &HeaderMap) -> Option<Deadline> {
         let said = header::parse_named(headers, &self.header).map(|time| time.min(self.max));
         let own = said.or(self.absent).map(Deadline::within);
@@ -110,7 +114,8 @@ impl Default for DeadlinePolicy {
 /// Makes the time a caller says is left the deadline of everything done for it. See the
 /// [module docs](crate::server) for an example.
 ///
-/// Layers nest: one round the whole server for the deadline, others round single routes for what they `need`.
+/// Layers nest: one round the whole server for the deadline, others round single routes for what
+/// they `need`.
 #[derive(Clone, Debug, Default)]
 pub struct DeadlineLayer {
     policy: DeadlinePolicy,
@@ -125,8 +130,9 @@ impl DeadlineLayer {
     /// Checks the policy.
     ///
     /// # Errors
-    /// Names the setting and the numbers when `max` or `absent` is zero, when a time is longer than ten years, when `need` is
-    /// no shorter than `max`, or when `absent` isn't between the two: nothing, or nothing that doesn't say, would be served.
+    /// Names the setting and the numbers when `max` or `absent` is zero, when a time is longer than
+    /// ten years, when `need` is no shorter than `max`, or when `absent` isn't between the two:
+    /// nothing, or nothing that doesn't say, would be served.
     pub fn new(policy: &DeadlinePolicy) -> Result<Self, Invalid> {
         policy.check()?;
         Ok(Self { policy: policy.clone() })
@@ -169,7 +175,8 @@ where
             remaining.is_zero() || remaining < self.policy.need
         });
         let future = if hopeless {
-            // `poll_ready` may have reserved a place in it, which only a call or a drop gives back. The clone is asked anew.
+            // `poll_ready` may have reserved a place in it, which only a call or a drop gives back.
+            // The clone is asked anew.
             self.service = self.service.clone();
             None
         } else {
@@ -272,7 +279,8 @@ impl Dialect {
         response.headers_mut().insert(SHED, mark);
         match self {
             Self::Http => *response.status_mut() = StatusCode::GATEWAY_TIMEOUT,
-            // "Trailers-Only", gRPC over HTTP/2. A plain 504 would be read as UNAVAILABLE, which clients retry.
+            // "Trailers-Only", gRPC over HTTP/2. A plain 504 would be read as UNAVAILABLE, which
+            // clients retry.
             Self::Grpc => {
                 const DEADLINE_EXCEEDED: HeaderValue = HeaderValue::from_static("4");
                 let headers = response.headers_mut();

@@ -369,7 +369,8 @@ async fn works_round_an_axum_router_and_its_routes() {
 /// When C began a piece of work, counted from A's start.
 type Work = Arc<Mutex<Vec<Duration>>>;
 
-/// C takes 3 s, in pieces of 100 ms. B calls it, and calls it again when it fails. A allows 1 s for all of it.
+/// C takes 3 s, in pieces of 100 ms. B calls it, and calls it again when it fails. A allows 1 s for
+/// all of it.
 async fn chain(hold: impl Fn() -> Option<DeadlineLayer>) -> Vec<Duration> {
     let (work, start) = (Work::default(), Deadline::within(Duration::ZERO).tick());
     let since_start = move || crate::time::now().since(start);

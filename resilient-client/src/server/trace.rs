@@ -8,8 +8,9 @@ use tower_service::Service;
 
 use crate::trace_context::{self, Scope, TraceContext};
 
-/// Reads a request's [trace context](crate::trace_context): what is done for it has a span of that trace as its
-/// [current](crate::trace_context::current) one, and the request has it as an extension.
+/// Reads a request's [trace context](crate::trace_context): what is done for it has a span of that
+/// trace as its [current](crate::trace_context::current) one, and the request has it as an
+/// extension.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TraceContextLayer {
     begins: bool,
@@ -21,7 +22,8 @@ impl TraceContextLayer {
         Self { begins: false }
     }
 
-    /// Begins a trace for a request without a valid `traceparent`, so that what was done for it can be found together.
+    /// Begins a trace for a request without a valid `traceparent`, so that what was done for it can
+    /// be found together.
     #[must_use]
     pub const fn begin(mut self) -> Self {
         self.begins = true;
@@ -69,7 +71,8 @@ where
     }
 }
 
-/// What a request's handler finds in its extensions: the span that handles it, and the one it came from.
+/// What a request's handler finds in its extensions: the span that handles it, and the one it came
+/// from.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestSpan {

@@ -49,14 +49,15 @@ pub(crate) trait Pieces {
     }
 }
 
-/// Reading a response whole, and its status as an error. For a struct that is [`Pieces`], with a `status` and a
-/// `status_error`.
+/// Reading a response whole, and its status as an error. For a struct that is [`Pieces`], with a
+/// `status` and a `status_error`.
 macro_rules! response_methods {
     () => {
         /// The whole body, up to the client's limit for bodies read whole.
         ///
         /// # Errors
-        /// Those of [`chunk`](Self::chunk), and [`ErrorKind::BodyTooLarge`](crate::ErrorKind::BodyTooLarge).
+        /// Those of [`chunk`](Self::chunk), and
+        /// [`ErrorKind::BodyTooLarge`](crate::ErrorKind::BodyTooLarge).
         pub async fn bytes(mut self) -> Result<bytes::Bytes, crate::Error> {
             self.read_whole().await
         }
@@ -72,7 +73,8 @@ macro_rules! response_methods {
                 .map_err(|error| self.error(crate::ErrorKind::Decode).because(error))
         }
 
-        /// Turns a 4xx or 5xx into an error of the kind [`ErrorKind::Status`](crate::ErrorKind::Status).
+        /// Turns a 4xx or 5xx into an error of the kind
+        /// [`ErrorKind::Status`](crate::ErrorKind::Status).
         ///
         /// # Errors
         /// When the status is 4xx or 5xx.

@@ -11,8 +11,8 @@ use super::Draft;
 use crate::body_length::Expected;
 
 pin_project! {
-    /// A body of which a copy is stored once it has been read to its end. One that fails, ends too soon or is
-    /// dropped before, isn't.
+    /// A body of which a copy is stored once it has been read to its end. One that fails, ends too
+    /// soon or is dropped before, isn't.
     pub(crate) struct Capture<B> {
         #[pin]
         body: B,
@@ -76,8 +76,8 @@ impl<B: Body<Data = Bytes>> Body for Capture<B> {
                 if let Some(data) = frame.data_ref() {
                     take_in(this.copy, data);
                 }
-                // Readers that trust `is_end_stream`, or the length, never ask for the `None`. reqwest's
-                // bodies don't know that they have ended where it can decode bodies.
+                // Readers that trust `is_end_stream`, or the length, never ask for the `None`.
+                // reqwest's bodies don't know that they have ended where it can decode bodies.
                 if (announced || this.body.is_end_stream()) && this.expected.is_met() {
                     ended(this.copy);
                 }

@@ -41,7 +41,8 @@ impl Default for StaleIfError {
 }
 
 impl StaleIfError {
-    /// 1,000 answers, 16 MiB in all, 64 KiB each, given only as long as the server or the request allows.
+    /// 1,000 answers, 16 MiB in all, 64 KiB each, given only as long as the server or the request
+    /// allows.
     pub fn new() -> Self {
         Self {
             max_entries: 1000,
@@ -59,36 +60,41 @@ impl StaleIfError {
         self
     }
 
-    /// The most bytes kept: bodies, heads, what they are found by, and what it takes to keep them. Default 16 MiB.
+    /// The most bytes kept: bodies, heads, what they are found by, and what it takes to keep them.
+    /// Default 16 MiB.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// The most bytes one answer may take, counted the same way. A larger one isn't kept. Default 64 KiB: many answers
-    /// between services are smaller, and it is also the most that each response being read holds a copy of.
+    /// The most bytes one answer may take, counted the same way. A larger one isn't kept. Default
+    /// 64 KiB: many answers between services are smaller, and it is also the most that each
+    /// response being read holds a copy of.
     pub fn max_entry_bytes(mut self, bytes: usize) -> Self {
         self.max_entry_bytes = bytes;
         self
     }
 
-    /// How long past its freshness an answer may be given when neither the request nor the response says
-    /// `stale-if-error`; in whole seconds, rounded down. Default: not at all. An answer whose server forbids it with
-    /// `must-revalidate`, `no-cache` or `no-store` isn't given whatever this says.
+    /// How long past its freshness an answer may be given when neither the request nor the response
+    /// says `stale-if-error`; in whole seconds, rounded down. Default: not at all. An answer whose
+    /// server forbids it with `must-revalidate`, `no-cache` or `no-store` isn't given whatever this
+    /// says.
     pub fn default_window(mut self, window: Duration) -> Self {
         self.default_window = Some(window);
         self
     }
 
-    /// A request header that differs from call to call and says nothing of who is asking: requests that differ in nothing else
-    /// may get each other's answers. Can be given several times. See [`IGNORED`](super::IGNORED) for those ignored already.
+    /// A request header that differs from call to call and says nothing of who is asking: requests
+    /// that differ in nothing else may get each other's answers. Can be given several times. See
+    /// [`IGNORED`](super::IGNORED) for those ignored already.
     pub fn ignore_header(mut self, name: HeaderName) -> Self {
         self.ignored.push(name);
         self
     }
 
-    /// Promises that the headers set by [`on_attempt`](crate::ClientBuilder::on_attempt) are the same for everybody: a token of
-    /// the service itself, trace context. With a hook that sets a user's token, one user could get another's answer.
+    /// Promises that the headers set by [`on_attempt`](crate::ClientBuilder::on_attempt) are the
+    /// same for everybody: a token of the service itself, trace context. With a hook that sets a
+    /// user's token, one user could get another's answer.
     pub fn hook_names_nobody(mut self) -> Self {
         self.hook_names_nobody = true;
         self

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method};
 use reqwest::Url;
 
-/// The request headers that don't tell askers apart: they differ from call to call, or are about storing itself. Every other
-/// header does. `baggage` isn't here because it commonly carries a user's id.
+/// The request headers that don't tell askers apart: they differ from call to call, or are about
+/// storing itself. Every other header does. `baggage` isn't here because it commonly carries a
+/// user's id.
 pub const IGNORED: [&str; 22] = [
     "b3",
     "cache-control",
@@ -33,7 +34,8 @@ pub const IGNORED: [&str; 22] = [
     "x-request-id",
 ];
 
-/// What an answer is found by. Compared whole, not by hash: two askers that are told apart at all never meet.
+/// What an answer is found by. Compared whole, not by hash: two askers that are told apart at all
+/// never meet.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Key {
     /// Without credentials and fragment: a change of the URL concerns everybody's answers.
@@ -140,7 +142,8 @@ mod tests {
     }
 
     proptest! {
-        /// Two requests have one key exactly if they have the same headers, whatever the order of the names.
+        /// Two requests have one key exactly if they have the same headers, whatever the order of
+        /// the names.
         #[test]
         fn keys_are_equal_exactly_when_headers_are(
             a in prop::collection::vec(("[ab]{1,2}", "[ab:]{0,2}"), 0..4),

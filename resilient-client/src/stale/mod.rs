@@ -1,49 +1,59 @@
-//! An older answer is often better than none: what a server allowed to be kept, given when it fails.
+//! An older answer is often better than none: what a server allowed to be kept, given when it
+//! fails.
 //!
-//! This is a fallback, not a cache: every call goes to the server first. Only when a `GET` or `HEAD` ends in an error that
-//! isn't the caller's own, or in a final 500, 502, 503 or 504, does the caller get the answer stored last instead. It is
-//! marked: [`Response::is_degraded`](crate::Response::is_degraded) says so, [`Degraded`] why, `Age` how old it is, and the
-//! report is that of the call that failed. `Warning` is not set; RFC 9111 has retired it.
+//! This is a fallback, not a cache: every call goes to the server first. Only when a `GET` or
+//! `HEAD` ends in an error that isn't the caller's own, or in a final 500, 502, 503 or 504, does
+//! the caller get the answer stored last instead. It is marked:
+//! [`Response::is_degraded`](crate::Response::is_degraded) says so, [`Degraded`] why, `Age` how old
+//! it is, and the report is that of the call that failed. `Warning` is not set; RFC 9111 has
+//! retired it.
 //!
 //! # What may be given
 //!
-//! - While an answer is fresh by its own `max-age` or `Expires`, always. Freshness isn't guessed from `Last-Modified`.
-//! - After that for as long as `stale-if-error=N` allows (RFC 5861): the request's `Cache-Control` before the response's
-//!   before [`default_window`](StaleIfError::default_window), which is none unless set.
-//! - Never against `no-store`, `no-cache` and `must-revalidate` of the server, or `no-store`, `no-cache`, `max-age` and
-//!   `min-fresh` of the request (RFC 9111 section 5.2).
+//! - While an answer is fresh by its own `max-age` or `Expires`, always. Freshness isn't guessed
+//!   from `Last-Modified`.
+//! - After that for as long as `stale-if-error=N` allows (RFC 5861): the request's `Cache-Control`
+//!   before the response's before [`default_window`](StaleIfError::default_window), which is none
+//!   unless set.
+//! - Never against `no-store`, `no-cache` and `must-revalidate` of the server, or `no-store`,
+//!   `no-cache`, `max-age` and `min-fresh` of the request (RFC 9111 section 5.2).
 //!
 //! # What is kept
 //!
 //! A successful answer (200, 203, 204) whose body has been read to its end, within
-//! [`max_entry_bytes`](StaleIfError::max_entry_bytes). It is copied while its reader reads it: nothing is read that the
-//! caller doesn't read, nothing waits, and a body that turns out too long costs a copy up to the limit. Streams, upgrades,
-//! partial answers and answers found after a redirect aren't kept, nor are those to requests with a body or a `Range`.
+//! [`max_entry_bytes`](StaleIfError::max_entry_bytes). It is copied while its reader reads it:
+//! nothing is read that the caller doesn't read, nothing waits, and a body that turns out too long
+//! costs a copy up to the limit. Streams, upgrades, partial answers and answers found after a
+//! redirect aren't kept, nor are those to requests with a body or a `Range`.
 //!
-//! The latest word of the server counts: an answer that may not be kept, or is too long, removes the one its asker would have got
-//! before, a 403 or 404 as well.
-//! Only a refusal to answer now (5xx, 408, 425, 429) and a 304 leave it. A 2xx or 3xx to a method
-//! other than `GET`, `HEAD`, `OPTIONS` and `TRACE` removes every answer of its URL, whoever got it (RFC 9111 section 4.4), and one on
-//! its way at that moment isn't kept.
+//! The latest word of the server counts: an answer that may not be kept, or is too long, removes
+//! the one its asker would have got before, a 403 or 404 as well. Only a refusal to answer now
+//! (5xx, 408, 425, 429) and a 304 leave it. A 2xx or 3xx to a method other than `GET`, `HEAD`,
+//! `OPTIONS` and `TRACE` removes every answer of its URL, whoever got it (RFC 9111 section 4.4),
+//! and one on its way at that moment isn't kept.
 //!
-//! At most so many entries and so many bytes; beyond that the one longest not stored and not given goes (LRU: what is asked
-//! for all the time is stored anew all the time, so one pass over many URLs doesn't wash it out for long).
+//! At most so many entries and so many bytes; beyond that the one longest not stored and not given
+//! goes (LRU: what is asked for all the time is stored anew all the time, so one pass over many
+//! URLs doesn't wash it out for long).
 //!
 //! # Nobody gets another's answer
 //!
-//! The rules are those of a private cache: `private` answers and those to requests with `Authorization` are kept, and they
-//! die with the client. But a service asks on behalf of many. So an answer is given only to a request with the *same
-//! headers*, values compared byte for byte, besides the same method, URL, credentials in the URL and
-//! [`key`](crate::RequestBuilder::key). Whatever says who is asking, a bearer token, a cookie or an `x-user-id` this crate
-//! never heard of, keeps answers apart, without anything to configure. Left out are only headers that differ from call to call
-//! and name nobody: trace context, request ids, idempotency keys, `User-Agent`, the request's own cache directives and
-//! conditions ([`IGNORED`]), and those you [add](StaleIfError::ignore_header). `Vary` is honoured for these too.
+//! The rules are those of a private cache: `private` answers and those to requests with
+//! `Authorization` are kept, and they die with the client. But a service asks on behalf of many. So
+//! an answer is given only to a request with the *same headers*, values compared byte for byte,
+//! besides the same method, URL, credentials in the URL and [`key`](crate::RequestBuilder::key).
+//! Whatever says who is asking, a bearer token, a cookie or an `x-user-id` this crate never heard
+//! of, keeps answers apart, without anything to configure. Left out are only headers that differ
+//! from call to call and name nobody: trace context, request ids, idempotency keys, `User-Agent`,
+//! the request's own cache directives and conditions ([`IGNORED`]), and those you
+//! [add](StaleIfError::ignore_header). `Vary` is honoured for these too.
 //!
-//! An [`on_attempt`](crate::ClientBuilder::on_attempt) hook sets headers later, when nothing may be sent at all. A client with
-//! both is refused unless it is set that [the hook names nobody](StaleIfError::hook_names_nobody).
+//! An [`on_attempt`](crate::ClientBuilder::on_attempt) hook sets headers later, when nothing may be
+//! sent at all. A client with both is refused unless it is set that
+//! [the hook names nobody](StaleIfError::hook_names_nobody).
 //!
-//! Caveat: requests that differ in nothing look the same. A client whose *transport* varies by user, through a cookie jar or
-//! a proxy that signs, needs one client per user.
+//! Caveat: requests that differ in nothing look the same. A client whose *transport* varies by
+//! user, through a cookie jar or a proxy that signs, needs one client per user.
 //!
 //! # Example
 //!
@@ -91,15 +101,18 @@ use crate::error::{Error, ErrorKind};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::time::{self, Tick};
 
-/// How many counters the invalidations of all URLs share. Two URLs on one counter cost a store that could have been made.
+/// How many counters the invalidations of all URLs share. Two URLs on one counter cost a store that
+/// could have been made.
 const GENERATIONS: usize = 256;
 
 /// The answers of one client.
 pub(crate) struct Cache {
     limits: Limits,
-    /// A lock because a look-up moves an entry to the front. Held for map operations only, never across an await.
+    /// A lock because a look-up moves an entry to the front. Held for map operations only, never
+    /// across an await.
     store: Mutex<Store<Arc<Entry>>>,
-    /// Counts the invalidations, by hash of the URL: an answer asked for before one isn't stored after it.
+    /// Counts the invalidations, by hash of the URL: an answer asked for before one isn't stored
+    /// after it.
     generations: Vec<AtomicU64>,
 }
 
@@ -110,8 +123,8 @@ struct Entry {
     came: Came,
 }
 
-/// When an answer's head came: between these two. They are one where the head was handed over as it came; of an answer that
-/// was read inside the call only the call's beginning and end are known.
+/// When an answer's head came: between these two. They are one where the head was handed over as it
+/// came; of an answer that was read inside the call only the call's beginning and end are known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Came {
     pub(crate) earliest: Tick,
@@ -119,7 +132,8 @@ pub(crate) struct Came {
 }
 
 impl Came {
-    /// Whether it surely came no sooner than `other`. What may be older never takes the place of what may be newer.
+    /// Whether it surely came no sooner than `other`. What may be older never takes the place of
+    /// what may be newer.
     fn after(self, other: Self) -> bool {
         self.earliest >= other.latest
     }
@@ -135,7 +149,8 @@ pub struct StaleSnapshot {
     pub bytes: usize,
 }
 
-/// Why a response is an older answer. In the response's extensions as well, where it outlives a conversion.
+/// Why a response is an older answer. In the response's extensions as well, where it outlives a
+/// conversion.
 #[derive(Clone, Debug)]
 pub struct Degraded(Arc<Why>);
 
@@ -157,7 +172,8 @@ impl Degraded {
         self.0.status
     }
 
-    /// How old the answer is, counted from when the call that brought it began, plus the age it came with.
+    /// How old the answer is, counted from when the call that brought it began, plus the age it
+    /// came with.
     pub fn age(&self) -> Duration {
         self.0.age
     }
@@ -179,7 +195,8 @@ impl Cache {
         self.generations.get(key::bucket(of, GENERATIONS))
     }
 
-    /// How often what is stored under `key` was declared obsolete, for its asker or for everybody. It only ever grows.
+    /// How often what is stored under `key` was declared obsolete, for its asker or for everybody.
+    /// It only ever grows.
     fn generation(&self, key: &Key) -> u64 {
         let counters = [self.counter(&key.url), self.counter((&key.url, &key.who))];
         counters.into_iter().flatten().map(|counter| counter.load(Ordering::Acquire)).sum()
@@ -223,7 +240,8 @@ impl Cache {
         let mut store = self.store.lock();
         // Asked under the lock that invalidations take.
         let current = self.generation(&key) == generation;
-        // An answer that came sooner may be read later, and one that came later may be of a call that began before.
+        // An answer that came sooner may be read later, and one that came later may be of a call
+        // that began before.
         let newest = |known: Arc<Entry>| entry.came.after(known.came);
         if current && store.get(&key).is_none_or(newest) {
             store.put(key, entry, weight);
@@ -271,7 +289,8 @@ pub(crate) struct Stored {
 }
 
 impl Asked {
-    /// `None` when the call has nothing to do with the store. `key` is what the caller keeps apart by itself.
+    /// `None` when the call has nothing to do with the store. `key` is what the caller keeps apart
+    /// by itself.
     pub(crate) fn new(
         cache: &Arc<Cache>,
         method: &Method,
@@ -308,7 +327,8 @@ impl Read {
             || matches!(kind, CircuitOpen | BulkheadFull | Overloaded | RateLimited | Throttled | NoEndpoint)
     }
 
-    /// Whether a stored answer may stand in for a response: the statuses are those of RFC 5861 section 4.
+    /// Whether a stored answer may stand in for a response: the statuses are those of RFC 5861
+    /// section 4.
     pub(crate) fn stands_in_for_status(status: StatusCode) -> bool {
         matches!(status.as_u16(), 500 | 502 | 503 | 504)
     }

@@ -1,15 +1,19 @@
 //! What HTTP allows: RFC 9111 for storing, age and freshness, RFC 5861 for giving a stale answer.
 //!
-//! The rules are those of the crate `http-cache-semantics`, as a private cache. It knows nothing of `stale-if-error`, but it
-//! does of `max-stale`, which says of any request what `stale-if-error` says of one that failed: so it is asked in those
-//! words. It is shown only the fields it decides by, brought into a form it reads rightly, because version 3.0.0
+//! The rules are those of the crate `http-cache-semantics`, as a private cache. It knows nothing of
+//! `stale-if-error`, but it does of `max-stale`, which says of any request what `stale-if-error`
+//! says of one that failed: so it is asked in those words. It is shown only the fields it decides
+//! by, brought into a form it reads rightly, because version 3.0.0
 //!
-//! - takes directive names for case-sensitive, so that `No-Store` would be stored: they are shown in lower case;
+//! - takes directive names for case-sensitive, so that `No-Store` would be stored: they are shown
+//!   in lower case;
 //! - skips values that aren't plain ASCII, a `no-store` among them: such answers aren't stored;
 //! - adds to `Age` without a check, which panics for a huge one: it is capped;
-//! - leaves out what `Date` says of the age (RFC 9111 section 4.2.3): it goes into the `Age` it is shown;
+//! - leaves out what `Date` says of the age (RFC 9111 section 4.2.3): it goes into the `Age` it is
+//!   shown;
 //! - compares the first of several values under `Vary`: that is done here, for all;
-//! - rewrites `Date`, and keeps one of several values, in the heads it hands back: they aren't used.
+//! - rewrites `Date`, and keeps one of several values, in the heads it hands back: they aren't
+//!   used.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +27,8 @@ use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
 use crate::invalid::LONGEST;
 use crate::time::Tick;
 
-/// What concerns one connection (RFC 9110 section 7.6.1) or one moment. A cookie set anew would bring an old session back.
+/// What concerns one connection (RFC 9110 section 7.6.1) or one moment. A cookie set anew would
+/// bring an old session back.
 const LEFT_OUT: [HeaderName; 11] = [
     AGE,
     CONNECTION,
@@ -39,13 +44,14 @@ const LEFT_OUT: [HeaderName; 11] = [
 ];
 
 /// What an entry costs beyond its bytes: its slot, its places in the maps, its allocations. An
-/// estimate: with it, 16 MiB as counted were 20.5 MiB of memory in the story of 100,000 URLs, connections included.
+/// estimate: with it, 16 MiB as counted were 20.5 MiB of memory in the story of 100,000 URLs,
+/// connections included.
 const OVERHEAD: usize = 768;
 /// What a header costs beyond its bytes.
 const PER_HEADER: usize = 192;
 
-/// One moment on both clocks. The monotonic one stands still while a machine sleeps and the other can be set back; an answer
-/// is as old as the one says by which it is older.
+/// One moment on both clocks. The monotonic one stands still while a machine sleeps and the other
+/// can be set back; an answer is as old as the one says by which it is older.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub(super) tick: Tick,
@@ -112,7 +118,8 @@ impl Kept {
     }
 }
 
-/// Whether a request has anything to do with a store at all: it doesn't forbid it, in words we can read.
+/// Whether a request has anything to do with a store at all: it doesn't forbid it, in words we can
+/// read.
 pub(super) fn allows(request: &HeaderMap) -> bool {
     directives(request).is_some_and(|directives| !has(&directives, "no-store"))
 }
@@ -176,7 +183,8 @@ pub(super) fn may_answer(
     kept.within(&plain.collect::<Vec<_>>().join(","), window, now)
 }
 
-/// All cache directives in lower case; `None` when they can't be read, in which case they could forbid anything.
+/// All cache directives in lower case; `None` when they can't be read, in which case they could
+/// forbid anything.
 fn directives(headers: &HeaderMap) -> Option<String> {
     let mut all = String::new();
     for value in headers.get_all(CACHE_CONTROL) {
@@ -260,7 +268,8 @@ fn given(response: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// A copy with bytes of its own: a value from the wire keeps the whole buffer alive that it was read into.
+/// A copy with bytes of its own: a value from the wire keeps the whole buffer alive that it was
+/// read into.
 fn copied(value: &HeaderValue) -> HeaderValue {
     let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) else { return value.clone() };
     copy.set_sensitive(value.is_sensitive());
@@ -484,7 +493,8 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing a server or a caller can say panics, and nothing is given past the widest window named.
+        /// Nothing a server or a caller can say panics, and nothing is given past the widest window
+        /// named.
         #[test]
         fn no_header_breaks_the_rules(
             control in "(max-age|stale-if-error|Age|no-cache|x|,|=|\"| |[0-9]{1,22}|;){0,12}",

@@ -1,7 +1,8 @@
 //! Where answers are kept: so many entries, so many bytes, the least recently used first to go.
 //!
-//! Every operation takes the same few steps however much is kept, except that removing a URL takes a step for each of its
-//! entries, each of which was put there before. The order of use is a list through the slots, by index.
+//! Every operation takes the same few steps however much is kept, except that removing a URL takes
+//! a step for each of its entries, each of which was put there before. The order of use is a list
+//! through the slots, by index.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,7 +68,8 @@ impl<V: Clone> Store<V> {
         Some(value)
     }
 
-    /// Keeps `value` in place of whatever was kept for `key`. One heavier than all there is room for isn't kept.
+    /// Keeps `value` in place of whatever was kept for `key`. One heavier than all there is room
+    /// for isn't kept.
     pub(super) fn put(&mut self, key: Key, value: V, weight: usize) {
         self.remove(&key);
         if weight > self.max_bytes || self.max_entries == 0 {

@@ -67,7 +67,8 @@ fn a_refusal_removes_what_its_asker_had_and_what_is_on_its_way_to_it() {
     assert_eq!(body(&cache, "bob").unwrap(), "bob");
 }
 
-/// Whichever call began first and whichever body was read first. Of those read inside their calls only that much is known.
+/// Whichever call began first and whichever body was read first. Of those read inside their calls
+/// only that much is known.
 #[test]
 fn an_answer_never_takes_the_place_of_one_that_may_have_come_after_it() {
     for (first, second, second_is_kept) in [

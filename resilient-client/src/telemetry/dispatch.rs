@@ -16,8 +16,9 @@ thread_local! {
     static HELD: RefCell<Option<Vec<(Events, String, Event)>>> = const { RefCell::new(None) };
 }
 
-/// While it lives, events of this thread wait. Made before a lock is taken, it is dropped after the lock: observers run
-/// outside every lock, and may do whatever a call may, reload policies among it.
+/// While it lives, events of this thread wait. Made before a lock is taken, it is dropped after the
+/// lock: observers run outside every lock, and may do whatever a call may, reload policies among
+/// it.
 #[must_use]
 pub(crate) struct Held {
     outermost: bool,
@@ -54,7 +55,8 @@ type OwnObserver = Option<Arc<dyn Observer>>;
 #[derive(Clone, Default)]
 pub(crate) struct Events {
     shared: Arc<Observers>,
-    /// Who hears in an observer's place of what happens at one upstream, in the order of the observers.
+    /// Who hears in an observer's place of what happens at one upstream, in the order of the
+    /// observers.
     own: Option<Arc<[OwnObserver]>>,
 }
 
@@ -77,7 +79,8 @@ impl Events {
         self.shared.any.store(true, Ordering::Relaxed);
     }
 
-    /// The same for what happens at one upstream, of which some observers may have one of their own.
+    /// The same for what happens at one upstream, of which some observers may have one of their
+    /// own.
     pub(crate) fn of(&self, upstream: impl FnOnce() -> UpstreamIdentity) -> Self {
         let observers = self.shared.all.load();
         if observers.is_empty() {
@@ -145,7 +148,8 @@ mod tests {
 
     use super::*;
 
-    /// What a thread keeps to its end, a runtime say, may drop its calls then: it aborted the process.
+    /// What a thread keeps to its end, a runtime say, may drop its calls then: it aborted the
+    /// process.
     #[test]
     fn what_happens_as_a_thread_ends_is_told() {
         struct Late(Events);

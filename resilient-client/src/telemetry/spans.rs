@@ -1,4 +1,5 @@
-//! A call and its attempts as `tracing` spans, as OpenTelemetry's conventions for HTTP clients name them.
+//! A call and its attempts as `tracing` spans, as OpenTelemetry's conventions for HTTP clients name
+//! them.
 //!
 //! ```text
 //! resilient_client.call                 internal; below whatever span the call was made in
@@ -6,8 +7,8 @@
 //!   GET /users/{id}                     http.request.resend_count = 1; a hedge follows from the first attempt
 //! ```
 //!
-//! They are of the level info and the target `resilient_client`. While nobody listens at that level nothing is built: a call has
-//! looked whether anybody does when it began.
+//! They are of the level info and the target `resilient_client`. While nobody listens at that level
+//! nothing is built: a call has looked whether anybody does when it began.
 
 use std::borrow::Cow;
 
@@ -168,7 +169,8 @@ fn record_error(span: &Span, kind: &str) {
     span.record("otel.status_code", "ERROR");
 }
 
-/// Without what may be secret: where a route has a template, what stands in the path for its names may be.
+/// Without what may be secret: where a route has a template, what stands in the path for its names
+/// may be.
 fn shown_text(url: &str, template: Option<&str>) -> String {
     let Ok(url) = Url::parse(url) else { return redacted_text(url).into_owned() };
     let mut shown = redacted(&url);

@@ -1,4 +1,5 @@
-//! One harness for tests of whole calls, on tokio's paused clock: the library's own tests and the simulations use it.
+//! One harness for tests of whole calls, on tokio's paused clock: the library's own tests and the
+//! simulations use it.
 //!
 //! | what | stands for |
 //! |---|---|

@@ -1,17 +1,18 @@
 //! W3C trace context: which trace a request belongs to, and whose child it is.
 //!
-//! A request's `traceparent` names its trace and the span that it is part of; `tracestate` is what tracers add for each other. A
-//! service that hands both on, with an id of its own for each request it makes, can be followed from outside whatever tracer
-//! looks. Read and written as [Trace Context, level 2] says; what is invalid is as if it weren't there.
+//! A request's `traceparent` names its trace and the span that it is part of; `tracestate` is what
+//! tracers add for each other. A service that hands both on, with an id of its own for each request
+//! it makes, can be followed from outside whatever tracer looks. Read and written as [Trace
+//! Context, level 2] says; what is invalid is as if it weren't there.
 //!
-//! - [`TraceContext::of`] reads a request's. With the feature `server`, `TraceContextLayer` does so for a server, and what its
-//!   handlers do has it as [`current`].
-//! - [`PropagateTrace`] gives each attempt of a client a span id of its own, below the current context or the one in the request's
-//!   headers.
+//! - [`TraceContext::of`] reads a request's. With the feature `server`, `TraceContextLayer` does so
+//!   for a server, and what its handlers do has it as [`current`].
+//! - [`PropagateTrace`] gives each attempt of a client a span id of its own, below the current
+//!   context or the one in the request's headers.
 //!
-//! Where a tracer is installed it knows better: a hook that asks the tracer for its headers takes the place of
-//! `PropagateTrace`. The attempt's span is the current one while the hook is asked, so each attempt is a span of the tracer's.
-//! With OpenTelemetry:
+//! Where a tracer is installed it knows better: a hook that asks the tracer for its headers takes
+//! the place of `PropagateTrace`. The attempt's span is the current one while the hook is asked, so
+//! each attempt is a span of the tracer's. With OpenTelemetry:
 //!
 //! ```ignore
 //! client.on_attempt(|_: &Attempt<'_>| {
@@ -22,8 +23,8 @@
 //! })
 //! ```
 //!
-//! Like a [deadline](crate::deadline), the current context stays with the task: what `tokio::spawn` starts has none, unless it is
-//! [handed over](carried).
+//! Like a [deadline](crate::deadline), the current context stays with the task: what `tokio::spawn`
+//! starts has none, unless it is [handed over](carried).
 //!
 //! [Trace Context, level 2]: https://www.w3.org/TR/trace-context-2/
 
@@ -234,8 +235,9 @@ impl Drop for Entered {
     }
 }
 
-/// A [hook](crate::ClientBuilder::on_attempt) that hands the trace context on: that of the request's own headers, or else the
-/// [current] one, with a span id of its own for each attempt. Without either nothing is sent.
+/// A [hook](crate::ClientBuilder::on_attempt) that hands the trace context on: that of the
+/// request's own headers, or else the [current] one, with a span id of its own for each attempt.
+/// Without either nothing is sent.
 ///
 /// A hook that has more to do calls [`headers`](Self::headers) and adds to what it gets.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,9 +1,11 @@
 //! An attempt's way in: through every machine that may refuse it, or make it wait.
 //!
-//! The order is fixed, and described at [`policy`](crate::policy#the-order-in-which-they-act). What an attempt took on the way, it
-//! gives back when something further on refuses it, or when it is dropped while it waits.
+//! The order is fixed, and described at [`policy`](crate::policy#the-order-in-which-they-act). What
+//! an attempt took on the way, it gives back when something further on refuses it, or when it is
+//! dropped while it waits.
 //!
-//! What held at the door may not hold any more when a wait is over, so it is asked again after each.
+//! What held at the door may not hold any more when a wait is over, so it is asked again after
+//! each.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,7 +35,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) tried: &'a [Trial],
     /// Another attempt could follow, whatever comes of this one.
     pub(crate) repeatable: bool,
-    /// It may wait for a place while the server is overloaded. A hedge may not: it would be one more in a queue.
+    /// It may wait for a place while the server is overloaded. A hedge may not: it would be one
+    /// more in a queue.
     pub(crate) waits: bool,
     /// It would rather wait for an open breaker than be refused.
     pub(crate) waits_for_ready: bool,
@@ -110,7 +113,8 @@ pub(crate) struct Waiting {
     waits_for_ready: bool,
     place: Option<Place>,
     since: Tick,
-    /// Ready when the server has asked everybody to stay away: waiting attempts are refused at once.
+    /// Ready when the server has asked everybody to stay away: waiting attempts are refused at
+    /// once.
     held: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Its place in the rate, which a refusal further on gives back.
     rate: Option<InRate>,
@@ -171,8 +175,8 @@ impl Upstream {
         Box::pin(async move { upstream.hold_begins().notified().await })
     }
 
-    /// How long a server's `Retry-After` still holds everybody back. With several endpoints it does only when there is nobody else
-    /// to ask.
+    /// How long a server's `Retry-After` still holds everybody back. With several endpoints it does
+    /// only when there is nobody else to ask.
     fn held_for(&self, now: Tick) -> Option<Duration> {
         match &self.balancer {
             None => Some(now.until(self.held_until())).filter(|held| !held.is_zero()),
@@ -325,8 +329,8 @@ impl Upstream {
         Err(Stuck::NoSlot(limit))
     }
 
-    /// The rest of the way, with a slot, which goes back if that leads nowhere. Nobody is woken for it then: it was the turn of
-    /// whoever asks.
+    /// The rest of the way, with a slot, which goes back if that leads nowhere. Nobody is woken for
+    /// it then: it was the turn of whoever asks.
     #[allow(clippy::inline_always, reason = "what it returns is large, and is moved on at once")]
     #[inline(always)]
     fn get_in(self: &Arc<Self>, ask: &Ask<'_>, slot: Part, now: Tick) -> Result<AttemptPermit, Stuck> {

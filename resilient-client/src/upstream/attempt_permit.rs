@@ -21,20 +21,23 @@ use crate::time::{self, Tick, nanos};
 
 /// One attempt's bulkhead slot, and its right to report how it ended.
 ///
-/// It speaks twice. [`head`](Self::head) says what a head means the moment it comes: that decides probes, and all that
-/// the machines learn from a success. [`body`](Self::body) may add later that the body failed. An attempt that has no body
-/// to come says both at once, with [`settle`](Self::settle). The slot is held until the drop, so that a head can be
-/// counted at once while its body still occupies a connection.
+/// It speaks twice. [`head`](Self::head) says what a head means the moment it comes: that decides
+/// probes, and all that the machines learn from a success. [`body`](Self::body) may add later that
+/// the body failed. An attempt that has no body to come says both at once, with
+/// [`settle`](Self::settle). The slot is held until the drop, so that a head can be counted at once
+/// while its body still occupies a connection.
 ///
-/// Dropped without a word, an attempt that had been out for longer than `abandoned_after` counts as a failure: that is
-/// how a timeout the caller put *around* the call reaches the breaker. A younger one counts as nothing.
+/// Dropped without a word, an attempt that had been out for longer than `abandoned_after` counts as
+/// a failure: that is how a timeout the caller put *around* the call reaches the breaker. A younger
+/// one counts as nothing.
 #[derive(Debug)]
 pub(crate) struct AttemptPermit {
     upstream: Arc<Upstream>,
     held: Held,
     /// Boxed, because most have nothing there, and a permit moves with every response.
     beside: Option<Box<Beside>>,
-    /// What an attempt beyond the first was granted: given back when it never sets out, its token also when it succeeds.
+    /// What an attempt beyond the first was granted: given back when it never sets out, its token
+    /// also when it succeeds.
     grant: Option<Grant>,
     call: CallId,
     /// The request's method; `None` while nobody listens.
@@ -44,10 +47,12 @@ pub(crate) struct AttemptPermit {
     in_flight: u32,
     /// The time it has, in units of 65.5 µs; zero when nothing bounds it.
     allowed: u32,
-    /// Whose bulkhead it has its slot in, and whose overload limit its place, unless that is its endpoint's.
+    /// Whose bulkhead it has its slot in, and whose overload limit its place, unless that is its
+    /// endpoint's.
     whose: Whose,
     started: Tick,
-    /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the server's. Never until then.
+    /// When its answer came, as far as the call waited for it; what a slow reader adds isn't the
+    /// server's. Never until then.
     answered: Tick,
     stage: Stage,
     said: Said,
@@ -97,10 +102,11 @@ enum Said {
 enum Stage {
     /// No event has been sent of it.
     Admitted,
-    /// No event has been sent of it, and it is being handed to the transport, which may send it at once, or panic.
+    /// No event has been sent of it, and it is being handed to the transport, which may send it at
+    /// once, or panic.
     Leaving,
-    /// A hook is at it, or nobody has polled it yet. Nothing has been sent, and what becomes of it says nothing about the
-    /// server.
+    /// A hook is at it, or nobody has polled it yet. Nothing has been sent, and what becomes of it
+    /// says nothing about the server.
     Preparing,
     /// On its way.
     Sent,
@@ -151,7 +157,8 @@ impl AttemptPermit {
         self.beside.as_ref()?.endpoint.as_ref().map(EndpointPermit::endpoint)
     }
 
-    /// Whether where it went has answered others within so many nanoseconds, or up to a second more.
+    /// Whether where it went has answered others within so many nanoseconds, or up to a second
+    /// more.
     pub(crate) fn has_served_within(&self, nanos: u64, now: Tick) -> bool {
         self.upstream.has_served_within(self.endpoint().map(|endpoint| &**endpoint), nanos, now)
     }
@@ -202,7 +209,8 @@ impl AttemptPermit {
         self.ends_call = true;
     }
 
-    /// A good head has come, and its body is still to come. Only the first word about a head counts.
+    /// A good head has come, and its body is still to come. Only the first word about a head
+    /// counts.
     #[inline]
     pub(crate) fn head(&mut self, end: &Classified, now: Tick) {
         if self.said == Said::Nothing {
@@ -219,13 +227,14 @@ impl AttemptPermit {
         }
     }
 
-    /// Whether its head was good and its body's end is still of interest. A head that failed has said what there is to say.
+    /// Whether its head was good and its body's end is still of interest. A head that failed has
+    /// said what there is to say.
     pub(crate) fn awaits_body(&self) -> bool {
         self.said == Said::Head
     }
 
-    /// What became of the body of an answer whose head was good: [`Verdict::Failure`] with its kind, or nothing the
-    /// breaker should know.
+    /// What became of the body of an answer whose head was good: [`Verdict::Failure`] with its
+    /// kind, or nothing the breaker should know.
     pub(crate) fn body(&mut self, verdict: Verdict, end: &Classified, now: Tick) {
         self.body_after(Duration::ZERO, verdict, end, now);
     }
@@ -241,8 +250,8 @@ impl AttemptPermit {
         self.announce(transition);
     }
 
-    /// What became of an attempt as a whole: it brought no answer, one that isn't the call's, or one whose body has been
-    /// read. Only the first word counts.
+    /// What became of an attempt as a whole: it brought no answer, one that isn't the call's, or
+    /// one whose body has been read. Only the first word counts.
     pub(crate) fn settle(&mut self, end: &Classified, now: Tick) {
         if self.said != Said::Nothing {
             return;
@@ -272,9 +281,11 @@ impl AttemptPermit {
         if outcome == Outcome::Success {
             upstream.retry_after_hold().succeeded(now);
         }
-        // It was never sent, or was lost by no fault of the server's, or was a redirect that leads nowhere.
+        // It was never sent, or was lost by no fault of the server's, or was a redirect that leads
+        // nowhere.
         let silent = verdict == Verdict::Neutral && matches!(outcome, Outcome::Failure(_));
-        // A connection out of the pool that was no more, or a hook that failed: whoever comes next may ask.
+        // A connection out of the pool that was no more, or a hook that failed: whoever comes next
+        // may ask.
         let never_sent =
             verdict == Verdict::Neutral && (self.stage != Stage::Sent || repeat == Repeat::Unsent);
         if !silent {
@@ -292,7 +303,8 @@ impl AttemptPermit {
             upstream.line(self.whose.gate()).wake();
         }
         if let Some(endpoint) = at(&mut self.beside) {
-            // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not attract calls.
+            // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not
+            // attract calls.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
             if self.stage == Stage::Sent && !silent {
                 if status.is_some() && matches!(outcome, Outcome::Throttled | Outcome::Ignored) {
@@ -324,7 +336,8 @@ impl AttemptPermit {
         transition
     }
 
-    /// Until its head, or its end where the body is part of it, an attempt is in flight to an upstream that may be overloaded.
+    /// Until its head, or its end where the body is part of it, an attempt is in flight to an
+    /// upstream that may be overloaded.
     #[inline]
     fn tell_overload(&self, outcome: Outcome, took: u64, now: Tick) {
         // Who leaves early says nothing.

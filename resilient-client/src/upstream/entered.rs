@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::Upstream;
 use super::attempt_permit::AttemptPermit;
 
-/// An upstream that a call has [entered](Upstream::enter), and leaves when this is dropped or before.
+/// An upstream that a call has [entered](Upstream::enter), and leaves when this is dropped or
+/// before.
 #[derive(Debug)]
 pub(crate) struct Entered {
     upstream: Arc<Upstream>,

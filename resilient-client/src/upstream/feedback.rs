@@ -35,7 +35,8 @@ impl Upstream {
         }
     }
 
-    /// An attempt that found `in_flight` others and itself in flight took `nanos` to come to something.
+    /// An attempt that found `in_flight` others and itself in flight took `nanos` to come to
+    /// something.
     pub(super) fn tell_concurrency(
         &self,
         in_flight: u32,
@@ -93,16 +94,17 @@ impl Upstream {
         self.latency.record(nanos, now);
     }
 
-    /// An attempt that nobody waits for any more had been out that long. It would have taken longer still: that is news when it
-    /// is more than usual. Less says nothing, since it was the caller who was in a hurry.
+    /// An attempt that nobody waits for any more had been out that long. It would have taken longer
+    /// still: that is news when it is more than usual. Less says nothing, since it was the caller
+    /// who was in a hurry.
     pub(crate) fn takes_longer_than(&self, nanos: u64, now: Tick) {
         if self.usual(now).is_some_and(|usual| nanos > usual) {
             self.latency.record(nanos, now);
         }
     }
 
-    /// The server asked to be left alone: everybody is held back, unless the rest of its answers speak against that. Of several
-    /// endpoints only the one that said so is meant.
+    /// The server asked to be left alone: everybody is held back, unless the rest of its answers
+    /// speak against that. Of several endpoints only the one that said so is meant.
     pub(crate) fn hold_back(&self, endpoint: Option<&Arc<Endpoint>>, asked: Duration, now: Tick) {
         let held = match endpoint {
             Some(endpoint) => endpoint.asked_for_time(asked, now),

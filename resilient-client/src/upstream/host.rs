@@ -1,9 +1,10 @@
 //! What belongs to a whole host, and not to each of its parts.
 //!
-//! A route or a key may have live state of its own: a breaker, a budget, a bulkhead, hedges. What stands for the server
-//! as such isn't multiplied by them: the rate agreed on, the wait it asked for, the throttle, and the limit that is found.
-//! A part uses its host's, whose upstream it keeps. A route whose own policy differs from its host's in one of them has
-//! that one of its own, in place of the host's.
+//! A route or a key may have live state of its own: a breaker, a budget, a bulkhead, hedges. What
+//! stands for the server as such isn't multiplied by them: the rate agreed on, the wait it asked
+//! for, the throttle, and the limit that is found. A part uses its host's, whose upstream it keeps.
+//! A route whose own policy differs from its host's in one of them has that one of its own, in
+//! place of the host's.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -47,7 +48,8 @@ impl Drop for Whole {
     }
 }
 
-/// Whose machine an attempt holds something of, or waits for. It stays with that one, whatever a reload says meanwhile.
+/// Whose machine an attempt holds something of, or waits for. It stays with that one, whatever a
+/// reload says meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The upstream's own.
@@ -56,7 +58,8 @@ pub(crate) enum Part {
     Whole,
 }
 
-/// Whose bulkhead an attempt has its slot in, and whose overload limit its place: one byte, since every permit is moved with it.
+/// Whose bulkhead an attempt has its slot in, and whose overload limit its place: one byte, since
+/// every permit is moved with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whose(u8);
 
@@ -125,8 +128,8 @@ impl Upstream {
         if of_whole { Part::Whole } else { Part::Own }
     }
 
-    /// Follows what a plan says of how many may be in flight. The limit in force is decided in one place, so that no other
-    /// holds in between.
+    /// Follows what a plan says of how many may be in flight. The limit in force is decided in one
+    /// place, so that no other holds in between.
     pub(super) fn follow_limits(&self, plan: &Plan, now: impl Fn() -> Tick) {
         if let Some(rules) = plan.concurrency {
             self.concurrency.get_or_init(|| Concurrency::new(rules)).set_rules(rules);
@@ -135,7 +138,8 @@ impl Upstream {
         self.install_limit(now);
     }
 
-    /// Puts in force whichever limit this upstream's own bulkhead is to keep: the one that is found or the one that is given.
+    /// Puts in force whichever limit this upstream's own bulkhead is to keep: the one that is found
+    /// or the one that is given.
     pub(super) fn install_limit(&self, now: impl Fn() -> Tick) {
         let found = || {
             let adapts = Modes::from_bits(self.modes.load(Ordering::Acquire)).has(Modes::ADAPTS);
@@ -147,7 +151,8 @@ impl Upstream {
                 Some(limit) => self.bulkhead.set_limit(limit, &now),
                 None => self.bulkhead.reset_limit(&now),
             }
-            // Somebody may have found or been given another meanwhile, and put it in force before this one.
+            // Somebody may have found or been given another meanwhile, and put it in force before
+            // this one.
             if found() == limit {
                 return;
             }

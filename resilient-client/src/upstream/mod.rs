@@ -1,7 +1,8 @@
-//! One upstream's live state: every machine that its calls share, and the permit that holds a place in all of them.
+//! One upstream's live state: every machine that its calls share, and the permit that holds a place
+//! in all of them.
 //!
-//! State is kept per authority (scheme, host, port), because that is what fails together; routes and keys may have some of
-//! their own, and share the rest (see [`host`]).
+//! State is kept per authority (scheme, host, port), because that is what fails together; routes
+//! and keys may have some of their own, and share the rest (see [`host`]).
 
 mod admission;
 mod attempt_permit;
@@ -10,6 +11,7 @@ pub(crate) mod endpoints;
 pub(crate) mod entered;
 mod feedback;
 mod host;
+mod latency;
 mod protocol;
 pub(crate) mod registry;
 mod retry_after_hold;
@@ -30,7 +32,7 @@ use crate::policy::budget::Budget;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::grant::Grant;
-use crate::policy::hedge::{self, Cap};
+use crate::policy::hedge::Cap;
 use crate::policy::overload::{Line, OverloadLimit};
 use crate::policy::plan::{Modes, Plan};
 use crate::policy::rate_limit::RateLimit;
@@ -52,8 +54,9 @@ use self::retry_after_hold::RetryAfterHold;
 use crate::authority::key::Key;
 use crate::policy::latency::Digest;
 
-/// How long after the last call an upstream's open breaker, or the rate it used up, is worth remembering. Nobody is spared
-/// anything by it then, and who comes asks a fresh one, which opens after five failures.
+/// How long after the last call an upstream's open breaker, or the rate it used up, is worth
+/// remembering. Nobody is spared anything by it then, and who comes asks a fresh one, which opens
+/// after five failures.
 pub(crate) const FORGETS_AFTER: Duration = Duration::from_mins(1);
 
 /// The machines of one authority.
@@ -61,11 +64,13 @@ pub(crate) const FORGETS_AFTER: Duration = Duration::from_mins(1);
 pub(crate) struct Upstream {
     key: Key,
     name: Arc<str>,
-    /// What requests to it say in `Host`, as RFC 9110 (7.2) has it: host and, unless it is the scheme's own, port.
+    /// What requests to it say in `Host`, as RFC 9110 (7.2) has it: host and, unless it is the
+    /// scheme's own, port.
     #[cfg(feature = "hyper")]
     host_header: Option<HeaderValue>,
-    /// The headers that most requests to it are given, and the time they tell of: that of the first attempt that had as long
-    /// as its plan says. After a reload that changes it they are of no use, and headers are put together one by one.
+    /// The headers that most requests to it are given, and the time they tell of: that of the first
+    /// attempt that had as long as its plan says. After a reload that changes it they are of no
+    /// use, and headers are put together one by one.
     usual_headers: OnceLock<(Duration, HeaderMap)>,
     breaker: Breaker,
     /// Calls that wait for the breaker, or for the endpoints'.
@@ -76,7 +81,8 @@ pub(crate) struct Upstream {
     rate_limit: RateLimit,
     /// Finds the bulkhead's limit. Made when a policy first asks for it.
     concurrency: OnceLock<Concurrency>,
-    /// How many attempts it can answer in time, where it is all there is; endpoints have limits and a line of their own.
+    /// How many attempts it can answer in time, where it is all there is; endpoints have limits and
+    /// a line of their own.
     overload: OverloadLimit,
     /// Who waits for one of those places.
     line: Line,
@@ -94,7 +100,8 @@ pub(crate) struct Upstream {
     abandoned_after: AtomicU64,
     /// Calls that have begun and whose last body hasn't ended.
     calls: AtomicU64,
-    /// Upstreams of routes and keys that share what is this host's. None of them outlives it in the registry.
+    /// Upstreams of routes and keys that share what is this host's. None of them outlives it in the
+    /// registry.
     parts: AtomicU32,
     /// The host this is a part of; `None` when it is the whole.
     whole: Option<Whole>,
@@ -153,14 +160,16 @@ impl Upstream {
         self
     }
 
-    /// Without a place in the registry: it lasts as long as its call, and shares `pool`'s budget with others like it.
+    /// Without a place in the registry: it lasts as long as its call, and shares `pool`'s budget
+    /// with others like it.
     pub(crate) fn without_place(mut self, pool: &Arc<Self>) -> Self {
         self.pool = Some(Arc::clone(pool));
         self
     }
 
-    /// With several endpoints behind its name. Their breakers judge what fails there: a breaker of the name's would count it a
-    /// second time. It follows no rules, and only an operator opens or closes it.
+    /// With several endpoints behind its name. Their breakers judge what fails there: a breaker of
+    /// the name's would count it a second time. It follows no rules, and only an operator opens or
+    /// closes it.
     pub(crate) fn behind(mut self, balancer: Option<Arc<Balancer>>) -> Self {
         if balancer.is_some() {
             self.breaker = Breaker::disabled();
@@ -169,7 +178,8 @@ impl Upstream {
         self
     }
 
-    /// The old rule, for the tests that must find it: the name has a breaker that counts what its endpoints fail at.
+    /// The old rule, for the tests that must find it: the name has a breaker that counts what its
+    /// endpoints fail at.
     #[cfg(any(test, feature = "__testkit"))]
     pub(crate) fn judge_twice(&self, rules: breaker::Rules) {
         self.breaker.set_rules(Some(rules));
@@ -208,7 +218,8 @@ impl Upstream {
         stays
     }
 
-    /// A call is over: it has no attempt in flight, sends no other, and its response's body has ended.
+    /// A call is over: it has no attempt in flight, sends no other, and its response's body has
+    /// ended.
     pub(crate) fn leave(&self) {
         self.calls.fetch_sub(1, Ordering::SeqCst);
         if let Some(pool) = &self.pool {
@@ -274,7 +285,8 @@ impl Upstream {
         &self.entropy
     }
 
-    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more: at this endpoint, where there are several.
+    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more: at this
+    /// endpoint, where there are several.
     pub(crate) fn has_served_within(&self, endpoint: Option<&Endpoint>, nanos: u64, now: Tick) -> bool {
         match endpoint {
             Some(endpoint) => endpoint.has_served_within(nanos, now),
@@ -291,23 +303,6 @@ impl Upstream {
         Modes::from_bits(self.modes.load(Ordering::Relaxed))
     }
 
-    /// How long half of the recent attempts took at most, in nanoseconds; `None` while too little is known.
-    pub(crate) fn usual(&self, now: Tick) -> Option<u64> {
-        self.latency.median(now)
-    }
-
-    /// The same by what little is known: the shortest of them, where there are too few for a median.
-    pub(crate) fn usual_or_shortest(&self, now: Tick) -> Option<u64> {
-        self.usual(now).or_else(|| self.latency.shortest(now))
-    }
-
-    /// How long an attempt may be out before a hedge follows, in nanoseconds. Asked once a call, which pays its share
-    /// into the cap.
-    pub(crate) fn hedge_after(&self, rules: hedge::Rules, now: Tick) -> Option<u64> {
-        self.hedges.deposit();
-        rules.delay(&self.latency, now)
-    }
-
     /// What requests name in their `Host` header, unless it is the endpoint itself.
     pub(crate) fn host(&self) -> Option<&http::uri::Authority> {
         self.balancer.as_ref().and_then(|balancer| balancer.host())
@@ -317,7 +312,8 @@ impl Upstream {
         &self.hedges
     }
 
-    /// Whether no attempt would be let through now: by the breaker or, with several endpoints, by any of theirs.
+    /// Whether no attempt would be let through now: by the breaker or, with several endpoints, by
+    /// any of theirs.
     pub(crate) fn is_circuit_open(&self, now: Tick) -> bool {
         self.shut_for(now).is_some()
     }
@@ -338,7 +334,8 @@ impl Upstream {
         self.balancer.as_deref().is_some_and(|balancer| balancer.set().has_another(tried, now))
     }
 
-    /// With several endpoints: from when on a call that has `tried` some may ask one again, as far as they ask for time.
+    /// With several endpoints: from when on a call that has `tried` some may ask one again, as far
+    /// as they ask for time.
     pub(crate) fn again_from(&self, tried: &[Trial], now: Tick) -> Option<Tick> {
         self.balancer.as_deref()?.set().again_from(tried, now)
     }
@@ -348,7 +345,8 @@ impl Upstream {
         self.pool.is_none()
     }
 
-    /// Attempts in flight, and answered ones whose bodies haven't ended: of the whole host where that finds a limit.
+    /// Attempts in flight, and answered ones whose bodies haven't ended: of the whole host where
+    /// that finds a limit.
     pub(crate) fn in_use(&self) -> u32 {
         self.bulkhead(self.slot()).in_use()
     }
@@ -363,7 +361,8 @@ impl Upstream {
         self.events.heard()
     }
 
-    /// Nothing in flight, and nothing to remember that anybody has asked for lately: safe to forget.
+    /// Nothing in flight, and nothing to remember that anybody has asked for lately: safe to
+    /// forget.
     pub(crate) fn is_idle(&self, now: Tick) -> bool {
         use breaker::State::{Disabled, ForcedClosed, ForcedOpen, HalfOpen, Open};
         if self.bulkhead.in_use() != 0 || self.parts.load(Ordering::SeqCst) != 0 {
@@ -386,7 +385,8 @@ impl Upstream {
         Tick::from_nanos(self.last_used.load(Ordering::Relaxed))
     }
 
-    /// A store a second at most: eviction needs no finer order, and a store a call would bounce the cache line.
+    /// A store a second at most: eviction needs no finer order, and a store a call would bounce the
+    /// cache line.
     fn touch(&self, now: Tick) {
         const COARSE: Duration = Duration::from_secs(1);
         if now.since(self.last_used()) >= COARSE {

@@ -1,4 +1,5 @@
-//! Which HTTP an upstream speaks: whether attempts share connections there, of which reqwest tells only by its answers.
+//! Which HTTP an upstream speaks: whether attempts share connections there, of which reqwest tells
+//! only by its answers.
 
 use http::Version;
 

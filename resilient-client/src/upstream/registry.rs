@@ -1,17 +1,21 @@
 //! Every upstream a client has met, found by authority.
 //!
-//! A lookup is the hottest shared thing in the crate, so it takes no lock and allocates nothing: it hashes the borrowed
-//! parts of the URL and reads an immutable table. A new upstream copies a shard of the table, a few dozen entries. The
-//! cap keeps a caller that meets a million hosts from growing without end: the longest idle upstream makes room.
+//! A lookup is the hottest shared thing in the crate, so it takes no lock and allocates nothing: it
+//! hashes the borrowed parts of the URL and reads an immutable table. A new upstream copies a shard
+//! of the table, a few dozen entries. The cap keeps a caller that meets a million hosts from
+//! growing without end: the longest idle upstream makes room.
 //!
-//! - One that has something to remember (an open or half-open breaker, a wait it asked for, a rate that is used up) is
-//!   idle once nobody has asked for it for a [minute](super::FORGETS_AFTER): a stream of made-up hosts must not wash away
-//!   what callers are being spared just now, and what nobody asks for mustn't keep its place for ever. One whose breaker
-//!   somebody forced is never forgotten.
-//! - When nobody can make room, a newcomer gets bookkeeping of its own, which lasts as long as its call: no history, hence
-//!   nobody else's failures, and nobody else's successes. All of them share one retry budget, since without it each would
-//!   bring its own and an outage could multiply traffic.
-//! - What a policy or a list of endpoints names has a place in any case, beyond the cap: a file bounds their number.
+//! - One that has something to remember (an open or half-open breaker, a wait it asked for, a rate
+//!   that is used up) is idle once nobody has asked for it for a [minute](super::FORGETS_AFTER): a
+//!   stream of made-up hosts must not wash away what callers are being spared just now, and what
+//!   nobody asks for mustn't keep its place for ever. One whose breaker somebody forced is never
+//!   forgotten.
+//! - When nobody can make room, a newcomer gets bookkeeping of its own, which lasts as long as its
+//!   call: no history, hence nobody else's failures, and nobody else's successes. All of them share
+//!   one retry budget, since without it each would bring its own and an outage could multiply
+//!   traffic.
+//! - What a policy or a list of endpoints names has a place in any case, beyond the cap: a file
+//!   bounds their number.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -39,7 +43,8 @@ struct Entry {
 /// A part of the table, so that a newcomer copies a part only.
 struct Shard {
     table: ArcSwap<HashTable<Entry>>,
-    /// Serialises writers only; a `Mutex` because two copies made at once would lose one of two newcomers.
+    /// Serialises writers only; a `Mutex` because two copies made at once would lose one of two
+    /// newcomers.
     writer: Mutex<()>,
 }
 
@@ -65,11 +70,13 @@ pub(crate) struct Registry {
     hasher: DefaultHashBuilder,
 }
 
-/// A shard holds about so many at the cap: few enough to copy, and enough for the longest idle of them to be long idle.
+/// A shard holds about so many at the cap: few enough to copy, and enough for the longest idle of
+/// them to be long idle.
 const SHARD: usize = 32;
 const MOST_SHARDS: usize = 64;
-/// How long nobody looks for room after somebody found none. Looking through a thousand upstreams takes some 400 us: at
-/// this rate at most half a hundredth of a core, however many newcomers there are.
+/// How long nobody looks for room after somebody found none. Looking through a thousand upstreams
+/// takes some 400 us: at this rate at most half a hundredth of a core, however many newcomers there
+/// are.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 impl Registry {
@@ -217,10 +224,11 @@ impl Registry {
         }
     }
 
-    /// A place for one more, if there is one or somebody idle makes room (in the newcomer's own shard if possible), or if
-    /// the newcomer is named.
+    /// A place for one more, if there is one or somebody idle makes room (in the newcomer's own
+    /// shard if possible), or if the newcomer is named.
     ///
-    /// Only the named have places beyond the cap, so nobody else inherits one: then the next idle one has to make room, too.
+    /// Only the named have places beyond the cap, so nobody else inherits one: then the next idle
+    /// one has to make room, too.
     fn take_place(&self, own: &Shard, now: Tick, named: impl FnOnce() -> bool) -> bool {
         let below_cap = |count: usize| (count < self.cap).then(|| count + 1);
         let beyond_cap = |count: usize| (count > self.cap).then(|| count - 1);
@@ -278,7 +286,8 @@ impl Shard {
         Self { table: ArcSwap::default(), writer: Mutex::new(()) }
     }
 
-    /// Who was longest idle, and isn't here any more. An upstream that a call is in, or its body, is never idle.
+    /// Who was longest idle, and isn't here any more. An upstream that a call is in, or its body,
+    /// is never idle.
     fn evict_longest_idle(&self, now: Tick) -> Option<Arc<Upstream>> {
         let _writer = self.writer.lock();
         let table = self.table.load();
@@ -371,8 +380,8 @@ mod tests {
         assert_eq!(&**a.name(), "http://users");
     }
 
-    /// A place came free between the two looks, and the key took it: its host's rate and limit would have been its own, apart from
-    /// those of the host that found a place later.
+    /// A place came free between the two looks, and the key took it: its host's rate and limit
+    /// would have been its own, apart from those of the host that found a place later.
     #[test]
     fn a_part_has_a_place_only_beside_its_host() {
         struct Returns<'a>(&'a Registry);
@@ -461,7 +470,8 @@ mod tests {
         assert_eq!(registry.len(), 2);
     }
 
-    /// The issue's: 1024 dead hosts, five calls each; a day later all were still open and could not be evicted.
+    /// The issue's: 1024 dead hosts, five calls each; a day later all were still open and could not
+    /// be evicted.
     #[test]
     fn an_open_breaker_that_nobody_has_asked_for_a_minute_makes_room() {
         for half_open in [false, true] {
@@ -521,7 +531,8 @@ mod tests {
         assert_eq!(registry.len(), 2);
     }
 
-    /// One of its places beyond the cap went to a newcomer each time it was idle, and it was given another when it came back.
+    /// One of its places beyond the cap went to a newcomer each time it was idle, and it was given
+    /// another when it came back.
     #[test]
     fn a_place_beyond_the_cap_is_the_nameds_own_however_often_it_comes_and_goes() {
         let registry = registry(2);

@@ -1,24 +1,26 @@
 //! Whether a server's wish for a wait holds for everybody.
 //!
-//! A 503 with `Retry-After` is heeded by the call that was given it, always. Whether other calls must stay away too is
-//! another question: behind one name often stand several servers, of which one may have a bad minute, and one that sheds
-//! some of its load says 503 to some calls and serves the others. Taken from a single answer, the wish of one server in
-//! three would keep every call from the other two.
+//! A 503 with `Retry-After` is heeded by the call that was given it, always. Whether other calls
+//! must stay away too is another question: behind one name often stand several servers, of which
+//! one may have a bad minute, and one that sheds some of its load says 503 to some calls and serves
+//! the others. Taken from a single answer, the wish of one server in three would keep every call
+//! from the other two.
 //!
-//! - Everybody is held back once [`IN_A_ROW`] answers have asked for a wait with no success in between, or at the first one
-//!   when nothing has succeeded for [`MEMORY`]: then nothing speaks against it.
+//! - Everybody is held back once [`IN_A_ROW`] answers have asked for a wait with no success in
+//!   between, or at the first one when nothing has succeeded for [`MEMORY`]: then nothing speaks
+//!   against it.
 //! - For as long as the last of them asked, at most [`LONGEST`].
 //!
-//! One caveat: with half of all answers asking at random everybody is still held back now and then, once in two thousand
-//! answers; the breaker opens then anyway.
+//! One caveat: with half of all answers asking at random everybody is still held back now and then,
+//! once in two thousand answers; the breaker opens then anyway.
 
 use std::time::Duration;
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Tick;
 
-/// Answers in a row. At a share of 30 % of them, so many come together by chance once in 240,000 answers; when all are,
-/// it takes half as many as the breaker's rule for failures in a row.
+/// Answers in a row. At a share of 30 % of them, so many come together by chance once in 240,000
+/// answers; when all are, it takes half as many as the breaker's rule for failures in a row.
 pub(in crate::upstream) const IN_A_ROW: u32 = 10;
 /// As long as the breaker's window.
 pub(in crate::upstream) const MEMORY: Duration = Duration::from_secs(10);
@@ -59,13 +61,15 @@ impl RetryAfterHold {
         }
     }
 
-    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more: as far as that is kept.
+    /// Whether an attempt has succeeded within so many nanoseconds, or up to a second more: as far
+    /// as that is kept.
     pub(in crate::upstream) fn has_succeeded_within(&self, nanos: u64, now: Tick) -> bool {
         let last = Tick::from_nanos(self.succeeded.load(Ordering::Relaxed));
         last != Tick::ZERO && now.nanos_since(last) <= nanos.saturating_add(crate::time::nanos(COARSE))
     }
 
-    /// An answer asked for so long a wait. For how long everybody is held back because of it; `None` when nobody is.
+    /// An answer asked for so long a wait. For how long everybody is held back because of it;
+    /// `None` when nobody is.
     pub(in crate::upstream) fn asked(&self, hold: Duration, now: Tick) -> Option<Duration> {
         let hold = hold.min(LONGEST);
         if hold.is_zero() {
@@ -164,7 +168,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against the rules in the plainest words: a list of what happened, looked through each time.
+        /// Against the rules in the plainest words: a list of what happened, looked through each
+        /// time.
         #[test]
         fn it_does_what_the_rules_say(acts in acts()) {
             let (hold, mut now) = (RetryAfterHold::new(), NOW);

@@ -19,16 +19,18 @@ use crate::time::Tick;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UpstreamSnapshot {
-    /// The authority, such as `http://users:3000`, followed by the route, or by the key in quotes, if it has state of its own;
-    /// `overflow` for all those together that have no place, and of which nothing is kept but the budget they share. At most
-    /// 200 bytes: a longer one ends in an ellipsis and a hash.
+    /// The authority, such as `http://users:3000`, followed by the route, or by the key in quotes,
+    /// if it has state of its own; `overflow` for all those together that have no place, and of
+    /// which nothing is kept but the budget they share. At most 200 bytes: a longer one ends in an
+    /// ellipsis and a hash.
     pub name: Arc<str>,
     /// The same taken apart.
     pub identity: UpstreamIdentity,
-    /// Calls that have begun and aren't over: waiting, in flight, between attempts, or with a body still open.
+    /// Calls that have begun and aren't over: waiting, in flight, between attempts, or with a body
+    /// still open.
     pub calls: u64,
-    /// Attempts that hold a place: in flight, or with a body still open. Where a limit is found this, the limit and who waits
-    /// are the whole host's.
+    /// Attempts that hold a place: in flight, or with a body still open. Where a limit is found
+    /// this, the limit and who waits are the whole host's.
     pub in_flight: u32,
     /// The most that may; `None` without a limit.
     pub limit: Option<u32>,
@@ -36,12 +38,13 @@ pub struct UpstreamSnapshot {
     pub concurrency: Option<concurrency::Snapshot>,
     /// Attempts that wait for a place.
     pub queued: usize,
-    /// How many attempts it can answer in time; `None` where that is off, or known of each endpoint.
+    /// How many attempts it can answer in time; `None` where that is off, or known of each
+    /// endpoint.
     pub overload: Option<overload::Snapshot>,
     /// Attempts that [wait for an open breaker](breaker::BreakerPolicy::wait_for_ready).
     pub waiting_for_ready: usize,
-    /// The circuit breaker. Where the name stands for several endpoints theirs judge, and this one is disabled unless somebody
-    /// forced it.
+    /// The circuit breaker. Where the name stands for several endpoints theirs judge, and this one
+    /// is disabled unless somebody forced it.
     pub breaker: breaker::Snapshot,
     /// Tokens in the budget for retries and hedges; infinite without a budget.
     pub budget: f64,

@@ -1,7 +1,8 @@
-//! Thousands of clients, a breaker each, before one server that goes down and comes back: what they send it together.
+//! Thousands of clients, a breaker each, before one server that goes down and comes back: what they
+//! send it together.
 //!
-//! The server takes one request after the other, and finishes what it has begun, wanted or not. Down, it refuses at once. Each client
-//! calls at random times. Nobody retries.
+//! The server takes one request after the other, and finishes what it has begun, wanted or not.
+//! Down, it refuses at once. Each client calls at random times. Nobody retries.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,5 +1,5 @@
-//! What the policies are worth, measured whole on a virtual clock. Each experiment prints its figures (`--nocapture`),
-//! names its seed, and has a control that fails.
+//! What the policies are worth, measured whole on a virtual clock. Each experiment prints its
+//! figures (`--nocapture`), names its seed, and has a control that fails.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ fn failing(share: f64, seed: u64) -> impl FnMut() -> Step + Send + 'static {
     move || if rng.unit() < share { answer(503) } else { answer(200) }
 }
 
-/// Calls at a fixed rate, whatever becomes of them; how many succeeded, with their bodies, and every latency, sorted.
+/// Calls at a fixed rate, whatever becomes of them; how many succeeded, with their bodies, and
+/// every latency, sorted.
 async fn open_loop(rig: &Rig, calls: u32, every: Duration, options: &CallOptions) -> (u32, Vec<Duration>) {
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..calls {
@@ -94,7 +95,8 @@ async fn e2b_random_failures_are_hidden() {
     }
 }
 
-/// Issue 3: a stalled and a truncated body in twenty each cost nothing but time, when bodies are part of the attempt.
+/// Issue 3: a stalled and a truncated body in twenty each cost nothing but time, when bodies are
+/// part of the attempt.
 #[tokio::test(start_paused = true)]
 async fn stalled_and_truncated_bodies_are_rescued_within_one_attempt_timeout() {
     use super::script::{Piece, answer_with};

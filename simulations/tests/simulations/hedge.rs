@@ -1,4 +1,5 @@
-//! E6 in miniature: one upstream, calls that arrive at random, and hedging by the real machines on virtual time.
+//! E6 in miniature: one upstream, calls that arrive at random, and hedging by the real machines on
+//! virtual time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -260,8 +261,8 @@ fn cuts_the_tail_by_more_than_two_thirds_for_fewer_hedges_than_the_cap() {
     assert!(extra <= CAP + 0.002, "{extra}");
 }
 
-/// "At p95, healthy calls eat the cap": the slow attempts, once they are cancelled, no longer count as slow, the
-/// percentile falls to where healthy calls are, and nothing is left for the late ones.
+/// "At p95, healthy calls eat the cap": the slow attempts, once they are cancelled, no longer count
+/// as slow, the percentile falls to where healthy calls are, and nothing is left for the late ones.
 #[test]
 fn control_at_the_95th_percentile_without_the_losers_age_the_cap_is_eaten_and_the_tail_stays() {
     let forgetful = Setup { counts_losers: false, ..idle(0.05, at(0.95, 1.0)) };
@@ -281,7 +282,8 @@ fn hardly_hedges_when_nothing_is_late() {
     assert!(control >= 0.05, "{control}");
 }
 
-/// The hardest servers: few workers, and they finish what was cancelled, so that every hedge is load for nothing.
+/// The hardest servers: few workers, and they finish what was cancelled, so that every hedge is
+/// load for nothing.
 #[test]
 fn never_makes_a_loaded_server_much_slower() {
     for (load, workers, slow) in

@@ -1,5 +1,6 @@
-//! Simulations and experiments on a virtual clock: what many calls come to over minutes, where the library's own tests look
-//! at one. Each names its seed, prints its figures (`--nocapture`), and has a control that fails.
+//! Simulations and experiments on a virtual clock: what many calls come to over minutes, where the
+//! library's own tests look at one. Each names its seed, prints its figures (`--nocapture`), and
+//! has a control that fails.
 //!
 //! | module | what is simulated |
 //! |---|---|

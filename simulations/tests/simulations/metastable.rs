@@ -1,5 +1,5 @@
-//! PROOF E1, E5 and E7 on a virtual clock: what many clients do to a server together. Each prints its figures
-//! (`--nocapture`), names its seed, and has a control that fails.
+//! PROOF E1, E5 and E7 on a virtual clock: what many clients do to a server together. Each prints
+//! its figures (`--nocapture`), names its seed, and has a control that fails.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,8 +26,8 @@ const WORK: Duration = Duration::from_millis(10);
 /// Half of the workers are gone from the 20th second to the 30th.
 const GONE: (u64, u64) = (20, 30);
 
-/// First come, first served, by workers that finish whatever they were asked, wanted or not. So when an answer will come
-/// is known as soon as the request has.
+/// First come, first served, by workers that finish whatever they were asked, wanted or not. So
+/// when an answer will come is known as soon as the request has.
 fn queue() -> impl FnMut() -> Step + Send + 'static {
     let begun = now();
     let gone = (begun.after(Duration::from_secs(GONE.0)), begun.after(Duration::from_secs(GONE.1)));
@@ -140,7 +140,8 @@ fn saying(status: StatusCode) -> Response<Empty<Bytes>> {
     response
 }
 
-/// A service that answers as the one behind it did, and each call to that goes through a client of its own.
+/// A service that answers as the one behind it did, and each call to that goes through a client of
+/// its own.
 fn tier(policy: &Policy, behind: Tier) -> Tier {
     let layer = ResilienceLayer::builder().policy(policy.clone()).seed(5).build();
     let client = layer.expect("a policy that works").layer(behind);
@@ -154,7 +155,8 @@ fn tier(policy: &Policy, behind: Tier) -> Tier {
     }))
 }
 
-/// What each of three services in a row is asked, for one call at its head, while the last fails every time.
+/// What each of three services in a row is asked, for one call at its head, while the last fails
+/// every time.
 async fn chain(policy: &Policy, calls: usize, every: Duration) -> usize {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -194,7 +196,8 @@ async fn e5_three_layers_of_retries_do_not_multiply() {
 
 // ---- E7 ----
 
-/// A thousand clients are told to come back in a second: when each does, and the largest share within 100 ms.
+/// A thousand clients are told to come back in a second: when each does, and the largest share
+/// within 100 ms.
 async fn herd(policy: &Policy, seed: u64) -> (Vec<Duration>, f64) {
     const CLIENTS: usize = 1_000;
     let rig = Rig::new(policy, [answer(200)]);

@@ -1,8 +1,9 @@
 //! E13: no state of a name and its endpoints absorbs.
 //!
-//! A time of chaos brings the machines into some reachable state: endpoints go down, hang, and say 429 or 503 with `Retry-After`,
-//! each on its own, under callers who wait, who leave early, or who have little time. Then a share of them is well, the rest
-//! stays as it is, and after 10 s at least 99 calls in 100 succeed, at any rate. The seed of a run that fails is printed.
+//! A time of chaos brings the machines into some reachable state: endpoints go down, hang, and say
+//! 429 or 503 with `Retry-After`, each on its own, under callers who wait, who leave early, or who
+//! have little time. Then a share of them is well, the rest stays as it is, and after 10 s at least
+//! 99 calls in 100 succeed, at any rate. The seed of a run that fails is printed.
 
 use std::time::Duration;
 
@@ -66,7 +67,8 @@ impl Run {
         let pick = |rng: &mut Rng, most: usize| rng.between(0, most as u64 - 1) as usize;
         let endpoints = [1, 2, 3, 10][pick(rng, 4)];
         let well = 1 + pick(rng, endpoints);
-        // Who sheds calls that have all the time in the world ends them, by contract: nobody else is asked then.
+        // Who sheds calls that have all the time in the world ends them, by contract: nobody else
+        // is asked then.
         let stays = |rng: &mut Rng| std::iter::repeat_with(|| sick(rng)).find(|sick| *sick != Replica::Sheds);
         let mut last: Vec<_> =
             (0..endpoints).map(|n| if n < well { WELL } else { stays(rng).unwrap() }).collect();

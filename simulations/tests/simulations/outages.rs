@@ -1,4 +1,5 @@
-//! Some or all endpoints of a name are down, and `Policy::standard()` is untouched: who is asked, and who is served.
+//! Some or all endpoints of a name are down, and `Policy::standard()` is untouched: who is asked,
+//! and who is served.
 
 use std::time::Duration;
 
@@ -65,8 +66,8 @@ fn some_dead(n: usize, dead: usize) -> Network {
     network
 }
 
-/// The name's own breaker counted what its endpoints failed at: five quick ones were five in a row, and it lost 99 % (one of
-/// two) or 64 % (one of three) of the calls.
+/// The name's own breaker counted what its endpoints failed at: five quick ones were five in a row,
+/// and it lost 99 % (one of two) or 64 % (one of three) of the calls.
 #[tokio::test(start_paused = true)]
 async fn bursts_are_served_while_one_of_two_or_three_refuses() {
     for n in [2, 3] {
@@ -87,7 +88,8 @@ async fn bursts_are_served_while_one_of_two_or_three_refuses() {
     }
 }
 
-/// Not served within two minutes in 12 to 14 of 20 runs: what the name's breaker let through met the dead ones.
+/// Not served within two minutes in 12 to 14 of 20 runs: what the name's breaker let through met
+/// the dead ones.
 #[tokio::test(start_paused = true)]
 async fn one_that_returns_after_all_were_down_serves_within_seconds() {
     let mut longest = Duration::ZERO;
@@ -108,7 +110,8 @@ async fn one_that_returns_after_all_were_down_serves_within_seconds() {
     println!("five in a row served within {longest:?} at most, 20 seeds");
 }
 
-/// It was asked again when its failures had decayed, 20 to 50 s later: too few to open its breaker, enough to lose every draw.
+/// It was asked again when its failures had decayed, 20 to 50 s later: too few to open its breaker,
+/// enough to lose every draw.
 #[tokio::test(start_paused = true)]
 async fn one_that_was_down_too_briefly_for_its_breaker_is_asked_again_within_seconds() {
     let mut longest = Duration::ZERO;
@@ -156,7 +159,8 @@ impl Resolve for Ten {
     }
 }
 
-/// It served 3 of the first 20 at most; who walks through the addresses as they come serves every one.
+/// It served 3 of the first 20 at most; who walks through the addresses as they come serves every
+/// one.
 #[tokio::test(start_paused = true)]
 async fn nine_of_ten_addresses_of_a_name_are_dead() {
     for seed in 0..5 {
@@ -172,7 +176,8 @@ async fn nine_of_ten_addresses_of_a_name_are_dead() {
     }
 }
 
-/// A probing endpoint was always preferred, and a probe that decides nothing cost nothing: 300 of 300 POSTs, for ever.
+/// A probing endpoint was always preferred, and a probe that decides nothing cost nothing: 300 of
+/// 300 POSTs, for ever.
 #[tokio::test(start_paused = true)]
 async fn probes_that_decide_nothing_take_no_traffic() {
     for (undecided, name) in [(Replica::Says(429, "1"), "429"), (Replica::Sheds, "shed")] {
@@ -193,7 +198,8 @@ async fn probes_that_decide_nothing_take_no_traffic() {
     }
 }
 
-/// Hung, it took 200 of 200 calls whose callers left before a second, or whose deadlines were that short.
+/// Hung, it took 200 of 200 calls whose callers left before a second, or whose deadlines were that
+/// short.
 #[tokio::test(start_paused = true)]
 async fn hung_endpoints_take_no_more_than_their_probes_from_hasty_callers() {
     for ambient in [false, true] {
@@ -222,7 +228,8 @@ async fn hung_endpoints_take_no_more_than_their_probes_from_hasty_callers() {
     }
 }
 
-/// A third of GETs ended in the 429 of one of three; and its 503 kept every fourth client from the other two for 5 s.
+/// A third of GETs ended in the 429 of one of three; and its 503 kept every fourth client from the
+/// other two for 5 s.
 #[tokio::test(start_paused = true)]
 async fn what_one_of_three_asks_for_keeps_nobody_from_the_others() {
     for status in [429, 503] {

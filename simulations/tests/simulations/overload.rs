@@ -1,6 +1,8 @@
-//! Overload, whole calls on a virtual clock: what the standard policy serves beside a bare client, and what it never refuses.
+//! Overload, whole calls on a virtual clock: what the standard policy serves beside a bare client,
+//! and what it never refuses.
 //!
-//! `table` prints the figures in the documentation: `cargo test -p resilient-client-simulations overload::table -- --ignored --nocapture`.
+//! `table` prints the figures in the documentation:
+//! `cargo test -p resilient-client-simulations overload::table -- --ignored --nocapture`.
 
 mod world;
 

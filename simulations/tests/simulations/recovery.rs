@@ -1,4 +1,5 @@
-//! E16: a server that is back is back at once, and one that isn't is left alone. `Policy::standard()` is untouched.
+//! E16: a server that is back is back at once, and one that isn't is left alone.
+//! `Policy::standard()` is untouched.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -84,7 +85,8 @@ async fn a_server_that_is_up_again_gets_full_traffic_at_once() {
                 let back = back_after(&Policy::standard(), &how, rate, outage * SECOND, seed).await;
                 longest = longest.max(back);
             }
-            // At few calls a second the next probe comes no sooner than the one that hangs has used up its time.
+            // At few calls a second the next probe comes no sooner than the one that hangs has used
+            // up its time.
             let within = if name == "hangs" && rate < 50.0 { within + 3 * SECOND } else { within };
             println!(
                 "{name} for {outage} s at {rate}/s: full traffic after {longest:.2?} at most, {seeds} seeds"

@@ -1,8 +1,9 @@
 //! E14: ten minutes of everything at once, and nothing is missing afterwards.
 //!
-//! Servers fall ill in every way and get well, one by one; callers of every kind come and leave; policies are reloaded and
-//! operators force breakers. Then all are well, little is asked of them, and each breaker, slot, place in a line, token and place
-//! in the registry must have come back. A run follows from its seed, which is printed.
+//! Servers fall ill in every way and get well, one by one; callers of every kind come and leave;
+//! policies are reloaded and operators force breakers. Then all are well, little is asked of them,
+//! and each breaker, slot, place in a line, token and place in the registry must have come back. A
+//! run follows from its seed, which is printed.
 
 mod callers;
 mod observed;
@@ -32,7 +33,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const ILL: &str = "http://plain-2:3000/";
 /// Fewer than are met: the ten below, and another `once-…` at every turn.
 const PLACES: usize = 16;
-/// Those that are named, and have a place beyond these: two names with endpoints, two hosts, one of them with a route.
+/// Those that are named, and have a place beyond these: two names with endpoints, two hosts, one of
+/// them with a route.
 const NAMED: usize = 5;
 
 /// What goes wrong on purpose, for the checks to find.

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Passes connections on. Those begun before `ends` is open end then; each begun later takes 300 ms to come about.
+/// Passes connections on. Those begun before `ends` is open end then; each begun later takes 300 ms
+/// to come about.
 async fn slow_to_reconnect(to: String, ends: Gate, accepted: Watched<usize>) -> (String, JoinHandle<()>) {
     let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", front.local_addr().unwrap());
@@ -27,8 +28,8 @@ async fn slow_to_reconnect(to: String, ends: Gate, accepted: Watched<usize>) -> 
     (url, passing)
 }
 
-/// A caller with little time begins the connection that others wait for: the client's first, or the one after a warm connection
-/// has ended.
+/// A caller with little time begins the connection that others wait for: the client's first, or the
+/// one after a warm connection has ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_survive_the_one_who_began_the_connection_that_they_wait_for() {
     use resilient_client_tests::tls::Tls;

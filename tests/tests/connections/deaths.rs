@@ -62,8 +62,8 @@ async fn serve_plain(mut stream: TcpStream, idle: Duration) {
     }
 }
 
-/// No call is lost but those that were on a connection when that broke. How many POSTs that are is chance, for bare reqwest too, so
-/// that counts of two runs can't be compared.
+/// No call is lost but those that were on a connection when that broke. How many POSTs that are is
+/// chance, for bare reqwest too, so that counts of two runs can't be compared.
 fn only_what_was_in_doubt_is_lost(client: &Any, work: &Work, tally: &Tally) {
     println!("{} {}: {}", client.name(), work.method, tally.said());
     if client.is_bare() {
@@ -74,7 +74,8 @@ fn only_what_was_in_doubt_is_lost(client: &Any, work: &Work, tally: &Tally) {
     assert_eq!(client.transitions(), 0, "{}: {}", client.name(), tally.said());
 }
 
-/// Bursts come just when the connections of the one before have been idle for as long as the server keeps them.
+/// Bursts come just when the connections of the one before have been idle for as long as the server
+/// keeps them.
 async fn bursts_at_expiring_connections(work: Work) {
     let mut served = Vec::new();
     for client in Any::all(false, &Policy::standard()) {
@@ -88,8 +89,9 @@ async fn bursts_at_expiring_connections(work: Work) {
         served.push(all.served);
     }
     let [bare, ours @ ..] = &*served else { panic!("three clients") };
-    // On a busy machine a GET may meet more dead connections than it has attempts, or than there are tokens: reqwest doesn't say that
-    // they were old ones. Bare has lost ten times as many by then.
+    // On a busy machine a GET may meet more dead connections than it has attempts, or than there
+    // are tokens: reqwest doesn't say that they were old ones. Bare has lost ten times as many by
+    // then.
     assert!(work.method == Method::POST || ours.iter().all(|ours| ours + 10 >= *bare), "{served:?}");
 }
 
@@ -169,8 +171,8 @@ impl Waiting {
     }
 }
 
-/// Here nothing is left to chance: in each tenth burst the server reads every request, answers none, and is gone. Bare reqwest loses
-/// exactly those; ours no more of the POSTs, and no GET.
+/// Here nothing is left to chance: in each tenth burst the server reads every request, answers
+/// none, and is gone. Bare reqwest loses exactly those; ours no more of the POSTs, and no GET.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_death_of_all_connections_costs_the_posts_on_them_as_it_costs_bare_reqwest_and_no_get() {
     const CALLERS: usize = 50;

@@ -1,5 +1,6 @@
-//! Connections end, all the time: a server goes away in good order, is restarted, tires of idle ones, allows fewer streams than
-//! are asked of it. That is housekeeping. Each story here is told by reqwest as it comes, too, and ours serves no fewer calls.
+//! Connections end, all the time: a server goes away in good order, is restarted, tires of idle
+//! ones, allows fewer streams than are asked of it. That is housekeeping. Each story here is told
+//! by reqwest as it comes, too, and ours serves no fewer calls.
 
 mod connecting;
 mod deaths;

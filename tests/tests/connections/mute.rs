@@ -1,8 +1,10 @@
-//! A server that hangs, or a connection on which nothing comes any more: what is held against which of the two.
+//! A server that hangs, or a connection on which nothing comes any more: what is held against which
+//! of the two.
 
 use super::*;
 
-/// The connection takes requests and says nothing: what timed out is repeated elsewhere, and nobody follows it there.
+/// The connection takes requests and says nothing: what timed out is repeated elsewhere, and nobody
+/// follows it there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_gone_mute_is_left_at_the_first_timeout() {
     let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(300)).total(Duration::from_secs(5));
@@ -26,8 +28,8 @@ async fn a_connection_gone_mute_is_left_at_the_first_timeout() {
     }
 }
 
-/// The deadline cuts the attempts on it short before their own timeout does, or their callers leave: still one connection, and one
-/// cause, and nobody follows them there.
+/// The deadline cuts the attempts on it short before their own timeout does, or their callers
+/// leave: still one connection, and one cause, and nobody follows them there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_gone_mute_counts_once_whatever_ends_the_wait_for_it() {
     let ms = Duration::from_millis;
@@ -57,8 +59,8 @@ async fn a_connection_gone_mute_counts_once_whatever_ends_the_wait_for_it() {
     }
 }
 
-/// It falls silent after the heads of forty answers: bodies read within their attempts, there until their time is up or the pause has
-/// been too long, and bodies read by the caller.
+/// It falls silent after the heads of forty answers: bodies read within their attempts, there until
+/// their time is up or the pause has been too long, and bodies read by the caller.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_bodies_that_stall_on_one_connection_count_once() {
     let ms = Duration::from_millis;
@@ -102,7 +104,8 @@ async fn forty_bodies_that_stall_on_one_connection_count_once() {
             ended.sort();
             let spread = *ended.last().unwrap() - ended[0];
             println!("{} {idle:?} {buffered}: {} counted in {spread:?}", client.name(), client.counted());
-            // On a busy machine they don't all end at one instant, which over reqwest is all that shows one cause.
+            // On a busy machine they don't all end at one instant, which over reqwest is all that
+            // shows one cause.
             if spread < ms(50) || client.name() == "hyper" {
                 assert_eq!(client.counted(), 1, "{} {idle:?} {buffered}", client.name());
                 assert_eq!(client.transitions(), 0, "{} {idle:?} {buffered}", client.name());
@@ -143,7 +146,8 @@ async fn a_buffered_body_that_stalls_is_read_over_another_connection() {
     }
 }
 
-/// The connection is well and the server isn't: it answers one request in three, and hangs on the others.
+/// The connection is well and the server isn't: it answers one request in three, and hangs on the
+/// others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_on_most_requests_of_a_live_connection_opens_its_breaker() {
     let server = H2Server::start(|request| match request.nth % 3 {
@@ -159,7 +163,8 @@ async fn a_server_that_hangs_on_most_requests_of_a_live_connection_opens_its_bre
     assert!(client.transitions() > 0, "{}", tally.said());
 }
 
-/// Over HTTP/1.1 nobody asks for a body without content: such a request waited for a stream for ever, and its hang counted for nothing.
+/// Over HTTP/1.1 nobody asks for a body without content: such a request waited for a stream for
+/// ever, and its hang counted for nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_without_content_that_hangs_ends_with_its_attempts_time_while_others_are_answered() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

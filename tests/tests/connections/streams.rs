@@ -1,4 +1,5 @@
-//! A server in good order: it leaves connections after so many streams, and allows fewer streams than are asked of it.
+//! A server in good order: it leaves connections after so many streams, and allows fewer streams
+//! than are asked of it.
 
 use super::*;
 
@@ -28,9 +29,11 @@ async fn a_cold_burst_beyond_the_streams_allowed_is_served_whole() {
     everyone_is_served(manners, Work::of(Method::POST, 40, 2).body("an order")).await;
 }
 
-/// Each waits 4 s at most for its stream, longer than an attempt may take; the server needs 20 ms for each. (Of a request with content
-/// nobody can see over reqwest whether it waits: it is given its time twice.) They come before the server has said what it allows, so that nobody knows for
-/// sure who waits: over reqwest a GET of which that isn't known goes over a connection of its own in the end.
+/// Each waits 4 s at most for its stream, longer than an attempt may take; the server needs 20 ms
+/// for each. (Of a request with content nobody can see over reqwest whether it waits: it is given
+/// its time twice.) They come before the server has said what it allows, so that nobody knows for
+/// sure who waits: over reqwest a GET of which that isn't known goes over a connection of its own
+/// in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_wait_for_the_one_stream_allowed_are_all_served() {
     let served = async |client: Any, method: Method, body| {
@@ -98,7 +101,8 @@ async fn who_runs_out_of_time_waiting_for_a_stream_reports_what_its_events_say()
     .await;
 }
 
-/// The server takes one more request on its only connection, and leaves: thirty calls were on their way.
+/// The server takes one more request on its only connection, and leaves: thirty calls were on their
+/// way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_calls_on_a_warm_connection_survive_its_goaway() {
     for client in Any::all(true, &Policy::standard()) {
@@ -117,7 +121,8 @@ async fn thirty_calls_on_a_warm_connection_survive_its_goaway() {
     }
 }
 
-/// As nginx does by default, though after 1000: the last answer of a connection, one GOAWAY, and nothing above is read.
+/// As nginx does by default, though after 1000: the last answer of a connection, one GOAWAY, and
+/// nothing above is read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bursts_at_a_server_that_ends_connections_after_so_many_requests_are_served_whole() {
     for client in Any::all(true, &Policy::standard()) {

@@ -11,7 +11,8 @@ fn defaults(cell: &str) -> Vec<(String, String)> {
     settings.map(|(name, value)| (plain(name), plain(value.split(", ").next().unwrap_or_default()))).collect()
 }
 
-/// Every kind has its row; read with nothing but its name, it has the settings that the row says it has.
+/// Every kind has its row; read with nothing but its name, it has the settings that the row says it
+/// has.
 #[test]
 fn the_table_of_fault_kinds_is_what_is_read() {
     let repository = Repository::open();

@@ -1,5 +1,5 @@
-//! What the documents say of the repository holds: paths and links lead somewhere, tables list what the code
-//! has.
+//! What the documents say of the repository holds: paths and links lead somewhere, tables list what
+//! the code has.
 
 mod faults;
 mod paths;

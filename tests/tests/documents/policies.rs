@@ -21,8 +21,8 @@ use resilient_client::policy::timeout::TimeoutPolicy;
 
 use super::*;
 
-/// The settings of a policy and their values, as its `Debug` has them: `Some(1s)` is `1s`, and `None` is
-/// `none`.
+/// The settings of a policy and their values, as its `Debug` has them: `Some(1s)` is `1s`, and
+/// `None` is `none`.
 fn settings(name: &str, policy: &dyn Debug) -> Vec<(String, String)> {
     let text = format!("{policy:?}");
     let inside = text.split_once("{ ").and_then(|(_, rest)| rest.strip_suffix(" }")).expect("a struct");

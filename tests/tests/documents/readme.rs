@@ -1,4 +1,5 @@
-//! What README and `docs/errors.md` list: kinds of errors, features, a configuration file, the version of Rust.
+//! What README and `docs/errors.md` list: kinds of errors, features, a configuration file, the
+//! version of Rust.
 
 use resilient_client::Client;
 use resilient_client::policy::PolicySet;

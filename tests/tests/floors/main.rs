@@ -1,7 +1,9 @@
-//! The library stands on floors: a module imports only from floors below its own. The floors are the diagram in
-//! `resilient-client/src/lib.rs`, which this test reads, so that the diagram is checked and not promised.
+//! The library stands on floors: a module imports only from floors below its own. The floors are
+//! the diagram in `resilient-client/src/lib.rs`, which this test reads, so that the diagram is
+//! checked and not promised.
 //!
-//! Tests may import whatever they like. `crate::Error` and its like count as the modules that lib.rs takes them from.
+//! Tests may import whatever they like. `crate::Error` and its like count as the modules that
+//! lib.rs takes them from.
 
 mod source;
 
@@ -12,6 +14,8 @@ use source::{Import, Source};
 
 /// The most lines a file may have, its tests apart.
 const LONGEST_FILE: usize = 400;
+/// The most columns of a comment.
+const WIDEST_COMMENT: usize = 100;
 /// The most lines of code a function may have.
 const LONGEST_FUNCTION: usize = 60;
 
@@ -23,8 +27,8 @@ fn library() -> Vec<Source> {
 struct Floors(BTreeMap<String, usize>);
 
 impl Floors {
-    /// Reads the diagram: after the heading `# Floors`, one floor a line, its rooms separated by commas, two spaces before
-    /// what is said of them.
+    /// Reads the diagram: after the heading `# Floors`, one floor a line, its rooms separated by
+    /// commas, two spaces before what is said of them.
     fn read(lib: &str) -> Self {
         let docs = lib.lines().filter_map(|line| line.strip_prefix("//!")).map(str::trim);
         let diagram =
@@ -151,4 +155,64 @@ fn functions_are_short_enough_to_read_whole() {
     });
     let long: Vec<_> = all.filter(|(_, _, lines)| *lines > LONGEST_FUNCTION).collect();
     assert!(long.is_empty(), "longer than {LONGEST_FUNCTION} lines: {long:?}");
+}
+
+/// Where a comment is wider than that. What can't be broken may be: tables, code, and what a link
+/// leads to.
+fn wide_comments(file: &str, text: &str) -> Vec<String> {
+    let mut in_code = false;
+    let mut wide = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let Some(said) = line.trim_start().strip_prefix("//") else {
+            in_code = false;
+            continue;
+        };
+        let said = said.trim_start_matches(['/', '!']).trim_start();
+        in_code ^= said.starts_with("```");
+        let is_one_word = said.split_whitespace().count() == 1;
+        let is_link = said.starts_with('[') && said.contains("]: ");
+        if line.chars().count() > WIDEST_COMMENT
+            && !(in_code || is_one_word || is_link || said.starts_with('|'))
+        {
+            wide.push(format!("{file}:{number}"));
+        }
+    }
+    wide
+}
+
+#[test]
+fn comments_are_narrow_enough_to_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut folders, mut wide, mut files) = (vec![root], Vec::new(), 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                if !["target", ".git", "node_modules"].contains(&name) {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                files += 1;
+                let text = std::fs::read_to_string(&path).expect("a source");
+                wide.extend(wide_comments(&path.display().to_string(), &text));
+            }
+        }
+    }
+    assert!(files > 300, "the sources weren't found: {files}");
+    assert!(wide.is_empty(), "comments over {WIDEST_COMMENT} columns:\n{}", wide.join("\n"));
+}
+
+#[test]
+fn a_wide_comment_is_found_and_a_wide_table_is_none() {
+    let wide = format!("    /// {}", "many words ".repeat(10));
+    assert_eq!(wide_comments("a.rs", &wide), ["a.rs:1"]);
+    for fine in [
+        format!("//! | {} |", "a cell ".repeat(20)),
+        format!("//! ```\n//! {}\n//! ```", "let x = y; ".repeat(10)),
+        format!("/// [a link]: {}", "x".repeat(100)),
+        format!("let wide = \"{}\";", "many words ".repeat(10)),
+    ] {
+        assert!(wide_comments("a.rs", &fine).is_empty(), "{fine}");
+    }
 }

@@ -1,5 +1,5 @@
-//! Reading Rust, as far as imports and lengths need it: comments, strings and tests are blanked, the rest is looked
-//! through for `use`, paths and functions.
+//! Reading Rust, as far as imports and lengths need it: comments, strings and tests are blanked,
+//! the rest is looked through for `use`, paths and functions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -247,7 +247,8 @@ fn end_of_block(code: &str, open: usize) -> usize {
     code.len()
 }
 
-/// The text without its comments and without what stands in strings and characters, byte for byte as long.
+/// The text without its comments and without what stands in strings and characters, byte for byte
+/// as long.
 fn blanked(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();

@@ -80,13 +80,14 @@ async fn a_server_that_closes_between_requests_costs_no_get_and_doubles_no_post(
     let executed = executed(&server);
     assert!(executed.values().all(|times| *times == 1), "{executed:?}");
     assert!(executed.len() >= 300, "most of them did arrive: {}", executed.len());
-    // What is written into a closed socket is never read; everything else is there, and nothing hidden.
+    // What is written into a closed socket is never read; everything else is there, and nothing
+    // hidden.
     assert_eq!(server.seen().read(|seen| seen.answered), heard.ended_as(Outcome::Success));
     assert!(server.count() <= heard.attempts());
 }
 
-/// A connection that is found closed before the request on it was written. Over reqwest the pool repeats such a request
-/// unseen; here that is an attempt, and repeated because it was never sent.
+/// A connection that is found closed before the request on it was written. Over reqwest the pool
+/// repeats such a request unseen; here that is an attempt, and repeated because it was never sent.
 #[tokio::test]
 async fn a_request_that_the_pool_hands_back_unwritten_is_an_attempt_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -104,8 +105,9 @@ async fn a_request_that_the_pool_hands_back_unwritten_is_an_attempt_of_its_own()
     call(client.get(&url)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
 
-    // This task and the connection's must be woken by the same look at the clock and the sockets: this one runs first,
-    // and the other then finds the end of its connection and a request that it hasn't written.
+    // This task and the connection's must be woken by the same look at the clock and the sockets:
+    // this one runs first, and the other then finds the end of its connection and a request that it
+    // hasn't written.
     let mut timer = Box::pin(tokio::time::sleep(Duration::from_millis(1)));
     assert!(poll_fn(|cx| Poll::Ready(timer.as_mut().poll(cx))).await.is_pending());
     close.send(()).unwrap();
@@ -157,7 +159,8 @@ async fn a_server_that_swallows_every_second_request_sees_exactly_the_attempts()
     .await;
 }
 
-/// Over HTTP/1.1 the first timeout takes its connection along, and the next attempt has one of its own, which isn't kept.
+/// Over HTTP/1.1 the first timeout takes its connection along, and the next attempt has one of its
+/// own, which isn't kept.
 #[tokio::test]
 async fn an_http1_connection_is_retired_by_its_first_timeout() {
     let server = Server::start(|request| match (request.connection, request.nth_on_connection) {

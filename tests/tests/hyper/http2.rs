@@ -75,7 +75,8 @@ fn connections(server: &H2Server) -> Vec<usize> {
     server.seen().read(|seen| seen.requests.iter().map(|request| request.connection).collect())
 }
 
-/// The control: one timeout now and then is the request's fault, not the connection's, if others are answered meanwhile.
+/// The control: one timeout now and then is the request's fault, not the connection's, if others
+/// are answered meanwhile.
 #[tokio::test]
 async fn an_http2_connection_that_answers_others_is_kept() {
     let server = H2Server::start(|request| match &request.body[..] {

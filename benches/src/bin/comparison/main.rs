@@ -4,7 +4,8 @@
 //! cargo run --release -p resilient-client-benches --bin comparison -- FILE DATE [REMARK]
 //! ```
 //!
-//! The machine, the compiler and the commit are asked for; the date is given, because nothing here reads a calendar.
+//! The machine, the compiler and the commit are asked for; the date is given, because nothing here
+//! reads a calendar.
 
 mod storm;
 

@@ -1,4 +1,5 @@
-//! What the other processes say on their standard output: bytes, each of which stands for something.
+//! What the other processes say on their standard output: bytes, each of which stands for
+//! something.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,8 +9,8 @@ use tokio::process::ChildStdout;
 use crate::cli::Client;
 use crate::faults::Mark;
 
-/// What a user-service had to do with calls, by caller and kind. Read from a pipe that user-service writes a byte to for every
-/// one, so none is missed when it is killed.
+/// What a user-service had to do with calls, by caller and kind. Read from a pipe that user-service
+/// writes a byte to for every one, so none is missed when it is killed.
 #[derive(Default)]
 pub(crate) struct Arrivals([[AtomicU64; Mark::ALL.len()]; Client::ALL.len()]);
 

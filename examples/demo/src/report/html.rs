@@ -1,5 +1,5 @@
-//! The page that `--report` writes: one file, without scripts, fonts or anything from elsewhere. Both twins' seconds as
-//! SVG, one above the other on the same axes, then what held.
+//! The page that `--report` writes: one file, without scripts, fonts or anything from elsewhere.
+//! Both twins' seconds as SVG, one above the other on the same axes, then what held.
 
 use std::fmt::{self, Display, Write};
 

@@ -7,7 +7,8 @@ const FEW: u64 = 1;
 /// ...if they are also more than this share of its orders.
 const FEW_SHARE: f64 = 0.05;
 
-/// When full service began, of orders by the time they were sent since all was well again and whether they were settled at once.
+/// When full service began, of orders by the time they were sent since all was well again and
+/// whether they were settled at once.
 pub(super) fn full_service(orders: impl Iterator<Item = (Duration, bool)>) -> Option<Duration> {
     let mut seconds: Vec<(u64, u64)> = Vec::new();
     for (at, settled) in orders {

@@ -17,7 +17,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The load is that of people who click; a client that falls this far behind doesn't send what it says.
+    /// The load is that of people who click; a client that falls this far behind doesn't send what
+    /// it says.
     const LATE_MS: f64 = 100.0;
     /// An order of the lone order-service is one commit: a few milliseconds.
     const ALONE_MS: f64 = 400.0;

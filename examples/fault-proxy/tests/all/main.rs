@@ -53,7 +53,8 @@ impl Api {
         self.proxy_at(name, "127.0.0.1:0").await
     }
 
-    /// The same at an address that no other test has, so that nobody takes its port when it is free.
+    /// The same at an address that no other test has, so that nobody takes its port when it is
+    /// free.
     async fn proxy_at(&self, name: &str, listen: &str) -> SocketAddr {
         let upstream = echo().await;
         let body = json!({ "name": name, "upstream": upstream.to_string(), "listen": listen });

@@ -1,17 +1,20 @@
-//! Follows user-service's events: one queue for each copy, which outlives both services and the broker's restarts.
+//! Follows user-service's events: one queue for each copy, which outlives both services and the
+//! broker's restarts.
 //!
 //! The rules:
-//! - A message is acknowledged once what it says is committed. Whatever dies before that, it comes again, and changes
-//!   nothing the second time.
-//! - One consumer at a time (a single active consumer): other processes on the same database stand by, so that events are
-//!   applied in the order of the queue.
-//! - A message that can't be read, that the database refuses a few times, or that came back too often goes to the
-//!   dead-letter queue. Before it goes the copy is distrusted, so a list over HTTP brings what it said.
-//! - While the database is busy, gone or out of order nothing is given back: that would count against messages that are
-//!   good.
-//! - A queue that isn't there (new, or lost with the broker's data) means the same: distrusted before it is made.
-//! - Events of another database than user-service's own are passed over. So a new copy asks user-service first, and events
-//!   wait until it has answered.
+//! - A message is acknowledged once what it says is committed. Whatever dies before that, it comes
+//!   again, and changes nothing the second time.
+//! - One consumer at a time (a single active consumer): other processes on the same database stand
+//!   by, so that events are applied in the order of the queue.
+//! - A message that can't be read, that the database refuses a few times, or that came back too
+//!   often goes to the dead-letter queue. Before it goes the copy is distrusted, so a list over
+//!   HTTP brings what it said.
+//! - While the database is busy, gone or out of order nothing is given back: that would count
+//!   against messages that are good.
+//! - A queue that isn't there (new, or lost with the broker's data) means the same: distrusted
+//!   before it is made.
+//! - Events of another database than user-service's own are passed over. So a new copy asks
+//!   user-service first, and events wait until it has answered.
 
 use std::{
     convert::Infallible,
@@ -57,7 +60,8 @@ const EVENTS: &str = "user.*";
 const DEAD: &str = "order-service.users.dead";
 /// Most messages that this process holds unacknowledged.
 const PREFETCH: u16 = 64;
-/// A queue that nobody reads for so long is deleted: its database is gone, or will be filled by a list.
+/// A queue that nobody reads for so long is deleted: its database is gone, or will be filled by a
+/// list.
 const QUEUE_EXPIRES_MS: i32 = 7 * 24 * 60 * 60 * 1000;
 /// Most dead letters that are kept; the oldest go first.
 const MOST_DEAD: i32 = 10_000;
@@ -151,7 +155,8 @@ impl Follower {
         Err(Ended::Other("the broker cancelled the consumer".into()))
     }
 
-    /// Stores what the events say, however long it takes; returns the places of those that can't be stored.
+    /// Stores what the events say, however long it takes; returns the places of those that can't be
+    /// stored.
     async fn apply(&self, events: &[Event]) -> Vec<usize> {
         if events.is_empty() {
             return Vec::new();

@@ -1,7 +1,8 @@
 //! Which changes a copy is sure to hold, and whose. Pure.
 //!
-//! user-service numbers changes without holes, in the order of their commits, so a number that is missing is an event that
-//! was lost, and a list of all users that was begun after change n holds every change up to n.
+//! user-service numbers changes without holes, in the order of their commits, so a number that is
+//! missing is an event that was lost, and a list of all users that was begun after change n holds
+//! every change up to n.
 //!
 //! ```text
 //!            a list that reaches up to `first`
@@ -10,15 +11,18 @@
 //!    └─── an event after a hole, a lost queue ──────┘
 //! ```
 //!
-//! Numbers alone don't say whose they are: another environment's database on the same broker has the same, and one that was put
-//! back to an older state gives some of them a second time. So an event names its database, and the mark of the event before
-//! it; no two changes have the same mark.
+//! Numbers alone don't say whose they are: another environment's database on the same broker has
+//! the same, and one that was put back to an older state gives some of them a second time. So an
+//! event names its database, and the mark of the event before it; no two changes have the same
+//! mark.
 
 use serde::Deserialize;
 
-/// What a copy holds: every change from `first` to `last` and, when it is synced, every one before them.
+/// What a copy holds: every change from `first` to `last` and, when it is synced, every one before
+/// them.
 ///
-/// While a list is read events go on arriving; the run of numbers since the last hole is what a list has to reach.
+/// While a list is read events go on arriving; the run of numbers since the last hole is what a
+/// list has to reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Coverage {
     pub(crate) first: i64,
@@ -26,7 +30,8 @@ pub(crate) struct Coverage {
     pub(crate) is_synced: bool,
     /// Counts reasons to distrust: a list that was begun before one proves nothing.
     pub(crate) epoch: i64,
-    /// Whether the queue takes events. A list that is begun before it does may end behind some that nobody gets.
+    /// Whether the queue takes events. A list that is begun before it does may end behind some that
+    /// nobody gets.
     pub(crate) is_bound: bool,
 }
 
@@ -43,19 +48,20 @@ impl Coverage {
         self.last = event;
     }
 
-    /// Events may have been lost, nobody knows which. What is counted from here on is a new run: a number that only an old one explains
-    /// must not be waited for.
+    /// Events may have been lost, nobody knows which. What is counted from here on is a new run: a
+    /// number that only an old one explains must not be waited for.
     pub(crate) fn distrusted(&mut self) {
         *self = Self { epoch: self.epoch + 1, is_bound: self.is_bound, ..Self::default() };
     }
 
-    /// Whether a list that was begun after this was seen shows that the numbers aren't its user-service's: another one's events came, or
-    /// its database was put back.
+    /// Whether a list that was begun after this was seen shows that the numbers aren't its
+    /// user-service's: another one's events came, or its database was put back.
     pub(crate) fn is_ahead_of(&self, last_change: i64) -> bool {
         self.last.max(self.first) > last_change
     }
 
-    /// The copy holds a whole list now, which was begun in that epoch and after that change. Returns whether that is enough.
+    /// The copy holds a whole list now, which was begun in that epoch and after that change.
+    /// Returns whether that is enough.
     pub(crate) fn listed(&mut self, epoch: i64, last_change: i64) -> bool {
         if epoch != self.epoch || self.first > last_change + 1 {
             return false;
@@ -282,7 +288,8 @@ mod tests {
         assert!(coverage.is_synced);
     }
 
-    /// Another user-service's events on the same exchange, or a database that was put back: it waited for such a number for ever.
+    /// Another user-service's events on the same exchange, or a database that was put back: it
+    /// waited for such a number for ever.
     #[test]
     fn numbers_above_user_services_own_are_seen_and_forgotten() {
         let mut coverage = synced_up_to(100);

@@ -1,4 +1,5 @@
-//! A copy of user-service's users in this service's own database, so that orders are verified while user-service is dead.
+//! A copy of user-service's users in this service's own database, so that orders are verified while
+//! user-service is dead.
 //!
 //! ```text
 //! user-service ── events ──> exchange ──> queue ──> consumer.rs ──┐
@@ -8,9 +9,9 @@
 //!                                      └── it hasn't: ask user-service, as without a copy
 //! ```
 //!
-//! What the copy hasn't got says nothing, since it may lag behind: only user-service itself can say that there is no such
-//! user. What it has is believed, since users are never deleted; only a database that is put back or replaced loses some, and
-//! the copy with it.
+//! What the copy hasn't got says nothing, since it may lag behind: only user-service itself can say
+//! that there is no such user. What it has is believed, since users are never deleted; only a
+//! database that is put back or replaced loses some, and the copy with it.
 
 mod consumer;
 mod coverage;
@@ -29,7 +30,8 @@ pub(crate) use self::{
     store::{CopiedUser, UserCopy},
 };
 
-/// What follows user-service's events, and a lookup that looks into the copy before it asks `users`.
+/// What follows user-service's events, and a lookup that looks into the copy before it asks
+/// `users`.
 pub(crate) async fn open(
     config: &Config,
     url: &str,

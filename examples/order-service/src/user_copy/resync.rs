@@ -17,16 +17,16 @@ use super::{
 
 /// How often it is looked whether the copy is complete, and the wait before another try.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many looks apart user-service is asked for its last change; doubled, up to the longest, each time that the events
-/// have not come meanwhile.
+/// How many looks apart user-service is asked for its last change; doubled, up to the longest, each
+/// time that the events have not come meanwhile.
 const ASK_EVERY: u32 = 15;
 const ASK_AT_LEAST_EVERY: u32 = 16 * ASK_EVERY;
 
 /// How often one page of a list is asked for, before the list is begun anew.
 const MOST_TRIES: u32 = 5;
 
-/// A list on its way. It outlives the session, so that a broker that comes and goes doesn't keep a long list from its end: the
-/// queue outlives it, too, and holds what the list doesn't.
+/// A list on its way. It outlives the session, so that a broker that comes and goes doesn't keep a
+/// long list from its end: the queue outlives it, too, and holds what the list doesn't.
 #[derive(Clone, Debug)]
 pub(super) struct Listing {
     /// Tells lists apart.
@@ -46,7 +46,8 @@ impl Listing {
     }
 }
 
-/// When to ask user-service for its last change, to find out about events that are lost without any that came after them.
+/// When to ask user-service for its last change, to find out about events that are lost without any
+/// that came after them.
 #[derive(Debug)]
 struct Audit {
     every: u32,
@@ -75,7 +76,8 @@ impl Audit {
 }
 
 impl Follower {
-    /// Asks user-service which database it has, when the copy doesn't know: until then no event is anybody's.
+    /// Asks user-service which database it has, when the copy doesn't know: until then no event is
+    /// anybody's.
     pub(super) async fn introduce(&self) -> Result<(), Ended> {
         let mut is_logged = false;
         while self.copy.known().await?.database.is_none() {
@@ -93,14 +95,15 @@ impl Follower {
         Ok(())
     }
 
-    /// Completes the copy whenever something may be missing, for as long as the session lasts: the queue is there then and
-    /// holds whatever the list doesn't.
+    /// Completes the copy whenever something may be missing, for as long as the session lasts: the
+    /// queue is there then and holds whatever the list doesn't.
     pub(super) async fn keep_complete(&self, following: &Following<'_>) -> Infallible {
         // The first look asks: nobody knows what has happened since the last session.
         let mut audit = Audit { every: ASK_EVERY, looks: ASK_EVERY - 1, expected: None };
         let (mut is_logged, mut patience) = (false, 0_u32);
         loop {
-            // They may be user-service's own, whose database was replaced, or come from somewhere else all the time.
+            // They may be user-service's own, whose database was replaced, or come from somewhere
+            // else all the time.
             patience = patience.saturating_sub(1);
             let are_there_strangers = patience == 0 && self.strangers.came.swap(false, Ordering::Relaxed);
             if are_there_strangers {
@@ -150,7 +153,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Forgets the copy when user-service, which was asked after this was seen, never had what it holds.
+    /// Forgets the copy when user-service, which was asked after this was seen, never had what it
+    /// holds.
     async fn belongs(&self, known: &Known, last: &LastChange) -> Result<(), Ended> {
         if !known.contradicts(last) {
             return Ok(());
@@ -165,14 +169,16 @@ impl Follower {
         Err(Ended::Other("user-service's database is another, or was put back".into()))
     }
 
-    /// Copies the whole list, or the rest of one that a lost session left; returns how many users it has.
+    /// Copies the whole list, or the rest of one that a lost session left; returns how many users
+    /// it has.
     async fn list(&self, known: &Known) -> Result<usize, Ended> {
         let mut listing = match self.take_unfinished() {
             Some(unfinished) if unfinished.epoch == known.coverage.epoch => unfinished,
             _ => Listing::of(known.coverage.epoch),
         };
         loop {
-            // Whatever ends this here, the next try goes on here, but not for ever: a list may be none to go on with.
+            // Whatever ends this here, the next try goes on here, but not for ever: a list may be
+            // none to go on with.
             let again = Listing { tries: listing.tries + 1, ..listing.clone() };
             self.keep_unfinished((again.tries < MOST_TRIES).then_some(again));
             let page = self.pages.page(listing.after.as_deref(), 100).await;

@@ -31,7 +31,8 @@ pub(crate) struct Event {
 pub(crate) struct Applied {
     /// Those of another database, which changed nothing.
     pub(crate) foreign: usize,
-    /// Whether one showed that user-service's database was put back, so that the copy is begun anew.
+    /// Whether one showed that user-service's database was put back, so that the copy is begun
+    /// anew.
     pub(crate) diverged: bool,
 }
 
@@ -131,8 +132,9 @@ impl UserCopy {
         self.change(|known| known.coverage.is_bound = true).await
     }
 
-    /// Nothing that is known is believed any more: it isn't what user-service's database, which is this one, has had, so that the
-    /// copy may have users that there aren't. Whom it doesn't know is asked for.
+    /// Nothing that is known is believed any more: it isn't what user-service's database, which is
+    /// this one, has had, so that the copy may have users that there aren't. Whom it doesn't know
+    /// is asked for.
     pub(crate) async fn forget(&self, database: &str) -> Result<(), sqlx::Error> {
         let (mut transaction, before) = self.lock().await?;
         let mut after = before.clone();
@@ -142,7 +144,8 @@ impl UserCopy {
         save(transaction, &before, &after).await
     }
 
-    /// The list with this number is stored to its end; see [`Coverage::listed`]. Who is neither in it nor in an event since is gone.
+    /// The list with this number is stored to its end; see [`Coverage::listed`]. Who is neither in
+    /// it nor in an event since is gone.
     pub(crate) async fn listed(&self, list: i64, epoch: i64, last: &LastChange) -> Result<bool, sqlx::Error> {
         let (mut transaction, before) = self.lock().await?;
         let mut after = before.clone();
@@ -229,7 +232,8 @@ async fn stamp(
     sqlx::query(sql).bind(by).bind(&user.id).execute(transaction).await.map(drop)
 }
 
-/// The newer state of a user wins, so that events that come twice, or late, or behind a list, do no harm.
+/// The newer state of a user wins, so that events that come twice, or late, or behind a list, do no
+/// harm.
 async fn upsert(transaction: &mut AnyConnection, user: &CopiedUser) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO user_copies (id, name, email, created_at, version) VALUES ($1, $2, $3, $4, $5) \

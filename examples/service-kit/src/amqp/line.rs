@@ -1,8 +1,8 @@
 //! A connection's socket, to be cut.
 //!
-//! lapin works each connection off in a thread of its own, also one that nobody waits for any more: a broker that accepts
-//! and says nothing (stopped, or with a disk that hangs) would keep the thread of every try. Whoever gives a connection up
-//! cuts its socket, and the thread ends.
+//! lapin works each connection off in a thread of its own, also one that nobody waits for any more:
+//! a broker that accepts and says nothing (stopped, or with a disk that hangs) would keep the
+//! thread of every try. Whoever gives a connection up cuts its socket, and the thread ends.
 
 use std::{
     io,

@@ -1,7 +1,7 @@
 //! What a failed statement means, by the codes of either database.
 
-/// Whether the same statement may well succeed a moment later: the pool is exhausted, a lock is held, the connection is
-/// gone, or Postgres starts, stops or asks for a retry.
+/// Whether the same statement may well succeed a moment later: the pool is exhausted, a lock is
+/// held, the connection is gone, or Postgres starts, stops or asks for a retry.
 pub fn is_busy(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => true,
@@ -10,8 +10,8 @@ pub fn is_busy(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether nothing can be stored, however often it is tried, until somebody sees to it: the disk is full or broken, or
-/// the database takes no writes.
+/// Whether nothing can be stored, however often it is tried, until somebody sees to it: the disk is
+/// full or broken, or the database takes no writes.
 pub fn is_unwritable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| is_unwritable_code(&code)),
@@ -19,8 +19,9 @@ pub fn is_unwritable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether what was to be stored is to blame, so that anything else would be stored in its place: a value that the database
-/// has no room or no letters for, or a rule of the schema. Every other failure is the database's own, or the service's.
+/// Whether what was to be stored is to blame, so that anything else would be stored in its place: a
+/// value that the database has no room or no letters for, or a rule of the schema. Every other
+/// failure is the database's own, or the service's.
 pub fn is_the_datas_fault(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Encode(_) => true,
@@ -51,11 +52,13 @@ fn is_unwritable_code(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| SQLITE.contains(&(code & 0xff)))
 }
 
-/// `SQLite`'s codes are numbers whose low byte is the primary code; Postgres's are `SQLSTATE`s of five characters.
+/// `SQLite`'s codes are numbers whose low byte is the primary code; Postgres's are `SQLSTATE`s of
+/// five characters.
 fn is_busy_code(code: &str) -> bool {
     const SQLITE_BUSY: u32 = 5;
     const SQLITE_LOCKED: u32 = 6;
-    // serialization failure, deadlock, too many connections, lock and statement timeout, told to stop, crashed, starting up
+    // serialization failure, deadlock, too many connections, lock and statement timeout, told to
+    // stop, crashed, starting up
     const POSTGRES_BUSY: [&str; 8] = ["40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03"];
     const CONNECTION: &str = "08";
     if code.len() == 5 {
@@ -88,7 +91,8 @@ mod tests {
         }
     }
 
-    /// Ours: a table that isn't there, no permission, no memory, a file that is no database, a disk, a crash, a schema that changed.
+    /// Ours: a table that isn't there, no permission, no memory, a file that is no database, a
+    /// disk, a crash, a schema that changed.
     #[test]
     fn only_what_the_data_itself_breaks_is_the_datas_fault() {
         for data in ["18", "19", "20", "2067", "22001", "22021", "23505", "54000"] {

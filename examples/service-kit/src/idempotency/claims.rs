@@ -1,4 +1,5 @@
-//! The keys' table: every transition of a key is one statement, so no two processes can both make it.
+//! The keys' table: every transition of a key is one statement, so no two processes can both make
+//! it.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -50,7 +51,8 @@ impl Keys {
         fingerprint: &str,
     ) -> Result<Claim, sqlx::Error> {
         let owner = self.clock.new_id();
-        // A row that is released between the two statements leads round again; that can't go on for long.
+        // A row that is released between the two statements leads round again; that can't go on for
+        // long.
         for _ in 0..3 {
             let now = self.clock.now_ms();
             let claimed = sqlx::query(
@@ -105,7 +107,8 @@ impl Keys {
         Ok(Claim::InFlight(RENEW))
     }
 
-    /// Renews the lease for as long as the future is polled, so that the key stays with the work however long it takes.
+    /// Renews the lease for as long as the future is polled, so that the key stays with the work
+    /// however long it takes.
     pub(super) async fn keep(&self, claimed: &Claimed) -> Infallible {
         loop {
             sleep(RENEW).await;
@@ -119,7 +122,8 @@ impl Keys {
             .bind(&claimed.owner)
             .execute(self.database.writer())
             .await;
-            // The next renewal comes in time. If none does, the work can't commit, which is what makes it safe.
+            // The next renewal comes in time. If none does, the work can't commit, which is what
+            // makes it safe.
             if let Err(error) = renewed {
                 tracing::debug!(%error, "a lease was not renewed");
             }
@@ -154,16 +158,16 @@ impl Keys {
     }
 }
 
-/// When to ask again about a key whose lease has so long left. One that is renewed is mostly answered soon; one that isn't
-/// was a crashed process's, and free when its lease is over.
+/// When to ask again about a key whose lease has so long left. One that is renewed is mostly
+/// answered soon; one that isn't was a crashed process's, and free when its lease is over.
 fn worth_asking_after(left: Duration) -> Duration {
     let is_renewed = left + RENEW + RENEW / 2 > LEASE;
     if is_renewed { RENEW } else { left }
 }
 
 impl Ticket {
-    /// Stores the answer as part of the caller's transaction. An error means the claim was lost to someone else: the
-    /// transaction must not be committed.
+    /// Stores the answer as part of the caller's transaction. An error means the claim was lost to
+    /// someone else: the transaction must not be committed.
     pub async fn record(&self, transaction: &mut AnyConnection, answer: &Answer) -> Result<(), Problem> {
         let Some(claimed) = &self.claim else { return Ok(()) };
         let recorded = sqlx::query(

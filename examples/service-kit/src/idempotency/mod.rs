@@ -10,17 +10,23 @@
 //! ```
 //!
 //! The rules:
-//! - The same key with the same request replays the stored answer with `Idempotent-Replayed: true`; with another
-//!   request it is 422; while the first is in flight it is 409 with `Retry-After`.
-//! - A process at work renews its leases, so that those of a crashed one may be short; `Retry-After` says how long.
-//! - Work that lost its lease can't commit: `record` fails inside its transaction, which rolls back.
-//! - The work runs in a task of its own, so a client that hangs up neither stops it half-way nor leaves its key stuck.
-//! - Keys are scoped by route; 4xx answers of the work are stored, bad requests that never reach it are not.
+//! - The same key with the same request replays the stored answer with `Idempotent-Replayed: true`;
+//!   with another request it is 422; while the first is in flight it is 409 with `Retry-After`.
+//! - A process at work renews its leases, so that those of a crashed one may be short;
+//!   `Retry-After` says how long.
+//! - Work that lost its lease can't commit: `record` fails inside its transaction, which rolls
+//!   back.
+//! - The work runs in a task of its own, so a client that hangs up neither stops it half-way nor
+//!   leaves its key stuck.
+//! - Keys are scoped by route; 4xx answers of the work are stored, bad requests that never reach it
+//!   are not.
 //!
-//! Ready-made middleware stores an answer after its handler has returned: a crash in between does the work twice. Here the
-//! key is part of the transaction that does the work, so it can't be a layer.
+//! Ready-made middleware stores an answer after its handler has returned: a crash in between does
+//! the work twice. Here the key is part of the transaction that does the work, so it can't be a
+//! layer.
 //!
-//! Two requests are the same when they mean the same: the fingerprint is of the parsed request, not of its bytes.
+//! Two requests are the same when they mean the same: the fingerprint is of the parsed request, not
+//! of its bytes.
 
 mod answer;
 mod claims;
@@ -83,8 +89,8 @@ impl Keys {
 
     /// Does the work unless the key says it was done, or is being done.
     ///
-    /// The work must call [`Ticket::record`] in the transaction that writes. It goes on when the caller of this
-    /// function stops waiting.
+    /// The work must call [`Ticket::record`] in the transaction that writes. It goes on when the
+    /// caller of this function stops waiting.
     pub async fn once<W, F>(
         &self,
         scope: &'static str,

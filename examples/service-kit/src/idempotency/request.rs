@@ -13,8 +13,8 @@ use crate::problem::Problem;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_KEY_LEN: usize = 255;
 
-/// The `Idempotency-Key` header, if the client sent one: 400 unless it is a single value of 1 to 255 printable ASCII
-/// characters.
+/// The `Idempotency-Key` header, if the client sent one: 400 unless it is a single value of 1 to
+/// 255 printable ASCII characters.
 #[derive(Clone, Debug)]
 pub struct IdempotencyKey(pub(super) Option<String>);
 

@@ -1,5 +1,5 @@
-//! What a connection is doing at the moment: its stream sees bytes, its service sees requests, and whoever must choose
-//! a connection to close asks here.
+//! What a connection is doing at the moment: its stream sees bytes, its service sees requests, and
+//! whoever must choose a connection to close asks here.
 
 use std::sync::{
     Arc,
@@ -8,7 +8,8 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-/// Counts the moments at which connections fell idle, so that the one that has been idle longest can be found.
+/// Counts the moments at which connections fell idle, so that the one that has been idle longest
+/// can be found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdleOrder {
     last: Arc<AtomicU64>,
@@ -71,7 +72,8 @@ impl Activity {
         !self.is_answering() && !self.half_read.load(Ordering::Relaxed)
     }
 
-    /// When it fell idle, in the order of all connections; `None` while a request is being answered.
+    /// When it fell idle, in the order of all connections; `None` while a request is being
+    /// answered.
     pub(super) fn idle_since(&self) -> Option<u64> {
         (!self.is_answering()).then(|| self.idle_since.load(Ordering::Relaxed))
     }

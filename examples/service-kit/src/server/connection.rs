@@ -25,9 +25,11 @@ use super::{
     stream::TimedStream,
 };
 
-/// How long what a client has sent may take from the system to this process, before its connection counts as unused.
+/// How long what a client has sent may take from the system to this process, before its connection
+/// counts as unused.
 const ARRIVAL: Duration = Duration::from_millis(5);
-/// How long a client may take to notice that its connection has ended, and how much it may send meanwhile.
+/// How long a client may take to notice that its connection has ended, and how much it may send
+/// meanwhile.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 256 * 1024;
 
@@ -66,7 +68,8 @@ pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, endin
     });
     let stream = TimedStream::new(stream, activity.clone(), bounds.head, bounds.write);
     let mut http = http1::Builder::new();
-    // hyper's timer runs while there is no whole head, so with the stream's own it is the one for idle connections.
+    // hyper's timer runs while there is no whole head, so with the stream's own it is the one for
+    // idle connections.
     http.timer(TokioTimer::new()).header_read_timeout(bounds.idle);
     let mut connection = http.serve_connection(TokioIo::new(stream), service);
 
@@ -106,8 +109,8 @@ pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, endin
     }
 }
 
-/// Ends a connection so that the last answer arrives. Closed with bytes unread, it would be reset, and a reset takes along
-/// what the client hasn't read yet.
+/// Ends a connection so that the last answer arrives. Closed with bytes unread, it would be reset,
+/// and a reset takes along what the client hasn't read yet.
 async fn linger(mut stream: TcpStream) {
     if stream.shutdown().await.is_ok() {
         let mut rest = stream.take(LINGER_BYTES);

@@ -1,8 +1,9 @@
-//! Who is connected: how many connections there may be in all and from one peer, and which one makes room.
+//! Who is connected: how many connections there may be in all and from one peer, and which one
+//! makes room.
 //!
-//! A newcomer is worth more than a connection that nobody uses. At either bound the connection that has been without a
-//! request for longest is closed; only when each is answering a request is the newcomer turned away (one peer's bound) or
-//! left in the listener's backlog (the bound of all).
+//! A newcomer is worth more than a connection that nobody uses. At either bound the connection that
+//! has been without a request for longest is closed; only when each is answering a request is the
+//! newcomer turned away (one peer's bound) or left in the listener's backlog (the bound of all).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,8 +21,8 @@ pub(super) struct Peers {
     most: usize,
     most_of_one: usize,
     pub(super) order: IdleOrder,
-    /// A lock, because accepting and ending connections change it together; held for a look-up, at a bound for one look at
-    /// each connection.
+    /// A lock, because accepting and ending connections change it together; held for a look-up, at
+    /// a bound for one look at each connection.
     open: Arc<Mutex<Open>>,
 }
 
@@ -143,7 +144,8 @@ impl Drop for Place {
     }
 }
 
-/// What counts as one peer: an IPv4 address, or a network of 64 bits of IPv6, which is what one host gets.
+/// What counts as one peer: an IPv4 address, or a network of 64 bits of IPv6, which is what one
+/// host gets.
 fn host(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),

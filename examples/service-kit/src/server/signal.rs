@@ -2,8 +2,8 @@
 
 use std::{future::Future, io};
 
-/// A future that resolves on ctrl-c or, on Unix, SIGTERM. From this call on, not only from the first poll, neither ends
-/// the process by itself.
+/// A future that resolves on ctrl-c or, on Unix, SIGTERM. From this call on, not only from the
+/// first poll, neither ends the process by itself.
 pub fn signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     #[cfg(unix)]
     let (mut interrupt, mut terminate) = {

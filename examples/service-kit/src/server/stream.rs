@@ -1,7 +1,9 @@
-//! A stream whose other end may not take its time: neither over the head of a request nor over reading an answer.
+//! A stream whose other end may not take its time: neither over the head of a request nor over
+//! reading an answer.
 //!
-//! hyper's one timer covers the wait for a request and the reading of its head together. An idle connection deserves
-//! patience and half a head doesn't, so that part is timed here, from its first byte.
+//! hyper's one timer covers the wait for a request and the reading of its head together. An idle
+//! connection deserves patience and half a head doesn't, so that part is timed here, from its first
+//! byte.
 
 use std::{
     future::Future as _,

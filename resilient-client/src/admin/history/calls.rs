@@ -159,7 +159,8 @@ impl Calls {
         Self { shards: std::array::from_fn(|_| Mutex::new(HashMap::new())) }
     }
 
-    /// Takes an event of a call. What is to be told of the call when this ended it and something went wrong in it.
+    /// Takes an event of a call. What is to be told of the call when this ended it and something
+    /// went wrong in it.
     pub(crate) fn hear(&self, upstream: &Arc<str>, event: &Event, now: Tick) -> Option<Explained> {
         let id = call_of(event)?;
         let mut shard = self.shards[(id.as_u64() % SHARDS as u64) as usize].lock();
@@ -193,7 +194,8 @@ impl Calls {
         Some(Explained { call: id, end, text })
     }
 
-    /// The oldest calls, at most so many, and how many there are. No lock is held while more than a few are copied.
+    /// The oldest calls, at most so many, and how many there are. No lock is held while more than a
+    /// few are copied.
     pub(crate) fn oldest(&self, most: usize) -> (Vec<Call>, usize) {
         let mut all = Vec::new();
         let mut count = 0;

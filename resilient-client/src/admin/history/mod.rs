@@ -1,4 +1,5 @@
-//! What a client has done of late, kept from its events: in bounded memory, by short locks of its own.
+//! What a client has done of late, kept from its events: in bounded memory, by short locks of its
+//! own.
 
 pub(crate) mod calls;
 pub(crate) mod recent;
@@ -28,7 +29,8 @@ const SHARDS: usize = 16;
 /// How many transitions and explained calls are kept of a name.
 const TRANSITIONS: usize = 32;
 const EXPLAINED: usize = 12;
-/// How many of them may have ended the same way: in an outage thousands are refused alike, and what began it would be gone.
+/// How many of them may have ended the same way: in an outage thousands are refused alike, and what
+/// began it would be gone.
 const ALIKE: usize = 3;
 
 /// Why attempts are refused, by what refused them. The order is that of the counts.
@@ -241,8 +243,8 @@ impl Observer for History {
     }
 }
 
-/// What is told of an event to who looks at the whole: what ails upstreams. That one is met or forgotten would push this out
-/// where there are many.
+/// What is told of an event to who looks at the whole: what ails upstreams. That one is met or
+/// forgotten would push this out where there are many.
 fn told(event: &Event) -> Option<(&'static str, String)> {
     Some(match event {
         Event::BreakerTransition(Transition { from, to, cause, .. }) => {

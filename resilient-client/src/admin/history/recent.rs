@@ -55,8 +55,8 @@ impl Recent {
         self.newest
     }
 
-    /// What came after the one numbered `seen`. A number that is still to come is another process's: everything is new to its
-    /// reader.
+    /// What came after the one numbered `seen`. A number that is still to come is another
+    /// process's: everything is new to its reader.
     pub(crate) fn since(&self, seen: u64) -> Since<Vec<Entry>> {
         let foreign = seen > self.newest;
         let seen = if foreign { 0 } else { seen };

@@ -55,8 +55,8 @@ impl Seconds {
         Self { ring: [Second::default(); KEPT], newest: second(now) }
     }
 
-    /// The counts of `now`'s second, to change. An earlier one than the newest has come late from another thread: it is counted
-    /// where it belongs while that is kept, and else with the oldest.
+    /// The counts of `now`'s second, to change. An earlier one than the newest has come late from
+    /// another thread: it is counted where it belongs while that is kept, and else with the oldest.
     pub(crate) fn at(&mut self, now: Tick) -> &mut Second {
         let this = second(now);
         for skipped in (self.newest + 1..=this).rev().take(KEPT) {

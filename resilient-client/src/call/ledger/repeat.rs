@@ -23,7 +23,8 @@ impl Ledger {
             self.hedge_at = Tick::NEVER;
         }
         self.free += u32::from(end.repeat.is_free());
-        // What failed here, before the server could say anything, says nothing about an attempt that is well on its way.
+        // What failed here, before the server could say anything, says nothing about an attempt
+        // that is well on its way.
         let local = end.verdict == Verdict::Neutral && end.status.is_none();
         let final_end = end.repeat.is_final() && !local;
         if !final_end && (!self.in_flight.is_empty() || self.due.is_some()) {
@@ -48,8 +49,8 @@ impl Ledger {
         end.retry_after.filter(|_| self.terms.obeys_retry_after)
     }
 
-    /// The wait before another attempt, or why there is none. The budget is asked last, so that no token is spent on
-    /// an attempt that something else forbids.
+    /// The wait before another attempt, or why there is none. The budget is asked last, so that no
+    /// token is spent on an attempt that something else forbids.
     pub(super) fn another(
         &mut self,
         end: &Classified,
@@ -88,12 +89,13 @@ impl Ledger {
         Ok(delay)
     }
 
-    /// Whether a request that an endpoint never saw goes on to the next. Like a name's addresses, which are tried one by one until
-    /// one answers: at once, since who is asked next had nothing to do with it, and neither paid for nor counted, since it is
-    /// the first attempt anybody sees. There are as many steps as other endpoints that may be asked.
+    /// Whether a request that an endpoint never saw goes on to the next. Like a name's addresses,
+    /// which are tried one by one until one answers: at once, since who is asked next had nothing
+    /// to do with it, and neither paid for nor counted, since it is the first attempt anybody sees.
+    /// There are as many steps as other endpoints that may be asked.
     ///
-    /// A transport that may have followed a redirect can't prove that the endpoint it failed to reach is the one that was asked:
-    /// then only a request that is safe to repeat goes on.
+    /// A transport that may have followed a redirect can't prove that the endpoint it failed to
+    /// reach is the one that was asked: then only a request that is safe to repeat goes on.
     pub(super) fn walks_on(&self, end: &Classified, world: &World<'_>) -> bool {
         let unseen = match end.repeat {
             Repeat::Unprocessed => true,
@@ -117,8 +119,8 @@ impl Ledger {
         world: &mut World<'_>,
     ) -> Result<Duration, Decline> {
         let retry = self.repeats().ok_or(Decline::RetriesOff)?;
-        // A connection that was no more is out of the pool now, so the next is closer to a live one. Who refuses is there,
-        // and should be given time.
+        // A connection that was no more is out of the pool now, so the next is closer to a live
+        // one. Who refuses is there, and should be given time.
         let delay = if repeat == Repeat::Unsent && hold.is_none() {
             Duration::ZERO
         } else {
@@ -128,8 +130,9 @@ impl Ledger {
         Ok(delay)
     }
 
-    /// With hedging on, a failure before the hedge was due is as good a reason to send it, and there is no slow attempt
-    /// to wait for. `None` when there is no hedge to send, or the cap has none left: then it is a retry like any other.
+    /// With hedging on, a failure before the hedge was due is as good a reason to send it, and
+    /// there is no slow attempt to wait for. `None` when there is no hedge to send, or the cap has
+    /// none left: then it is a retry like any other.
     pub(super) fn hedge_at_once(&mut self, now: Tick, world: &World<'_>) -> Option<Result<(), Decline>> {
         if self.hedges_left == 0 {
             return None;
@@ -164,7 +167,8 @@ impl Ledger {
             (true, _) => return Err(Decline::AttemptsExhausted(self.attempts)),
             (false, _) => {}
         }
-        // After the count: the last attempt takes the request with it, which is not a reason of its own.
+        // After the count: the last attempt takes the request with it, which is not a reason of its
+        // own.
         if !world.replayable {
             return Err(Decline::BodyNotKept);
         }
@@ -196,7 +200,8 @@ impl Ledger {
             return Err(Decline::RetryAfterTooLong { asked: floor, left });
         }
         let spread = backoff.with_floor(floor, rng).map(Duration::from_nanos).ok_or(Decline::DelaysEnded)?;
-        // The spread may not fit before the deadline although the floor does: then spread over what fits.
+        // The spread may not fit before the deadline although the floor does: then spread over what
+        // fits.
         Ok(if spread < left {
             spread
         } else {

@@ -258,7 +258,8 @@ fn what_one_attempt_was_told_to_wait_binds_the_one_after_another() {
     assert!(matches!(next, Next::Retry { delay, .. } if ms(30).after(delay) >= ms(2_020)), "{next:?}");
 }
 
-/// Fails attempts of a call with `end` at once, one after the other; how many were launched when nothing followed.
+/// Fails attempts of a call with `end` at once, one after the other; how many were launched when
+/// nothing followed.
 fn launches_until_it_gives_up(terms: Terms, end: &Classified, budget: &Budget) -> (u32, Decline) {
     let mut ledger = in_flight(terms);
     for number in 1.. {
@@ -318,7 +319,8 @@ fn six_dead_connections_leave_a_call_its_four_attempts() {
     assert!((budget.available() - 7.0).abs() < 1e-9, "three retries, three tokens");
 }
 
-/// What an attempt was granted is for whoever takes its place: else one token would be spent twice, or two for one.
+/// What an attempt was granted is for whoever takes its place: else one token would be spent twice,
+/// or two for one.
 #[test]
 fn an_attempt_that_was_never_sent_leaves_its_grant_to_the_next() {
     let (mut ledger, budget) = (in_flight(terms()), budget(10));
@@ -393,7 +395,8 @@ fn story() -> impl Strategy<Value = Story> {
 }
 
 proptest! {
-    /// Plays a whole call on a virtual clock and holds every launch against the rules, stated once more and plainly.
+    /// Plays a whole call on a virtual clock and holds every launch against the rules, stated once
+    /// more and plainly.
     #[test]
     fn no_attempt_is_launched_that_a_rule_forbids(story in story()) {
         let terms = Terms {
@@ -429,7 +432,8 @@ proptest! {
                     prop_assert_eq!(number, launches);
                     prop_assert!(now < terms.deadline, "no attempt starts after the deadline");
                     prop_assert!(now >= not_before, "no attempt undercuts Retry-After");
-                    // Those that nobody saw don't count, nor the one about to set out until it has been seen.
+                    // Those that nobody saw don't count, nor the one about to set out until it has
+                    // been seen.
                     let seen = launches - free;
                     prop_assert!(seen <= story.max_attempts.unwrap_or(1));
                     prop_assert!(seen <= 1 + story.tokens, "every extra attempt that may be seen is paid for");

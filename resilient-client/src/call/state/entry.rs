@@ -106,8 +106,9 @@ impl<X: Exchange> CallState<X> {
         self.entry.as_ref().map_or(Tick::NEVER, |entry| entry.waiting.until()).min(self.names_until())
     }
 
-    /// Until when the addresses of a name are waited for: as long as for an attempt, which they would be a
-    /// part of were they looked up by the transport. The question goes on for later calls.
+    /// Until when the addresses of a name are waited for: as long as for an attempt, which they
+    /// would be a part of were they looked up by the transport. The question goes on for later
+    /// calls.
     pub(super) fn names_until(&self) -> Tick {
         match &self.entry {
             Some(entry) if entry.waiting.is_for_names() => {
@@ -187,7 +188,8 @@ impl<X: Exchange> CallState<X> {
         };
         let (hook, fault) = (self.core.hook(), &mut self.fault);
         let Some(attempt) = depart(exchange, hook, outbound, permit, fault, cx, now) else {
-            // The body may have been outgrown since the ledger decided: an attempt that has failed may still be read.
+            // The body may have been outgrown since the ledger decided: an attempt that has failed
+            // may still be read.
             if number > 1 && !exchange.is_replayable() {
                 self.decline(Decline::BodyNotKept);
             }
@@ -217,7 +219,8 @@ impl<X: Exchange> CallState<X> {
     }
 }
 
-/// Sends an attempt off, by way of the hook if there is one; `None` with the fault when the hook refuses.
+/// Sends an attempt off, by way of the hook if there is one; `None` with the fault when the hook
+/// refuses.
 #[inline]
 pub(super) fn depart<X: Exchange>(
     exchange: &mut X,

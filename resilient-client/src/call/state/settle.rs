@@ -29,8 +29,9 @@ impl<X: Exchange> CallState<X> {
         }
     }
 
-    /// An attempt ended. With its permit and its result when that is the call's result; else another attempt
-    /// follows or is in flight, and this one's result is kept in case nothing better comes.
+    /// An attempt ended. With its permit and its result when that is the call's result; else
+    /// another attempt follows or is in flight, and this one's result is kept in case nothing
+    /// better comes.
     pub(in crate::call) fn attempt_settled(
         &mut self,
         exchange: &X,
@@ -211,7 +212,8 @@ pub(super) fn world<'a>(
     }
 }
 
-/// A 503 speaks for the whole server, a 429 often for one tenant only, so it holds other calls back only if asked to.
+/// A 503 speaks for the whole server, a 429 often for one tenant only, so it holds other calls back
+/// only if asked to.
 pub(super) fn holds_everyone_back(end: &Classified, retry: Option<retry::Rules>) -> Option<Duration> {
     let speaks_for_all = match end.outcome {
         Outcome::Throttled => retry.is_some_and(|retry| retry.hold_back_on_429()),

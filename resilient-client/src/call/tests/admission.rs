@@ -275,7 +275,8 @@ async fn a_retry_waits_for_a_place_like_any_attempt() {
     drop(second.await.unwrap().unwrap());
 }
 
-/// Every number of polls after which a caller may lose patience, with a queue and a rate in its way.
+/// Every number of polls after which a caller may lose patience, with a queue and a rate in its
+/// way.
 #[tokio::test(start_paused = true)]
 async fn a_call_dropped_after_any_poll_gives_everything_back() {
     let policy = Policy::standard()
@@ -348,7 +349,8 @@ async fn e8_shared(limit: u32) -> Seen {
     drive(ResilienceLayer::new(policy).unwrap(), true, true).await
 }
 
-/// 100 calls a second to each host for 20 s. With `shared`, both are one upstream: their paths tell them apart.
+/// 100 calls a second to each host for 20 s. With `shared`, both are one upstream: their paths tell
+/// them apart.
 async fn drive(layer: ResilienceLayer, x: bool, shared: bool) -> Seen {
     let service = layer.layer(service_fn(async |request: Request<String>| {
         if request.uri().path() == "/x" {
@@ -396,8 +398,8 @@ async fn a_breaker_that_opens_while_a_call_waits_refuses_it() {
     assert_eq!((rig.script.count(), rig.in_use()), (1, 0));
 }
 
-/// PROOF E12 in small, through whole calls: `Concurrency` has the long form. A server of 20 workers at 50 ms gets 1.2
-/// times what it can do; half of its workers go and come back.
+/// PROOF E12 in small, through whole calls: `Concurrency` has the long form. A server of 20 workers
+/// at 50 ms gets 1.2 times what it can do; half of its workers go and come back.
 #[tokio::test(start_paused = true)]
 async fn an_adaptive_limit_finds_what_the_upstream_can_do_and_follows_it() {
     let (adaptive, control) = (overloaded(Some(ConcurrencyPolicy::gradient())).await, overloaded(None).await);
@@ -478,7 +480,8 @@ async fn an_adaptive_limit_survives_a_reload_and_ends_with_its_policy() {
     assert_eq!(limit(&rig), Some(7));
 }
 
-/// Only the newest place came back: 2 of 120 were served, and the next waited 9 s with nobody in line.
+/// Only the newest place came back: 2 of 120 were served, and the next waited 9 s with nobody in
+/// line.
 #[tokio::test(start_paused = true)]
 async fn callers_who_leave_the_rates_line_move_those_behind_them_up() {
     let limit = RateLimitPolicy::new(1, SECOND).burst(1).wait(true);

@@ -92,7 +92,8 @@ async fn a_classifier_that_panics_leaves_the_standard_table_in_force() {
     assert_eq!((rig.script.count(), rig.in_use()), (2, 0));
 }
 
-/// The attempt's own timer was the only one, so a body could pause for as long as that, whatever the policy said.
+/// The attempt's own timer was the only one, so a body could pause for as long as that, whatever
+/// the policy said.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_pauses_for_too_long_is_given_up_before_its_attempt_is() {
     let stalls =

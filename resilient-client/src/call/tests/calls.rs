@@ -359,9 +359,10 @@ async fn a_window_of_timeouts_opens_the_breaker() {
     assert_eq!(rig.state(), State::Open);
 }
 
-/// E9: one shard of ten is down. While its calls come between those of the others, one in ten is far from enough to open a
-/// breaker for all, and keys change nothing. When its calls come in a row, as a batch job sends them, twenty failures in a row
-/// are the end of the others' calls too, unless each shard has a breaker of its own.
+/// E9: one shard of ten is down. While its calls come between those of the others, one in ten is
+/// far from enough to open a breaker for all, and keys change nothing. When its calls come in a
+/// row, as a batch job sends them, twenty failures in a row are the end of the others' calls too,
+/// unless each shard has a breaker of its own.
 #[tokio::test(start_paused = true)]
 async fn e9_a_breaker_by_key_loses_the_broken_shard_and_no_other() {
     const CALLS: u32 = 3_000;
@@ -417,8 +418,8 @@ async fn a_classifier_may_count_an_answer_as_a_failure_and_hand_it_over_all_the_
     assert_eq!((counts.failures, counts.successes), (2, 1), "settled as the classifier said, not abandoned");
 }
 
-/// Somebody who looked away while waiting for a piece, and came back an hour later to drop the response, was counted as
-/// having waited for an hour.
+/// Somebody who looked away while waiting for a piece, and came back an hour later to drop the
+/// response, was counted as having waited for an hour.
 #[tokio::test(start_paused = true)]
 async fn only_the_time_somebody_waited_for_a_piece_counts() {
     for (looks_away, failures) in [(true, 0), (false, 1)] {
@@ -470,8 +471,8 @@ async fn one_retry_after_among_successes_binds_its_own_call_only() {
     );
 }
 
-/// Who polls late, or never, must not cost the server anything, nor himself: like any future's, a call's time runs from its
-/// first poll.
+/// Who polls late, or never, must not cost the server anything, nor himself: like any future's, a
+/// call's time runs from its first poll.
 #[tokio::test(start_paused = true)]
 async fn a_call_begins_when_it_is_first_polled_and_holds_nothing_before() {
     let rig = Rig::new(&standard(), [answer(200)]);
@@ -489,8 +490,9 @@ async fn a_call_begins_when_it_is_first_polled_and_holds_nothing_before() {
     assert!((rig.tokens() - before - 0.25).abs() < 1e-9, "{} {before}", rig.tokens());
 }
 
-/// "300 outer timeouts against a hung server must open it." A timeout of the caller's own drops the call, which in every
-/// peer hides the server's silence from the breaker. The control: callers who gave it no time to answer prove nothing.
+/// "300 outer timeouts against a hung server must open it." A timeout of the caller's own drops the
+/// call, which in every peer hides the server's silence from the breaker. The control: callers who
+/// gave it no time to answer prove nothing.
 #[tokio::test(start_paused = true)]
 async fn three_hundred_timeouts_of_the_callers_own_open_the_circuit() {
     for (patience, opens) in [(ms(1_200), true), (ms(800), false)] {

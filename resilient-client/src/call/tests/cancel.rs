@@ -14,8 +14,8 @@ use crate::policy::timeout::TimeoutPolicy;
 use crate::time::now;
 use crate::{Attempt, Prepared};
 
-/// Polls a call, and the reading of its body if it `reads`, `polls` times, letting time pass in between, then drops it.
-/// True if it had ended by then.
+/// Polls a call, and the reading of its body if it `reads`, `polls` times, letting time pass in
+/// between, then drops it. True if it had ended by then.
 async fn dropped_after(rig: &Rig, polls: u32, options: &CallOptions, reads: bool) -> bool {
     let call = rig.start(Method::GET, options.clone());
     let mut call = pin!(async move {
@@ -47,15 +47,16 @@ impl Before {
         Self { tokens: rig.tokens(), sent: rig.script.count() }
     }
 
-    /// Whether one call since then left everything as it found it: slots, gauges, probe places, tokens. `ended` if it came
-    /// to its end.
+    /// Whether one call since then left everything as it found it: slots, gauges, probe places,
+    /// tokens. `ended` if it came to its end.
     pub(super) fn is_back(self, rig: &Rig, ended: bool) -> Result<(), String> {
         let upstream = rig.upstream();
         let held = (rig.in_use(), upstream.unfinished(), upstream.breaker_snapshot(now()).probes);
         if held != (0, 0, 0) {
             return Err(format!("slots, calls and probe places kept: {held:?}"));
         }
-        // Every token is unspent, spent on an attempt that was admitted, or back because it succeeded.
+        // Every token is unspent, spent on an attempt that was admitted, or back because it
+        // succeeded.
         let extra = (rig.script.count() - self.sent).saturating_sub(1) as f64;
         let spent = self.tokens - rig.tokens();
         // A success is paid for at its head; a call dropped while its body comes has had that.
@@ -77,7 +78,8 @@ fn slow_hook() -> Hook {
     })
 }
 
-/// The cancellation matrix: every policy combination that holds something, every kind of server, every poll.
+/// The cancellation matrix: every policy combination that holds something, every kind of server,
+/// every poll.
 #[tokio::test(start_paused = true)]
 async fn a_call_dropped_after_any_poll_gives_everything_back() {
     let scripts: [(&str, Vec<Step>); 6] = [
@@ -140,7 +142,8 @@ fn brittle() -> Policy {
     Policy::standard().breaker(breaker)
 }
 
-/// Opens the breaker, and waits until it would let probes out to a server that then follows `steps`.
+/// Opens the breaker, and waits until it would let probes out to a server that then follows
+/// `steps`.
 async fn reopening(rig: &Rig, steps: Vec<Step>) {
     rig.script.then([answer(500)]);
     drop(rig.get().await);
@@ -231,7 +234,8 @@ async fn a_panicking_transport_costs_no_slot_and_no_probe() {
     assert_eq!(rig.state(), State::Closed);
 }
 
-/// Its second attempt may have been sent before the service panicked, so its token is spent; all else comes back.
+/// Its second attempt may have been sent before the service panicked, so its token is spent; all
+/// else comes back.
 #[tokio::test(start_paused = true)]
 async fn a_service_that_panics_while_it_is_called_has_had_its_attempt() {
     let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));

@@ -1,5 +1,5 @@
-//! The cancellation matrix once more, with a user's closure that panics at its n-th turn in place of a dropped future: for
-//! every closure a policy can hold, every n, every kind of server.
+//! The cancellation matrix once more, with a user's closure that panics at its n-th turn in place
+//! of a dropped future: for every closure a policy can hold, every n, every kind of server.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Deadlines that travel: in from the ambient one, out as a header, and what comes back from a server that heeds them.
+//! Deadlines that travel: in from the ambient one, out as a header, and what comes back from a
+//! server that heeds them.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -52,7 +53,8 @@ async fn the_server_is_told_how_long_its_answer_is_waited_for() {
     assert!(told[1] < 2_500 && told[1] > 2_400, "{told:?}");
 }
 
-/// The headers that most requests get are put together once an upstream, and cloned: never for whom they don't hold.
+/// The headers that most requests get are put together once an upstream, and cloned: never for whom
+/// they don't hold.
 #[tokio::test(start_paused = true)]
 async fn what_most_servers_are_told_is_told_to_nobody_else() {
     let attempts_of =
@@ -166,7 +168,8 @@ impl tower_service::Service<Request<String>> for ReadyAfter {
     }
 }
 
-/// Ready in the same instant as its time was up, it was called for nobody; and the request bore a time that was over.
+/// Ready in the same instant as its time was up, it was called for nobody; and the request bore a
+/// time that was over.
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_ready_too_late_is_not_called() {
     for (ready_after, called) in [(100, false), (60, true)] {
@@ -204,8 +207,9 @@ async fn a_body_that_has_failed_has_ended() {
     }
 }
 
-/// A server told how long an attempt is waited for cuts its handler off at the same moment as the client gives the attempt up. Its
-/// answer said that it had turned the request away for want of time: the call ended, and no breaker heard of it.
+/// A server told how long an attempt is waited for cuts its handler off at the same moment as the
+/// client gives the attempt up. Its answer said that it had turned the request away for want of
+/// time: the call ended, and no breaker heard of it.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_behind_its_own_deadline_is_asked_again_and_opens_its_breaker() {
     use std::convert::Infallible;

@@ -1,4 +1,5 @@
-//! What held when an attempt asked to be let in is asked again when its wait is over: at every later door.
+//! What held when an attempt asked to be let in is asked again when its wait is over: at every
+//! later door.
 
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ async fn refusals(calls: Vec<tokio::task::JoinHandle<Answer>>) -> Vec<(ErrorKind
     refusals
 }
 
-/// 50 of 50 were still sent, one by one, to a server whose first answer was to leave it alone for 5 s.
+/// 50 of 50 were still sent, one by one, to a server whose first answer was to leave it alone for 5
+/// s.
 #[tokio::test(start_paused = true)]
 async fn calls_in_the_queue_fail_at_once_when_the_server_asks_for_time() {
     let rig = Rig::new(&Policy::standard().bulkhead(one_at_a_time()), [asks_to_wait(503, "5"), answer(200)]);

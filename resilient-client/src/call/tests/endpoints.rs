@@ -113,8 +113,8 @@ async fn a_hedge_goes_elsewhere() {
     calling.abort();
 }
 
-/// "3 replicas with one hung: success >= 99.9 %, p99 <= 1.5 x healthy after the first second." The control is one name
-/// without balancing over the same replicas in turn.
+/// "3 replicas with one hung: success >= 99.9 %, p99 <= 1.5 x healthy after the first second." The
+/// control is one name without balancing over the same replicas in turn.
 #[tokio::test(start_paused = true)]
 async fn one_hung_replica_of_three_costs_next_to_nothing() {
     let timeout = TimeoutPolicy::standard().attempt(ms(500)).total(SECOND * 3);
@@ -138,7 +138,8 @@ async fn one_hung_replica_of_three_costs_next_to_nothing() {
     assert!(network.share("b:2") > 0.2, "{}", network.share("b:2"));
 }
 
-/// "One replica refusing at once attracts no extra traffic (within 1.2 x fair share)", with breakers and without.
+/// "One replica refusing at once attracts no extra traffic (within 1.2 x fair share)", with
+/// breakers and without.
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_refuses_at_once_attracts_no_traffic() {
     for breaker in [Some(BreakerPolicy::standard()), None] {
@@ -159,8 +160,8 @@ async fn a_replica_that_refuses_at_once_attracts_no_traffic() {
     }
 }
 
-/// A call that drew a newcomer and a slow endpoint went to the slow one whenever the newcomer didn't stand yet, which is nine
-/// times of ten at first, whatever was known of it.
+/// A call that drew a newcomer and a slow endpoint went to the slow one whenever the newcomer
+/// didn't stand yet, which is nine times of ten at first, whatever was known of it.
 #[tokio::test(start_paused = true)]
 async fn while_one_starts_slowly_a_slow_one_takes_no_more() {
     let network = Network::of(&[
@@ -337,8 +338,9 @@ async fn one_endpoint_is_like_no_balancing() {
     assert_eq!(network.count("a:1"), plainly.count("users:3000"));
 }
 
-/// A retry that was paid for met an endpoint that nobody was at, and went on to the next: the token was lost with the attempt
-/// nobody saw, and the success that it led to paid in as if it had been the first.
+/// A retry that was paid for met an endpoint that nobody was at, and went on to the next: the token
+/// was lost with the attempt nobody saw, and the success that it led to paid in as if it had been
+/// the first.
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_walks_on_takes_its_token_along() {
     let network =
@@ -364,8 +366,8 @@ async fn a_retry_that_walks_on_takes_its_token_along() {
     assert!(walked > 3, "{walked}");
 }
 
-/// The endpoint had quickly answered, and counted as one that takes a minute: for another minute and a half it was asked for
-/// nothing.
+/// The endpoint had quickly answered, and counted as one that takes a minute: for another minute
+/// and a half it was asked for nothing.
 #[tokio::test(start_paused = true)]
 async fn a_long_download_that_is_cut_off_says_nothing_of_how_soon_its_endpoint_answers() {
     use super::script::{Piece, answer_with};

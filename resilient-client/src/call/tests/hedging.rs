@@ -143,7 +143,8 @@ async fn every_attempt_out_at_the_deadline_is_cancelled() {
     assert_eq!((rig.in_use(), rig.script.count()), (0, 2));
 }
 
-/// Its place under the cap was lost, so a full bulkhead used the cap up with hedges that were never sent.
+/// Its place under the cap was lost, so a full bulkhead used the cap up with hedges that were never
+/// sent.
 #[tokio::test(start_paused = true)]
 async fn a_hedge_refused_here_keeps_its_place_under_the_cap() {
     let policy = hedged().bulkhead(BulkheadPolicy::standard().max_in_flight(1));
@@ -167,7 +168,8 @@ async fn an_answer_set_aside_at_the_last_moment_is_whole() {
     assert_eq!(text(response).await.unwrap(), "why");
 }
 
-/// Sets to work when it is called. A hedge that is called lets the first answer, before it is itself looked at.
+/// Sets to work when it is called. A hedge that is called lets the first answer, before it is
+/// itself looked at.
 #[derive(Clone, Default)]
 struct Eager {
     called: Arc<AtomicUsize>,
@@ -197,7 +199,8 @@ impl tower_service::Service<Request<String>> for Eager {
     }
 }
 
-/// What broke: 400 requests for 200 calls, each hedge given its token back because nobody had looked at it yet.
+/// What broke: 400 requests for 200 calls, each hedge given its token back because nobody had
+/// looked at it yet.
 #[tokio::test(start_paused = true)]
 async fn a_hedge_that_was_handed_to_an_eager_service_was_sent() {
     let policy = Policy::standard().hedge(HedgePolicy::standard().delay(Delay::Fixed(ms(50))).burst(1000));
@@ -215,7 +218,8 @@ async fn a_hedge_that_was_handed_to_an_eager_service_was_sent() {
     assert!(extra >= 10 && extra as f64 <= tokens, "{extra} for {tokens}");
 }
 
-/// A client of ours below the layer refuses the hedge (its bulkhead is full, say): the first attempt is well on its way.
+/// A client of ours below the layer refuses the hedge (its bulkhead is full, say): the first
+/// attempt is well on its way.
 #[tokio::test(start_paused = true)]
 async fn a_hedge_that_an_inner_client_refuses_ends_nothing() {
     let layer = ResilienceLayer::new(hedged()).unwrap();
@@ -242,7 +246,8 @@ async fn a_hedge_that_an_inner_client_refuses_ends_nothing() {
     assert_eq!(called.load(Ordering::SeqCst), 2);
 }
 
-/// One that waited for a place was sent as soon as there was one, a moment after the server had asked for a second.
+/// One that waited for a place was sent as soon as there was one, a moment after the server had
+/// asked for a second.
 #[tokio::test(start_paused = true)]
 async fn a_hedge_that_waits_to_be_let_in_stays_when_the_server_asks_for_time() {
     let narrow = BulkheadPolicy::standard().max_in_flight(2).max_queued(8).queue_wait(Duration::from_secs(5));

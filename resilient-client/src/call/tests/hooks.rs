@@ -160,7 +160,8 @@ async fn a_probe_whose_hook_fails_holds_nobody_back() {
     assert_eq!(rig.state(), State::Closed);
 }
 
-/// A hedge that fails here, before anything is sent, ended the call although the first attempt was well.
+/// A hedge that fails here, before anything is sent, ended the call although the first attempt was
+/// well.
 #[tokio::test(start_paused = true)]
 async fn a_hedge_whose_hook_fails_leaves_the_call_to_the_first_attempt() {
     use crate::policy::hedge::{Delay, HedgePolicy};

@@ -1,4 +1,5 @@
-//! Events have an identity: who listens can tell every call and attempt apart, and knows in the end what its report says.
+//! Events have an identity: who listens can tell every call and attempt apart, and knows in the end
+//! what its report says.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -286,8 +287,8 @@ async fn an_observer_may_reload_on_a_transition() {
     assert!(reloads.load(std::sync::atomic::Ordering::Relaxed) >= 3);
 }
 
-/// Its breaker follows the rules of now when it comes back, and says so under the locks of the list: an observer that
-/// reloaded then waited for itself.
+/// Its breaker follows the rules of now when it comes back, and says so under the locks of the
+/// list: an observer that reloaded then waited for itself.
 #[tokio::test(start_paused = true)]
 async fn an_observer_may_reload_when_an_endpoint_returns() {
     use std::sync::OnceLock;

@@ -1,5 +1,5 @@
-//! What a call reports, and by which name: short bodies, bad addresses, silent resolvers, full headers, waits
-//! asked for.
+//! What a call reports, and by which name: short bodies, bad addresses, silent resolvers, full
+//! headers, waits asked for.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,8 +24,8 @@ use crate::policy::breaker::State;
 use crate::time::now;
 use crate::{Attempt, CallOptions, Error, ErrorKind, Policy, Prepared, ResilienceLayer};
 
-/// A body of ten bytes, of which these come. Its size hint says what was announced, and is never brought up
-/// to date.
+/// A body of ten bytes, of which these come. Its size hint says what was announced, and is never
+/// brought up to date.
 struct Ten(VecDeque<&'static str>);
 
 impl Body for Ten {

@@ -16,7 +16,8 @@ fn in_flight(rig: &Rig) -> u32 {
     rig.core.snapshot()[0].overload.expect("it is on").in_flight
 }
 
-/// An attempt is in flight as long as its timeout runs: to the head, or to the end where the body is part of it.
+/// An attempt is in flight as long as its timeout runs: to the head, or to the end where the body
+/// is part of it.
 #[tokio::test(start_paused = true)]
 async fn an_open_stream_takes_no_place_and_a_body_read_within_the_attempt_does() {
     let slow = vec![Piece::Data("a".into()), Piece::Pause(ms(300)), Piece::Data("b".into())];

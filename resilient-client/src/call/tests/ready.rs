@@ -197,7 +197,8 @@ async fn before_a_server_that_stays_dead_every_call_ends_and_few_are_sent() {
     assert!(is_idle(&rig));
 }
 
-/// It is its own calls' failures that open it: who would rather wait than fail isn't done with its first attempt.
+/// It is its own calls' failures that open it: who would rather wait than fail isn't done with its
+/// first attempt.
 #[tokio::test(start_paused = true)]
 async fn a_retry_waits_too() {
     let breaker = BreakerPolicy::standard().cold_consecutive_failures(1);

@@ -153,8 +153,8 @@ async fn a_stream_of_events_outlives_the_total_and_keeps_the_idle_bound() {
     assert_eq!(text(response).await.unwrap_err().kind(), ErrorKind::BodyIdle);
 }
 
-/// A retry is for a moment neither waiting nor in flight: a drain saw nothing of it. A call that nobody has polled hasn't
-/// begun, and is refused when it would.
+/// A retry is for a moment neither waiting nor in flight: a drain saw nothing of it. A call that
+/// nobody has polled hasn't begun, and is refused when it would.
 #[tokio::test(start_paused = true)]
 async fn a_drain_sees_every_call_that_began_before_it() {
     let rig = Rig::new(&attempts(2), [answer(503), answer(200)]);
@@ -171,7 +171,8 @@ async fn a_drain_sees_every_call_that_began_before_it() {
     }
 }
 
-/// The bulkhead's own number was installed before the one that is found: all who waited were let in at once.
+/// The bulkhead's own number was installed before the one that is found: all who waited were let in
+/// at once.
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_changes_nothing_lets_nobody_out_of_the_adaptive_limits_queue() {
     let adaptive = ConcurrencyPolicy::gradient().initial(4).min(4).max(4);
@@ -189,7 +190,8 @@ async fn a_reload_that_changes_nothing_lets_nobody_out_of_the_adaptive_limits_qu
         tokio::time::sleep(ms(10)).await;
     }
     assert_eq!((rig.script.count(), rig.queued(), rig.in_use()), (4, 196, 4));
-    // Without the adaptive limit it is the bulkhead's number again, and with it the one that was found.
+    // Without the adaptive limit it is the bulkhead's number again, and with it the one that was
+    // found.
     rig.core.reload(policy.clone().concurrency(None).into()).unwrap();
     tokio::time::sleep(ms(10)).await;
     assert_eq!((rig.script.count(), rig.queued()), (200, 0));

@@ -1,4 +1,5 @@
-//! What belongs to a host and isn't multiplied by keys and routes; and what is left when the registry is full.
+//! What belongs to a host and isn't multiplied by keys and routes; and what is left when the
+//! registry is full.
 
 use std::time::Duration;
 
@@ -115,8 +116,8 @@ async fn a_slot_goes_back_where_it_came_from_whatever_a_reload_says_meanwhile() 
     }
 }
 
-/// Two calls of a route in a row, the second turned away further on: what it gives back is its host's, though the route has
-/// been given a rate of its own meanwhile.
+/// Two calls of a route in a row, the second turned away further on: what it gives back is its
+/// host's, though the route has been given a rate of its own meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_place_in_the_rate_goes_back_where_it_came_from_whatever_a_reload_says_meanwhile() {
     let rate = |burst| RateLimitPolicy::new(1, Duration::from_hours(1)).burst(burst);

@@ -1,4 +1,5 @@
-//! What is moved with every call must not grow unnoticed: each copy of a kilobyte costs a hundred instructions.
+//! What is moved with every call must not grow unnoticed: each copy of a kilobyte costs a hundred
+//! instructions.
 
 use crate::call::future::Call;
 use crate::client::exchange::ReqwestExchange;
@@ -10,6 +11,7 @@ fn what_moves_with_a_call_is_small() {
     assert!(size_of::<AttemptPermit>() <= 80, "{}", size_of::<AttemptPermit>());
     assert!(size_of::<CallReport>() <= 120, "{}", size_of::<CallReport>());
     assert_eq!(size_of::<crate::Response>(), size_of::<usize>());
-    // With the request, tokio's timer (112) and the place of one attempt; a span and a template are 16 of it.
+    // With the request, tokio's timer (112) and the place of one attempt; a span and a template are
+    // 16 of it.
     assert!(size_of::<Call<ReqwestExchange>>() <= 1160, "{}", size_of::<Call<ReqwestExchange>>());
 }

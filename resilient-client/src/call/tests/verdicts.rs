@@ -130,7 +130,8 @@ async fn a_server_that_answers_and_then_stalls_opens_its_breaker() {
     assert!((9..=11).contains(&took), "five bodies, one a second, each stalling for five: {took} s");
 }
 
-/// All of a hundred calls ended as Deadline, and the breaker had seen neither a failure nor a success.
+/// All of a hundred calls ended as Deadline, and the breaker had seen neither a failure nor a
+/// success.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_trickles_past_the_total_leaves_its_heads_success() {
     let trickle = (0..200).flat_map(|_| [data(), Piece::Pause(ms(100))]).collect();
@@ -171,7 +172,8 @@ async fn a_silent_stream_is_ended_after_a_minute_and_not_held_against_the_server
     assert_eq!(now().since(begun).as_secs(), 20);
 }
 
-/// Total 300 ms, and a reader that takes a piece now and then was still reading after three seconds.
+/// Total 300 ms, and a reader that takes a piece now and then was still reading after three
+/// seconds.
 #[tokio::test(start_paused = true)]
 async fn the_total_holds_while_data_is_ready() {
     let timeout = TimeoutPolicy::standard().total(ms(300)).attempt(ms(300));
@@ -191,7 +193,8 @@ async fn the_total_holds_while_data_is_ready() {
     assert_eq!((counts.failures, counts.successes, rig.in_use()), (0, 1, 0));
 }
 
-/// What had been set aside kept its slot, and a retry that was due its token, for as long as the caller kept the call.
+/// What had been set aside kept its slot, and a retry that was due its token, for as long as the
+/// caller kept the call.
 #[tokio::test(start_paused = true)]
 async fn a_finished_call_holds_nothing_even_if_it_is_not_dropped() {
     let hedge = HedgePolicy::standard().delay(Delay::Fixed(ms(50)));
@@ -209,7 +212,8 @@ async fn a_finished_call_holds_nothing_even_if_it_is_not_dropped() {
     assert!((spent - 1.0).abs() < 1e-9, "the hedge that was sent, and no other: {spent}");
 }
 
-/// A hung upstream under callers' deadlines of 300 to 900 ms never opened: each attempt was the caller's haste.
+/// A hung upstream under callers' deadlines of 300 to 900 ms never opened: each attempt was the
+/// caller's haste.
 #[tokio::test(start_paused = true)]
 async fn a_hung_server_opens_its_breaker_whoever_ended_the_wait() {
     for patience in [ms(300), ms(600), ms(900)] {
@@ -222,7 +226,8 @@ async fn a_hung_server_opens_its_breaker_whoever_ended_the_wait() {
     }
 }
 
-/// The control: a server that answers in its usual time is well, however hasty some of its callers are.
+/// The control: a server that answers in its usual time is well, however hasty some of its callers
+/// are.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_shorter_than_the_usual_time_is_the_callers_haste() {
     let usual = Step::Answer { after: ms(200), status: 200, retry_after: None, body: Vec::new() };

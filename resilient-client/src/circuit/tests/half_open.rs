@@ -1,5 +1,6 @@
-//! PROOF E10: exactly k probes at any concurrency, the first of them alone, none of them can wedge it, and old news moves nothing. The checks know
-//! nothing of [`CircuitBreaker`], so that they can be pointed at a gate with a bug, which they must find.
+//! PROOF E10: exactly k probes at any concurrency, the first of them alone, none of them can wedge
+//! it, and old news moves nothing. The checks know nothing of [`CircuitBreaker`], so that they can
+//! be pointed at a gate with a bug, which they must find.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,7 +42,8 @@ fn fail_until_shut(gate: &impl Gate) {
     panic!("a hundred failures didn't shut it");
 }
 
-/// All at once on real threads, on this runtime's clock; they hold what they got until everyone has asked.
+/// All at once on real threads, on this runtime's clock; they hold what they got until everyone has
+/// asked.
 fn crowd<G: Gate>(gate: &G) -> Vec<G::Pass> {
     let (start, clock) = (Barrier::new(CALLERS), Handle::current());
     let ask = || {
@@ -55,8 +57,8 @@ fn crowd<G: Gate>(gate: &G) -> Vec<G::Pass> {
     })
 }
 
-/// At the moment of reopening, exactly one of a thousand callers gets through, and at the moment that succeeds the others do. k
-/// successes close it.
+/// At the moment of reopening, exactly one of a thousand callers gets through, and at the moment
+/// that succeeds the others do. k successes close it.
 async fn admits_exactly_its_probes(gate: &impl Gate) -> Result<(), String> {
     fail_until_shut(gate);
     gate.later().await;
@@ -86,7 +88,8 @@ enum Fate {
     Hung,
 }
 
-/// Round after round of probes meet this fate, and then one that succeeds finds its place, and closes it.
+/// Round after round of probes meet this fate, and then one that succeeds finds its place, and
+/// closes it.
 async fn survives(gate: &impl Gate, fate: Fate) -> Result<(), String> {
     const ROUNDS: usize = 100;
     fail_until_shut(gate);
@@ -118,7 +121,8 @@ async fn survives(gate: &impl Gate, fate: Fate) -> Result<(), String> {
     if passes.len() == CALLERS { Ok(()) } else { Err(format!("only {} admitted afterwards", passes.len())) }
 }
 
-/// What was admitted before the trip, or as a probe of an earlier half-open time, moves nothing, whatever it came to.
+/// What was admitted before the trip, or as a probe of an earlier half-open time, moves nothing,
+/// whatever it came to.
 async fn ignores_old_news(gate: &impl Gate) -> Result<(), String> {
     let mut old: Vec<_> = (0..120).map(|_| gate.ask().expect("closed")).collect();
     let mut news = |when: &str| {
@@ -214,7 +218,8 @@ async fn results_of_another_generation_move_nothing() {
 
 // ---- the controls: gates with one bug each ----
 
-/// A breaker as it is often written: closed, open or half-open with so many free places, behind a lock.
+/// A breaker as it is often written: closed, open or half-open with so many free places, behind a
+/// lock.
 struct Planted {
     bug: Bug,
     state: Mutex<Now>,
@@ -302,7 +307,8 @@ impl Gate for Leaked {
         };
         if gate.bug == Bug::LooksThenTakes && free {
             drop(state);
-            // One too many look before the first takes: chance alone would arrange it nearly always.
+            // One too many look before the first takes: chance alone would arrange it nearly
+            // always.
             gate.looked.fetch_add(1, Ordering::SeqCst);
             while gate.looked.load(Ordering::SeqCst) <= PLACES {
                 std::thread::yield_now();

@@ -1,4 +1,5 @@
-//! Faults changed at run time, over HTTP: a tower service, to be mounted by axum, hyper or anything else.
+//! Faults changed at run time, over HTTP: a tower service, to be mounted by axum, hyper or anything
+//! else.
 //!
 //! | | |
 //! |---|---|
@@ -6,11 +7,11 @@
 //! | `PUT` a rule, or a list of rules, as JSON | in place of those in force, all of them or none |
 //! | `DELETE` | none in force |
 //!
-//! All answer what `GET` does, or `application/problem+json` (RFC 9457) that names the field at fault. [Limits](super::Limits) can't
-//! be changed here.
+//! All answer what `GET` does, or `application/problem+json` (RFC 9457) that names the field at
+//! fault. [Limits](super::Limits) can't be changed here.
 //!
-//! Whoever may change faults may stop the service. So by default only this host may, by a token, and no page in a browser of this
-//! host: see [`Access`].
+//! Whoever may change faults may stop the service. So by default only this host may, by a token,
+//! and no page in a browser of this host: see [`Access`].
 //!
 //! ```
 //! use axum::Router;

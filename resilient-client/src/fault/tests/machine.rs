@@ -133,7 +133,8 @@ fn headers_of_requests_are_heard_only_when_that_was_asked_for() {
 }
 
 proptest! {
-    /// Of those that match, as many as was said, to five standard deviations; the same in every run, whatever else there is.
+    /// Of those that match, as many as was said, to five standard deviations; the same in every
+    /// run, whatever else there is.
     #[test]
     fn the_share_of_faults_is_the_percentage(percentage in 0.0..=100.0_f64, seed: u64, others in 0_u32..4) {
         let rule = Rule::new(Kind::Garbage).path("/a").percentage(percentage);

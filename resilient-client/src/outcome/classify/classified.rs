@@ -17,13 +17,16 @@ pub enum Repeat {
     IfSafe,
     /// Whatever the method: the server provably did not process it.
     Unprocessed,
-    /// Whatever the method, at once and at no cost: it was provably never sent, on a connection that is no more. Another
-    /// connection will do, and a request that nobody saw adds no load. So it takes no token of the budget and isn't counted
-    /// among the policy's attempts; it has a bound of its own, 16 a call.
+    /// Whatever the method, at once and at no cost: it was provably never sent, on a connection
+    /// that is no more. Another connection will do, and a request that nobody saw adds no load. So
+    /// it takes no token of the budget and isn't counted among the policy's attempts; it has a
+    /// bound of its own, 16 a call.
     Unsent,
-    /// The same after the usual wait: the server said that it would not look at it now. The bound is 8 a call.
+    /// The same after the usual wait: the server said that it would not look at it now. The bound
+    /// is 8 a call.
     Refused,
-    /// If the request is safe to repeat, and at no cost: most likely it was never sent, but nothing proves it.
+    /// If the request is safe to repeat, and at no cost: most likely it was never sent, but nothing
+    /// proves it.
     Doubtful,
     /// Whatever the method, but only one more time.
     Once,

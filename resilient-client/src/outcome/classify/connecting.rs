@@ -8,11 +8,11 @@
 //! | the proxy answers with another status | failure: mostly it can't reach the target | yes |
 //! | anything else: refused, unreachable, DNS, timeout | failure | yes |
 //!
-//! Their types can't be named, so that this goes by what they say; a test with each says when that changes.
-//! It is read only after a failure to connect.
+//! Their types can't be named, so that this goes by what they say; a test with each says when that
+//! changes. It is read only after a failure to connect.
 //!
-//! One caveat: for `http` through a proxy there is no tunnel, and a proxy that can't be reached looks like a
-//! target that can't.
+//! One caveat: for `http` through a proxy there is no tunnel, and a proxy that can't be reached
+//! looks like a target that can't.
 
 use std::error::Error as StdError;
 use std::io;
@@ -82,7 +82,8 @@ fn obstacle(error: &(dyn StdError + 'static)) -> Option<Obstacle> {
     None
 }
 
-/// By the words of rustls (for ours, an alert of the server's), OpenSSL, macOS and Windows. The word alone could be a host's.
+/// By the words of rustls (for ours, an alert of the server's), OpenSSL, macOS and Windows. The
+/// word alone could be a host's.
 fn is_about_a_certificate(said: &str) -> bool {
     let alert = said.strip_prefix("received fatal alert: ");
     alert.is_some_and(|alert| alert.contains("Certificate") || alert.contains("UnknownCA"))
@@ -118,8 +119,8 @@ pub(crate) fn timed_out(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// The error of an attempt that `fault` ended as `outcome`: with words for what kept it from connecting,
-/// if that did.
+/// The error of an attempt that `fault` ended as `outcome`: with words for what kept it from
+/// connecting, if that did.
 #[cold]
 pub(crate) fn error_of(outcome: Outcome, fault: BoxError) -> Error {
     let error = Error::attempt(outcome);

@@ -1,11 +1,12 @@
 //! Reading an error of the transport by walking its chain of sources.
 //!
-//! The chain is read rather than the outermost type because every layer between us and the socket wraps: what proves
-//! that a request was never sent sits two or three levels down, as hyper's or h2's own type.
+//! The chain is read rather than the outermost type because every layer between us and the socket
+//! wraps: what proves that a request was never sent sits two or three levels down, as hyper's or
+//! h2's own type.
 //!
-//! What the chain says holds for the request that failed on the wire. Whether that is the request of this attempt (it may be
-//! the hop of a redirect), and whether a connection's `GOAWAY` speaks of this request's stream, only the transport can
-//! tell: that is its [`Evidence`].
+//! What the chain says holds for the request that failed on the wire. Whether that is the request
+//! of this attempt (it may be the hop of a redirect), and whether a connection's `GOAWAY` speaks of
+//! this request's stream, only the transport can tell: that is its [`Evidence`].
 
 use std::error::Error as StdError;
 use std::io;
@@ -25,8 +26,9 @@ pub(crate) fn classify(error: &(dyn StdError + 'static), evidence: Evidence) -> 
         if !chain().any(is_loss) {
             return UNKNOWN;
         }
-        // One out of the pool that attempts have to themselves was most likely dead already. It has carried another request before,
-        // so that there are no more such repeats than connections that have served.
+        // One out of the pool that attempts have to themselves was most likely dead already. It has
+        // carried another request before, so that there are no more such repeats than connections
+        // that have served.
         Classified::lost(
             FailureKind::Transport,
             if evidence.pooled { Repeat::Doubtful } else { Repeat::IfSafe },
@@ -52,11 +54,13 @@ impl<'a> Iterator for Chain<'a> {
 
 fn known(error: &(dyn StdError + 'static), evidence: Evidence) -> Option<Classified> {
     if let Some(ours) = error.downcast_ref::<crate::Error>() {
-        // A client of ours below a layer of ours: it has tried already, and its refusals say nothing about the server.
+        // A client of ours below a layer of ours: it has tried already, and its refusals say
+        // nothing about the server.
         return (ours.is_rejected() || ours.is_config()).then_some(Classified::IGNORED);
     }
     if let Some(error) = error.downcast_ref::<ReplayError>() {
-        // Ours, not the server's. One that was cut off must not end a call whose other attempt has the rest.
+        // Ours, not the server's. One that was cut off must not end a call whose other attempt has
+        // the rest.
         let repeat = if error.is_cut_off() { Repeat::IfSafe } else { Repeat::Never };
         return Some(Classified { repeat, ..Classified::IGNORED });
     }
@@ -65,7 +69,8 @@ fn known(error: &(dyn StdError + 'static), evidence: Evidence) -> Option<Classif
         return Some(UNKNOWN);
     }
     if error.is::<tower::load_shed::error::Overloaded>() {
-        // A load-shed inside a layer of ours: refused on this side, and to try again would be a wait for ourselves.
+        // A load-shed inside a layer of ours: refused on this side, and to try again would be a
+        // wait for ourselves.
         return Some(Classified::neutral(FailureKind::Transport, Repeat::Never));
     }
     if error.is::<tower::timeout::error::Elapsed>() {
@@ -112,7 +117,8 @@ fn unconnected(error: &(dyn StdError + 'static)) -> Classified {
     connecting::classify(error)
 }
 
-/// Whether this machine ran short of something: descriptors, local ports, buffers. That is no fault of the server's.
+/// Whether this machine ran short of something: descriptors, local ports, buffers. That is no fault
+/// of the server's.
 fn is_shortage(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind as Kind;
     let Some(error) = error.downcast_ref::<io::Error>() else { return false };
@@ -134,9 +140,10 @@ fn is_shortage(error: &(dyn StdError + 'static)) -> bool {
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
-/// Whether a pool gave up waiting for a connection that another request was making: that one's caller left, or the
-/// connection failed, which counts where it is known. The pool's type has no public name, so its words must do; it has no
-/// source, as whatever kept a connection from being made would.
+/// Whether a pool gave up waiting for a connection that another request was making: that one's
+/// caller left, or the connection failed, which counts where it is known. The pool's type has no
+/// public name, so its words must do; it has no source, as whatever kept a connection from being
+/// made would.
 fn is_others_connect(error: &(dyn StdError + 'static)) -> bool {
     error.source().is_none()
         && matches!(error.to_string().as_str(), "request was canceled" | "checked out connection was closed")
@@ -158,8 +165,9 @@ fn of_hyper(error: &hyper::Error, evidence: Evidence) -> Option<Classified> {
     if !error.is_user() {
         return None;
     }
-    // No method asks for this one: the task that drove the connection is gone, with the runtime it ran on, or because a
-    // GOAWAY came while this request was waiting for a stream. It may have got one meanwhile.
+    // No method asks for this one: the task that drove the connection is gone, with the runtime it
+    // ran on, or because a GOAWAY came while this request was waiting for a stream. It may have got
+    // one meanwhile.
     if error.to_string().starts_with("dispatch task is gone") {
         return Some(Classified::neutral(FailureKind::Transport, Repeat::Doubtful));
     }
@@ -168,10 +176,12 @@ fn of_hyper(error: &hyper::Error, evidence: Evidence) -> Option<Classified> {
     (!knows_more).then_some(Classified::IGNORED)
 }
 
-/// RFC 9113 sections 6.8 and 8.7: a stream refused, or above the last one a `GOAWAY` admits, was not processed.
+/// RFC 9113 sections 6.8 and 8.7: a stream refused, or above the last one a `GOAWAY` admits, was
+/// not processed.
 ///
-/// h2 fails exactly the streams above that last one with the `GOAWAY` itself. But hyper also reports the connection's
-/// `GOAWAY` for a request that it has just given to h2 as an admitted stream, which may be on the wire by then.
+/// h2 fails exactly the streams above that last one with the `GOAWAY` itself. But hyper also
+/// reports the connection's `GOAWAY` for a request that it has just given to h2 as an admitted
+/// stream, which may be on the wire by then.
 #[cfg(feature = "http2")]
 fn of_h2(error: &h2::Error, evidence: Evidence) -> Option<Classified> {
     if error.is_reset() && !error.is_remote() && !error.is_library() {
@@ -189,14 +199,16 @@ fn of_h2(error: &h2::Error, evidence: Evidence) -> Option<Classified> {
     Some(match (graceful, own) {
         (true, true) => Classified::neutral(FailureKind::Refused, Repeat::Refused),
         (true, false) => Classified::neutral(FailureKind::Transport, Repeat::Doubtful),
-        // What the server accuses us of, or itself, is a failure, whether it began this request or not.
+        // What the server accuses us of, or itself, is a failure, whether it began this request or
+        // not.
         (false, true) => Classified::lost(FailureKind::Refused, Repeat::Unprocessed),
         (false, false) => Classified::lost(FailureKind::Transport, Repeat::IfSafe),
     })
 }
 
-/// Whether a connection that the attempt had to itself had been made, and ended: a pool may hold more like it. Of one that is
-/// shared the pool knows itself that it has ended, so what follows would only add connections.
+/// Whether a connection that the attempt had to itself had been made, and ended: a pool may hold
+/// more like it. Of one that is shared the pool knows itself that it has ended, so what follows
+/// would only add connections.
 pub(crate) fn is_dead_connection(error: &(dyn StdError + 'static)) -> bool {
     let mut ended = false;
     for link in Chain(Some(error)) {

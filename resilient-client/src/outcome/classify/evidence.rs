@@ -8,14 +8,14 @@ use std::fmt;
 /// How much an error proves about the attempt's own request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// Nothing: the service below may have sent others before it, as one that follows redirects does. The error may be a
-    /// hop's, and the request itself was processed then.
+    /// Nothing: the service below may have sent others before it, as one that follows redirects
+    /// does. The error may be a hop's, and the request itself was processed then.
     #[default]
     Unknown,
     /// There was one request, and the error is its.
     Direct,
-    /// Besides, it had become a stream of its own, or its content can't have reached the server whole: a `GOAWAY` that
-    /// ended it excluded it.
+    /// Besides, it had become a stream of its own, or its content can't have reached the server
+    /// whole: a `GOAWAY` that ended it excluded it.
     OwnStream,
 }
 
@@ -25,8 +25,8 @@ pub(crate) struct Evidence {
     pub(crate) sent: Sent,
     /// The connection it went over, where that is shared and known.
     pub(crate) connection: Option<u64>,
-    /// That connection had carried requests before, as far as is known. One that ends before it carries any is no housekeeping: it
-    /// is a server that takes connections and drops them.
+    /// That connection had carried requests before, as far as is known. One that ends before it
+    /// carries any is no housekeeping: it is a server that takes connections and drops them.
     pub(crate) reused: bool,
     /// The attempt had a connection to itself that it found in the pool, as far as is known.
     pub(crate) pooled: bool,

@@ -8,8 +8,8 @@
 //! | 8 (`RESOURCE_EXHAUSTED`) | throttled, as a 429 | success | if safe to repeat |
 //! | any other | success: the server has answered | success | no |
 //!
-//! Only an answer without messages has its status in the head ("Trailers-Only", gRPC over HTTP/2). One that
-//! comes in the trailers, after messages, is for the caller to read.
+//! Only an answer without messages has its status in the head ("Trailers-Only", gRPC over HTTP/2).
+//! One that comes in the trailers, after messages, is for the caller to read.
 
 use http::{HeaderMap, HeaderName, StatusCode};
 

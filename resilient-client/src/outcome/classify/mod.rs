@@ -1,4 +1,5 @@
-//! What a response or an error means: for the caller, for the breaker, and for whether to try again.
+//! What a response or an error means: for the caller, for the breaker, and for whether to try
+//! again.
 //!
 //! | answer | outcome | breaker | tried again |
 //! |---|---|---|---|
@@ -28,16 +29,18 @@
 //! | the proxy: asks for authorization; can't be reached, breaks off (for `https`) | failure | nothing | no; yes |
 //! | redirect refused, request that can't be built, request body that failed | failure, ignored | nothing | no |
 //!
-//! "Safe to repeat" is an idempotent method ([RFC 9110 section 9.2.2]), a request with `Idempotency-Key`, or one its
-//! author marked. "Yes" holds for any method, because the server provably never processed the request. "Free" takes no token
-//! of the budget and isn't counted among the policy's attempts: what nobody saw adds no load.
+//! "Safe to repeat" is an idempotent method ([RFC 9110 section 9.2.2]), a request with
+//! `Idempotency-Key`, or one its author marked. "Yes" holds for any method, because the server
+//! provably never processed the request. "Free" takes no token of the budget and isn't counted
+//! among the policy's attempts: what nobody saw adds no load.
 //!
-//! A proof needs a transport that sends one request an attempt. One that may follow redirects can fail at a hop, when the
-//! request itself has been processed: so over a tower service, or a reqwest client whose redirects aren't ours, "yes" reads "if safe
-//! to repeat", unless whoever built it [says that it follows none](crate::ClientBuilder::follows_no_redirects).
+//! A proof needs a transport that sends one request an attempt. One that may follow redirects can
+//! fail at a hop, when the request itself has been processed: so over a tower service, or a reqwest
+//! client whose redirects aren't ours, "yes" reads "if safe to repeat", unless whoever built it
+//! [says that it follows none](crate::ClientBuilder::follows_no_redirects).
 //!
-//! A pooled connection that died *after* the request was written proves nothing either, so a POST on it isn't repeated: the
-//! server may have done the work and lost only the answer.
+//! A pooled connection that died *after* the request was written proves nothing either, so a POST
+//! on it isn't repeated: the server may have done the work and lost only the answer.
 //!
 //! [RFC 8470]: https://www.rfc-editor.org/rfc/rfc8470#section-5.2
 //! [RFC 9110 section 9.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
@@ -71,14 +74,14 @@ pub enum Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// What the table above says, of an error on its own evidence: without a transport that knows better, none proves
-    /// that the request wasn't sent.
+    /// What the table above says, of an error on its own evidence: without a transport that knows
+    /// better, none proves that the request wasn't sent.
     pub fn standard(self) -> Classified {
         self.on(Evidence::default(), true)
     }
 
-    /// The same on a transport's evidence. `may_be_grpc` says whether an answer can be gRPC's without messages: to look for
-    /// that in every head is dear.
+    /// The same on a transport's evidence. `may_be_grpc` says whether an answer can be gRPC's
+    /// without messages: to look for that in every head is dear.
     fn on(self, evidence: Evidence, may_be_grpc: bool) -> Classified {
         match self {
             Self::Response(status, headers) => {
@@ -93,7 +96,8 @@ impl Ended<'_> {
 
 /// Your own reading of how an attempt ended, in place of the [table](self).
 ///
-/// It is given what the table says, and returns that for whatever it has no opinion on. Closures are classifiers:
+/// It is given what the table says, and returns that for whatever it has no opinion on. Closures
+/// are classifiers:
 ///
 /// ```
 /// use resilient_client::outcome::classify::{Classified, Ended, Repeat};
@@ -110,8 +114,8 @@ impl Ended<'_> {
 /// let policy = Policy::standard().classify(warming_up);
 /// ```
 ///
-/// A `repeat` of what the table calls a success makes it a failure of the kind `Status`, which the breaker counts as it is told by
-/// `verdict`. If it panics, the attempt is what the table says.
+/// A `repeat` of what the table calls a success makes it a failure of the kind `Status`, which the
+/// breaker counts as it is told by `verdict`. If it panics, the attempt is what the table says.
 pub trait Classify: Send + Sync + 'static {
     /// What the end means, given what the table says it means.
     fn classify(&self, end: Ended<'_>, standard: Classified) -> Classified;
@@ -135,8 +139,8 @@ impl Classifier {
         Self(Arc::new(classify))
     }
 
-    /// What `this` says of the end; or the table, on the transport's evidence, where there is none or it panics. `may_be_grpc`: it
-    /// is an answer over HTTP/2 that has ended with its head.
+    /// What `this` says of the end; or the table, on the transport's evidence, where there is none
+    /// or it panics. `may_be_grpc`: it is an answer over HTTP/2 that has ended with its head.
     pub(crate) fn classify(
         this: Option<&Self>,
         end: Ended<'_>,
@@ -148,7 +152,8 @@ impl Classifier {
         let said = catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard)));
         // Whatever it means, the status is the response's.
         let said = Classified { status: standard.status, ..said.unwrap_or(standard) };
-        // A success is never repeated: who asks for that has called it something else, whatever was left as it was.
+        // A success is never repeated: who asks for that has called it something else, whatever was
+        // left as it was.
         let is_repeated = standard.is_success() && said.is_success() && !said.repeat.is_final();
         if is_repeated { Classified { outcome: Outcome::Failure(FailureKind::Status), ..said } } else { said }
     }
@@ -168,8 +173,8 @@ impl fmt::Debug for Classifier {
 
 /// Reads the head of a response.
 ///
-/// `Retry-After` is parsed only where it can matter, for what is tried again, because reading a date needs
-/// the wall clock.
+/// `Retry-After` is parsed only where it can matter, for what is tried again, because reading a
+/// date needs the wall clock.
 fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     use StatusCode as S;
     let (outcome, verdict, repeat) = match status {
@@ -185,7 +190,8 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         _ => (Outcome::Success, Verdict::Success, Repeat::Never),
     };
     if status == S::GATEWAY_TIMEOUT && advice::is_shed(headers) {
-        // The server's own layer turned the request away for want of time: nothing was tried, nothing is wrong with it.
+        // The server's own layer turned the request away for want of time: nothing was tried,
+        // nothing is wrong with it.
         return Classified { status: Some(status), ..Classified::IGNORED };
     }
     if status == S::GATEWAY_TIMEOUT && advice::is_cut(headers) {

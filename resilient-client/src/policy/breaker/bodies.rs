@@ -1,18 +1,20 @@
 //! How bodies end, apart from their heads.
 //!
-//! A server that answers 200 and then stalls looks well to whoever counts heads: each new head ends the streak that the
-//! bodies before it began. So bodies that fail are counted in a row by themselves, and only a body that ends well ends
-//! that row.
+//! A server that answers 200 and then stalls looks well to whoever counts heads: each new head ends
+//! the streak that the bodies before it began. So bodies that fail are counted in a row by
+//! themselves, and only a body that ends well ends that row.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Tick;
 
 use super::state::LONGEST_STREAK;
 
-/// When a body ended well is kept as coarsely as this, in nanoseconds: a store a call would bounce the cache line.
+/// When a body ended well is kept as coarsely as this, in nanoseconds: a store a call would bounce
+/// the cache line.
 const COARSE: u64 = 1_000_000_000;
 
-/// See the [module docs](self). Written to by failures under the breaker's lock, and by bodies that end well without.
+/// See the [module docs](self). Written to by failures under the breaker's lock, and by bodies that
+/// end well without.
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
     /// When one last ended well, as a `Tick`, coarsely; zero for never.

@@ -1,24 +1,28 @@
 //! Which failures are one event that many calls tell of.
 //!
-//! A restart ends every connection at once, and one dead connection ends every call on it. Thirty such calls are one
-//! thing that happened, not thirty in a row, so a breaker counts the first of them and no other:
+//! A restart ends every connection at once, and one dead connection ends every call on it. Thirty
+//! such calls are one thing that happened, not thirty in a row, so a breaker counts the first of
+//! them and no other:
 //!
-//! - Failures on one [connection](Cause::Connection) count once, for the last [`REMEMBERED`] connections.
-//! - [Lost](Cause::Lost) connections, of which nobody knows which they were, count once an event. It takes in the attempts
-//!   that set out before it or within [`EVENT`] of its beginning, if they fail within [`TOLD`].
+//! - Failures on one [connection](Cause::Connection) count once, for the last [`REMEMBERED`]
+//!   connections.
+//! - [Lost](Cause::Lost) connections, of which nobody knows which they were, count once an event.
+//!   It takes in the attempts that set out before it or within [`EVENT`] of its beginning, if they
+//!   fail within [`TOLD`].
 //!
-//! A server that drops nearly every connection mustn't pass for one that restarts often. So there is an event only for a server
-//! that is well apart from it: an attempt has succeeded since the last failure that counted, and in the last [`RECENT`] seconds
-//! no more failures were taken in by events than attempts succeeded. Otherwise every failure counts.
+//! A server that drops nearly every connection mustn't pass for one that restarts often. So there
+//! is an event only for a server that is well apart from it: an attempt has succeeded since the
+//! last failure that counted, and in the last [`RECENT`] seconds no more failures were taken in by
+//! events than attempts succeeded. Otherwise every failure counts.
 
 use crate::outcome::Cause;
 use crate::time::Tick;
 
-/// How long after its beginning an attempt may set out and still be the event's, in nanoseconds: longer than a quick
-/// restart.
+/// How long after its beginning an attempt may set out and still be the event's, in nanoseconds:
+/// longer than a quick restart.
 const EVENT: u64 = 50_000_000;
-/// Until when the calls that an event ended have told of it, in nanoseconds: longer than it takes a busy runtime to wake
-/// them all.
+/// Until when the calls that an event ended have told of it, in nanoseconds: longer than it takes a
+/// busy runtime to wake them all.
 const TOLD: u64 = 250_000_000;
 /// For how long what events took in is held against successes, in nanoseconds.
 const RECENT: u64 = 10_000_000_000;
@@ -50,7 +54,8 @@ pub(super) struct SeenFailure {
 }
 
 impl Causes {
-    /// Whether a failure tells of what has been counted. `successes` says how many attempts have succeeded lately.
+    /// Whether a failure tells of what has been counted. `successes` says how many attempts have
+    /// succeeded lately.
     pub(super) fn is_known(&mut self, seen: SeenFailure, successes: impl FnOnce() -> u32) -> bool {
         match seen.cause {
             Cause::Own => false,

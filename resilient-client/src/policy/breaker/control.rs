@@ -1,5 +1,5 @@
-//! What people do to a breaker: new rules, and an operator's commands. `Breaker`'s part of it says under the lock what state to go
-//! to; [`transitions`](super::transitions) goes there.
+//! What people do to a breaker: new rules, and an operator's commands. `Breaker`'s part of it says
+//! under the lock what state to go to; [`transitions`](super::transitions) goes there.
 
 use std::fmt;
 
@@ -9,9 +9,11 @@ use super::locked_state::LockedState;
 use super::machine::Breaker;
 use super::state::{Cause, State, Transition};
 
-/// Something an operator tells a breaker. New rules don't undo it; [`Enable`](Self::Enable) and [`Reset`](Self::Reset) do.
+/// Something an operator tells a breaker. New rules don't undo it; [`Enable`](Self::Enable) and
+/// [`Reset`](Self::Reset) do.
 ///
-/// Each but [`Observe`](Self::Observe) begins a generation, so the results of calls under way no longer count.
+/// Each but [`Observe`](Self::Observe) begins a generation, so the results of calls under way no
+/// longer count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Control {
@@ -22,10 +24,11 @@ pub enum Control {
     /// Admit every call, and count nothing.
     Disable,
     /// Reject nothing, and go on counting and judging as if it did, as
-    /// [`observe_only`](super::BreakerPolicy::observe_only) does. The state stays what it is, so this begins no generation
-    /// and is no transition.
+    /// [`observe_only`](super::BreakerPolicy::observe_only) does. The state stays what it is, so
+    /// this begins no generation and is no transition.
     Observe,
-    /// Lift any of these: a breaker that was forced or disabled is closed, has counted nothing, and follows its rules again.
+    /// Lift any of these: a breaker that was forced or disabled is closed, has counted nothing, and
+    /// follows its rules again.
     Enable,
     /// The same, whatever state it is in: as if it had just been made.
     Reset,
@@ -96,12 +99,14 @@ impl Breaker {
         locked.forced || locked.observed
     }
 
-    /// Changes the rules, the rule of one's own among them, and keeps the state; `None` disables the breaker. No call sees
-    /// the one without the other.
+    /// Changes the rules, the rule of one's own among them, and keeps the state; `None` disables
+    /// the breaker. No call sees the one without the other.
     ///
-    /// A half-open breaker of which as many probes have succeeded as these ask for closes. The window is emptied when it becomes one of another kind or length. An opening under way keeps its length. A
-    /// breaker that had no rules starts closed. One that somebody [forced](Control) stays as it is, and follows the new
-    /// rules when that is lifted. A rule of one's own that is there already goes on with what it knows.
+    /// A half-open breaker of which as many probes have succeeded as these ask for closes. The
+    /// window is emptied when it becomes one of another kind or length. An opening under way keeps
+    /// its length. A breaker that had no rules starts closed. One that somebody [forced](Control)
+    /// stays as it is, and follows the new rules when that is lifted. A rule of one's own that is
+    /// there already goes on with what it knows.
     ///
     /// Calls to this must not overlap one another; they may overlap anything else.
     pub fn set_rules(&self, rules: Option<Rules>) -> Option<Transition> {

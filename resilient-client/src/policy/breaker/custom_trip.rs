@@ -10,8 +10,8 @@ use crate::time::Tick;
 
 /// Decides, in place of the breaker's own rules, when it opens and for how long.
 ///
-/// Called under the breaker's lock with every outcome that counts, so it needs no lock of its own, and must be quick.
-/// A panic in it counts as "don't open".
+/// Called under the breaker's lock with every outcome that counts, so it needs no lock of its own,
+/// and must be quick. A panic in it counts as "don't open".
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,8 +44,8 @@ pub trait Trip: Send + 'static {
     /// A call succeeded.
     fn success(&mut self, now: Tick);
 
-    /// A call failed. `Some` opens the breaker for that long, without jitter. When it was a probe the breaker opens
-    /// again in any case: for as long as the last time, if this is `None`.
+    /// A call failed. `Some` opens the breaker for that long, without jitter. When it was a probe
+    /// the breaker opens again in any case: for as long as the last time, if this is `None`.
     fn failure(&mut self, now: Tick) -> Option<Duration>;
 
     /// The breaker has closed: whatever was remembered is to be forgotten.

@@ -2,8 +2,8 @@
 
 /// The last `size` outcomes. A new one pushes the oldest out.
 ///
-/// One bit a call says whether it failed, and with the slow-call rule another whether it was slow: `size / 8` bytes
-/// each, allocated once.
+/// One bit a call says whether it failed, and with the slow-call rule another whether it was slow:
+/// `size / 8` bytes each, allocated once.
 #[derive(Debug)]
 pub(super) struct LastCalls {
     failed: Bits,

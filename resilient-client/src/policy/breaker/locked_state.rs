@@ -1,4 +1,5 @@
-//! What only failures, slow calls, probes and transitions touch: several numbers that must change together.
+//! What only failures, slow calls, probes and transitions touch: several numbers that must change
+//! together.
 
 use crate::outcome::Cause as FailureCause;
 use crate::policy::breaker::causes::{Causes, SeenFailure};
@@ -30,7 +31,8 @@ pub(super) struct LockedState {
     pub(super) undecided: u16,
     /// The number of the newest probe of this generation.
     pub(super) newest: u16,
-    /// Probes of lower numbers had gone alone and not answered for so long that another followed, whose their slot is.
+    /// Probes of lower numbers had gone alone and not answered for so long that another followed,
+    /// whose their slot is.
     pub(super) followed: u16,
     /// Probe slots taken in this generation, by probes under way or successful.
     pub(super) taken: u32,
@@ -68,8 +70,8 @@ impl LockedState {
         u32::from(self.reopens) + u32::from(self.undecided)
     }
 
-    /// Whether there is a slot for one more probe. A probe that went alone and hasn't answered loses its slot for that, as long as there
-    /// are numbers to tell the two apart.
+    /// Whether there is a slot for one more probe. A probe that went alone and hasn't answered
+    /// loses its slot for that, as long as there are numbers to tell the two apart.
     pub(super) fn makes_room(&mut self, rules: &Numbers, now: Tick) -> bool {
         if !self.is_full(rules) {
             return true;
@@ -100,8 +102,8 @@ impl LockedState {
             }
             None => rules.broken_by(call).map(|cause| {
                 let length = rules.pause(self.reopens.into(), unit());
-                // It had closed because of heads whose bodies failed then: what that costs is no probe, but all calls until a body
-                // fails again.
+                // It had closed because of heads whose bodies failed then: what that costs is no
+                // probe, but all calls until a body fails again.
                 let forward = if self.reopens == 0 { length.forward } else { 0 };
                 (cause, Length { forward, ..length })
             }),

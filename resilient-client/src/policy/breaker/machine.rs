@@ -10,8 +10,9 @@
 //! forced ---- released --------------> Closed      any ------- reset --------------> Closed
 //! ```
 //!
-//! A closed breaker is read and counted without a lock. Failures, slow calls, probes and transitions are rare, and take
-//! one: under it only this thread changes the state, while others may still count successes and end the streak of failures.
+//! A closed breaker is read and counted without a lock. Failures, slow calls, probes and
+//! transitions are rare, and take one: under it only this thread changes the state, while others
+//! may still count successes and end the streak of failures.
 //!
 //! [`Breaker`] is one machine in three files, each the owner of one side of that lock:
 //!
@@ -42,16 +43,18 @@ pub struct Breaker {
     pub(super) word: AtomicU64,
     /// Until when nobody gets in while open or half-open. Lets a rejection do without the lock.
     pub(super) pause: Pause,
-    /// The shortest open time, which is what a rejection tells of a wait nobody knows: for probes that are out, or forced open.
-    /// In microseconds, at most 71 minutes.
+    /// The shortest open time, which is what a rejection tells of a wait nobody knows: for probes
+    /// that are out, or forced open. In microseconds, at most 71 minutes.
     pub(super) hint: AtomicU32,
-    /// A success that took this many nanoseconds or more is counted under the lock: slow ones or, at zero, all of them.
+    /// A success that took this many nanoseconds or more is counted under the lock: slow ones or,
+    /// at zero, all of them.
     pub(super) lock_from: AtomicU64,
     /// 1 if nothing is to be rejected.
     pub(super) observe_only: AtomicU32,
     pub(super) window: Window,
     pub(super) bodies: Bodies,
-    /// What only failures, slow calls, probes and transitions touch: several numbers that must change together.
+    /// What only failures, slow calls, probes and transitions touch: several numbers that must
+    /// change together.
     pub(super) locked: Mutex<LockedState>,
 }
 
@@ -79,7 +82,8 @@ impl Breaker {
         breaker
     }
 
-    /// A breaker that admits everything and counts nothing, until [`set_rules`](Self::set_rules) gives it rules.
+    /// A breaker that admits everything and counts nothing, until [`set_rules`](Self::set_rules)
+    /// gives it rules.
     pub fn disabled() -> Self {
         Self::with(None, State::Disabled)
     }
@@ -100,7 +104,8 @@ impl Breaker {
         breaker
     }
 
-    /// Asks whether a call may be made. The first to ask after the open time turns the breaker half-open and is its first probe.
+    /// Asks whether a call may be made. The first to ask after the open time turns the breaker
+    /// half-open and is its first probe.
     ///
     /// # Errors
     /// [`Rejected`] while open, and while half-open with every probe slot taken; never with
@@ -116,7 +121,8 @@ impl Breaker {
         }
     }
 
-    /// Whether [`try_acquire`](Self::try_acquire) would reject now, and for how long. Changes nothing and promises nothing.
+    /// Whether [`try_acquire`](Self::try_acquire) would reject now, and for how long. Changes
+    /// nothing and promises nothing.
     pub fn rejects_now(&self, now: Tick) -> Option<Duration> {
         let word = self.word();
         if word.admits() || self.only_observes() { None } else { self.shut_for(word, now) }
@@ -124,7 +130,8 @@ impl Breaker {
 
     /// Reports how a call ended. A result from another generation is ignored.
     ///
-    /// `unit`, uniform in [0, 1), spreads the open time. It is asked for only when the breaker opens.
+    /// `unit`, uniform in [0, 1), spreads the open time. It is asked for only when the breaker
+    /// opens.
     #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]
     pub fn record(
         &self,
@@ -153,8 +160,8 @@ impl Breaker {
         self.settle(&permit, result, now, &mut at_most_once(unit))
     }
 
-    /// Gives back the leave of a call that was never sent. Nobody was asked, so nothing is left undecided: a probe's slot is free
-    /// again at once.
+    /// Gives back the leave of a call that was never sent. Nobody was asked, so nothing is left
+    /// undecided: a probe's slot is free again at once.
     #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by giving it back")]
     pub fn release(&self, permit: Permit) {
         if permit.is_probe() && self.word().era() == permit.era() {
@@ -162,8 +169,9 @@ impl Breaker {
         }
     }
 
-    /// Reports how the body of a call ended whose head was recorded as a success. One that failed takes that success back,
-    /// and opens a breaker that is half-open. A result from another generation is ignored.
+    /// Reports how the body of a call ended whose head was recorded as a success. One that failed
+    /// takes that success back, and opens a breaker that is half-open. A result from another
+    /// generation is ignored.
     #[allow(clippy::needless_pass_by_value, reason = "a permit is spent by recording it")]
     pub fn record_body(
         &self,
@@ -239,16 +247,17 @@ impl Breaker {
         if self.only_observes() { Ok(Admitted::all_the_same(word, rejected)) } else { Err(rejected) }
     }
 
-    /// How long a breaker that is open, by force or not, or half-open surely admits no one; `None` if someone might get
-    /// in. When the state changes between the loads the wait may be the other state's: it is advice, and no admission
-    /// rests on it.
+    /// How long a breaker that is open, by force or not, or half-open surely admits no one; `None`
+    /// if someone might get in. When the state changes between the loads the wait may be the other
+    /// state's: it is advice, and no admission rests on it.
     pub(super) fn shut_for(&self, word: Word, now: Tick) -> Option<Duration> {
         let hint = u64::from(self.hint.load(Ordering::Relaxed)) * 1000;
         let left = if word.state() == State::ForcedOpen { hint } else { self.pause.left(now, hint)? };
         Some(Duration::from_nanos(left))
     }
 
-    /// What is known to whoever might send a probe now. Like [`rejects_now`](Self::rejects_now) this is advice.
+    /// What is known to whoever might send a probe now. Like [`rejects_now`](Self::rejects_now)
+    /// this is advice.
     pub(crate) fn probing(&self) -> Probing {
         if self.word().state() != State::HalfOpen {
             Probing::First

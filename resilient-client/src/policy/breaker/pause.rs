@@ -1,14 +1,17 @@
 //! How long nobody is let in: for as long as a probe would cost too much.
 //!
-//! A probe sent to a server that is still down is a call lost, so what probes may cost is a share of the calls turned away
-//! meanwhile. Beside a busy breaker that share buys one soon, and a server that is back is found at once; beside an idle one time
-//! has to do.
+//! A probe sent to a server that is still down is a call lost, so what probes may cost is a share
+//! of the calls turned away meanwhile. Beside a busy breaker that share buys one soon, and a server
+//! that is back is found at once; beside an idle one time has to do.
 //!
-//! - A pause lasts its longest time when no call comes. Each call turned away brings its end forward by the probes' share of that
-//!   time: at 2.5 % the fortieth ends it. Calls count from when the last probe set out, however long that took to fail.
+//! - A pause lasts its longest time when no call comes. Each call turned away brings its end
+//!   forward by the probes' share of that time: at 2.5 % the fortieth ends it. Calls count from
+//!   when the last probe set out, however long that took to fail.
 //! - It never ends before its shortest time.
-//! - A probe that goes alone begins one, too: should it hang, the next follows when the next would follow one that failed.
-//! - A *lease* isn't a pause: every probe slot is taken, and when one becomes free depends on how the probes do.
+//! - A probe that goes alone begins one, too: should it hang, the next follows when the next would
+//!   follow one that failed.
+//! - A *lease* isn't a pause: every probe slot is taken, and when one becomes free depends on how
+//!   the probes do.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Tick;
@@ -53,8 +56,8 @@ pub(super) enum After {
     Departure,
 }
 
-/// See the [module docs](self). Changed under the breaker's lock, but for counting the calls turned away. Who reads it while it
-/// changes may combine old and new: no admission rests on that.
+/// See the [module docs](self). Changed under the breaker's lock, but for counting the calls turned
+/// away. Who reads it while it changes may combine old and new: no admission rests on that.
 #[derive(Debug, Default)]
 pub(super) struct Pause {
     /// When it ends if no call comes, as a `Tick`; zero while nobody is kept out.
@@ -102,7 +105,8 @@ impl Pause {
         self.is_one() && self.after.load(Ordering::Relaxed) == After::Undecided as u32
     }
 
-    /// Whether anybody gets in because [somebody said so](Self::end), and not for the time that has passed.
+    /// Whether anybody gets in because [somebody said so](Self::end), and not for the time that has
+    /// passed.
     pub(super) fn is_over(&self) -> bool {
         self.latest.load(Ordering::Acquire) == 0
     }
@@ -118,8 +122,9 @@ impl Pause {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For how many more nanoseconds nobody gets in, should calls go on to come as they have: never too little but for that, and
-    /// at most `hint` while probes are out, of which nobody knows how long they take. `None` when somebody might get in.
+    /// For how many more nanoseconds nobody gets in, should calls go on to come as they have: never
+    /// too little but for that, and at most `hint` while probes are out, of which nobody knows how
+    /// long they take. `None` when somebody might get in.
     pub(super) fn left(&self, now: Tick, hint: u64) -> Option<u64> {
         let (tick, now, latest) = (now, now.as_nanos(), self.latest.load(Ordering::Acquire));
         if now >= latest {
@@ -172,7 +177,8 @@ mod tests {
         pause
     }
 
-    /// After how many milliseconds somebody gets in, when calls come so many milliseconds apart, and which wait each was given.
+    /// After how many milliseconds somebody gets in, when calls come so many milliseconds apart,
+    /// and which wait each was given.
     fn lasts(length: Length, every: u64) -> (u64, Vec<u64>) {
         let (pause, mut told) = (begun(length), Vec::new());
         for n in 0.. {

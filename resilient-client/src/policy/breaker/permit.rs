@@ -6,11 +6,11 @@ use super::state::{Era, State, Transition, Word};
 use crate::outcome::{Cause, Verdict};
 use crate::time::{Tick, nanos};
 
-/// Permits one call. Give it back with [`Breaker::record`](super::Breaker::record); a call that decides nothing is
-/// [`Verdict::Neutral`](super::Verdict::Neutral).
+/// Permits one call. Give it back with [`Breaker::record`](super::Breaker::record); a call that
+/// decides nothing is [`Verdict::Neutral`](super::Verdict::Neutral).
 ///
-/// A permit can't be copied, so it is recorded at most once. One that never comes back holds a probe slot until it
-/// expires, and holds nothing while the breaker is closed.
+/// A permit can't be copied, so it is recorded at most once. One that never comes back holds a
+/// probe slot until it expires, and holds nothing while the breaker is closed.
 #[derive(Debug)]
 #[must_use = "record the call's outcome, or a probe slot stays taken until it expires"]
 pub struct Permit {
@@ -46,7 +46,8 @@ impl Permit {
 }
 
 /// Permits a report on a body whose head has been recorded as a success. Give it back with
-/// [`Breaker::record_body`](super::Breaker::record_body), or drop it where the body decides nothing.
+/// [`Breaker::record_body`](super::Breaker::record_body), or drop it where the body decides
+/// nothing.
 #[derive(Debug)]
 pub struct BodyPermit {
     pub(super) era: Era,
@@ -71,8 +72,8 @@ impl CallResult {
         Self { verdict, cause: Cause::Own, took_nanos }
     }
 
-    /// The failure has a cause that other calls may report, too. Of failures with one cause only the first counts; a probe
-    /// whose failure has one that has been counted decides nothing.
+    /// The failure has a cause that other calls may report, too. Of failures with one cause only
+    /// the first counts; a probe whose failure has one that has been counted decides nothing.
     #[must_use]
     pub const fn caused_by(mut self, cause: Cause) -> Self {
         self.cause = cause;
@@ -89,7 +90,8 @@ pub struct BodyResult {
 }
 
 impl BodyResult {
-    /// What the body says about the server, and when its head was recorded as a success. A failure is a cause of its own.
+    /// What the body says about the server, and when its head was recorded as a success. A failure
+    /// is a cause of its own.
     pub const fn new(verdict: Verdict, head_at: Tick) -> Self {
         Self { verdict, cause: Cause::Own, head_at }
     }
@@ -134,8 +136,9 @@ impl Admitted {
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// When to try again: the rest of the open time, should calls go on to come as they have, and never more than is left when none
-    /// do. Half-open with every probe out, at most the shortest open time; forced open, when nobody knows, that time. Never zero.
+    /// When to try again: the rest of the open time, should calls go on to come as they have, and
+    /// never more than is left when none do. Half-open with every probe out, at most the shortest
+    /// open time; forced open, when nobody knows, that time. Never zero.
     pub retry_after: Duration,
 }
 
@@ -145,7 +148,8 @@ pub struct Rejected {
 pub struct Snapshot {
     /// The state. Open lasts until a call comes, even when the open time is over.
     pub state: State,
-    /// Whether somebody put it in this state with a [`Control`](super::Control), and only that can end it.
+    /// Whether somebody put it in this state with a [`Control`](super::Control), and only that can
+    /// end it.
     pub forced: bool,
     /// Whether it only observes: it changes its state as ever and rejects nothing.
     pub observe_only: bool,
@@ -155,14 +159,17 @@ pub struct Snapshot {
     pub failures: u32,
     /// Successes in the window.
     pub successes: u32,
-    /// Slow calls in the window, failed or not; zero without a [slow-call rule](super::BreakerPolicy::slow_call).
+    /// Slow calls in the window, failed or not; zero without a
+    /// [slow-call rule](super::BreakerPolicy::slow_call).
     pub slow: u32,
     /// Failures in a row, counted up to a million.
     pub streak: u32,
     /// What is left of the open time, should calls go on to come as they have; zero unless open.
     pub open_for: Duration,
-    /// Failed recoveries since the breaker last recovered: probes that failed, and times it closed while bodies kept failing.
+    /// Failed recoveries since the breaker last recovered: probes that failed, and times it closed
+    /// while bodies kept failing.
     pub reopens: u32,
-    /// Probe slots that are taken by probes under way; zero unless half-open. One that doesn't answer loses its slot to another.
+    /// Probe slots that are taken by probes under way; zero unless half-open. One that doesn't
+    /// answer loses its slot to another.
     pub probes: u32,
 }

@@ -1,8 +1,10 @@
-//! Calls that would rather wait for an open breaker than fail: in which order, how many, and for how long.
+//! Calls that would rather wait for an open breaker than fail: in which order, how many, and for
+//! how long.
 //!
-//! (Wait for ready is gRPC's name for it.) Whoever is first in line looks at the breaker, when it has been woken because something has
-//! changed and when the breaker should let a probe through; the others are asleep. Who goes wakes the next, so that a breaker that
-//! closes lets them all go one after the other, and one that lets a probe through lets one go.
+//! (Wait for ready is gRPC's name for it.) Whoever is first in line looks at the breaker, when it
+//! has been woken because something has changed and when the breaker should let a probe through;
+//! the others are asleep. Who goes wakes the next, so that a breaker that closes lets them all go
+//! one after the other, and one that lets a probe through lets one go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use crate::time::Tick;
 pub(crate) struct ReadyQueue {
     max_waiting: AtomicU32,
     longest_nanos: AtomicU64,
-    /// How many wait, so that whoever has news needn't take the lock when nobody does. Changes under the lock only.
+    /// How many wait, so that whoever has news needn't take the lock when nobody does. Changes
+    /// under the lock only.
     waiting: AtomicU32,
     /// A lock, because a line is several words. No waker is called under it.
     line: Mutex<Line>,
@@ -133,7 +136,8 @@ impl ReadyQueue {
         self.line.lock().waiters.first_key_value().is_some_and(|(number, _)| *number == waiter.place.number)
     }
 
-    /// It waits no more: whoever is first now is to look at the breaker. Does nothing the second time.
+    /// It waits no more: whoever is first now is to look at the breaker. Does nothing the second
+    /// time.
     pub(crate) fn leave(&self, waiter: &ReadyWaiter) {
         let waker = {
             let mut line = self.line.lock();
@@ -149,8 +153,9 @@ impl ReadyQueue {
 
     /// The breaker may let somebody in. After that has happened.
     pub(crate) fn rouse(&self) {
-        // A read-modify-write, where a load could miss somebody: of this step and that of getting in line the later sees what came
-        // before the other, so either we find the waiter or the waiter finds the breaker's new state.
+        // A read-modify-write, where a load could miss somebody: of this step and that of getting
+        // in line the later sees what came before the other, so either we find the waiter or the
+        // waiter finds the breaker's new state.
         if self.waiting.fetch_add(0, Ordering::AcqRel) != 0 {
             let waker = self.line.lock().wakes_first();
             waker.into_iter().for_each(Waker::wake);

@@ -57,7 +57,8 @@ pub(super) struct Counted {
 }
 
 impl Numbers {
-    /// What a breaker without rules tells those it rejects, being forced open: the standard open time.
+    /// What a breaker without rules tells those it rejects, being forced open: the standard open
+    /// time.
     pub(super) const HINT_WITHOUT: u64 = 250_000_000;
 
     pub(super) const fn is_slow(&self, took: u64) -> bool {
@@ -72,7 +73,8 @@ impl Numbers {
     pub(super) fn broken_by(&self, call: Counted) -> Option<Cause> {
         let Counted { failed, slow, streak, cold, window } = call;
         let calls = window.calls();
-        // A quotient of integers rounds to the very f64 the policy's author wrote; a product needn't.
+        // A quotient of integers rounds to the very f64 the policy's author wrote; a product
+        // needn't.
         let share = |part: u32| f64::from(part) / f64::from(calls);
         let enough = calls >= self.min_calls;
         if failed && enough && share(window.failures) >= self.failure_rate {
@@ -96,8 +98,8 @@ impl Numbers {
         }
     }
 
-    /// How long to let nobody in after `vain` probes in a row came to nothing good; `unit` in [0, 1] places it within the 10 %
-    /// either way.
+    /// How long to let nobody in after `vain` probes in a row came to nothing good; `unit` in [0,
+    /// 1] places it within the 10 % either way.
     pub(super) fn pause(&self, vain: u32, unit: f64) -> Length {
         let spread = |nanos: u64| nanos - nanos / 10 + (nanos as f64 / 5.0 * unit.clamp(0.0, 1.0)) as u64;
         let doublings = 1_u64.checked_shl(vain).unwrap_or(u64::MAX);
@@ -106,8 +108,8 @@ impl Numbers {
         Length { shortest: spread(self.open_nanos), longest: spread(longest), forward }
     }
 
-    /// How long a probe goes alone that doesn't answer, `vain` others in a row having brought no success. It sets out at a time of
-    /// its own, so that this needs no spreading.
+    /// How long a probe goes alone that doesn't answer, `vain` others in a row having brought no
+    /// success. It sets out at a time of its own, so that this needs no spreading.
     pub(super) fn alone(&self, vain: u32) -> Length {
         let Length { shortest, longest, forward } = self.pause(vain, 0.5);
         let most = self.probe_timeout_nanos;

@@ -125,8 +125,9 @@ pub struct Transition {
 /// state    generation   failures in a row
 /// ```
 ///
-/// Every transition begins a generation, so equal upper bits (an [`Era`]) mean nothing has happened in between. The
-/// generation wraps after 2^40 transitions, 34 years of one a millisecond. Six numbers of states are in use, one is free.
+/// Every transition begins a generation, so equal upper bits (an [`Era`]) mean nothing has happened
+/// in between. The generation wraps after 2^40 transitions, 34 years of one a millisecond. Six
+/// numbers of states are in use, one is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(pub(super) u64);
 
@@ -138,13 +139,15 @@ const STREAK_BITS: u32 = 21;
 const STREAK: u64 = (1 << STREAK_BITS) - 1;
 const GENERATION: u64 = (1 << 40) - 1;
 const STATE_SHIFT: u32 = 40;
-/// The states by their numbers. Those that admit every call come first, and of these the ones that count: to ask is one comparison.
+/// The states by their numbers. Those that admit every call come first, and of these the ones that
+/// count: to ask is one comparison.
 const BY_NUMBER: [State; 6] =
     [State::Closed, State::ForcedClosed, State::Disabled, State::Open, State::HalfOpen, State::ForcedOpen];
 const DISABLED: u64 = State::Disabled as u64;
 const NO_STATE: u64 = 7;
 
-/// The longest streak a rule may ask for; the field holds twice that, so counting one by one can't overflow it.
+/// The longest streak a rule may ask for; the field holds twice that, so counting one by one can't
+/// overflow it.
 pub(super) const LONGEST_STREAK: u32 = 1_000_000;
 
 impl Word {

@@ -1,5 +1,6 @@
-//! What happens under the breaker's lock: failures, slow calls, probes, and every change of state. Nothing but this file
-//! writes the state; [`machine`](super::machine) says what the other files of the breaker do.
+//! What happens under the breaker's lock: failures, slow calls, probes, and every change of state.
+//! Nothing but this file writes the state; [`machine`](super::machine) says what the other files of
+//! the breaker do.
 
 use super::causes::SeenFailure;
 use super::machine::Breaker;
@@ -45,7 +46,8 @@ impl Breaker {
         Ok(Admitted::as_probe(self.word(), locked.newest, transition))
     }
 
-    /// A failure, a slow call, any outcome of a probe; and whatever else can't be counted without the lock.
+    /// A failure, a slow call, any outcome of a probe; and whatever else can't be counted without
+    /// the lock.
     #[cold]
     pub(super) fn settle(
         &self,
@@ -84,7 +86,8 @@ impl Breaker {
                 self.pause.count_from(now);
                 Some(self.open(word, cause, now, length))
             }
-            // What it says of the time when it was sent, another is to say of a later one. Only a success says how the server is now.
+            // What it says of the time when it was sent, another is to say of a later one. Only a
+            // success says how the server is now.
             (State::HalfOpen, _) if followed && (slow || verdict != Verdict::Success) => None,
             (State::HalfOpen, Verdict::Failure) => {
                 let length = locked.reopening(&rules, now, unit);
@@ -196,8 +199,8 @@ impl Breaker {
         }
     }
 
-    /// Failures in a row, the call just counted being the last. Forced closed there may be any number: the field is kept
-    /// from overflowing.
+    /// Failures in a row, the call just counted being the last. Forced closed there may be any
+    /// number: the field is kept from overflowing.
     fn count_streak(&self, word: Word, failed: bool) -> u32 {
         if !failed {
             if word.streak() != 0 {
@@ -227,8 +230,9 @@ impl Breaker {
         self.enter(word, State::HalfOpen, cause)
     }
 
-    /// To closed or, without rules, disabled, with nothing remembered: except, when only the heads of probes have said that all
-    /// is well, that bodies kept failing. The next that does then opens it again, for longer.
+    /// To closed or, without rules, disabled, with nothing remembered: except, when only the heads
+    /// of probes have said that all is well, that bodies kept failing. The next that does then
+    /// opens it again, for longer.
     pub(super) fn close(&self, locked: &mut LockedState, word: Word, cause: Cause) -> Transition {
         locked.forced = false;
         locked.undecided = 0;
@@ -245,11 +249,12 @@ impl Breaker {
         self.enter(word, to, cause)
     }
 
-    /// Begins a generation. Last of a transition's writes: who sees the new word sees what was written before it.
+    /// Begins a generation. Last of a transition's writes: who sees the new word sees what was
+    /// written before it.
     pub(super) fn enter(&self, word: Word, to: State, cause: Cause) -> Transition {
         let next = word.next(to);
-        // A plain store would do (a streak's end that loses to it fails), but loom can't order one after a concurrent
-        // compare-and-swap, and transitions are rare.
+        // A plain store would do (a streak's end that loses to it fails), but loom can't order one
+        // after a concurrent compare-and-swap, and transitions are rare.
         self.word.swap(next.0, Ordering::AcqRel);
         Transition { from: word.state(), to, cause, generation: next.era().generation() }
     }

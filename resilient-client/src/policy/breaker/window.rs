@@ -1,21 +1,26 @@
 //! What the last window held: ten buckets, one word each.
 //!
-//! Each word is `tag | failures | successes`. The tag says which stretch of time the counts belong to, so nothing has
-//! to sweep the ring when time passes: a writer that meets an older tag replaces the whole word, a reader skips it.
+//! Each word is `tag | failures | successes`. The tag says which stretch of time the counts belong
+//! to, so nothing has to sweep the ring when time passes: a writer that meets an older tag replaces
+//! the whole word, a reader skips it.
 //!
 //! ```text
 //! 63     62..40   39..20     19..0
 //! live   turn     failures   successes
 //! ```
 //!
-//! - An epoch is the number of whole buckets since the clock's base. It lives in slot `epoch % 10` and its turn is
-//!   `epoch / 10`, of which the tag keeps 23 bits. The `live` bit is set in every tag, so the empty word matches none.
-//! - The turn repeats after 2^23 windows: 2.6 years of a 10 s window, 9.7 days of the shortest. A bucket is mistaken for
-//!   a fresh one only if no call touched it for exactly that long; it then lends its old counts to one window.
-//! - Near a field's end both counts are halved, which keeps their ratio. That happens at half the field, and leaves room
-//!   for half a million racing increments: a field can't spill into its neighbour. It happens under the breaker's lock,
-//!   so that the bucket's slow calls are halved with them.
-//! - A writer whose clock reading is one turn old finds a newer tag and drops its outcome: it has left the window.
+//! - An epoch is the number of whole buckets since the clock's base. It lives in slot `epoch % 10`
+//!   and its turn is `epoch / 10`, of which the tag keeps 23 bits. The `live` bit is set in every
+//!   tag, so the empty word matches none.
+//! - The turn repeats after 2^23 windows: 2.6 years of a 10 s window, 9.7 days of the shortest. A
+//!   bucket is mistaken for a fresh one only if no call touched it for exactly that long; it then
+//!   lends its old counts to one window.
+//! - Near a field's end both counts are halved, which keeps their ratio. That happens at half the
+//!   field, and leaves room for half a million racing increments: a field can't spill into its
+//!   neighbour. It happens under the breaker's lock, so that the bucket's slow calls are halved
+//!   with them.
+//! - A writer whose clock reading is one turn old finds a newer tag and drops its outcome: it has
+//!   left the window.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Tick;
@@ -73,12 +78,13 @@ impl Totals {
     }
 }
 
-/// The ring. Increments are lock-free; `resize` and `clear` belong to one thread at a time, and so does `round` where slow
-/// calls are halved too.
+/// The ring. Increments are lock-free; `resize` and `clear` belong to one thread at a time, and so
+/// does `round` where slow calls are halved too.
 #[derive(Debug)]
 pub(in crate::policy) struct Window {
-    /// [`Reciprocal`] of the bucket length. Read as two words, so a call racing with `resize` may combine old and new;
-    /// it then writes under some other epoch's tag, in a window that is being emptied anyway.
+    /// [`Reciprocal`] of the bucket length. Read as two words, so a call racing with `resize` may
+    /// combine old and new; it then writes under some other epoch's tag, in a window that is being
+    /// emptied anyway.
     multiplier: AtomicU64,
     shift: AtomicU32,
     buckets: [AtomicU64; BUCKETS as usize],
@@ -103,8 +109,8 @@ impl Window {
         self.clear();
     }
 
-    /// Forgets everything. An increment already under way may leave its count on an empty word, where no tag vouches
-    /// for it.
+    /// Forgets everything. An increment already under way may leave its count on an empty word,
+    /// where no tag vouches for it.
     pub(super) fn clear(&self) {
         for bucket in &self.buckets {
             bucket.store(0, Ordering::Relaxed);
@@ -227,11 +233,13 @@ const fn halved(word: u64) -> u64 {
     ((failures / 2) << COUNT_BITS) | (successes / 2)
 }
 
-/// Division by a number known beforehand, as a multiplication: a 64-bit division costs as much as the rest of a record.
+/// Division by a number known beforehand, as a multiplication: a 64-bit division costs as much as
+/// the rest of a record.
 ///
-/// With `l = ceil(log2 d)` and `m = floor(2^(63+l) / d) + 1`, `n * m >> (63 + l)` is `n / d` for every `n < 2^63`:
-/// `m` exceeds the true reciprocal by at most `2^l / 2^(63+l)` parts, which times `n` stays below one part in `d`.
-/// (Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994.)
+/// With `l = ceil(log2 d)` and `m = floor(2^(63+l) / d) + 1`, `n * m >> (63 + l)` is `n / d` for
+/// every `n < 2^63`: `m` exceeds the true reciprocal by at most `2^l / 2^(63+l)` parts, which times
+/// `n` stays below one part in `d`. (Granlund and Montgomery, "Division by Invariant Integers using
+/// Multiplication", 1994.)
 #[derive(Clone, Copy, Debug)]
 struct Reciprocal {
     multiplier: u64,

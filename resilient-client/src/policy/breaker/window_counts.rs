@@ -1,8 +1,8 @@
 //! The part of counting that needs the breaker's lock: slow calls, and windows counted in calls.
 //!
-//! Ordinary successes go straight to the time [`Window`], lock-free. Slow calls are rare, so theirs is a plain count
-//! beside it. A ring has one place where the next outcome goes, which lock-free writers would fight over anyway: with a
-//! window counted in calls every outcome takes the lock.
+//! Ordinary successes go straight to the time [`Window`], lock-free. Slow calls are rare, so theirs
+//! is a plain count beside it. A ring has one place where the next outcome goes, which lock-free
+//! writers would fight over anyway: with a window counted in calls every outcome takes the lock.
 
 use super::last_calls::LastCalls;
 use super::rules::{Numbers, Span};
@@ -68,8 +68,9 @@ impl WindowCounts {
         self.count(window, true, false, now);
     }
 
-    /// A call counted as a success at `then` was none, and isn't counted as a failure either. In a window of calls it stays one: that has
-    /// no place for what is neither. So it does where slow calls are counted beside, of which it may be one.
+    /// A call counted as a success at `then` was none, and isn't counted as a failure either. In a
+    /// window of calls it stays one: that has no place for what is neither. So it does where slow
+    /// calls are counted beside, of which it may be one.
     pub(super) fn take_back(&self, window: &Window, then: Tick) {
         if self.last_calls.is_none() && self.slow.is_none() {
             window.take_back_success(then);

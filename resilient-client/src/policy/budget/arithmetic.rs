@@ -1,5 +1,5 @@
-//! PROOF E4: what a budget grants was paid in. The checks know nothing of [`Budget`], so that they can be pointed at budgets
-//! with a bug, which they must find.
+//! PROOF E4: what a budget grants was paid in. The checks know nothing of [`Budget`], so that they
+//! can be pointed at budgets with a bug, which they must find.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,8 +107,8 @@ fn search<P: Purse>(make: impl Fn(&Story) -> P) -> Result<(), String> {
     })
 }
 
-/// Eight threads pay in and draw out, some give back: not a millionth may be lost or made. The purse holds 5 tokens, gains
-/// 0.3 for a deposit, and never reaches its capacity.
+/// Eight threads pay in and draw out, some give back: not a millionth may be lost or made. The
+/// purse holds 5 tokens, gains 0.3 for a deposit, and never reaches its capacity.
 fn conserves_tokens_between_threads(purse: &impl Purse, rounds: u64) -> Result<(), String> {
     const THREADS: u64 = 8;
     let granted = AtomicU64::new(0);

@@ -1,20 +1,28 @@
-//! Bulkhead: bound how many calls one upstream may hold, so that a slow one can't take every task and connection.
+//! Bulkhead: bound how many calls one upstream may hold, so that a slow one can't take every task
+//! and connection.
 //!
-//! An upstream that hangs holds each call until its timeout. Unbounded, those calls pile up until nothing is left for
-//! the upstreams that work. A bulkhead gives each its own compartment. (The name is Michael Nygard's, *Release It!*, 2007.)
+//! An upstream that hangs holds each call until its timeout. Unbounded, those calls pile up until
+//! nothing is left for the upstreams that work. A bulkhead gives each its own compartment. (The
+//! name is Michael Nygard's, *Release It!*, 2007.)
 //!
-//! - At most [`max_in_flight`](BulkheadPolicy::max_in_flight) slots are taken at any time, exactly, under any concurrency.
-//! - A slot is held from the attempt's launch to the end of its response body, and not while a call backs off.
-//! - A lowered limit evicts no one: new attempts are refused until enough slots have come back. A raised one admits
-//!   whoever waits at once.
-//! - [`Priority::Sheddable`] calls may fill three quarters of the limit, rounded up; the others all of it. So the last
-//!   quarter is left to calls that matter, and who never mentions a class has the whole limit.
-//! - With [`max_queued`](BulkheadPolicy::max_queued) calls may wait for a slot: first in, first out within a class, higher
-//!   classes first. No newcomer overtakes who waits in its own class or a higher one.
-//! - Who has waited to its end is shed before anybody else. When the queue is full all the same, a newcomer takes the
-//!   place of the youngest waiter of the lowest class below its own, or is refused.
+//! - At most [`max_in_flight`](BulkheadPolicy::max_in_flight) slots are taken at any time, exactly,
+//!   under any concurrency.
+//! - A slot is held from the attempt's launch to the end of its response body, and not while a call
+//!   backs off.
+//! - A lowered limit evicts no one: new attempts are refused until enough slots have come back. A
+//!   raised one admits whoever waits at once.
+//! - [`Priority::Sheddable`] calls may fill three quarters of the limit, rounded up; the others all
+//!   of it. So the last quarter is left to calls that matter, and who never mentions a class has
+//!   the whole limit.
+//! - With [`max_queued`](BulkheadPolicy::max_queued) calls may wait for a slot: first in, first out
+//!   within a class, higher classes first. No newcomer overtakes who waits in its own class or a
+//!   higher one.
+//! - Who has waited to its end is shed before anybody else. When the queue is full all the same, a
+//!   newcomer takes the place of the youngest waiter of the lowest class below its own, or is
+//!   refused.
 //!
-//! Taking or giving back a slot is one atomic step while nobody waits: no lock, no clock, no allocation.
+//! Taking or giving back a slot is one atomic step while nobody waits: no lock, no clock, no
+//! allocation.
 //!
 //! One caveat: a response body that is neither read nor dropped holds its slot.
 //!
@@ -72,8 +80,9 @@ impl fmt::Display for Full {
 
 impl std::error::Error for Full {}
 
-// The word is `marks | in use`. A class's mark is set exactly while somebody of that class waits, so that one load tells a
-// newcomer whether it would overtake anybody, and a slot given back whether to look into the queue.
+// The word is `marks | in use`. A class's mark is set exactly while somebody of that class waits,
+// so that one load tells a newcomer whether it would overtake anybody, and a slot given back
+// whether to look into the queue.
 //
 // 63..35   34..32   31..0
 // unused   marks    in use
@@ -107,8 +116,8 @@ pub struct Bulkhead {
     given: AtomicU32,
     max_queued: AtomicU32,
     queue_wait_nanos: AtomicU64,
-    /// A lock, because a place in the queue is several words. Taken only when somebody waits, and no waker is called
-    /// under it.
+    /// A lock, because a place in the queue is several words. Taken only when somebody waits, and
+    /// no waker is called under it.
     queue: Mutex<Queue>,
 }
 
@@ -138,8 +147,8 @@ impl Bulkhead {
         self.reset_limit(now);
     }
 
-    /// The same, leaving the limit in force as it is: for one that is found, which would otherwise give way to the rules' for
-    /// a moment in which all who wait are let in.
+    /// The same, leaving the limit in force as it is: for one that is found, which would otherwise
+    /// give way to the rules' for a moment in which all who wait are let in.
     pub(crate) fn set_rules_but_limit(&self, rules: Option<Rules>) {
         if let Some(rules) = rules {
             self.max_queued.store(rules.max_queued, Ordering::Relaxed);
@@ -153,8 +162,8 @@ impl Bulkhead {
         self.change_limit(self.given.load(Ordering::Acquire), now);
     }
 
-    /// Changes the limit alone: 1 to 1,000,000, and the nearer of them for anything else. For a limit that is found
-    /// rather than given.
+    /// Changes the limit alone: 1 to 1,000,000, and the nearer of them for anything else. For a
+    /// limit that is found rather than given.
     pub fn set_limit(&self, limit: u32, now: impl FnOnce() -> Tick) {
         self.change_limit(limit.clamp(1, MOST_IN_FLIGHT), now);
     }
@@ -164,8 +173,9 @@ impl Bulkhead {
         if self.limit.swap(limit, Ordering::AcqRel) == limit {
             return;
         }
-        // A read-modify-write, where a load could miss a mark being set: of this step and that one the later sees what
-        // came before the other, so either we find the waiter or the waiter finds the new limit.
+        // A read-modify-write, where a load could miss a mark being set: of this step and that one
+        // the later sees what came before the other, so either we find the waiter or the waiter
+        // finds the new limit.
         if self.word.fetch_add(0, Ordering::AcqRel) & MARKS != 0 {
             self.locked(now(), |_, _| ());
         }
@@ -174,7 +184,8 @@ impl Bulkhead {
     /// Takes a slot, to be given back once with [`release`](Self::release).
     ///
     /// # Errors
-    /// [`Full`] when as many slots are in use as this class may fill, or somebody waits in this class or a higher one.
+    /// [`Full`] when as many slots are in use as this class may fill, or somebody waits in this
+    /// class or a higher one.
     pub fn try_acquire(&self, priority: Priority) -> Result<(), Full> {
         let take = |word: u64| {
             let free = word & marks_from(priority) == 0 && in_use(word) < self.share(priority);
@@ -187,17 +198,19 @@ impl Bulkhead {
         }
     }
 
-    /// Takes a slot whether there is one or not, for a bulkhead that only observes. To be given back like any other.
+    /// Takes a slot whether there is one or not, for a bulkhead that only observes. To be given
+    /// back like any other.
     pub fn overrun(&self) {
         let take = |word: u64| (in_use(word) < u32::MAX).then(|| word + 1);
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
     }
 
-    /// Gives a slot back: to whoever is first in the queue, if anybody is. One release too many is ignored: a counter
-    /// wrapped below zero would refuse every call.
+    /// Gives a slot back: to whoever is first in the queue, if anybody is. One release too many is
+    /// ignored: a counter wrapped below zero would refuse every call.
     pub fn release(&self, now: impl FnOnce() -> Tick) {
         let give = |word: u64| (word & MARKS == 0).then(|| word.checked_sub(1)).flatten();
-        // Who looks afterwards whether anybody waits elsewhere for this slot, as the upstream does, finds whoever missed it.
+        // Who looks afterwards whether anybody waits elsewhere for this slot, as the upstream does,
+        // finds whoever missed it.
         match self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, give) {
             Err(word) if word & MARKS != 0 => self.hand_over(now()),
             Ok(_) | Err(_) => {}
@@ -221,14 +234,17 @@ impl Bulkhead {
         });
     }
 
-    /// Asks for a place in the queue, after [`try_acquire`](Self::try_acquire) refused. The wait ends at `until`, or
-    /// after [`queue_wait`](BulkheadPolicy::queue_wait) if that is sooner: [`Waiter::until`] says when. The caller's own
-    /// timer is to call [`poll_wait`](Self::poll_wait) then.
+    /// Asks for a place in the queue, after [`try_acquire`](Self::try_acquire) refused. The wait
+    /// ends at `until`, or after [`queue_wait`](BulkheadPolicy::queue_wait) if that is sooner:
+    /// [`Waiter::until`] says when. The caller's own timer is to call
+    /// [`poll_wait`](Self::poll_wait) then.
     ///
-    /// A waiter must be seen to its end: polled until ready, or removed with [`leave`](Self::leave).
+    /// A waiter must be seen to its end: polled until ready, or removed with
+    /// [`leave`](Self::leave).
     ///
     /// # Errors
-    /// [`Full`] when there is no queue, no time to wait, or nobody in the full queue whose place may be taken.
+    /// [`Full`] when there is no queue, no time to wait, or nobody in the full queue whose place
+    /// may be taken.
     pub fn enqueue(&self, priority: Priority, now: Tick, until: Tick) -> Result<Arc<Waiter>, Full> {
         let max_queued = self.max_queued.load(Ordering::Relaxed);
         let until = until.min(now.after_nanos(self.queue_wait_nanos.load(Ordering::Relaxed)));
@@ -245,14 +261,15 @@ impl Bulkhead {
                 wakers.extend(queue.remove(&youngest, State::Over(WaitOver::Displaced)));
             }
             let waiter = queue.push(priority, until);
-            // From here on a slot given back comes to the queue. One that came back before is found when this ends.
+            // From here on a slot given back comes to the queue. One that came back before is found
+            // when this ends.
             self.word.fetch_or(mark(priority), Ordering::AcqRel);
             Ok(waiter)
         })
     }
 
-    /// Whether the wait is over: `Ok` is a slot, to be given back once with [`release`](Self::release), however often
-    /// this is asked.
+    /// Whether the wait is over: `Ok` is a slot, to be given back once with
+    /// [`release`](Self::release), however often this is asked.
     pub fn poll_wait(&self, waiter: &Waiter, cx: &mut Context<'_>, now: Tick) -> Poll<Result<(), WaitOver>> {
         if now >= waiter.until() && waiter.is_waiting() {
             self.locked(now, |_, _| ());
@@ -260,8 +277,8 @@ impl Bulkhead {
         waiter.poll(cx)
     }
 
-    /// The waiter waits no more: its place goes, or the slot it was given but hasn't taken. Does nothing once
-    /// [`poll_wait`](Self::poll_wait) was ready.
+    /// The waiter waits no more: its place goes, or the slot it was given but hasn't taken. Does
+    /// nothing once [`poll_wait`](Self::poll_wait) was ready.
     pub fn leave(&self, waiter: &Waiter, now: impl FnOnce() -> Tick) {
         if !waiter.is_waiting() {
             if waiter.decline() {
@@ -278,7 +295,8 @@ impl Bulkhead {
         }
     }
 
-    /// Sheds the expired, does `act`, admits whomever there is room for then; and wakes all of those after the lock.
+    /// Sheds the expired, does `act`, admits whomever there is room for then; and wakes all of
+    /// those after the lock.
     fn locked<T>(&self, now: Tick, act: impl FnOnce(&mut Queue, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::new();
         let result = {

@@ -8,7 +8,8 @@ use crate::invalid::{count, positive};
 pub(super) const MOST_IN_FLIGHT: u32 = 1_000_000;
 const MOST_QUEUED: u32 = 1_000_000;
 
-/// How many attempts one upstream may hold, and how many may wait. Plain data: [`compile`](Self::compile) checks it.
+/// How many attempts one upstream may hold, and how many may wait. Plain data:
+/// [`compile`](Self::compile) checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct BulkheadPolicy {
@@ -30,10 +31,11 @@ impl BulkheadPolicy {
         self
     }
 
-    /// The most attempts waiting for a slot: at most 1,000,000. Default 0: who finds no slot is refused at once.
+    /// The most attempts waiting for a slot: at most 1,000,000. Default 0: who finds no slot is
+    /// refused at once.
     ///
-    /// A queue evens out bursts. It can't help an upstream that is too slow for its traffic: there it only makes every
-    /// call late, so keep it about as long as the limit or shorter.
+    /// A queue evens out bursts. It can't help an upstream that is too slow for its traffic: there
+    /// it only makes every call late, so keep it about as long as the limit or shorter.
     pub const fn max_queued(mut self, attempts: u32) -> Self {
         self.max_queued = attempts;
         self
@@ -41,9 +43,10 @@ impl BulkheadPolicy {
 
     /// The longest wait for a slot, within the call's own deadline; longer than zero. Default 1 s.
     ///
-    /// A burst that evens out at all does so within a few answers' time. Who has waited a second stands in a queue that
-    /// doesn't drain, and is better told while the caller can still do something else; it also leaves the greater part
-    /// of the standard policy's attempt timeout and total to the attempt itself.
+    /// A burst that evens out at all does so within a few answers' time. Who has waited a second
+    /// stands in a queue that doesn't drain, and is better told while the caller can still do
+    /// something else; it also leaves the greater part of the standard policy's attempt timeout and
+    /// total to the attempt itself.
     pub const fn queue_wait(mut self, longest: Duration) -> Self {
         self.queue_wait = longest;
         self

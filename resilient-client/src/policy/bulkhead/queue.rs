@@ -36,7 +36,8 @@ impl fmt::Display for WaitOver {
 
 impl std::error::Error for WaitOver {}
 
-/// What became of a wait: from waiting to granted or over, and from granted to taken or, declined, over.
+/// What became of a wait: from waiting to granted or over, and from granted to taken or, declined,
+/// over.
 #[derive(Debug)]
 pub(in crate::policy) enum State {
     /// With whom to wake, once it has been polled.
@@ -125,7 +126,8 @@ impl Waiter {
         std::ptr::eq(self, other)
     }
 
-    /// Gives up a slot it hasn't taken yet; whether there was one, which is then the caller's to release.
+    /// Gives up a slot it hasn't taken yet; whether there was one, which is then the caller's to
+    /// release.
     pub(super) fn decline(&self) -> bool {
         let mut state = self.state.lock();
         let granted = matches!(*state, State::Granted);
@@ -143,7 +145,8 @@ impl Waiter {
     }
 }
 
-/// The waiting, each step logarithmic in how many they are: under overload the queue is full, and every call steps here.
+/// The waiting, each step logarithmic in how many they are: under overload the queue is full, and
+/// every call steps here.
 #[derive(Debug)]
 pub(in crate::policy) struct Queue {
     /// By number, the first being the oldest.

@@ -1,4 +1,5 @@
-//! Additive increase, multiplicative decrease: the simple law, driven by drops alone (Chiu and Jain, 1989).
+//! Additive increase, multiplicative decrease: the simple law, driven by drops alone (Chiu and
+//! Jain, 1989).
 
 /// A smaller share of drops says nothing about the limit: some attempts fail on any day.
 const TOLERATED: f64 = 0.02;

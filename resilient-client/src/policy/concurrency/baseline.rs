@@ -1,13 +1,14 @@
 //! What a round trip takes when nothing queues, and how that is known.
 
-/// A faster window moves the base this far towards itself, no further: the least of many noisy means is too low.
+/// A faster window moves the base this far towards itself, no further: the least of many noisy
+/// means is too low.
 const DOWN: f64 = 0.25;
 /// A dip is made for nothing else, and counts for more.
 const DOWN_IN_A_DIP: f64 = 0.7;
 /// A window moves it this far towards what the lowest limit saw.
 const UP_TO_THE_FLOOR: f64 = 0.1;
-/// A decline in vain closes this much of the distance: the law's tolerance has room for the rest, and it could be
-/// somebody else's queue.
+/// A decline in vain closes this much of the distance: the law's tolerance has room for the rest,
+/// and it could be somebody else's queue.
 const UP_IN_VAIN: f64 = 0.9;
 /// A dip that finds less than this of the base asks for another.
 const FOUND_LOWER: f64 = 0.97;
@@ -16,8 +17,8 @@ const FOUND_LOWER: f64 = 0.97;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Baseline {
     nanos: Option<f64>,
-    /// Known from one window alone, which tells how long windows must be. The answers in one that is too short, or
-    /// begins with the traffic, are the fast ones.
+    /// Known from one window alone, which tells how long windows must be. The answers in one that
+    /// is too short, or begins with the traffic, are the fast ones.
     rough: bool,
     /// What was seen at the lowest limit there is: no smaller experiment is left, so this is rest.
     at_floor: f64,
@@ -57,8 +58,8 @@ impl Baseline {
         self.at_floor = rtt;
     }
 
-    /// Rises to what the lowest limit saw and no further, however high the limit is by now: on its way up from there
-    /// the headroom could balance a base that is too low, and hold it anywhere.
+    /// Rises to what the lowest limit saw and no further, however high the limit is by now: on its
+    /// way up from there the headroom could balance a base that is too low, and hold it anywhere.
     pub(super) fn creep(&mut self) {
         if let Some(base) = self.nanos
             && base < self.at_floor
@@ -85,8 +86,9 @@ impl Baseline {
 
 /// An experiment the shrinking limit makes by itself: does the round trip follow?
 ///
-/// With the upstream saturated by us the round trip is `in flight / throughput`, and falls with the attempts in
-/// flight. When it doesn't, the upstream got slower or farther, and less concurrency would only cost throughput.
+/// With the upstream saturated by us the round trip is `in flight / throughput`, and falls with the
+/// attempts in flight. When it doesn't, the upstream got slower or farther, and less concurrency
+/// would only cost throughput.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decline {
     /// The limit it began with.

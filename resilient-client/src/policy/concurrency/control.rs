@@ -8,7 +8,8 @@ use crate::time::Tick;
 
 /// The limit was reached when this share of it was in flight: a limit nobody reaches must not grow.
 const REACHED: f64 = 0.8;
-/// Growth speeds up by this share of the limit with every window in a row that reached it and saw no queue ...
+/// Growth speeds up by this share of the limit with every window in a row that reached it and saw
+/// no queue ...
 const ACCELERATION: f64 = 0.05;
 /// ... to this at most.
 const FASTEST: f64 = 0.5;
@@ -18,7 +19,8 @@ const CHANCE: f64 = 1.5;
 const SURELY: f64 = 2.5;
 /// There is a queue worth looking behind.
 const QUEUED: f64 = 1.1;
-/// A dip goes this far below where the queue should be gone: a round trip that still falls then shows a base too high.
+/// A dip goes this far below where the queue should be gone: a round trip that still falls then
+/// shows a base too high.
 const BELOW_EMPTY: f64 = 0.9;
 const DEEPEST_DIP: f64 = 0.5;
 /// A dip that found the base too high is followed by another, this much deeper.
@@ -38,7 +40,8 @@ pub(super) struct Control {
     /// The limit to return to after the window under way, in which the limit dips.
     dip: Option<f64>,
     next_dip: Tick,
-    /// Drops drove the limit to its minimum, so what was known about the upstream may be out of date.
+    /// Drops drove the limit to its minimum, so what was known about the upstream may be out of
+    /// date.
     fell: bool,
 }
 
@@ -93,7 +96,8 @@ impl Control {
     }
 
     fn by_latency(&mut self, rules: &Rules, seen: &Seen, now: Tick) {
-        // DCTCP's rule (RFC 8257): back off by half of the share that was dropped, so one stray drop is one small step.
+        // DCTCP's rule (RFC 8257): back off by half of the share that was dropped, so one stray
+        // drop is one small step.
         let kept = 1.0 - seen.dropped_share() / 2.0;
         let dip = self.dip.take();
         let rtt = seen.rtt().filter(|_| seen.completed * 2 >= self.needed(rules));
@@ -165,7 +169,8 @@ impl Control {
         }
     }
 
-    /// A dip can only lower the base. That it had no effect says little: a client among many moves no queue alone.
+    /// A dip can only lower the base. That it had no effect says little: a client among many moves
+    /// no queue alone.
     fn end_dip(&mut self, rules: &Rules, before: f64, rtt: Option<f64>, seen: &Seen, now: Tick) {
         let lower = rtt.is_some_and(|rtt| self.baseline.lower(rtt, SURELY * seen.noise()));
         if lower && self.limit * DEEPER >= before * DEEPEST_DIP {
@@ -193,7 +198,8 @@ fn law(law: Law, limit: f64, ratio: f64) -> (f64, f64) {
     }
 }
 
-/// `nanos` up to a quarter sooner or later, by the noise in measured times: clients must not dip together for ever.
+/// `nanos` up to a quarter sooner or later, by the noise in measured times: clients must not dip
+/// together for ever.
 fn spread(nanos: u64, noise: u64) -> u64 {
     let quarter = nanos / 4;
     (nanos - quarter).saturating_add(noise.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (2 * quarter + 1))

@@ -10,7 +10,8 @@ use crate::time::Tick;
 
 /// A window lasts this many round trips at least.
 const ROUND_TRIPS: f64 = 4.0;
-/// ... but no more than ten seconds for their sake, lest one absurd answer make minutes of every window.
+/// ... but no more than ten seconds for their sake, lest one absurd answer make minutes of every
+/// window.
 const LONGEST_WINDOW: f64 = 10e9;
 /// A window that hasn't enough samples after this many times its length is thrown away.
 const PATIENCE: u64 = 5;
@@ -22,7 +23,8 @@ const LATE: u64 = 1_000_000_000;
 /// An adaptive limit, shared by every call to one upstream. It says what the limit should be; a
 /// [`Bulkhead`](crate::policy::bulkhead::Bulkhead) keeps it.
 ///
-/// A sample is a few atomic additions. The one that finds the window over decides, under a lock nobody waits for.
+/// A sample is a few atomic additions. The one that finds the window over decides, under a lock
+/// nobody waits for.
 #[derive(Debug)]
 pub struct Concurrency {
     window: Window,
@@ -41,7 +43,8 @@ pub struct Concurrency {
 struct Inner {
     rules: Rules,
     control: Control,
-    /// Attempts admitted under the old, higher limit still come back: what is seen now is thrown away.
+    /// Attempts admitted under the old, higher limit still come back: what is seen now is thrown
+    /// away.
     settling: bool,
     completed: u64,
     dropped: u64,
@@ -88,7 +91,8 @@ impl Concurrency {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Changes the rules and keeps what was learnt. Returns the limit, which lies within the new bounds.
+    /// Changes the rules and keeps what was learnt. Returns the limit, which lies within the new
+    /// bounds.
     pub fn set_rules(&self, rules: Rules) -> u32 {
         let mut inner = self.inner.lock();
         inner.rules = rules;
@@ -124,7 +128,8 @@ impl Concurrency {
         if age < lasts && !clock_went_back {
             return None;
         }
-        // Slow attempts come in slowly: a limit of 4 and time-outs of 10 s make no fifty samples in a second.
+        // Slow attempts come in slowly: a limit of 4 and time-outs of 10 s make no fifty samples in
+        // a second.
         let patience = lasts.max(self.window.age().saturating_mul(ROUND_TRIPS as u64));
         let too_late = clock_went_back || age / PATIENCE >= patience;
         let (completed, dropped) = self.window.counts();
@@ -159,7 +164,8 @@ impl Concurrency {
 impl Inner {
     /// How long the next window lasts.
     fn lasts(&self) -> u64 {
-        // With a queue the base is the shorter, and with a base that is no longer true the last round trip.
+        // With a queue the base is the shorter, and with a base that is no longer true the last
+        // round trip.
         let base = self.control.baseline.nanos().map_or(0.0, |base| base.min(self.control.rtt));
         self.rules.window.max((base * ROUND_TRIPS).min(LONGEST_WINDOW) as u64)
     }

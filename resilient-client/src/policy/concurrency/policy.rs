@@ -42,7 +42,8 @@ pub enum Kind {
 }
 
 impl ConcurrencyPolicy {
-    /// Keeps the mean round trip near [`tolerance`](Self::tolerance) times that of the upstream at rest.
+    /// Keeps the mean round trip near [`tolerance`](Self::tolerance) times that of the upstream at
+    /// rest.
     pub const fn gradient() -> Self {
         Self::of(Kind::Gradient)
     }
@@ -53,7 +54,8 @@ impl ConcurrencyPolicy {
     }
 
     /// Adds until attempts are dropped, then backs off. It looks at no latency unless
-    /// [`slow_after`](Self::slow_after) is set, so the upstream must refuse or time out before it notices.
+    /// [`slow_after`](Self::slow_after) is set, so the upstream must refuse or time out before it
+    /// notices.
     pub const fn aimd() -> Self {
         Self::of(Kind::Aimd)
     }
@@ -87,7 +89,8 @@ impl ConcurrencyPolicy {
         self
     }
 
-    /// The lowest limit, in attempts: 1 to 1,000,000. Default 4: fewer say too little for the way back up to be quick.
+    /// The lowest limit, in attempts: 1 to 1,000,000. Default 4: fewer say too little for the way
+    /// back up to be quick.
     pub const fn min(mut self, attempts: u32) -> Self {
         self.min = attempts;
         self
@@ -99,49 +102,52 @@ impl ConcurrencyPolicy {
         self
     }
 
-    /// How long samples are collected for one decision: 1 ms to 60 s. It is stretched to four round trips, though to
-    /// no more than 10 s for their sake. Default 100 ms.
+    /// How long samples are collected for one decision: 1 ms to 60 s. It is stretched to four round
+    /// trips, though to no more than 10 s for their sake. Default 100 ms.
     pub const fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// How many samples one decision needs: 1 to 100,000, or four times the limit if that is fewer. A window waits for
-    /// them, and is thrown away when they don't come. Default 50.
+    /// How many samples one decision needs: 1 to 100,000, or four times the limit if that is fewer.
+    /// A window waits for them, and is thrown away when they don't come. Default 50.
     pub const fn min_samples(mut self, samples: u32) -> Self {
         self.min_samples = samples;
         self
     }
 
-    /// How often, while a queue is seen, the limit dips for one window to measure the round trip without it: longer
-    /// than zero. Default 10 s, each time up to a quarter sooner or later. Gradient and Vegas only.
+    /// How often, while a queue is seen, the limit dips for one window to measure the round trip
+    /// without it: longer than zero. Default 10 s, each time up to a quarter sooner or later.
+    /// Gradient and Vegas only.
     pub const fn remeasure(mut self, every: Duration) -> Self {
         self.remeasure = Some(every);
         self
     }
 
-    /// The mean round trip that is still no queue, as a multiple of that at rest: 1.05 to 10. Default 1.25, as Envoy's
-    /// `buffer`. Gradient only.
+    /// The mean round trip that is still no queue, as a multiple of that at rest: 1.05 to 10.
+    /// Default 1.25, as Envoy's `buffer`. Gradient only.
     pub const fn tolerance(mut self, multiple: f64) -> Self {
         self.tolerance = Some(multiple);
         self
     }
 
-    /// The limit grows while a smaller share of it than `low` waits, and shrinks while more than `high` does: both
-    /// above 0 and below 1, `low` below `high`. Defaults 0.20 and 0.35, and never fewer than 2 and 4 attempts.
-    /// Vegas only.
+    /// The limit grows while a smaller share of it than `low` waits, and shrinks while more than
+    /// `high` does: both above 0 and below 1, `low` below `high`. Defaults 0.20 and 0.35, and never
+    /// fewer than 2 and 4 attempts. Vegas only.
     pub const fn queue(mut self, low: f64, high: f64) -> Self {
         self.queue = Some((low, high));
         self
     }
 
-    /// What a window with too many drops multiplies the limit by: 0.5 to 0.99. Default 0.9. AIMD only.
+    /// What a window with too many drops multiplies the limit by: 0.5 to 0.99. Default 0.9. AIMD
+    /// only.
     pub const fn backoff(mut self, ratio: f64) -> Self {
         self.backoff = Some(ratio);
         self
     }
 
-    /// An answer slower than this counts as dropped: longer than zero. Default: none does. AIMD only.
+    /// An answer slower than this counts as dropped: longer than zero. Default: none does. AIMD
+    /// only.
     pub const fn slow_after(mut self, age: Duration) -> Self {
         self.slow_after = Some(age);
         self
@@ -150,8 +156,8 @@ impl ConcurrencyPolicy {
     /// Checks the settings.
     ///
     /// # Errors
-    /// Names the setting and the numbers when one lies outside the range given at its setter, contradicts another, or
-    /// belongs to another kind.
+    /// Names the setting and the numbers when one lies outside the range given at its setter,
+    /// contradicts another, or belongs to another kind.
     pub fn compile(&self) -> Result<Rules, Invalid> {
         let min = count("concurrency.min", self.min, 1, MOST)?;
         let max = count("concurrency.max", self.max, 1, MOST)?;

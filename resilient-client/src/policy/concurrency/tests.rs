@@ -233,9 +233,10 @@ proptest! {
         }
         let snapshot = machine.snapshot();
         prop_assert_eq!((snapshot.completed, snapshot.dropped), (completed_in_all, dropped_in_all));
-        // Minutes of good days later it is up again, or rests where a base too low holds it: not at its minimum, and at no
-        // less than half of where it was, or than the three that the headroom of one attempt allows whatever the base (a
-        // base of 26 ns, learnt from round trips of zero, took a limit of 7 down to 3).
+        // Minutes of good days later it is up again, or rests where a base too low holds it: not at
+        // its minimum, and at no less than half of where it was, or than the three that the
+        // headroom of one attempt allows whatever the base (a base of 26 ns, learnt from round
+        // trips of zero, took a limit of 7 down to 3).
         let before = machine.limit();
         let mut now = 4 * START;
         for _ in 0..40_000 {

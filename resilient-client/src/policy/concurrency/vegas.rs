@@ -1,8 +1,9 @@
 //! The Vegas law: estimate how many attempts wait, and keep that number between two bounds.
 //!
-//! TCP Vegas (Brakmo and Peterson, 1995): of `limit` attempts in flight `limit * (1 - base / rtt)` wait, by Little's
-//! law. The bounds are shares of the limit with a floor: a bound of a few attempts, right for TCP, would ask to know
-//! the base to within a hundredth when the limit is some hundreds.
+//! TCP Vegas (Brakmo and Peterson, 1995): of `limit` attempts in flight `limit * (1 - base / rtt)`
+//! wait, by Little's law. The bounds are shares of the limit with a floor: a bound of a few
+//! attempts, right for TCP, would ask to know the base to within a hundredth when the limit is some
+//! hundreds.
 
 /// One window takes at most this much away.
 const STEEPEST: f64 = 0.7;

@@ -15,13 +15,14 @@ const SMALL: u64 = (1 << SMALL_BITS) - 1;
 /// No round trip counts as longer: an hour, of which 2^20 fit in a sum.
 pub(super) const LONGEST: u64 = 3_600_000_000_000;
 
-/// The words are taken one by one, so a sample that arrives meanwhile may count in one window and weigh in the next:
-/// one of at least dozens, and never lost.
+/// The words are taken one by one, so a sample that arrives meanwhile may count in one window and
+/// weigh in the next: one of at least dozens, and never lost.
 #[derive(Debug)]
 pub(super) struct Window {
     count_and_load: AtomicU64,
     round_trips: AtomicU64,
-    /// The sum of squares of round trips, each first shifted right by `shift`: for the noise of the mean.
+    /// The sum of squares of round trips, each first shifted right by `shift`: for the noise of the
+    /// mean.
     squares: AtomicU64,
     dropped: AtomicU64,
     /// The sum of the ages of dropped attempts.
@@ -127,8 +128,8 @@ fn shift(cap: u64) -> u32 {
 }
 
 impl Seen {
-    /// The standard error of the mean round trip, as a share of it: how much of a difference between two windows is
-    /// chance. At most 1.
+    /// The standard error of the mean round trip, as a share of it: how much of a difference
+    /// between two windows is chance. At most 1.
     pub(super) fn noise(&self) -> f64 {
         let count = (self.completed as f64).max(1.0);
         let mean = self.round_trips as f64 / count / (1_u64 << self.shift.min(63)) as f64;

@@ -4,9 +4,11 @@ use serde::de::Deserialize;
 
 use serde::de::Deserializer;
 
-use super::read::{Either, Human};
-use super::{Change, PercentileDelay};
+use super::Change;
+use super::read::{Either, Human, table};
 use crate::policy::hedge::Delay;
+
+table!(PercentileDelay { quantile: f64, multiplier: f64, floor: Human });
 
 /// `"50ms"`, always that; or what is usual, as a table.
 pub(super) struct HedgeDelay(pub(super) Delay);

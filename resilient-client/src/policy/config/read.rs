@@ -1,6 +1,7 @@
 //! Reading with messages that help: units named, unknown names answered with what was meant.
 //!
-//! serde's derive refuses unknown fields too, but answers with the list of known ones; at night one wants the one.
+//! serde's derive refuses unknown fields too, but answers with the list of known ones; at night one
+//! wants the one.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -119,7 +120,8 @@ impl Visitor<'_> for HumanText {
                 "{text:?} is not a duration such as \"250ms\" or \"2s\": {why}"
             )));
         }
-        // humantime panics where seconds and a whole second of nanoseconds are more than there can be.
+        // humantime panics where seconds and a whole second of nanoseconds are more than there can
+        // be.
         let numbers = text.split(|letter: char| !letter.is_ascii_digit());
         if text.len() > LONGEST || numbers.into_iter().any(|number| number.len() > MOST_DIGITS) {
             return Err(E::custom(format_args!("a duration of {} bytes is too long", text.len())));

@@ -1,4 +1,5 @@
-//! Writing policies as a file would say them, so that what is in force can be shown, compared and read again.
+//! Writing policies as a file would say them, so that what is in force can be shown, compared and
+//! read again.
 
 use std::time::Duration;
 
@@ -62,10 +63,11 @@ impl Serialize for Table {
 }
 
 impl Serialize for PolicySet {
-    /// As a file says it: each setting of the client's policy with its value; of a host or route the policies that differ from
-    /// those it began from. Read again it is the same set, but for what a file can't say: a classifier, a trip rule or delays of
-    /// one's own, and that a host or route lacks an attempt timeout, or a setting of its adaptive limit,
-    /// which whoever it began from has.
+    /// As a file says it: each setting of the client's policy with its value; of a host or route
+    /// the policies that differ from those it began from. Read again it is the same set, but for
+    /// what a file can't say: a classifier, a trip rule or delays of one's own, and that a host or
+    /// route lacks an attempt timeout, or a setting of its adaptive limit, which whoever it began
+    /// from has.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut file = self.base().written(|_| true);
         let list = |named: Vec<Named<'_>>| {

@@ -111,7 +111,8 @@ fn what_expired_does_not_come_back_when_recording_resumes_after_a_silence() {
     }
 }
 
-/// A slow spell must not make every later attempt look hopeless: the wedge that an average without expiry has.
+/// A slow spell must not make every later attempt look hopeless: the wedge that an average without
+/// expiry has.
 #[test]
 fn a_slow_spell_is_forgotten() {
     let digest = filled([30 * SECOND; 1_000], at(0));
@@ -299,8 +300,8 @@ mod under_loom {
         thread::spawn(move || act(&epochs))
     }
 
-    /// Two threads meet a new epoch: one sweeps, and neither's sample is wiped out after it was counted as new, nor does
-    /// an expired one stay.
+    /// Two threads meet a new epoch: one sweeps, and neither's sample is wiped out after it was
+    /// counted as new, nor does an expired one stay.
     #[test]
     fn loom_a_new_epoch_begins_once_and_empty() {
         loom::model(|| {

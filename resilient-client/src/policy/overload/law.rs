@@ -3,8 +3,9 @@
 use super::slot::Seen;
 use crate::time::Tick;
 
-/// The limit is this share of the attempts that end within the time attempts have. In an upstream that is only slow, throughput
-/// grows with what is let in, so a limit grows by itself unless round trips take more than this share of the time.
+/// The limit is this share of the attempts that end within the time attempts have. In an upstream
+/// that is only slow, throughput grows with what is let in, so a limit grows by itself unless round
+/// trips take more than this share of the time.
 const SHARE: f64 = 0.85;
 /// In force only while round trips take this share of the time attempts have ...
 const CONGESTED: f64 = 1.0 / 3.0;
@@ -12,24 +13,28 @@ const CONGESTED: f64 = 1.0 / 3.0;
 const UNUSUAL: f64 = 2.0;
 /// The least limit is so many attempts ...
 const FLOOR: f64 = 8.0;
-/// ... and falls, where more than this divided by that end in a second, to the lowest: who has a small share of an upstream among
-/// many clients must be able to go as low, and who knows of few attempts knows little.
+/// ... and falls, where more than this divided by that end in a second, to the lowest: who has a
+/// small share of an upstream among many clients must be able to go as low, and who knows of few
+/// attempts knows little.
 const SURE: f64 = 20e-9;
 const LOWEST: f64 = 2.0;
 /// The weight of a sample in the recent mean.
 const SAMPLE: f64 = 0.1;
 /// What is older than this is no recent round trip, in nanoseconds.
 const RECENT: f64 = 1e9;
-/// Throughput is a mean over this time, in nanoseconds; it knows about as much as a sliding window twice as long ...
+/// Throughput is a mean over this time, in nanoseconds; it knows about as much as a sliding window
+/// twice as long ...
 const FAST: f64 = 0.25e9;
 /// ... and, where fewer attempts than these end in that window, in part one over this.
 const MANY: f64 = 20.0;
 const SLOW: f64 = 2e9;
 /// The usual round trip is a mean over this time, in nanoseconds ...
 const USUAL: f64 = 60e9;
-/// ... or, while attempts find no place, over this: what lasts for many minutes is usual, whatever makes it.
+/// ... or, while attempts find no place, over this: what lasts for many minutes is usual, whatever
+/// makes it.
 const HELD_USUAL: f64 = 600e9;
-/// A pause counts as this long at most for the usual round trip, so that no single call after it becomes what is usual.
+/// A pause counts as this long at most for the usual round trip, so that no single call after it
+/// becomes what is usual.
 const PAUSE: f64 = 1e9;
 /// The first round trips are all usual alike.
 const FIRST: f64 = 50.0;
@@ -61,7 +66,8 @@ pub(super) struct Law {
 struct Throughput {
     /// Attempts a nanosecond.
     attempts: f64,
-    /// Time they had, a nanosecond: by Little's law how many may be in flight if each takes all of it.
+    /// Time they had, a nanosecond: by Little's law how many may be in flight if each takes all of
+    /// it.
     in_time: f64,
     weight: f64,
 }
@@ -84,8 +90,8 @@ impl Throughput {
 }
 
 impl Law {
-    /// Takes in a slot that ends `now`, in which an attempt found no place if `reached`. The limit from now on; `None` while
-    /// none is in force.
+    /// Takes in a slot that ends `now`, in which an attempt found no place if `reached`. The limit
+    /// from now on; `None` while none is in force.
     pub(super) fn step(&mut self, seen: &Seen, reached: bool, now: Tick) -> Option<u32> {
         let Seen { attempts, allowed, round_trips } = *seen;
         if attempts <= 0.0 {

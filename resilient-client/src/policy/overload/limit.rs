@@ -14,7 +14,8 @@ const SLOT: u64 = 25_000_000;
 /// The end of the slot of a limit that is off.
 const OFF: u64 = u64::MAX;
 
-// The word is `limit | in flight`, so that who gives a place back sees whether anybody may wait for it.
+// The word is `limit | in flight`, so that who gives a place back sees whether anybody may wait for
+// it.
 //
 // 63..32   31..0
 // limit    in flight
@@ -37,8 +38,8 @@ const fn share(limit: u32, priority: Priority) -> u32 {
 
 /// Attempts in flight to one upstream, and how many of them it can answer in time.
 ///
-/// Taking and giving back a place is one atomic step each, and a sample is two. The one that finds its slot over looks at
-/// them, under a lock nobody waits for.
+/// Taking and giving back a place is one atomic step each, and a sample is two. The one that finds
+/// its slot over looks at them, under a lock nobody waits for.
 #[derive(Debug)]
 pub struct OverloadLimit {
     word: AtomicU64,
@@ -100,13 +101,15 @@ impl OverloadLimit {
         }
     }
 
-    /// Takes a place whether there is one or not, for a limit that only observes. To be given back like any other.
+    /// Takes a place whether there is one or not, for a limit that only observes. To be given back
+    /// like any other.
     pub fn overrun(&self) {
         let take = |word: u64| (in_flight(word) < u32::MAX).then(|| word + 1);
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
     }
 
-    /// Gives a place back. Whether the limit is in force, so that somebody may wait for it. One release too many is ignored.
+    /// Gives a place back. Whether the limit is in force, so that somebody may wait for it. One
+    /// release too many is ignored.
     pub fn release(&self) -> bool {
         let give = |word: u64| (in_flight(word) > 0).then(|| word - 1);
         let word = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);

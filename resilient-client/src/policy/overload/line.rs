@@ -1,8 +1,8 @@
 //! Who waits for a place.
 //!
-//! A place given back isn't handed to anybody: it wakes the first who hasn't been woken yet, and that one tries all of the way
-//! in anew. So one line serves the places of several endpoints, and of the bulkhead before them. No newcomer overtakes who
-//! waits in its own class or a higher one.
+//! A place given back isn't handed to anybody: it wakes the first who hasn't been woken yet, and
+//! that one tries all of the way in anew. So one line serves the places of several endpoints, and
+//! of the bulkhead before them. No newcomer overtakes who waits in its own class or a higher one.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,7 +28,8 @@ pub(crate) struct Line {
     marks: AtomicU32,
     max_waiting: AtomicU32,
     wait_nanos: AtomicU64,
-    /// A lock, because a place in line is several words. Taken only while somebody waits, and no waker is called under it.
+    /// A lock, because a place in line is several words. Taken only while somebody waits, and no
+    /// waker is called under it.
     queue: Mutex<Queue>,
 }
 
@@ -55,9 +56,9 @@ impl Line {
         self.marks.load(Ordering::Relaxed) >> priority as u32 != 0
     }
 
-    /// A place at the end of its class, until `until` or the longest wait. `None` when there is no line, no time to wait, or
-    /// nobody in a full line whose place may be taken. Who got one must be polled at once, and then until ready, or
-    /// [leave](Self::leave).
+    /// A place at the end of its class, until `until` or the longest wait. `None` when there is no
+    /// line, no time to wait, or nobody in a full line whose place may be taken. Who got one must
+    /// be polled at once, and then until ready, or [leave](Self::leave).
     pub(crate) fn join(&self, priority: Priority, now: Tick, until: Tick) -> Option<Arc<Waiter>> {
         let max_waiting = self.max_waiting.load(Ordering::Relaxed) as usize;
         let until = until.min(now.after_nanos(self.wait_nanos.load(Ordering::Relaxed)));
@@ -82,7 +83,8 @@ impl Line {
             self.mark(&queue);
             waiter
         };
-        // Either who gives a place back from here on sees the mark, or the first poll sees the place.
+        // Either who gives a place back from here on sees the mark, or the first poll sees the
+        // place.
         fence(Ordering::SeqCst);
         for waker in wakers {
             waker.wake();
@@ -90,7 +92,8 @@ impl Line {
         waiter
     }
 
-    /// Ready with `Ok` when it may try to get in: each time somebody woke it for a place, and whenever it is first.
+    /// Ready with `Ok` when it may try to get in: each time somebody woke it for a place, and
+    /// whenever it is first.
     pub(crate) fn poll(&self, waiter: &Waiter, cx: &Context<'_>, now: Tick) -> Poll<Result<(), WaitOver>> {
         match waiter.wait(cx) {
             Err(over) => return Poll::Ready(Err(over)),
@@ -105,7 +108,8 @@ impl Line {
         if first.is_some_and(|first| first.is(waiter)) { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// The waiter waits no more, with a place or without. Whoever is next is woken in its place, if there may be `more`.
+    /// The waiter waits no more, with a place or without. Whoever is next is woken in its place, if
+    /// there may be `more`.
     pub(crate) fn leave(&self, waiter: &Waiter, more: bool) {
         let waker = {
             let mut queue = self.queue.lock();

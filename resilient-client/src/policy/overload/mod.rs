@@ -1,50 +1,63 @@
-//! Overload limit: no more attempts in flight than the upstream can answer within the time they have.
+//! Overload limit: no more attempts in flight than the upstream can answer within the time they
+//! have.
 //!
-//! A server that gets more than it can do lets it queue. Soon every answer comes after its timeout, the server works on what
-//! nobody waits for, and a breaker, which learns of each failure a timeout late, shuts everybody out of a server that could
-//! serve many. What it can serve need not be searched for. By Little's law, what is in flight is throughput times time: of
-//! attempts that have 500 ms, an upstream that ends 200 a second can answer 100 in time. So that is the limit, less a margin.
+//! A server that gets more than it can do lets it queue. Soon every answer comes after its timeout,
+//! the server works on what nobody waits for, and a breaker, which learns of each failure a timeout
+//! late, shuts everybody out of a server that could serve many. What it can serve need not be
+//! searched for. By Little's law, what is in flight is throughput times time: of attempts that have
+//! 500 ms, an upstream that ends 200 a second can answer 100 in time. So that is the limit, less a
+//! margin.
 //!
-//! - The limit is what ended a second, lately, times the time attempts have, times 0.85. An attempt's time is its timeout, or
-//!   what its call has left if that is less. Without an attempt timeout there is no limit.
-//! - It is in force only while round trips take a third of that time *and* twice what is usual: a mean over a minute, which all
-//!   but stands still while attempts find no place.
-//! - Who finds no place [waits](OverloadPolicy::wait) for one, first come, first served within a priority, higher priorities
-//!   first. A hedge doesn't wait. Who has waited in vain is refused.
-//! - [`Priority::Sheddable`](super::priority::Priority::Sheddable) attempts may fill three quarters of the limit.
-//! - With few attempts a second little is known of their rate: eight may always be in flight, fewer where more than 2.5 end a
-//!   second (twenty divided by their rate, at least two).
-//! - Each of several endpoints behind a name has its own. One without a place isn't chosen while another may be asked that has
-//!   one; when none has, calls wait in one line for whichever has a place first.
+//! - The limit is what ended a second, lately, times the time attempts have, times 0.85. An
+//!   attempt's time is its timeout, or what its call has left if that is less. Without an attempt
+//!   timeout there is no limit.
+//! - It is in force only while round trips take a third of that time *and* twice what is usual: a
+//!   mean over a minute, which all but stands still while attempts find no place.
+//! - Who finds no place [waits](OverloadPolicy::wait) for one, first come, first served within a
+//!   priority, higher priorities first. A hedge doesn't wait. Who has waited in vain is refused.
+//! - [`Priority::Sheddable`](super::priority::Priority::Sheddable) attempts may fill three quarters
+//!   of the limit.
+//! - With few attempts a second little is known of their rate: eight may always be in flight, fewer
+//!   where more than 2.5 end a second (twenty divided by their rate, at least two).
+//! - Each of several endpoints behind a name has its own. One without a place isn't chosen while
+//!   another may be asked that has one; when none has, calls wait in one line for whichever has a
+//!   place first.
 //!
-//! Taking and giving back a place is one atomic step each, what an attempt tells is two additions. Every 25 ms one of them
-//! looks at what came together, under a lock nobody waits for.
+//! Taking and giving back a place is one atomic step each, what an attempt tells is two additions.
+//! Every 25 ms one of them looks at what came together, under a lock nobody waits for.
 //!
 //! # Why no search
-//! In an upstream that is only slow, throughput grows with what is let in, so the limit grows until nobody is held back, unless
-//! round trips take more than 0.85 of the attempts' time. In an overloaded one throughput doesn't grow, and the limit rests where
-//! its queue is 0.85 of that time: all that is let in is answered, and every worker has something to do. There is no round trip
-//! at rest to be found wrong, and so it is on by default, which the [adaptive limit](super::concurrency) isn't.
+//! In an upstream that is only slow, throughput grows with what is let in, so the limit grows until
+//! nobody is held back, unless round trips take more than 0.85 of the attempts' time. In an
+//! overloaded one throughput doesn't grow, and the limit rests where its queue is 0.85 of that
+//! time: all that is let in is answered, and every worker has something to do. There is no round
+//! trip at rest to be found wrong, and so it is on by default, which the
+//! [adaptive limit](super::concurrency) isn't.
 //!
 //! # What an attempt in flight is
-//! One whose timeout runs: until its head comes or, where the body is part of the attempt (`send_buffered()` and its kin), until
-//! that has been read. The law needs the same time on both sides: what is in flight, and what the timeout bounds. An open stream
-//! or a long download isn't counted. It occupies a slot of the [bulkhead](super::bulkhead), which stays the outer bound; but a
-//! hundred open event streams must not keep anybody from an upstream whose answers are late.
+//! One whose timeout runs: until its head comes or, where the body is part of the attempt
+//! (`send_buffered()` and its kin), until that has been read. The law needs the same time on both
+//! sides: what is in flight, and what the timeout bounds. An open stream or a long download isn't
+//! counted. It occupies a slot of the [bulkhead](super::bulkhead), which stays the outer bound; but
+//! a hundred open event streams must not keep anybody from an upstream whose answers are late.
 //!
 //! # What simulation changed
-//! The rule began as completions times timeout times 0.9, without attempts that time out, and eight at least.
-//! - *Timeouts count as ends.* Without them, the limit falls to the least where times spread about 0.9 of the timeout, as a
-//!   quarter time out then: of 50 calls a second to a server without a queue 17 % were served in the end; now 99 %. With them it still falls
-//!   while all time out, by 15 % in each timeout.
-//! - *0.85.* Clients that share an upstream need the margin, as each hears late of the others. Ten, through a minute at half
-//!   speed: 73 % served at 0.85, where 71 % is what the server can do in that minute; 58 % at 0.9, with 69 openings of breakers.
-//! - *Fewer than eight* for who has many answers: twenty clients got 89 % instead of 59 % through an overload of seven seconds,
-//!   thirty 85 % instead of 54 % (with 40 in place of 20 divided by the rate 70 %).
+//! The rule began as completions times timeout times 0.9, without attempts that time out, and eight
+//! at least.
+//! - *Timeouts count as ends.* Without them, the limit falls to the least where times spread about
+//!   0.9 of the timeout, as a quarter time out then: of 50 calls a second to a server without a
+//!   queue 17 % were served in the end; now 99 %. With them it still falls while all time out, by
+//!   15 % in each timeout.
+//! - *0.85.* Clients that share an upstream need the margin, as each hears late of the others. Ten,
+//!   through a minute at half speed: 73 % served at 0.85, where 71 % is what the server can do in
+//!   that minute; 58 % at 0.9, with 69 openings of breakers.
+//! - *Fewer than eight* for who has many answers: twenty clients got 89 % instead of 59 % through
+//!   an overload of seven seconds, thirty 85 % instead of 54 % (with 40 in place of 20 divided by
+//!   the rate 70 %).
 //!
-//! One caveat: an upstream that becomes so slow for good that calls take more than four fifths of their time, and twice the
-//! usual, can't be told from an overloaded one. At ten calls a second and fewer it may then refuse some in a hundred for a few
-//! minutes, until that is what is usual.
+//! One caveat: an upstream that becomes so slow for good that calls take more than four fifths of
+//! their time, and twice the usual, can't be told from an overloaded one. At ten calls a second and
+//! fewer it may then refuse some in a hundred for a few minutes, until that is what is usual.
 //!
 //! ```
 //! use resilient_client::policy::overload::{OverloadLimit, Sample};
@@ -101,7 +114,8 @@ impl std::error::Error for Full {}
 /// How one attempt went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// From sending it to its end, in nanoseconds: to its answer, its failure, or the end of its time.
+    /// From sending it to its end, in nanoseconds: to its answer, its failure, or the end of its
+    /// time.
     pub rtt_nanos: u64,
     /// The time it had, in nanoseconds: its timeout, or what its call had left.
     pub allowed_nanos: u64,
@@ -113,7 +127,8 @@ pub struct Sample {
 pub struct Snapshot {
     /// Attempts that may be in flight; `None` while no limit is in force.
     pub limit: Option<u32>,
-    /// Attempts in flight: sent, and neither answered nor given up. Bodies that are still coming aren't counted.
+    /// Attempts in flight: sent, and neither answered nor given up. Bodies that are still coming
+    /// aren't counted.
     pub in_flight: u32,
     /// The mean of the last round trips, in nanoseconds; `None` before the first.
     pub rtt_nanos: Option<u64>,

@@ -7,10 +7,11 @@ use crate::invalid::{count, positive};
 
 const MOST_WAITING: u32 = 1_000_000;
 
-/// Whether attempts are held back that an overloaded upstream would answer too late, and who may wait. Plain data:
-/// [`compile`](Self::compile) checks it.
+/// Whether attempts are held back that an overloaded upstream would answer too late, and who may
+/// wait. Plain data: [`compile`](Self::compile) checks it.
 ///
-/// The limit itself has no setting: it follows from the attempt timeout and from what the upstream answers.
+/// The limit itself has no setting: it follows from the attempt timeout and from what the upstream
+/// answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct OverloadPolicy {
@@ -25,8 +26,8 @@ impl OverloadPolicy {
         Self { max_waiting: 512, wait: Duration::from_secs(1), observe_only: false }
     }
 
-    /// The most attempts that wait for a place while the limit is in force: at most 1,000,000. Default 512; with 0 who finds
-    /// no place is refused at once.
+    /// The most attempts that wait for a place while the limit is in force: at most 1,000,000.
+    /// Default 512; with 0 who finds no place is refused at once.
     pub const fn max_waiting(mut self, attempts: u32) -> Self {
         self.max_waiting = attempts;
         self
@@ -34,14 +35,16 @@ impl OverloadPolicy {
 
     /// The longest wait for a place, within the call's own deadline; longer than zero. Default 1 s.
     ///
-    /// What waits when an overload ends is served, and a limit that is too low for a moment refuses nobody meanwhile. Longer, an
-    /// attempt timeout of some seconds and the wait together leave a call no time for another attempt.
+    /// What waits when an overload ends is served, and a limit that is too low for a moment refuses
+    /// nobody meanwhile. Longer, an attempt timeout of some seconds and the wait together leave a
+    /// call no time for another attempt.
     pub const fn wait(mut self, longest: Duration) -> Self {
         self.wait = longest;
         self
     }
 
-    /// Whether it only says what it would have refused or made wait, and lets it through. Default no.
+    /// Whether it only says what it would have refused or made wait, and lets it through. Default
+    /// no.
     pub const fn observe_only(mut self, observe_only: bool) -> Self {
         self.observe_only = observe_only;
         self

@@ -11,8 +11,8 @@ const LONGEST: u64 = 3_600_000_000_000 >> UNIT_BITS;
 const COUNT_BITS: u32 = 18;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
 
-/// The words are taken one by one, so a sample that arrives meanwhile may count in one slot and weigh in the next: one of
-/// many, and never lost.
+/// The words are taken one by one, so a sample that arrives meanwhile may count in one slot and
+/// weigh in the next: one of many, and never lost.
 #[derive(Debug)]
 pub(super) struct Slot {
     /// Attempts that ended, and the sum of the times they had.
@@ -21,7 +21,8 @@ pub(super) struct Slot {
     round_trips: AtomicU64,
 }
 
-/// What came together in a slot, times in nanoseconds. Floats, because all that is done with them is arithmetic.
+/// What came together in a slot, times in nanoseconds. Floats, because all that is done with them
+/// is arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Seen {
     pub(super) attempts: f64,

@@ -35,7 +35,8 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// When it is to be polled at the latest: the time of its turn once it is the next, never before.
+    /// When it is to be polled at the latest: the time of its turn once it is the next, never
+    /// before.
     pub fn until(&self) -> Tick {
         Tick::from_nanos(self.until.load(Ordering::Relaxed))
     }

@@ -6,7 +6,8 @@ use super::{MOST, Rules, SHORTEST_INTERVAL};
 use crate::invalid::{Invalid, LONGEST, count, positive};
 use crate::time::nanos;
 
-/// How many calls an upstream may get in how much time. Plain data: [`compile`](Self::compile) checks it.
+/// How many calls an upstream may get in how much time. Plain data: [`compile`](Self::compile)
+/// checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct RateLimitPolicy {
@@ -18,8 +19,8 @@ pub struct RateLimitPolicy {
 }
 
 impl RateLimitPolicy {
-    /// `count` calls per `per`: 1 to 1,000,000 of them, in a time that leaves at least 1 us to each. All of them may come
-    /// at once, and what exceeds the rate is refused.
+    /// `count` calls per `per`: 1 to 1,000,000 of them, in a time that leaves at least 1 us to
+    /// each. All of them may come at once, and what exceeds the rate is refused.
     pub const fn new(count: u32, per: Duration) -> Self {
         Self { count, per, burst: None, wait: false, observe_only: false }
     }
@@ -30,7 +31,8 @@ impl RateLimitPolicy {
         self
     }
 
-    /// Whether a call that exceeds the rate waits, as long as its deadline allows, instead of being refused. Default no.
+    /// Whether a call that exceeds the rate waits, as long as its deadline allows, instead of being
+    /// refused. Default no.
     pub const fn wait(mut self, wait: bool) -> Self {
         self.wait = wait;
         self
@@ -44,11 +46,12 @@ impl RateLimitPolicy {
 
     /// Checks the settings.
     ///
-    /// The time between two calls is rounded up to whole nanoseconds, so that rounding never lets a call go.
+    /// The time between two calls is rounded up to whole nanoseconds, so that rounding never lets a
+    /// call go.
     ///
     /// # Errors
-    /// Names the setting and the numbers when one lies outside the range given at its setter, or when saving up the burst
-    /// would take more than ten years.
+    /// Names the setting and the numbers when one lies outside the range given at its setter, or
+    /// when saving up the burst would take more than ten years.
     pub fn compile(&self) -> Result<Rules, Invalid> {
         let calls = count("rate_limit.count", self.count, 1, MOST)?;
         let interval_nanos = positive("rate_limit.per", self.per)?.div_ceil(u64::from(calls));

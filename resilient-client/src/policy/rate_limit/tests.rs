@@ -258,7 +258,8 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
     );
 }
 
-/// A bucket of whole nanoseconds that fills with time, and a line before it; each call takes an interval of them.
+/// A bucket of whole nanoseconds that fills with time, and a line before it; each call takes an
+/// interval of them.
 #[derive(Clone, Debug)]
 struct Bucket {
     level: i128,
@@ -327,7 +328,8 @@ impl std::task::Wake for Woken {
 }
 
 proptest! {
-    /// Whoever waits is polled when its time says so or its waker was called, and at no other time: nobody is forgotten.
+    /// Whoever waits is polled when its time says so or its waker was called, and at no other time:
+    /// nobody is forgotten.
     #[test]
     fn does_as_a_bucket_of_tokens_with_a_line_before_it_would(
         calls in 1_u32..20,

@@ -29,8 +29,8 @@ impl Backoff {
         Self(Source::Given(Given(Box::new(delays))))
     }
 
-    /// The next wait, in nanoseconds; `None` to stop, which only [given](Self::given) waits ever do. With
-    /// `wait(n) = min(cap, initial * 2^n)` for the n-th, from 0:
+    /// The next wait, in nanoseconds; `None` to stop, which only [given](Self::given) waits ever
+    /// do. With `wait(n) = min(cap, initial * 2^n)` for the n-th, from 0:
     ///
     /// | jitter | uniform in |
     /// |---|---|
@@ -38,8 +38,8 @@ impl Backoff {
     /// | decorrelated | `initial ..= min(cap, 3 * last)`, `last` being `initial` at first |
     /// | none | exactly `wait(n)` |
     ///
-    /// Decorrelated differs from its source in one point: there the *draw* is capped, which puts ever more calls at
-    /// exactly the cap, in step; here the range is.
+    /// Decorrelated differs from its source in one point: there the *draw* is capped, which puts
+    /// ever more calls at exactly the cap, in step; here the range is.
     pub fn next(&mut self, rng: &mut Rng) -> Option<u64> {
         match &mut self.0 {
             Source::Drawn(drawn) => Some(drawn.next(rng)),
@@ -47,11 +47,13 @@ impl Backoff {
         }
     }
 
-    /// The next wait, in nanoseconds, when the server has said how long to wait at least (RFC 9110, section 10.2.3,
-    /// `Retry-After`): uniform in `floor ..= 2.25 * floor`, or exactly `floor` without jitter. The cap doesn't apply.
-    /// Given waits are spread in the same way, but never shortened.
+    /// The next wait, in nanoseconds, when the server has said how long to wait at least (RFC 9110,
+    /// section 10.2.3, `Retry-After`): uniform in `floor ..= 2.25 * floor`, or exactly `floor`
+    /// without jitter. The cap doesn't apply. Given waits are spread in the same way, but never
+    /// shortened.
     ///
-    /// A zero floor asks for nothing, so the ordinary wait applies. Either way the waits after it go on growing.
+    /// A zero floor asks for nothing, so the ordinary wait applies. Either way the waits after it
+    /// go on growing.
     pub fn with_floor(&mut self, floor: Duration, rng: &mut Rng) -> Option<u64> {
         let floor = nanos(floor);
         if floor == 0 {
@@ -72,7 +74,8 @@ fn spread(floor: u64, rng: &mut Rng) -> u64 {
 /// Waits drawn as the rules say.
 #[derive(Clone, Debug)]
 struct Drawn {
-    /// What the next wait is drawn from. The exponential wait itself or, decorrelated, the last wait.
+    /// What the next wait is drawn from. The exponential wait itself or, decorrelated, the last
+    /// wait.
     step: u64,
     initial: u64,
     cap: u64,
@@ -216,7 +219,8 @@ mod tests {
         assert_eq!(backoff.with_floor(second, &mut rng), Some(5000 * MS));
     }
 
-    /// How many of 1000 clients, all given the same wait in the same instant, come back in the worst 100 ms.
+    /// How many of 1000 clients, all given the same wait in the same instant, come back in the
+    /// worst 100 ms.
     fn herd_peak(jitter: Jitter, seed: u64) -> u32 {
         let mut buckets = [0_u32; 24];
         let mut seeds = Rng::seeded(seed);

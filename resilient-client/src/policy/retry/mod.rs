@@ -1,15 +1,18 @@
 //! Retry: how often to try a call again, and how long to wait before.
 //!
-//! Most failures between services are brief. Trying again hides them, provided the repeats neither arrive together nor
-//! outnumber the calls: the wait is random for the first, and a [budget](super::budget) sees to the second.
+//! Most failures between services are brief. Trying again hides them, provided the repeats
+//! neither arrive together nor outnumber the calls: the wait is random for the first, and a
+//! [budget](super::budget) sees to the second.
 //!
-//! - A call makes at most [`max_attempts`](RetryPolicy::max_attempts) attempts, the first among them.
-//! - The wait before the next doubles from [`initial`](RetryPolicy::initial) to [`cap`](RetryPolicy::cap), and each call
-//!   draws its own: see [`Jitter`].
-//! - A server's `Retry-After` is a floor. The wait is the floor plus up to 1.25 times as much again, so that those told
-//!   the same thing don't all come back in the same instant.
+//! - A call makes at most [`max_attempts`](RetryPolicy::max_attempts) attempts, the first among
+//!   them.
+//! - The wait before the next doubles from [`initial`](RetryPolicy::initial) to
+//!   [`cap`](RetryPolicy::cap), and each call draws its own: see [`Jitter`].
+//! - A server's `Retry-After` is a floor. The wait is the floor plus up to 1.25 times as much
+//!   again, so that those told the same thing don't all come back in the same instant.
 //!
-//! One caveat: this policy doesn't decide *what* may be repeated. That depends on the request and on what became of it.
+//! One caveat: this policy doesn't decide *what* may be repeated. That depends on the request
+//! and on what became of it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -39,21 +42,23 @@ const MOST_ATTEMPTS: u32 = 16;
 
 /// How the waits of different calls are kept apart.
 ///
-/// The first two are from Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+/// The first two are from Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture
+/// Blog, 2015.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Jitter {
     /// Uniform between zero and the exponential wait. Spreads best and makes the least load.
     #[default]
     Full,
-    /// Uniform between the initial wait and three times the last one, or the cap if that is less. Never shorter than
-    /// the initial wait.
+    /// Uniform between the initial wait and three times the last one, or the cap if that is
+    /// less. Never shorter than the initial wait.
     Decorrelated,
-    /// Exactly the exponential wait, and exactly a server's `Retry-After`. Calls that failed together come back
-    /// together: for tests, and for callers that are spread out already.
+    /// Exactly the exponential wait, and exactly a server's `Retry-After`. Calls that failed
+    /// together come back together: for tests, and for callers that are spread out already.
     None,
 }
 
-/// How often to try again and how long to wait. Plain data: [`compile`](Self::compile) checks it.
+/// How often to try again and how long to wait. Plain data: [`compile`](Self::compile) checks
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct RetryPolicy {
@@ -90,7 +95,8 @@ impl RetryPolicy {
         self
     }
 
-    /// The longest wait of our own choosing; at least `initial`. A server's `Retry-After` may be longer. Default 2 s.
+    /// The longest wait of our own choosing; at least `initial`. A server's `Retry-After` may
+    /// be longer. Default 2 s.
     pub const fn cap(mut self, wait: Duration) -> Self {
         self.cap = wait;
         self
@@ -102,17 +108,19 @@ impl RetryPolicy {
         self
     }
 
-    /// Whether a 429 with `Retry-After` holds back other calls to the upstream too, as a 503 does: when ten answers in a row
-    /// have asked for a wait, or at the first while nothing has succeeded for 10 s, for 5 s at most. Default false: a server
-    /// often limits one tenant, not all.
+    /// Whether a 429 with `Retry-After` holds back other calls to the upstream too, as a 503
+    /// does: when ten answers in a row have asked for a wait, or at the first while nothing has
+    /// succeeded for 10 s, for 5 s at most. Default false: a server often limits one tenant,
+    /// not all.
     pub const fn hold_back_on_429(mut self, hold_back: bool) -> Self {
         self.hold_back_on_429 = hold_back;
         self
     }
 
-    /// Waits of one's own, in place of the exponential ones: `make` is asked by each call that retries for the first time,
-    /// and the call makes no other attempt when what it got ends. They are kept to as they are, without jitter, but a
-    /// server's `Retry-After` is a floor for them too.
+    /// Waits of one's own, in place of the exponential ones: `make` is asked by each call that
+    /// retries for the first time, and the call makes no other attempt when what it got ends.
+    /// They are kept to as they are, without jitter, but a server's `Retry-After` is a floor
+    /// for them too.
     ///
     /// Two policies are equal only if they share the factory.
     ///
@@ -135,8 +143,8 @@ impl RetryPolicy {
     /// Checks the settings.
     ///
     /// # Errors
-    /// Names the setting and the numbers when `max_attempts` lies outside its range, a wait is zero or longer than ten
-    /// years, or `initial` exceeds `cap`.
+    /// Names the setting and the numbers when `max_attempts` lies outside its range, a wait is
+    /// zero or longer than ten years, or `initial` exceeds `cap`.
     pub fn compile(&self) -> Result<Rules, Invalid> {
         let rules = Rules {
             max_attempts: count("retry.max_attempts", self.max_attempts, 1, MOST_ATTEMPTS)?,

@@ -116,7 +116,8 @@ fn requests_refused_here_count_as_requests() {
     assert_eq!(throttle.probability(at(0)), 3.0 / 4.0, "sent, and its fate not known");
 }
 
-/// A window of 100 calls a second holds 12,000 or a tenth less, so a call in about 12,000 is sent: 10 in 20 minutes.
+/// A window of 100 calls a second holds 12,000 or a tenth less, so a call in about 12,000 is sent:
+/// 10 in 20 minutes.
 #[test]
 fn an_upstream_that_refuses_everything_is_left_almost_alone() {
     let mut world = World::new(100);

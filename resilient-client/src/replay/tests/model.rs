@@ -1,4 +1,5 @@
-//! Random scripts, readers and interleavings against a model that knows only frames, positions and costs.
+//! Random scripts, readers and interleavings against a model that knows only frames, positions and
+//! costs.
 
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -19,7 +19,8 @@ async fn read(mut body: ReplayBody<Source>, at_most: usize) -> Result<Vec<u8>, B
     Ok(read)
 }
 
-/// 300 bodies, each read by four tasks at once, one of which gives up midway and one of which starts late.
+/// 300 bodies, each read by four tasks at once, one of which gives up midway and one of which
+/// starts late.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_on_many_threads_all_reach_the_end() {
     let memory = memory(1 << 30);

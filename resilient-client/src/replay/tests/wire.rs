@@ -13,7 +13,8 @@ async fn sent(body: ReplayBody<Source>) -> String {
     let request = http::Request::put("/users").header("host", "users").body(body).unwrap();
     let server = async move {
         let mut seen = Vec::new();
-        // A body in chunks ends with an empty one; ours with a known length end with an exclamation mark.
+        // A body in chunks ends with an empty one; ours with a known length end with an exclamation
+        // mark.
         while !seen.ends_with(b"0\r\n\r\n") && !seen.ends_with(b"!") {
             assert_ne!(theirs.read_buf(&mut seen).await.unwrap(), 0, "a request cut short");
         }

@@ -11,7 +11,8 @@ use crate::time::Tick;
 use crate::upstream::{Part, Upstream};
 
 impl Upstream {
-    /// With the breaker open, or each endpoint's, a place would be of no use: the call is turned away by that.
+    /// With the breaker open, or each endpoint's, a place would be of no use: the call is turned
+    /// away by that.
     pub(super) fn is_of_no_use(&self, ask: &Ask<'_>, now: Tick) -> Option<Stuck> {
         if let Some(retry_after) = self.breaker.rejects_now(now) {
             self.breaker.turn_away();

@@ -17,8 +17,8 @@ use crate::upstream::Upstream;
 use crate::upstream::endpoints::{Balancer, EndpointPermit, Seek, Shut};
 
 impl Upstream {
-    /// A place among those that wait for an open breaker, where that is what refuses it and it wants to. It holds nothing meanwhile,
-    /// and is asked everything again when it goes.
+    /// A place among those that wait for an open breaker, where that is what refuses it and it
+    /// wants to. It holds nothing meanwhile, and is asked everything again when it goes.
     #[cold]
     pub(super) fn wait_for_ready(
         self: &Arc<Self>,
@@ -80,8 +80,9 @@ impl Upstream {
         })
     }
 
-    /// Ready when the first of those that wait for the breaker may go: with nothing, or with how long it would still have to wait when
-    /// its time is over. One that `has_gone` just now, and was refused again, looks a moment later.
+    /// Ready when the first of those that wait for the breaker may go: with nothing, or with how
+    /// long it would still have to wait when its time is over. One that `has_gone` just now, and
+    /// was refused again, looks a moment later.
     pub(super) fn poll_ready(
         &self,
         waiter: &ReadyWaiter,

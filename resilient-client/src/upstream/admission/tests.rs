@@ -90,7 +90,8 @@ async fn a_place_that_comes_after_the_deadline_is_not_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn who_got_in_from_the_queue_keeps_its_place_in_the_rate() {
-    // It was given back when the wait was dropped, so that as many more went as had waited for a slot.
+    // It was given back when the wait was dropped, so that as many more went as had waited for a
+    // slot.
     let bulkhead = BulkheadPolicy::standard().max_in_flight(1).max_queued(1);
     let rate = RateLimitPolicy::new(2, Duration::from_hours(1)).burst(2);
     let policy = Policy::standard().bulkhead(bulkhead).rate_limit(rate);
@@ -125,7 +126,8 @@ impl Wake for Bell {
     }
 }
 
-/// Without endpoints, and answering 200 attempts a second, each of which takes nine tenths of its time.
+/// Without endpoints, and answering 200 attempts a second, each of which takes nine tenths of its
+/// time.
 fn overloaded() -> (Arc<Upstream>, Tick) {
     let policies = Policy::standard().bulkhead(None).into();
     let core = Core::new(Setup { policies, entropy: Entropy::seeded(1), ..Setup::default() }).unwrap();

@@ -42,7 +42,8 @@ impl Waiting {
         self.since
     }
 
-    /// Ready with a place or a refusal. Past the deadline it is never ready: nobody has a use for a place then.
+    /// Ready with a place or a refusal. Past the deadline it is never ready: nobody has a use for a
+    /// place then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Tick) -> Poll<Result<AttemptPermit, Refusal>> {
         if now >= self.deadline {
             return Poll::Pending;
@@ -65,7 +66,8 @@ impl Waiting {
         }
     }
 
-    /// Ready when what it waits for is over, with where that leads. `has_gone`: it has been let go by a breaker in this poll.
+    /// Ready when what it waits for is over, with where that leads. `has_gone`: it has been let go
+    /// by a breaker in this poll.
     fn poll_stage(&mut self, has_gone: &mut bool, cx: &mut Context<'_>, now: Tick) -> Poll<Admission> {
         let (upstream, since) = (&self.upstream, self.since);
         let Self { priority, deadline, repeatable, waits, waits_for_ready, place, .. } = *self;

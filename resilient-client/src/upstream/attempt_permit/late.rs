@@ -9,7 +9,8 @@ use crate::sync::Ordering;
 use crate::time::{Tick, nanos};
 
 impl AttemptPermit {
-    /// The attempt's time goes into what is known of the upstream's: it brought its answer, or was cancelled at its age.
+    /// The attempt's time goes into what is known of the upstream's: it brought its answer, or was
+    /// cancelled at its age.
     pub(crate) fn timed(&mut self, now: Tick) {
         if self.stage != Stage::Sent {
             return;
@@ -18,7 +19,8 @@ impl AttemptPermit {
         self.upstream.took(now.nanos_since(self.started), now);
     }
 
-    /// Another attempt of its call has brought the answer: this one is cancelled, and lost if it had set out `first`.
+    /// Another attempt of its call has brought the answer: this one is cancelled, and lost if it
+    /// had set out `first`.
     pub(crate) fn lose(&mut self, first: bool, now: Tick) {
         self.timed(now);
         if let Some(endpoint) = self.beside.as_ref().and_then(|beside| beside.endpoint.as_ref())
@@ -37,8 +39,9 @@ impl AttemptPermit {
         late && self.is_sent()
     }
 
-    /// The attempt ended because nobody waits for it any more. How long somebody had waited decides what that says about
-    /// the server: longer than `abandoned_after`, or `enough` nanoseconds, is a failure of `kind`.
+    /// The attempt ended because nobody waits for it any more. How long somebody had waited decides
+    /// what that says about the server: longer than `abandoned_after`, or `enough` nanoseconds, is
+    /// a failure of `kind`.
     pub(crate) fn abandon(
         &mut self,
         kind: FailureKind,

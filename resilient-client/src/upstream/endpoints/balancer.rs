@@ -1,7 +1,8 @@
 //! A set of endpoints and where its list comes from, kept in step by the calls themselves.
 //!
-//! No task runs between calls. A call that finds a watched list replaced takes the new one over; a call that finds a name's
-//! addresses old starts one task that asks for them and ends with the answer, or with the balancer.
+//! No task runs between calls. A call that finds a watched list replaced takes the new one over; a
+//! call that finds a name's addresses old starts one task that asks for them and ends with the
+//! answer, or with the balancer.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -66,8 +67,10 @@ impl Balancer {
         Self { set, feed }
     }
 
-    /// Waits until there are endpoints to choose from: for the first answer about a name, for another when that was a failure,
-    /// and for a second at most when the last is older than three intervals. There is no other bound but the resolver's 10 s, so wait within a deadline. Cancel-safe.
+    /// Waits until there are endpoints to choose from: for the first answer about a name, for
+    /// another when that was a failure, and for a second at most when the last is older than three
+    /// intervals. There is no other bound but the resolver's 10 s, so wait within a deadline.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// [`NoEndpoint`] when the name doesn't resolve; that is believed for a second.
@@ -89,8 +92,8 @@ impl Balancer {
     /// A place for an attempt: see [`EndpointSet::admit`].
     ///
     /// # Errors
-    /// [`Shut`] when no endpoint may be asked. [`Shut::Empty`] when a watched list was never set, or nobody waited for
-    /// [`ready`](Self::ready).
+    /// [`Shut`] when no endpoint may be asked. [`Shut::Empty`] when a watched list was never set,
+    /// or nobody waited for [`ready`](Self::ready).
     pub(crate) fn admit(&self, seek: &Seek<'_>, now: Tick, rng: &mut Rng) -> Result<EndpointPermit, Shut> {
         self.catch_up(now);
         self.set.admit(seek, now, rng)
@@ -207,8 +210,8 @@ impl Discovery {
         }
     }
 
-    /// Puts a question to the resolver, in a task of its own: other calls wait for the answer too, or don't wait at all, so it
-    /// must not depend on this one's patience.
+    /// Puts a question to the resolver, in a task of its own: other calls wait for the answer too,
+    /// or don't wait at all, so it must not depend on this one's patience.
     fn ask(self: &Arc<Self>, question: u64) {
         let answer = Answer { to: Arc::downgrade(self), question };
         let Ok(runtime) = Handle::try_current() else {
@@ -229,7 +232,8 @@ impl Discovery {
             let mut refresh = self.refresh.lock();
             let unit = self.entropy.rng().unit();
             if let Some(origins) = refresh.answered(question, answer, now, unit) {
-                // Still locked: who reads that there are endpoints must find them, and an older answer can't come last.
+                // Still locked: who reads that there are endpoints must find them, and an older
+                // answer can't come last.
                 self.set.update(&origins, now);
             }
             self.fresh_until.store(refresh.fresh_until().as_nanos(), Ordering::Release);
@@ -270,7 +274,8 @@ async fn answered_by(
     answer.give(result);
 }
 
-/// Owes a discovery an answer, and gives it in any case: one that never came would keep calls waiting.
+/// Owes a discovery an answer, and gives it in any case: one that never came would keep calls
+/// waiting.
 struct Answer {
     to: Weak<Discovery>,
     question: u64,

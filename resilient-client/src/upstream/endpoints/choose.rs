@@ -1,22 +1,23 @@
 //! Which endpoint takes the next attempt.
 //!
-//! Two are drawn. While both take any call and the call hasn't tried either, that is all there is to do, whatever the number
-//! of endpoints. Otherwise all of them are looked at: with one of n out that happens to two calls in n, so it costs each call
-//! a constant on average.
+//! Two are drawn. While both take any call and the call hasn't tried either, that is all there is
+//! to do, whatever the number of endpoints. Otherwise all of them are looked at: with one of n out
+//! that happens to two calls in n, so it costs each call a constant on average.
 //!
 //! Of those that may be asked, in this order:
 //!
 //! 1. one that takes any call, hasn't been tried, and didn't fail its last two,
 //! 2. one on probation whose first probe has succeeded,
 //! 3. another on probation that hasn't been tried, if the call can still be repeated,
-//! 4. one that takes any call, hasn't been tried, and does fail: with 429, say, which opens no breaker,
+//! 4. one that takes any call, hasn't been tried, and does fail: with 429, say, which opens no
+//!    breaker,
 //! 5. one that has been tried, and failed this very call,
 //! 6. any other on probation,
 //! 7. one that asked for time.
 //!
-//! Whoever is passed over so must be tried now and then. A call's first attempt is taken for that, of an endpoint it drew, when
-//! that has been [passed over](super::probation) often enough. It must not have to win a comparison: what is known of a broken
-//! endpoint speaks against it.
+//! Whoever is passed over so must be tried now and then. A call's first attempt is taken for that,
+//! of an endpoint it drew, when that has been [passed over](super::probation) often enough. It must
+//! not have to win a comparison: what is known of a broken endpoint speaks against it.
 
 use std::sync::Arc;
 
@@ -74,8 +75,8 @@ impl List {
         winner.or_else(|| self.search(seek, now, rng))
     }
 
-    /// Whether an endpoint that a first attempt would pass over, for what is known of it, is asked all the same. `other` is the
-    /// one it was drawn with.
+    /// Whether an endpoint that a first attempt would pass over, for what is known of it, is asked
+    /// all the same. `other` is the one it was drawn with.
     fn is_due(&self, passed: &Endpoint, other: &Endpoint, seek: &Seek<'_>, now: Tick) -> bool {
         if passed.is_spared(now) {
             return false;
@@ -166,8 +167,9 @@ impl List {
         first.map_or(Shut::Open(SOON), |(_, shut)| shut)
     }
 
-    /// The one of two that costs less, if both stand for the draw. In place of one that doesn't, a third is drawn from the
-    /// `count` that `nth` knows: without an opponent the other would win, whatever is known of it.
+    /// The one of two that costs less, if both stand for the draw. In place of one that doesn't, a
+    /// third is drawn from the `count` that `nth` knows: without an opponent the other would win,
+    /// whatever is known of it.
     fn duel<'a>(
         &self,
         (i, j): (usize, usize),
@@ -233,7 +235,8 @@ fn rank(endpoint: &Endpoint, seek: &Seek<'_>, now: Tick) -> Option<Rank> {
     })
 }
 
-/// A number below `count` that is neither of two different ones, each as likely as any other; `None` if there is none.
+/// A number below `count` that is neither of two different ones, each as likely as any other;
+/// `None` if there is none.
 fn another_below(count: usize, (i, j): (usize, usize), rng: &mut Rng) -> Option<usize> {
     let most = count.checked_sub(3)?;
     let drawn = rng.between(0, most as u64) as usize;
@@ -241,7 +244,8 @@ fn another_below(count: usize, (i, j): (usize, usize), rng: &mut Rng) -> Option<
     Some(if drawn >= i.max(j) { drawn + 1 } else { drawn })
 }
 
-/// Two different numbers below `count`, which is at least two, each pair and order as likely as any other.
+/// Two different numbers below `count`, which is at least two, each pair and order as likely as any
+/// other.
 fn two_below(count: usize, rng: &mut Rng) -> (usize, usize) {
     let count = count as u64;
     let a = rng.between(0, count - 1);

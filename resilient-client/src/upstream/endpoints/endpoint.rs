@@ -53,7 +53,8 @@ pub(crate) struct Endpoint {
     pub(super) probation: Probation,
     /// Whether its `Retry-After` holds for everybody.
     hold: RetryAfterHold,
-    /// Until when others are asked rather than this one, as it wished, as a `Tick`. Never before the end of `hold`.
+    /// Until when others are asked rather than this one, as it wished, as a `Tick`. Never before
+    /// the end of `hold`.
     spared_until: AtomicU64,
     /// A dropped attempt older than this counts as a failure, in nanoseconds.
     pub(super) abandoned_after: AtomicU64,
@@ -63,7 +64,8 @@ pub(crate) struct Endpoint {
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
-/// One of the endpoints behind a name at one moment. From [`UpstreamSnapshot`](crate::UpstreamSnapshot).
+/// One of the endpoints behind a name at one moment. From
+/// [`UpstreamSnapshot`](crate::UpstreamSnapshot).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EndpointSnapshot {
@@ -73,7 +75,8 @@ pub struct EndpointSnapshot {
     pub in_flight: u32,
     /// The latency it is judged by: the peak of late, decaying. Zero before anything is known.
     pub latency: Duration,
-    /// The share of its attempts that failed or were overtaken lately, 0 to 1, the newest weighing most.
+    /// The share of its attempts that failed or were overtaken lately, 0 to 1, the newest weighing
+    /// most.
     pub failing: f32,
     /// Its own circuit breaker.
     pub breaker: Snapshot,
@@ -166,7 +169,8 @@ impl Endpoint {
         &self.origin
     }
 
-    /// What the client's one transport keeps of it, made at first; `None` for what another kind has made.
+    /// What the client's one transport keeps of it, made at first; `None` for what another kind has
+    /// made.
     #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "reqwest keeps nothing of an endpoint"))]
     pub(crate) fn keeps<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
         self.kept.get_or_init(|| Box::new(make())).downcast_ref()
@@ -185,8 +189,8 @@ impl Endpoint {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether it takes any call and nothing speaks for asking another one: two loads, for the many draws in which that is all
-    /// there is to know.
+    /// Whether it takes any call and nothing speaks for asking another one: two loads, for the many
+    /// draws in which that is all there is to know.
     pub(super) fn is_well(&self, now: Tick) -> bool {
         self.takes_any() && !self.is_spared(now)
     }
@@ -215,8 +219,8 @@ impl Endpoint {
         self.breaker.rejects_now(now).map_or(Takes::Probe, Takes::Nothing)
     }
 
-    /// It answered with `Retry-After`: others are asked first for so long. For how long nobody may ask it, as far as one
-    /// answer can say that.
+    /// It answered with `Retry-After`: others are asked first for so long. For how long nobody may
+    /// ask it, as far as one answer can say that.
     pub(crate) fn asked_for_time(&self, asked: Duration, now: Tick) -> Option<Duration> {
         let until = now.after(asked.min(LONGEST));
         self.spared_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
@@ -245,7 +249,8 @@ impl Endpoint {
         rules.share_of_draws(self.since.load(Ordering::Relaxed), now)
     }
 
-    /// Its breaker closed: what is remembered of the bad time says nothing any more, and the good one begins slowly.
+    /// Its breaker closed: what is remembered of the bad time says nothing any more, and the good
+    /// one begins slowly.
     pub(super) fn recovered(&self, now: Tick) {
         self.score.clear();
         self.returned(now);

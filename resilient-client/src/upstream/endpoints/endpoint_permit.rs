@@ -11,9 +11,10 @@ use crate::time::{self, Tick};
 
 /// One attempt in flight at one endpoint, and its breaker's leave.
 ///
-/// [`settle`](Self::settle) counts once; the attempt is in flight until the drop. Dropped without it, an attempt older than
-/// the breaker's `abandoned_after` counts as a failure and a younger one as nothing; either way its age is learnt, so that an
-/// endpoint that hangs repels calls even when their callers all give up early.
+/// [`settle`](Self::settle) counts once; the attempt is in flight until the drop. Dropped without
+/// it, an attempt older than the breaker's `abandoned_after` counts as a failure and a younger one
+/// as nothing; either way its age is learnt, so that an endpoint that hangs repels calls even when
+/// their callers all give up early.
 #[derive(Debug)]
 pub(crate) struct EndpointPermit {
     endpoint: Arc<Endpoint>,
@@ -61,22 +62,25 @@ impl EndpointPermit {
         self.probe
     }
 
-    /// It was answered, and not with what was asked for: 429, or 504 for want of time. That says nothing to a breaker, but it takes
-    /// other calls to get a success there, and it is quick, which must attract none.
+    /// It was answered, and not with what was asked for: 429, or 504 for want of time. That says
+    /// nothing to a breaker, but it takes other calls to get a success there, and it is quick,
+    /// which must attract none.
     pub(crate) fn put_off(&self, took: u64, now: Tick) {
         self.endpoint.score.failed(took, &self.rules, now);
     }
 
-    /// A hedge sent after this attempt answered before it. That says nothing to a breaker, since a healthy endpoint is
-    /// overtaken now and then, but who is overtaken again and again should get fewer calls.
+    /// A hedge sent after this attempt answered before it. That says nothing to a breaker, since a
+    /// healthy endpoint is overtaken now and then, but who is overtaken again and again should get
+    /// fewer calls.
     pub(crate) fn overtaken(&self, took: u64, now: Tick) {
         self.endpoint.score.failed(took, &self.rules, now);
     }
 
     /// The attempt came to something after `took` nanoseconds. Only the first time counts.
     ///
-    /// [`Verdict::Neutral`] for one that was cancelled (a hedge's loser): its age is a lower bound. With an age of zero it
-    /// says nothing at all: an attempt that was lost by no fault of the endpoint's.
+    /// [`Verdict::Neutral`] for one that was cancelled (a hedge's loser): its age is a lower bound.
+    /// With an age of zero it says nothing at all: an attempt that was lost by no fault of the
+    /// endpoint's.
     pub(crate) fn settle(&mut self, verdict: Verdict, took: u64, now: Tick) {
         self.settle_caused(verdict, Cause::Own, took, now);
     }
@@ -119,8 +123,9 @@ impl EndpointPermit {
         }
     }
 
-    /// What became of the body of an answer whose head was a success. Only the first time counts. One that failed was waited for
-    /// in vain for `waited` nanoseconds: how long it had been coming before that says nothing of how soon the endpoint answers.
+    /// What became of the body of an answer whose head was a success. Only the first time counts.
+    /// One that failed was waited for in vain for `waited` nanoseconds: how long it had been coming
+    /// before that says nothing of how soon the endpoint answers.
     pub(crate) fn settle_body(&mut self, verdict: Verdict, cause: Cause, waited: u64, now: Tick) {
         let Some((body, at)) = self.body.take() else { return };
         let endpoint = &*self.endpoint;

@@ -1,7 +1,9 @@
-//! The endpoints behind one name: what is known of each, which of them takes an attempt, and how the list is kept.
+//! The endpoints behind one name: what is known of each, which of them takes an attempt, and how
+//! the list is kept.
 //!
-//! [`Balancer`] is what a call deals with. It keeps an [`EndpointSet`] in step with where the list comes from; the set
-//! chooses ([`choose`]) and hands out an [`EndpointPermit`]. The rules are described at [`policy::balance`](crate::policy::balance).
+//! [`Balancer`] is what a call deals with. It keeps an [`EndpointSet`] in step with where the list
+//! comes from; the set chooses ([`choose`]) and hands out an [`EndpointPermit`]. The rules are
+//! described at [`policy::balance`](crate::policy::balance).
 
 mod balancer;
 mod choose;
@@ -59,7 +61,8 @@ pub(crate) struct NoSuchEndpoint;
 #[derive(Debug)]
 pub(crate) struct EndpointSet {
     list: ArcSwap<List>,
-    /// What an update needs and a choice doesn't. Held while the list is replaced, so that no update is lost.
+    /// What an update needs and a choice doesn't. Held while the list is replaced, so that no
+    /// update is lost.
     writer: Mutex<Writer>,
     /// Who waits for a place at any of them.
     line: Arc<Line>,
@@ -128,7 +131,8 @@ pub(crate) enum Shut {
     Open(Duration),
     /// They asked to be left alone: the first may be asked after this.
     Held(Duration),
-    /// Those that may be asked have as much in flight as they can answer in time, one of them so much.
+    /// Those that may be asked have as much in flight as they can answer in time, one of them so
+    /// much.
     Full(u32),
 }
 
@@ -152,8 +156,8 @@ impl EndpointSet {
         }
     }
 
-    /// These are the endpoints now. Those that stay, or come back in time, keep their state; those that leave finish the
-    /// attempts they have. An endpoint named twice is there once.
+    /// These are the endpoints now. Those that stay, or come back in time, keep their state; those
+    /// that leave finish the attempts they have. An endpoint named twice is there once.
     pub(crate) fn update(&self, origins: &[Origin], now: Tick) -> Changed {
         // Observers hear what a return changes when the lock is free: they may reload.
         let _events = Held::begin();
@@ -250,8 +254,8 @@ impl EndpointSet {
             if seek.overrules {
                 return permit(endpoint, None);
             }
-            // Many may have chosen one that is on probation; its breaker lets one go, and the others look elsewhere. Or it has opened
-            // since it was chosen.
+            // Many may have chosen one that is on probation; its breaker lets one go, and the
+            // others look elsewhere. Or it has opened since it was chosen.
             let Ok(admitted) = endpoint.breaker.try_acquire(now) else {
                 endpoint.overload.release();
                 continue;
@@ -304,7 +308,8 @@ impl EndpointSet {
         })
     }
 
-    /// From when on a call that has `tried` some may ask one again, as far as they ask for time; `None` where no breaker lets it.
+    /// From when on a call that has `tried` some may ask one again, as far as they ask for time;
+    /// `None` where no breaker lets it.
     pub(crate) fn again_from(&self, tried: &[Trial], now: Tick) -> Option<Tick> {
         let list = self.list.load();
         let from = |endpoint: &Arc<Endpoint>| {

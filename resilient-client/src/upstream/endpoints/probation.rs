@@ -1,13 +1,16 @@
 //! When an endpoint on probation is asked beside others that are well.
 //!
-//! The breaker says when a probe may set out, how many of them may, and what they decide. It can't say what a probe risks: while
-//! another endpoint serves its calls, one that would be served there. So an endpoint has to be drawn and passed over [`PASSES`]
-//! times before, and [`MANY_PASSES`] when the call couldn't be repeated elsewhere or the last probe decided nothing: then at most
-//! one call in a hundred is risked, at whatever rate they come. Once a probe has succeeded the others needn't wait.
+//! The breaker says when a probe may set out, how many of them may, and what they decide. It can't
+//! say what a probe risks: while another endpoint serves its calls, one that would be served there.
+//! So an endpoint has to be drawn and passed over [`PASSES`] times before, and [`MANY_PASSES`] when
+//! the call couldn't be repeated elsewhere or the last probe decided nothing: then at most one call
+//! in a hundred is risked, at whatever rate they come. Once a probe has succeeded the others
+//! needn't wait.
 //!
-//! One whose breaker is closed can be passed over as long: too few failures to open it are enough to lose every draw, and nobody
-//! would see that they are over until they have decayed. The same rule holds, once it isn't known for answering more slowly than the
-//! one it was drawn with: that is forgotten with time.
+//! One whose breaker is closed can be passed over as long: too few failures to open it are enough
+//! to lose every draw, and nobody would see that they are over until they have decayed. The same
+//! rule holds, once it isn't known for answering more slowly than the one it was drawn with: that
+//! is forgotten with time.
 
 use crate::policy::breaker::Probing;
 use crate::sync::{AtomicU32, Ordering};
@@ -25,7 +28,8 @@ pub(super) struct Probation {
 }
 
 impl Probation {
-    /// A draw passes it over, or would: whether it has been passed over often enough, though others serve.
+    /// A draw passes it over, or would: whether it has been passed over often enough, though others
+    /// serve.
     pub(super) fn is_due(&self, probing: Probing, repeatable: bool) -> bool {
         let passed = self.passed.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         match probing {

@@ -6,9 +6,10 @@
 //! asking ---- never answered --> asking again
 //! ```
 //!
-//! A call goes on with an old answer while another is asked for; but not with one older than three intervals, which only a name
-//! that nobody has called for so long has: by then its addresses may be somebody else's. It waits for the answer then, a second at
-//! most, and goes on with the old one if there is none.
+//! A call goes on with an old answer while another is asked for; but not with one older than three
+//! intervals, which only a name that nobody has called for so long has: by then its addresses may
+//! be somebody else's. It waits for the answer then, a second at most, and goes on with the old one
+//! if there is none.
 //!
 //! Asking is single flight. A failure, or an answer without addresses, never takes known ones away.
 
@@ -26,8 +27,8 @@ use crate::time::Tick;
 const NEGATIVE: u64 = 1_000_000_000;
 /// How long a resolver may take, in nanoseconds.
 pub(super) const PATIENCE: u64 = 10_000_000_000;
-/// When a question without an answer is taken for lost, in nanoseconds. Later than whoever put it reports a failure: or those
-/// who wait would put it again and again, and never hear of one.
+/// When a question without an answer is taken for lost, in nanoseconds. Later than whoever put it
+/// reports a failure: or those who wait would put it again and again, and never hear of one.
 pub(super) const LOST: u64 = PATIENCE + 1_000_000_000;
 
 /// After so many intervals an answer isn't used without asking again.
@@ -146,8 +147,9 @@ impl Refresh {
         if self.puts_up { until } else { until.min(self.stale_from) }
     }
 
-    /// An answer came to `question`: the endpoints to have from now on, if it says any. `unit`, uniform in [0, 1), spreads the
-    /// next question by 10 % either way, so that a fleet doesn't ask in step.
+    /// An answer came to `question`: the endpoints to have from now on, if it says any. `unit`,
+    /// uniform in [0, 1), spreads the next question by 10 % either way, so that a fleet doesn't ask
+    /// in step.
     pub(super) fn answered(
         &mut self,
         question: u64,
@@ -346,7 +348,8 @@ mod tests {
     }
 
     proptest! {
-        /// Never two questions at a time, never no endpoints after there were some, and never a wait nobody answers.
+        /// Never two questions at a time, never no endpoints after there were some, and never a
+        /// wait nobody answers.
         #[test]
         fn it_keeps_its_promises(steps in prop::collection::vec((0_u64..40, 0_u8..5), 1..200)) {
             let mut refresh = Refresh::new(30 * SECOND);

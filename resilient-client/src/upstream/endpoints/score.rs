@@ -6,25 +6,30 @@ use crate::policy::balance::Rules;
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::Tick;
 
-/// The weight of one outcome in the share of failures: three failures in a row are believed to more than half.
+/// The weight of one outcome in the share of failures: three failures in a row are believed to more
+/// than half.
 const STEP: f32 = 0.25;
 /// Below this share failures make no difference worth an atomic write.
 const NONE: f32 = 0.001;
-/// A smaller share is as good as none. Were it not, the last trace of a failure would break every tie, for minutes.
+/// A smaller share is as good as none. Were it not, the last trace of a failure would break every
+/// tie, for minutes.
 const FORGOTTEN: f32 = 0.01;
-/// Latencies below this, in nanoseconds, count as it: with all of them decayed to nothing, calls in flight still decide.
+/// Latencies below this, in nanoseconds, count as it: with all of them decayed to nothing, calls in
+/// flight still decide.
 const LEAST_LATENCY: f32 = 1_000.0;
 /// Who takes so many times as long as another is slower, and not by chance.
 const SLOWER: f32 = 2.0;
 
 /// Peak-EWMA latency and the share of failures, shared by every call to one endpoint.
 ///
-/// The latency is Finagle's estimate (`PeakEwma.scala`): a slower answer replaces it, a faster one moves it towards itself by
-/// `1 - exp(-t / decay)`, `t` being the time since the last, and without any it decays to nothing. Unlike Finagle's, reading it
-/// doesn't write it; there, reads at a high rate decay it to the next peak.
+/// The latency is Finagle's estimate (`PeakEwma.scala`): a slower answer replaces it, a faster one
+/// moves it towards itself by `1 - exp(-t / decay)`, `t` being the time since the last, and without
+/// any it decays to nothing. Unlike Finagle's, reading it doesn't write it; there, reads at a high
+/// rate decay it to the next peak.
 #[derive(Debug)]
 pub(super) struct Score {
-    /// A [`Stamped`], in nanoseconds. The flag: there was a success, and not two failures in a row since.
+    /// A [`Stamped`], in nanoseconds. The flag: there was a success, and not two failures in a row
+    /// since.
     latency: AtomicU64,
     /// A [`Stamped`], from 0 to 1. The flag: the last one failed.
     failing: AtomicU64,
@@ -100,7 +105,8 @@ impl Score {
             Some(Stamped::new(share + (1.0 - share) * STEP, true, now))
         });
         if again {
-            // What an earlier success took says nothing any more. It decays, and would attract calls.
+            // What an earlier success took says nothing any more. It decays, and would attract
+            // calls.
             update(&self.latency, |old| old.flag().then_some(Stamped(old.0 & !1)));
         }
     }
@@ -111,7 +117,8 @@ impl Score {
         update(&self.latency, |old| (took > old.at(rules, now)).then(|| Stamped::new(took, old.flag(), now)));
     }
 
-    /// Whether the last two attempts failed, or the only one did: it is in no state to serve, as far as that can be said.
+    /// Whether the last two attempts failed, or the only one did: it is in no state to serve, as
+    /// far as that can be said.
     pub(super) fn is_failing(&self) -> bool {
         Stamped(self.failing.load(Ordering::Relaxed)).flag()
             && !Stamped(self.latency.load(Ordering::Relaxed)).flag()
@@ -122,7 +129,8 @@ impl Score {
         remembered(Stamped(self.failing.load(Ordering::Relaxed)), rules, now) > 0.0
     }
 
-    /// Whether calls take so much longer here than there that one in twenty of them would be noticed.
+    /// Whether calls take so much longer here than there that one in twenty of them would be
+    /// noticed.
     pub(super) fn is_slower(&self, other: &Self, rules: &Rules, now: Tick) -> bool {
         let latency = |score: &Self| Stamped(score.latency.load(Ordering::Relaxed)).at(rules, now);
         latency(self) > SLOWER * latency(other).max(LEAST_LATENCY)
@@ -146,9 +154,11 @@ fn update(word: &AtomicU64, mut change: impl FnMut(Stamped) -> Option<Stamped>) 
         word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| change(Stamped(old)).map(|new| new.0));
 }
 
-/// A number, a flag, and when it was written in milliseconds (mod 2^31, 25 days): `value:32 | millis:31 | flag:1`.
+/// A number, a flag, and when it was written in milliseconds (mod 2^31, 25 days):
+/// `value:32 | millis:31 | flag:1`.
 ///
-/// Several samples within a millisecond then weigh as much as the first of them, which keeps their average the same.
+/// Several samples within a millisecond then weigh as much as the first of them, which keeps their
+/// average the same.
 #[derive(Clone, Copy)]
 struct Stamped(u64);
 
@@ -174,7 +184,8 @@ impl Stamped {
     /// What is left of the value's weight, from 0 to 1.
     fn keep(self, rules: &Rules, now: Tick) -> f32 {
         let elapsed = Self::millis(now).wrapping_sub(self.0 >> 1) & Self::MILLIS;
-        // Another thread's clock read may be later than ours. Idle for half the range reads the same, and is no harm.
+        // Another thread's clock read may be later than ours. Idle for half the range reads the
+        // same, and is no harm.
         if elapsed == 0 || elapsed > Self::MILLIS / 2 {
             1.0
         } else {
@@ -271,7 +282,8 @@ mod tests {
         assert!(!costs_no_more(0, 200), "nor is hanging");
     }
 
-    /// Its latency decayed to nothing while it failed, in a few times the decay, and it took every call it was drawn for.
+    /// Its latency decayed to nothing while it failed, in a few times the decay, and it took every
+    /// call it was drawn for.
     #[test]
     fn who_was_fast_and_fails_does_not_become_faster() {
         let (good, bad) = (Score::new(), Score::new());
@@ -313,7 +325,8 @@ mod tests {
                 }
                 most = most.max(took as f64);
                 let (latency, failing) = (millis(&score, now), score.estimate(&rules(), at(now)).1);
-                // Whatever the kind, the newest sample is never above the estimate when it is the first or a peak.
+                // Whatever the kind, the newest sample is never above the estimate when it is the
+                // first or a peak.
                 prop_assert!(latency <= most * 1.001);
                 prop_assert!((0.0..=1.0).contains(&failing));
                 let load = score.load(3, &rules(), at(now));

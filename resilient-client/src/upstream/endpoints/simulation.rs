@@ -1,13 +1,16 @@
-//! Balance quality beside round robin and beside tower's `balance`, under the same arrivals and the same work, on virtual time.
+//! Balance quality beside round robin and beside tower's `balance`, under the same arrivals and the
+//! same work, on virtual time.
 //!
-//! Replicas work on four calls at once and queue the rest. Calls arrive at random, a hundred a second for each replica; their work is
-//! log-normal (median 10 ms, sigma 0.5). One replica is bad: ten times slower, hung, or refusing at once. There are no retries; a
-//! failure counts as the 3 s of the timeout, so that failing fast doesn't look quick. The first second isn't judged, but counts
-//! for the bad replica's share.
+//! Replicas work on four calls at once and queue the rest. Calls arrive at random, a hundred a
+//! second for each replica; their work is log-normal (median 10 ms, sigma 0.5). One replica is bad:
+//! ten times slower, hung, or refusing at once. There are no retries; a failure counts as the 3 s
+//! of the timeout, so that failing fast doesn't look quick. The first second isn't judged, but
+//! counts for the bad replica's share.
 //!
-//! What it found about tower's: a failure counts as any answer, so a replica that refuses at once is the fastest there is. It
-//! takes every call it is drawn for, twice its fair share (two calls in three of three replicas). Finagle's cost has the same
-//! weakness, and leaves it to failure accrual; linkerd2-proxy has a penalty of 5 s for it.
+//! What it found about tower's: a failure counts as any answer, so a replica that refuses at once
+//! is the fastest there is. It takes every call it is drawn for, twice its fair share (two calls in
+//! three of three replicas). Finagle's cost has the same weakness, and leaves it to failure
+//! accrual; linkerd2-proxy has a penalty of 5 s for it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -248,7 +251,8 @@ fn beside(bad: Bad, replicas: usize, seconds: u32, seeds: u32) -> [Found; 4] {
     })
 }
 
-/// What must hold whatever is bad: never worse than tower's by more than a tenth, or than the 1 ms its timers are exact to.
+/// What must hold whatever is bad: never worse than tower's by more than a tenth, or than the 1 ms
+/// its timers are exact to.
 fn holds(bad: Bad, replicas: usize, seconds: u32, seeds: u32) {
     let [turns, tower, ours, without] = beside(bad, replicas, seconds, seeds);
     let healthy = runs(How::Ours, Bad::Nothing, replicas, 5, 2).p99;
@@ -256,7 +260,8 @@ fn holds(bad: Bad, replicas: usize, seconds: u32, seeds: u32) {
         assert!(found.p99 <= tower.p99 * 1.1 + 1.0, "{found:?} beside tower's {tower:?}");
         assert!(found.success >= tower.success - 0.001, "{found:?} beside tower's {tower:?}");
         assert!(bad == Bad::Nothing || found.share <= 0.25, "{found:?}");
-        // A slow replica isn't left alone: it does get work, and should, while its peers queue more than it is slow.
+        // A slow replica isn't left alone: it does get work, and should, while its peers queue more
+        // than it is slow.
         assert!(bad == Bad::Slow || found.p99 <= healthy * 1.5, "{found:?} beside {healthy} ms in health");
     }
     assert!(bad == Bad::Nothing || turns.p99 > ours.p99 * 4.0, "{ours:?} beside turns' {turns:?}");

@@ -143,8 +143,8 @@ fn control_fixed_limits_fail_one_side_each() {
     assert!(found[0].throughput < 0.95 && found[2].throughput < 0.95, "at 100 workers");
 }
 
-/// What AIMD can keep: with an age above which answers count as dropped it bounds the latency, at that age, and it
-/// climbs ten a second.
+/// What AIMD can keep: with an age above which answers count as dropped it bounds the latency, at
+/// that age, and it climbs ten a second.
 #[test]
 fn aimd_bounds_the_latency_by_its_age_and_climbs_slowly() {
     title("AIMD with slow_after(200ms)");
@@ -280,8 +280,8 @@ fn comes_back_from_an_outage_within_seconds() {
     }
 }
 
-/// All begin with 20, twice the capacity together, so none ever saw the server at rest: what each takes for that is
-/// too long, and stays. It doesn't get worse.
+/// All begin with 20, twice the capacity together, so none ever saw the server at rest: what each
+/// takes for that is too long, and stays. It doesn't get worse.
 #[test]
 fn ten_clients_share_one_server() {
     for load in [1.2, 2.0] {

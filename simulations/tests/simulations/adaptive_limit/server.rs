@@ -1,4 +1,5 @@
-//! E12: a server with a changing number of workers, an open-loop load, and the real machines on virtual time.
+//! E12: a server with a changing number of workers, an open-loop load, and the real machines on
+//! virtual time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -100,7 +101,8 @@ pub(super) enum Limiter {
     Gradient2,
 }
 
-/// `Gradient2Limit` by its published formula and default numbers: the round trip against its own long average.
+/// `Gradient2Limit` by its published formula and default numbers: the round trip against its own
+/// long average.
 #[derive(Clone, Copy, Debug)]
 struct Gradient2 {
     limit: f64,
@@ -135,7 +137,8 @@ impl Gradient2 {
 /// What one phase came to, once settled.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Found {
-    /// Time workers were busy, of all they had. Answers a second would tell a seed's luck with heavy-tailed work.
+    /// Time workers were busy, of all they had. Answers a second would tell a seed's luck with
+    /// heavy-tailed work.
     pub(super) throughput: f64,
     /// Over that of an unloaded server.
     pub(super) p99: f64,

@@ -1,7 +1,7 @@
 //! A server that may be overloaded, and calls to it.
 //!
-//! The server works on so many calls at once, first come, first served, and finishes what was given up. A call is a success
-//! with a 200 within 2 s.
+//! The server works on so many calls at once, first come, first served, and finishes what was given
+//! up. A call is a success with a 200 within 2 s.
 
 use std::collections::VecDeque;
 use std::time::Duration;

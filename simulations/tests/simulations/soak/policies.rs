@@ -41,7 +41,8 @@ fn policy(rng: &mut Rng) -> (Policy, Option<BreakerPolicy>) {
         _ => policy,
     };
     if one_in(rng, 4) {
-        // By its rule it trusts again after half a dozen windows, and the standard one is two minutes.
+        // By its rule it trusts again after half a dozen windows, and the standard one is two
+        // minutes.
         policy = policy.throttle(ThrottlePolicy::standard().window(2 * SECOND));
     }
     policy = match rng.between(0, 5) {

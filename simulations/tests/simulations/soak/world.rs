@@ -174,7 +174,8 @@ impl Service<Request<String>> for World {
     }
 }
 
-/// What the name of the zone resolves to: how many addresses, from which on; none when the resolver is ill.
+/// What the name of the zone resolves to: how many addresses, from which on; none when the resolver
+/// is ill.
 #[derive(Clone, Default)]
 pub(super) struct Zone(Arc<Mutex<Option<(u8, u8)>>>);
 

@@ -31,8 +31,8 @@ pub(crate) static ISOLATION: Scenario = Scenario {
             mood: Hurt,
             full: 10,
             quick: 5,
-            // The last seconds are quick again: otherwise the calls still waiting would be caught by the hang, and count
-            // as lost to slowness.
+            // The last seconds are quick again: otherwise the calls still waiting would be caught
+            // by the hang, and count as lost to slowness.
             steps: &[
                 (Start, Act::Faults(0, Faults::slow(0.3, 1500))),
                 (BeforeEnd(2), Act::Faults(0, Faults::NONE)),
@@ -170,7 +170,8 @@ pub(super) static RETRY_STORM: Scenario = Scenario {
     ],
     rules: &[
         Rule::SettledAtOnce { at_least: 0.98, phase: Some("1 in 5") },
-        // 100 is what the budget holds at most; the rest is for the orders verified again meanwhile.
+        // 100 is what the budget holds at most; the rest is for the orders verified again
+        // meanwhile.
         Rule::FewCalls { phase: "all fail", each: 1.1, spare: 110 },
         Rule::ReadsAnswered,
         Rule::OrdersAnswered,
@@ -189,7 +190,8 @@ pub(super) static OVERLOAD_RECOVERY: Scenario = Scenario {
     claim: "Recovery",
     columns: Columns::Calls,
     naive: Naive::Loop,
-    // 100 calls a second, twice what the orders need; for each order-service apart, or the one would drown the other.
+    // 100 calls a second, twice what the orders need; for each order-service apart, or the one
+    // would drown the other.
     always: Faults::worker(10),
     phases: &[
         Phase { says: "user-service has a worker for each twin, who needs 10 ms for a call", ..WELL },

@@ -56,7 +56,8 @@ pub(crate) static REPLICAS: Scenario = Scenario {
         Phase {
             says: "replica 2 is started again",
             quick: 2,
-            // A client that has learnt that it is dead doesn't ask at once, and sends little at first.
+            // A client that has learnt that it is dead doesn't ask at once, and sends little at
+            // first.
             more: More::UntilCalled { user_service: 1, at_most: 10 },
             steps: &[(Start, Act::Start(1))],
             ..WELL_AGAIN

@@ -1,4 +1,5 @@
-//! Servers of our own, to be killed: Debian's, on free ports of this host, each with a folder of its own.
+//! Servers of our own, to be killed: Debian's, on free ports of this host, each with a folder of
+//! its own.
 
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -20,13 +21,14 @@ pub use self::postgres::Postgres;
 #[cfg(feature = "amqp")]
 pub use self::rabbit::Rabbit;
 
-/// A process in a group of its own that doesn't outlive this one, however that ends: even `kill -9` closes the pipe that
-/// its watchdog reads from.
+/// A process in a group of its own that doesn't outlive this one, however that ends: even `kill -9`
+/// closes the pipe that its watchdog reads from.
 #[derive(Debug)]
 pub struct Bound(Child);
 
 impl Bound {
-    /// A command to be started with [`Bound::start`]. What is started has the pid of the command's own process.
+    /// A command to be started with [`Bound::start`]. What is started has the pid of the command's
+    /// own process.
     pub fn command(program: impl AsRef<Path>) -> Command {
         // The watchdog gets its input by another number: a shell would give it none.
         const WATCHED: &str =
@@ -70,8 +72,8 @@ impl Drop for Bound {
     }
 }
 
-/// Ports that nobody listens on, below the range from which systems take those of outgoing connections: nobody must be
-/// given them by chance while their server is dead.
+/// Ports that nobody listens on, below the range from which systems take those of outgoing
+/// connections: nobody must be given them by chance while their server is dead.
 pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let mut held = Vec::new();
     for _ in 0..10_000 {

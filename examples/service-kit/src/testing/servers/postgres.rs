@@ -72,7 +72,8 @@ impl Postgres {
     pub fn start(&mut self) -> io::Result<()> {
         let mut server = self.command(Bound::command(self.programs.join("postgres")))?;
         server.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
-        // A kill loses what a process has, not what the system has: whether that reaches the disk is another question.
+        // A kill loses what a process has, not what the system has: whether that reaches the disk
+        // is another question.
         for setting in
             ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200", "shared_buffers=32MB"]
         {
@@ -91,8 +92,8 @@ impl Postgres {
         true
     }
 
-    /// Kills the process that started all the others. Those end soon, and until they have it can't be started again: it
-    /// ends at once then.
+    /// Kills the process that started all the others. Those end soon, and until they have it can't
+    /// be started again: it ends at once then.
     pub fn kill(&mut self) {
         self.server = None;
     }

@@ -29,7 +29,8 @@ fn a_body_that_fails_takes_the_success_of_its_head_back() {
     assert_eq!((snapshot.failures, snapshot.successes), (1, 0));
 }
 
-/// Heads whose bodies were put down to an event went on counting as successes: three stalled bodies of four opened nothing.
+/// Heads whose bodies were put down to an event went on counting as successes: three stalled bodies
+/// of four opened nothing.
 #[test]
 fn bodies_that_one_cause_explains_do_not_speak_for_the_server() {
     for cause in [FailureCause::Own, FailureCause::Lost] {

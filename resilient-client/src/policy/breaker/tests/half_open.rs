@@ -121,8 +121,8 @@ fn the_first_failed_probe_reopens_and_the_others_move_nothing() {
     assert_eq!(breaker.snapshot(now), before);
 }
 
-/// It gave its slot to the next call at once: a server that says 429 to every probe, or hangs while its callers leave early, was
-/// sent all of the traffic.
+/// It gave its slot to the next call at once: a server that says 429 to every probe, or hangs while
+/// its callers leave early, was sent all of the traffic.
 #[test]
 fn a_probe_that_decides_nothing_gives_its_slot_back_and_holds_the_next_back() {
     let (breaker, mut now) = opened(BreakerPolicy::standard());

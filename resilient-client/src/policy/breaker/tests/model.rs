@@ -86,8 +86,8 @@ fn of(permit: &Permit) -> (u64, u32) {
     (permit.generation(), permit.number().into())
 }
 
-/// Both machines agree with the model on whether a call may go, and the observing one lets it go all the same. (Without
-/// rules there is nothing that tells it to observe only.)
+/// Both machines agree with the model on whether a call may go, and the observing one lets it go
+/// all the same. (Without rules there is nothing that tells it to observe only.)
 fn acquire(
     breaker: &Breaker,
     observing: &Breaker,

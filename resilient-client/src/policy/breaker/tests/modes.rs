@@ -1,4 +1,5 @@
-//! What is off by default: windows of calls, slow calls, a rule of one's own, an operator's hand, observing only.
+//! What is off by default: windows of calls, slow calls, a rule of one's own, an operator's hand,
+//! observing only.
 
 use super::*;
 

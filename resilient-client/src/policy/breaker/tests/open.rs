@@ -60,7 +60,8 @@ fn how_long_it_stays_open_follows_the_traffic_turned_away() {
     }
 }
 
-/// A probe that hangs has its own caller wait, and all others find it open: what they pay for counts.
+/// A probe that hangs has its own caller wait, and all others find it open: what they pay for
+/// counts.
 #[test]
 fn calls_turned_away_while_a_probe_is_out_bring_the_next_one_forward() {
     let policy = || BreakerPolicy::standard().open_for(ms(250));

@@ -101,7 +101,8 @@ fn a_bucket_holding_a_million_outcomes_still_trips_at_the_rate() {
     assert!(failures.is_some_and(|failures| failures >= 250_000), "{failures:?}");
 }
 
-/// How many of `seeds` open within `seconds` at 30 % random failure, after a first `warm` calls that succeed.
+/// How many of `seeds` open within `seconds` at 30 % random failure, after a first `warm` calls
+/// that succeed.
 fn opened_by_chance(policy: &BreakerPolicy, seeds: u64, per_second: u32, seconds: u32, warm: u32) -> usize {
     let rules = policy.compile().unwrap();
     let opens = |seed: &u64| {
@@ -120,8 +121,8 @@ fn failing_thirty_percent_at_random_never_opens_a_warm_breaker() {
     assert_eq!(opened_by_chance(&BreakerPolicy::standard(), 100, 300, 10, 50), 0);
 }
 
-/// The first calls are few, and chance weighs more: 5 failures in a row from the start are 0.24 % likely, and 25 of the
-/// first 50 0.24 %.
+/// The first calls are few, and chance weighs more: 5 failures in a row from the start are 0.24 %
+/// likely, and 25 of the first 50 0.24 %.
 #[test]
 fn failing_thirty_percent_from_the_very_first_call_opens_one_breaker_in_a_hundred_at_most() {
     assert!(opened_by_chance(&BreakerPolicy::standard(), 1000, 300, 6, 0) <= 10);

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// PROOF E10: real threads, all at the moment of reopening, and all at the moment the first probe succeeds.
+/// PROOF E10: real threads, all at the moment of reopening, and all at the moment the first probe
+/// succeeds.
 #[test]
 fn a_thousand_threads_get_exactly_k_probes() {
     const THREADS: usize = 1000;

@@ -66,7 +66,8 @@ fn loom_the_others_follow_the_first_that_succeeds_and_no_more_of_them_than_there
     });
 }
 
-/// The counts of calls turned away are advice to those who ask, and the end of a pause all the same.
+/// The counts of calls turned away are advice to those who ask, and the end of a pause all the
+/// same.
 #[test]
 fn loom_calls_turned_away_together_all_count() {
     loom::model(|| {

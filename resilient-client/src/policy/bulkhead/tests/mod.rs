@@ -48,7 +48,8 @@ fn poll(bulkhead: &Bulkhead, waiter: &Waiter, now: Tick) -> Poll<Result<(), Wait
     bulkhead.poll_wait(waiter, &mut Context::from_waker(Waker::noop()), now)
 }
 
-/// Counts how often it was called, and takes the bulkhead's lock each time: a waker called under it would hang.
+/// Counts how often it was called, and takes the bulkhead's lock each time: a waker called under it
+/// would hang.
 struct Bell {
     bulkhead: Arc<Bulkhead>,
     rings: AtomicUsize,
@@ -371,8 +372,8 @@ fn threads_never_hold_more_than_the_limit_together() {
     assert_eq!(bulkhead.in_use(), 0);
 }
 
-/// Every thread waits, is served, leaves or gives up, all at once and for many turns. A lost slot or a lost wake-up would
-/// hang it, a slot given twice would show in `most`.
+/// Every thread waits, is served, leaves or gives up, all at once and for many turns. A lost slot
+/// or a lost wake-up would hang it, a slot given twice would show in `most`.
 #[test]
 fn threads_that_queue_lose_no_slot_and_no_wake_up() {
     struct Unpark(std::thread::Thread);

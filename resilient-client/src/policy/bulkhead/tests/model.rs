@@ -1,4 +1,5 @@
-//! The bulkhead beside a reference that any reader believes: one list in order of arrival, searched from the front.
+//! The bulkhead beside a reference that any reader believes: one list in order of arrival, searched
+//! from the front.
 
 use std::collections::VecDeque;
 

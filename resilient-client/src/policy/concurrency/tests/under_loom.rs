@@ -3,7 +3,8 @@ use loom::thread;
 
 use super::*;
 
-/// Everything two switches of threads away, and each takes part in a decision: all interleavings take hours.
+/// Everything two switches of threads away, and each takes part in a decision: all interleavings
+/// take hours.
 fn model(check: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(2);

@@ -67,7 +67,8 @@ fn the_limit_is_what_ends_within_most_of_the_time_attempts_have() {
 fn times_of_different_length_count_as_what_they_are() {
     let limit = OverloadLimit::new(true);
     let usual = feed(&limit, 0, 5, 300, 30 * MS);
-    // Half of the attempts have 500 ms, half 1500 ms: 100 a second of each would keep 200 in flight.
+    // Half of the attempts have 500 ms, half 1500 ms: 100 a second of each would keep 200 in
+    // flight.
     for n in 0..1_000_u64 {
         let allowed_nanos = if n % 2 == 0 { TIMEOUT } else { 3 * TIMEOUT };
         limit.record(Sample { rtt_nanos: 450 * MS, allowed_nanos }, at(usual + n * 5 * MS));
@@ -227,7 +228,8 @@ proptest! {
         }
     }
 
-    /// Nothing that is answered within a third of its time is ever held back, whatever came before and at whatever rate.
+    /// Nothing that is answered within a third of its time is ever held back, whatever came before
+    /// and at whatever rate.
     #[test]
     fn short_round_trips_bring_no_limit(
         pauses in proptest::collection::vec((1..2_000_u64, 0..166_u64), 1..400),

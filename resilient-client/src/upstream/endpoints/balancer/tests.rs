@@ -148,7 +148,8 @@ async fn later_calls_go_on_with_the_old_set_while_one_asks() {
     assert_eq!((script.asked(), hosts(&balancer)), (2, vec!["2:3000".to_owned()]));
 }
 
-/// After an idle hour, all pods replaced meanwhile, the first call went to an address of an hour ago.
+/// After an idle hour, all pods replaced meanwhile, the first call went to an address of an hour
+/// ago.
 #[tokio::test(start_paused = true)]
 async fn after_an_idle_hour_the_name_is_looked_up_before_it_is_used() {
     use Scripted::{After, Fail, Hang, Hosts};

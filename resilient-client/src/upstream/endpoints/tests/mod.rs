@@ -214,7 +214,8 @@ fn forced_closed_the_name_overrules_its_endpoints() {
     assert_eq!(endpoint(&set, 1).breaker.state(), State::Open);
 }
 
-/// One of three answered 503 with `Retry-After`, and every fourth client stayed away from all three.
+/// One of three answered 503 with `Retry-After`, and every fourth client stayed away from all
+/// three.
 #[test]
 fn who_asked_for_time_is_passed_over_while_there_is_somebody_else() {
     let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));
@@ -309,7 +310,8 @@ fn failing_at_once_attracts_no_calls_even_without_breakers() {
     }
 }
 
-/// A millionth of a failure broke every tie, so where calls don't overlap it was asked for nothing for three minutes.
+/// A millionth of a failure broke every tie, so where calls don't overlap it was asked for nothing
+/// for three minutes.
 #[test]
 fn one_that_failed_twice_and_is_well_again_is_asked_soon_though_calls_never_overlap() {
     for (repeatable, within) in [(true, 3), (false, 30)] {
@@ -449,7 +451,8 @@ fn a_recovered_endpoint_begins_anew() {
     assert!(probes >= 3);
 }
 
-/// Its heads are good and its bodies aren't: that the last probe had a good head is no reason to send three at once.
+/// Its heads are good and its bodies aren't: that the last probe had a good head is no reason to
+/// send three at once.
 #[test]
 fn a_probe_whose_body_failed_has_earned_no_trust() {
     let (set, mut rng) = (set([1]), Rng::seeded(1));
@@ -531,8 +534,8 @@ fn other_rules_reach_every_endpoint_and_keep_its_state() {
     assert!([1, 2, 3].iter().all(|port| endpoint(&set, *port).breaker.state() == State::Disabled));
 }
 
-/// One probe of three had succeeded when an operator reset the breaker; the trust in the other two outlived it, and drew all
-/// calls there whatever it answered.
+/// One probe of three had succeeded when an operator reset the breaker; the trust in the other two
+/// outlived it, and drew all calls there whatever it answered.
 #[test]
 fn after_a_reset_nothing_is_left_of_a_probation() {
     let (set, mut rng) = (set([1, 2, 3]), Rng::seeded(1));

@@ -1,4 +1,5 @@
-//! The breaker as one would write it on a whiteboard: every outcome in a list, everything recomputed.
+//! The breaker as one would write it on a whiteboard: every outcome in a list, everything
+//! recomputed.
 
 use super::super::super::pause::After;
 use super::super::super::rules::{Numbers, Span};
