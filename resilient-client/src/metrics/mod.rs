@@ -1,4 +1,4 @@
-//! What happens, by the [`metrics`](::metrics) facade: for Prometheus, or whatever the process
+//! What happens, by the facade of the crate `metrics`: for Prometheus, or whatever the process
 //! records with.
 //!
 //! [`Metrics`] is an [observer](Observer), so it counts what the [events](crate::event) tell and
