@@ -163,6 +163,16 @@ async fn a_request_that_is_built_and_then_executed_keeps_what_was_asked_for() {
     let client = resilient_client::hyper::Client::builder().build().unwrap();
     let request = client.get(server.url("/hang")).timeout(time).build().unwrap();
     assert_eq!(within(SOON, client.execute(request)).await.unwrap_err().kind(), ErrorKind::Deadline);
+    let request = client.get(server.url("/hang")).timeout(time).build().unwrap();
+    let call = client.execute_with(request, CallOptions::new());
+    assert_eq!(within(SOON, call).await.unwrap_err().kind(), ErrorKind::Deadline);
+
+    // A body that is kept for another attempt is kept, too.
+    let stream = || resilient_client::hyper::Body::wrap(Full::new(Bytes::from("an order")));
+    let before = server.count();
+    let put = client.put(server.url("/")).body(stream()).replay_buffer(1024).build().unwrap();
+    assert_eq!(within(SOON, client.execute(put)).await.unwrap().status(), 503);
+    assert!(server.count() - before > 1, "it is sent again");
 }
 
 /// What a client brought along stays its own: its headers, and its idea of redirects.

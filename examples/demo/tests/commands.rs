@@ -296,8 +296,8 @@ fn every_command_is_run_here_or_listed_with_what_runs_it() {
             found += 1;
             match fate(command) {
                 Fate::Unknown => unknown.push(format!("{document}: {command}")),
-                // The README's are run in the test below, and those of the admin page in order-service's
-                // own; elsewhere nobody would.
+                // The README's are run in the test below, and those of the admin page in
+                // order-service's own; elsewhere nobody would.
                 Fate::Curl | Fate::Service(..)
                     if !["README.md", "docs/admin.md"].contains(&document.as_str()) =>
                 {

@@ -7,7 +7,7 @@
 //!
 //! It ends when the service is told to stop, and when its database fails: the reader reconnects.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, future::ready, time::Duration};
 
 use axum::{
     extract::State,
@@ -17,7 +17,7 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::time::sleep;
 
 use crate::{
@@ -40,7 +40,9 @@ pub(crate) async fn follow(
         None => store::last_change(&state.database).await?.0,
     };
     let heartbeat = KeepAlive::new().interval(state.heartbeat);
-    Ok(Sse::new(changes(state, seen)).keep_alive(heartbeat))
+    // Without data it is no event, and says where a reader is who comes back before the first one.
+    let here = stream::once(ready(Ok(Event::default().id(seen.to_string()))));
+    Ok(Sse::new(here.chain(changes(state, seen))).keep_alive(heartbeat))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, Problem> {

@@ -137,13 +137,19 @@ fn schemas() -> Value {
             "properties": listed,
         },
         "UserPage": {
-            "type": "object", "required": ["users", "next", "last_change"], "additionalProperties": false,
+            "type": "object", "required": ["users", "next", "last_change", "database", "mark"],
+            "additionalProperties": false,
             "properties": {
                 "users": { "type": "array", "items": reference("schemas", "ListedUser") },
                 "next": reference("schemas", "Cursor"),
                 "last_change": {
                     "type": "integer",
                     "description": "The number of the last change of any user when the page was read.",
+                },
+                "database": { "type": "string", "description": "Which database these numbers are of." },
+                "mark": {
+                    "type": "string",
+                    "description": "The mark of the last change that was published; empty before the first.",
                 },
             },
         },

@@ -23,7 +23,8 @@ async fn service(heartbeat_ms: u64) -> (AppState, Router, TestDatabase) {
     (state.clone(), app(state), database)
 }
 
-struct Events(BodyDataStream);
+/// The stream, and the id that says where it begins.
+struct Events(BodyDataStream, String);
 
 impl Events {
     async fn of(app: &Router, last: Option<&str>) -> Self {
@@ -34,7 +35,11 @@ impl Events {
         let response = open(app, request.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self(response.into_body().into_data_stream())
+        let mut events = Self(response.into_body().into_data_stream(), String::new());
+        let here = events.piece().await.expect("where it begins");
+        let id = here.trim().strip_prefix("id: ").expect("an id without data");
+        events.1.push_str(id);
+        events
     }
 
     /// The next piece, as it stands there; `None` at the end.
@@ -80,6 +85,20 @@ async fn new_and_changed_users_come_in_order_and_none_is_missed_after_a_break() 
     assert_eq!(told["name"], "Ada L");
     let numbers: Vec<u64> = [first, bob, last].iter().map(|id| id.parse().unwrap()).collect();
     assert!(numbers.is_sorted(), "{numbers:?}");
+}
+
+/// A reader that was cut off before its first event came back with no id, and missed what had
+/// happened meanwhile.
+#[tokio::test]
+async fn who_comes_back_before_the_first_event_misses_none() {
+    let (_state, app, _database) = service(60_000).await;
+    create(&app, "before").await;
+    let events = Events::of(&app, None).await;
+    let here = events.1.clone();
+    drop(events);
+    create(&app, "Ada").await;
+    let (_, told) = Events::of(&app, Some(&here)).await.next().await;
+    assert_eq!(told["name"], "Ada");
 }
 
 #[tokio::test]

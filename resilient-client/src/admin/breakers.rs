@@ -16,6 +16,9 @@ use crate::BreakerControl;
 use crate::access::Refusal;
 use crate::policy::breaker::Control;
 
+/// The longest name of an upstream, in bytes: a longer one is shown shortened to 200.
+const LONGEST_NAME: usize = 256;
+
 /// What is to be done, to which breaker.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +89,12 @@ fn shown(client: &Watched, upstream: &str, endpoint: Option<&str>, breaker: &Bre
 
 pub(super) async fn control(State(desk): State<Arc<Desk>>, request: Request) -> Result<Response, Refusal> {
     let command: Command = answer::read(&desk, request).await?;
+    let names = [&command.upstream, command.endpoint.as_ref().unwrap_or(&command.upstream)];
+    if names.iter().any(|name| name.len() > LONGEST_NAME || name.contains(char::is_control)) {
+        // It would stand in the log as it is.
+        let why = format!("A name has at most {LONGEST_NAME} bytes, and no control characters.");
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, why));
+    }
     let Some(client) = desk.clients.iter().find(|client| *client.name == *command.client) else {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "There is no such client."));
     };

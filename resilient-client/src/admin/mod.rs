@@ -72,7 +72,7 @@ use self::history::History;
 use self::history::recent::Recent;
 use self::watched::Watched;
 use crate::access::Access;
-use crate::event::Observer;
+use crate::event::{Event, Observer};
 use crate::invalid::Invalid;
 use crate::sync::Mutex;
 use crate::time;
@@ -97,14 +97,13 @@ impl Admin {
         Self { access, clients: Vec::new(), recent: Arc::new(Mutex::new(Recent::default())) }
     }
 
-    /// Shows a client, or a layer, under a name of 1 to 64 bytes. What it does from now on is
-    /// remembered; what it did before shows in its breakers and counts, and not in its history.
+    /// Shows a client, or a layer, under a name of 1 to 64 bytes. What it does once the router is
+    /// made is remembered; what it did before shows in its breakers and counts, and not in its
+    /// history.
     pub fn client(mut self, name: impl Into<String>, client: &impl Watchable) -> Self {
         let name: Arc<str> = name.into().into();
         let history = Arc::new(History::new(Arc::clone(&name), Arc::clone(&self.recent)));
         let core = client.shared().0;
-        let observer: Arc<dyn Observer> = Arc::<History>::clone(&history);
-        core.observe(&observer);
         self.clients.push(Watched { name, core, history });
         self
     }
@@ -126,6 +125,17 @@ impl Admin {
             if clients[..index].iter().any(|earlier| earlier.name == client.name) {
                 return Err(Invalid::new("name", "is another client's, too").of(name));
             }
+        }
+        for Watched { core, history, .. } in &clients {
+            // Weak: when the router is gone nobody remembers.
+            let history = Arc::downgrade(history);
+            let observer = move |upstream: &str, event: &Event| {
+                if let Some(history) = history.upgrade() {
+                    history.event(upstream, event);
+                }
+            };
+            let observer: Arc<dyn Observer> = Arc::new(observer);
+            core.observe(&observer);
         }
         let desk = Arc::new(Desk {
             access: access.peer_by_default(peer),

@@ -88,7 +88,8 @@ pub(super) async fn get(
         .map(|client| show(client, asked.upstream.as_deref(), now))
         .collect();
     let found = clients.iter().any(|client| !client.upstreams.is_empty());
-    if clients.is_empty() || (asked.upstream.is_some() && !found) {
+    let unknown = asked.client.is_some() && clients.is_empty();
+    if unknown || (asked.upstream.is_some() && !found) {
         return Err(Refusal::new(
             StatusCode::NOT_FOUND,
             "There is no such client, or it knows no such upstream.",
@@ -114,8 +115,8 @@ fn show(client: &Watched, upstream: Option<&str>, now: Tick) -> Client {
         let row = Row::new(name, &snapshot, seen, now);
         Upstream { row, seconds: two_minutes(seen, now), story }
     });
-    let (calls, under_way) = history.calls.oldest(MOST_CALLS);
-    let calls = calls.iter().filter(|call| upstream.is_none_or(|upstream| upstream == call.upstream()));
+    let (calls, under_way) = history.calls.oldest(MOST_CALLS, upstream);
+    let calls = calls.iter();
     let total = set.base().timeout.total;
     let is_old = |call: &&super::history::calls::Call| {
         call.doing() == Doing::Body && total.is_some_and(|total| call.age(now) > total)

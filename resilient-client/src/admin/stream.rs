@@ -26,6 +26,7 @@ use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -39,10 +40,11 @@ use crate::time;
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a reader may take nothing.
 const SLOWEST_READER: Duration = Duration::from_secs(10);
-/// How many ticks a stream lasts.
-const LONGEST: u32 = 300;
-/// Events on their way to a reader. Beyond it the stream waits, and at last ends.
-const AHEAD: usize = 64;
+/// How long a stream lasts.
+const LONGEST: Duration = Duration::from_mins(5);
+/// Events on their way to a reader. Beyond it the stream waits, and at last ends: a tick may have
+/// every upstream in it.
+const AHEAD: usize = 2;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,7 +59,7 @@ pub(super) async fn events(
 ) -> Response {
     let (since, newest) = {
         let recent = desk.recent.lock();
-        (recent.since(asked.since.unwrap_or(0)), recent.newest())
+        (recent.since(asked.since), recent.newest())
     };
     let (gap, entries) = match since {
         Since::All(entries) => (false, entries),
@@ -77,11 +79,13 @@ pub(super) async fn stream(
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let (to, from) = channel(AHEAD);
     tokio::spawn(async move {
-        // Its end is the stream's, whatever it is.
-        let _ = tell(&desk, seen, &to).await;
-        drop(place);
+        // Its end is the stream's, whatever it is: told all, too late, or nobody reads any more.
+        tokio::select! {
+            _ = timeout(LONGEST, tell(&desk, seen, &to)) => {}
+            () = to.closed() => {}
+        }
     });
-    Ok(Sse::new(Told(from)).into_response())
+    Ok(Sse::new(Told { from, _place: place }).into_response())
 }
 
 /// Nobody reads any more.
@@ -95,12 +99,11 @@ async fn tell(desk: &Desk, seen: Option<u64>, to: &Sender<Event>) -> Result<(), 
     let mut sent = HashMap::new();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for _ in 0..LONGEST {
+    loop {
         ticks.tick().await;
         seen = tell_entries(desk, seen, to).await?;
-        if let Some(changed) = changes(desk, &mut sent) {
-            send(to, event("tick").data(changed.to_string())).await?;
-        }
+        // One without news, too: a reader knows by it that the connection lives.
+        send(to, event("tick").data(changes(desk, &mut sent).to_string())).await?;
         if desk.clients.iter().all(|client| client.core.is_draining()) {
             break;
         }
@@ -112,7 +115,7 @@ async fn tell(desk: &Desk, seen: Option<u64>, to: &Sender<Event>) -> Result<(), 
 async fn tell_entries(desk: &Desk, seen: u64, to: &Sender<Event>) -> Result<u64, Gone> {
     let (since, newest) = {
         let recent = desk.recent.lock();
-        (recent.since(seen), recent.newest())
+        (recent.since(Some(seen)), recent.newest())
     };
     let entries = match since {
         Since::All(entries) => entries,
@@ -133,7 +136,7 @@ fn told(entry: &Entry) -> Event {
 
 /// The upstreams that are others than when they were sent last, by what is remembered of each;
 /// `None` if all are the same.
-fn changes(desk: &Desk, sent: &mut HashMap<(usize, Arc<str>), u64>) -> Option<Value> {
+fn changes(desk: &Desk, sent: &mut HashMap<(usize, Arc<str>), u64>) -> Value {
     let (now, at) = (time::now(), time::unix_millis());
     let (mut rows, mut here) = (Vec::new(), HashMap::with_capacity(sent.len()));
     for (index, client) in desk.clients.iter().enumerate() {
@@ -151,7 +154,7 @@ fn changes(desk: &Desk, sent: &mut HashMap<(usize, Arc<str>), u64>) -> Option<Va
     let gone = sent.keys().filter(|key| !here.contains_key(*key));
     let gone: Vec<_> = gone.map(|(index, name)| json!([desk.clients[*index].name, name])).collect();
     *sent = here;
-    (!rows.is_empty() || !gone.is_empty()).then(|| json!({ "at": at, "rows": rows, "gone": gone }))
+    json!({ "at": at, "rows": rows, "gone": gone })
 }
 
 fn hash_of(row: &Value) -> u64 {
@@ -171,13 +174,17 @@ async fn send(to: &Sender<Event>, event: Event) -> Result<(), Gone> {
     }
 }
 
-/// The stream's events.
-struct Told(Receiver<Event>);
+/// The stream's events, and its place among those that may be open: kept as long as the connection
+/// holds on to it.
+struct Told {
+    from: Receiver<Event>,
+    _place: OwnedSemaphorePermit,
+}
 
 impl Stream for Told {
     type Item = Result<Event, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx).map(|event| event.map(Ok))
+        self.from.poll_recv(cx).map(|event| event.map(Ok))
     }
 }

@@ -107,11 +107,14 @@ impl Client {
         self.execute_with(request, options)
     }
 
-    /// Makes a call with a ready request and settings of its own.
+    /// Makes a call with a ready request and settings of its own, in place of those in its
+    /// extensions; of these only a timeout holds, if there is none among its own.
     ///
     /// # Errors
     /// See [`RequestBuilder::send`].
-    pub fn execute_with(&self, request: Request<Body>, options: CallOptions) -> Pending {
+    pub fn execute_with(&self, mut request: Request<Body>, mut options: CallOptions) -> Pending {
+        let built = request.extensions_mut().remove::<CallOptions>();
+        options.total = options.total.or_else(|| built?.total);
         self.clone().call(request, options)
     }
 

@@ -146,8 +146,10 @@ impl RequestBuilder {
     /// # Errors
     /// [`ErrorKind::Request`] when a part of it was bad.
     pub fn build(self) -> Result<Request<Body>, Error> {
-        let mut request = self.request?;
-        request.extensions_mut().insert(self.options);
+        let Self { request, options, .. } = self;
+        let mut request = request?;
+        keep_body(&mut request, &options);
+        request.extensions_mut().insert(options);
         Ok(request)
     }
 
@@ -161,15 +163,23 @@ impl RequestBuilder {
     /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or
     /// [`ErrorKind::Deadline`].
     pub fn send(mut self) -> Pending {
-        if let (Ok(request), Some(limit)) = (&mut self.request, self.options.replay_buffer) {
-            let body = request.body_mut();
-            *body = std::mem::take(body).kept(limit);
+        if let Ok(request) = &mut self.request {
+            keep_body(request, &self.options);
         }
         let Self { client, request, options } = self;
         match request {
             Ok(request) => client.call(request, options),
             Err(error) => Pending::failed(error),
         }
+    }
+}
+
+/// Puts a replay buffer round the body, if one is asked for.
+#[inline]
+fn keep_body(request: &mut Request<Body>, options: &CallOptions) {
+    if let Some(limit) = options.replay_buffer {
+        let body = request.body_mut();
+        *body = std::mem::take(body).kept(limit);
     }
 }
 

@@ -37,7 +37,7 @@ impl IdleOrder {
 #[derive(Debug)]
 pub(super) struct Activity {
     order: IdleOrder,
-    /// From a whole request head to the head of its answer.
+    /// From a whole request head to the end of its answer.
     answering: AtomicBool,
     /// Some bytes of a request head have come, but not all.
     half_read: AtomicBool,
@@ -56,7 +56,7 @@ impl Activity {
         self.half_read.store(false, Ordering::Relaxed);
     }
 
-    /// Its answer begins.
+    /// Its answer is over.
     pub(super) fn answered(&self) {
         self.idle_since.store(self.order.next(), Ordering::Relaxed);
         self.answering.store(false, Ordering::Relaxed);

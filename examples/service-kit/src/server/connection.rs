@@ -1,13 +1,22 @@
 //! One connection, from its first byte to its last.
 
-use std::{convert::Infallible, future::poll_fn, pin::Pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
     Router,
+    body::{Body, Bytes},
     extract::{ConnectInfo, Request},
     http::{HeaderValue, header::CONNECTION},
     response::Response,
 };
+use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -20,6 +29,7 @@ use tower_service::Service as _;
 
 use super::{
     Bounds,
+    activity::Activity,
     peers::Place,
     socket::{into_stream, socket},
     stream::TimedStream,
@@ -32,6 +42,42 @@ const ARRIVAL: Duration = Duration::from_millis(5);
 /// meanwhile.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 256 * 1024;
+
+/// An answer's body. A stream of events is answered for as long as it lasts: its connection isn't
+/// unused, and nobody may take its place.
+struct AnswerBody {
+    body: Body,
+    _end: End,
+}
+
+/// The end of an answer, however it comes.
+struct End(Arc<Activity>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.answered();
+    }
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// How a server ends its connections. A clone is the same server's.
 #[derive(Clone, Debug, Default)]
@@ -60,8 +106,7 @@ pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, endin
                 if ending.answers_close.is_cancelled() || evicted.is_cancelled() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                activity.answered();
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(|body| AnswerBody { body, _end: End(activity) }))
             };
             Box::pin(answer) as Pin<Box<dyn Future<Output = _> + Send>>
         }

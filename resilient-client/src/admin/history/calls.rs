@@ -194,15 +194,16 @@ impl Calls {
         Some(Explained { call: id, end, text })
     }
 
-    /// The oldest calls, at most so many, and how many there are. No lock is held while more than a
-    /// few are copied.
-    pub(crate) fn oldest(&self, most: usize) -> (Vec<Call>, usize) {
+    /// The oldest calls, at most so many, and how many there are: of one upstream, or of all. No
+    /// lock is held while more than a few are copied.
+    pub(crate) fn oldest(&self, most: usize, upstream: Option<&str>) -> (Vec<Call>, usize) {
         let mut all = Vec::new();
         let mut count = 0;
         for shard in &self.shards {
             let shard = shard.lock();
-            count += shard.len();
-            let mut oldest: Vec<_> = shard.values().collect();
+            let wanted = |call: &&Call| upstream.is_none_or(|upstream| upstream == call.upstream());
+            let mut oldest: Vec<_> = shard.values().filter(wanted).collect();
+            count += oldest.len();
             if oldest.len() > most {
                 oldest.select_nth_unstable_by_key(most, |call| call.began);
                 oldest.truncate(most);

@@ -66,6 +66,8 @@ pub(crate) struct Seen {
     pub(crate) latency: Digest,
     refused: [AtomicU64; REASONS.len()],
     story: Mutex<Story>,
+    /// When something happened last, as a `Tick`.
+    last: AtomicU64,
 }
 
 /// What is told in words.
@@ -94,6 +96,7 @@ impl Seen {
             latency: Digest::new(),
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
             story: Mutex::new(Story::default()),
+            last: AtomicU64::new(now.as_nanos()),
         }
     }
 
@@ -112,12 +115,16 @@ impl Seen {
     }
 
     fn hear(&self, event: &Event, now: Tick) {
+        self.last.store(now.as_nanos(), Ordering::Relaxed);
         match event {
             Event::CallFinished { duration, end, .. } => {
-                self.latency.record(time::nanos(*duration), now);
+                let verdict = verdict(*end);
+                if matches!(verdict, Some(Ended::Succeeded | Ended::Failed)) {
+                    self.latency.record(time::nanos(*duration), now);
+                }
                 let mut seconds = self.seconds.lock();
                 let second = seconds.at(now);
-                match verdict(*end) {
+                match verdict {
                     Some(Ended::Succeeded) => second.succeeded += 1,
                     Some(Ended::Failed) => second.failed += 1,
                     Some(Ended::Refused) => second.refused += 1,
@@ -186,7 +193,7 @@ impl History {
         Self { client, names, calls: Calls::new(), recent }
     }
 
-    /// What is known of a name; nothing where it did nothing, or there are too many.
+    /// What is known of a name; nothing where it did nothing, or made room for another.
     pub(crate) fn of(&self, name: &str) -> Option<Arc<Seen>> {
         self.shard(name).lock().get(name).cloned()
     }
@@ -199,17 +206,21 @@ impl History {
         &self.names[(hash >> 32) as usize % SHARDS]
     }
 
-    fn seen(&self, name: &str, now: Tick) -> Option<(Arc<str>, Arc<Seen>)> {
+    /// The same, made if it is new. Nobody says when an endpoint is gone, or an upstream that had
+    /// no place: the longest unused makes room.
+    fn seen(&self, name: &str, now: Tick) -> (Arc<str>, Arc<Seen>) {
         let mut shard = self.shard(name).lock();
         if let Some((name, seen)) = shard.get_key_value(name) {
-            return Some((Arc::clone(name), Arc::clone(seen)));
+            return (Arc::clone(name), Arc::clone(seen));
         }
         if shard.len() >= MOST_NAMES / SHARDS {
-            return None;
+            let last = |(_, seen): &(&Arc<str>, &Arc<Seen>)| seen.last.load(Ordering::Relaxed);
+            let unused = shard.iter().min_by_key(last).map(|(name, _)| Arc::clone(name));
+            unused.and_then(|name| shard.remove(&name));
         }
         let (name, seen) = (Arc::<str>::from(name), Arc::new(Seen::new(now)));
         shard.insert(Arc::clone(&name), Arc::clone(&seen));
-        Some((name, seen))
+        (name, seen)
     }
 
     /// Notes what an operator did.
@@ -235,7 +246,7 @@ impl Observer for History {
             self.shard(upstream).lock().remove(upstream);
             return;
         }
-        let Some((name, seen)) = self.seen(upstream, now) else { return };
+        let (name, seen) = self.seen(upstream, now);
         seen.hear(event, now);
         if let Some(explained) = self.calls.hear(&name, event, now) {
             seen.story.lock().explain(explained);
@@ -264,6 +275,21 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
     use crate::outcome::call_id::CallId;
+
+    /// Names came and went, and in the end nobody was followed any more.
+    #[test]
+    fn the_longest_unused_name_makes_room_for_a_new_one() {
+        let history = History::new("users".into(), Arc::new(Mutex::new(Recent::default())));
+        let used = Tick::from_nanos(1_000_000_000);
+        for number in 0..3 * MOST_NAMES as u64 {
+            history.seen("http://users:3000", used).1.last.store(u64::MAX, Ordering::Relaxed);
+            history.seen(&format!("http://10.0.0.1:{number}"), Tick::from_nanos(number));
+        }
+        let names: usize = history.names.iter().map(|shard| shard.lock().len()).sum();
+        assert!(names <= MOST_NAMES, "{names}");
+        assert!(history.of("http://users:3000").is_some(), "who is used stays");
+        assert!(history.of(&format!("http://10.0.0.1:{}", 3 * MOST_NAMES - 1)).is_some());
+    }
 
     #[test]
     fn a_thousand_refusals_leave_what_began_the_outage() {

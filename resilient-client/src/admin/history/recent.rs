@@ -57,11 +57,11 @@ impl Recent {
 
     /// What came after the one numbered `seen`. A number that is still to come is another
     /// process's: everything is new to its reader.
-    pub(crate) fn since(&self, seen: u64) -> Since<Vec<Entry>> {
-        let foreign = seen > self.newest;
-        let seen = if foreign { 0 } else { seen };
-        let new: Vec<_> = self.entries.iter().filter(|entry| entry.id > seen).cloned().collect();
-        let missed = self.entries.front().is_some_and(|oldest| oldest.id > seen + 1) && seen != 0;
+    pub(crate) fn since(&self, seen: Option<u64>) -> Since<Vec<Entry>> {
+        let foreign = seen.is_some_and(|seen| seen > self.newest);
+        let after = seen.filter(|_| !foreign).unwrap_or(0);
+        let new: Vec<_> = self.entries.iter().filter(|entry| entry.id > after).cloned().collect();
+        let missed = seen.is_some() && self.entries.front().is_some_and(|oldest| oldest.id > after + 1);
         if missed || foreign { Since::Gap(new) } else { Since::All(new) }
     }
 }
@@ -93,13 +93,13 @@ mod tests {
     #[test]
     fn a_reader_goes_on_where_it_stopped() {
         let mut recent = Recent::default();
-        assert_eq!(ids(recent.since(0)), Since::All(vec![]));
+        assert_eq!(ids(recent.since(Some(0))), Since::All(vec![]));
         for text in ["a", "b", "c"] {
             recent.push(entry(text));
         }
-        assert_eq!(ids(recent.since(0)), Since::All(vec![1, 2, 3]));
-        assert_eq!(ids(recent.since(2)), Since::All(vec![3]));
-        assert_eq!(ids(recent.since(3)), Since::All(vec![]));
+        assert_eq!(ids(recent.since(Some(0))), Since::All(vec![1, 2, 3]));
+        assert_eq!(ids(recent.since(Some(2))), Since::All(vec![3]));
+        assert_eq!(ids(recent.since(Some(3))), Since::All(vec![]));
     }
 
     #[test]
@@ -108,15 +108,17 @@ mod tests {
         for _ in 0..=KEPT {
             recent.push(entry("again"));
         }
-        assert!(matches!(recent.since(1), Since::All(ref all) if all.len() == KEPT));
+        assert!(matches!(recent.since(Some(1)), Since::All(ref all) if all.len() == KEPT));
         recent.push(entry("once more"));
-        assert!(matches!(recent.since(1), Since::Gap(ref all) if all.len() == KEPT));
+        assert!(matches!(recent.since(Some(1)), Since::Gap(ref all) if all.len() == KEPT));
+        assert!(matches!(recent.since(Some(0)), Since::Gap(_)), "one that has seen nothing, too");
+        assert!(matches!(recent.since(None), Since::All(_)), "who asks for all that there is");
     }
 
     #[test]
     fn a_number_of_another_process_is_a_gap() {
         let mut recent = Recent::default();
         recent.push(entry("a"));
-        assert_eq!(ids(recent.since(900)), Since::Gap(vec![1]));
+        assert_eq!(ids(recent.since(Some(900))), Since::Gap(vec![1]));
     }
 }

@@ -19,6 +19,8 @@ const key = (client, name) => JSON.stringify([client, name]);
 async function ask(path, options = {}) {
   for (;;) {
     const headers = { ...(options.headers ?? {}) };
+    // What can't stand in a header is no token.
+    if (!/^[\x20-\x7e]*$/.test(token)) token = "";
     if (token) headers.authorization = `Bearer ${token}`;
     const response = await fetch(new URL(path, at), { ...options, headers, cache: "no-store" });
     if (response.status !== 401) return response;
@@ -331,7 +333,10 @@ async function listen() {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
+    // There is a tick every second; a connection without one is dead, whatever it looks like.
+    const silence = setTimeout(() => reader.cancel("silence"), 10_000);
     const { done, value } = await reader.read();
+    clearTimeout(silence);
     if (done) return;
     text += value;
     const blocks = text.split("\n\n");
@@ -360,8 +365,9 @@ async function run() {
       await listen();
     } catch {
       linked("lost");
-      await new Promise((resolve) => setTimeout(resolve, 1000));
     }
+    // However it ended: a stream that ends at once must not be asked for without a pause.
+    await new Promise((resolve) => setTimeout(resolve, 1000));
   }
 }
 

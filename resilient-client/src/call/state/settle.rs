@@ -71,11 +71,16 @@ impl<X: Exchange> CallState<X> {
         mut settled_attempt: SettledAttempt<X>,
         now: Tick,
     ) -> Option<SettledAttempt<X>> {
-        let chance = self.chance(now);
+        let (chance, terms) = (self.chance(now), self.ledger.terms());
+        let (attempt_timeout, deadline) = (terms.attempt_timeout, terms.deadline);
         let permit = settled_attempt.permit.as_mut()?;
-        if is_cut_off(&settled_attempt.classified) && now.nanos_since(permit.started()) < chance {
-            // Its caller was in too great a hurry to tell.
-            settled_attempt.classified.verdict = Verdict::Neutral;
+        let until = permit.started().after_nanos(attempt_timeout).min(deadline);
+        if is_cut_off(&settled_attempt.classified) && is_about(until, permit.started(), now) {
+            // It is what our own timer would have said in a moment, and judged alike.
+            permit.timed(now);
+            if !permit.is_late(now.since(permit.started()), chance) {
+                settled_attempt.classified.verdict = Verdict::Neutral;
+            }
         }
         let SettledAttempt { number, classified, .. } = settled_attempt;
         let outcome = classified.outcome;
@@ -223,6 +228,15 @@ pub(super) fn holds_everyone_back(end: &Classified, retry: Option<retry::Rules>)
     let speaks_for_all = speaks_for_all
         && !matches!(end.status.map(|status| status.as_u16()), Some(408 | 425 | 500 | 502 | 504));
     end.retry_after.filter(|_| speaks_for_all)
+}
+
+/// Whether it is now about when the attempt's time is over: what it was told is rounded down, and
+/// has travelled. A server that cuts off long before goes by a bound of its own, or hands on what
+/// another told it.
+fn is_about(until: Tick, started: Tick, now: Tick) -> bool {
+    const ROUNDED: u64 = 2_000_000;
+    let allowed = until.nanos_since(started);
+    now.nanos_since(started).saturating_add(ROUNDED) >= allowed - allowed / 10
 }
 
 /// Whether it is a server's answer that its caller's time was over before it had the work done.

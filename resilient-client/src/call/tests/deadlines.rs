@@ -266,3 +266,46 @@ async fn what_is_cut_off_for_callers_in_a_great_hurry_opens_no_breaker() {
     }
     assert_eq!(call().await.unwrap().status(), 200, "nobody was refused");
 }
+
+fn cut_off_after(after: u64, advice: Option<&'static str>) -> impl Clone + Fn(Request<String>) -> CutOff {
+    move |_| {
+        Box::pin(async move {
+            tokio::time::sleep(ms(after)).await;
+            let mut response = Response::new(String::new());
+            *response.status_mut() = http::StatusCode::GATEWAY_TIMEOUT;
+            response.headers_mut().insert(SHED, crate::advice::SHED_CUT);
+            if let Some(advice) = advice {
+                response.headers_mut().insert(RETRY, http::HeaderValue::from_static(advice));
+            }
+            Ok(response)
+        })
+    }
+}
+
+type CutOff =
+    std::pin::Pin<Box<dyn Future<Output = Result<Response<String>, std::convert::Infallible>> + Send>>;
+
+/// A server with a bound of its own that is far below what its callers allow cuts everything off:
+/// that is its failure, not its callers' hurry.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cuts_off_long_before_its_callers_time_is_over_fails() {
+    let timeout = TimeoutPolicy::standard().total(ms(5_000)).attempt(ms(4_000));
+    let layer = ResilienceLayer::new(Policy::standard().timeout(timeout).retry(None)).unwrap();
+    let mut service = layer.layer(tower::service_fn(cut_off_after(100, None)));
+    for _ in 0..5 {
+        assert_eq!(service.call(Request::get(URL).body(String::new()).unwrap()).await.unwrap().status(), 504);
+    }
+    let breaker = layer.breaker("http://users:3000").unwrap().snapshot().unwrap();
+    assert_eq!(breaker.state, State::Open, "{breaker:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_advice_holds_for_what_was_cut_off_too() {
+    for (advice, is_repeated) in [(Some("never"), false), (None, true)] {
+        let timeout = TimeoutPolicy::standard().total(ms(450)).attempt(ms(200));
+        let layer = ResilienceLayer::new(Policy::standard().timeout(timeout)).unwrap();
+        let mut service = layer.layer(tower::service_fn(cut_off_after(198, advice)));
+        let answer = service.call(Request::get(URL).body(String::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.body().report().attempts().len() > 1, is_repeated, "{advice:?}");
+    }
+}

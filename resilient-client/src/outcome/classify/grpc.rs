@@ -33,7 +33,9 @@ fn by_status(headers: &HeaderMap) -> Option<Classified> {
     let repeat = if advice::forbids_retry(headers) { Repeat::Never } else { Repeat::IfSafe };
     match status {
         b"4" if advice::is_shed(headers) => Some(answer),
-        b"4" if advice::is_cut(headers) => Some(Classified { status: answer.status, ..Classified::TIMEOUT }),
+        b"4" if advice::is_cut(headers) => {
+            Some(Classified { status: answer.status, repeat, ..Classified::TIMEOUT })
+        }
         b"14" => Some(Classified {
             outcome: Outcome::Failure(FailureKind::Status),
             verdict: Verdict::Failure,

@@ -194,9 +194,6 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         // nothing is wrong with it.
         return Classified { status: Some(status), ..Classified::IGNORED };
     }
-    if status == S::GATEWAY_TIMEOUT && advice::is_cut(headers) {
-        return Classified { status: Some(status), ..Classified::TIMEOUT };
-    }
     // Asked only where it can matter: looking for two long names in every head is dear.
     let forbidden = repeat != Repeat::Never && advice::forbids_retry(headers);
     let repeat = if forbidden { Repeat::Never } else { repeat };
@@ -209,6 +206,11 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         | S::SERVICE_UNAVAILABLE
         | S::GATEWAY_TIMEOUT => retry_after::parse(headers, crate::time::wall()),
         _ => None,
+    };
+    let outcome = if status == S::GATEWAY_TIMEOUT && advice::is_cut(headers) {
+        Outcome::Failure(FailureKind::Timeout)
+    } else {
+        outcome
     };
     Classified { outcome, verdict, cause: Cause::Own, repeat, retry_after, status: Some(status) }
 }
