@@ -135,8 +135,11 @@ impl Load {
             };
             self.answered.fetch_add(1, Ordering::Relaxed);
             if rng.u8(0..10) == 0 {
-                let again = self.one_try(&services[rng.usize(0..services.len())], path, key, body).await;
-                if let Some(again) = again {
+                let again = self.ask(&services[rng.usize(0..services.len())], path, key, body).await;
+                // The first may still be under way at another service, and any may be killed. Every
+                // other answer must be the same.
+                let comes_later = |again: &Told| matches!(again.status, 409 | 429) || again.status >= 500;
+                if let Some(again) = again.filter(|again| !comes_later(again)) {
                     journal.asked_again += 1;
                     let is_same = again.status == told.status && again.body["id"] == told.body["id"];
                     journal.answered_otherwise += usize::from(!is_same);
@@ -148,6 +151,14 @@ impl Load {
 
     /// An answer that is final; anything else means to try again.
     async fn one_try(&self, service: &str, path: &str, key: &str, body: &Value) -> Option<Told> {
+        let told = self.ask(service, path, key, body).await?;
+        let is_final = matches!(told.status, 201 | 202) && told.body["id"].is_string()
+            || told.status == 422 && told.body["type"] == "urn:problem:unknown-user";
+        is_final.then_some(told)
+    }
+
+    /// Any answer.
+    async fn ask(&self, service: &str, path: &str, key: &str, body: &Value) -> Option<Told> {
         let mut request = self.http.post(format!("{service}{path}")).json(body);
         if self.with_keys {
             request = request.header("idempotency-key", key);
@@ -155,9 +166,7 @@ impl Load {
         let response = request.send().await.ok()?;
         let status = response.status().as_u16();
         let body: Value = response.json().await.ok()?;
-        let is_final = matches!(status, 201 | 202) && body["id"].is_string()
-            || status == 422 && body["type"] == "urn:problem:unknown-user";
-        is_final.then_some(Told { status, body })
+        Some(Told { status, body })
     }
 }
 

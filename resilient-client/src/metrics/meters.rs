@@ -168,11 +168,12 @@ impl Meters {
         state.queued.set(totals.queued as f64);
         if totals.limit.is_some() || state.limit.get().is_some() {
             let gauge = state.limit.get_or_init(|| self.gauge(&names::LIMIT, &[]));
-            gauge.set(totals.limit.unwrap_or(0) as f64);
+            // None any more is no number: zero would be a limit that lets nothing in.
+            gauge.set(totals.limit.map_or(f64::NAN, |limit| limit as f64));
         }
         if totals.budget.is_some() || state.budget.get().is_some() {
             let gauge = state.budget.get_or_init(|| self.gauge(&names::BUDGET, &[]));
-            gauge.set(totals.budget.unwrap_or(0.0));
+            gauge.set(totals.budget.unwrap_or(f64::NAN));
         }
     }
 
