@@ -29,7 +29,7 @@ const MOST_TRIES: u32 = 5;
 /// long list from its end: the queue outlives it, too, and holds what the list doesn't.
 #[derive(Clone, Debug)]
 pub(super) struct Listing {
-    /// Tells lists apart.
+    /// Tells lists apart: one that was begun later has a higher one.
     number: i64,
     epoch: i64,
     after: Option<String>,
@@ -41,8 +41,8 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    fn of(epoch: i64) -> Self {
-        Self { number: fastrand::i64(1..), epoch, after: None, last: None, users: 0, tries: 0 }
+    fn of(number: i64, epoch: i64) -> Self {
+        Self { number, epoch, after: None, last: None, users: 0, tries: 0 }
     }
 }
 
@@ -174,7 +174,7 @@ impl Follower {
     async fn list(&self, known: &Known) -> Result<usize, Ended> {
         let mut listing = match self.take_unfinished() {
             Some(unfinished) if unfinished.epoch == known.coverage.epoch => unfinished,
-            _ => Listing::of(known.coverage.epoch),
+            _ => Listing::of(self.copy.next_list().await?, known.coverage.epoch),
         };
         loop {
             // Whatever ends this here, the next try goes on here, but not for ever: a list may be

@@ -86,9 +86,20 @@ impl UserCopy {
         let (mut transaction, _) = self.lock().await?;
         for user in users {
             upsert(&mut transaction, user).await?;
-            stamp(&mut transaction, "UPDATE user_copies SET list = $1 WHERE id = $2", list, user).await?;
+            // Another process may read a list at the same time. Whom the later one has is there.
+            let later = "UPDATE user_copies SET list = $1 WHERE id = $2 AND list < $1";
+            stamp(&mut transaction, later, list, user).await?;
         }
         transaction.commit().await
+    }
+
+    /// A number for a list that begins now: higher than that of any before it, whichever process
+    /// reads it.
+    pub(crate) async fn next_list(&self) -> Result<i64, sqlx::Error> {
+        let newest: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(list), 0) FROM user_copies")
+            .fetch_one(self.database.reader())
+            .await?;
+        Ok(newest + 1)
     }
 
     /// Stores what events say, in their order.
@@ -145,14 +156,14 @@ impl UserCopy {
     }
 
     /// The list with this number is stored to its end; see [`Coverage::listed`]. Who is neither in
-    /// it nor in an event since is gone.
+    /// it, nor in one that was begun later, nor in an event since is gone.
     pub(crate) async fn listed(&self, list: i64, epoch: i64, last: &LastChange) -> Result<bool, sqlx::Error> {
         let (mut transaction, before) = self.lock().await?;
         let mut after = before.clone();
         let is_enough = after.listed(epoch, last);
         if is_enough {
             let gone =
-                sqlx::query("DELETE FROM user_copies WHERE list <> $1 AND NOT (version > $2 AND epoch = $3)")
+                sqlx::query("DELETE FROM user_copies WHERE list < $1 AND NOT (version > $2 AND epoch = $3)")
                     .bind(list)
                     .bind(last.last_change)
                     .bind(epoch)
@@ -301,6 +312,34 @@ mod tests {
         assert!(copy.listed(7, epoch, &last(3)).await.unwrap());
         has(&copy, &["a", "c"]).await;
         assert!(copy.known().await.unwrap().coverage.is_synced);
+    }
+
+    /// Each took what the other had stored last for gone, and the copy lacked users for ever.
+    #[tokio::test]
+    async fn two_lists_read_at_once_forget_nobody_whom_either_has() {
+        for first_to_end in [7, 8] {
+            let copy = copy().await;
+            let epoch = copy.known().await.unwrap().coverage.epoch;
+            for (list, id) in [(7, "a"), (8, "a"), (7, "b"), (8, "b")] {
+                copy.store(&[user(id, 1)], list).await.unwrap();
+            }
+            // The later one stores its last page before the earlier one does, too.
+            copy.store(&[user("c", 2)], 8).await.unwrap();
+            copy.store(&[user("c", 2)], 7).await.unwrap();
+            for list in [first_to_end, 15 - first_to_end] {
+                assert!(copy.listed(list, epoch, &last(3)).await.unwrap());
+                has(&copy, &["a", "b", "c"]).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_begins_has_a_higher_number_than_any_before_it() {
+        let copy = copy().await;
+        let first = copy.next_list().await.unwrap();
+        copy.store(&[user("a", 1)], i64::MAX / 2).await.unwrap();
+        let second = copy.next_list().await.unwrap();
+        assert!(first > 0 && second == i64::MAX / 2 + 1, "{first} {second}");
     }
 
     #[tokio::test]
