@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -62,18 +62,10 @@ pub(super) async fn read<T: DeserializeOwned>(desk: &Desk, request: Request) -> 
         .map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
 }
 
-pub(super) async fn no_such_page(State(desk): State<Arc<Desk>>, request: Request) -> Refusal {
-    let (head, _) = request.into_parts();
-    match desk.access.admit_page(&head) {
-        Ok(()) => Refusal::new(StatusCode::NOT_FOUND, "There is nothing here."),
-        Err(refusal) => refusal,
-    }
+pub(super) async fn no_such_page(_: Visitor) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "There is nothing here.")
 }
 
-pub(super) async fn no_such_method(State(desk): State<Arc<Desk>>, request: Request) -> Refusal {
-    let (head, _) = request.into_parts();
-    match desk.access.admit_page(&head) {
-        Ok(()) => Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "There is no such method here."),
-        Err(refusal) => refusal,
-    }
+pub(super) async fn no_such_method(_: Visitor) -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "There is no such method here.")
 }

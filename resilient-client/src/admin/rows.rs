@@ -1,13 +1,14 @@
 //! An upstream as JSON: what the page, the snapshot and the stream show of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::history::Seen;
 use super::history::calls::Call;
 use super::history::seconds::{KEPT, Second, Seconds};
-use super::history::{REASONS, Seen};
 use crate::policy::breaker;
 use crate::policy::hedge::Quantile;
 use crate::time::Tick;
@@ -35,7 +36,7 @@ pub(super) struct Row {
     budget_capacity: Option<f64>,
     held_back: f64,
     /// Attempts refused here since the start, by what refused them.
-    refused: serde_json::Map<String, serde_json::Value>,
+    refused: BTreeMap<&'static str, u64>,
     endpoints: Vec<Endpoint>,
     /// The last whole second: calls that succeeded, failed, and were refused here.
     last: [u32; 3],
@@ -142,8 +143,6 @@ impl Row {
     ) -> Self {
         let read = |seen: &Seen| seen.seconds(|seconds| (seconds.lately(now), last(seconds, now)));
         let ((lately, over), last) = seen.map_or(((Second::default(), 1), Second::default()), read);
-        let refused = seen.map(Seen::refused).unwrap_or_default();
-        let refused = REASONS.iter().zip(refused).filter(|(_, count)| *count > 0);
         let quantile = |share| {
             let nanos = seen?.latency.quantile(Quantile::new(share)?, now)?;
             Some(nanos as f64 / 1e6)
@@ -174,7 +173,7 @@ impl Row {
             budget: finite(snapshot.budget),
             budget_capacity: finite(snapshot.budget_capacity),
             held_back: millis(snapshot.held_back_for),
-            refused: refused.map(|(reason, count)| ((*reason).to_owned(), count.into())).collect(),
+            refused: seen.map(Seen::refused).unwrap_or_default(),
             endpoints: snapshot.endpoints.iter().map(Endpoint::new).collect(),
             last: [last.succeeded, last.failed, last.refused],
         }

@@ -22,7 +22,7 @@ use crate::time::{self, Tick};
 
 /// The version of the snapshot's form. It grows when something is taken away or means something
 /// else.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// The most calls under way that are shown of a client: its oldest.
 const MOST_CALLS: usize = 100;
 

@@ -34,6 +34,7 @@ use super::Desk;
 use super::answer::{self, Operator};
 use super::history::recent::{Entry, Since};
 use super::rows::Row;
+use super::snapshot_route;
 use crate::access::Refusal;
 use crate::time;
 
@@ -93,7 +94,7 @@ struct Gone;
 
 async fn tell(desk: &Desk, seen: Option<u64>, to: &Sender<Event>) -> Result<(), Gone> {
     let newest = desk.recent.lock().newest();
-    let hello = json!({ "version": 1, "process": desk.process, "event": newest });
+    let hello = json!({ "version": snapshot_route::VERSION, "process": desk.process, "event": newest });
     send(to, event("hello").data(hello.to_string())).await?;
     let mut seen = seen.unwrap_or(newest);
     let mut sent = HashMap::new();
@@ -134,8 +135,7 @@ fn told(entry: &Entry) -> Event {
     event("entry").id(entry.id.to_string()).data(json!(entry).to_string())
 }
 
-/// The upstreams that are others than when they were sent last, by what is remembered of each;
-/// `None` if all are the same.
+/// The upstreams that are others than when they were sent last, by what is remembered of each.
 fn changes(desk: &Desk, sent: &mut HashMap<(usize, Arc<str>), u64>) -> Value {
     let (now, at) = (time::now(), time::unix_millis());
     let (mut rows, mut here) = (Vec::new(), HashMap::with_capacity(sent.len()));

@@ -5,14 +5,13 @@ pub(crate) mod calls;
 pub(crate) mod recent;
 pub(crate) mod seconds;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use http::StatusCode;
 
 use crate::event::{CallEnd, Event, Observer};
 use crate::outcome::Outcome;
-use crate::outcome::rejection::Rejection;
 use crate::outcome::report::Trigger;
 use crate::policy::breaker::Transition;
 use crate::policy::hedge::Digest;
@@ -33,38 +32,14 @@ const EXPLAINED: usize = 12;
 /// began it would be gone.
 const ALIKE: usize = 3;
 
-/// Why attempts are refused, by what refused them. The order is that of the counts.
-pub(crate) const REASONS: [&str; 8] = [
-    "circuit_open",
-    "bulkhead_full",
-    "queue_wait",
-    "overloaded",
-    "rate_limited",
-    "throttled",
-    "no_endpoint",
-    "held_back",
-];
-
-const fn reason(rejection: &Rejection) -> usize {
-    match rejection {
-        Rejection::CircuitOpen { .. } => 0,
-        Rejection::BulkheadFull { .. } => 1,
-        Rejection::QueueWait { .. } => 2,
-        Rejection::Overloaded { .. } => 3,
-        Rejection::RateLimited { .. } => 4,
-        Rejection::Throttled { .. } => 5,
-        Rejection::NoEndpoint => 6,
-        Rejection::HeldBack { .. } => 7,
-    }
-}
-
 /// What is known of one name: an upstream's, or an endpoint's.
 #[derive(Debug)]
 pub(crate) struct Seen {
     seconds: Mutex<Seconds>,
     /// How long calls take, to their response's head.
     pub(crate) latency: Digest,
-    refused: [AtomicU64; REASONS.len()],
+    /// By what refused them.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
     story: Mutex<Story>,
     /// When something happened last, as a `Tick`.
     last: AtomicU64,
@@ -94,7 +69,7 @@ impl Seen {
         Self {
             seconds: Mutex::new(Seconds::new(now)),
             latency: Digest::new(),
-            refused: std::array::from_fn(|_| AtomicU64::new(0)),
+            refused: Mutex::new(BTreeMap::new()),
             story: Mutex::new(Story::default()),
             last: AtomicU64::new(now.as_nanos()),
         }
@@ -105,9 +80,9 @@ impl Seen {
         read(&self.seconds.lock())
     }
 
-    /// How many attempts each of [`REASONS`] has refused since the start.
-    pub(crate) fn refused(&self) -> [u64; REASONS.len()] {
-        std::array::from_fn(|reason| self.refused[reason].load(Ordering::Relaxed))
+    /// How many attempts were refused since the start, by what refused them.
+    pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().clone()
     }
 
     pub(crate) fn story(&self) -> Story {
@@ -142,7 +117,7 @@ impl Seen {
                 self.seconds.lock().at(now).failed_attempts += 1;
             }
             Event::Rejected { rejection, .. } => {
-                self.refused[reason(rejection)].fetch_add(1, Ordering::Relaxed);
+                *self.refused.lock().entry(rejection.as_str()).or_default() += 1;
             }
             Event::BreakerTransition(transition) => {
                 keep(&mut self.story.lock().transitions, TRANSITIONS, *transition);
