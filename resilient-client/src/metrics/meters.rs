@@ -10,7 +10,7 @@ use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder
 use super::instruments as names;
 use super::instruments::Instrument;
 use super::labels::{End, STATUSES, Status, Whom};
-use crate::event::{Event, KnownMethod, Observer};
+use crate::event::{Event, EventKinds, KnownMethod, Observer};
 use crate::outcome::report::Trigger;
 use crate::policy::breaker::State;
 use crate::sync::Mutex;
@@ -252,7 +252,22 @@ impl Durations {
     }
 }
 
+/// What is counted: nothing else is built for it.
+const COUNTED: EventKinds = EventKinds::ATTEMPT_STARTED
+    .and(EventKinds::ATTEMPT_FINISHED)
+    .and(EventKinds::CALL_FINISHED)
+    .and(EventKinds::RETRY_SCHEDULED)
+    .and(EventKinds::RETRY_DECLINED)
+    .and(EventKinds::REJECTED)
+    .and(EventKinds::WOULD_REJECT)
+    .and(EventKinds::HEDGE_ENDED)
+    .and(EventKinds::BREAKER_TRANSITION);
+
 impl Observer for Meters {
+    fn interest(&self) -> EventKinds {
+        COUNTED
+    }
+
     fn event(&self, _upstream: &str, event: &Event) {
         match *event {
             Event::AttemptStarted { method, trigger, .. } => {

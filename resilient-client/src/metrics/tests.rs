@@ -333,3 +333,29 @@ async fn a_snapshot_tells_levels_and_that_an_upstream_is_gone() {
     assert_eq!(kept.sum("resilient_client.breaker.state"), 0);
     assert_eq!(kept.sum("resilient_client.bulkhead.limit"), 0);
 }
+
+/// Given to a client that had met its upstreams it counted none of them.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_built_and_at_work_can_be_given_metrics() {
+    use crate::testkit::rig::Rig;
+    use crate::testkit::script::{Step, answer, ms};
+    use crate::{CallOptions, Policy};
+
+    let slow = Step::Answer { after: ms(40), status: 200, retry_after: None, body: Vec::new() };
+    let rig = Rig::new(&Policy::standard(), [answer(200), slow, answer(200)]);
+    drop(rig.get().await.unwrap());
+    let under_way = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+    tokio::time::sleep(ms(10)).await;
+    let kept = Kept::default();
+    let observer: Arc<dyn Observer> = Arc::new(Metrics::with_recorder(kept.clone()));
+    rig.core.observe(&observer);
+    drop(under_way.await.unwrap().unwrap());
+    assert_eq!(kept.sum("http.client.active_requests"), 0, "an end whose beginning wasn't counted");
+    drop(rig.get().await.unwrap());
+    let labels = "server.address=users,server.port=3000";
+    assert_eq!(kept.sum(&format!("resilient_client.attempts{{{labels},trigger=first}}")), 1);
+    for name in ["http.client.request.duration", "resilient_client.call.duration"] {
+        assert_eq!(kept.sum(name), 1, "{name}");
+    }
+    assert_eq!(kept.sum("http.client.active_requests"), 0);
+}

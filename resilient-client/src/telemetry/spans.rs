@@ -45,6 +45,12 @@ pub(crate) struct Departing<'a> {
     pub(crate) endpoint: Option<&'a Origin>,
 }
 
+/// Whether anything at all listens at their level. One relaxed load.
+#[inline]
+pub(super) fn heard() -> bool {
+    LevelFilter::current() >= Level::INFO
+}
+
 impl CallSpan {
     /// `None` while nobody listens.
     #[inline]
@@ -53,7 +59,7 @@ impl CallSpan {
         template: Option<&Template>,
         upstream: impl FnOnce() -> UpstreamIdentity,
     ) -> Option<Box<Self>> {
-        if LevelFilter::current() >= Level::INFO { Self::make(method, template, &upstream()) } else { None }
+        if heard() { Self::make(method, template, &upstream()) } else { None }
     }
 
     #[cold]

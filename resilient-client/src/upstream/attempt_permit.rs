@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::endpoints::{Endpoint, EndpointPermit};
 use super::{Part, Upstream, Whose};
-use crate::event::{Event, KnownMethod};
+use crate::event::{Event, EventKinds};
 use crate::outcome::Verdict;
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::{Classified, Repeat};
@@ -16,7 +16,7 @@ use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::grant::Grant;
 use crate::policy::overload::{self, UNIT_BITS};
-use crate::telemetry::AttemptSpan;
+use crate::telemetry::{AttemptSpan, Heard};
 use crate::time::{self, Tick, nanos};
 
 /// One attempt's bulkhead slot, and its right to report how it ended.
@@ -40,8 +40,8 @@ pub(crate) struct AttemptPermit {
     /// also when it succeeds.
     grant: Option<Grant>,
     call: CallId,
-    /// The request's method; `None` while nobody listens.
-    heard: Option<KnownMethod>,
+    /// `None` while nobody listens.
+    heard: Option<Heard>,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
@@ -216,7 +216,7 @@ impl AttemptPermit {
         if self.said == Said::Nothing {
             self.said = Said::Head;
             let transition = self.say_head(end, now);
-            self.emit(|method| Event::AttemptHead {
+            self.emit(EventKinds::ATTEMPT_HEAD, |method| Event::AttemptHead {
                 call: self.call,
                 method,
                 number: self.number,

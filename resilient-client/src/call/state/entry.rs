@@ -14,7 +14,7 @@ use crate::call::attempt::RunningAttempt;
 use crate::call::exchange::{Departure, Exchange, Outbound, Target};
 use crate::call::step::Room;
 use crate::error::Error;
-use crate::event::{Event, HedgeEnd};
+use crate::event::{Event, EventKinds, HedgeEnd};
 use crate::hook;
 use crate::hook::{Attempt, Hook};
 use crate::outcome::rejection::Rejection;
@@ -52,7 +52,8 @@ impl<X: Exchange> CallState<X> {
             Admission::Refused(why) => self.refused(number, trigger, why),
             Admission::Waits(waiting) => {
                 self.ledger.waits();
-                self.emit(|| Event::AttemptQueued { call: self.call, number });
+                let call = self.call;
+                self.emit(EventKinds::ATTEMPT_QUEUED, |_| Event::AttemptQueued { call, number });
                 self.entry = Some(Box::new(Entry { number, trigger, waiting }));
             }
         }
@@ -98,7 +99,8 @@ impl<X: Exchange> CallState<X> {
             report.waited(since, now);
         }
         let (call, number, waited) = (self.call, entry.number, now.since(since));
-        self.emit(|| Event::AttemptDequeued { call, number, waited, admitted });
+        let dequeued = Event::AttemptDequeued { call, number, waited, admitted };
+        self.emit(EventKinds::ATTEMPT_DEQUEUED, |_| dequeued);
     }
 
     /// When to poll the entry at the latest.
@@ -132,10 +134,8 @@ impl<X: Exchange> CallState<X> {
             self.fault = Some(Error::rejected(rejection).because(cause));
         }
         let call = self.call;
-        self.emit(|| Event::Rejected { call, number, rejection });
-        if trigger == Trigger::Hedge {
-            self.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Rejected });
-        }
+        self.emit(EventKinds::REJECTED, |_| Event::Rejected { call, number, rejection });
+        self.hedge_refused(number, trigger);
         self.rejection = Some(Box::new(rejection));
         if number > 1 {
             self.decline(Decline::Rejected(rejection));
@@ -193,9 +193,7 @@ impl<X: Exchange> CallState<X> {
             if number > 1 && !exchange.is_replayable() {
                 self.decline(Decline::BodyNotKept);
             }
-            if trigger == Trigger::Hedge {
-                self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
-            }
+            self.hedge_refused(number, trigger);
             self.ledger.rejected();
             return;
         };
@@ -205,16 +203,18 @@ impl<X: Exchange> CallState<X> {
         if let Some(report) = &mut self.report {
             report.launched(number, trigger, origin(), now);
         }
-        if let Some(method) = self.heard {
-            let (call, at) = (self.call, now);
-            self.upstream.emit(|| Event::AttemptStarted {
-                call,
-                method,
-                number,
-                at,
-                trigger,
-                endpoint: origin(),
-            });
+        let (call, at) = (self.call, now);
+        self.emit(EventKinds::ATTEMPT_STARTED, |method| {
+            let endpoint = origin();
+            Event::AttemptStarted { call, method, number, at, trigger, endpoint }
+        });
+    }
+
+    /// A hedge was due, and isn't sent.
+    fn hedge_refused(&self, number: u32, trigger: Trigger) {
+        if trigger == Trigger::Hedge {
+            let refused = Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected };
+            self.emit(EventKinds::HEDGE_ENDED, |_| refused);
         }
     }
 }

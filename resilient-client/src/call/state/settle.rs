@@ -9,7 +9,7 @@ use crate::call::attempt::{AttemptResult, SettledAttempt};
 use crate::call::drain::DrainingResponse;
 use crate::call::exchange::{Exchange, Finished};
 use crate::call::ledger::{Next, World};
-use crate::event::{Event, HedgeEnd};
+use crate::event::{Event, EventKinds, HedgeEnd};
 use crate::outcome::classify::Classified;
 use crate::outcome::report::Decline;
 use crate::outcome::{FailureKind, Outcome, Verdict};
@@ -129,7 +129,8 @@ impl<X: Exchange> CallState<X> {
                 return Some(settled_attempt);
             }
             Next::Retry { number, delay } => {
-                self.emit(|| Event::RetryScheduled { call: self.call, number, delay, after: outcome });
+                let scheduled = Event::RetryScheduled { call: self.call, number, delay, after: outcome };
+                self.emit(EventKinds::RETRY_SCHEDULED, |_| scheduled);
             }
             Next::Wait => {}
         }
@@ -162,7 +163,8 @@ impl<X: Exchange> CallState<X> {
         self.leave_entry(false, now);
         self.give_grant_back();
         if let Some(number) = waiting {
-            self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
+            let refused = Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected };
+            self.emit(EventKinds::HEDGE_ENDED, |_| refused);
         }
     }
 
@@ -190,7 +192,8 @@ impl<X: Exchange> CallState<X> {
     pub(super) fn hedge_ended(&self, number: u32, end: HedgeEnd) {
         // The first never is, and most calls have no other.
         if number > 1 && self.report.as_ref().is_some_and(|report| report.is_hedge(number)) {
-            self.emit(|| Event::HedgeEnded { call: self.call, number, end });
+            let ended = Event::HedgeEnded { call: self.call, number, end };
+            self.emit(EventKinds::HEDGE_ENDED, |_| ended);
         }
     }
 }

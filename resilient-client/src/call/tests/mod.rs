@@ -13,6 +13,7 @@ mod hedging;
 mod hooks;
 mod identity;
 mod names;
+mod observers;
 mod overload;
 mod ready;
 mod reload;

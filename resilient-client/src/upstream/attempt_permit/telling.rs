@@ -1,16 +1,16 @@
 //! What is told of an attempt: events, and its span.
 
 use super::{AttemptPermit, Stage};
-use crate::event::{Event, KnownMethod};
+use crate::event::{Event, EventKinds, KnownMethod};
 use crate::outcome::classify::Classified;
 use crate::policy::breaker;
-use crate::telemetry::AttemptSpan;
+use crate::telemetry::{AttemptSpan, Heard};
 use crate::time::Tick;
 
 impl AttemptPermit {
-    /// Whether somebody listens: then the request's method.
-    pub(crate) fn heard_as(&mut self, method: Option<KnownMethod>) {
-        self.heard = method;
+    /// Whether somebody listens to its call.
+    pub(crate) fn heard_as(&mut self, heard: Option<Heard>) {
+        self.heard = heard;
     }
 
     /// Its span, if somebody listens to those.
@@ -31,7 +31,7 @@ impl AttemptPermit {
             if let Some(span) = self.span() {
                 span.ended(end.outcome, end.status);
             }
-            self.emit(|method| Event::AttemptFinished {
+            self.emit(EventKinds::ATTEMPT_FINISHED, |method| Event::AttemptFinished {
                 call: self.call,
                 method,
                 number: self.number,
@@ -44,9 +44,9 @@ impl AttemptPermit {
     }
 
     #[inline]
-    pub(super) fn emit(&self, event: impl FnOnce(KnownMethod) -> Event) {
-        if let Some(method) = self.heard {
-            self.upstream.emit(|| event(method));
+    pub(super) fn emit(&self, kind: EventKinds, event: impl FnOnce(KnownMethod) -> Event) {
+        if let Some(heard) = self.heard {
+            self.upstream.emit_of_call(heard, kind, || event(heard.method));
         }
     }
 
