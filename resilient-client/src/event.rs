@@ -178,7 +178,8 @@ pub enum Event {
         /// Whether it was let in.
         admitted: bool,
     },
-    /// An attempt was handed to the transport.
+    /// An attempt was handed to the transport. One that a hook held back isn't told of: nothing was
+    /// sent.
     AttemptStarted {
         /// Of which call.
         call: CallId,
@@ -186,7 +187,7 @@ pub enum Event {
         method: KnownMethod,
         /// 1 for the first.
         number: u32,
-        /// When.
+        /// When it was let in: the time of its hook is part of it.
         at: Tick,
         /// Why it was sent.
         trigger: Trigger,

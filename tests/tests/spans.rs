@@ -10,9 +10,10 @@ use resilient_client::policy::PolicySet;
 use resilient_client::policy::hedge::{Delay, HedgePolicy};
 use resilient_client::policy::retry::RetryPolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
-use resilient_client::{Attempt, Client, Policy, Prepared};
+use resilient_client::{Attempt, Client, Metrics, Policy, Prepared};
 use resilient_client_tests::server::NobodyHome;
 use resilient_client_tests::{Reply, Server};
+use service_kit::meters::Meters;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Span, Subscriber};
@@ -282,4 +283,50 @@ async fn the_attempts_span_is_current_while_the_hook_is_asked() {
     let [(_, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
     let ids: Vec<_> = attempts.iter().flat_map(|it| [Some(it.id), Some(it.id)]).collect();
     assert_eq!(*CURRENT.lock().unwrap(), ids);
+}
+
+/// The time was up, or nobody waited any more, when the head was there and its body wasn't: the
+/// status was forgotten.
+#[tokio::test]
+async fn a_head_that_came_is_told_beside_what_its_body_came_to() {
+    record();
+    let timeout = TimeoutPolicy::standard()
+        .total(Duration::from_millis(400))
+        .attempt(Duration::from_millis(300))
+        .body_idle(Duration::from_millis(300));
+    let policy = || Policy::standard().timeout(timeout.clone()).retry(None);
+    for over_hyper in [false, true] {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nfour";
+        let server = Server::start(move |_| Reply::raw(head).then_hang()).await;
+        let url = server.url("/");
+        let meters = Meters::default();
+        let metrics = Metrics::with_recorder(meters.recorder());
+        if over_hyper {
+            let client = resilient_client::hyper::Client::builder().policy(policy()).observer(metrics);
+            let client = client.build().unwrap();
+            client.get(&*url).send_buffered().await.unwrap_err();
+            client.get(&*url).send().await.unwrap().bytes().await.unwrap_err();
+        } else {
+            let client = Client::builder().policy(policy()).observer(metrics).build().unwrap();
+            client.get(&*url).send_buffered().await.unwrap_err();
+            client.get(&*url).send().await.unwrap().bytes().await.unwrap_err();
+        }
+        let calls = calls_to(port(&server));
+        assert_eq!(calls.len(), 2);
+        for attempt in calls.iter().flat_map(|(_, attempts)| attempts) {
+            assert_eq!(attempt.get("http.response.status_code"), Some("200"), "{attempt:?}");
+            assert!(attempt.get("error.type").is_some(), "{attempt:?}");
+        }
+        let page = meters.render();
+        let counted =
+            page.lines().filter(|line| line.starts_with("http_client_request_duration_seconds_count"));
+        let counted: Vec<_> = counted.collect();
+        assert!(!counted.is_empty(), "{page}");
+        for line in counted {
+            assert!(
+                line.contains("http_response_status_code=\"200\"") && line.contains("error_type="),
+                "{line}"
+            );
+        }
+    }
 }

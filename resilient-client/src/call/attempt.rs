@@ -92,12 +92,7 @@ fn overdue(permit: &AttemptPermit, usual: u64, now: Tick) -> Overdue<'_> {
 
 impl<X: Exchange> RunningAttempt<X> {
     /// With the transport, to be sent at the first poll, unless it is at work already.
-    pub(super) fn launched(future: X::Future, mut permit: AttemptPermit, number: u32) -> Self {
-        if X::is_eager(&future) {
-            permit.sent();
-        } else {
-            permit.prepares();
-        }
+    pub(super) fn launched(future: X::Future, permit: AttemptPermit, number: u32) -> Self {
         Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
     }
 
@@ -196,6 +191,9 @@ impl<X: Exchange> RunningAttempt<X> {
             let Some(limit) = view.buffer.filter(|_| classified.is_success()) else {
                 return Poll::Ready((AttemptResult::Head(answer), classified));
             };
+            if let Some(permit) = this.permit {
+                permit.has_status(classified.status);
+            }
             let shared = X::is_shared(&answer);
             *this.reading = Some(Box::new(Whole {
                 shared,
@@ -239,7 +237,8 @@ impl<X: Exchange> RunningAttempt<X> {
             return Poll::Pending;
         }
         let Some(permit) = this.permit.as_mut() else { return Poll::Pending };
-        permit.sent();
+        permit.leaves();
+        let trigger = outbound.trigger;
         let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
         let to = Departure { upstream: permit.upstream(), cx, now };
         let entered = permit.span().map(AttemptSpan::enter);
@@ -251,6 +250,7 @@ impl<X: Exchange> RunningAttempt<X> {
             let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
             return Poll::Ready(Some((AttemptResult::Fault(not_kept()), end)));
         };
+        permit.launched(trigger, X::is_eager(&future));
         this.future.set(Some(future));
         Poll::Ready(None)
     }

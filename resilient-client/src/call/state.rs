@@ -27,10 +27,10 @@ use crate::outcome::report::{CallReport, Decline, Trigger};
 use crate::policy::plan::Plan;
 use crate::policy::priority::Priority;
 use crate::redact::Template;
-use crate::telemetry::{CallSpan, Heard};
+use crate::telemetry::{CallSpan, Heard, spans_heard};
 use crate::time::{self, Tick};
 use crate::upstream::entered::Entered;
-use crate::upstream::{AttemptPermit, Tried, Waiting};
+use crate::upstream::{AttemptPermit, Tried, Upstream, Waiting};
 
 /// How a call treats what its attempts bring, as far as it isn't in its plan.
 #[derive(Clone, Copy, Debug)]
@@ -120,13 +120,9 @@ impl<X: Exchange> CallState<X> {
     ) -> Self {
         let (call, policy_version) = (CallId::next(), plan.version);
         let heard = upstream.heard(method);
-        let mut span = None;
-        if let Some(heard) = heard {
-            let method = heard.method;
-            span = CallSpan::begin(method, template.as_ref(), || upstream.identity());
-            let began = || Event::CallStarted { call, method, at: now, policy_version };
-            upstream.emit_of_call(heard, EventKinds::CALL_STARTED, began);
-        }
+        let template_shown = template.as_ref();
+        let told = heard.filter(|_| spans_heard() || upstream.wants(EventKinds::CALL_STARTED));
+        let span = told.and_then(|heard| began(&upstream, heard, template_shown, call, now, policy_version));
         Self {
             heard,
             span,
@@ -199,20 +195,24 @@ impl<X: Exchange> CallState<X> {
     /// The call has its result.
     #[inline]
     fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
-        if self.heard.is_some() {
-            let end = end();
-            if let Some(span) = &self.span {
-                span.ended(end, report.attempts().len());
-            }
-            self.emit(EventKinds::CALL_FINISHED, |method| Event::CallFinished {
-                call: self.call,
-                method,
-                duration: report.elapsed(),
-                end,
-                cut: report.is_cut(),
-                streaming: report.is_streaming(),
-            });
+        if let Some(heard) = self.heard {
+            self.tell_finished(heard, report, end());
         }
+    }
+
+    #[cold]
+    fn tell_finished(&self, heard: Heard, report: &CallReport, end: CallEnd) {
+        if let Some(span) = &self.span {
+            span.ended(end, report.attempts().len());
+        }
+        self.upstream.emit_of_call(heard, EventKinds::CALL_FINISHED, || Event::CallFinished {
+            call: self.call,
+            method: heard.method,
+            duration: report.elapsed(),
+            end,
+            cut: report.is_cut(),
+            streaming: report.is_streaming(),
+        });
     }
 
     /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be
@@ -265,7 +265,7 @@ impl<X: Exchange> CallState<X> {
                 self.upstream.leave_with(&mut permit);
                 let timeout = &self.plan.timeout;
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
-                let mut guard = Guard::new(permit, report, end.status, deadline, idle);
+                let mut guard = Guard::new(permit, report, deadline, idle);
                 guard.on_shared(X::is_shared(&answer));
                 Some(Ok(exchange.seal(answer, guard)))
             }
@@ -344,6 +344,27 @@ impl<X: Exchange> CallState<X> {
             self.upstream.give_back(grant);
         }
     }
+}
+
+/// Somebody listens to a call that begins. Its span, if somebody looks at those.
+#[cold]
+fn began(
+    upstream: &Upstream,
+    heard: Heard,
+    template: Option<&Template>,
+    call: CallId,
+    at: Tick,
+    policy_version: u64,
+) -> Option<Box<CallSpan>> {
+    let method = heard.method;
+    let span = CallSpan::begin(method, template, || upstream.identity());
+    upstream.emit_of_call(heard, EventKinds::CALL_STARTED, || Event::CallStarted {
+        call,
+        method,
+        at,
+        policy_version,
+    });
+    span
 }
 
 impl<X: Exchange> Drop for CallState<X> {

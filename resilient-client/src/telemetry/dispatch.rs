@@ -49,7 +49,7 @@ impl Drop for Held {
         HOLDS.set(false);
         let held = HELD.try_with(RefCell::take).unwrap_or_default();
         for HeldEvent { events, upstream, event, most } in held {
-            events.deliver(&upstream, &event, most);
+            events.deliver(&upstream, event.kind(), &event, most);
         }
     }
 }
@@ -95,8 +95,14 @@ impl Events {
     #[inline(never)]
     fn hearing(&self, method: &Method) -> Option<Heard> {
         let by = self.listeners.known(&self.observers).min(EVERYBODY.into()) as Few;
-        let heard = spans::heard() || self.listeners.want().has_any(EventKinds::OF_CALLS);
+        let heard = spans::heard() || self.wants(EventKinds::OF_CALLS);
         heard.then(|| Heard { method: KnownMethod::of(method), by })
+    }
+
+    /// Whether somebody wants to hear of one of these kinds, or the log writes one.
+    #[inline]
+    pub(crate) fn wants(&self, kinds: EventKinds) -> bool {
+        self.listeners.want().has_any(kinds) || log::written().has_any(kinds)
     }
 
     /// Tells of something that happened to an upstream. Builds the event only when somebody
@@ -104,8 +110,13 @@ impl Events {
     #[inline]
     pub(crate) fn emit(&self, upstream: &str, event: impl FnOnce() -> Event) {
         if self.observers.count() != 0 || log::heard() {
-            self.hand_on(upstream, &event(), EVERYBODY);
+            self.tell(upstream, event());
         }
+    }
+
+    #[cold]
+    fn tell(&self, upstream: &str, event: Event) {
+        self.hand_on(upstream, event.kind(), &event, EVERYBODY);
     }
 
     /// Tells of something that happened to a call that is heard. Builds the event only when
@@ -118,17 +129,17 @@ impl Events {
         upstream: &str,
         event: impl FnOnce() -> Event,
     ) {
-        if self.listeners.want().has_any(kind) || log::wants(kind) {
-            self.hand_on(upstream, &event(), heard.by);
+        if self.wants(kind) {
+            self.hand_on(upstream, kind, &event(), heard.by);
         }
     }
 
     #[inline(never)]
-    fn hand_on(&self, upstream: &str, event: &Event, most: Few) {
+    fn hand_on(&self, upstream: &str, kind: EventKinds, event: &Event, most: Few) {
         if HOLDS.get() {
             self.hold(upstream, event, most);
         } else {
-            self.deliver(upstream, event, most);
+            self.deliver(upstream, kind, event, most);
         }
     }
 
@@ -140,14 +151,14 @@ impl Events {
     }
 
     #[inline]
-    fn deliver(&self, upstream: &str, event: &Event, most: Few) {
+    fn deliver(&self, upstream: &str, kind: EventKinds, event: &Event, most: Few) {
         if log::heard() {
             log::write(upstream, event);
         }
         if most == EVERYBODY {
             self.listeners.known(&self.observers);
         }
-        self.listeners.tell(upstream, event, most);
+        self.listeners.tell(upstream, kind, event, most);
     }
 }
 

@@ -113,19 +113,22 @@ impl Listeners {
         Listener { wants: wants.unwrap_or(EventKinds::ALL), observer }
     }
 
-    /// Tells the first so many.
+    /// Tells the first so many of an event of this kind.
     #[inline]
-    pub(super) fn tell(&self, upstream: &str, event: &Event, most: Few) {
-        let kind = event.kind();
+    pub(super) fn tell(&self, upstream: &str, kind: EventKinds, event: &Event, most: Few) {
+        debug_assert_eq!(kind, event.kind());
         let mut left = if most == EVERYBODY { usize::MAX } else { most.into() };
         let mut next = self.first.get();
         while let Some(link) = next {
-            for listener in link.listeners.iter().take(left) {
-                if listener.wants.contains(kind) {
+            for listener in &link.listeners {
+                if left == 0 {
+                    return;
+                }
+                left -= 1;
+                if listener.wants.has_any(kind) {
                     let _ = catch_unwind(AssertUnwindSafe(|| listener.observer.event(upstream, event)));
                 }
             }
-            left = left.saturating_sub(link.listeners.len());
             next = link.next.get();
         }
     }

@@ -24,17 +24,16 @@ pub(super) fn heard() -> bool {
 /// What is told at the level trace only.
 const TRACED: EventKinds = EventKinds::CALL_STARTED.and(EventKinds::ATTEMPT_HEAD);
 
-/// Whether anything listens at the level of one of these. What happens to calls is a line at the
-/// level debug, where most processes don't listen.
+/// What is told at the level that is listened at. What happens to calls is a line at the level
+/// debug, where most processes don't listen.
 #[inline]
-pub(super) fn wants(kinds: EventKinds) -> bool {
-    let written = match LevelFilter::current() {
+pub(super) fn written() -> EventKinds {
+    match LevelFilter::current() {
         LevelFilter::OFF | LevelFilter::ERROR => EventKinds::NONE,
         LevelFilter::TRACE => EventKinds::ALL,
         LevelFilter::DEBUG => EventKinds::ALL.without(TRACED),
         _ => EventKinds::ALL.without(EventKinds::OF_CALLS),
-    };
-    written.has_any(kinds)
+    }
 }
 
 #[inline(never)]

@@ -47,7 +47,7 @@ pub(crate) struct Departing<'a> {
 
 /// Whether anything at all listens at their level. One relaxed load.
 #[inline]
-pub(super) fn heard() -> bool {
+pub(crate) fn heard() -> bool {
     LevelFilter::current() >= Level::INFO
 }
 
@@ -145,6 +145,13 @@ impl AttemptSpan {
     /// Makes it current.
     pub(crate) fn enter(&self) -> Entered<'_> {
         self.0.enter()
+    }
+
+    /// Nothing was sent: a hook that was asked for it has failed or taken all its time, or what was
+    /// to be sent is gone. Then it is no client's span: those are counted as requests.
+    pub(crate) fn not_sent(&self) {
+        self.0.record("otel.kind", "internal");
+        record_error(&self.0, "not_sent");
     }
 
     /// What the attempt came to.

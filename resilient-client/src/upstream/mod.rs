@@ -362,6 +362,12 @@ impl Upstream {
         self.events.emit_of_call(heard, kind, &self.name, event);
     }
 
+    /// Whether somebody wants to hear of one of these kinds.
+    #[inline]
+    pub(crate) fn wants(&self, kinds: EventKinds) -> bool {
+        self.events.wants(kinds)
+    }
+
     /// Whether anybody listens to what happens to a call that begins.
     #[inline]
     pub(crate) fn heard(&self, method: &Method) -> Option<Heard> {

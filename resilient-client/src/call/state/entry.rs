@@ -177,6 +177,7 @@ impl<X: Exchange> CallState<X> {
         permit.has_until(until, self.ledger.terms().attempt_timeout != u64::MAX);
         let outbound = Outbound {
             number,
+            trigger,
             last: self.ledger.is_last(),
             until,
             deadline_header: header.cloned(),
@@ -199,15 +200,10 @@ impl<X: Exchange> CallState<X> {
         };
         room.take_in(attempt);
         self.ledger.launched(now);
-        let origin = || endpoint.as_ref().map(|endpoint| endpoint.origin().clone());
         if let Some(report) = &mut self.report {
-            report.launched(number, trigger, origin(), now);
+            let origin = endpoint.as_ref().map(|endpoint| endpoint.origin().clone());
+            report.launched(number, trigger, origin, now);
         }
-        let (call, at) = (self.call, now);
-        self.emit(EventKinds::ATTEMPT_STARTED, |method| {
-            let endpoint = origin();
-            Event::AttemptStarted { call, method, number, at, trigger, endpoint }
-        });
     }
 
     /// A hedge was due, and isn't sent.
@@ -273,7 +269,7 @@ pub(super) fn hand_over<X: Exchange>(
     cx: &mut Context<'_>,
     now: Tick,
 ) -> Option<RunningAttempt<X>> {
-    let number = outbound.number;
+    let (number, trigger) = (outbound.number, outbound.trigger);
     permit.leaves();
     let entered = permit.span().map(AttemptSpan::enter);
     let future = exchange.launch(outbound, Departure { upstream: permit.upstream(), cx, now });
@@ -282,5 +278,6 @@ pub(super) fn hand_over<X: Exchange>(
         permit.stays();
         return None;
     };
+    permit.launched(trigger, X::is_eager(&future));
     Some(RunningAttempt::launched(future, permit, number))
 }

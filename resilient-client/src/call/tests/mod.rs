@@ -9,6 +9,7 @@ mod controls;
 mod deadlines;
 mod doors;
 mod endpoints;
+mod heads;
 mod hedging;
 mod hooks;
 mod identity;
