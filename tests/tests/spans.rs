@@ -71,7 +71,8 @@ impl<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>> Layer
         }
     }
 
-    fn on_follows_from(&self, id: &Id, follows: &Id, _: Context<'_, S>) {
+    fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
+        assert!(context.span(follows).is_some(), "a link to a span that is there");
         if let Some(span) = SPANS.lock().unwrap().get_mut(&id.into_u64()) {
             span.follows.push(follows.into_u64());
         }
@@ -239,6 +240,45 @@ async fn a_hedge_follows_from_its_first_attempt() {
     assert_eq!(first.get("error.type"), Some("abandoned"), "the loser is cancelled");
     assert_eq!(first.get("otel.status_code"), None, "and nobody's error");
     assert!(first.follows.is_empty());
+}
+
+/// The first had failed and its span was gone: the link led nowhere.
+#[tokio::test]
+async fn a_hedge_beside_a_retry_follows_from_that() {
+    record();
+    let server = Server::start(|request| match request.nth {
+        1 => Reply::answer(503, ""),
+        2 => Reply::nothing().then_hang(),
+        _ => Reply::answer(200, ""),
+    })
+    .await;
+    let hedge = HedgePolicy::standard().delay(Delay::Fixed(Duration::from_millis(50)));
+    let client = Client::builder().policy(Policy::standard().hedge(hedge)).build().unwrap();
+    drop(client.get(server.url("/")).send_buffered().await.unwrap());
+    let [(_, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
+    let [_, retry, hedge] = &attempts[..] else { panic!("three attempts: {attempts:?}") };
+    assert_eq!(retry.get("resilient_client.trigger"), Some("retry"));
+    assert_eq!((hedge.get("resilient_client.trigger"), &hedge.follows), (Some("hedge"), &vec![retry.id]));
+}
+
+/// It was a client's span like one of a request, and said nothing.
+#[tokio::test]
+async fn the_span_of_what_its_hook_held_back_is_no_request() {
+    record();
+    for later in [false, true] {
+        let server = Server::start(|_| Reply::answer(200, "")).await;
+        let hook = move |_: &Attempt<'_>| {
+            let error = std::io::Error::other("no token");
+            if later { Prepared::later(async { Err(error) }) } else { Prepared::failed(error) }
+        };
+        let client = Client::builder().on_attempt(hook).build().unwrap();
+        client.get(server.url("/")).send_buffered().await.unwrap_err();
+        let [(call, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
+        assert_eq!(call.get("resilient_client.call.attempts"), Some("0"));
+        let [held] = &attempts[..] else { panic!("its hook needs one: {attempts:?}") };
+        assert_eq!((held.get("otel.kind"), held.get("error.type")), (Some("internal"), Some("not_sent")));
+        assert!(held.closed);
+    }
 }
 
 #[tokio::test]

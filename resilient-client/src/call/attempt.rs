@@ -17,6 +17,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::hook::{self, Later};
 use crate::outcome::classify::connecting;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
+use crate::outcome::report::Trigger;
 use crate::outcome::{Cause, FailureKind};
 use crate::telemetry::AttemptSpan;
 use crate::time::{self, Tick};
@@ -92,7 +93,13 @@ fn overdue(permit: &AttemptPermit, usual: u64, now: Tick) -> Overdue<'_> {
 
 impl<X: Exchange> RunningAttempt<X> {
     /// With the transport, to be sent at the first poll, unless it is at work already.
-    pub(super) fn launched(future: X::Future, permit: AttemptPermit, number: u32) -> Self {
+    pub(super) fn launched(
+        future: X::Future,
+        mut permit: AttemptPermit,
+        number: u32,
+        trigger: Trigger,
+    ) -> Self {
+        permit.launched(trigger, X::is_eager(&future));
         Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
     }
 
@@ -117,6 +124,11 @@ impl<X: Exchange> RunningAttempt<X> {
 
     pub(super) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Its span, if somebody listens to those.
+    pub(super) fn span(&self) -> Option<&AttemptSpan> {
+        self.permit.as_ref()?.span()
     }
 
     /// Its place in the upstream; `None` if it was taken before.

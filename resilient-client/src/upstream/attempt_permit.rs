@@ -248,11 +248,13 @@ impl AttemptPermit {
 
     /// What became of the body of an answer whose head was good: [`Verdict::Failure`] with its
     /// kind, or nothing the breaker should know.
+    #[inline]
     pub(crate) fn body(&mut self, verdict: Verdict, end: &Classified, now: Tick) {
         self.body_after(Duration::ZERO, verdict, end, now);
     }
 
     /// The same of a body that was `waited` for, in the end, in vain.
+    #[inline]
     pub(crate) fn body_after(&mut self, waited: Duration, verdict: Verdict, end: &Classified, now: Tick) {
         if self.said != Said::Head {
             return;
@@ -270,6 +272,7 @@ impl AttemptPermit {
             return;
         }
         self.said = Said::Everything;
+        self.has_status(end.status);
         let transition = self.say_head(end, now);
         if end.is_success() {
             // The body was part of the attempt, and has ended as well as the head began.

@@ -160,12 +160,10 @@ impl<X: Exchange> CallState<X> {
     ) {
         let mut permit = permit.of_attempt(self.call, number, self.ledger.take_grant());
         permit.heard_as(self.heard);
-        if let Some(span) = &mut self.span
-            && let Some(request) = exchange.request()
-        {
+        if let Some(span) = &self.span {
             let endpoint = permit.endpoint().map(|endpoint| endpoint.origin());
-            let departing = Departing { number, trigger, url: &request.url, endpoint };
-            let span = span.attempt(&departing);
+            let departing = Departing { number, trigger, endpoint, beside: room.span() };
+            let span = span.attempt(&departing, || exchange.request().map(|request| request.url));
             permit.traced_by(span);
         }
         let endpoint = permit.endpoint().map(|endpoint| {
@@ -278,6 +276,5 @@ pub(super) fn hand_over<X: Exchange>(
         permit.stays();
         return None;
     };
-    permit.launched(trigger, X::is_eager(&future));
-    Some(RunningAttempt::launched(future, permit, number))
+    Some(RunningAttempt::launched(future, permit, number, trigger))
 }

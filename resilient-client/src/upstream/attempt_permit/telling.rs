@@ -82,8 +82,7 @@ impl AttemptPermit {
     }
 
     #[inline]
-    pub(super) fn finished(&mut self, end: &Classified, now: Tick) {
-        self.has_status(end.status);
+    pub(super) fn finished(&self, end: &Classified, now: Tick) {
         if self.heard.is_some() {
             self.tell_finished(end, now);
         }
@@ -114,7 +113,12 @@ impl AttemptPermit {
     #[inline]
     pub(super) fn announce(&self, transition: Option<breaker::Transition>) {
         if let Some(transition) = transition {
-            self.upstream.emit(|| Event::BreakerTransition(transition));
+            self.tell_transition(transition);
         }
+    }
+
+    #[cold]
+    fn tell_transition(&self, transition: breaker::Transition) {
+        self.upstream.emit(|| Event::BreakerTransition(transition));
     }
 }
