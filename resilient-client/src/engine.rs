@@ -138,7 +138,7 @@ impl Core {
                 (set::origin(name).map_err(named)?, endpoints.compile().map_err(named)?);
             let checks = Checks {
                 entropy: setup.entropy.clone(),
-                events: events.of(|| UpstreamIdentity::of(&Key::new(&authority, None))),
+                events: events.of(UpstreamIdentity::of(&Key::new(&authority, None))),
                 ..checks(plans.of_state(&authority, None))
             };
             let rules = plans.of_state(&authority, None).balance;

@@ -417,6 +417,7 @@ mod tests {
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
         let outbound = |number| Outbound {
+            trigger: crate::Trigger::First,
             number,
             last: true,
             until: Tick::NEVER,
