@@ -1,5 +1,6 @@
 //! The one error of this crate.
 
+mod drop_in;
 mod names;
 
 use std::error::Error as StdError;

@@ -59,7 +59,7 @@
 //! call                                              one call: its loop, its ledger, its attempts, its response's body
 //! engine                                            what all calls share; lets them in, makes none
 //! trace_context                                     which trace a request belongs to, handed on
-//! hook, stale, fault, metrics                       something to do before an attempt; older answers for when a server fails; faults on purpose; counts
+//! hook, stale, fault, metrics, defaults             something to do before an attempt; older answers for when a server fails; faults on purpose; counts; what all requests begin with
 //! upstream                                          live state of one host: admission, permits, endpoints
 //! telemetry                                         sends events to observers and to the log
 //! event                                             what happens, as values
@@ -132,6 +132,7 @@ pub mod circuit;
 mod client;
 mod control;
 pub mod deadline;
+mod defaults;
 pub mod endpoints;
 mod engine;
 mod error;
@@ -189,6 +190,17 @@ pub use policy::Policy;
 pub use policy::breaker::Control;
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
 pub use upstream::{EndpointSnapshot, UpstreamSnapshot};
+
+/// The crate that [`Client`] is built on, for its types: the version whose requests, bodies,
+/// proxies, certificates and redirect policies fit.
+pub use reqwest;
+/// reqwest's names that a program may use beside the client, so that `use resilient_client as
+/// reqwest` is all that such a program changes. `docs/reqwest-api.tsv` has the counterpart of every
+/// public item of reqwest's.
+pub use reqwest::{
+    Body, IntoUrl, Method, NoProxy, Proxy, Request, ResponseBuilderExt, StatusCode, Upgraded, Url, Version,
+    dns, header, redirect, retry,
+};
 
 /// The README's code compiles, or this crate's tests fail.
 #[cfg(doctest)]

@@ -13,7 +13,7 @@ use crate::faulted::Injector;
 use crate::policy::plan::Plan;
 use crate::policy::set::PlanSet;
 use crate::pool_defaults::MAX_BODY;
-use crate::shared_methods::setup_methods;
+use crate::shared_methods::{defaults_methods, setup_methods};
 
 /// Builds a [`Client`].
 ///
@@ -39,7 +39,9 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    pub(crate) fn new() -> Self {
+    /// What [`Client::builder`] gives: one that starts from
+    /// [`Policy::standard`](crate::Policy::standard).
+    pub fn new() -> Self {
         Self {
             setup: Setup::default(),
             recipe: Recipe::default(),
@@ -51,6 +53,7 @@ impl ClientBuilder {
     }
 
     setup_methods!();
+    defaults_methods!();
 
     /// Adjusts the reqwest client underneath: TLS, proxies, default headers, redirects, pool.
     ///
@@ -177,7 +180,21 @@ fn client(
     max_body: usize,
     answers: Answers,
 ) -> Client {
-    Client { transport, facts, core: Arc::new(core), max_body, answers }
+    Client { transport: Some(transport), facts, core: Arc::new(core), max_body, answers }
+}
+
+/// A client without a transport, every call of which is told why.
+#[cold]
+pub(super) fn unmade(error: &Error) -> Client {
+    let facts = ReqwestFacts::new(false, MAX_BODY, None, Injector::none());
+    let core = Arc::new(Core::unmade(error));
+    Client { transport: None, facts, core, max_body: MAX_BODY, answers: Answers::none() }
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl fmt::Debug for ClientBuilder {

@@ -16,19 +16,19 @@ use crate::shared_methods::request_methods;
 #[must_use = "a request does nothing until `send` is called"]
 pub struct RequestBuilder {
     client: Client,
-    inner: reqwest::RequestBuilder,
+    inner: Result<reqwest::RequestBuilder, Error>,
     options: CallOptions,
     /// How many headers it was given: reqwest panics where its map has no room.
     headers: u16,
 }
 
 impl RequestBuilder {
-    pub(super) fn new(client: Client, inner: reqwest::RequestBuilder) -> Self {
+    pub(super) fn new(client: Client, inner: Result<reqwest::RequestBuilder, Error>) -> Self {
         Self { client, inner, options: CallOptions::new(), headers: 0 }
     }
 
     fn map(mut self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
-        self.inner = change(self.inner);
+        self.inner = self.inner.map(change);
         self
     }
 
@@ -131,6 +131,29 @@ impl RequestBuilder {
         Ok((request, self.options))
     }
 
+    /// The client, and the request without sending it, as [`build`](Self::build) gives it.
+    pub fn build_split(self) -> (Client, Result<Request, Error>) {
+        let client = self.client.clone();
+        (client, self.build())
+    }
+
+    /// Another of the same. `None` if its body is a stream, or if a part of it was bad already.
+    pub fn try_clone(&self) -> Option<Self> {
+        let inner = self.inner.as_ref().ok()?.try_clone()?;
+        let (client, options) = (self.client.clone(), self.options.clone());
+        Some(Self { client, inner: Ok(inner), options, headers: self.headers })
+    }
+
+    /// Makes a call of a request that is there already, to be changed and sent.
+    pub fn from_parts(client: Client, request: Request) -> Self {
+        let headers = u16::try_from(request.headers().keys_len()).unwrap_or(u16::MAX);
+        let inner = match &client.transport {
+            Some(transport) => Ok(reqwest::RequestBuilder::from_parts(transport.clone(), request)),
+            None => Err(client.core.no_transport()),
+        };
+        Self { client, inner, options: CallOptions::new(), headers }
+    }
+
     /// Makes the call.
     ///
     /// `Ok` is the last real response there was, whatever its status; see
@@ -149,11 +172,11 @@ impl RequestBuilder {
     }
 }
 
-fn build(inner: reqwest::RequestBuilder, headers: u16) -> Result<Request, Error> {
+fn build(inner: Result<reqwest::RequestBuilder, Error>, headers: u16) -> Result<Request, Error> {
     if usize::from(headers) > MOST_HEADERS {
         return Err(too_many_headers(headers.into()));
     }
-    inner.build().map_err(|error| Error::new(ErrorKind::Request).because(error))
+    inner?.build().map_err(|error| Error::new(ErrorKind::Request).because(error))
 }
 
 impl fmt::Debug for RequestBuilder {
