@@ -59,7 +59,7 @@
 //! call                                              one call: its loop, its ledger, its attempts, its response's body
 //! engine                                            what all calls share; lets them in, makes none
 //! trace_context                                     which trace a request belongs to, handed on
-//! hook, stale, fault, metrics, defaults             something to do before an attempt; older answers for when a server fails; faults on purpose; counts; what all requests begin with
+//! hook, stale, fault, metrics, defaults, multipart  something to do before an attempt; older answers for when a server fails; faults on purpose; counts; what all requests begin with; forms
 //! upstream                                          live state of one host: admission, permits, endpoints
 //! telemetry                                         sends events to observers and to the log
 //! event                                             what happens, as values
@@ -149,6 +149,8 @@ mod layer;
 mod media;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "multipart")]
+pub mod multipart;
 mod origin;
 pub mod outcome;
 pub mod policy;
@@ -194,6 +196,13 @@ pub use upstream::{EndpointSnapshot, UpstreamSnapshot};
 /// The crate that [`Client`] is built on, for its types: the version whose requests, bodies,
 /// proxies, certificates and redirect policies fit.
 pub use reqwest;
+#[cfg(feature = "cookies")]
+pub use reqwest::cookie;
+#[cfg(any(feature = "native-tls", feature = "rustls", feature = "rustls-no-provider"))]
+pub use reqwest::{Certificate, Identity, tls};
+
+/// A result whose error is this crate's, unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// reqwest's names that a program may use beside the client, so that `use resilient_client as
 /// reqwest` is all that such a program changes. `docs/reqwest-api.tsv` has the counterpart of every
 /// public item of reqwest's.

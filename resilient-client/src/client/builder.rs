@@ -65,15 +65,35 @@ impl ClientBuilder {
     ///
     /// It runs twice: there is a second reqwest client, whose every request has a connection of its
     /// own, to which an attempt goes after one before it in its call has found a connection out of
-    /// the pool dead, or may have. What both must have in common is made outside and cloned here: a
-    /// cookie jar is given with `cookie_provider`, as `cookie_store(true)` makes a new one each
-    /// time.
+    /// the pool dead, or may have. What both must have in common is made outside and cloned here; a cookie
+    /// jar too, unless it is [ours](Self::cookie_store).
     pub fn transport(
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
     ) -> Self {
         self.recipe.configure.push(Box::new(configure));
         self
+    }
+
+    /// Keeps the cookies that servers set, and sends them back. Default: no.
+    ///
+    /// The jar is asked for each attempt and at each redirect that is followed, and filled by each
+    /// answer, whether a call ends with it or not: a retry sends what the answer before it set, and
+    /// each cookie once. A request's own `cookie` header goes in place of the jar's.
+    #[cfg(feature = "cookies")]
+    pub fn cookie_store(self, enable: bool) -> Self {
+        if enable {
+            self.cookie_provider(Arc::new(reqwest::cookie::Jar::default()))
+        } else {
+            self.transport(|inner| inner.cookie_store(false))
+        }
+    }
+
+    /// The same with a store of your own, such as a [`Jar`](reqwest::cookie::Jar) with cookies in
+    /// it.
+    #[cfg(feature = "cookies")]
+    pub fn cookie_provider<C: reqwest::cookie::CookieStore + 'static>(self, store: Arc<C>) -> Self {
+        self.transport(move |inner| inner.cookie_provider(Arc::clone(&store)))
     }
 
     /// The most bytes `bytes()`, `text()` and `json()` read of a body, after decompression. Default

@@ -6,6 +6,8 @@ pub(crate) mod exchange;
 mod fallback;
 #[cfg(feature = "fault")]
 mod faulty;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod payload;
 mod recipe;
 mod redirect;
@@ -108,7 +110,18 @@ impl Client {
     }
 
     #[inline]
-    pub(crate) fn call(self, mut request: Request, mut options: CallOptions) -> Pending {
+    pub(crate) fn call(self, request: Request, options: CallOptions) -> Pending {
+        self.call_over(request, options, |exchange| exchange)
+    }
+
+    /// The same over an exchange with a change.
+    #[inline]
+    fn call_over(
+        self,
+        mut request: Request,
+        mut options: CallOptions,
+        change: impl FnOnce(ReqwestExchange) -> ReqwestExchange,
+    ) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
         let Self { transport, facts, core, max_body, answers } = self;
         let Some(transport) = transport else { return Pending::failed(core.no_transport()) };
@@ -117,7 +130,7 @@ impl Client {
         }
         let fallback = answers.about(&request, &options, max_body);
         let exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer);
-        Pending { call: pending::Pending::new(core, exchange, options), fallback }
+        Pending { call: pending::Pending::new(core, change(exchange), options), fallback }
     }
 
     /// How much is stored for when servers fail; `None` when nothing ever is.

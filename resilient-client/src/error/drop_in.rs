@@ -39,8 +39,8 @@ impl Error {
 
     /// The same with a URL, without its credentials, query values and fragment.
     #[must_use]
-    pub fn with_url(mut self, url: &Url) -> Self {
-        self.0.url = Some(redacted(url));
+    pub fn with_url(mut self, url: Url) -> Self {
+        self.0.url = Some(redacted(&url));
         self
     }
 

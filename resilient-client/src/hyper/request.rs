@@ -140,6 +140,25 @@ impl RequestBuilder {
         }
     }
 
+    /// Sets a [form](crate::multipart::Form) of several parts as the body. It is sent again if each
+    /// of its parts can be; a form with a stream is sent once.
+    #[cfg(feature = "multipart")]
+    pub fn multipart(mut self, form: crate::multipart::Form) -> Self {
+        use crate::multipart::Content;
+
+        let kind = form.content_type();
+        if let Ok(request) = &mut self.request {
+            *request.body_mut() = match form.into_content() {
+                Content::Bytes(bytes) => bytes.into(),
+                Content::Body(body) => Body::form(body),
+            };
+        }
+        self.change(|request| {
+            request.headers_mut().try_insert(http::header::CONTENT_TYPE, kind?).map_err(bad)?;
+            Ok::<_, Error>(())
+        })
+    }
+
     request_methods!();
 
     /// The request, without sending it. What this call asks for differently stands in its

@@ -192,7 +192,9 @@ impl Crate {
         let (name, before) = written.split_last()?;
         let mut at = match before.first().map(String::as_str) {
             Some("crate") => Vec::new(),
-            None if written.len() == 1 => return self.owns(module, name).then(|| (module.clone(), name.clone())),
+            None if written.len() == 1 => {
+                return self.owns(module, name).then(|| (module.clone(), name.clone()));
+            }
             _ => module.clone(),
         };
         for step in before {
@@ -243,12 +245,6 @@ impl Crate {
                         seen.items.insert(format!("impl {of} for {reference}{shown}"));
                     }
                     Some(_) => {}
-                }
-                // What can be made of it.
-                if let Some((_, of, _)) = &block.trait_
-                    && ["From", "TryFrom"].contains(&last(of).as_str())
-                {
-                    continue;
                 }
             }
             for item in &module.items {
@@ -306,6 +302,9 @@ impl Crate {
                     if is_public(&function.vis) && holds(&function.attrs) && !is_hidden(&function.attrs) =>
                 {
                     seen.items.insert(format!("{shown}::{}", function.sig.ident));
+                }
+                ImplItem::Const(constant) if is_public(&constant.vis) && holds(&constant.attrs) => {
+                    seen.items.insert(format!("{shown}::{}", constant.ident));
                 }
                 ImplItem::Macro(call) if self.macros.contains_key(&last(&call.mac.path)) => {
                     let mut calls = vec![last(&call.mac.path)];
@@ -411,8 +410,14 @@ fn is_hidden(attributes: &[syn::Attribute]) -> bool {
 fn derives(attributes: &[syn::Attribute]) -> Names {
     let lists = attributes.iter().filter(|attribute| attribute.path().is_ident("derive"));
     let names = lists.flat_map(|list| {
-        list.meta.require_list().map(|list| list.tokens.to_string()).unwrap_or_default().replace(' ', "")
-        .split(',').map(str::to_owned).collect::<Vec<_>>()
+        list.meta
+            .require_list()
+            .map(|list| list.tokens.to_string())
+            .unwrap_or_default()
+            .replace(' ', "")
+            .split(',')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     });
     names.collect()
 }
@@ -435,14 +440,24 @@ fn may_hold(meta: &syn::Meta) -> Option<bool> {
         inner.map(|all| all.iter().map(may_hold).collect::<Vec<_>>()).unwrap_or_default()
     };
     match meta {
-        syn::Meta::List(list) if list.path.is_ident("not") => inner(list).first().copied().flatten().map(|is| !is),
+        syn::Meta::List(list) if list.path.is_ident("not") => {
+            inner(list).first().copied().flatten().map(|is| !is)
+        }
         syn::Meta::List(list) if list.path.is_ident("all") => {
             let all = inner(list);
-            if all.contains(&Some(false)) { Some(false) } else { all.into_iter().all(|is| is.is_some()).then_some(true) }
+            if all.contains(&Some(false)) {
+                Some(false)
+            } else {
+                all.into_iter().all(|is| is.is_some()).then_some(true)
+            }
         }
         syn::Meta::List(list) if list.path.is_ident("any") => {
             let all = inner(list);
-            if all.contains(&Some(true)) { Some(true) } else { all.into_iter().all(|is| is.is_some()).then_some(false) }
+            if all.contains(&Some(true)) {
+                Some(true)
+            } else {
+                all.into_iter().all(|is| is.is_some()).then_some(false)
+            }
         }
         syn::Meta::NameValue(is) => {
             let text = is.to_token_stream().to_string();
