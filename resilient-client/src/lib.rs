@@ -53,6 +53,7 @@
 //! ```text
 //! bench_internals, testkit                          what the benches time alone; what tests of whole calls are made with
 //! admin                                             what an operator sees of clients, and does to them
+//! blocking                                          the client for code that isn't async
 //! client, hyper, layer, server, circuit, adapters   doors: reqwest's verbs, hyper's, tower services; servers; a breaker alone
 //! shared_methods, pool_defaults, faulted            what doors have in common
 //! control                                           an operator's hand on breakers
@@ -103,6 +104,8 @@
 //! - [`outcome::classify`]: what counts as a failure and what is tried again, as a table.
 //! - `hyper`, with the feature of that name: the same client without reqwest, in half the
 //!   instructions.
+//! - `blocking`, with the feature of that name: the same client for code that isn't async.
+//! - `multipart`, with the feature of that name: forms that can be sent again.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
 //! - `server`, with the feature of that name: layers for servers, who read their callers' deadlines
@@ -126,6 +129,8 @@ mod authority;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod bench_internals;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod body_length;
 mod call;
 pub mod circuit;

@@ -89,6 +89,18 @@ impl Form {
         Ok(self.part(name, Part::file(path).await?))
     }
 
+    /// The same for code that isn't async: it waits for the file system.
+    ///
+    /// # Errors
+    /// When the file can't be looked at.
+    pub fn blocking_file(
+        self,
+        name: impl Into<Cow<'static, str>>,
+        path: impl AsRef<Path>,
+    ) -> io::Result<Self> {
+        Ok(self.part(name, Part::blocking_file(path)?))
+    }
+
     /// Adds a part.
     #[must_use]
     pub fn part(mut self, name: impl Into<Cow<'static, str>>, part: Part) -> Self {
@@ -187,14 +199,27 @@ impl Part {
     /// # Errors
     /// When the file can't be looked at.
     pub async fn file(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path: Arc<Path> = path.as_ref().into();
-        let length = tokio::fs::metadata(&path).await?.len();
+        let path = path.as_ref();
+        Ok(Self::of_file(path, tokio::fs::metadata(path).await?.len()))
+    }
+
+    /// The same for code that isn't async: it waits for the file system.
+    ///
+    /// # Errors
+    /// When the file can't be looked at.
+    pub fn blocking_file(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        Ok(Self::of_file(path, std::fs::metadata(path)?.len()))
+    }
+
+    fn of_file(path: &Path, length: u64) -> Self {
+        let path: Arc<Path> = path.into();
         let mime = mime_guess::from_path(&path).first_or_octet_stream();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let mut part = Self::new(Segment::File(path, length));
         part.mime = Some(mime);
         part.file_name = name.map(Cow::Owned);
-        Ok(part)
+        part
     }
 
     /// Its type, such as `image/png`.
