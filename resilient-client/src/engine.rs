@@ -1,5 +1,7 @@
 //! What all calls of a client share. A call asks it to be [let in](Core::enter); it makes none.
 
+mod unmade;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -182,23 +184,6 @@ impl Core {
             defaults: Defaults::default(),
             unmade: None,
         }
-    }
-
-    /// One whose transport couldn't be made, so that every call is told why.
-    pub(crate) fn unmade(why: &Error) -> Self {
-        let mut text = why.to_string();
-        let mut cause = std::error::Error::source(why);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        Self { unmade: Some(text), ..Self::of(Setup::default(), PlanSet::of(Plan::standard())) }
-    }
-
-    /// The error of a call without a transport.
-    #[cold]
-    pub(crate) fn no_transport(&self) -> Error {
-        Error::new(ErrorKind::Config).says(self.unmade.as_deref().unwrap_or("there is no transport"))
     }
 
     /// What requests begin with.

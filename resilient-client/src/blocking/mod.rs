@@ -144,9 +144,46 @@ impl Client {
         self.runtime.wait(self.inner.drain(limit))
     }
 
-    /// The async client that this one drives: for [`reload`](crate::Client::reload),
-    /// [`snapshot`](crate::Client::snapshot), [`breaker`](crate::Client::breaker) and
-    /// [`observe`](crate::Client::observe), none of which waits.
+    /// As [`Client::reload`](crate::Client::reload).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a policy can't work; nothing has
+    /// changed then.
+    pub fn reload(&self, policies: impl Into<crate::policy::PolicySet>) -> Result<crate::Reloaded, Error> {
+        self.inner.reload(policies)
+    }
+
+    /// As [`Client::snapshot`](crate::Client::snapshot).
+    pub fn snapshot(&self) -> Vec<crate::UpstreamSnapshot> {
+        self.inner.snapshot()
+    }
+
+    /// As [`Client::stale_snapshot`](crate::Client::stale_snapshot).
+    #[cfg(feature = "cache")]
+    pub fn stale_snapshot(&self) -> Option<crate::stale::StaleSnapshot> {
+        self.inner.stale_snapshot()
+    }
+
+    /// As [`Client::breaker`](crate::Client::breaker).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when `upstream` is no origin and isn't
+    /// known.
+    pub fn breaker(&self, upstream: &str) -> Result<crate::BreakerControl, Error> {
+        self.inner.breaker(upstream)
+    }
+
+    /// As [`Client::observe`](crate::Client::observe).
+    pub fn observe(&self, observer: impl crate::event::Observer) {
+        self.inner.observe(observer);
+    }
+
+    /// As [`Client::upstreams`](crate::Client::upstreams).
+    pub fn upstreams(&self) -> usize {
+        self.inner.upstreams()
+    }
+
+    /// The async client that this one drives, for what takes one, such as the admin page.
     pub fn as_async(&self) -> &crate::Client {
         &self.inner
     }

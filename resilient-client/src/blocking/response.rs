@@ -125,7 +125,10 @@ impl Response {
     /// # Errors
     /// Those of [`bytes`](Self::bytes).
     pub fn text(self) -> Result<String, Error> {
-        self.runtime.wait(self.inner.text())?
+        if self.rest.is_empty() {
+            return self.runtime.wait(self.inner.text())?;
+        }
+        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
     }
 
     /// The whole body as JSON.
@@ -134,7 +137,11 @@ impl Response {
     /// Those of [`bytes`](Self::bytes), and [`ErrorKind::Decode`].
     #[cfg(feature = "json")]
     pub fn json<T: serde::de::DeserializeOwned>(self) -> Result<T, Error> {
-        self.runtime.wait(self.inner.json())?
+        if self.rest.is_empty() {
+            return self.runtime.wait(self.inner.json())?;
+        }
+        let body = self.bytes()?;
+        serde_json::from_slice(&body).map_err(|error| Error::new(ErrorKind::Decode).because(error))
     }
 
     /// Writes the body to `writer`, piece by piece and without a limit. How many bytes there were.

@@ -94,8 +94,9 @@ impl Wake for Unpark {
 /// Whether this thread drives tasks, so that it must not wait.
 ///
 /// A handle is within reach in `spawn_blocking`, too. But only what a runtime polls has a budget,
-/// after which it must give way; whoever may block has none. What is taken of it here costs a task
-/// that is refused no more than to give way earlier.
+/// after which it must give way; whoever may block has none. (Nor has what `block_on` polls, for
+/// the rest of a poll in which it called `block_in_place`: there a call waits, and holds that
+/// thread.) What is taken of it here costs a task that is refused no more than to give way earlier.
 fn is_async() -> bool {
     if Handle::try_current().is_err() {
         return false;

@@ -65,8 +65,8 @@ impl ClientBuilder {
     ///
     /// It runs twice: there is a second reqwest client, whose every request has a connection of its
     /// own, to which an attempt goes after one before it in its call has found a connection out of
-    /// the pool dead, or may have. What both must have in common is made outside and cloned here; a cookie
-    /// jar too, unless it is [ours](Self::cookie_store).
+    /// the pool dead, or may have. What both must have in common is made outside and cloned here, a
+    /// cookie jar with reqwest's `cookie_provider`: `cookie_store(true)` makes a new one each time.
     pub fn transport(
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,

@@ -110,6 +110,29 @@ fn every_counterpart_is_there() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What the blocking client doesn't have, and why.
+const ASYNC_ALONE: [&str; 3] = [
+    // There is `Read`.
+    "Response::bytes_stream",
+    // What comes of it is for async code.
+    "Response::upgrade",
+    // Of what isn't there.
+    "Pending",
+];
+
+#[test]
+fn the_blocking_client_has_what_the_async_one_has() {
+    let ours = ours();
+    let of = ["Client", "ClientBuilder", "RequestBuilder", "Response"];
+    let missing = ours.iter().filter(|item| {
+        let Some(own) = item.strip_prefix("resilient_client::") else { return false };
+        own.split_once("::").is_some_and(|(of_whom, _)| of.contains(&of_whom))
+            && !ASYNC_ALONE.contains(&own)
+            && !ours.contains(&format!("resilient_client::blocking::{own}"))
+    });
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
 #[test]
 fn what_is_read_of_a_crate_is_what_it_hands_out() {
     let ours = ours();
