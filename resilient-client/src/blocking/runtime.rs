@@ -121,9 +121,9 @@ mod tests {
     #[test]
     fn its_thread_ends_with_it() {
         let mut runtime = Runtime::start().unwrap();
-        let Running { thread, _alive, .. } = runtime.0.take().unwrap();
+        let Running { thread, _alive: alive, .. } = runtime.0.take().unwrap();
         assert!(!thread.is_finished());
-        drop(_alive);
+        drop(alive);
         thread.join().unwrap();
     }
 

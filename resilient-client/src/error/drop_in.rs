@@ -39,6 +39,7 @@ impl Error {
 
     /// The same with a URL, without its credentials, query values and fragment.
     #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "as reqwest's is called")]
     pub fn with_url(mut self, url: Url) -> Self {
         self.0.url = Some(redacted(&url));
         self

@@ -98,8 +98,7 @@ over_both! {
         client.execute(built.unwrap()).await.unwrap();
         request.send().await.unwrap();
         let (client, built) = C::new().get(server.url("/y")).build_split();
-        type Builder = <C as Builds>::Builder;
-        Builder::from_parts(client, built.unwrap()).header("x-b", "2").send().await.unwrap();
+        <C as Builds>::Builder::from_parts(client, built.unwrap()).header("x-b", "2").send().await.unwrap();
         let seen = server.requests();
         for request in &seen[..2] {
             assert_eq!((&*request.method, request.header("x-a"), &*request.body), ("POST", Some("1"), &b"tea"[..]));

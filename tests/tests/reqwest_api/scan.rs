@@ -55,8 +55,10 @@ struct Seen {
 impl Crate {
     /// Reads a module's file and those of the modules below it.
     fn read(&mut self, file: &Path, folder: &Path, path: &Names) {
-        let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
-        let items = syn::parse_file(&text).unwrap_or_else(|error| panic!("{file:?}: {error}")).items;
+        let text =
+            std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let items =
+            syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())).items;
         self.take(items, folder, path);
     }
 
@@ -70,13 +72,12 @@ impl Crate {
                     let name = module.ident.to_string();
                     let below = folder.join(&name);
                     let inner = [path.as_slice(), std::slice::from_ref(&name)].concat();
-                    match &module.content {
-                        Some((_, items)) => self.take(items.clone(), &below, &inner),
-                        None => {
-                            let file: PathBuf = folder.join(format!("{name}.rs"));
-                            let file = if file.exists() { file } else { below.join("mod.rs") };
-                            self.read(&file, &below, &inner);
-                        }
+                    if let Some((_, items)) = &module.content {
+                        self.take(items.clone(), &below, &inner);
+                    } else {
+                        let file: PathBuf = folder.join(format!("{name}.rs"));
+                        let file = if file.exists() { file } else { below.join("mod.rs") };
+                        self.read(&file, &below, &inner);
                     }
                     self.modules.entry(path.clone()).or_default().items.push(item);
                 }
