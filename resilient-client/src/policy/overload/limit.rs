@@ -266,14 +266,15 @@ impl OverloadLimit {
     }
 
     #[cfg(all(test, resilient_loom))]
-    pub(super) fn be_patient_for(&self, nanos: u64) {
-        self.patience.store(nanos, Ordering::Relaxed);
+    pub(super) fn eighth_since(&self) -> Option<Tick> {
+        let sent = unanswered(self.word.load(Ordering::Acquire));
+        (sent >= FEW).then(|| Tick::from_nanos(self.unanswered_since.load(Ordering::Relaxed)))
     }
 
     /// As many attempts as make it silent at any time there is.
     #[cfg(all(test, resilient_loom))]
     pub(super) fn fall_silent(&self) {
-        self.be_patient_for(0);
+        self.patience.store(0, Ordering::Relaxed);
         for _ in 0..MANY {
             let _ = self.try_acquire(Priority::Normal, Tick::ZERO);
         }
