@@ -1,5 +1,7 @@
 //! What all calls of a client share. A call asks it to be [let in](Core::enter); it makes none.
 
+mod unmade;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +15,7 @@ use crate::authority::Authority;
 use crate::authority::identity::UpstreamIdentity;
 use crate::authority::key::{Key, Scope};
 use crate::deadline::header;
+use crate::defaults::{Defaults, Given};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
 use crate::event::Observer;
@@ -50,6 +53,8 @@ pub(crate) struct Setup {
     pub(crate) deadline_origins: Option<Vec<String>>,
     /// The names that stand for several endpoints.
     pub(crate) endpoints: Vec<(String, Endpoints)>,
+    /// What requests begin with.
+    pub(crate) defaults: Given,
 }
 
 impl Default for Setup {
@@ -63,6 +68,7 @@ impl Default for Setup {
             deadline_header: Some(header::EXPECTED_TIMEOUT),
             deadline_origins: None,
             endpoints: Vec::new(),
+            defaults: Given::default(),
         }
     }
 }
@@ -85,6 +91,10 @@ pub(crate) struct Core {
     /// keys they have.
     names: HashMap<Authority<'static>, Arc<Balancer>>,
     draining: AtomicBool,
+    /// What requests begin with.
+    defaults: Defaults,
+    /// Why nothing can be sent, if nothing can.
+    unmade: Option<String>,
 }
 
 #[derive(Debug)]
@@ -126,6 +136,7 @@ impl Core {
             return Err(Invalid::new("max_upstreams", "must be at least 1, got 0"));
         }
         let plans = setup.policies.compile(0)?;
+        let defaults = setup.defaults.compile()?;
         let told = setup.deadline_origins.iter().flatten();
         let told = told.map(|told| set::origin(told).map_err(|invalid| invalid.of("deadline_origins")));
         let told = told.collect::<Result<Vec<_>, _>>()?;
@@ -147,7 +158,7 @@ impl Core {
                 return Err(Invalid::new("endpoints", "are given twice").of(name));
             }
         }
-        Ok(Self { deadline_origins, names, ..Self::telling(events, setup, plans) })
+        Ok(Self { deadline_origins, names, defaults, ..Self::telling(events, setup, plans) })
     }
 
     /// The same with plans that are known to be good.
@@ -170,7 +181,15 @@ impl Core {
             deadline_origins: None,
             names: HashMap::new(),
             draining: AtomicBool::new(false),
+            defaults: Defaults::default(),
+            unmade: None,
         }
+    }
+
+    /// What requests begin with.
+    #[inline]
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.defaults
     }
 
     /// The upstream of a call to `authority`, with the call in it; and the call's plan.
