@@ -12,6 +12,7 @@ use super::hook::Hook;
 use crate::authority::Authority;
 use crate::authority::identity::UpstreamIdentity;
 use crate::authority::key::{Key, Scope};
+use crate::connections::Counters;
 use crate::deadline::header;
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
@@ -85,6 +86,8 @@ pub(crate) struct Core {
     /// keys they have.
     names: HashMap<Authority<'static>, Arc<Balancer>>,
     draining: AtomicBool,
+    /// Where the transport counts its connections; `None` where it doesn't tell.
+    connections: Option<Arc<Counters>>,
 }
 
 #[derive(Debug)]
@@ -170,7 +173,20 @@ impl Core {
             deadline_origins: None,
             names: HashMap::new(),
             draining: AtomicBool::new(false),
+            connections: None,
         }
+    }
+
+    /// The same, whose transport counts its connections here.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn connecting(self, connections: Arc<Counters>) -> Self {
+        Self { connections: Some(connections), ..self }
+    }
+
+    /// What became of its connections; `None` where its transport doesn't tell.
+    #[cfg(any(feature = "admin", feature = "hyper"))]
+    pub(crate) fn connections(&self) -> Option<crate::Connections> {
+        self.connections.as_deref().map(Counters::read)
     }
 
     /// The upstream of a call to `authority`, with the call in it; and the call's plan.

@@ -14,6 +14,7 @@ use crate::policy::PolicySet;
 use crate::policy::retry::RetryPolicy;
 use crate::{ErrorKind, Policy, ResilienceLayer};
 
+mod held;
 mod schema;
 
 const TOKEN: &str = "open sesame";

@@ -124,7 +124,8 @@ impl<X: Exchange> CallState<X> {
         let mut span = None;
         if let Some(method) = heard {
             span = CallSpan::begin(method, template.as_ref(), || upstream.identity());
-            upstream.emit(|| Event::CallStarted { call, method, at: now, policy_version });
+            let until = Some(terms.deadline).filter(|until| !until.is_never() && !settings.streaming);
+            upstream.emit(|| Event::CallStarted { call, method, at: now, policy_version, until });
         }
         Self {
             heard,
