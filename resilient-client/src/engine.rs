@@ -87,6 +87,7 @@ pub(crate) struct Core {
     names: HashMap<Authority<'static>, Arc<Balancer>>,
     draining: AtomicBool,
     /// Where the transport counts its connections; `None` where it doesn't tell.
+    #[cfg_attr(not(any(feature = "admin", feature = "hyper")), allow(dead_code, reason = "nobody asks"))]
     connections: Option<Arc<Counters>>,
 }
 
