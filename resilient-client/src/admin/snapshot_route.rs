@@ -27,15 +27,17 @@ pub(super) const VERSION: u32 = 1;
 const MOST_CALLS: usize = 100;
 
 /// What of it is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     client: Option<String>,
     upstream: Option<String>,
 }
 
+/// All of it is read before any of it is written: it borrows nothing, so that it can hold no lock
+/// of the calls' path meanwhile.
 #[derive(Serialize)]
-struct Snapshot {
+pub(super) struct Snapshot {
     version: u32,
     /// Milliseconds since 1970.
     at: u64,
@@ -81,6 +83,11 @@ pub(super) async fn get(
     State(desk): State<Arc<Desk>>,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Refusal> {
+    read(&desk, &asked).map(answer::json)
+}
+
+/// Reads what is asked for.
+pub(super) fn read(desk: &Desk, asked: &Asked) -> Result<Snapshot, Refusal> {
     let now = time::now();
     let wanted = |client: &&Watched| asked.client.as_deref().is_none_or(|name| *name == *client.name);
     let clients: Vec<_> = desk
@@ -99,7 +106,7 @@ pub(super) async fn get(
     }
     let event = desk.recent.lock().newest();
     let (at, process) = (time::unix_millis(), desk.process);
-    Ok(answer::json(Snapshot { version: VERSION, at, process, event, clients }))
+    Ok(Snapshot { version: VERSION, at, process, event, clients })
 }
 
 fn show(client: &Watched, upstream: Option<&str>, now: Tick) -> Client {

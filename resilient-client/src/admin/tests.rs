@@ -16,6 +16,7 @@ use crate::{ErrorKind, Policy, ResilienceLayer};
 
 mod held;
 mod schema;
+mod unlocked;
 
 const TOKEN: &str = "open sesame";
 
