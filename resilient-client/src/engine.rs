@@ -14,6 +14,7 @@ use super::hook::Hook;
 use crate::authority::Authority;
 use crate::authority::identity::UpstreamIdentity;
 use crate::authority::key::{Key, Scope};
+use crate::connections::Counters;
 use crate::deadline::header;
 use crate::defaults::{Defaults, Given};
 use crate::endpoints::Endpoints;
@@ -95,6 +96,9 @@ pub(crate) struct Core {
     defaults: Defaults,
     /// Why nothing can be sent, if nothing can.
     unmade: Option<String>,
+    /// Where the transport counts its connections; `None` where it doesn't tell.
+    #[cfg_attr(not(any(feature = "admin", feature = "hyper")), allow(dead_code, reason = "nobody asks"))]
+    connections: Option<Arc<Counters>>,
 }
 
 #[derive(Debug)]
@@ -183,6 +187,7 @@ impl Core {
             draining: AtomicBool::new(false),
             defaults: Defaults::default(),
             unmade: None,
+            connections: None,
         }
     }
 
@@ -190,6 +195,18 @@ impl Core {
     #[inline]
     pub(crate) fn defaults(&self) -> &Defaults {
         &self.defaults
+    }
+
+    /// The same, whose transport counts its connections here.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn connecting(self, connections: Arc<Counters>) -> Self {
+        Self { connections: Some(connections), ..self }
+    }
+
+    /// What became of its connections; `None` where its transport doesn't tell.
+    #[cfg(any(feature = "admin", feature = "hyper"))]
+    pub(crate) fn connections(&self) -> Option<crate::Connections> {
+        self.connections.as_deref().map(Counters::read)
     }
 
     /// The upstream of a call to `authority`, with the call in it; and the call's plan.

@@ -163,6 +163,11 @@ impl Client {
         Pending { call }
     }
 
+    /// What became of its connections since it was built.
+    pub fn connections(&self) -> crate::Connections {
+        self.core.connections().unwrap_or_default()
+    }
+
     fn max_body(&self) -> usize {
         self.max_body
     }
