@@ -6,6 +6,8 @@ use std::sync::Arc;
 use axum::Router;
 use order_service::{Existence, LookupFuture, LookupRequest, ResilientUsers, UserLookup};
 use service_kit::database::Synchronous;
+use service_kit::faults::FaultOptions;
+use service_kit::health::Health;
 use service_kit::limits::Limits;
 use tokio::net::TcpListener;
 use tracing::Level;
@@ -38,6 +40,9 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         ..Default::default()
     };
     share_of_one_host(&mut config.limits);
+    let faults_token = options.faults_token;
+    config.faults = FaultOptions { faults: faults_token.is_some(), faults_token };
+    let (faulty, health) = (config.faults.open()?, Health::default());
     let state = user_service::AppState::open(&config).await?;
     let mut publishing = state.clone();
     if options.broker {
@@ -45,7 +50,7 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         config.amqp_url = broker::url();
         publishing = user_service::AppState::open(&config).await?;
     }
-    let app = || user_service::app(state.clone());
+    let app = || faulty.around(user_service::app(state.clone()), &health, &config.limits);
     let switch = Switch::default();
     let naive = switch.door(app(), Client::Naive, options.seed);
     let resilient = switch.door(app(), Client::Resilient, options.seed);
@@ -55,7 +60,7 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         (&mut signal).await;
         let _ = tell.send(true);
     });
-    let control = switch.control(user_service::app(publishing.clone()));
+    let control = switch.control(user_service::app(publishing.clone())).merge(faulty.admin());
     let serve = async |state, router, port| {
         let listener = listen(port).await?;
         let mut told = told.clone();

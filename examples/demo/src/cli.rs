@@ -6,10 +6,14 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::by_hand::{FaultArgs, ToxicArgs};
 use crate::load::Rates;
 use crate::naive::Naive;
 use crate::parts::{Part, Without};
 use crate::scenario::{ISOLATION, REPLICAS, SCENARIOS, Scenario};
+
+/// Where [`ServeUser`] finds its token.
+pub(crate) const FAULTS_TOKEN: &str = "RESILIENT_CLIENT_DEMO_FAULTS_TOKEN";
 
 /// Two order-services, one naive and one resilient, under the same load while user-service slows
 /// down, hangs and dies.
@@ -135,9 +139,15 @@ fn scenario(name: &str) -> Result<&'static Scenario, String> {
     })
 }
 
-/// The other processes of the demo.
+/// What else there is to do: by hand, and by the demo's other processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
+    /// Breaks the user-service of a held demo: cargo demo fault user-service delay 500ms 30%
+    #[command(bin_name = "cargo demo fault", max_term_width = 80)]
+    Fault(FaultArgs),
+    /// Breaks the connections of a held demo: cargo demo toxic latency 200ms --upstream
+    #[command(bin_name = "cargo demo toxic", max_term_width = 80)]
+    Toxic(ToxicArgs),
     /// user-service behind the switchable faults
     #[command(hide = true)]
     ServeUser(ServeUser),
@@ -152,7 +162,7 @@ pub(crate) enum Role {
     Watchdog {
         /// Removed at the end
         #[arg(long)]
-        remove: Option<PathBuf>,
+        remove: Vec<PathBuf>,
     },
 }
 
@@ -174,6 +184,9 @@ pub(crate) struct ServeUser {
     pub(crate) database: PathBuf,
     #[arg(long)]
     pub(crate) seed: u64,
+    /// Lets faults be injected by whoever bears it. Not as an argument, which others could read.
+    #[arg(long, env = FAULTS_TOKEN, hide_env_values = true)]
+    pub(crate) faults_token: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -21,6 +21,7 @@ mod believing;
 mod breaker_log;
 mod broker;
 mod budget_log;
+mod by_hand;
 mod child_services;
 mod cli;
 mod clock;
@@ -53,6 +54,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::cli::{Cli, Options, Role};
 use crate::colour::Colours;
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
     let Cli { role, options } = Cli::parse_from(Cli::typed(std::env::args_os()));
     let ended = match role {
         Some(Role::Watchdog { remove }) => {
-            orphan_guard::kill_orphans(remove.as_deref());
+            orphan_guard::kill_orphans(&remove);
             Ok(ExitCode::SUCCESS)
         }
         Some(Role::ServeUser(user)) => run(child_services::serve_user(user)).map(|()| ExitCode::SUCCESS),
@@ -80,6 +82,8 @@ fn main() -> ExitCode {
         Some(Role::ServeGateway(gateway)) => {
             run(child_services::serve_gateway(gateway)).map(|()| ExitCode::SUCCESS)
         }
+        Some(Role::Fault(args)) => run(by_hand::fault(args)).map(|()| ExitCode::SUCCESS),
+        Some(Role::Toxic(args)) => run(by_hand::toxic(args)).map(|()| ExitCode::SUCCESS),
         None if options.list => say(&report::list()).map(|()| ExitCode::SUCCESS),
         None => run(demo(options)),
     };
@@ -111,14 +115,20 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
     enough_open_files(&options)?;
     let files = Files::create(&options)?;
     let directory = Directory::open(options.keep.as_deref())?;
+    let handle = options.hold.then(by_hand::directory).transpose()?;
+    let not_kept = options.keep.is_none().then(|| directory.path());
+    let remove: Vec<_> = not_kept.into_iter().chain(handle.as_ref().map(TempDir::path)).collect();
     let colours = Colours::for_stdout();
     say(&report::introduction(&options))?;
 
     let mut fleet = tokio::select! {
-        fleet = Fleet::start(directory.path(), options.keep.is_none(), &options, scenario) => fleet?,
+        fleet = Fleet::start(directory.path(), &remove, &options, scenario) => fleet?,
         () = &mut interrupted => return say_interrupted(),
     };
-    if options.hold {
+    if let Some(handle) = handle {
+        if let Some(found) = fleet.handle() {
+            found.write(handle.path())?;
+        }
         let ended = tokio::select! {
             ended = stage::hold(&mut fleet, &options, scenario, colours) => ended,
             () = &mut interrupted => Ok(()),
@@ -213,7 +223,7 @@ fn about(path: &Path, error: &io::Error) -> Problem {
 
 /// Where databases and logs go.
 enum Directory {
-    Temporary(tempfile::TempDir),
+    Temporary(TempDir),
     Kept(PathBuf),
 }
 

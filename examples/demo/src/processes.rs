@@ -1,6 +1,7 @@
 //! The other processes: started, stopped, killed and started again, each a real one with its own
 //! database.
 
+mod breakable;
 mod heard;
 
 use std::fs::File;
@@ -13,10 +14,12 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 
+use self::breakable::Breakable;
 use self::heard::{Arrivals, listen};
 use crate::breaker_log::{Breaker, BreakerLog};
 use crate::budget_log::BudgetLog;
-use crate::cli::{Client, Options};
+use crate::by_hand::Handle;
+use crate::cli::{Client, FAULTS_TOKEN, Options};
 use crate::clock::now;
 use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
 use crate::follow::{StreamLog, Told};
@@ -54,6 +57,8 @@ pub(crate) struct Fleet {
     follow: bool,
     broker: bool,
     watchdog: Process,
+    /// Only in a held demo.
+    breakable: Option<Breakable>,
     /// By replica; `None` for a dead one.
     users: Vec<Option<Process>>,
     orders: Vec<Process>,
@@ -68,6 +73,8 @@ pub(crate) struct Held {
     pub(crate) orders: Vec<(Client, u32, String)>,
     /// In front of the order-services, where anything is.
     pub(crate) gateways: Vec<(Client, u32, String)>,
+    /// What is needed to break it.
+    pub(crate) handle: Option<Handle>,
     pub(crate) directory: PathBuf,
 }
 
@@ -81,11 +88,10 @@ struct Process {
 
 impl Fleet {
     /// Starts everything that the scenario needs, and returns when all of it answers. Databases and
-    /// logs go to `directory`; the watchdog removes it if the demo is killed, when `remove` says
-    /// so.
+    /// logs go to `directory`; the watchdog removes what `remove` names if the demo is killed.
     pub(crate) async fn start(
         directory: &Path,
-        remove: bool,
+        remove: &[&Path],
         options: &Options,
         scenario: &Scenario,
     ) -> io::Result<Self> {
@@ -93,17 +99,19 @@ impl Fleet {
         let program = std::env::current_exe()?;
         let mut command = Command::new(&program);
         command.arg("watchdog");
-        if remove {
-            command.arg("--remove").arg(directory);
+        for path in remove {
+            command.arg("--remove").arg(path);
         }
         let watchdog = spawn("watchdog", command.kill_on_drop(false), directory)?;
+        let ports = Ports::choose(user_services).await?;
+        let breakable = if options.hold { Some(Breakable::start(&ports.users).await?) } else { None };
         let mut fleet = Self {
             program,
             directory: directory.to_owned(),
             seed: options.seed,
             naive: options.naive(scenario),
             without: options.without(scenario),
-            ports: Ports::choose(user_services).await?,
+            ports,
             http: reqwest::Client::builder()
                 .timeout(Duration::from_secs(2))
                 .pool_max_idle_per_host(0)
@@ -117,6 +125,7 @@ impl Fleet {
             follow: scenario.streams,
             broker: scenario.broker,
             watchdog,
+            breakable,
             users: (0..user_services).map(|_| None).collect(),
             orders: Vec::new(),
             gateways: Vec::new(),
@@ -147,6 +156,10 @@ impl Fleet {
         command.arg("--database").arg(self.directory.join("users.db"));
         command.args(self.broker.then_some("--broker"));
         command.args(["--seed", &self.seed.to_string()]);
+        if let Some(breakable) = &self.breakable {
+            command.env(FAULTS_TOKEN, &breakable.token);
+            command.env("RESILIENT_CLIENT_FAULTS", breakable::NO_CAP);
+        }
         let name = match self.users.len() {
             1 => "user-service".to_owned(),
             _ => format!("user-service {}", replica + 1),
@@ -176,9 +189,7 @@ impl Fleet {
         command.args(["--port", &self.ports.order[client as usize].to_string()]);
         command.arg("--database").arg(self.directory.join(file));
         if Client::TWINS.contains(&client) {
-            let doors: Vec<_> =
-                self.ports.users.iter().map(|ports| url(ports.door[client as usize])).collect();
-            command.args(["--user-service", &doors.join(","), "--naive", self.naive.name()]);
+            command.args(["--user-service", &self.doors(client).join(","), "--naive", self.naive.name()]);
         }
         command.args(self.follow.then_some("--streams"));
         command.args((self.broker && client == Client::Resilient).then_some("--broker"));
@@ -213,6 +224,26 @@ impl Fleet {
         self.wait_until_ready(&mut process, &url(self.ports.gateway[client as usize])).await?;
         self.gateways.push(process);
         Ok(())
+    }
+
+    /// Where an order-service finds the user-services.
+    fn doors(&self, client: Client) -> Vec<String> {
+        match &self.breakable {
+            Some(breakable) => breakable.doors(client),
+            None => self.ports.users.iter().map(|ports| url(ports.door[client as usize])).collect(),
+        }
+    }
+
+    /// What whoever breaks a held demo needs.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        let breakable = self.breakable.as_ref()?;
+        let faults = (0..self.users.len()).map(|replica| format!("{}/faults", self.user_control(replica)));
+        Some(Handle {
+            pid: std::process::id(),
+            token: breakable.token.clone(),
+            faults: faults.collect(),
+            toxics: breakable.toxics.clone(),
+        })
     }
 
     /// What the resilient ones have to do without.
@@ -329,6 +360,7 @@ impl Fleet {
             orders: list(&self.orders, &|client| self.order_service(client)),
             gateways: list(&self.gateways, &|client| self.entrance(client)),
             directory: self.directory.clone(),
+            handle: self.handle(),
         }
     }
 

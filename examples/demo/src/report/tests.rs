@@ -72,16 +72,28 @@ fn who_breaks_it_by_hand_is_told_where_everything_is() {
         orders: vec![(Client::Naive, 8, "http://127.0.0.1:2".into())],
         gateways: Vec::new(),
         directory: "/tmp/x".into(),
+        handle: Some(Handle {
+            pid: 9,
+            token: "a token of it".into(),
+            faults: vec!["http://127.0.0.1:1/faults".into()],
+            toxics: "http://127.0.0.1:3".into(),
+        }),
     };
     let said = super::held(&ISOLATION, &held, "some-id");
-    for part in ["pid 7", "pid 8", "curl -X PUT http://127.0.0.1:1/__fault", "kill -STOP 7", "some-id"] {
+    for part in [
+        "pid 7",
+        "pid 8",
+        "cargo demo fault user-service delay",
+        "cargo demo toxic latency 200ms --upstream",
+        "curl -X PUT http://127.0.0.1:1/faults -H 'authorization: Bearer a token of it' --json '{",
+        "curl http://127.0.0.1:3/proxies",
+        "kill -STOP 7",
+        "some-id",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    for json in said.lines().filter_map(|line| line.split_once("-d '")).map(|(_, json)| json) {
-        let json = json.trim_end_matches('\'');
-        serde_json::from_str::<serde_json::Value>(json).unwrap_or_else(|error| panic!("{json}: {error}"));
-        if !json.contains("user_id") {
-            serde_json::from_str::<crate::faults::Faults>(json).expect("faults that there are");
-        }
+    for json in said.lines().filter_map(|line| line.split_once('{')).map(|(_, json)| json) {
+        let json = format!("{{{}", json.trim_end_matches('\''));
+        serde_json::from_str::<serde_json::Value>(&json).unwrap_or_else(|error| panic!("{json}: {error}"));
     }
 }
