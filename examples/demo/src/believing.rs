@@ -28,6 +28,10 @@ impl BelievingUsers {
         Ok(Self(client))
     }
 
+    pub(crate) const fn client(&self) -> &Client {
+        &self.0
+    }
+
     async fn ask(&self, user_id: &str) -> Result<Existence, Unavailable> {
         let response = self.0.get(format!("{NAME}/users/{user_id}")).send_buffered().await;
         match response.map_err(|error| Unavailable::new(error.to_string()))?.status() {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use order_service::{Existence, LookupFuture, LookupRequest, ResilientUsers, UserLookup};
+use resilient_client::access::Access;
+use resilient_client::admin::Admin;
 use service_kit::database::Synchronous;
 use service_kit::faults::FaultOptions;
 use service_kit::health::Health;
@@ -98,6 +100,10 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     if options.broker && without.has(Part::Copy) {
         config.amqp_url = broker::url();
     }
+    let show = |client: &resilient_client::Client| match (options.admin_port, &options.admin_token) {
+        (Some(port), Some(token)) => show_operator(client, port, token),
+        _ => Ok(()),
+    };
     let reader = match options.client {
         Client::Naive => Some(Reader::naive(options.naive)?),
         Client::Resilient => Some(Reader::resilient(&without)?),
@@ -113,6 +119,7 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
         }
         Client::Resilient if !without.has(Part::AnswerCheck) => {
             let users = BelievingUsers::new(&config, |policy| without.adjust(policy))?;
+            show(users.client())?;
             with_fallback(&config, users, &without).await?
         }
         Client::Resilient => {
@@ -122,6 +129,7 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
             }
             let users = ResilientUsers::adjusted(&config, client, |policy| without.adjust(policy))?;
             budget_log::tell(users.clone());
+            show(users.client())?;
             with_fallback(&config, users, &without).await?
         }
         Client::Alone => keeping(&config, KnownUsers).await?,
@@ -129,6 +137,17 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     // It ends with the demo, or when the demo kills it.
     let listener = listen(options.port).await?;
     Ok(order_service::serve(state, router, listener, std::future::pending()).await?)
+}
+
+/// The admin page of its client, on this host, by the token.
+fn show_operator(client: &resilient_client::Client, port: u16, token: &str) -> Result<(), Problem> {
+    let admin = Admin::new(Access::token(token)).client("user-service", client).router()?;
+    tokio::spawn(async move {
+        let listener = listen(port).await?;
+        Health::default().serve_beside(Router::new().nest("/admin", admin), listener).await;
+        std::io::Result::Ok(())
+    });
+    Ok(())
 }
 
 /// What stands in front of an order-service in a chain of three.

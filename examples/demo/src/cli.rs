@@ -15,6 +15,9 @@ use crate::scenario::{ISOLATION, REPLICAS, SCENARIOS, Scenario};
 /// Where [`ServeUser`] finds its token.
 pub(crate) const FAULTS_TOKEN: &str = "RESILIENT_CLIENT_DEMO_FAULTS_TOKEN";
 
+/// Where [`ServeOrder`] finds the one of its admin page.
+pub(crate) const ADMIN_TOKEN: &str = "RESILIENT_CLIENT_DEMO_ADMIN_TOKEN";
+
 /// Two order-services, one naive and one resilient, under the same load while user-service slows
 /// down, hangs and dies.
 #[derive(Debug, Parser)]
@@ -213,6 +216,11 @@ pub(crate) struct ServeOrder {
     /// Whether it keeps a copy of users
     #[arg(long)]
     pub(crate) broker: bool,
+    /// Where its client's admin page is, and what that asks for
+    #[arg(long, requires = "admin_token")]
+    pub(crate) admin_port: Option<u16>,
+    #[arg(long, env = ADMIN_TOKEN, hide_env_values = true)]
+    pub(crate) admin_token: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -34,6 +34,7 @@ mod live;
 mod load;
 mod naive;
 mod orphan_guard;
+mod page;
 mod parts;
 mod ports;
 mod processes;

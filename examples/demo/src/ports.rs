@@ -16,6 +16,8 @@ pub(crate) struct Ports {
     pub(crate) order: [u16; Client::ALL.len()],
     /// In front of each order-service, where something is.
     pub(crate) gateway: [u16; Client::ALL.len()],
+    /// Of the resilient one's admin page.
+    pub(crate) admin: u16,
 }
 
 /// Where one replica of user-service listens.
@@ -42,7 +44,8 @@ impl Ports {
         }
         let order = [hold().await?, hold().await?, hold().await?];
         let gateway = [hold().await?, hold().await?, hold().await?];
-        Ok(Self { users, order, gateway })
+        let admin = hold().await?;
+        Ok(Self { users, order, gateway, admin })
     }
 }
 

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
+use uuid::Uuid;
 
 use self::breakable::Breakable;
 use self::heard::{Arrivals, listen};
 use crate::breaker_log::{Breaker, BreakerLog};
 use crate::budget_log::BudgetLog;
 use crate::by_hand::Handle;
-use crate::cli::{Client, FAULTS_TOKEN, Options};
+use crate::cli::{ADMIN_TOKEN, Client, FAULTS_TOKEN, Options};
 use crate::clock::now;
 use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
 use crate::follow::{StreamLog, Told};
@@ -57,6 +58,8 @@ pub(crate) struct Fleet {
     follow: bool,
     broker: bool,
     watchdog: Process,
+    /// What the resilient one's admin page asks for.
+    admin_token: String,
     /// Only in a held demo.
     breakable: Option<Breakable>,
     /// By replica; `None` for a dead one.
@@ -125,6 +128,7 @@ impl Fleet {
             follow: scenario.streams,
             broker: scenario.broker,
             watchdog,
+            admin_token: Uuid::new_v4().simple().to_string(),
             breakable,
             users: (0..user_services).map(|_| None).collect(),
             orders: Vec::new(),
@@ -190,6 +194,10 @@ impl Fleet {
         command.arg("--database").arg(self.directory.join(file));
         if Client::TWINS.contains(&client) {
             command.args(["--user-service", &self.doors(client).join(","), "--naive", self.naive.name()]);
+        }
+        if client == Client::Resilient {
+            command.args(["--admin-port", &self.ports.admin.to_string()]);
+            command.env(ADMIN_TOKEN, &self.admin_token);
         }
         command.args(self.follow.then_some("--streams"));
         command.args((self.broker && client == Client::Resilient).then_some("--broker"));
@@ -271,6 +279,11 @@ impl Fleet {
     /// The base URL of an order-service.
     pub(crate) fn order_service(&self, client: Client) -> String {
         url(self.ports.order[client as usize])
+    }
+
+    /// The admin page of the resilient one's client, and what it asks for.
+    pub(crate) fn admin(&self) -> (String, &str) {
+        (format!("{}/admin", url(self.ports.admin)), &self.admin_token)
     }
 
     /// Calls of an order-service that reached each replica of user-service so far.

@@ -101,6 +101,11 @@ wait {patience} s.
     out
 }
 
+/// Where it can be watched.
+pub(crate) fn to_watch(url: &str, admin: &str, token: &str) -> String {
+    format!("Both twins' last orders:    {url}/\nThe resilient client's own: {admin}\n  its token: {token}\n")
+}
+
 /// What to type; `cargo demo fault --help` has the rest.
 const BY_HAND: &str = "\
 # every second answer takes 1500 ms longer; every answer is a 503; a proxy's page

@@ -10,11 +10,13 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::Problem;
 use crate::audit::audit;
+use crate::breaker_log::Breaker;
 use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::colour::Colours;
 use crate::live::{Live, Spark, Standing, TwinStanding};
 use crate::load::{self, CurrentPhase, Target};
+use crate::page::{Page, Scene};
 use crate::processes::Fleet;
 use crate::report::{self, Line, Second};
 use crate::results::{Machine, Observed, Results, Return, SecondFigures, Seen, Streams, Twin, Work, millis};
@@ -37,11 +39,12 @@ pub(crate) async fn run(
     let targets = targets(fleet, scenario).await?;
     let phase = CurrentPhase::first_of(scenario);
     let start = now();
+    let page = watch(fleet, &targets, options, scenario, start).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, async {
         let _ = stopped.await;
     });
-    let stage = Stage::new(fleet, &targets, scenario, options, start, colours);
+    let stage = Stage::new(fleet, &targets, page, scenario, options, start, colours);
     let story = async {
         let seen = stage.play(&phase).await?;
         drop(stop);
@@ -85,8 +88,10 @@ pub(crate) async fn hold(
     let start = now();
     let user = targets[0].a_user().to_owned();
     say(&report::held(scenario, &fleet.held(), &user))?;
+    let page = watch(fleet, &targets, options, scenario, start).await?;
+    page.tell(|scene| scene.phase = "yours to break");
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, std::future::pending());
-    let mut stage = Stage::new(fleet, &targets, scenario, options, start, colours);
+    let mut stage = Stage::new(fleet, &targets, page, scenario, options, start, colours);
     stage.standing.phase = HELD.name;
     let lines = async {
         say(&report::header(colours, scenario.columns))?;
@@ -108,6 +113,22 @@ pub(crate) async fn hold(
 /// What is written in front of a line while everything is held.
 const HELD: Phase =
     Phase { name: "yours", says: "", mood: Mood::Well, full: 0, quick: 0, more: More::Nothing, steps: &[] };
+
+/// The page to watch it on, and where that is said.
+async fn watch(
+    fleet: &Fleet,
+    targets: &[Arc<Target>],
+    options: &Options,
+    scenario: &Scenario,
+    start: Instant,
+) -> Result<Page, Problem> {
+    let (admin, token) = fleet.admin();
+    let naive = options.naive(scenario).name();
+    let scene = Scene { scenario: scenario.name, naive, admin: admin.clone(), ..Scene::default() };
+    let (page, url) = Page::serve(scene, targets, start).await?;
+    say(&report::to_watch(&url, &admin, token))?;
+    Ok(page)
+}
 
 async fn targets(fleet: &Fleet, scenario: &Scenario) -> Result<Vec<Arc<Target>>, Problem> {
     let users = load::create_users(&fleet.user_control(0), USERS).await?;
@@ -134,6 +155,7 @@ type Counts = [Vec<u64>; Client::TWINS.len()];
 struct Stage<'a> {
     fleet: &'a mut Fleet,
     targets: &'a [Arc<Target>],
+    page: Page,
     scenario: &'static Scenario,
     quick: bool,
     start: Instant,
@@ -153,6 +175,7 @@ impl<'a> Stage<'a> {
     fn new(
         fleet: &'a mut Fleet,
         targets: &'a [Arc<Target>],
+        page: Page,
         scenario: &'static Scenario,
         options: &Options,
         start: Instant,
@@ -169,6 +192,7 @@ impl<'a> Stage<'a> {
         Self {
             fleet,
             targets,
+            page,
             scenario,
             quick: options.quick,
             start,
@@ -195,6 +219,7 @@ impl<'a> Stage<'a> {
             let opened = self.start.elapsed();
             current.set(index);
             (self.standing.phase, self.standing.says) = (phase.name, phase.says);
+            self.page.tell(|scene| (scene.phase, scene.says) = (phase.name, phase.says));
             self.live.say(&report::event(self.colours, phase.says), &self.standing)?;
             self.most_waiting = Default::default();
             let before = Client::TWINS.map(|client| self.fleet.arrivals(client));
@@ -336,6 +361,8 @@ impl<'a> Stage<'a> {
         standing.elapsed = self.start.elapsed();
         standing.breaker = (self.counted[0].len() == 1).then_some(breaker);
         standing.budget = self.fleet.budget();
+        let told = standing.breaker.map(Breaker::name);
+        self.page.tell(|scene| scene.breaker = told);
         for (twin, second) in standing.twins.iter_mut().zip(&seconds) {
             twin.note(second);
         }

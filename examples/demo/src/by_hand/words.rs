@@ -1,4 +1,5 @@
-//! What is typed after `fault` and `toxic`, as what the fault kit and the proxy are asked for. Pure.
+//! What is typed after `fault` and `toxic`, as what the fault kit and the proxy are asked for.
+//! Pure.
 
 use std::fmt;
 

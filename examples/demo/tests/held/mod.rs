@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -24,7 +25,8 @@ impl Held {
     pub(crate) fn start(args: &[&str]) -> Self {
         let temporary = tempfile::tempdir().expect("a folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
-            .args(["--hold", "--orders", "10", "--reads", "10"])
+            .args(["--hold", "--reads", "10"])
+            .args(if args.contains(&"--orders") { &[][..] } else { &["--orders", "10"] })
             .args(args)
             .env("TMPDIR", temporary.path())
             .env("TERM", "xterm-256color")
@@ -56,6 +58,11 @@ impl Held {
     /// `cargo demo` with these arguments, in another terminal of the same user.
     pub(crate) fn demo(&self, args: &[&str]) -> Output {
         demo_in(&self.temporary, args)
+    }
+
+    /// Where its temporary files are.
+    pub(crate) fn temporary(&self) -> &Path {
+        self.temporary.path()
     }
 
     /// Ctrl-C, and the end.
