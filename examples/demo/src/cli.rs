@@ -185,6 +185,9 @@ pub(crate) struct ServeUser {
     pub(crate) broker: bool,
     #[arg(long)]
     pub(crate) database: PathBuf,
+    /// Where it writes what comes to the resilient order-service's door
+    #[arg(long)]
+    pub(crate) log: PathBuf,
     #[arg(long)]
     pub(crate) seed: u64,
     /// Lets faults be injected by whoever bears it. Not as an argument, which others could read.
@@ -221,6 +224,9 @@ pub(crate) struct ServeOrder {
     pub(crate) admin_port: Option<u16>,
     #[arg(long, env = ADMIN_TOKEN, hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
+    /// Where it writes its calls' reports, if it does
+    #[arg(long)]
+    pub(crate) reports: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

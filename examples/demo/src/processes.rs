@@ -17,11 +17,13 @@ use uuid::Uuid;
 
 use self::breakable::Breakable;
 use self::heard::{Arrivals, listen};
+use crate::Problem;
 use crate::breaker_log::{Breaker, BreakerLog};
 use crate::budget_log::BudgetLog;
 use crate::by_hand::Handle;
 use crate::cli::{ADMIN_TOKEN, Client, FAULTS_TOKEN, Options};
 use crate::clock::now;
+use crate::counted::{self, Counted, arrivals_file};
 use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
 use crate::follow::{StreamLog, Told};
 use crate::naive::Naive;
@@ -57,6 +59,8 @@ pub(crate) struct Fleet {
     /// Whether they follow events, too.
     follow: bool,
     broker: bool,
+    /// Whether the run comes to an end at which calls are compared.
+    counted: bool,
     watchdog: Process,
     /// What the resilient one's admin page asks for.
     admin_token: String,
@@ -127,6 +131,7 @@ impl Fleet {
             budget: Arc::default(),
             follow: scenario.streams,
             broker: scenario.broker,
+            counted: !options.hold,
             watchdog,
             admin_token: Uuid::new_v4().simple().to_string(),
             breakable,
@@ -158,6 +163,7 @@ impl Fleet {
         command.arg("serve-user").args(["--naive-port", &naive, "--resilient-port", &resilient]);
         command.args(["--control-port", &ports.control.to_string()]);
         command.arg("--database").arg(self.directory.join("users.db"));
+        command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
         command.args(self.broker.then_some("--broker"));
         command.args(["--seed", &self.seed.to_string()]);
         if let Some(breakable) = &self.breakable {
@@ -201,6 +207,9 @@ impl Fleet {
         }
         command.args(self.follow.then_some("--streams"));
         command.args((self.broker && client == Client::Resilient).then_some("--broker"));
+        if client == Client::Resilient && self.counted {
+            command.arg("--reports").arg(&self.directory);
+        }
         self.take_away(client, &mut command);
         let mut process = self.spawn(name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
@@ -312,6 +321,12 @@ impl Fleet {
     /// What an order-service's circuit breaker has done so far.
     pub(crate) fn breaker(&self, client: Client) -> BreakerLog {
         self.breakers[client as usize].lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the resilient order-service's calls came to, counted three ways.
+    pub(crate) async fn count(&self) -> Result<Counted, Problem> {
+        let order_service = self.order_service(Client::Resilient);
+        counted::count(&self.directory, &order_service, self.users.len(), self.broker).await
     }
 
     /// Switches the faults of a replica of user-service.

@@ -29,6 +29,7 @@ use crate::outcome::classify::{Ended, is_idempotent};
 use crate::outcome::report::CallReport;
 use crate::pool_defaults::POOL_IDLE;
 
+use crate::outcome::call_id::CallId;
 use crate::time::{Tick, nanos};
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoint;
@@ -191,6 +192,7 @@ impl Exchange for ReqwestExchange {
 
     fn request(&self) -> Option<Attempt<'_>> {
         (!matches!(self.body, Payload::Gone)).then(|| Attempt {
+            call: CallId::NONE,
             number: 0,
             method: self.request.method(),
             url: self.request.url().as_str().into(),
