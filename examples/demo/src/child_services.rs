@@ -34,7 +34,7 @@ use crate::naive::NaiveUsers;
 use crate::orphan_guard;
 use crate::parts::{Part, Without};
 
-/// user-service, three times: for either order-service behind the faults, and for the demo without.
+/// user-service, several times: for each order-service behind the faults, and for the demo without.
 pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     orphan_guard::exit_with_parent();
     log()?;
@@ -56,9 +56,11 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     }
     let app = || faulty.around(user_service::app(state.clone()), &health, &config.limits);
     let switch = Switch::default();
-    let naive = switch.door(app(), Client::Naive, options.seed, None);
     let log = ServerLog::open(&options.log)?;
-    let resilient = switch.door(app(), Client::Resilient, options.seed, Some(log));
+    let door = |client: Client| {
+        let log = (client == Client::Resilient).then(|| log.clone());
+        switch.door(app(), client, options.seed, log)
+    };
     let (tell, told) = tokio::sync::watch::channel(false);
     let mut signal = Box::pin(service_kit::server::signal()?);
     tokio::spawn(async move {
@@ -76,11 +78,9 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         user_service::serve(state, router, listener, shutdown).await?;
         Ok::<_, Problem>(())
     };
-    tokio::try_join!(
-        serve(state.clone(), naive, options.naive_port),
-        serve(state.clone(), resilient, options.resilient_port),
-        serve(publishing, control, options.control_port),
-    )?;
+    let doors = options.door.iter().map(|(client, port)| serve(state.clone(), door(*client), *port));
+    let doors = futures_util::future::try_join_all(doors.collect::<Vec<_>>());
+    tokio::try_join!(doors, serve(publishing, control, options.control_port))?;
     Ok(())
 }
 
@@ -110,7 +110,9 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     let meters = Meters::default();
     let caller = Caller::new(&meters, options.reports.as_deref())?;
     let reader = match options.client {
-        Client::Naive if options.streams => Some(Reader::naive(options.naive)?),
+        Client::Naive | Client::NaiveToo | Client::NaiveThree if options.streams => {
+            Some(Reader::naive(options.naive)?)
+        }
         Client::Resilient if options.streams => Some(Reader::resilient(&without, &caller)?),
         _ => None,
     };
@@ -118,7 +120,7 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
         reader.follow(&config.user_service_url);
     }
     let (state, router) = match options.client {
-        Client::Naive => {
+        Client::Naive | Client::NaiveToo | Client::NaiveThree => {
             let users = NaiveUsers::new(options.naive, &config.user_service_url)?;
             asked_first(&config, AskFirst::new(users)).await?
         }

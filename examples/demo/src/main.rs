@@ -162,7 +162,8 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
 fn enough_open_files(options: &Options) -> Result<(), Problem> {
     /// More than a few hundred are used only while requests pile up.
     const COMFORTABLE: u64 = 4096;
-    let needed = open_files(options.rates(options.scenario()));
+    let scenario = options.scenario();
+    let needed = open_files(options.rates(scenario), options.cast(scenario).naive.len());
     let allowed = signal::allow_open_files(COMFORTABLE.max(needed))?;
     if allowed < needed {
         let why = format!(
@@ -175,12 +176,13 @@ fn enough_open_files(options: &Options) -> Result<(), Problem> {
 }
 
 /// While user-service hangs, every order of the last seconds waits at the naive order-service,
-/// which holds a connection to its client and one to user-service. Reads are answered; a busy
-/// machine may take a second over them.
-fn open_files(Rates { orders, reads, .. }: Rates) -> u64 {
+/// which holds a connection to its client and one to user-service. With several naive ones, their
+/// clients and user-service hold one for each. Reads are answered; a busy machine may take a second
+/// over them.
+fn open_files(Rates { orders, reads, .. }: Rates, naive: usize) -> u64 {
     const BESIDES: u64 = 256;
     let waiting = (u64::from(orders) * PATIENCE.as_secs()).min(MOST_WAITING as u64);
-    BESIDES + 2 * waiting + u64::from(reads)
+    BESIDES + waiting * naive.max(2) as u64 + u64::from(reads)
 }
 
 /// Where results go besides the terminal. Created before the run, so that a path that can't be
@@ -278,9 +280,9 @@ mod tests {
 
     #[test]
     fn the_usual_load_needs_no_more_open_files_than_are_usually_allowed() {
-        let usual = open_files(Rates { orders: 50, reads: 100, seed: 1 });
+        let usual = open_files(Rates { orders: 50, reads: 100, seed: 1 }, 1);
         assert!((800..=1024).contains(&usual), "{usual}");
-        let most = open_files(Rates { orders: 500, reads: 500, seed: 1 });
+        let most = open_files(Rates { orders: 500, reads: 500, seed: 1 }, 3);
         assert!(most <= 4096, "{most}");
     }
 }

@@ -21,12 +21,11 @@ use crate::Problem;
 use crate::breaker_log::{Breaker, BreakerLog};
 use crate::budget_log::BudgetLog;
 use crate::by_hand::Handle;
-use crate::cli::{ADMIN_TOKEN, Client, FAULTS_TOKEN, Options};
+use crate::cli::{ADMIN_TOKEN, Cast, Client, FAULTS_TOKEN, Options};
 use crate::clock::now;
 use crate::counted::{self, Counted, arrivals_file};
 use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
 use crate::follow::{StreamLog, Told};
-use crate::naive::Naive;
 use crate::orphan_guard::{ended, started};
 use crate::parts::Without;
 use crate::ports::Ports;
@@ -45,7 +44,7 @@ pub(crate) struct Fleet {
     program: PathBuf,
     directory: PathBuf,
     seed: u64,
-    naive: Naive,
+    cast: Cast,
     without: Without,
     ports: Ports,
     http: reqwest::Client,
@@ -111,12 +110,13 @@ impl Fleet {
         }
         let watchdog = spawn("watchdog", command.kill_on_drop(false), directory)?;
         let ports = Ports::choose(user_services).await?;
-        let breakable = if options.hold { Some(Breakable::start(&ports.users).await?) } else { None };
+        let cast = options.cast(scenario);
+        let breakable = if options.hold { Some(Breakable::start(&ports.users, &cast).await?) } else { None };
         let mut fleet = Self {
             program,
             directory: directory.to_owned(),
             seed: options.seed,
-            naive: options.naive(scenario),
+            cast,
             without: options.without(scenario),
             ports,
             http: reqwest::Client::builder()
@@ -143,11 +143,11 @@ impl Fleet {
             fleet.start_user_service(replica).await?;
             fleet.set_faults(replica, scenario.always).await?;
         }
-        for client in Client::ALL {
+        for client in fleet.cast.clients() {
             fleet.start_order_service(client).await?;
         }
         if scenario.gateway {
-            for client in Client::ALL {
+            for client in fleet.cast.clients() {
                 fleet.start_gateway(client).await?;
             }
         }
@@ -158,9 +158,11 @@ impl Fleet {
     /// same ports, and waits for its first answer. They share one database.
     pub(crate) async fn start_user_service(&mut self, replica: usize) -> io::Result<()> {
         let ports = self.ports.users[replica];
-        let [naive, resilient] = ports.door.map(|port| port.to_string());
         let mut command = Command::new(&self.program);
-        command.arg("serve-user").args(["--naive-port", &naive, "--resilient-port", &resilient]);
+        command.arg("serve-user");
+        for client in self.cast.callers() {
+            command.args(["--door", &format!("{}:{}", client.name(), ports.door[client as usize])]);
+        }
         command.args(["--control-port", &ports.control.to_string()]);
         command.arg("--database").arg(self.directory.join("users.db"));
         command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
@@ -189,17 +191,19 @@ impl Fleet {
     }
 
     async fn start_order_service(&mut self, client: Client) -> io::Result<()> {
-        let (name, file) = match client {
-            Client::Naive => ("naive order-service", "orders-naive.db"),
-            Client::Resilient => ("resilient order-service", "orders-resilient.db"),
-            Client::Alone => ("lone order-service", "orders-alone.db"),
-        };
+        let (name, file) =
+            (format!("{} order-service", client.name()), format!("orders-{}.db", client.name()));
         let mut command = Command::new(&self.program);
         command.args(["serve-order", "--client", client.name()]);
         command.args(["--port", &self.ports.order[client as usize].to_string()]);
         command.arg("--database").arg(self.directory.join(file));
-        if Client::TWINS.contains(&client) {
-            command.args(["--user-service", &self.doors(client).join(","), "--naive", self.naive.name()]);
+        if client != Client::Alone {
+            command.args([
+                "--user-service",
+                &self.doors(client).join(","),
+                "--naive",
+                self.cast.naive_client(client).name(),
+            ]);
         }
         if client == Client::Resilient {
             command.args(["--admin-port", &self.ports.admin.to_string()]);
@@ -211,7 +215,7 @@ impl Fleet {
             command.arg("--reports").arg(&self.directory);
         }
         self.take_away(client, &mut command);
-        let mut process = self.spawn(name, command).await?;
+        let mut process = self.spawn(&name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
             let log = Arc::clone(&self.breakers[client as usize]);
             let streams = Arc::clone(&self.streams[client as usize]);
@@ -378,7 +382,7 @@ impl Fleet {
     pub(crate) fn held(&self) -> Held {
         let users = self.users.iter().zip(&self.ports.users);
         let list = |processes: &[Process], url: &dyn Fn(Client) -> String| {
-            let named = processes.iter().zip(Client::ALL);
+            let named = processes.iter().zip(self.cast.clients());
             named.map(|(process, client)| (client, process.pid, url(client))).collect()
         };
         Held {

@@ -49,11 +49,12 @@ pub(crate) fn introduction(options: &Options) -> String {
         1 => "one user-service".to_owned(),
         several => format!("{several} user-services"),
     };
+    let cast = options.cast(scenario);
     let hedged = if services == 1 { "" } else { " and hedging" };
     let mut out = format!(
         "\
 {name}: {about}.
-Two order-services ask {asked} about every customer; each is a process
+{count} order-services ask {asked} about every customer; each is a process
 with a database of its own.
   naive      {naive};
              if the question fails, so does the order (500)
@@ -70,7 +71,8 @@ wait {patience} s.
 ",
         name = scenario.name,
         about = scenario.about,
-        naive = options.naive(scenario).described(),
+        count = if cast.naive.len() == 1 { "Two" } else { "Four" },
+        naive = cast.naive.iter().map(|kind| kind.described()).collect::<Vec<_>>().join(";\n             "),
         patience = PATIENCE.as_secs(),
     );
     if scenario.streams {
@@ -216,8 +218,8 @@ pub(crate) struct Second {
 pub(crate) struct Line<'a> {
     pub(crate) at: u64,
     pub(crate) phase: &'a Phase,
-    /// By twin.
-    pub(crate) seconds: &'a [Second; Client::TWINS.len()],
+    /// By order-service, the twins first.
+    pub(crate) seconds: &'a [Second],
     /// The resilient one's.
     pub(crate) breaker: Breaker,
 }

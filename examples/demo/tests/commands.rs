@@ -67,9 +67,10 @@ const ELSEWHERE: &[(&str, By)] = &[
     (".ci/with-services scripts/check demo-broker", By::Stage("demo over RabbitMQ, quick and checked")),
     ("cargo demo retry-storm --check --without budget", By::Stage("demo fails without what it shows")),
     (
-        "cargo demo --naive reqwest-retry --report report.html",
-        By::Hand("a scenario with another naive client"),
+        "cargo demo --naive all --report report.html",
+        By::Hand("a longer run; tests/processes.rs starts all naive twins"),
     ),
+    ("cargo demo hang --naive all", By::Hand("a longer run; tests/processes.rs starts all naive twins")),
     ("cargo demo --hold", By::Hand("it ends when it is told; tests/processes.rs does that")),
     ("cargo bench", By::Hand("half an hour; clippy checks that it builds")),
     ("cargo bench -- --quick", By::Hand("three minutes; clippy checks that it builds")),

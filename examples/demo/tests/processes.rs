@@ -58,6 +58,18 @@ fn is_alive(pid: &str) -> bool {
 
 #[test]
 #[cfg(unix)]
+fn all_naive_twins_get_the_same_orders_as_ours() {
+    let mut held = Held::start(&["--naive", "all"]);
+    let processes: Vec<_> = held.lines.iter().filter(|line| line.contains("  pid ")).collect();
+    assert_eq!(processes.len(), 6, "a user-service and five order-services: {processes:#?}");
+    let toxics = text(&held.demo(&["toxic"]).stdout);
+    assert_eq!(toxics.lines().count(), 4, "each that asks has a door of its own: {toxics}");
+    assert_eq!(held.interrupt().code(), Some(0));
+    assert_eq!(held.left_behind(), [""; 0]);
+}
+
+#[test]
+#[cfg(unix)]
 fn held_it_says_where_everything_is_and_leaves_nothing_behind_on_ctrl_c() {
     let mut held = Held::start(&[]);
     let lines = held.lines.clone();

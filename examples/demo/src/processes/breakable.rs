@@ -7,7 +7,7 @@ use fault_proxy::{Proxies, ProxySpec};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use crate::cli::Client;
+use crate::cli::{Cast, Client};
 use crate::ports::UserPorts;
 
 /// Settings of the fault kit: as many requests as pile up may be hit, not a hundred.
@@ -18,17 +18,17 @@ pub(super) struct Breakable {
     /// Where Toxiproxy's API is.
     pub(super) toxics: String,
     /// By replica of user-service and caller.
-    doors: Vec<[String; Client::TWINS.len()]>,
+    doors: Vec<[String; Client::ALL.len()]>,
 }
 
 impl Breakable {
     /// Proxies before these user-services. They end with the demo.
-    pub(super) async fn start(users: &[UserPorts]) -> io::Result<Self> {
+    pub(super) async fn start(users: &[UserPorts], cast: &Cast) -> io::Result<Self> {
         let proxies = Proxies::new();
         let mut doors = Vec::new();
         for (replica, ports) in users.iter().enumerate() {
-            let mut here: [String; Client::TWINS.len()] = Default::default();
-            for client in Client::TWINS {
+            let mut here: [String; Client::ALL.len()] = Default::default();
+            for client in cast.callers() {
                 let name = match users.len() {
                     1 => client.name().to_owned(),
                     _ => format!("{}-{}", client.name(), replica + 1),

@@ -2,6 +2,8 @@ use clap::Parser as _;
 
 use super::*;
 use crate::cli::Cli;
+use crate::naive::Naive;
+use crate::results::Other;
 use crate::scenario::ISOLATION;
 use crate::verdict::Verdict;
 use crate::verdict::tests::results;
@@ -52,11 +54,17 @@ fn nothing_is_wider_than_the_terminal() {
     let mut said = list() + "\n";
     for scenario in SCENARIOS {
         for also in [None, Some("--unprotected"), Some("--without=hedging,breaker")] {
-            let typed = ["demo", scenario.name, "--seed=18446744073709551615", "--naive=reqwest-retry"];
+            let naive = if also.is_none() { "--naive=all" } else { "--naive=reqwest-retry" };
+            let typed = ["demo", scenario.name, "--seed=18446744073709551615", naive];
             let options = Cli::try_parse_from(typed.into_iter().chain(also)).expect("well-formed").options;
             said.push_str(&introduction(&options));
         }
-        let results = results(scenario);
+        let mut results = results(scenario);
+        for client in [Naive::Loop, Naive::ReqwestRetry] {
+            let mut twin = results.naive.clone();
+            (twin.post_p99_ms, twin.full_service_after_ms) = (9_999.0, Some(99_999.0));
+            results.others.push(Other { client, twin });
+        }
         said.push_str(&summary(Colours::plain(), scenario, &results, &Verdict::of(scenario, &results)));
         said.extend(scenario.phases.iter().map(|phase| event(Colours::plain(), phase.says) + "\n"));
     }

@@ -17,6 +17,7 @@ pub(crate) fn results(scenario: &Scenario) -> Results {
         without: Without::default(),
         machine: Machine::default(),
         naive: good(scenario),
+        others: Vec::new(),
         resilient: good(scenario),
         alone: good(scenario),
         counted: Counted::default(),
@@ -70,6 +71,7 @@ fn good(scenario: &Scenario) -> Twin {
     };
     Twin {
         phases: (0..scenario.phases.len()).map(phase).collect(),
+        post_p99_ms: 8.0,
         once_open: Some(OnceOpen { orders: 1000, opened_after_ms: 900.0, fast: 984, half_opens: 2 }),
         full_service_after_ms: Some(900.0),
         resolved_after_ms: Some(2000.0),
