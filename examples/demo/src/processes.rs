@@ -223,7 +223,7 @@ impl Fleet {
             tokio::spawn(listen(pipe, move |byte| {
                 budget.note(byte);
                 if let Some(told) = Told::of_byte(byte) {
-                    streams.note(told);
+                    streams.note(now(), told);
                 }
                 if let Some(state) = Breaker::of_mark(byte) {
                     log.lock().unwrap_or_else(PoisonError::into_inner).note(now(), state);

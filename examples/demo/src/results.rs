@@ -141,8 +141,10 @@ pub(crate) struct SecondFigures {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Streams {
     pub(crate) ended: u64,
-    /// When the phase ended.
+    /// When the phase ended...
     pub(crate) alive: u64,
+    /// ...and for how long all had been, without a break.
+    pub(crate) whole_ms: u64,
 }
 
 /// Calls that the user-services' workers began; see [`crate::faults`].

@@ -243,7 +243,11 @@ impl<'a> Stage<'a> {
                 work: Client::ALL.map(|client| self.fleet.work(client).since(worked[client as usize])),
                 streams: Client::ALL.map(|client| {
                     let streams = self.fleet.streams(client);
-                    Streams { ended: streams.ended() - ended[client as usize], alive: streams.alive() }
+                    Streams {
+                        ended: streams.ended() - ended[client as usize],
+                        alive: streams.alive(),
+                        whole_ms: streams.whole_for(now()).as_millis() as u64,
+                    }
                 }),
                 most_waiting: self.most_waiting,
             });

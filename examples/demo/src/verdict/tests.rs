@@ -51,7 +51,10 @@ fn good(scenario: &Scenario) -> Twin {
                 _ => vec![300; 3],
             },
             work: Work { begun: 500, in_vain: 0 },
-            streams: Streams { ended: 0, alive: if scenario.streams { STREAMS as u64 } else { 0 } },
+            streams: match scenario.streams {
+                true => Streams { ended: 0, alive: STREAMS as u64, whole_ms: 2000 },
+                false => Streams::default(),
+            },
             most_waiting: 5,
         }
     };
@@ -173,6 +176,7 @@ fn every_planted_fault_fails_its_check_and_no_other() {
             ("streams: none", |twin| twin.phases[0].streams.ended = 1),
             ("streams: none", |twin| twin.phases[0].streams.alive = 3),
             ("streams: all", |twin| twin.phases[1].streams.alive = 3),
+            ("streams: all", |twin| twin.phases[1].streams.whole_ms = 999),
             ("streams: all", |twin| twin.phases[2].streams.alive = 0),
         ],
     );
