@@ -36,7 +36,7 @@ const STRAY_FACTOR: f64 = 3.0;
 const UNCLEAR_SHARE: f64 = 0.1;
 /// At the end of a phase all streams must have been alive for as long, in milliseconds: one that is
 /// opened again every time it breaks off is alive whenever one looks.
-const WHOLE_MS: u64 = 1000;
+const WHOLE_MS: u64 = 2000;
 /// A user-service that refuses at once may get this many times its fair share of the calls.
 const ATTRACTION: f64 = 1.2;
 

@@ -176,7 +176,7 @@ fn every_planted_fault_fails_its_check_and_no_other() {
             ("streams: none", |twin| twin.phases[0].streams.ended = 1),
             ("streams: none", |twin| twin.phases[0].streams.alive = 3),
             ("streams: all", |twin| twin.phases[1].streams.alive = 3),
-            ("streams: all", |twin| twin.phases[1].streams.whole_ms = 999),
+            ("streams: all", |twin| twin.phases[1].streams.whole_ms = 1999),
             ("streams: all", |twin| twin.phases[2].streams.alive = 0),
         ],
     );
