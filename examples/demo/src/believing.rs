@@ -35,6 +35,10 @@ impl BelievingUsers {
         Ok(Self(client, caller))
     }
 
+    pub(crate) const fn client(&self) -> &Client {
+        &self.0
+    }
+
     async fn ask(&self, user_id: &str) -> Result<Existence, Unavailable> {
         let response = self.0.get(format!("{NAME}/users/{user_id}")).send_buffered().await;
         self.1.result(&response);

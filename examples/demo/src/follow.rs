@@ -7,8 +7,7 @@
 //! What happens is told as bytes down standard output: how many are alive, and that one has ended.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use resilient_client::Policy;
@@ -33,6 +32,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often it is told how many are alive.
 const TELL_EVERY: Duration = Duration::from_millis(200);
+/// Whose streams nobody has looked at for so long may have none.
+const UNSEEN: Duration = Duration::from_secs(2);
 
 /// What is said of an order-service's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,27 +69,59 @@ impl Told {
     }
 }
 
-/// What has been told of an order-service's streams.
+/// What has been told of an order-service's streams. A lock, because the reader of the pipe writes
+/// it; held for a few assignments.
 #[derive(Debug, Default)]
-pub(crate) struct StreamLog {
-    alive: AtomicU64,
-    ended: AtomicU64,
+pub(crate) struct StreamLog(Mutex<ToldSoFar>);
+
+#[derive(Debug, Default)]
+struct ToldSoFar {
+    alive: u64,
+    ended: u64,
+    /// Since when all have been alive at every look, and none has ended.
+    whole_since: Option<Instant>,
+    /// When they were looked at last.
+    looked: Option<Instant>,
 }
 
 impl StreamLog {
-    pub(crate) fn note(&self, told: Told) {
+    pub(crate) fn note(&self, at: Instant, told: Told) {
+        let mut so_far = self.lock();
         match told {
-            Told::Alive(count) => self.alive.store(u64::from(count), Ordering::Relaxed),
-            Told::Ended => drop(self.ended.fetch_add(1, Ordering::Relaxed)),
+            Told::Alive(count) => {
+                so_far.alive = u64::from(count);
+                so_far.looked = Some(at);
+                let since = so_far.whole_since.unwrap_or(at);
+                so_far.whole_since = (usize::from(count) == STREAMS).then_some(since);
+            }
+            Told::Ended => {
+                so_far.ended += 1;
+                so_far.whole_since = None;
+            }
         }
     }
 
     pub(crate) fn alive(&self) -> u64 {
-        self.alive.load(Ordering::Relaxed)
+        self.lock().alive
     }
 
     pub(crate) fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
+        self.lock().ended
+    }
+
+    /// For how long all have been alive at every look, at this time; zero if nobody has looked for
+    /// [`UNSEEN`].
+    pub(crate) fn whole_for(&self, at: Instant) -> Duration {
+        let so_far = self.lock();
+        let since = |then: Option<Instant>| then.map(|then| at.saturating_duration_since(then));
+        match (since(so_far.whole_since), since(so_far.looked)) {
+            (Some(whole), Some(looked)) if looked < UNSEEN => whole,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ToldSoFar> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,11 +231,33 @@ mod tests {
 
     #[test]
     fn the_log_has_the_last_count_and_all_ends() {
-        let log = StreamLog::default();
+        let (log, at) = (StreamLog::default(), now());
         for told in [Told::Alive(4), Told::Ended, Told::Alive(3), Told::Ended] {
-            log.note(told);
+            log.note(at, told);
         }
         assert_eq!((log.alive(), log.ended()), (3, 2));
+    }
+
+    #[test]
+    fn streams_are_whole_from_the_first_look_at_all_of_them_alive_until_one_ends_or_goes_mute() {
+        let (log, start) = (StreamLog::default(), now());
+        let after = |ms| start + Duration::from_millis(ms);
+        let whole = |ms| log.whole_for(after(ms)).as_millis();
+        assert_eq!(whole(0), 0);
+        log.note(after(0), Told::Alive(3));
+        log.note(after(200), Told::Alive(4));
+        log.note(after(400), Told::Alive(4));
+        assert_eq!(whole(600), 400);
+        // Another takes its place before anybody has looked: one has ended all the same.
+        log.note(after(700), Told::Ended);
+        assert_eq!(whole(700), 0);
+        log.note(after(800), Told::Alive(4));
+        assert_eq!(whole(1000), 200);
+        log.note(after(1000), Told::Alive(2));
+        assert_eq!(whole(1000), 0);
+        log.note(after(1200), Told::Alive(4));
+        assert_eq!(whole(3000), 1800);
+        assert_eq!(whole(3300), 0, "who says nothing any more says nothing good");
     }
 
     #[test]

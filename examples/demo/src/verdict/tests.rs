@@ -17,6 +17,7 @@ pub(crate) fn results(scenario: &Scenario) -> Results {
         without: Without::default(),
         machine: Machine::default(),
         naive: good(scenario),
+        others: Vec::new(),
         resilient: good(scenario),
         alone: good(scenario),
         counted: Counted::default(),
@@ -50,7 +51,10 @@ fn good(scenario: &Scenario) -> Twin {
                 _ => vec![300; 3],
             },
             work: Work { begun: 500, in_vain: 0 },
-            streams: Streams { ended: 0, alive: if scenario.streams { STREAMS as u64 } else { 0 } },
+            streams: match scenario.streams {
+                true => Streams { ended: 0, alive: STREAMS as u64, whole_ms: 2000 },
+                false => Streams::default(),
+            },
             most_waiting: 5,
         }
     };
@@ -70,6 +74,7 @@ fn good(scenario: &Scenario) -> Twin {
     };
     Twin {
         phases: (0..scenario.phases.len()).map(phase).collect(),
+        post_p99_ms: 8.0,
         once_open: Some(OnceOpen { orders: 1000, opened_after_ms: 900.0, fast: 984, half_opens: 2 }),
         full_service_after_ms: Some(900.0),
         resolved_after_ms: Some(2000.0),
@@ -171,6 +176,7 @@ fn every_planted_fault_fails_its_check_and_no_other() {
             ("streams: none", |twin| twin.phases[0].streams.ended = 1),
             ("streams: none", |twin| twin.phases[0].streams.alive = 3),
             ("streams: all", |twin| twin.phases[1].streams.alive = 3),
+            ("streams: all", |twin| twin.phases[1].streams.whole_ms = 1999),
             ("streams: all", |twin| twin.phases[2].streams.alive = 0),
         ],
     );
