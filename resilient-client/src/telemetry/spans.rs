@@ -9,8 +9,14 @@
 //!
 //! They are of the level info and the target `resilient_client`. While nobody listens at that level
 //! nothing is built: a call has looked whether anybody does when it began.
+//!
+//! Two things are so because of tracing-opentelemetry, through which most people see them. Numbers
+//! are signed, as OpenTelemetry's are: it makes text of unsigned ones. And a span is entered once
+//! more as it ends: it takes for the end when the span was left last, which is long before where an
+//! attempt hung, or its body came slowly.
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::StatusCode;
 use reqwest::Url;
@@ -69,7 +75,7 @@ impl CallSpan {
             otel.status_code = Empty,
             http.request.method = method.as_str(),
             server.address = upstream.host(),
-            server.port = upstream.port(),
+            server.port = upstream.port().map(i64::from),
             url.template = template.map(Template::as_str),
             http.response.status_code = Empty,
             "error.type" = Empty,
@@ -95,10 +101,10 @@ impl CallSpan {
             otel.status_code = Empty,
             http.request.method = method,
             server.address = address.host(),
-            server.port = address.port(),
+            server.port = address.port().map(i64::from),
             url.full = shown_text(departing.url, template),
             url.template = template,
-            http.request.resend_count = (departing.number > 1).then(|| departing.number - 1),
+            http.request.resend_count = (departing.number > 1).then(|| i64::from(departing.number) - 1),
             http.response.status_code = Empty,
             "error.type" = Empty,
             resilient_client.trigger = departing.trigger.as_str(),
@@ -115,13 +121,14 @@ impl CallSpan {
 
     /// What the call came to.
     pub(crate) fn ended(&self, end: CallEnd, attempts: usize) {
-        self.span.record("resilient_client.call.attempts", attempts);
+        self.span.record("resilient_client.call.attempts", i64::try_from(attempts).unwrap_or(i64::MAX));
         match end {
             CallEnd::Response(status) => record_status(&self.span, status),
             CallEnd::Error(kind) => record_error(&self.span, kind.as_str()),
             // Nobody knows whether it would have been one.
             CallEnd::Dropped => _ = self.span.record("error.type", "dropped"),
         }
+        lasts_until_now(&self.span);
     }
 
     /// Makes it current while the call is polled.
@@ -153,12 +160,19 @@ impl AttemptSpan {
             (_, Some(status)) if status.is_client_error() || status.is_server_error() => {}
             (outcome, _) => record_error(&self.0, outcome.as_str()),
         }
+        lasts_until_now(&self.0);
     }
+}
+
+/// Enters it, and leaves it. A thread that ends drops its calls when whoever records spans may have
+/// no place there any more, and a panic there would end the process.
+fn lasts_until_now(span: &Span) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(span.enter())));
 }
 
 /// The conventions call any 4xx and 5xx an error of a client's span.
 fn record_status(span: &Span, status: StatusCode) {
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_client_error() || status.is_server_error() {
         record_error(span, status.as_str());
     }
