@@ -16,9 +16,13 @@ pub struct TracerHeaders;
 impl TracerHeaders {
     /// The headers of what is being done now; none without a tracer.
     pub fn headers() -> HeaderMap {
+        Self::of(&Span::current())
+    }
+
+    /// The same for what is done in another span. It has its place among the others from then on.
+    pub fn of(span: &Span) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        let current = Span::current().context();
-        TraceContextPropagator::new().inject_context(&current, &mut HeaderInjector(&mut headers));
+        TraceContextPropagator::new().inject_context(&span.context(), &mut HeaderInjector(&mut headers));
         headers
     }
 }

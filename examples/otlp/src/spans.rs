@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
+pub use opentelemetry_sdk::trace::SdkTracerProvider;
 use opentelemetry_sdk::{
     Resource,
-    trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanExporter},
+    trace::{BatchConfigBuilder, BatchSpanProcessor, SpanExporter},
 };
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};

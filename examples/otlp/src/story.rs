@@ -17,6 +17,12 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 
+/// Events of what spans say themselves.
+const SAID: [&str; 5] =
+    ["upstream made", "attempt started", "attempt finished", "call finished", "finished processing request"];
+/// Their fields that say nothing to people.
+const UNSAID: [&str; 4] = ["level", "target", "upstream", "call"];
+
 /// The value of an attribute, as text.
 pub fn attribute(attributes: &[KeyValue], key: &str) -> Option<String> {
     attributes.iter().find(|it| it.key == key).map(|it| text(it.value.as_ref()))
@@ -91,7 +97,8 @@ fn below(
     let words = format!("{whose}{}{}: {took:.1} ms", span.name, remarks(span));
     line(told, span.start_time_unix_nano, depth, &words);
     // Events and what is below, in the order of time.
-    let events = span.events.iter().map(|event| (event.time_unix_nano, Err(event)));
+    let events = span.events.iter().filter(|event| !SAID.contains(&&*event.name));
+    let events = events.map(|event| (event.time_unix_nano, Err(event)));
     let children = spans.iter().filter(|(_, it)| it.parent_span_id == span.span_id);
     let mut inside: Vec<_> = events.chain(children.map(|it| (it.1.start_time_unix_nano, Ok(it)))).collect();
     inside.sort_by_key(|(at, _)| *at);
@@ -99,10 +106,7 @@ fn below(
         match what {
             Ok(child) => below(told, spans, child, Some(service), depth + 1, begun),
             Err(event) => {
-                let shown = event
-                    .attributes
-                    .iter()
-                    .filter(|it| !["level", "target", "upstream", "call"].contains(&&*it.key));
+                let shown = event.attributes.iter().filter(|it| !UNSAID.contains(&&*it.key));
                 let shown = shown.fold(String::new(), |mut all, it| {
                     let _ = write!(all, " {}={}", it.key, text(it.value.as_ref()));
                     all
@@ -124,7 +128,9 @@ fn remarks(span: &Span) -> String {
         of("resilient_client.endpoint").map(|endpoint| format!("at {endpoint}")),
         status.map(|status| format!("status {status}")),
         error,
-        of("resilient_client.call.attempts").map(|count| format!("{count} attempts")),
+        of("resilient_client.call.attempts")
+            .map(|count| format!("{count} attempt{}", if count == "1" { "" } else { "s" })),
+        of("order.status"),
     ];
     let remarks: Vec<_> = remarks.into_iter().flatten().collect();
     if remarks.is_empty() { String::new() } else { format!(" ({})", remarks.join(", ")) }
