@@ -36,6 +36,9 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("cargo room", By::Stage("tests")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo run -p fault-proxy", By::Stage("tests")),
+    ("cargo run -p otlp -- send", By::Stage("tests")),
+    ("cargo run -p otlp -- story traces.jsonl <id>", By::Stage("tests")),
+    ("scripts/check alerts", By::Stage("alerts on a recorded outage")),
     ("cargo room policy::breaker", By::Stage("tests")),
     (
         "cargo mutants --package resilient-client --file resilient-client/src/policy/token_bucket.rs -- -- policy::budget policy::hedge",

@@ -1,4 +1,5 @@
-//! Every metric, label and value of a label in the dashboard and the alerts is one that is exported.
+//! Every metric, label and value of a label in the dashboard and the alerts is one that is
+//! exported.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,7 @@ use resilient_client::policy::breaker::State;
 use resilient_client::{Decline, Rejection};
 use serde_json::Value;
 
-use super::outage::{ELSE, TROUBLE, record};
+use super::outage::{BRIEF, record};
 use super::read;
 
 /// What Prometheus adds to what it scrapes.
@@ -76,7 +77,7 @@ struct Exported {
 
 impl Exported {
     async fn by_a_run() -> Self {
-        let recording = record(&[TROUBLE, ELSE].concat()).await;
+        let recording = record(BRIEF).await;
         let (mut labels, mut values) = (BTreeMap::<_, BTreeSet<_>>::new(), BTreeMap::<_, BTreeSet<_>>::new());
         for series in recording.series() {
             let known = labels.entry(series.name.clone()).or_default();

@@ -157,8 +157,15 @@ pub(crate) const TROUBLE: &[Phase] = &[
     Phase::calm(6),
 ];
 
-/// What else there is to count: hedges, and calls that nobody waits for.
-pub(crate) const ELSE: &[Phase] = &[Phase::calm(1), Phase::stock(1, Weather::Forsaken), Phase::calm(1)];
+/// All there is to count, in a few minutes.
+pub(crate) const BRIEF: &[Phase] = &[
+    Phase::calm(1),
+    Phase::users(1, Weather::Down),
+    Phase::calm(1),
+    Phase::users(2, Weather::Spoilt),
+    Phase::stock(1, Weather::Forsaken),
+    Phase::calm(1),
+];
 
 /// So many minutes without.
 pub(crate) const CALM: &[Phase] = &[Phase::calm(20)];
