@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use resilient_client::policy::PolicySet;
 use resilient_client::policy::hedge::{Delay, HedgePolicy};
@@ -12,7 +12,7 @@ use resilient_client::policy::retry::RetryPolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::{Attempt, Client, Metrics, Policy, Prepared};
 use resilient_client_tests::server::NobodyHome;
-use resilient_client_tests::{Reply, Server};
+use resilient_client_tests::{Gate, Reply, SOON, Server, clock, within};
 use service_kit::meters::Meters;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -28,6 +28,8 @@ struct Recorded {
     fields: BTreeMap<String, String>,
     parent: Option<u64>,
     follows: Vec<u64>,
+    /// When it was left last.
+    left: Option<Instant>,
     closed: bool,
 }
 
@@ -75,6 +77,12 @@ impl<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>> Layer
         assert!(context.span(follows).is_some(), "a link to a span that is there");
         if let Some(span) = SPANS.lock().unwrap().get_mut(&id.into_u64()) {
             span.follows.push(follows.into_u64());
+        }
+    }
+
+    fn on_exit(&self, id: &Id, _: Context<'_, S>) {
+        if let Some(span) = SPANS.lock().unwrap().get_mut(&id.into_u64()) {
+            span.left = Some(clock::now());
         }
     }
 
@@ -190,6 +198,47 @@ async fn an_attempts_span_lasts_as_long_as_its_body() {
     let ended = calls_to(port(&server));
     assert!(ended[0].1[0].closed);
     assert_eq!(ended[0].1[0].get("http.response.status_code"), Some("200"));
+}
+
+/// tracing-opentelemetry ends a span where it was left last. Nobody is in an attempt's span while
+/// its transport or its body waits, and in a call's while its caller does.
+#[tokio::test]
+async fn a_span_is_left_last_as_it_ends() {
+    record();
+    let gate = Gate::new();
+    let body = gate.clone();
+    let server = Server::start(move |request| match request.nth {
+        1 => Reply::raw("HTTP/1.1 200 Told\r\ncontent-length: 3\r\n\r\n").then_wait(&body).then("ada"),
+        _ => Reply::nothing().then_hang(),
+    })
+    .await;
+    let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(100));
+    let policy = Policy::standard().timeout(timeout).retry(RetryPolicy::standard().max_attempts(1));
+    let client = Client::builder().policy(policy).build().unwrap();
+    // A stream's body, an attempt that is given up, and a call that nobody waits for.
+    let response = client.get(server.url("/")).send().await.unwrap();
+    let head_came = clock::now();
+    gate.open();
+    assert_eq!(response.text().await.unwrap(), "ada");
+    let asked = clock::now();
+    client.get(server.url("/")).send().await.unwrap_err();
+    let mut dropped = Box::pin(client.get(server.url("/")).send());
+    let until_sent = async {
+        tokio::select! {
+            _ = &mut dropped => panic!("it hangs"),
+            () = server.until_count(3) => {}
+        }
+    };
+    within(SOON, until_sent).await;
+    let sent = clock::now();
+    drop(dropped);
+    let mut calls = calls_to(port(&server));
+    calls.sort_by_key(|(call, _)| call.left);
+    let [streamed, given_up, forsaken] = &calls[..] else { panic!("three calls: {calls:?}") };
+    assert!(streamed.1[0].left > Some(head_came), "{streamed:?}");
+    let took = given_up.1[0].left.unwrap().duration_since(asked);
+    assert!(took >= Duration::from_millis(100), "{took:?}: {given_up:?}");
+    assert!(forsaken.1[0].left > Some(sent) && forsaken.0.left > Some(sent), "{forsaken:?}");
 }
 
 #[tokio::test]

@@ -73,7 +73,8 @@ pub(super) fn write(upstream: &str, event: &Event) {
             debug!(target: "resilient_client", upstream, %call, "not retried: {why}");
         }
         Event::Rejected { call, number, rejection } => {
-            debug!(target: "resilient_client", upstream, %call, number, "rejected: {rejection}");
+            let reason = rejection.as_str();
+            debug!(target: "resilient_client", upstream, %call, number, reason, "rejected: {rejection}");
         }
         _ => of_upstream(upstream, event),
     }
@@ -92,7 +93,8 @@ fn of_upstream(upstream: &str, event: &Event) {
             info!(target: "resilient_client", upstream, "overload limit ended");
         }
         Event::WouldReject { rejection } => {
-            debug!(target: "resilient_client", upstream, "would reject: {rejection}");
+            let reason = rejection.as_str();
+            debug!(target: "resilient_client", upstream, reason, "would reject: {rejection}");
         }
         Event::BreakerTransition(change) => match change.to {
             State::Open => {

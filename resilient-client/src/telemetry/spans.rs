@@ -11,9 +11,15 @@
 //! nothing is built: a call has looked whether anybody does when it began. Where somebody does, but
 //! not to these, nothing is built either: what stands in a span is put together when its own place in
 //! the code has been asked for.
+//!
+//! Two things are so because of tracing-opentelemetry, through which most people see them. Numbers
+//! are signed, as OpenTelemetry's are: it makes text of unsigned ones. And a span is entered once
+//! more as it ends: it takes for the end when the span was left last, which is long before where an
+//! attempt hung, or its body came slowly.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::StatusCode;
 use reqwest::Url;
@@ -80,7 +86,7 @@ impl CallSpan {
             otel.status_code = Empty,
             http.request.method = method.as_str(),
             server.address = whom().host(),
-            server.port = whom().port(),
+            server.port = whom().port().map(i64::from),
             url.template = template.map(Template::as_str),
             http.response.status_code = Empty,
             "error.type" = Empty,
@@ -110,10 +116,10 @@ impl CallSpan {
             otel.status_code = Empty,
             http.request.method = method,
             server.address = address.host(),
-            server.port = address.port(),
+            server.port = address.port().map(i64::from),
             url.full = url().map(|url| shown_text(&url, template)),
             url.template = template,
-            http.request.resend_count = (departing.number > 1).then(|| departing.number - 1),
+            http.request.resend_count = (departing.number > 1).then(|| i64::from(departing.number) - 1),
             http.response.status_code = Empty,
             "error.type" = Empty,
             resilient_client.trigger = departing.trigger.as_str(),
@@ -130,13 +136,14 @@ impl CallSpan {
 
     /// What the call came to.
     pub(crate) fn ended(&self, end: CallEnd, attempts: usize) {
-        self.span.record("resilient_client.call.attempts", attempts);
+        self.span.record("resilient_client.call.attempts", i64::try_from(attempts).unwrap_or(i64::MAX));
         match end {
             CallEnd::Response(status) => record_status(&self.span, status),
             CallEnd::Error(kind) => record_error(&self.span, kind.as_str()),
             // Nobody knows whether it would have been one.
             CallEnd::Dropped => _ = self.span.record("error.type", "dropped"),
         }
+        lasts_until_now(&self.span);
     }
 
     /// Makes it current while the call is polled.
@@ -175,6 +182,7 @@ impl AttemptSpan {
             (_, Some(status)) if status.is_client_error() || status.is_server_error() => {}
             (outcome, _) => record_error(&self.0, outcome.as_str()),
         }
+        lasts_until_now(&self.0);
     }
 }
 
@@ -184,9 +192,15 @@ fn name<'a>(method: &'a str, template: Option<&str>) -> Cow<'a, str> {
     template.map_or(Cow::Borrowed(verb), |template| Cow::Owned(format!("{verb} {template}")))
 }
 
+/// Enters it, and leaves it. A thread that ends drops its calls when whoever records spans may have
+/// no place there any more, and a panic there would end the process.
+fn lasts_until_now(span: &Span) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(span.enter())));
+}
+
 /// The conventions call any 4xx and 5xx an error of a client's span.
 fn record_status(span: &Span, status: StatusCode) {
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_client_error() || status.is_server_error() {
         record_error(span, status.as_str());
     }
