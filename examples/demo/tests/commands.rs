@@ -48,6 +48,7 @@ const ELSEWHERE: &[(&str, By)] = &[
     ),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
     ("cargo test --release --test million_hosts -- --nocapture", By::Stage("a million hosts")),
+    ("cargo test --release --test being_watched -- --nocapture", By::Stage("tests")),
     ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p user-service --features amqp", By::Hand("needs a broker")),
     ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p order-service --features amqp", By::Hand("needs a broker")),
     (

@@ -79,7 +79,11 @@ impl Changes {
                 let users = store::changed_since(&self.database, after, BATCH).await?;
                 let read = users.last().map_or(last, |user| user.version);
                 // With fewer than there is room for, there is none up to the last.
-                let to = if (users.len() as i64) < BATCH { read.max(last) } else { read };
+                let to = if i64::try_from(users.len()).is_ok_and(|count| count < BATCH) {
+                    read.max(last)
+                } else {
+                    read
+                };
                 // Nobody may be left; that is seen above.
                 let _ = sender.send(Arc::new(Batch { after, to, users }));
                 after = to;
