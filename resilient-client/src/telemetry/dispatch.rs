@@ -110,13 +110,13 @@ impl Events {
     #[inline]
     pub(crate) fn emit(&self, upstream: &str, event: impl FnOnce() -> Event) {
         if self.observers.count() != 0 || log::heard() {
-            self.tell(upstream, event());
+            self.tell(upstream, &event());
         }
     }
 
     #[cold]
-    fn tell(&self, upstream: &str, event: Event) {
-        self.hand_on(upstream, event.kind(), &event, EVERYBODY);
+    fn tell(&self, upstream: &str, event: &Event) {
+        self.hand_on(upstream, event.kind(), event, EVERYBODY);
     }
 
     /// Tells of something that happened to a call that is heard. Builds the event only when

@@ -302,7 +302,7 @@ async fn what_its_hook_held_back_was_no_attempt() {
             let rig = Rig::with(policy.into(), Some(Hook::new(hook)), [first, answer(200)]);
             let patience = if dropped { ms(60) } else { ms(60_000) };
             let ended = tokio::time::timeout(patience, rig.get()).await;
-            let story = format!("{held} {hedged} {dropped} {:?}", ended.as_ref().map(|it| it.is_ok()));
+            let story = format!("{held} {hedged} {dropped} {:?}", ended.as_ref().map(Result::is_ok));
             let sent = rig.script.count();
             assert!(sent < 2, "{story}");
             if let Ok(ended) = ended {
