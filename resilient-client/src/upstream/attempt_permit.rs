@@ -17,7 +17,7 @@ use crate::outcome::report::Trigger;
 use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::grant::Grant;
-use crate::policy::overload::{self, UNIT_BITS};
+use crate::policy::overload::{self, Ended, UNIT_BITS};
 use crate::telemetry::{AttemptSpan, Heard};
 use crate::time::{self, Tick, nanos};
 
@@ -315,10 +315,16 @@ impl AttemptPermit {
         if self.stage == Stage::Sent && self.allowed != 0 && !silent {
             self.tell_overload(outcome, took, now);
         }
-        if self.endpoint().is_none() && upstream.overload(self.whose.gate()).release() {
+        let ended = match outcome {
+            _ if self.stage != Stage::Sent => Ended::Unsent,
+            Outcome::Failure(FailureKind::Timeout) | Outcome::Abandoned => Ended::Unanswered,
+            _ => Ended::Answered,
+        };
+        if self.endpoint().is_none() && upstream.overload(self.whose.gate()).release(ended) {
             upstream.line(self.whose.gate()).wake();
         }
         if let Some(endpoint) = at(&mut self.beside) {
+            endpoint.ended(ended);
             // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not
             // attract calls.
             let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };

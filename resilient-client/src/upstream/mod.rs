@@ -42,7 +42,7 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::telemetry::{Events, Heard};
 use crate::time::{self, Tick, nanos};
 
-pub(crate) use admission::{Admission, Ask, Refusal, Tried, Waiting};
+pub(crate) use admission::{Admission, Ask, Patience, Refusal, Tried, Waiting};
 pub(crate) use attempt_permit::AttemptPermit;
 pub use endpoints::EndpointSnapshot;
 pub use snapshot::UpstreamSnapshot;
@@ -322,7 +322,7 @@ impl Upstream {
     fn shut_for(&self, now: Tick) -> Option<Duration> {
         let shut = |balancer: &Balancer| match balancer.set().shut(now)? {
             _ if self.breaker.state() == breaker::State::ForcedClosed => None,
-            Shut::Full(_) => None,
+            Shut::Full(_) | Shut::Silent => None,
             Shut::Open(wait) | Shut::Held(wait) => Some(wait),
             Shut::Empty => Some(Duration::ZERO),
         };

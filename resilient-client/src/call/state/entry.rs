@@ -23,7 +23,7 @@ use crate::telemetry::{AttemptSpan, Departing};
 use crate::time;
 use crate::time::Tick;
 use crate::upstream::endpoints::Trial;
-use crate::upstream::{Admission, Ask, AttemptPermit, Refusal};
+use crate::upstream::{Admission, Ask, AttemptPermit, Patience, Refusal};
 
 impl<X: Exchange> CallState<X> {
     /// The attempt that is due asks the upstream to be let in.
@@ -42,7 +42,7 @@ impl<X: Exchange> CallState<X> {
             deadline: self.ledger.terms().deadline,
             tried: &self.tried,
             repeatable: self.ledger.has_room_for_another(now),
-            waits: trigger != Trigger::Hedge,
+            patience: if trigger == Trigger::Hedge { Patience::None } else { Patience::Waits },
             // Beside an attempt in flight there is no need to.
             waits_for_ready: self.ledger.terms().waits_for_ready && trigger != Trigger::Hedge,
             place: None,

@@ -20,6 +20,7 @@ mod ready;
 mod reload;
 mod replay;
 mod shared;
+mod silence;
 mod sizes;
 mod swap;
 mod verdicts;
