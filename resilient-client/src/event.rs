@@ -143,6 +143,9 @@ pub enum Event {
         at: Tick,
         /// The version of the policies it follows.
         policy_version: u64,
+        /// Until when it may take, its body included: by its own total, or its caller's deadline if
+        /// that is sooner. `None` for a call without either, or with a body that may take longer.
+        until: Option<Tick>,
     },
     /// A call has its result, or was dropped.
     CallFinished {

@@ -5,8 +5,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use order_service::{Existence, LookupFuture, LookupRequest, ResilientUsers, UserLookup};
+use resilient_client::access::Access;
+use resilient_client::admin::Admin;
 use service_kit::database::Synchronous;
+use service_kit::faults::FaultOptions;
+use service_kit::health::Health;
 use service_kit::limits::Limits;
+use service_kit::meters::Meters;
 use tokio::net::TcpListener;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -20,6 +25,7 @@ use crate::breaker_log;
 use crate::broker;
 use crate::budget_log;
 use crate::cli::{Client, ServeGateway, ServeOrder, ServeUser};
+use crate::counted::{Caller, ServerLog};
 use crate::faults::Switch;
 use crate::follow::{HEARTBEAT, Reader};
 use crate::gateway;
@@ -28,7 +34,7 @@ use crate::naive::NaiveUsers;
 use crate::orphan_guard;
 use crate::parts::{Part, Without};
 
-/// user-service, three times: for either order-service behind the faults, and for the demo without.
+/// user-service, several times: for each order-service behind the faults, and for the demo without.
 pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     orphan_guard::exit_with_parent();
     log()?;
@@ -38,6 +44,9 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         ..Default::default()
     };
     share_of_one_host(&mut config.limits);
+    let faults_token = options.faults_token;
+    config.faults = FaultOptions { faults: faults_token.is_some(), faults_token };
+    let (faulty, health) = (config.faults.open()?, Health::default());
     let state = user_service::AppState::open(&config).await?;
     let mut publishing = state.clone();
     if options.broker {
@@ -45,17 +54,20 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         config.amqp_url = broker::url();
         publishing = user_service::AppState::open(&config).await?;
     }
-    let app = || user_service::app(state.clone());
+    let app = || faulty.around(user_service::app(state.clone()), &health, &config.limits);
     let switch = Switch::default();
-    let naive = switch.door(app(), Client::Naive, options.seed);
-    let resilient = switch.door(app(), Client::Resilient, options.seed);
+    let log = ServerLog::open(&options.log)?;
+    let door = |client: Client| {
+        let log = (client == Client::Resilient).then(|| log.clone());
+        switch.door(app(), client, options.seed, log)
+    };
     let (tell, told) = tokio::sync::watch::channel(false);
     let mut signal = Box::pin(service_kit::server::signal()?);
     tokio::spawn(async move {
         (&mut signal).await;
         let _ = tell.send(true);
     });
-    let control = switch.control(user_service::app(publishing.clone()));
+    let control = switch.control(user_service::app(publishing.clone())).merge(faulty.admin());
     let serve = async |state, router, port| {
         let listener = listen(port).await?;
         let mut told = told.clone();
@@ -66,11 +78,9 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         user_service::serve(state, router, listener, shutdown).await?;
         Ok::<_, Problem>(())
     };
-    tokio::try_join!(
-        serve(state.clone(), naive, options.naive_port),
-        serve(state.clone(), resilient, options.resilient_port),
-        serve(publishing, control, options.control_port),
-    )?;
+    let doors = options.door.iter().map(|(client, port)| serve(state.clone(), door(*client), *port));
+    let doors = futures_util::future::try_join_all(doors.collect::<Vec<_>>());
+    tokio::try_join!(doors, serve(publishing, control, options.control_port))?;
     Ok(())
 }
 
@@ -93,37 +103,62 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     if options.broker && without.has(Part::Copy) {
         config.amqp_url = broker::url();
     }
-    let reader = match options.client {
-        Client::Naive => Some(Reader::naive(options.naive)?),
-        Client::Resilient => Some(Reader::resilient(&without)?),
-        Client::Alone => None,
+    let show = |client: &resilient_client::Client| match (options.admin_port, &options.admin_token) {
+        (Some(port), Some(token)) => show_operator(client, port, token),
+        _ => Ok(()),
     };
-    if let Some(reader) = reader.filter(|_| options.streams) {
+    let meters = Meters::default();
+    let caller = Caller::new(&meters, options.reports.as_deref())?;
+    let reader = match options.client {
+        Client::Naive | Client::NaiveToo | Client::NaiveThree if options.streams => {
+            Some(Reader::naive(options.naive)?)
+        }
+        Client::Resilient if options.streams => Some(Reader::resilient(&without, &caller)?),
+        _ => None,
+    };
+    if let Some(reader) = reader {
         reader.follow(&config.user_service_url);
     }
     let (state, router) = match options.client {
-        Client::Naive => {
+        Client::Naive | Client::NaiveToo | Client::NaiveThree => {
             let users = NaiveUsers::new(options.naive, &config.user_service_url)?;
             asked_first(&config, AskFirst::new(users)).await?
         }
         Client::Resilient if !without.has(Part::AnswerCheck) => {
-            let users = BelievingUsers::new(&config, |policy| without.adjust(policy))?;
+            let users = BelievingUsers::new(&config, caller, |policy| without.adjust(policy))?;
+            show(users.client())?;
             with_fallback(&config, users, &without).await?
         }
         Client::Resilient => {
-            let mut client = resilient_client::Client::builder().observer(breaker_log::reporter());
+            let client = resilient_client::Client::builder().observer(breaker_log::reporter());
+            let mut client = caller.counting(client);
             if !without.has(Part::Deadlines) {
                 client = client.deadline_header(None);
             }
             let users = ResilientUsers::adjusted(&config, client, |policy| without.adjust(policy))?;
+            caller.counted(users.client());
+            let users = users.reporting(move |report, end| caller.report(report, end));
             budget_log::tell(users.clone());
+            show(users.client())?;
             with_fallback(&config, users, &without).await?
         }
         Client::Alone => keeping(&config, KnownUsers).await?,
     };
     // It ends with the demo, or when the demo kills it.
     let listener = listen(options.port).await?;
+    let router = router.merge(meters.routes());
     Ok(order_service::serve(state, router, listener, std::future::pending()).await?)
+}
+
+/// The admin page of its client, on this host, by the token.
+fn show_operator(client: &resilient_client::Client, port: u16, token: &str) -> Result<(), Problem> {
+    let admin = Admin::new(Access::token(token)).client("user-service", client).router()?;
+    tokio::spawn(async move {
+        let listener = listen(port).await?;
+        Health::default().serve_beside(Router::new().nest("/admin", admin), listener).await;
+        std::io::Result::Ok(())
+    });
+    Ok(())
 }
 
 /// What stands in front of an order-service in a chain of three.

@@ -6,10 +6,17 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::by_hand::{FaultArgs, ToxicArgs};
 use crate::load::Rates;
 use crate::naive::Naive;
 use crate::parts::{Part, Without};
 use crate::scenario::{ISOLATION, REPLICAS, SCENARIOS, Scenario};
+
+/// Where [`ServeUser`] finds its token.
+pub(crate) const FAULTS_TOKEN: &str = "RESILIENT_CLIENT_DEMO_FAULTS_TOKEN";
+
+/// Where [`ServeOrder`] finds the one of its admin page.
+pub(crate) const ADMIN_TOKEN: &str = "RESILIENT_CLIENT_DEMO_ADMIN_TOKEN";
 
 /// Two order-services, one naive and one resilient, under the same load while user-service slows
 /// down, hangs and dies.
@@ -57,9 +64,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(3..=9))]
     #[arg(conflicts_with_all = ["positional", "scenario"])]
     replicas: Option<u8>,
-    /// Which naive client to compare with, in place of the scenario's
+    /// Which naive client to compare with, in place of the scenario's; or `all` three at once
     #[arg(long, value_enum, value_name = "CLIENT")]
-    naive: Option<Naive>,
+    naive: Option<Compared>,
     /// Switches every policy of the resilient client off: the check must fail
     #[arg(long)]
     unprotected: bool,
@@ -102,8 +109,24 @@ impl Options {
         self.replicas.map_or(self.scenario().user_services, usize::from)
     }
 
+    /// The naive client that is shown second by second.
     pub(crate) fn naive(&self, scenario: &Scenario) -> Naive {
-        self.naive.unwrap_or(scenario.naive)
+        match self.naive {
+            Some(Compared::NoTimeout) => Naive::NoTimeout,
+            Some(Compared::Loop) => Naive::Loop,
+            Some(Compared::ReqwestRetry) => Naive::ReqwestRetry,
+            Some(Compared::All) | None => scenario.naive,
+        }
+    }
+
+    /// The order-services of the run, and the naive ones' clients.
+    pub(crate) fn cast(&self, scenario: &Scenario) -> Cast {
+        let shown = self.naive(scenario);
+        let mut naive = vec![shown];
+        if self.naive == Some(Compared::All) {
+            naive.extend(Naive::value_variants().iter().filter(|kind| **kind != shown));
+        }
+        Cast { naive }
     }
 
     /// What the scenario does without, and what the command line says.
@@ -135,9 +158,20 @@ fn scenario(name: &str) -> Result<&'static Scenario, String> {
     })
 }
 
-/// The other processes of the demo.
+fn door(text: &str) -> Result<(Client, u16), String> {
+    let (client, port) = text.split_once(':').ok_or("no port")?;
+    Ok((Client::from_str(client, false)?, port.parse().map_err(|_| "no port")?))
+}
+
+/// What else there is to do: by hand, and by the demo's other processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
+    /// Breaks the user-service of a held demo: cargo demo fault user-service delay 500ms 30%
+    #[command(bin_name = "cargo demo fault", max_term_width = 80)]
+    Fault(FaultArgs),
+    /// Breaks the connections of a held demo: cargo demo toxic latency 200ms --upstream
+    #[command(bin_name = "cargo demo toxic", max_term_width = 80)]
+    Toxic(ToxicArgs),
     /// user-service behind the switchable faults
     #[command(hide = true)]
     ServeUser(ServeUser),
@@ -152,19 +186,18 @@ pub(crate) enum Role {
     Watchdog {
         /// Removed at the end
         #[arg(long)]
-        remove: Option<PathBuf>,
+        remove: Vec<PathBuf>,
     },
 }
 
-/// Each user-service listens three times: each order-service has a door of its own, so a call is
-/// counted by where it came in and the two clients need not say who they are; the demo sets faults
-/// through the third.
+/// Each user-service listens several times: each order-service has a door of its own, so a call is
+/// counted by where it came in and the clients need not say who they are; the demo sets faults
+/// through the last.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeUser {
-    #[arg(long)]
-    pub(crate) naive_port: u16,
-    #[arg(long)]
-    pub(crate) resilient_port: u16,
+    /// An order-service and the port of its door
+    #[arg(long, value_name = "CLIENT:PORT", value_parser = door)]
+    pub(crate) door: Vec<(Client, u16)>,
     #[arg(long)]
     pub(crate) control_port: u16,
     /// Whether it publishes what happens to users
@@ -172,8 +205,14 @@ pub(crate) struct ServeUser {
     pub(crate) broker: bool,
     #[arg(long)]
     pub(crate) database: PathBuf,
+    /// Where it writes what comes to the resilient order-service's door
+    #[arg(long)]
+    pub(crate) log: PathBuf,
     #[arg(long)]
     pub(crate) seed: u64,
+    /// Lets faults be injected by whoever bears it. Not as an argument, which others could read.
+    #[arg(long, env = FAULTS_TOKEN, hide_env_values = true)]
+    pub(crate) faults_token: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -200,6 +239,14 @@ pub(crate) struct ServeOrder {
     /// Whether it keeps a copy of users
     #[arg(long)]
     pub(crate) broker: bool,
+    /// Where its client's admin page is, and what that asks for
+    #[arg(long, requires = "admin_token")]
+    pub(crate) admin_port: Option<u16>,
+    #[arg(long, env = ADMIN_TOKEN, hide_env_values = true)]
+    pub(crate) admin_token: Option<String>,
+    /// Where it writes its calls' reports, if it does
+    #[arg(long)]
+    pub(crate) reports: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -216,6 +263,44 @@ pub(crate) struct ServeGateway {
     pub(crate) order_service: String,
 }
 
+/// Which naive clients to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Compared {
+    /// reqwest as it comes: no timeout, one try
+    NoTimeout,
+    /// A timeout of a second, and three tries in a loop
+    Loop,
+    /// reqwest-middleware and reqwest-retry as their README has it
+    ReqwestRetry,
+    /// All three at once: one table of four at the end
+    All,
+}
+
+/// The order-services of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Cast {
+    /// The naive ones' clients; the first is shown second by second.
+    pub(crate) naive: Vec<Naive>,
+}
+
+impl Cast {
+    /// In the order of [`Client::ALL`].
+    pub(crate) fn clients(&self) -> impl Iterator<Item = Client> + use<> {
+        Client::ALL.into_iter().take(2 + self.naive.len())
+    }
+
+    /// Those that ask user-service.
+    pub(crate) fn callers(&self) -> impl Iterator<Item = Client> + use<> {
+        self.clients().filter(|client| *client != Client::Alone)
+    }
+
+    /// The client of a naive one.
+    pub(crate) fn naive_client(&self, client: Client) -> Naive {
+        let which = Client::NAIVE.iter().position(|naive| *naive == client).unwrap_or_default();
+        self.naive.get(which).copied().unwrap_or(self.naive[0])
+    }
+}
+
 /// The one difference between the order-services: how they find out whether a user exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Client {
@@ -225,11 +310,17 @@ pub(crate) enum Client {
     Resilient,
     /// They just know: the control, which shows what this machine does by itself meanwhile.
     Alone,
+    /// By another naive client, with `--naive all`...
+    NaiveToo,
+    /// ...and by a third.
+    NaiveThree,
 }
 
 impl Client {
-    pub(crate) const ALL: [Self; 3] = [Self::Naive, Self::Resilient, Self::Alone];
-    /// Those the demo is about.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Naive, Self::Resilient, Self::Alone, Self::NaiveToo, Self::NaiveThree];
+    pub(crate) const NAIVE: [Self; 3] = [Self::Naive, Self::NaiveToo, Self::NaiveThree];
+    /// Those that are shown second by second.
     pub(crate) const TWINS: [Self; 2] = [Self::Naive, Self::Resilient];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -237,6 +328,8 @@ impl Client {
             Self::Naive => "naive",
             Self::Resilient => "resilient",
             Self::Alone => "alone",
+            Self::NaiveToo => "naive-too",
+            Self::NaiveThree => "naive-three",
         }
     }
 }
@@ -277,6 +370,22 @@ mod tests {
         assert_eq!(typed("demo replicas").unwrap().user_services(), 3);
         for wrong in ["demo nonsense", "demo hang --scenario hang", "demo hang --replicas 3"] {
             typed(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn all_naive_clients_are_the_scenarios_and_the_two_others() {
+        for (line, naive, clients) in [
+            ("demo hang", vec![Naive::NoTimeout], 3),
+            ("demo hang --naive loop", vec![Naive::Loop], 3),
+            ("demo streams --naive all", vec![Naive::Loop, Naive::NoTimeout, Naive::ReqwestRetry], 5),
+        ] {
+            let options = typed(line).unwrap();
+            let cast = options.cast(options.scenario());
+            assert_eq!((&cast.naive, cast.clients().count()), (&naive, clients), "{line}");
+            assert_eq!(cast.callers().count(), clients - 1, "{line}");
+            let asked_by = Client::NAIVE.into_iter().zip(naive);
+            assert!(asked_by.into_iter().all(|(client, kind)| cast.naive_client(client) == kind), "{line}");
         }
     }
 

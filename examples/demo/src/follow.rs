@@ -7,8 +7,7 @@
 //! What happens is told as bytes down standard output: how many are alive, and that one has ended.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use resilient_client::Policy;
@@ -17,6 +16,7 @@ use tokio::time::{interval, sleep};
 
 use crate::Problem;
 use crate::clock::now;
+use crate::counted::Caller;
 use crate::naive::Naive;
 use crate::parts::{Part, Without};
 
@@ -32,6 +32,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often it is told how many are alive.
 const TELL_EVERY: Duration = Duration::from_millis(200);
+/// Whose streams nobody has looked at for so long may have none.
+const UNSEEN: Duration = Duration::from_secs(2);
 
 /// What is said of an order-service's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,27 +69,59 @@ impl Told {
     }
 }
 
-/// What has been told of an order-service's streams.
+/// What has been told of an order-service's streams. A lock, because the reader of the pipe writes
+/// it; held for a few assignments.
 #[derive(Debug, Default)]
-pub(crate) struct StreamLog {
-    alive: AtomicU64,
-    ended: AtomicU64,
+pub(crate) struct StreamLog(Mutex<ToldSoFar>);
+
+#[derive(Debug, Default)]
+struct ToldSoFar {
+    alive: u64,
+    ended: u64,
+    /// Since when all have been alive at every look, and none has ended.
+    whole_since: Option<Instant>,
+    /// When they were looked at last.
+    looked: Option<Instant>,
 }
 
 impl StreamLog {
-    pub(crate) fn note(&self, told: Told) {
+    pub(crate) fn note(&self, at: Instant, told: Told) {
+        let mut so_far = self.lock();
         match told {
-            Told::Alive(count) => self.alive.store(u64::from(count), Ordering::Relaxed),
-            Told::Ended => drop(self.ended.fetch_add(1, Ordering::Relaxed)),
+            Told::Alive(count) => {
+                so_far.alive = u64::from(count);
+                so_far.looked = Some(at);
+                let since = so_far.whole_since.unwrap_or(at);
+                so_far.whole_since = (usize::from(count) == STREAMS).then_some(since);
+            }
+            Told::Ended => {
+                so_far.ended += 1;
+                so_far.whole_since = None;
+            }
         }
     }
 
     pub(crate) fn alive(&self) -> u64 {
-        self.alive.load(Ordering::Relaxed)
+        self.lock().alive
     }
 
     pub(crate) fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
+        self.lock().ended
+    }
+
+    /// For how long all have been alive at every look, at this time; zero if nobody has looked for
+    /// [`UNSEEN`].
+    pub(crate) fn whole_for(&self, at: Instant) -> Duration {
+        let so_far = self.lock();
+        let since = |then: Option<Instant>| then.map(|then| at.saturating_duration_since(then));
+        match (since(so_far.whole_since), since(so_far.looked)) {
+            (Some(whole), Some(looked)) if looked < UNSEEN => whole,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ToldSoFar> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,7 +130,7 @@ impl StreamLog {
 pub(crate) enum Reader {
     Plain(reqwest::Client),
     Retrying(reqwest_middleware::ClientWithMiddleware),
-    Resilient(resilient_client::Client),
+    Resilient(resilient_client::Client, Caller),
 }
 
 impl Reader {
@@ -109,14 +143,16 @@ impl Reader {
 
     /// The standard policy, but for the silence that this stream's signs of life allow. A client of
     /// its own: what happens to streams says little of short calls.
-    pub(crate) fn resilient(without: &Without) -> Result<Self, Problem> {
+    pub(crate) fn resilient(without: &Without, caller: &Caller) -> Result<Self, Problem> {
         let timeout = TimeoutPolicy::standard().stream_idle(SILENCE);
         let policy = without.adjust(Policy::standard().timeout(timeout));
-        let mut client = resilient_client::Client::builder().policy(policy);
+        let mut client = caller.counting(resilient_client::Client::builder().policy(policy));
         if !without.has(Part::Deadlines) {
             client = client.deadline_header(None);
         }
-        Ok(Self::Resilient(client.transport(reqwest::ClientBuilder::no_proxy).build()?))
+        let client = client.transport(reqwest::ClientBuilder::no_proxy).build()?;
+        caller.counted(&client);
+        Ok(Self::Resilient(client, caller.clone()))
     }
 
     /// Reads one stream to its end, however it ends; `heard` is called for each piece. Whether
@@ -125,8 +161,10 @@ impl Reader {
         let mut response = match self {
             Self::Plain(http) => http.get(url).send().await.ok(),
             Self::Retrying(http) => http.get(url).send().await.ok(),
-            Self::Resilient(client) => {
-                let Ok(mut response) = client.get(url).streaming().send().await else { return false };
+            Self::Resilient(client, caller) => {
+                let result = client.get(url).streaming().send().await;
+                caller.result(&result);
+                let Ok(mut response) = result else { return false };
                 let opened = response.status().is_success();
                 while opened && matches!(response.chunk().await, Ok(Some(_))) {
                     heard();
@@ -176,6 +214,8 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use service_kit::meters::Meters;
+
     use crate::breaker_log::Breaker;
 
     #[test]
@@ -191,11 +231,33 @@ mod tests {
 
     #[test]
     fn the_log_has_the_last_count_and_all_ends() {
-        let log = StreamLog::default();
+        let (log, at) = (StreamLog::default(), now());
         for told in [Told::Alive(4), Told::Ended, Told::Alive(3), Told::Ended] {
-            log.note(told);
+            log.note(at, told);
         }
         assert_eq!((log.alive(), log.ended()), (3, 2));
+    }
+
+    #[test]
+    fn streams_are_whole_from_the_first_look_at_all_of_them_alive_until_one_ends_or_goes_mute() {
+        let (log, start) = (StreamLog::default(), now());
+        let after = |ms| start + Duration::from_millis(ms);
+        let whole = |ms| log.whole_for(after(ms)).as_millis();
+        assert_eq!(whole(0), 0);
+        log.note(after(0), Told::Alive(3));
+        log.note(after(200), Told::Alive(4));
+        log.note(after(400), Told::Alive(4));
+        assert_eq!(whole(600), 400);
+        // Another takes its place before anybody has looked: one has ended all the same.
+        log.note(after(700), Told::Ended);
+        assert_eq!(whole(700), 0);
+        log.note(after(800), Told::Alive(4));
+        assert_eq!(whole(1000), 200);
+        log.note(after(1000), Told::Alive(2));
+        assert_eq!(whole(1000), 0);
+        log.note(after(1200), Told::Alive(4));
+        assert_eq!(whole(3000), 1800);
+        assert_eq!(whole(3300), 0, "who says nothing any more says nothing good");
     }
 
     #[test]
@@ -204,7 +266,8 @@ mod tests {
             Reader::naive(kind).unwrap();
         }
         for part in [Part::Timeouts, Part::Breaker, Part::Deadlines] {
-            Reader::resilient(&Without { unprotected: false, parts: vec![part] }).unwrap();
+            let caller = Caller::new(&Meters::default(), None).unwrap();
+            Reader::resilient(&Without { unprotected: false, parts: vec![part] }, &caller).unwrap();
         }
     }
 }

@@ -6,12 +6,14 @@
 //!
 //! Latency counts from the sending, which waits for no earlier answer.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -19,9 +21,10 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::Problem;
 use crate::arrivals::{NewOrder, Orders, Poisson};
-use crate::audit::Stored;
+use crate::audit::{Status, Stored};
 use crate::clock::now;
 use crate::histogram::Histogram;
+use crate::page::Recent;
 use crate::scenario::Scenario;
 use crate::tally::{Answer, Books, Sent};
 
@@ -51,6 +54,8 @@ pub(crate) struct Target {
     reads: Semaphore,
     /// A lock, because every request writes its outcome here; held for a few counter updates.
     books: Mutex<Books>,
+    /// For whoever watches.
+    recent: Recent,
 }
 
 impl Target {
@@ -65,8 +70,8 @@ impl Target {
             reqwest::Client::builder().retry(reqwest::retry::never()).timeout(PATIENCE).no_proxy().build()?;
         let [orders, reads] = [(); 2].map(|()| Semaphore::new(MOST_WAITING));
         let books = Mutex::new(Books::new(phases));
-        let mut target =
-            Self { http, base, order_service, users, readable: Vec::new(), orders, reads, books };
+        let (readable, recent) = Default::default();
+        let mut target = Self { http, base, order_service, users, readable, orders, reads, books, recent };
         while target.readable.len() < READABLE {
             // Numbered from the top down, out of the way of the load's.
             let number = u64::MAX - target.readable.len() as u64;
@@ -100,6 +105,11 @@ impl Target {
         self.users.first().map_or(NOBODY, String::as_str)
     }
 
+    /// The last orders.
+    pub(crate) const fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
     /// How many requests are waiting for an answer now.
     pub(crate) fn waiting(&self) -> usize {
         2 * MOST_WAITING - self.orders.available_permits() - self.reads.available_permits()
@@ -110,10 +120,10 @@ impl Target {
         if let Ok(_permit) = self.orders.try_acquire() {
             let begun = now();
             let first = async {
-                sent.answer = self.answer(&order).await;
-                sent.latency = begun.elapsed();
+                let (answer, id) = self.answer(&order).await;
+                (sent.answer, sent.latency) = (answer, begun.elapsed());
                 if !sent.is_overtaken() {
-                    self.books().answered(&sent);
+                    self.answered(&sent, id);
                 }
             };
             let again = async {
@@ -124,26 +134,37 @@ impl Target {
                 Some(self.answer(&order).await)
             };
             let ((), again) = tokio::join!(first, again);
+            let (again, id) = again.unzip();
             sent.again = again;
             if sent.is_overtaken() {
                 sent.take_the_others_answer(begun.elapsed());
-                self.books().answered(&sent);
+                self.answered(&sent, id.flatten());
             }
         } else {
-            self.books().answered(&sent);
+            self.answered(&sent, None);
         }
         self.books().close(sent);
     }
 
-    async fn answer(&self, order: &NewOrder) -> Answer {
+    fn answered(&self, sent: &Sent, id: Option<String>) {
+        self.books().answered(sent);
+        self.recent.answered(sent, id);
+    }
+
+    /// The answer, and the id of an order that is kept.
+    async fn answer(&self, order: &NewOrder) -> (Answer, Option<String>) {
         match self.send(&self.base, order).await {
             Ok(response) => {
                 let answer = Answer::from_status(response.status().as_u16());
                 // Read to the end, as a client would, and so that the connection can be used again.
-                response.bytes().await.map_or(Answer::Broken, |_body| answer)
+                match response.bytes().await {
+                    Ok(body) if answer == Answer::Accepted => (answer, id(&body)),
+                    Ok(_) => (answer, None),
+                    Err(_) => (Answer::Broken, None),
+                }
             }
-            Err(error) if error.is_timeout() => Answer::TimedOut,
-            Err(_) => Answer::Broken,
+            Err(error) if error.is_timeout() => (Answer::TimedOut, None),
+            Err(_) => (Answer::Broken, None),
         }
     }
 
@@ -191,16 +212,52 @@ impl Target {
         }
     }
 
+    /// Which of these orders, the oldest first, wait to be verified.
+    pub(crate) async fn pending_of(&self, ids: &[String]) -> Result<HashSet<String>, Problem> {
+        let mut pending = HashSet::new();
+        let mut after = ids.first().cloned();
+        while let Some(from) = after {
+            let query = format!("/orders?limit=100&status=pending_verification&after={from}");
+            let page: Page<Named> = self.get(&query).await?;
+            pending.extend(page.orders.into_iter().map(|order| order.id));
+            after = page.next;
+        }
+        // The list is in the order of commits: one sent a little later may stand before the first.
+        let missing: Vec<_> = ids.iter().filter(|id| !pending.contains(*id)).collect();
+        for id in missing {
+            let order: Named = self.get(&format!("/orders/{id}")).await?;
+            if order.status == Status::PendingVerification {
+                pending.insert(order.id);
+            }
+        }
+        Ok(pending)
+    }
+
     async fn page(&self, query: &str) -> Result<Page, Problem> {
-        let url = format!("{}/orders?{query}", self.order_service);
+        self.get(&format!("/orders?{query}")).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
+        let url = format!("{}{path}", self.order_service);
         Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
     }
 }
 
 #[derive(Deserialize)]
-struct Page {
-    orders: Vec<Stored>,
+struct Page<O = Stored> {
+    orders: Vec<O>,
     next: Option<String>,
+}
+
+/// What names an order at its order-service.
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+    status: Status,
+}
+
+fn id(body: &[u8]) -> Option<String> {
+    serde_json::from_slice(body).ok().map(|Named { id, .. }| id)
 }
 
 /// Creates the customers. Returns their ids.
@@ -249,6 +306,8 @@ pub(crate) async fn run(
             let Some((_, order)) = order_times.next() else { break };
             for target in targets {
                 let (target, order) = (Arc::clone(target), order.clone());
+                // Here, where they come in their order.
+                target.recent.placed(order.number);
                 under_way.spawn(async move { target.place(order, phase, due).await });
             }
         } else {

@@ -21,10 +21,12 @@ mod believing;
 mod breaker_log;
 mod broker;
 mod budget_log;
+mod by_hand;
 mod child_services;
 mod cli;
 mod clock;
 mod colour;
+mod counted;
 mod faults;
 mod follow;
 mod gateway;
@@ -33,6 +35,7 @@ mod live;
 mod load;
 mod naive;
 mod orphan_guard;
+mod page;
 mod parts;
 mod ports;
 mod processes;
@@ -53,6 +56,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::cli::{Cli, Options, Role};
 use crate::colour::Colours;
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
     let Cli { role, options } = Cli::parse_from(Cli::typed(std::env::args_os()));
     let ended = match role {
         Some(Role::Watchdog { remove }) => {
-            orphan_guard::kill_orphans(remove.as_deref());
+            orphan_guard::kill_orphans(&remove);
             Ok(ExitCode::SUCCESS)
         }
         Some(Role::ServeUser(user)) => run(child_services::serve_user(user)).map(|()| ExitCode::SUCCESS),
@@ -80,6 +84,8 @@ fn main() -> ExitCode {
         Some(Role::ServeGateway(gateway)) => {
             run(child_services::serve_gateway(gateway)).map(|()| ExitCode::SUCCESS)
         }
+        Some(Role::Fault(args)) => run(by_hand::fault(args)).map(|()| ExitCode::SUCCESS),
+        Some(Role::Toxic(args)) => run(by_hand::toxic(args)).map(|()| ExitCode::SUCCESS),
         None if options.list => say(&report::list()).map(|()| ExitCode::SUCCESS),
         None => run(demo(options)),
     };
@@ -111,14 +117,20 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
     enough_open_files(&options)?;
     let files = Files::create(&options)?;
     let directory = Directory::open(options.keep.as_deref())?;
+    let handle = options.hold.then(by_hand::directory).transpose()?;
+    let not_kept = options.keep.is_none().then(|| directory.path());
+    let remove: Vec<_> = not_kept.into_iter().chain(handle.as_ref().map(TempDir::path)).collect();
     let colours = Colours::for_stdout();
     say(&report::introduction(&options))?;
 
     let mut fleet = tokio::select! {
-        fleet = Fleet::start(directory.path(), options.keep.is_none(), &options, scenario) => fleet?,
+        fleet = Fleet::start(directory.path(), &remove, &options, scenario) => fleet?,
         () = &mut interrupted => return say_interrupted(),
     };
-    if options.hold {
+    if let Some(handle) = handle {
+        if let Some(found) = fleet.handle() {
+            found.write(handle.path())?;
+        }
         let ended = tokio::select! {
             ended = stage::hold(&mut fleet, &options, scenario, colours) => ended,
             () = &mut interrupted => Ok(()),
@@ -150,7 +162,8 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
 fn enough_open_files(options: &Options) -> Result<(), Problem> {
     /// More than a few hundred are used only while requests pile up.
     const COMFORTABLE: u64 = 4096;
-    let needed = open_files(options.rates(options.scenario()));
+    let scenario = options.scenario();
+    let needed = open_files(options.rates(scenario), options.cast(scenario).naive.len());
     let allowed = signal::allow_open_files(COMFORTABLE.max(needed))?;
     if allowed < needed {
         let why = format!(
@@ -163,12 +176,13 @@ fn enough_open_files(options: &Options) -> Result<(), Problem> {
 }
 
 /// While user-service hangs, every order of the last seconds waits at the naive order-service,
-/// which holds a connection to its client and one to user-service. Reads are answered; a busy
-/// machine may take a second over them.
-fn open_files(Rates { orders, reads, .. }: Rates) -> u64 {
+/// which holds a connection to its client and one to user-service. With several naive ones, their
+/// clients and user-service hold one for each. Reads are answered; a busy machine may take a second
+/// over them.
+fn open_files(Rates { orders, reads, .. }: Rates, naive: usize) -> u64 {
     const BESIDES: u64 = 256;
     let waiting = (u64::from(orders) * PATIENCE.as_secs()).min(MOST_WAITING as u64);
-    BESIDES + 2 * waiting + u64::from(reads)
+    BESIDES + waiting * naive.max(2) as u64 + u64::from(reads)
 }
 
 /// Where results go besides the terminal. Created before the run, so that a path that can't be
@@ -213,7 +227,7 @@ fn about(path: &Path, error: &io::Error) -> Problem {
 
 /// Where databases and logs go.
 enum Directory {
-    Temporary(tempfile::TempDir),
+    Temporary(TempDir),
     Kept(PathBuf),
 }
 
@@ -266,9 +280,9 @@ mod tests {
 
     #[test]
     fn the_usual_load_needs_no_more_open_files_than_are_usually_allowed() {
-        let usual = open_files(Rates { orders: 50, reads: 100, seed: 1 });
+        let usual = open_files(Rates { orders: 50, reads: 100, seed: 1 }, 1);
         assert!((800..=1024).contains(&usual), "{usual}");
-        let most = open_files(Rates { orders: 500, reads: 500, seed: 1 });
+        let most = open_files(Rates { orders: 500, reads: 500, seed: 1 }, 3);
         assert!(most <= 4096, "{most}");
     }
 }

@@ -7,11 +7,11 @@
 //!
 //! A stopped process reads nothing, so one child, the watchdog, is told the others' pids and kills
 //! them with `SIGKILL`, which a stopped process can't put off. It also removes the temporary
-//! directory.
+//! directories.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::signal::{self, Signal};
@@ -38,17 +38,18 @@ pub(crate) fn ended(pid: u32) -> String {
 }
 
 /// The watchdog: waits for the demo to end, then leaves no process and no file behind.
-pub(crate) fn kill_orphans(remove: Option<&Path>) {
+pub(crate) fn kill_orphans(remove: &[PathBuf]) {
     for pid in survivors(std::io::stdin().lock()) {
         // One that has ended by itself is what we want.
         let _ = signal::send(pid, Signal::Kill);
     }
-    let Some(directory) = remove else { return };
-    for _ in 0..20 {
-        if std::fs::remove_dir_all(directory).is_ok() || !directory.exists() {
-            return;
+    for directory in remove {
+        for _ in 0..20 {
+            if std::fs::remove_dir_all(directory).is_ok() || !directory.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Ports {
     pub(crate) order: [u16; Client::ALL.len()],
     /// In front of each order-service, where something is.
     pub(crate) gateway: [u16; Client::ALL.len()],
+    /// Of the resilient one's admin page.
+    pub(crate) admin: u16,
 }
 
 /// Where one replica of user-service listens.
@@ -23,7 +25,7 @@ pub(crate) struct Ports {
 pub(crate) struct UserPorts {
     pub(crate) control: u16,
     /// It as each order-service knows it.
-    pub(crate) door: [u16; Client::TWINS.len()],
+    pub(crate) door: [u16; Client::ALL.len()],
 }
 
 impl Ports {
@@ -38,11 +40,18 @@ impl Ports {
         };
         let mut users = Vec::new();
         for _ in 0..replicas {
-            users.push(UserPorts { control: hold().await?, door: [hold().await?, hold().await?] });
+            let (control, mut door) = (hold().await?, [0; Client::ALL.len()]);
+            for port in &mut door {
+                *port = hold().await?;
+            }
+            users.push(UserPorts { control, door });
         }
-        let order = [hold().await?, hold().await?, hold().await?];
-        let gateway = [hold().await?, hold().await?, hold().await?];
-        Ok(Self { users, order, gateway })
+        let (mut order, mut gateway) = ([0; Client::ALL.len()], [0; Client::ALL.len()]);
+        for port in order.iter_mut().chain(&mut gateway) {
+            *port = hold().await?;
+        }
+        let admin = hold().await?;
+        Ok(Self { users, order, gateway, admin })
     }
 }
 

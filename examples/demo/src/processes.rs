@@ -1,6 +1,7 @@
 //! The other processes: started, stopped, killed and started again, each a real one with its own
 //! database.
 
+mod breakable;
 mod heard;
 
 use std::fs::File;
@@ -12,15 +13,19 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
+use uuid::Uuid;
 
+use self::breakable::Breakable;
 use self::heard::{Arrivals, listen};
+use crate::Problem;
 use crate::breaker_log::{Breaker, BreakerLog};
 use crate::budget_log::BudgetLog;
-use crate::cli::{Client, Options};
+use crate::by_hand::Handle;
+use crate::cli::{ADMIN_TOKEN, Cast, Client, FAULTS_TOKEN, Options};
 use crate::clock::now;
+use crate::counted::{self, Counted, arrivals_file};
 use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
 use crate::follow::{StreamLog, Told};
-use crate::naive::Naive;
 use crate::orphan_guard::{ended, started};
 use crate::parts::Without;
 use crate::ports::Ports;
@@ -39,7 +44,7 @@ pub(crate) struct Fleet {
     program: PathBuf,
     directory: PathBuf,
     seed: u64,
-    naive: Naive,
+    cast: Cast,
     without: Without,
     ports: Ports,
     http: reqwest::Client,
@@ -53,7 +58,13 @@ pub(crate) struct Fleet {
     /// Whether they follow events, too.
     follow: bool,
     broker: bool,
+    /// Whether the run comes to an end at which calls are compared.
+    counted: bool,
     watchdog: Process,
+    /// What the resilient one's admin page asks for.
+    admin_token: String,
+    /// Only in a held demo.
+    breakable: Option<Breakable>,
     /// By replica; `None` for a dead one.
     users: Vec<Option<Process>>,
     orders: Vec<Process>,
@@ -68,6 +79,8 @@ pub(crate) struct Held {
     pub(crate) orders: Vec<(Client, u32, String)>,
     /// In front of the order-services, where anything is.
     pub(crate) gateways: Vec<(Client, u32, String)>,
+    /// What is needed to break it.
+    pub(crate) handle: Option<Handle>,
     pub(crate) directory: PathBuf,
 }
 
@@ -81,11 +94,10 @@ struct Process {
 
 impl Fleet {
     /// Starts everything that the scenario needs, and returns when all of it answers. Databases and
-    /// logs go to `directory`; the watchdog removes it if the demo is killed, when `remove` says
-    /// so.
+    /// logs go to `directory`; the watchdog removes what `remove` names if the demo is killed.
     pub(crate) async fn start(
         directory: &Path,
-        remove: bool,
+        remove: &[&Path],
         options: &Options,
         scenario: &Scenario,
     ) -> io::Result<Self> {
@@ -93,17 +105,20 @@ impl Fleet {
         let program = std::env::current_exe()?;
         let mut command = Command::new(&program);
         command.arg("watchdog");
-        if remove {
-            command.arg("--remove").arg(directory);
+        for path in remove {
+            command.arg("--remove").arg(path);
         }
         let watchdog = spawn("watchdog", command.kill_on_drop(false), directory)?;
+        let ports = Ports::choose(user_services).await?;
+        let cast = options.cast(scenario);
+        let breakable = if options.hold { Some(Breakable::start(&ports.users, &cast).await?) } else { None };
         let mut fleet = Self {
             program,
             directory: directory.to_owned(),
             seed: options.seed,
-            naive: options.naive(scenario),
+            cast,
             without: options.without(scenario),
-            ports: Ports::choose(user_services).await?,
+            ports,
             http: reqwest::Client::builder()
                 .timeout(Duration::from_secs(2))
                 .pool_max_idle_per_host(0)
@@ -116,7 +131,10 @@ impl Fleet {
             budget: Arc::default(),
             follow: scenario.streams,
             broker: scenario.broker,
+            counted: !options.hold,
             watchdog,
+            admin_token: Uuid::new_v4().simple().to_string(),
+            breakable,
             users: (0..user_services).map(|_| None).collect(),
             orders: Vec::new(),
             gateways: Vec::new(),
@@ -125,11 +143,11 @@ impl Fleet {
             fleet.start_user_service(replica).await?;
             fleet.set_faults(replica, scenario.always).await?;
         }
-        for client in Client::ALL {
+        for client in fleet.cast.clients() {
             fleet.start_order_service(client).await?;
         }
         if scenario.gateway {
-            for client in Client::ALL {
+            for client in fleet.cast.clients() {
                 fleet.start_gateway(client).await?;
             }
         }
@@ -140,13 +158,20 @@ impl Fleet {
     /// same ports, and waits for its first answer. They share one database.
     pub(crate) async fn start_user_service(&mut self, replica: usize) -> io::Result<()> {
         let ports = self.ports.users[replica];
-        let [naive, resilient] = ports.door.map(|port| port.to_string());
         let mut command = Command::new(&self.program);
-        command.arg("serve-user").args(["--naive-port", &naive, "--resilient-port", &resilient]);
+        command.arg("serve-user");
+        for client in self.cast.callers() {
+            command.args(["--door", &format!("{}:{}", client.name(), ports.door[client as usize])]);
+        }
         command.args(["--control-port", &ports.control.to_string()]);
         command.arg("--database").arg(self.directory.join("users.db"));
+        command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
         command.args(self.broker.then_some("--broker"));
         command.args(["--seed", &self.seed.to_string()]);
+        if let Some(breakable) = &self.breakable {
+            command.env(FAULTS_TOKEN, &breakable.token);
+            command.env("RESILIENT_CLIENT_FAULTS", breakable::NO_CAP);
+        }
         let name = match self.users.len() {
             1 => "user-service".to_owned(),
             _ => format!("user-service {}", replica + 1),
@@ -166,24 +191,31 @@ impl Fleet {
     }
 
     async fn start_order_service(&mut self, client: Client) -> io::Result<()> {
-        let (name, file) = match client {
-            Client::Naive => ("naive order-service", "orders-naive.db"),
-            Client::Resilient => ("resilient order-service", "orders-resilient.db"),
-            Client::Alone => ("lone order-service", "orders-alone.db"),
-        };
+        let (name, file) =
+            (format!("{} order-service", client.name()), format!("orders-{}.db", client.name()));
         let mut command = Command::new(&self.program);
         command.args(["serve-order", "--client", client.name()]);
         command.args(["--port", &self.ports.order[client as usize].to_string()]);
         command.arg("--database").arg(self.directory.join(file));
-        if Client::TWINS.contains(&client) {
-            let doors: Vec<_> =
-                self.ports.users.iter().map(|ports| url(ports.door[client as usize])).collect();
-            command.args(["--user-service", &doors.join(","), "--naive", self.naive.name()]);
+        if client != Client::Alone {
+            command.args([
+                "--user-service",
+                &self.doors(client).join(","),
+                "--naive",
+                self.cast.naive_client(client).name(),
+            ]);
+        }
+        if client == Client::Resilient {
+            command.args(["--admin-port", &self.ports.admin.to_string()]);
+            command.env(ADMIN_TOKEN, &self.admin_token);
         }
         command.args(self.follow.then_some("--streams"));
         command.args((self.broker && client == Client::Resilient).then_some("--broker"));
+        if client == Client::Resilient && self.counted {
+            command.arg("--reports").arg(&self.directory);
+        }
         self.take_away(client, &mut command);
-        let mut process = self.spawn(name, command).await?;
+        let mut process = self.spawn(&name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
             let log = Arc::clone(&self.breakers[client as usize]);
             let streams = Arc::clone(&self.streams[client as usize]);
@@ -191,7 +223,7 @@ impl Fleet {
             tokio::spawn(listen(pipe, move |byte| {
                 budget.note(byte);
                 if let Some(told) = Told::of_byte(byte) {
-                    streams.note(told);
+                    streams.note(now(), told);
                 }
                 if let Some(state) = Breaker::of_mark(byte) {
                     log.lock().unwrap_or_else(PoisonError::into_inner).note(now(), state);
@@ -213,6 +245,26 @@ impl Fleet {
         self.wait_until_ready(&mut process, &url(self.ports.gateway[client as usize])).await?;
         self.gateways.push(process);
         Ok(())
+    }
+
+    /// Where an order-service finds the user-services.
+    fn doors(&self, client: Client) -> Vec<String> {
+        match &self.breakable {
+            Some(breakable) => breakable.doors(client),
+            None => self.ports.users.iter().map(|ports| url(ports.door[client as usize])).collect(),
+        }
+    }
+
+    /// What whoever breaks a held demo needs.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        let breakable = self.breakable.as_ref()?;
+        let faults = (0..self.users.len()).map(|replica| format!("{}/faults", self.user_control(replica)));
+        Some(Handle {
+            pid: std::process::id(),
+            token: breakable.token.clone(),
+            faults: faults.collect(),
+            toxics: breakable.toxics.clone(),
+        })
     }
 
     /// What the resilient ones have to do without.
@@ -242,6 +294,11 @@ impl Fleet {
         url(self.ports.order[client as usize])
     }
 
+    /// The admin page of the resilient one's client, and what it asks for.
+    pub(crate) fn admin(&self) -> (String, &str) {
+        (format!("{}/admin", url(self.ports.admin)), &self.admin_token)
+    }
+
     /// Calls of an order-service that reached each replica of user-service so far.
     pub(crate) fn arrivals(&self, caller: Client) -> Vec<u64> {
         self.arrivals.iter().map(|arrivals| arrivals.of(caller, Mark::Call)).collect()
@@ -268,6 +325,12 @@ impl Fleet {
     /// What an order-service's circuit breaker has done so far.
     pub(crate) fn breaker(&self, client: Client) -> BreakerLog {
         self.breakers[client as usize].lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the resilient order-service's calls came to, counted three ways.
+    pub(crate) async fn count(&self) -> Result<Counted, Problem> {
+        let order_service = self.order_service(Client::Resilient);
+        counted::count(&self.directory, &order_service, self.users.len(), self.broker).await
     }
 
     /// Switches the faults of a replica of user-service.
@@ -319,7 +382,7 @@ impl Fleet {
     pub(crate) fn held(&self) -> Held {
         let users = self.users.iter().zip(&self.ports.users);
         let list = |processes: &[Process], url: &dyn Fn(Client) -> String| {
-            let named = processes.iter().zip(Client::ALL);
+            let named = processes.iter().zip(self.cast.clients());
             named.map(|(process, client)| (client, process.pid, url(client))).collect()
         };
         Held {
@@ -329,6 +392,7 @@ impl Fleet {
             orders: list(&self.orders, &|client| self.order_service(client)),
             gateways: list(&self.gateways, &|client| self.entrance(client)),
             directory: self.directory.clone(),
+            handle: self.handle(),
         }
     }
 

@@ -11,9 +11,9 @@ pub(crate) use self::html::page;
 pub(crate) use self::summary::{sentence, summary};
 
 use crate::breaker_log::Breaker;
+use crate::by_hand::Handle;
 use crate::cli::{Client, Options};
 use crate::colour::{Colour, Colours};
-use crate::faults::CONTROL_PATH;
 use crate::follow::STREAMS;
 use crate::gateway::PROMISE;
 use crate::load::{PATIENCE, Rates};
@@ -49,11 +49,12 @@ pub(crate) fn introduction(options: &Options) -> String {
         1 => "one user-service".to_owned(),
         several => format!("{several} user-services"),
     };
+    let cast = options.cast(scenario);
     let hedged = if services == 1 { "" } else { " and hedging" };
     let mut out = format!(
         "\
 {name}: {about}.
-Two order-services ask {asked} about every customer; each is a process
+{count} order-services ask {asked} about every customer; each is a process
 with a database of its own.
   naive      {naive};
              if the question fails, so does the order (500)
@@ -70,7 +71,8 @@ wait {patience} s.
 ",
         name = scenario.name,
         about = scenario.about,
-        naive = options.naive(scenario).described(),
+        count = if cast.naive.len() == 1 { "Two" } else { "Four" },
+        naive = cast.naive.iter().map(|kind| kind.described()).collect::<Vec<_>>().join(";\n             "),
         patience = PATIENCE.as_secs(),
     );
     if scenario.streams {
@@ -101,6 +103,25 @@ wait {patience} s.
     out
 }
 
+/// Where it can be watched.
+pub(crate) fn to_watch(url: &str, admin: &str, token: &str) -> String {
+    format!("Both twins' last orders:    {url}/\nThe resilient client's own: {admin}\n  its token: {token}\n")
+}
+
+/// What to type; `cargo demo fault --help` has the rest.
+const BY_HAND: &str = "\
+# every second answer takes 1500 ms longer; every answer is a 503; a proxy's page
+cargo demo fault user-service delay 1500ms 50%
+cargo demo fault user-service abort 503
+cargo demo fault user-service wrong-page 404
+# what is sent to it comes 200 ms later; every connection is reset
+cargo demo toxic latency 200ms --upstream
+cargo demo toxic reset-peer
+# well again
+cargo demo fault clear
+cargo demo toxic clear
+";
+
 /// What is said while everything is held: where it is, and how to break it.
 pub(crate) fn held(scenario: &Scenario, held: &Held, user: &str) -> String {
     let mut out = format!("Everything of {} is up, and stays up until Ctrl-C.\n", scenario.name);
@@ -114,18 +135,17 @@ pub(crate) fn held(scenario: &Scenario, held: &Held, user: &str) -> String {
         let _ = writeln!(out, "  {:<9} gateway        {url}  pid {pid}", client.name());
     }
     let _ = writeln!(out, "  databases and logs       {}", held.directory.display());
-    let Some((pid, users)) = held.users.first() else { return out };
-    let put = |what: &str, faults: &str| {
-        format!(
-            "# {what}\ncurl -X PUT {users}{CONTROL_PATH} -H 'content-type: application/json' -d '{faults}'\n"
-        )
-    };
-    out.push_str("In another terminal:\n");
-    out.push_str(&put("every second answer takes 1500 ms", r#"{"slow_share":0.5,"delay_ms":1500}"#));
-    out.push_str(&put("every answer is a 503", r#"{"refuse_share":1}"#));
-    out.push_str(&put("a proxy's page", r#"{"page_status":404}"#));
-    out.push_str(&put("well again", "{}"));
+    let (Some((pid, _)), Some(handle)) = (held.users.first(), &held.handle) else { return out };
+    let Handle { token, faults, toxics, .. } = handle;
+    out.push_str("\nIn another terminal:\n");
+    out.push_str(BY_HAND);
     let _ = writeln!(out, "# it hangs; and goes on\nkill -STOP {pid}\nkill -CONT {pid}");
+    out.push_str("# the same by HTTP\n");
+    for (method, body) in [("PUT", r#" --json '{"kind":"abort","status":503}'"#), ("DELETE", "")] {
+        let url = faults.first().map_or("", String::as_str);
+        let _ = writeln!(out, "curl -X {method} {url} -H 'authorization: Bearer {token}'{body}");
+    }
+    let _ = writeln!(out, "curl {toxics}/proxies");
     out.push_str("# an order\n");
     let entrances = if held.gateways.is_empty() { &held.orders } else { &held.gateways };
     for (client, _, url) in entrances {
@@ -198,8 +218,8 @@ pub(crate) struct Second {
 pub(crate) struct Line<'a> {
     pub(crate) at: u64,
     pub(crate) phase: &'a Phase,
-    /// By twin.
-    pub(crate) seconds: &'a [Second; Client::TWINS.len()],
+    /// By order-service, the twins first.
+    pub(crate) seconds: &'a [Second],
     /// The resilient one's.
     pub(crate) breaker: Breaker,
 }

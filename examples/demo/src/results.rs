@@ -13,9 +13,9 @@ pub(crate) use self::machine::Machine;
 use crate::audit::Audit;
 use crate::breaker_log::BreakerLog;
 use crate::cli::Client;
+use crate::counted::Counted;
 use crate::follow::STREAMS;
 use crate::histogram::Histogram;
-use crate::load::PATIENCE;
 use crate::naive::Naive;
 use crate::parts::Without;
 use crate::scenario::{Mood, Scenario};
@@ -36,9 +36,30 @@ pub(crate) struct Results {
     pub(crate) without: Without,
     pub(crate) machine: Machine,
     pub(crate) naive: Twin,
+    /// Further naive ones, with `--naive all`.
+    pub(crate) others: Vec<Other>,
     pub(crate) resilient: Twin,
     /// The control: needs no user-service, so what slows it down slows everyone down.
     pub(crate) alone: Twin,
+    /// The resilient one's calls.
+    pub(crate) counted: Counted,
+}
+
+/// A naive twin beside the one that is shown second by second.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Other {
+    pub(crate) client: Naive,
+    #[serde(flatten)]
+    pub(crate) twin: Twin,
+}
+
+impl Results {
+    /// All twins by the names of their clients, the resilient one last.
+    pub(crate) fn twins(&self) -> Vec<(&'static str, &Twin)> {
+        let others = self.others.iter().map(|other| (other.client.name(), &other.twin));
+        let naive = std::iter::once((self.naive_client.name(), &self.naive));
+        naive.chain(others).chain([(Client::Resilient.name(), &self.resilient)]).collect()
+    }
 }
 
 /// One order-service.
@@ -46,6 +67,8 @@ pub(crate) struct Results {
 pub(crate) struct Twin {
     /// In the order of the scenario's.
     pub(crate) phases: Vec<PhaseFigures>,
+    /// Of all its orders.
+    pub(crate) post_p99_ms: f64,
     /// Orders while its circuit breaker was open; `None` if it has none or it never opened.
     pub(crate) once_open: Option<OnceOpen>,
     /// From the moment all was well again to the end of the last second in which more than a few
@@ -118,8 +141,10 @@ pub(crate) struct SecondFigures {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Streams {
     pub(crate) ended: u64,
-    /// When the phase ended.
+    /// When the phase ended...
     pub(crate) alive: u64,
+    /// ...and for how long all had been, without a break.
+    pub(crate) whole_ms: u64,
 }
 
 /// Calls that the user-services' workers began; see [`crate::faults`].
@@ -148,11 +173,11 @@ pub(crate) struct Observed {
     pub(crate) opened: Duration,
     pub(crate) closed: Duration,
     /// By twin and user-service.
-    pub(crate) calls: [Vec<u64>; Client::TWINS.len()],
-    pub(crate) work: [Work; Client::TWINS.len()],
-    pub(crate) streams: [Streams; Client::TWINS.len()],
+    pub(crate) calls: [Vec<u64>; Client::ALL.len()],
+    pub(crate) work: [Work; Client::ALL.len()],
+    pub(crate) streams: [Streams; Client::ALL.len()],
     /// By twin.
-    pub(crate) most_waiting: [usize; Client::TWINS.len()],
+    pub(crate) most_waiting: [usize; Client::ALL.len()],
 }
 
 /// What only the stage sees: not the load, nor the services.
@@ -162,7 +187,7 @@ pub(crate) struct Seen {
     pub(crate) phases: Vec<Observed>,
     pub(crate) back: Return,
     /// By twin.
-    pub(crate) seconds: [Vec<SecondFigures>; Client::TWINS.len()],
+    pub(crate) seconds: [Vec<SecondFigures>; Client::ALL.len()],
 }
 
 /// Orders sent between the breaker's opening and the end of the outage.
@@ -231,8 +256,11 @@ impl Twin {
             let late = late.get(index).and_then(|late| quantile(late, 0.99)).unwrap_or_default();
             PhaseFigures::new(client, books, index, phase.name, observed, end, late)
         });
+        let mut all = Histogram::default();
+        books.sent().iter().filter(|sent| sent.phase.is_some()).for_each(|sent| all.record(sent.waited()));
         Self {
             phases: phases.collect(),
+            post_p99_ms: quantile(&all, 0.99).unwrap_or_default(),
             once_open: OnceOpen::count(scenario, books.sent(), breaker, seen.start),
             full_service_after_ms: full_service(back).map(millis),
             resolved_after_ms: seen.back.resolved[client as usize].map(after_return),
@@ -263,6 +291,22 @@ impl Twin {
         (!self.seconds.is_empty()).then(|| 1.0 - alive as f64 / (STREAMS * self.seconds.len()) as f64)
     }
 
+    /// The sum of something over its phases.
+    pub(crate) fn sum(&self, of: impl Fn(&PhaseFigures) -> u64) -> u64 {
+        self.phases.iter().map(of).sum()
+    }
+
+    /// The share of its orders that were settled at once.
+    pub(crate) fn settled_share(&self) -> f64 {
+        self.sum(|phase| phase.settled) as f64 / self.sum(|phase| phase.orders).max(1) as f64
+    }
+
+    /// Calls that reached a user-service for each order.
+    pub(crate) fn calls_per_order(&self) -> f64 {
+        let calls = self.sum(|phase| phase.calls.iter().sum());
+        calls as f64 / self.sum(|phase| phase.orders).max(1) as f64
+    }
+
     /// The share of reads that were answered.
     pub(crate) fn reads_answered(&self) -> f64 {
         let (reads, failed) = self
@@ -286,8 +330,7 @@ impl PhaseFigures {
         let (mut all, mut later) = (Histogram::default(), Histogram::default());
         let (mut at_end, mut settled_at_end, mut wrong) = (0_u64, 0_u64, 0_u64);
         for sent in books.sent().iter().filter(|sent| sent.phase == Some(index)) {
-            // Given up unsent, it would look quick.
-            let latency = if sent.answer == Answer::GivenUp { PATIENCE } else { sent.latency };
+            let latency = sent.waited();
             all.record(latency);
             wrong += u64::from(sent.answer.is_wrong());
             if sent.at >= observed.opened + GRACE {

@@ -34,6 +34,9 @@ const STRAY_FACTOR: f64 = 3.0;
 /// When more of the lone order-service's orders than this failed or were slow, the limit would be
 /// near to what a fault costs.
 const UNCLEAR_SHARE: f64 = 0.1;
+/// At the end of a phase all streams must have been alive for as long, in milliseconds: one that is
+/// opened again every time it breaks off is alive whenever one looks.
+const WHOLE_MS: u64 = 2000;
 /// A user-service that refuses at once may get this many times its fair share of the calls.
 const ATTRACTION: f64 = 1.2;
 
@@ -52,9 +55,9 @@ pub(crate) enum Rule {
     AnsweredInTime { at_least: f64, phase: &'static str },
     /// Hardly any work is begun for callers who have gone.
     WorkWanted { phase: &'static str, in_vain: f64 },
-    /// No stream of events ends in this phase, and at its end all are alive.
+    /// No stream of events ends in this phase, and at its end all have been alive for a while.
     StreamsWhole { phase: &'static str },
-    /// Whatever happened to them in this phase, at its end all streams are alive.
+    /// Whatever happened to them in this phase, at its end all streams have been alive for a while.
     StreamsAlive { phase: &'static str },
     /// While user-service is down and the circuit breaker open, orders are accepted at once. About
     /// the breaker, and so not for the naive twin.
@@ -227,9 +230,12 @@ impl Runs<'_> {
 
     fn streams(&self, name: &'static str, phase: &str, at_most: Option<u64>) -> Check {
         let Some(figures) = self.phase(phase) else { return Check::of(name, false, String::new()) };
-        let Streams { ended, alive } = figures.streams;
-        let held = alive == STREAMS as u64 && at_most.is_none_or(|at_most| ended <= at_most);
-        Check::of(name, held, format!("{ended} ended, {alive} of {STREAMS} alive, {phase}"))
+        let Streams { ended, alive, whole_ms } = figures.streams;
+        let whole = alive == STREAMS as u64 && whole_ms >= WHOLE_MS;
+        let held = whole && at_most.is_none_or(|at_most| ended <= at_most);
+        let since = whole_ms as f64 / 1e3;
+        let figures = format!("{ended} ended, {alive} of {STREAMS} alive, all for {since:.1} s, {phase}");
+        Check::of(name, held, figures)
     }
 
     /// `p99` of a phase in which all is well, and of another.

@@ -30,6 +30,20 @@ pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
+/// Whether there is a process `pid`.
+#[cfg(unix)]
+pub(crate) fn is_alive(pid: u32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // One that may not be asked is there, too.
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_alive(_pid: u32) -> bool {
+    true
+}
+
 /// Raises the limit on open files, for this process and its children, to at most `wanted`: while
 /// user-service hangs, the naive twin holds a connection on either side for every waiting order.
 /// Returns what it is then.

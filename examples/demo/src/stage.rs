@@ -1,6 +1,7 @@
 //! The one engine of all scenarios: goes through the phases under load, does what they say, prints
 //! a line a second, and asks the order-services at the end what they hold.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,14 +11,18 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::Problem;
 use crate::audit::audit;
+use crate::breaker_log::Breaker;
 use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::colour::Colours;
 use crate::live::{Live, Spark, Standing, TwinStanding};
 use crate::load::{self, CurrentPhase, Target};
+use crate::page::{Page, Scene};
 use crate::processes::Fleet;
 use crate::report::{self, Line, Second};
-use crate::results::{Machine, Observed, Results, Return, SecondFigures, Seen, Streams, Twin, Work, millis};
+use crate::results::{
+    Machine, Observed, Other, Results, Return, SecondFigures, Seen, Streams, Twin, Work, millis,
+};
 use crate::scenario::{Act, Mood, More, Phase, Scenario};
 
 /// How many customers there are.
@@ -34,14 +39,15 @@ pub(crate) async fn run(
     scenario: &'static Scenario,
     colours: Colours,
 ) -> Result<Results, Problem> {
-    let targets = targets(fleet, scenario).await?;
+    let targets = targets(fleet, options, scenario).await?;
     let phase = CurrentPhase::first_of(scenario);
     let start = now();
+    let page = watch(fleet, &targets, options, scenario, start).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, async {
         let _ = stopped.await;
     });
-    let stage = Stage::new(fleet, &targets, scenario, options, start, colours);
+    let stage = Stage::new(fleet, &targets, page, scenario, options, start, colours);
     let story = async {
         let seen = stage.play(&phase).await?;
         drop(stop);
@@ -49,17 +55,20 @@ pub(crate) async fn run(
     };
     let (seen, late) = tokio::try_join!(story, under_load)?;
 
-    let mut twins = Vec::new();
+    let mut twins = VecDeque::new();
     for (client, target) in Client::ALL.into_iter().zip(&targets) {
         settle(target).await;
         let stored = target.stored_orders().await?;
         let books = target.books();
         let audit = audit(books.sent(), &stored);
         let breaker = fleet.breaker(client);
-        twins.push(Twin::new(scenario, options.quick, client, &books, &seen, &late, &breaker, audit));
+        twins.push_back(Twin::new(scenario, options.quick, client, &books, &seen, &late, &breaker, audit));
     }
-    let [naive, resilient, alone] =
-        <[Twin; 3]>::try_from(twins).map_err(|_| "each order-service has its results")?;
+    let mut next = || twins.pop_front().ok_or("each order-service has its results");
+    let (naive, resilient, alone) = (next()?, next()?, next()?);
+    let kinds = options.cast(scenario).naive.into_iter().skip(1);
+    let others = kinds.zip(twins).map(|(client, twin)| Other { client, twin }).collect();
+    let counted = fleet.count().await?;
     Ok(Results {
         scenario: scenario.name,
         seed: options.seed,
@@ -68,8 +77,10 @@ pub(crate) async fn run(
         without: options.without(scenario),
         machine: Machine::new(&late, &alone),
         naive,
+        others,
         resilient,
         alone,
+        counted,
     })
 }
 
@@ -80,13 +91,15 @@ pub(crate) async fn hold(
     scenario: &'static Scenario,
     colours: Colours,
 ) -> Result<(), Problem> {
-    let targets = targets(fleet, scenario).await?;
+    let targets = targets(fleet, options, scenario).await?;
     let phase = CurrentPhase::first_of(scenario);
     let start = now();
     let user = targets[0].a_user().to_owned();
     say(&report::held(scenario, &fleet.held(), &user))?;
+    let page = watch(fleet, &targets, options, scenario, start).await?;
+    page.tell(|scene| scene.phase = "yours to break");
     let under_load = load::run(&targets, &phase, options.rates(scenario), start, std::future::pending());
-    let mut stage = Stage::new(fleet, &targets, scenario, options, start, colours);
+    let mut stage = Stage::new(fleet, &targets, page, scenario, options, start, colours);
     stage.standing.phase = HELD.name;
     let lines = async {
         say(&report::header(colours, scenario.columns))?;
@@ -109,10 +122,26 @@ pub(crate) async fn hold(
 const HELD: Phase =
     Phase { name: "yours", says: "", mood: Mood::Well, full: 0, quick: 0, more: More::Nothing, steps: &[] };
 
-async fn targets(fleet: &Fleet, scenario: &Scenario) -> Result<Vec<Arc<Target>>, Problem> {
+/// The page to watch it on, and where that is said.
+async fn watch(
+    fleet: &Fleet,
+    targets: &[Arc<Target>],
+    options: &Options,
+    scenario: &Scenario,
+    start: Instant,
+) -> Result<Page, Problem> {
+    let (admin, token) = fleet.admin();
+    let naive = options.naive(scenario).name();
+    let scene = Scene { scenario: scenario.name, naive, admin: admin.clone(), ..Scene::default() };
+    let (page, url) = Page::serve(scene, targets, start).await?;
+    say(&report::to_watch(&url, &admin, token))?;
+    Ok(page)
+}
+
+async fn targets(fleet: &Fleet, options: &Options, scenario: &Scenario) -> Result<Vec<Arc<Target>>, Problem> {
     let users = load::create_users(&fleet.user_control(0), USERS).await?;
     let mut targets = Vec::new();
-    for client in Client::ALL {
+    for client in options.cast(scenario).clients() {
         let phases = scenario.phases.len();
         let (entrance, order_service) = (fleet.entrance(client), fleet.order_service(client));
         targets.push(Arc::new(Target::prepare(entrance, order_service, users.clone(), phases).await?));
@@ -129,11 +158,12 @@ async fn settle(target: &Target) {
 }
 
 /// Calls of each twin that reached each user-service.
-type Counts = [Vec<u64>; Client::TWINS.len()];
+type Counts = [Vec<u64>; Client::ALL.len()];
 
 struct Stage<'a> {
     fleet: &'a mut Fleet,
     targets: &'a [Arc<Target>],
+    page: Page,
     scenario: &'static Scenario,
     quick: bool,
     start: Instant,
@@ -141,10 +171,10 @@ struct Stage<'a> {
     seconds: Interval,
     /// Before the last line.
     counted: Counts,
-    worked: [Work; Client::TWINS.len()],
+    worked: [Work; Client::ALL.len()],
     /// In this phase.
-    most_waiting: [usize; Client::TWINS.len()],
-    history: [Vec<SecondFigures>; Client::TWINS.len()],
+    most_waiting: [usize; Client::ALL.len()],
+    history: [Vec<SecondFigures>; Client::ALL.len()],
     standing: Standing,
     live: Live,
 }
@@ -153,6 +183,7 @@ impl<'a> Stage<'a> {
     fn new(
         fleet: &'a mut Fleet,
         targets: &'a [Arc<Target>],
+        page: Page,
         scenario: &'static Scenario,
         options: &Options,
         start: Instant,
@@ -162,13 +193,14 @@ impl<'a> Stage<'a> {
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick comes at once.
         seconds.reset();
-        let counted = Client::TWINS.map(|client| fleet.arrivals(client));
-        let worked = Client::TWINS.map(|client| fleet.work(client));
+        let counted = Client::ALL.map(|client| fleet.arrivals(client));
+        let worked = Client::ALL.map(|client| fleet.work(client));
         let (most_waiting, history) = Default::default();
         let limit = if options.hold { Duration::ZERO } else { scenario.limit(options.quick) };
         Self {
             fleet,
             targets,
+            page,
             scenario,
             quick: options.quick,
             start,
@@ -195,22 +227,27 @@ impl<'a> Stage<'a> {
             let opened = self.start.elapsed();
             current.set(index);
             (self.standing.phase, self.standing.says) = (phase.name, phase.says);
+            self.page.tell(|scene| (scene.phase, scene.says) = (phase.name, phase.says));
             self.live.say(&report::event(self.colours, phase.says), &self.standing)?;
             self.most_waiting = Default::default();
-            let before = Client::TWINS.map(|client| self.fleet.arrivals(client));
-            let worked = Client::TWINS.map(|client| self.fleet.work(client));
-            let ended = Client::TWINS.map(|client| self.fleet.streams(client).ended());
+            let before = Client::ALL.map(|client| self.fleet.arrivals(client));
+            let worked = Client::ALL.map(|client| self.fleet.work(client));
+            let ended = Client::ALL.map(|client| self.fleet.streams(client).ended());
             self.act_out(phase, index, &mut back).await?;
             self.wait_for_more(phase, index, &before, &mut back).await?;
-            let after = Client::TWINS.map(|client| self.fleet.arrivals(client));
+            let after = Client::ALL.map(|client| self.fleet.arrivals(client));
             phases.push(Observed {
                 opened,
                 closed: self.start.elapsed(),
                 calls: difference(&before, &after),
-                work: Client::TWINS.map(|client| self.fleet.work(client).since(worked[client as usize])),
-                streams: Client::TWINS.map(|client| {
+                work: Client::ALL.map(|client| self.fleet.work(client).since(worked[client as usize])),
+                streams: Client::ALL.map(|client| {
                     let streams = self.fleet.streams(client);
-                    Streams { ended: streams.ended() - ended[client as usize], alive: streams.alive() }
+                    Streams {
+                        ended: streams.ended() - ended[client as usize],
+                        alive: streams.alive(),
+                        whole_ms: streams.whole_for(now()).as_millis() as u64,
+                    }
                 }),
                 most_waiting: self.most_waiting,
             });
@@ -263,7 +300,9 @@ impl<'a> Stage<'a> {
         loop {
             let done = match phase.more {
                 More::Nothing => true,
-                More::UntilResolved { .. } => back.resolved.iter().all(Option::is_some),
+                More::UntilResolved { .. } => {
+                    back.resolved.iter().take(self.targets.len()).all(Option::is_some)
+                }
                 More::UntilCalled { user_service, .. } => {
                     let resilient = Client::Resilient as usize;
                     self.counted[resilient][user_service] > before[resilient][user_service]
@@ -312,23 +351,23 @@ impl<'a> Stage<'a> {
         if let Some(casualty) = self.fleet.casualty() {
             return Err(casualty.into());
         }
-        let all = Client::TWINS.map(|client| self.fleet.arrivals(client));
+        let all = Client::ALL.map(|client| self.fleet.arrivals(client));
         let mut calls = difference(&self.counted, &all);
         self.counted = all;
-        let worked = Client::TWINS.map(|client| self.fleet.work(client));
+        let worked = Client::ALL.map(|client| self.fleet.work(client));
         let at = self.start.elapsed().as_secs_f64().round() as u64;
-        let seconds = Client::TWINS.map(|client| {
-            let twin = client as usize;
-            let waiting = self.targets[twin].waiting();
+        let mut seconds = Vec::new();
+        for (client, target) in Client::ALL.into_iter().zip(self.targets) {
+            let (twin, waiting) = (client as usize, target.waiting());
             self.most_waiting[twin] = self.most_waiting[twin].max(waiting);
-            let tally = self.targets[twin].books().take_second();
+            let tally = target.books().take_second();
             let streams = self.scenario.streams.then(|| self.fleet.streams(client).alive());
             let calls = std::mem::take(&mut calls[twin]);
             let in_vain = worked[twin].since(self.worked[twin]).in_vain;
             let second = Second { tally, calls, in_vain, streams, waiting };
             self.history[twin].push(figures(at, index, &second));
-            second
-        });
+            seconds.push(second);
+        }
         self.worked = worked;
         // Those of several user-services would all be heard here; no table shows it then.
         let breaker = self.fleet.breaker(Client::Resilient).state();
@@ -336,6 +375,8 @@ impl<'a> Stage<'a> {
         standing.elapsed = self.start.elapsed();
         standing.breaker = (self.counted[0].len() == 1).then_some(breaker);
         standing.budget = self.fleet.budget();
+        let told = standing.breaker.map(Breaker::name);
+        self.page.tell(|scene| scene.breaker = told);
         for (twin, second) in standing.twins.iter_mut().zip(&seconds) {
             twin.note(second);
         }
@@ -386,10 +427,10 @@ fn figures(at: u64, phase: usize, second: &Second) -> SecondFigures {
 }
 
 fn difference(before: &Counts, after: &Counts) -> Counts {
-    let [naive, resilient] = [0, 1].map(|twin: usize| {
-        after[twin].iter().zip(&before[twin]).map(|(after, before)| after - before).collect()
-    });
-    [naive, resilient]
+    Client::ALL.map(|client| {
+        let (after, before) = (&after[client as usize], &before[client as usize]);
+        after.iter().zip(before).map(|(after, before)| after - before).collect()
+    })
 }
 
 /// Prints a line at once; not `println!`, which panics when nobody reads any more.

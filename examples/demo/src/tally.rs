@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::arrivals::NewOrder;
 use crate::histogram::Histogram;
+use crate::load::PATIENCE;
 
 /// What an order-service answered to an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,11 @@ impl Sent {
         let (number, known_user) = (order.number, order.user.is_some());
         let (latency, answer, twice) = (Duration::ZERO, Answer::GivenUp, order.twice);
         Self { number, known_user, phase, at, latency, answer, again: None, twice }
+    }
+
+    /// How long its sender waited. One that was given up unsent would look quick.
+    pub(crate) fn waited(&self) -> Duration {
+        if self.answer == Answer::GivenUp { PATIENCE } else { self.latency }
     }
 
     /// Whether the second copy came first, on a machine that is busy, so that the first is only

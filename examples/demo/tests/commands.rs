@@ -6,6 +6,8 @@
 //! everything anew with other features. So this doesn't show that cargo finds the packages (their
 //! names are checked), nor how long anything takes, nor what a listed command prints.
 
+mod held;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -65,9 +67,10 @@ const ELSEWHERE: &[(&str, By)] = &[
     (".ci/with-services scripts/check demo-broker", By::Stage("demo over RabbitMQ, quick and checked")),
     ("cargo demo retry-storm --check --without budget", By::Stage("demo fails without what it shows")),
     (
-        "cargo demo --naive reqwest-retry --report report.html",
-        By::Hand("a scenario with another naive client"),
+        "cargo demo --naive all --report report.html",
+        By::Hand("a longer run; tests/processes.rs starts all naive twins"),
     ),
+    ("cargo demo hang --naive all", By::Hand("a longer run; tests/processes.rs starts all naive twins")),
     ("cargo demo --hold", By::Hand("it ends when it is told; tests/processes.rs does that")),
     ("cargo bench", By::Hand("half an hour; clippy checks that it builds")),
     ("cargo bench -- --quick", By::Hand("three minutes; clippy checks that it builds")),
@@ -102,6 +105,8 @@ enum Fate<'a> {
     Service(&'a str, Vec<&'a str>),
     /// Runs the demo with these arguments, which end at once.
     Demo(Vec<&'a str>),
+    /// Breaks a held demo.
+    ByHand(Vec<&'a str>),
     /// Asks the services.
     Curl,
     Elsewhere,
@@ -114,6 +119,9 @@ fn fate(command: &str) -> Fate<'_> {
         ["curl", ..] => Fate::Curl,
         ["cargo", "run", "-p", service @ ("user-service" | "order-service"), rest @ ..] => {
             Fate::Service(service, rest.iter().copied().skip_while(|word| *word == "--").collect())
+        }
+        ["cargo", "demo", rest @ ..] if ["fault", "toxic"].contains(rest.first().unwrap_or(&"")) => {
+            Fate::ByHand(rest.to_vec())
         }
         ["cargo", "demo", rest @ ..] if rest.contains(&"--help") || rest.contains(&"--list") => {
             Fate::Demo(rest.to_vec())
@@ -452,7 +460,8 @@ fn the_readmes_commands_do_what_it_says() {
                     answer["id"].as_str().unwrap_or_else(|| panic!("{there}\n{answer}")).clone_into(&mut id);
                 }
             }
-            Fate::Elsewhere => {}
+            // The next test runs it.
+            Fate::ByHand(_) | Fate::Elsewhere => {}
             Fate::Unknown => panic!("{command}"),
         }
     }
@@ -461,6 +470,26 @@ fn the_readmes_commands_do_what_it_says() {
     drop(users);
     let answer = shell(&order);
     assert_eq!(answer["status"], "pending_verification", "once user-service is gone: {order}");
+}
+
+/// Those of the documents, of `--help` and of what a held demo says.
+#[test]
+#[cfg(unix)]
+fn what_breaks_a_held_demo_by_hand_does() {
+    let held = held::Held::start(&[]);
+    let help = ["fault", "toxic"].map(|command| held::text(&run("demo", &[command, "--help"]).stdout));
+    let texts: Vec<_> = documents().iter().map(|document| read(document)).collect();
+    let shown = texts.iter().flat_map(|text| commands(text));
+    let typed = help.iter().flat_map(|help| help.lines()).chain(held.lines.iter().map(String::as_str));
+    let typed = typed.map(str::trim).filter(|line| line.starts_with("cargo demo "));
+    let mut broken = 0;
+    for command in shown.chain(typed) {
+        let Fate::ByHand(args) = fate(command) else { continue };
+        let output = held.demo(&args);
+        assert!(output.status.success(), "{command}: {}", held::text(&output.stderr));
+        broken += 1;
+    }
+    assert!(broken > 10, "only {broken} commands found: the check sees nothing");
 }
 
 #[allow(clippy::disallowed_methods, reason = "what a person at a terminal waits for takes real time")]

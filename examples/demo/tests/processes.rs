@@ -1,16 +1,13 @@
 //! The demo as a process: what it refuses before it starts, and that nothing is left when it ends.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+mod held;
+
+use std::process::{Command, Output, Stdio};
+
+use held::{Held, text};
 
 fn demo(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_demo")).args(args).output().expect("the demo")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]
@@ -55,40 +52,27 @@ fn a_scenario_without_what_it_needs_is_skipped_which_is_no_failure() {
     assert!(text(&skipped.stdout).starts_with("SKIPPED: broker: "), "{}", text(&skipped.stdout));
 }
 
-/// Killed when a test fails; its children see that it is gone.
-struct Held(Child);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn is_alive(pid: &str) -> bool {
     Command::new("kill").args(["-0", pid]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 #[test]
 #[cfg(unix)]
+fn all_naive_twins_get_the_same_orders_as_ours() {
+    let mut held = Held::start(&["--naive", "all"]);
+    let processes: Vec<_> = held.lines.iter().filter(|line| line.contains("  pid ")).collect();
+    assert_eq!(processes.len(), 6, "a user-service and five order-services: {processes:#?}");
+    let toxics = text(&held.demo(&["toxic"]).stdout);
+    assert_eq!(toxics.lines().count(), 4, "each that asks has a door of its own: {toxics}");
+    assert_eq!(held.interrupt().code(), Some(0));
+    assert_eq!(held.left_behind(), [""; 0]);
+}
+
+#[test]
+#[cfg(unix)]
 fn held_it_says_where_everything_is_and_leaves_nothing_behind_on_ctrl_c() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
-        .args(["--hold", "--orders", "10", "--reads", "10"])
-        .env("TERM", "xterm-256color")
-        .stdout(Stdio::piped())
-        .spawn()
-        .map(Held)
-        .expect("the demo");
-    let stdout = child.0.stdout.take().expect("its output");
-    let (says, said) = mpsc::channel();
-    std::thread::spawn(move || {
-        BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(says.send(line)));
-    });
-    let mut lines = Vec::new();
-    // To the second line of the table: it is under load then.
-    while lines.iter().filter(|line: &&String| line.contains(" yours ")).count() < 2 {
-        lines.push(said.recv_timeout(Duration::from_secs(20)).expect("it goes on"));
-    }
+    let mut held = Held::start(&[]);
+    let lines = held.lines.clone();
     assert!(!lines.iter().any(|line| line.contains('\x1b')), "nothing but text in a pipe: {lines:#?}");
     let pids: Vec<_> =
         lines.iter().filter_map(|line| line.split_once("  pid ")).map(|(_, pid)| pid).collect();
@@ -103,9 +87,8 @@ fn held_it_says_where_everything_is_and_leaves_nothing_behind_on_ctrl_c() {
             assert!(ran.status.success(), "{line}: {}", text(&ran.stderr));
         }
     }
-    let interrupt = Command::new("kill").args(["-INT", &child.0.id().to_string()]).status();
-    assert!(interrupt.is_ok_and(|status| status.success()));
-    assert_eq!(child.0.wait().expect("it ends").code(), Some(0));
+    assert_eq!(held.interrupt().code(), Some(0));
     assert!(!pids.iter().any(|pid| is_alive(pid)), "{pids:?}");
     assert!(!std::path::Path::new(&directory).exists(), "{directory}");
+    assert_eq!(held.left_behind(), [""; 0]);
 }

@@ -122,7 +122,11 @@ impl<X: Exchange> CallState<X> {
         let heard = upstream.heard(method);
         let template_shown = template.as_ref();
         let told = heard.filter(|_| spans_heard() || upstream.wants(EventKinds::CALL_STARTED));
-        let span = told.and_then(|heard| began(&upstream, heard, template_shown, call, now, policy_version));
+        let span = told.and_then(|heard| {
+            let until = Some(terms.deadline).filter(|until| !until.is_never() && !settings.streaming);
+            let begin = Begin { call, at: now, policy_version, until };
+            began(&upstream, heard, template_shown, begin)
+        });
         Self {
             heard,
             span,
@@ -352,19 +356,24 @@ fn began(
     upstream: &Upstream,
     heard: Heard,
     template: Option<&Template>,
-    call: CallId,
-    at: Tick,
-    policy_version: u64,
+    begin: Begin,
 ) -> Option<Box<CallSpan>> {
     let method = heard.method;
     let span = CallSpan::begin(method, template, || upstream.identity());
-    upstream.emit_of_call(heard, EventKinds::CALL_STARTED, || Event::CallStarted {
-        call,
-        method,
-        at,
-        policy_version,
+    upstream.emit_of_call(heard, EventKinds::CALL_STARTED, || {
+        let Begin { call, at, policy_version, until } = begin;
+        Event::CallStarted { call, method, at, policy_version, until }
     });
     span
+}
+
+/// What is said of a call as it begins.
+#[derive(Clone, Copy)]
+struct Begin {
+    call: CallId,
+    at: Tick,
+    policy_version: u64,
+    until: Option<Tick>,
 }
 
 impl<X: Exchange> Drop for CallState<X> {

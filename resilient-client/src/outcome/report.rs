@@ -239,6 +239,11 @@ impl CallReport {
         }
     }
 
+    /// Of a response that no call has brought.
+    pub(crate) fn of_none(upstream: &str) -> Self {
+        Self::new(CallId::NONE, upstream.into(), 0, Tick::ZERO)
+    }
+
     pub(crate) fn shown_as(mut self, template: Option<Template>) -> Self {
         self.template = template;
         self

@@ -4,6 +4,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::sentence;
+use super::summary::TWIN_ROWS;
 use crate::cli::Client;
 use crate::results::{Results, SecondFigures, Twin};
 use crate::scenario::{Mood, Scenario};
@@ -48,17 +49,18 @@ pub(crate) fn page(scenario: &Scenario, results: &Results, verdict: &Verdict) ->
         let _ = writeln!(out, "<p>The resilient one is without {}.", Escaped(&missing));
     }
     for (what, of) in CHARTS {
-        let top = [&results.naive, &results.resilient].map(|twin| most(twin, of));
-        let top = top.into_iter().fold(0.0, f64::max);
+        let twins = results.twins();
+        let top = twins.iter().map(|(_, twin)| most(twin, of)).fold(0.0, f64::max);
         if top <= 0.0 && of.is_of_some() {
             continue;
         }
         let _ = writeln!(out, "<h2>{}</h2>", Escaped(what));
-        for (client, twin) in [(Client::Naive, &results.naive), (Client::Resilient, &results.resilient)] {
-            let kind = if client == Client::Naive { results.naive_client.name() } else { "" };
-            out.push_str(&chart(scenario, [client.name(), kind], twin, of, top));
+        for (name, twin) in twins {
+            let words = if name == Client::Resilient.name() { [name, ""] } else { ["naive", name] };
+            out.push_str(&chart(scenario, words, twin, of, top));
         }
     }
+    twin_table(&mut out, results);
     let _ = writeln!(out, "<h2>{}</h2><table>", Escaped(scenario.question));
     for check in verdict.resilient.iter().chain([&verdict.control]) {
         row(&mut out, check, "ours");
@@ -73,6 +75,22 @@ pub(crate) fn page(scenario: &Scenario, results: &Results, verdict: &Verdict) ->
         if results.quick { ", quick" } else { "" },
     );
     out
+}
+
+/// All twins beside one another.
+fn twin_table(out: &mut String, results: &Results) {
+    let twins = results.twins();
+    out.push_str("<h2>Each twin, over all phases</h2><table><tr><td>");
+    for (name, _) in &twins {
+        let _ = write!(out, "<th>{}", Escaped(name));
+    }
+    for (label, figure) in TWIN_ROWS {
+        let _ = write!(out, "\n<tr><th scope=\"row\">{}", Escaped(label));
+        for (_, twin) in &twins {
+            let _ = write!(out, "<td>{}", Escaped(&figure(twin)));
+        }
+    }
+    out.push_str("</table>\n");
 }
 
 fn row(out: &mut String, check: &Check, whose: &str) {
@@ -230,6 +248,8 @@ impl Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::naive::Naive;
+    use crate::results::Other;
     use crate::scenario::SCENARIOS;
     use crate::verdict::tests::results;
 
@@ -250,6 +270,11 @@ mod tests {
             let always = CHARTS.iter().filter(|(_, of)| !of.is_of_some()).count();
             assert_eq!(page.matches("<svg").count(), 2 * always);
             assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+            let mut results = results.clone();
+            results.others.push(Other { client: Naive::Loop, twin: results.naive.clone() });
+            let three = super::page(scenario, &results, &Verdict::of(scenario, &results));
+            assert_eq!(three.matches("<svg").count(), 3 * always);
+            assert!(three.contains("<th>loop<th>resilient"), "{three}");
             assert!(page.contains("class=\"ok\"") && page.contains("class=\"line\""));
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{duration, percent, slashed};
 use crate::cli::Client;
 use crate::colour::{Colour, Colours};
-use crate::results::{PhaseFigures, Results, Twin, Work};
+use crate::results::{Other, PhaseFigures, Results, Twin, Work};
 use crate::scenario::Scenario;
 use crate::verdict::{Check, Judgement, Outcome, Verdict};
 
@@ -36,9 +36,10 @@ pub(crate) fn summary(colours: Colours, scenario: &Scenario, results: &Results, 
     let note = "calls: a stopped or dead user-service counts none;\n       \
                 once all is well again the orders answered 202 are verified too";
     let _ = writeln!(out, "{}", colours.apply(Colour::Dim, note));
-    let _ = writeln!(out, "\n{}", bold(&format!("{:<47}{:>13}{:>13}", "", "naive", "resilient")));
+    let twins = Twins::of(results);
+    let _ = writeln!(out, "\n{}", bold(&twins.head()));
     for (label, figure) in TWIN_ROWS {
-        let _ = writeln!(out, "{label:<47}{:>13}{:>13}", figure(&results.naive), figure(&results.resilient));
+        let _ = writeln!(out, "{}", twins.row(label, figure));
     }
     let _ = writeln!(out, "\n{}", bold(scenario.question));
     for check in verdict.resilient.iter().chain([&verdict.control]) {
@@ -75,6 +76,11 @@ pub(crate) fn sentence(results: &Results) -> String {
         thousands(lost(naive)),
         thousands(lost(resilient))
     );
+    if !results.others.is_empty() {
+        let other = |other: &Other| format!("{} ({})", thousands(lost(&other.twin)), other.client.name());
+        let others: Vec<_> = results.others.iter().map(other).collect();
+        let _ = writeln!(text, "by the other naive ones {};", others.join(", "));
+    }
     let [vain, none] = [naive, resilient].map(|twin| twin.work().in_vain as usize);
     if vain + none > 0 {
         let _ = writeln!(
@@ -179,9 +185,38 @@ const ROWS: [Row; 13] = [
     row("most waiting", false, |phase| phase.most_waiting.to_string()),
 ];
 
+/// The twins in columns of one table, ours the last.
+struct Twins<'a>(Vec<(&'static str, &'a Twin)>);
+
+impl<'a> Twins<'a> {
+    fn of(results: &'a Results) -> Self {
+        Self(results.twins())
+    }
+
+    fn head(&self) -> String {
+        self.line("", self.0.iter().map(|(name, _)| (*name).to_owned()))
+    }
+
+    fn row(&self, label: &str, figure: fn(&Twin) -> String) -> String {
+        self.line(label, self.0.iter().map(|(_, twin)| figure(twin)))
+    }
+
+    fn line(&self, label: &str, cells: impl Iterator<Item = String>) -> String {
+        // As wide as the names of four leave room for.
+        let line = format!("{label:<34}");
+        self.0.iter().zip(cells).fold(line, |line, ((name, _), cell)| {
+            let width = (name.len() + 1).max(9);
+            line + &format!("{cell:>width$}")
+        })
+    }
+}
+
 type TwinRow = (&'static str, fn(&Twin) -> String);
 
-const TWIN_ROWS: [TwinRow; 11] = [
+pub(super) const TWIN_ROWS: [TwinRow; 14] = [
+    ("settled at once", |twin| percent(twin.settled_share())),
+    ("p99 of all orders", |twin| duration(twin.post_p99_ms)),
+    ("calls for each order", |twin| format!("{:.2}", twin.calls_per_order())),
     ("orders placed", |twin| twin.audit.placed.to_string()),
     ("acknowledged (201 or 202)", |twin| twin.audit.acknowledged.to_string()),
     ("turned away: failed and not stored", |twin| twin.audit.turned_away.to_string()),
@@ -215,6 +250,26 @@ fn check_line(colours: Colours, check: &Check) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_twins_stand_in_one_table_and_the_others_in_the_sentence() {
+        use crate::naive::Naive;
+        use crate::scenario::ISOLATION;
+        let mut results = crate::verdict::tests::results(&ISOLATION);
+        for (client, turned_away) in [(Naive::Loop, 1400), (Naive::ReqwestRetry, 243)] {
+            let mut twin = results.naive.clone();
+            twin.audit.turned_away = turned_away;
+            results.others.push(Other { client, twin });
+        }
+        let said = summary(Colours::plain(), &ISOLATION, &results, &Verdict::of(&ISOLATION, &results));
+        let head = said.lines().find(|line| line.contains(" loop "));
+        let names: Vec<_> = head.expect("a head").split_whitespace().collect();
+        assert_eq!(names, ["no-timeout", "loop", "reqwest-retry", "resilient"]);
+        let row = said.lines().find(|line| line.starts_with("turned away")).expect("a row");
+        let cells: Vec<_> = row.split_whitespace().rev().take(4).collect();
+        assert_eq!(cells, ["0", "243", "1400", "0"], "{row}");
+        assert!(said.contains("by the other naive ones 1,400 (loop), 243 (reqwest-retry);"), "{said}");
+    }
 
     #[test]
     fn thousands_are_told_apart() {

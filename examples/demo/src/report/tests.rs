@@ -2,6 +2,8 @@ use clap::Parser as _;
 
 use super::*;
 use crate::cli::Cli;
+use crate::naive::Naive;
+use crate::results::Other;
 use crate::scenario::ISOLATION;
 use crate::verdict::Verdict;
 use crate::verdict::tests::results;
@@ -52,11 +54,17 @@ fn nothing_is_wider_than_the_terminal() {
     let mut said = list() + "\n";
     for scenario in SCENARIOS {
         for also in [None, Some("--unprotected"), Some("--without=hedging,breaker")] {
-            let typed = ["demo", scenario.name, "--seed=18446744073709551615", "--naive=reqwest-retry"];
+            let naive = if also.is_none() { "--naive=all" } else { "--naive=reqwest-retry" };
+            let typed = ["demo", scenario.name, "--seed=18446744073709551615", naive];
             let options = Cli::try_parse_from(typed.into_iter().chain(also)).expect("well-formed").options;
             said.push_str(&introduction(&options));
         }
-        let results = results(scenario);
+        let mut results = results(scenario);
+        for client in [Naive::Loop, Naive::ReqwestRetry] {
+            let mut twin = results.naive.clone();
+            (twin.post_p99_ms, twin.full_service_after_ms) = (9_999.0, Some(99_999.0));
+            results.others.push(Other { client, twin });
+        }
         said.push_str(&summary(Colours::plain(), scenario, &results, &Verdict::of(scenario, &results)));
         said.extend(scenario.phases.iter().map(|phase| event(Colours::plain(), phase.says) + "\n"));
     }
@@ -72,16 +80,28 @@ fn who_breaks_it_by_hand_is_told_where_everything_is() {
         orders: vec![(Client::Naive, 8, "http://127.0.0.1:2".into())],
         gateways: Vec::new(),
         directory: "/tmp/x".into(),
+        handle: Some(Handle {
+            pid: 9,
+            token: "a token of it".into(),
+            faults: vec!["http://127.0.0.1:1/faults".into()],
+            toxics: "http://127.0.0.1:3".into(),
+        }),
     };
     let said = super::held(&ISOLATION, &held, "some-id");
-    for part in ["pid 7", "pid 8", "curl -X PUT http://127.0.0.1:1/__fault", "kill -STOP 7", "some-id"] {
+    for part in [
+        "pid 7",
+        "pid 8",
+        "cargo demo fault user-service delay",
+        "cargo demo toxic latency 200ms --upstream",
+        "curl -X PUT http://127.0.0.1:1/faults -H 'authorization: Bearer a token of it' --json '{",
+        "curl http://127.0.0.1:3/proxies",
+        "kill -STOP 7",
+        "some-id",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    for json in said.lines().filter_map(|line| line.split_once("-d '")).map(|(_, json)| json) {
-        let json = json.trim_end_matches('\'');
-        serde_json::from_str::<serde_json::Value>(json).unwrap_or_else(|error| panic!("{json}: {error}"));
-        if !json.contains("user_id") {
-            serde_json::from_str::<crate::faults::Faults>(json).expect("faults that there are");
-        }
+    for json in said.lines().filter_map(|line| line.split_once('{')).map(|(_, json)| json) {
+        let json = format!("{{{}", json.trim_end_matches('\''));
+        serde_json::from_str::<serde_json::Value>(&json).unwrap_or_else(|error| panic!("{json}: {error}"));
     }
 }

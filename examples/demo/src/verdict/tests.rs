@@ -1,5 +1,6 @@
 use super::*;
 use crate::audit::Audit;
+use crate::counted::Counted;
 use crate::follow::STREAMS;
 use crate::naive::Naive;
 use crate::parts::Without;
@@ -16,8 +17,10 @@ pub(crate) fn results(scenario: &Scenario) -> Results {
         without: Without::default(),
         machine: Machine::default(),
         naive: good(scenario),
+        others: Vec::new(),
         resilient: good(scenario),
         alone: good(scenario),
+        counted: Counted::default(),
     }
 }
 
@@ -48,7 +51,10 @@ fn good(scenario: &Scenario) -> Twin {
                 _ => vec![300; 3],
             },
             work: Work { begun: 500, in_vain: 0 },
-            streams: Streams { ended: 0, alive: if scenario.streams { STREAMS as u64 } else { 0 } },
+            streams: match scenario.streams {
+                true => Streams { ended: 0, alive: STREAMS as u64, whole_ms: 2000 },
+                false => Streams::default(),
+            },
             most_waiting: 5,
         }
     };
@@ -68,6 +74,7 @@ fn good(scenario: &Scenario) -> Twin {
     };
     Twin {
         phases: (0..scenario.phases.len()).map(phase).collect(),
+        post_p99_ms: 8.0,
         once_open: Some(OnceOpen { orders: 1000, opened_after_ms: 900.0, fast: 984, half_opens: 2 }),
         full_service_after_ms: Some(900.0),
         resolved_after_ms: Some(2000.0),
@@ -169,6 +176,7 @@ fn every_planted_fault_fails_its_check_and_no_other() {
             ("streams: none", |twin| twin.phases[0].streams.ended = 1),
             ("streams: none", |twin| twin.phases[0].streams.alive = 3),
             ("streams: all", |twin| twin.phases[1].streams.alive = 3),
+            ("streams: all", |twin| twin.phases[1].streams.whole_ms = 1999),
             ("streams: all", |twin| twin.phases[2].streams.alive = 0),
         ],
     );
@@ -258,10 +266,11 @@ fn a_machine_that_is_too_busy_is_told_from_a_rule_that_failed() {
 #[test]
 fn a_busy_machine_is_no_excuse_for_a_lost_order_nor_for_an_error_of_the_lone_service() {
     let busy = Machine { late_p99_ms: 101.0, ..Machine::default() };
-    let spoil: [fn(&mut Results); 3] = [
+    let spoil: [fn(&mut Results); 4] = [
         |results| results.resilient.audit.lost = 1,
         |results| results.resilient.audit.misjudged = 1,
         |results| results.alone.phases[0].wrong = 1,
+        |results| results.counted.differences.push("1-1 came 2 times".into()),
     ];
     for spoil in spoil {
         let mut results = results(&ISOLATION);

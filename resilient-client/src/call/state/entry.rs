@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::event::{Event, EventKinds, HedgeEnd};
 use crate::hook;
 use crate::hook::{Attempt, Hook};
+use crate::outcome::call_id::CallId;
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::{Decline, Trigger};
 use crate::telemetry::{AttemptSpan, Departing};
@@ -186,7 +187,7 @@ impl<X: Exchange> CallState<X> {
             headers: None,
         };
         let (hook, fault) = (self.core.hook(), &mut self.fault);
-        let Some(attempt) = depart(exchange, hook, outbound, permit, fault, cx, now) else {
+        let Some(attempt) = depart(exchange, self.call, hook, outbound, permit, fault, cx, now) else {
             // The body may have been outgrown since the ledger decided: an attempt that has failed
             // may still be read.
             if number > 1 && !exchange.is_replayable() {
@@ -216,8 +217,10 @@ impl<X: Exchange> CallState<X> {
 /// Sends an attempt off, by way of the hook if there is one; `None` with the fault when the hook
 /// refuses.
 #[inline]
+#[allow(clippy::too_many_arguments, reason = "each is a thing of its own")]
 pub(super) fn depart<X: Exchange>(
     exchange: &mut X,
+    call: CallId,
     hook: Option<&Hook>,
     outbound: Outbound,
     permit: AttemptPermit,
@@ -227,7 +230,7 @@ pub(super) fn depart<X: Exchange>(
 ) -> Option<RunningAttempt<X>> {
     let number = outbound.number;
     let Some(hook) = hook else { return hand_over(exchange, outbound, permit, cx, now) };
-    let attempt = Attempt { number, ..exchange.request()? };
+    let attempt = Attempt { call, number, ..exchange.request()? };
     // Whatever tracer there is, the hook may ask it for the attempt's headers.
     let prepared = permit.span().map_or_else(
         || hook.prepare(&attempt),

@@ -51,6 +51,21 @@ async fn every_attempt_is_sent_with_what_the_hook_says_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hook_knows_which_call_it_is_asked_for_as_the_report_does() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = Arc::clone(&asked);
+    let hook = move |attempt: &Attempt<'_>| {
+        told.lock().unwrap().push((attempt.call(), attempt.number()));
+        Prepared::now(HeaderMap::new())
+    };
+    let rig = rig(hook, [answer(503), answer(200), answer(200)]);
+    let (first, second) = (rig.get().await.unwrap(), rig.get().await.unwrap());
+    let [first, second] = [first, second].map(|response| response.body().report().call());
+    assert_eq!(*asked.lock().unwrap(), [(first, 1), (first, 2), (second, 1)]);
+    assert_ne!(first, second);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hook_that_fails_ends_the_call_and_nothing_is_sent() {
     for later in [false, true] {
         let rig = rig(

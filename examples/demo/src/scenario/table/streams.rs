@@ -18,7 +18,7 @@ pub(super) static STREAMS: Scenario = Scenario {
     columns: Columns::Streams,
     naive: Naive::Loop,
     phases: &[
-        Phase { says: "user-service is well; a stream has a sign of life every second", quick: 5, ..WELL },
+        Phase { says: "user-service is well; a stream has a sign of life every second", ..WELL },
         Phase {
             name: "mute",
             says: "on the open streams nothing comes any more; new ones would be well",
@@ -33,7 +33,7 @@ pub(super) static STREAMS: Scenario = Scenario {
             says: "kill -9 to user-service, which is started again 2 s later",
             mood: Down,
             full: 10,
-            quick: 6,
+            quick: 7,
             steps: &[(Start, Act::Kill(0)), (After(2000), Act::Start(0))],
             ..WELL
         },
