@@ -291,25 +291,6 @@ async fn a_hedge_follows_from_its_first_attempt() {
     assert!(first.follows.is_empty());
 }
 
-/// The first had failed and its span was gone: the link led nowhere.
-#[tokio::test]
-async fn a_hedge_beside_a_retry_follows_from_that() {
-    record();
-    let server = Server::start(|request| match request.nth {
-        1 => Reply::answer(503, ""),
-        2 => Reply::nothing().then_hang(),
-        _ => Reply::answer(200, ""),
-    })
-    .await;
-    let hedge = HedgePolicy::standard().delay(Delay::Fixed(Duration::from_millis(50)));
-    let client = Client::builder().policy(Policy::standard().hedge(hedge)).build().unwrap();
-    drop(client.get(server.url("/")).send_buffered().await.unwrap());
-    let [(_, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
-    let [_, retry, hedge] = &attempts[..] else { panic!("three attempts: {attempts:?}") };
-    assert_eq!(retry.get("resilient_client.trigger"), Some("retry"));
-    assert_eq!((hedge.get("resilient_client.trigger"), &hedge.follows), (Some("hedge"), &vec![retry.id]));
-}
-
 /// It was a client's span like one of a request, and said nothing.
 #[tokio::test]
 async fn the_span_of_what_its_hook_held_back_is_no_request() {
