@@ -295,6 +295,13 @@ macro_rules! request_methods {
             self
         }
 
+        /// Which redirects this call follows, in place of what its client does; see
+        /// [`Redirects`](crate::Redirects).
+        pub fn redirects(mut self, redirects: crate::Redirects) -> Self {
+            self.options = self.options.redirects(redirects);
+            self
+        }
+
         /// What this call is worth where not all can be served, in place of its policy's.
         pub fn priority(mut self, priority: crate::policy::priority::Priority) -> Self {
             self.options = self.options.priority(priority);

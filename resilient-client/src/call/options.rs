@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderName, Method};
 use crate::outcome::classify::is_idempotent;
 use crate::policy::priority::Priority;
 use crate::redact::Template;
+use crate::redirects::Redirects;
+use crate::time::Tick;
 
 /// The request header that lets a server recognise a repetition
 /// ([draft-ietf-httpapi-idempotency-key-header]).
@@ -41,6 +43,18 @@ pub struct CallOptions {
     pub(crate) priority: Option<Priority>,
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
     pub(crate) replay_buffer: Option<usize>,
+    pub(crate) redirects: Option<Redirects>,
+    /// It follows a redirect.
+    pub(crate) hop: Option<Box<Hop>>,
+}
+
+/// What a call is bound by that follows a redirect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop {
+    /// When the time of the call that was redirected is over.
+    pub(crate) until: Tick,
+    /// It has left the origin that was called, for which alone a hook's headers are meant.
+    pub(crate) abroad: bool,
 }
 
 impl CallOptions {
@@ -135,6 +149,15 @@ impl CallOptions {
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
+        self
+    }
+
+    /// Which redirects this call follows, in place of what its client does; see
+    /// [`Redirects`]. Not for [`ResilienceLayer`](crate::ResilienceLayer), which
+    /// follows none.
+    #[must_use]
+    pub fn redirects(mut self, redirects: Redirects) -> Self {
+        self.redirects = Some(redirects);
         self
     }
 

@@ -34,6 +34,7 @@ use crate::upstream::{AttemptPermit, Tried, Waiting};
 
 /// How a call treats what its attempts bring, as far as it isn't in its plan.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a thing of its own")]
 pub(super) struct CallSettings {
     /// The longest body to read inside an attempt; `None` to hand bodies over unread.
     pub(super) buffer: Option<usize>,
@@ -41,6 +42,8 @@ pub(super) struct CallSettings {
     pub(super) priority: Priority,
     /// Whether the body may take longer than the call's total.
     pub(super) streaming: bool,
+    /// Whether a hook is asked for headers.
+    pub(super) hooked: bool,
     /// Whether requests say how long their answers are waited for.
     pub(super) tells: bool,
     /// How long, in microseconds, an attempt that the deadline cuts short must have been out to be

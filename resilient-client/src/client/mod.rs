@@ -6,6 +6,7 @@ pub(crate) mod exchange;
 mod fallback;
 #[cfg(feature = "fault")]
 mod faulty;
+mod following;
 mod payload;
 mod recipe;
 mod redirect;
@@ -22,6 +23,7 @@ use pin_project_lite::pin_project;
 use reqwest::{IntoUrl, Method, Request};
 
 use fallback::{Answers, Fallback};
+use following::{Following, Then};
 
 pub use builder::ClientBuilder;
 pub use request::RequestBuilder;
@@ -92,12 +94,22 @@ impl Client {
     }
 
     #[inline]
-    pub(crate) fn call(self, request: Request, mut options: CallOptions) -> Pending {
+    pub(crate) fn call(self, mut request: Request, mut options: CallOptions) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
+        let following = Following::of(&self, &mut request, &options);
         let Self { transport, facts, core, max_body, answers } = self;
         let fallback = answers.about(&request, &options, max_body);
-        let exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer);
-        Pending { call: pending::Pending::new(core, exchange, options), fallback }
+        let mut exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer);
+        exchange.stays = following.is_some();
+        Pending { call: pending::Pending::new(core, exchange, options), fallback, following }
+    }
+
+    /// A call that follows another.
+    fn follow(&self, request: Request, options: CallOptions) -> pending::Pending<ReqwestExchange> {
+        let over = (self.transport.clone(), Arc::clone(&self.facts));
+        let mut exchange = ReqwestExchange::new(over, request, None);
+        exchange.stays = true;
+        pending::Pending::new(Arc::clone(&self.core), exchange, options)
     }
 
     /// How much is stored for when servers fail; `None` when nothing ever is.
@@ -139,12 +151,14 @@ pin_project! {
         #[pin]
         call: pending::Pending<ReqwestExchange>,
         fallback: Fallback,
+        // Where redirects are followed above the calls.
+        following: Option<Box<Following>>,
     }
 }
 
 impl Pending {
     pub(crate) fn failed(error: Error) -> Self {
-        Self { call: pending::Pending::failed(error), fallback: Fallback::none() }
+        Self { call: pending::Pending::failed(error), fallback: Fallback::none(), following: None }
     }
 }
 
@@ -152,9 +166,21 @@ impl Future for Pending {
     type Output = Result<Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let ended = ready!(this.call.poll(cx));
-        Poll::Ready(this.fallback.settle(ended))
+        let mut this = self.project();
+        loop {
+            let ended = ready!(this.call.as_mut().poll(cx));
+            let ended = match this.following {
+                None => ended,
+                Some(following) => match following.then(ended) {
+                    Then::End(ended) => ended,
+                    Then::Call(next) => {
+                        this.call.set(next);
+                        continue;
+                    }
+                },
+            };
+            return Poll::Ready(this.fallback.settle(ended));
+        }
     }
 }
 

@@ -102,6 +102,13 @@ impl Response {
         }
     }
 
+    pub(super) fn report_mut(&mut self) -> &mut CallReport {
+        match &mut self.0.watch {
+            Watch::Live(guard, _) => guard.report_mut(),
+            Watch::Kept(report) => report,
+        }
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.0.inner.status()

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hyper::link::Link;
 use crate::outcome::report::CallReport;
 use crate::redact::shown;
+use crate::redirects::{self, Unfollowed};
 use crate::shared_methods::{Pieces, response_methods};
 
 /// A response to a call.
@@ -66,6 +67,19 @@ impl Response {
     /// How the call went, up to this response's head.
     pub fn report(&self) -> &CallReport {
         self.0.body.report()
+    }
+
+    pub(super) fn report_mut(&mut self) -> &mut CallReport {
+        self.0.body.report_mut()
+    }
+
+    /// Says in its report where it would have led, if it redirects.
+    #[cold]
+    pub(super) fn left_unfollowed(&mut self) {
+        let url = self.absolute_url();
+        if let Some(to) = url.and_then(|url| redirects::target(self.status(), self.headers(), &url)) {
+            self.report_mut().leaves_unfollowed(&to, Unfollowed::Off);
+        }
     }
 
     /// The status.
