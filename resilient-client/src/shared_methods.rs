@@ -8,7 +8,7 @@
 
 mod responses;
 
-pub(crate) use self::responses::{Pieces, response_methods};
+pub(crate) use self::responses::{Pieces, response_methods, text};
 
 /// An `Idempotency-Key` that no other call has.
 pub(crate) fn new_idempotency_key() -> String {

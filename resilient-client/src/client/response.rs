@@ -212,18 +212,6 @@ impl Response {
 
     response_methods!();
 
-    /// The whole body as text, decoded as reqwest would.
-    ///
-    /// # Errors
-    /// Those of [`bytes`](Self::bytes).
-    pub async fn text(mut self) -> Result<String, Error> {
-        let bytes = self.read_whole().await?;
-        let mut whole = http::Response::new(Body::from(bytes));
-        whole.headers_mut().clone_from(self.headers());
-        let text = reqwest::Response::from(whole).text().await;
-        text.map_err(|error| self.error(ErrorKind::Decode).because(error))
-    }
-
     /// The body as a stream of its pieces.
     #[cfg(feature = "stream")]
     pub fn bytes_stream(self) -> impl futures_core::Stream<Item = Result<Bytes, Error>> + Send {

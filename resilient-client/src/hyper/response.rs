@@ -166,16 +166,6 @@ impl Response {
 
     response_methods!();
 
-    /// The whole body as text. What isn't UTF-8 becomes U+FFFD.
-    ///
-    /// # Errors
-    /// Those of [`bytes`](Self::bytes).
-    pub async fn text(mut self) -> Result<String, Error> {
-        let bytes = self.read_whole().await?;
-        Ok(String::from_utf8(bytes.into())
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
-    }
-
     /// The body as a stream of its pieces.
     #[cfg(feature = "stream")]
     pub fn bytes_stream(self) -> impl futures_core::Stream<Item = Result<Bytes, Error>> + Send {
