@@ -41,11 +41,18 @@ pub struct CallOptions {
     pub(crate) key: Option<Arc<str>>,
     pub(crate) url_template: Option<Template>,
     pub(crate) priority: Option<Priority>,
+    /// Boxed, as few calls have any of it and all are moved with the room for it.
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+/// What few calls ask for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rare {
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
     pub(crate) replay_buffer: Option<usize>,
     pub(crate) redirects: Option<Redirects>,
     /// It follows a redirect.
-    pub(crate) hop: Option<Box<Hop>>,
+    pub(crate) hop: Option<Hop>,
 }
 
 /// What a call is bound by that follows a redirect.
@@ -157,8 +164,20 @@ impl CallOptions {
     /// follows none.
     #[must_use]
     pub fn redirects(mut self, redirects: Redirects) -> Self {
-        self.redirects = Some(redirects);
+        self.rare.get_or_insert_default().redirects = Some(redirects);
         self
+    }
+
+    pub(crate) fn replay_buffer(&self) -> Option<usize> {
+        self.rare.as_ref()?.replay_buffer
+    }
+
+    pub(crate) fn own_redirects(&self) -> Option<&Redirects> {
+        self.rare.as_ref()?.redirects.as_ref()
+    }
+
+    pub(crate) fn hop(&self) -> Option<Hop> {
+        self.rare.as_ref()?.hop
     }
 
     /// Whether the request may be repeated although the server may have processed it.

@@ -115,8 +115,9 @@ impl Trail {
         if !keeps {
             self.body = Carried::Nothing;
         }
-        let hop = self.options.hop.as_deref().copied().unwrap_or_else(|| self.first_hop(core, report));
-        self.options.hop = Some(Box::new(Hop { abroad: hop.abroad || foreign, ..hop }));
+        let hop = self.options.hop().unwrap_or_else(|| self.first_hop(core, report));
+        let hop = Hop { abroad: hop.abroad || foreign, ..hop };
+        self.options.rare.get_or_insert_default().hop = Some(hop);
         self.earlier.push(report.clone());
         head.url = to;
         self.head = head.clone();

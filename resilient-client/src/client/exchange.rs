@@ -447,6 +447,7 @@ mod tests {
             last: true,
             until: Tick::NEVER,
             deadline_header: None,
+            counts: false,
             usual: false,
             target: None,
             headers: None,

@@ -29,7 +29,7 @@ impl Following {
     /// `None` where redirects are left to the transport.
     #[inline]
     pub(super) fn of(client: &Client, request: &mut Request, options: &CallOptions) -> Option<Box<Self>> {
-        if options.redirects.is_none() && client.facts.redirects.is_none() {
+        if options.rare.is_none() && client.facts.redirects.is_none() {
             return None;
         }
         Self::set(client, request, options)
@@ -37,7 +37,7 @@ impl Following {
 
     #[cold]
     fn set(client: &Client, request: &mut Request, options: &CallOptions) -> Option<Box<Self>> {
-        let rules = options.redirects.clone().or_else(|| client.facts.redirects.clone())?;
+        let rules = options.own_redirects().or(client.facts.redirects.as_ref())?.clone();
         let head = Head {
             method: request.method().clone(),
             url: request.url().clone(),

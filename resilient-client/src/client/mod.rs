@@ -99,7 +99,7 @@ impl Client {
         let following = Following::of(&self, &mut request, &options);
         let Self { transport, facts, core, max_body, answers } = self;
         let fallback = answers.about(&request, &options, max_body);
-        let mut exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer);
+        let mut exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer());
         exchange.stays = following.is_some();
         Pending { call: pending::Pending::new(core, exchange, options), fallback, following }
     }

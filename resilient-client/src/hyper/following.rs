@@ -27,7 +27,7 @@ impl Following {
     /// `None` where none are followed.
     #[inline]
     pub(super) fn of(client: &Client, request: &Request<Body>, options: &CallOptions) -> Option<Box<Self>> {
-        if options.redirects.is_none() && client.wire.redirects().is_none() {
+        if options.rare.is_none() && client.wire.redirects().is_none() {
             return None;
         }
         Self::set(client, request, options)
@@ -35,7 +35,7 @@ impl Following {
 
     #[cold]
     fn set(client: &Client, request: &Request<Body>, options: &CallOptions) -> Option<Box<Self>> {
-        let rules = options.redirects.clone().or_else(|| client.wire.redirects().cloned())?;
+        let rules = options.own_redirects().or(client.wire.redirects())?.clone();
         let head = Head {
             method: request.method().clone(),
             url: absolute(request.uri())?,

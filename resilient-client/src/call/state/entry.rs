@@ -180,6 +180,7 @@ impl<X: Exchange> CallState<X> {
             last: self.ledger.is_last(),
             until,
             deadline_header: header.cloned(),
+            counts: self.upstream.is_told(),
             usual: until == now.after_nanos(self.plan.timeout.attempt) && !until.is_never(),
             target: endpoint
                 .clone()
