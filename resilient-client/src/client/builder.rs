@@ -61,8 +61,8 @@ impl ClientBuilder {
     /// Which redirects are followed is better said with [`redirects`](Self::redirects). Under a
     /// redirect policy set here nobody can tell whether an error is the request's or a hop's, so
     /// none proves that the request was never sent, and a POST isn't repeated after it; see
-    /// [`follows_no_redirects`](Self::follows_no_redirects). Its timeouts are there as well: none
-    /// is lifted by a call's, and the policy's are better.
+    /// [`follows_no_redirects`](Self::follows_no_redirects). A timeout set
+    /// here holds beside the policy's, and no call's own lifts it; its error says whose it was.
     ///
     /// It runs twice: there is a second reqwest client, whose every request has a connection of its
     /// own, to which an attempt goes after one before it in its call has found a connection out of
