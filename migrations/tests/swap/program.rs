@@ -39,7 +39,10 @@ async fn text(sent: Result<Response, Error>) -> String {
 async fn verbs(client: &Client, base: &str, told: &mut Told) -> Result<(), Error> {
     let order = Order { user: 7, item: "tea".to_owned() };
     told.push(("get", text(client.get(format!("{base}/echo")).send().await).await));
-    told.push(("query", text(client.get(format!("{base}/echo")).query(&[("q", "a b"), ("n", "1")]).send().await).await));
+    told.push((
+        "query",
+        text(client.get(format!("{base}/echo")).query(&[("q", "a b"), ("n", "1")]).send().await).await,
+    ));
     told.push(("post", text(client.post(format!("{base}/echo")).json(&order).send().await).await));
     told.push(("form", text(client.post(format!("{base}/echo")).form(&order).send().await).await));
     told.push(("put", text(client.put(format!("{base}/echo")).body("an order").send().await).await));
@@ -59,12 +62,16 @@ async fn verbs(client: &Client, base: &str, told: &mut Told) -> Result<(), Error
 }
 
 async fn answers(client: &Client, base: &str, told: &mut Told) -> Result<(), Error> {
-    for (name, status) in [("created", 201), ("no content", 204), ("not modified", 304), ("not found", 404), ("failed", 501)] {
+    for (name, status) in
+        [("created", 201), ("no content", 204), ("not modified", 304), ("not found", 404), ("failed", 501)]
+    {
         told.push((name, text(client.get(format!("{base}/status/{status}")).send().await).await));
     }
     let refused = client.get(format!("{base}/status/403")).send().await?.error_for_status();
     told.push(("error for status", refused.err().as_ref().map_or_else(String::new, said)));
-    for (name, path) in [("latin-1", "latin1"), ("shift_jis", "sjis"), ("utf-8", "utf8"), ("no charset", "bytes")] {
+    for (name, path) in
+        [("latin-1", "latin1"), ("shift_jis", "sjis"), ("utf-8", "utf8"), ("no charset", "bytes")]
+    {
         told.push((name, text(client.get(format!("{base}/text/{path}")).send().await).await));
     }
     let response = client.get(format!("{base}/text/bytes")).send().await?;
@@ -84,7 +91,9 @@ async fn answers(client: &Client, base: &str, told: &mut Told) -> Result<(), Err
 }
 
 async fn redirects(client: &Client, base: &str, told: &mut Told) -> Result<(), Error> {
-    for (name, status) in [("moved 301", 301), ("moved 302", 302), ("moved 303", 303), ("moved 307", 307), ("moved 308", 308)] {
+    for (name, status) in
+        [("moved 301", 301), ("moved 302", 302), ("moved 303", 303), ("moved 307", 307), ("moved 308", 308)]
+    {
         let call = client.post(format!("{base}/moved/{status}")).body("an order");
         told.push((name, text(call.send().await).await));
     }
