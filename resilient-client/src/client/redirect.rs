@@ -8,10 +8,10 @@
 //! nobody can tell whether it follows redirects, since its errors name the first URL whatever hop
 //! they come from: so none of its errors proves anything.
 //!
-//! Only redirects to the same origin are followed here: another one isn't the upstream whose breaker
-//! and budget this call is under, and gets none of its credentials. Anything else is handed to the
-//! caller as it came, or to the [trail](crate::call::trail) where [`Redirects`] are set: then none
-//! is followed here.
+//! Only redirects to the same origin are followed here: another one isn't the upstream whose
+//! breaker and budget this call is under, and gets none of its credentials. Anything else is handed
+//! to the caller as it came, or to the [trail](crate::call::trail) where [`Redirects`] are set:
+//! then none is followed here.
 
 use std::cell::Cell;
 use std::future::Future;

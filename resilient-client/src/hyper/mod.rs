@@ -17,9 +17,9 @@
 //!   ones are pinged every 5 s.
 //!
 //! What reqwest does and this doesn't: cookies, proxies, decompression, default headers. A 3xx is
-//! the answer, unless [redirects](ClientBuilder::redirects) are set. URLs are absolute `http` or `https` [URIs](http::Uri),
-//! percent-encoded already, without credentials. For a connector of your own, such as a Unix
-//! socket's, put a [`ResilienceLayer`](crate::ResilienceLayer) round
+//! the answer, unless [redirects](ClientBuilder::redirects) are set. URLs are absolute `http` or
+//! `https` [URIs](http::Uri), percent-encoded already, without credentials. For a connector of your
+//! own, such as a Unix socket's, put a [`ResilienceLayer`](crate::ResilienceLayer) round
 //! `hyper_util::client::legacy::Client`: it drives the same engine.
 //!
 //! ```no_run

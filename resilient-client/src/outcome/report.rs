@@ -3,20 +3,21 @@
 //! A report is built as the call goes, in place: a call that succeeds at the first attempt
 //! allocates nothing for it.
 
+mod rare;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use reqwest::Url;
 use smallvec::SmallVec;
 
+use self::rare::Rare;
 use crate::origin::Origin;
 use crate::outcome::Outcome;
 use crate::outcome::call_id::CallId;
 use crate::outcome::rejection::Rejection;
-use crate::redact::{Template, redacted};
-use crate::redirects::Unfollowed;
+use crate::redact::Template;
 use crate::time::Tick;
 
 /// Why an attempt was sent.
@@ -222,13 +223,6 @@ pub struct CallReport {
     pub(crate) streams: bool,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Rare {
-    declined: Vec<Decline>,
-    redirected_from: Vec<CallReport>,
-    unfollowed: Option<(Url, Unfollowed)>,
-}
-
 impl CallReport {
     pub(crate) fn new(call: CallId, upstream: Arc<str>, version: u64, began: Tick) -> Self {
         Self {
@@ -275,33 +269,6 @@ impl CallReport {
     /// Every attempt handed to the transport, in order.
     pub fn attempts(&self) -> &[AttemptReport] {
         &self.attempts
-    }
-
-    /// Every decision not to send another attempt, in order.
-    pub fn declined(&self) -> &[Decline] {
-        self.rare.as_deref().map_or(&[], |rare| &rare.declined)
-    }
-
-    /// The calls whose answers led to this one, in order, where redirects to other origins were
-    /// followed, or [`Redirects`](crate::Redirects) are set.
-    pub fn redirected_from(&self) -> &[CallReport] {
-        self.rare.as_deref().map_or(&[], |rare| &rare.redirected_from)
-    }
-
-    /// Where the answer redirects to, without credentials, query values and fragment, and why that
-    /// wasn't followed.
-    pub fn unfollowed(&self) -> Option<(&Url, Unfollowed)> {
-        let (url, why) = self.rare.as_deref()?.unfollowed.as_ref()?;
-        Some((url, *why))
-    }
-
-    pub(crate) fn leaves_unfollowed(&mut self, to: &Url, why: Unfollowed) {
-        self.rare.get_or_insert_default().unfollowed = Some((redacted(to), why));
-    }
-
-    /// The calls that led here.
-    pub(crate) fn follows(&mut self, calls: Vec<Self>) {
-        self.rare.get_or_insert_default().redirected_from = calls;
     }
 
     /// Whether the response returned was set aside for a retry and its body was longer or slower
@@ -359,10 +326,6 @@ impl CallReport {
             attempt.outcome = Some(outcome);
             attempt.status = status;
         }
-    }
-
-    pub(crate) fn decline(&mut self, why: Decline) {
-        self.rare.get_or_insert_default().declined.push(why);
     }
 
     /// When the call began.

@@ -37,8 +37,8 @@ const RESERVED_PART: u32 = 10;
 const MOST_RESERVED: Duration = Duration::from_millis(100);
 
 impl DeadlinePolicy {
-    /// At most 60 s, none when the caller doesn't say, nothing needed, a tenth of the time kept back
-    /// for the answer, enforced.
+    /// At most 60 s, none when the caller doesn't say, nothing needed, a tenth of the time kept
+    /// back for the answer, enforced.
     pub const fn standard() -> Self {
         Self {
             header: header::EXPECTED_TIMEOUT,

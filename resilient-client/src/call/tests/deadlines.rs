@@ -269,7 +269,8 @@ async fn a_server_that_hangs_behind_its_own_deadline_is_asked_again_and_opens_it
     }
 }
 
-/// The handler's call had its caller's time to the end, and its fallback came when that had hung up.
+/// The handler's call had its caller's time to the end, and its fallback came when that had hung
+/// up.
 #[tokio::test(start_paused = true)]
 async fn a_handlers_fallback_arrives_before_its_caller_gives_up() {
     use std::convert::Infallible;
