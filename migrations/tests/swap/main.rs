@@ -132,7 +132,7 @@ async fn what_a_program_gets_after_the_swap_differs_in_what_the_page_says_and_in
             with_one_use_changed::result(as_before),
         )
     };
-    let (theirs, ours, as_before) = within(Duration::from_secs(60), all).await;
+    let (theirs, ours, as_before) = Box::pin(within(Duration::from_mins(1), all)).await;
     let standard = differ(&theirs, &ours);
     let names: BTreeSet<_> = standard.keys().map(|name| (*name).to_owned()).collect();
     assert_eq!(names, documented(), "{standard:#?}");

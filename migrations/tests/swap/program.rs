@@ -113,7 +113,7 @@ async fn troubles(client: &Client, base: &str, nobody: &str, told: &mut Told) ->
     told.push(("no answer in time", text(call.send().await).await));
     let call = client.get(format!("{base}/stall")).timeout(Duration::from_millis(300));
     told.push(("no body in time", text(call.send().await).await));
-    let call = client.get(format!("{base}/slow")).timeout(Duration::from_secs(60));
+    let call = client.get(format!("{base}/slow")).timeout(Duration::from_mins(1));
     told.push(("slow, with time", text(call.send().await).await));
     told.push(("cut off", text(client.post(format!("{base}/cut")).send().await).await));
     Ok(())
