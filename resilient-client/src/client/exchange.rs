@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::faulted::{self, Asked, Faulted};
 use crate::hook::Attempt;
 use crate::outcome::Cause;
+use crate::outcome::call_id::CallId;
 use crate::outcome::classify::errors::is_dead_connection;
 use crate::outcome::classify::evidence::{Evidence, Fault, Sent};
 use crate::outcome::classify::{Ended, is_idempotent};
@@ -79,6 +80,16 @@ impl ReqwestExchange {
         let none =
             matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
         Self { client, facts, content, none, leaves: false, request, body, stays: false, named: Vec::new() }
+    }
+
+    /// The same with a form for the body, which is in the request as a stream.
+    #[cfg(feature = "multipart")]
+    pub(super) fn with_form(mut self, form: Option<Box<crate::multipart::FormBody>>) -> Self {
+        if let Some(form) = form {
+            *self.request.body_mut() = None;
+            self.body = Payload::Form(form);
+        }
+        self
     }
 
     /// What tells when an attempt has a stream, where that matters and can be known: whether a
@@ -209,6 +220,7 @@ impl Exchange for ReqwestExchange {
 
     fn request(&self) -> Option<Attempt<'_>> {
         (!matches!(self.body, Payload::Gone)).then(|| Attempt {
+            call: CallId::NONE,
             number: 0,
             method: self.request.method(),
             url: self.request.url().as_str().into(),
@@ -443,6 +455,7 @@ mod tests {
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
         let outbound = |number| Outbound {
+            trigger: crate::Trigger::First,
             number,
             last: true,
             until: Tick::NEVER,

@@ -68,7 +68,7 @@ impl Following {
         let mut report = response.report().clone();
         let answered =
             Answered { status: response.status(), headers: response.headers(), url: response.url() };
-        let clean = || adds_no_credentials(&self.client.transport);
+        let clean = || self.client.transport.as_ref().is_some_and(adds_no_credentials);
         let turn = self.trail.turn(&self.client.core, &answered, &mut report, clean);
         Then::End(match turn {
             Ok(Turn::Follow(next)) => return Then::Call(self.call(*next)),

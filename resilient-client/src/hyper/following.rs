@@ -9,6 +9,7 @@ use crate::call::pending;
 use crate::call::trail::{Answered, Carried, Head, Next, Trail, Turn};
 use crate::error::{Error, ErrorKind};
 use crate::hyper::exchange::HyperExchange;
+use crate::redirects::Redirects;
 
 /// A call's trail, and the client that goes on with it.
 pub(super) struct Following {
@@ -27,7 +28,7 @@ impl Following {
     /// `None` where none are followed.
     #[inline]
     pub(super) fn of(client: &Client, request: &Request<Body>, options: &CallOptions) -> Option<Box<Self>> {
-        if options.rare.is_none() && client.wire.redirects().is_none() {
+        if options.rare.is_none() && set_for(client).is_none() {
             return None;
         }
         Self::set(client, request, options)
@@ -35,7 +36,7 @@ impl Following {
 
     #[cold]
     fn set(client: &Client, request: &Request<Body>, options: &CallOptions) -> Option<Box<Self>> {
-        let rules = options.own_redirects().or(client.wire.redirects())?.clone();
+        let rules = options.own_redirects().or(set_for(client))?.clone();
         let head = Head {
             method: request.method().clone(),
             url: absolute(request.uri())?,
@@ -73,6 +74,10 @@ impl Following {
             Err(error) => Err(error),
         })
     }
+}
+
+fn set_for(client: &Client) -> Option<&Redirects> {
+    client.wire.as_ref()?.redirects()
 }
 
 fn absolute(uri: &Uri) -> Option<Url> {
