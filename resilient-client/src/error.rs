@@ -1,5 +1,6 @@
 //! The one error of this crate.
 
+mod as_reqwest;
 mod drop_in;
 mod names;
 
@@ -23,6 +24,9 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 /// Opaque: ask [`kind`](Self::kind) or the `is_*` methods. `Display` says what happened at this
 /// level only; the cause below is [`source`](StdError::source), and how the call went is
 /// [`report`](Self::report). Query values and credentials of URLs never appear in any of them.
+///
+/// What reqwest's error has a method for has one of the same name and meaning here; `is_rejected`,
+/// `is_unsent`, `is_circuit_open` and `is_config` are this crate's own.
 ///
 /// ```
 /// # fn handle(error: resilient_client::Error) -> &'static str {
@@ -54,7 +58,7 @@ pub enum ErrorKind {
     /// A policy, or an override of this call, can't work. Nothing was sent.
     Config,
     /// The request could not be built: a bad URL or header, a body that doesn't serialise. Nothing
-    /// was sent.
+    /// was sent. reqwest's word for it is builder.
     Request,
     /// No connection could be made: refused, unreachable, DNS, TLS or the connect timeout. Nothing
     /// was sent.
@@ -208,9 +212,9 @@ impl Error {
         matches!(self.0.kind, ErrorKind::Timeout | ErrorKind::Deadline | ErrorKind::BodyIdle)
     }
 
-    /// No connection could be made.
+    /// No connection could be made, or there was nobody to connect to.
     pub fn is_connect(&self) -> bool {
-        self.0.kind == ErrorKind::Connect
+        matches!(self.0.kind, ErrorKind::Connect | ErrorKind::NoEndpoint)
     }
 
     /// No attempt was processed by the server, provably: none was sent, no connection was made, or
@@ -233,21 +237,6 @@ impl Error {
     /// A policy or a per-call override can't work.
     pub fn is_config(&self) -> bool {
         self.0.kind == ErrorKind::Config
-    }
-
-    /// The request could not be built.
-    pub fn is_request(&self) -> bool {
-        self.0.kind == ErrorKind::Request
-    }
-
-    /// The response's body failed: cut off, stalled, too large or undecodable.
-    pub fn is_body(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Body | ErrorKind::BodyIdle | ErrorKind::BodyTooLarge)
-    }
-
-    /// The body isn't the JSON it should be.
-    pub fn is_decode(&self) -> bool {
-        self.0.kind == ErrorKind::Decode
     }
 
     /// The status is 4xx or 5xx, and `error_for_status` was asked.

@@ -8,7 +8,7 @@
 
 mod responses;
 
-pub(crate) use self::responses::{Pieces, response_methods};
+pub(crate) use self::responses::{Pieces, response_methods, text};
 
 /// An `Idempotency-Key` that no other call has.
 pub(crate) fn new_idempotency_key() -> String {
@@ -48,13 +48,21 @@ macro_rules! setup_methods {
 
         /// The request header that tells servers how long their answer is waited for, in
         /// milliseconds; `None` to tell nobody. Default `x-envoy-expected-rq-timeout-ms`. Calls
-        /// marked streaming never tell.
+        /// marked streaming never tell. Whom: [`deadline_origins`](Self::deadline_origins).
         pub fn deadline_header(mut self, name: impl Into<Option<http::HeaderName>>) -> Self {
             self.setup.deadline_header = name.into();
             self
         }
 
-        /// The only origins that requests bear it to, such as `http://users:3000`. Default: all.
+        /// The only origins that requests bear it to, and
+        /// [`x-envoy-attempt-count`](crate::ATTEMPT_COUNT) from the second attempt on: each is an
+        /// origin, such as `http://users:3000`, all hosts below a name, such as `*.corp.example`,
+        /// or `*` for everybody.
+        ///
+        /// Default: those that are local, as strangers have no use for either. Loopback and private
+        /// addresses (10/8, 172.16/12, 192.168/16, 169.254/16, 100.64/10, `fc00::/7`, `fe80::/10`),
+        /// names of one label, and names below `localhost`, `local`, `internal`, `home.arpa` and
+        /// `svc`.
         pub fn deadline_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
             self.setup.deadline_origins = Some(origins.into_iter().map(Into::into).collect());
             self
@@ -292,7 +300,7 @@ macro_rules! request_methods {
         /// [`ReplayBody`](crate::ReplayBody), whose default is 64 KiB. A body of bytes is replayed
         /// for free and needs none.
         pub fn replay_buffer(mut self, bytes: usize) -> Self {
-            self.options.replay_buffer = Some(bytes);
+            self.options.rare.get_or_insert_default().replay_buffer = Some(bytes);
             self
         }
 
@@ -327,6 +335,13 @@ macro_rules! request_methods {
         /// [`CallOptions::url_template`](crate::CallOptions::url_template).
         pub fn url_template(mut self, template: impl AsRef<str>) -> Self {
             self.options = self.options.url_template(template);
+            self
+        }
+
+        /// Which redirects this call follows, in place of what its client does; see
+        /// [`Redirects`](crate::Redirects).
+        pub fn redirects(mut self, redirects: crate::Redirects) -> Self {
+            self.options = self.options.redirects(redirects);
             self
         }
 

@@ -114,7 +114,8 @@ impl<X: Exchange> Call<X> {
         {
             permit.timed(now);
         }
-        let timeout = Error::new(ErrorKind::Timeout);
+        let error = self.state.as_ref().map(CallState::timed_out);
+        let timeout = error.unwrap_or_else(|| Error::new(ErrorKind::Timeout));
         let launched = permit.as_ref().is_none_or(AttemptPermit::was_launched);
         let error = if launched { timeout } else { timeout.says("the attempt's hook took all its time") };
         let result = AttemptResult::Fault(error);

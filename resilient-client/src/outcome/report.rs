@@ -3,6 +3,8 @@
 //! A report is built as the call goes, in place: a call that succeeds at the first attempt
 //! allocates nothing for it.
 
+mod rare;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use http::StatusCode;
 use smallvec::SmallVec;
 
+use self::rare::Rare;
 use crate::origin::Origin;
 use crate::outcome::Outcome;
 use crate::outcome::call_id::CallId;
@@ -211,9 +214,8 @@ pub struct CallReport {
     /// In nanoseconds.
     queued: u64,
     attempts: SmallVec<[AttemptReport; 1]>,
-    /// Boxed, as most calls have nothing to decline.
-    #[allow(clippy::box_collection, reason = "a third of the size where it is empty")]
-    declined: Option<Box<Vec<Decline>>>,
+    /// Boxed, as most calls have none of it.
+    rare: Option<Box<Rare>>,
     version: u32,
     /// How many attempts the server provably did not process.
     unprocessed: u16,
@@ -233,7 +235,7 @@ impl CallReport {
             began,
             elapsed: 0,
             attempts: SmallVec::new(),
-            declined: None,
+            rare: None,
             cut: false,
             queued: 0,
         }
@@ -272,11 +274,6 @@ impl CallReport {
     /// Every attempt handed to the transport, in order.
     pub fn attempts(&self) -> &[AttemptReport] {
         &self.attempts
-    }
-
-    /// Every decision not to send another attempt, in order.
-    pub fn declined(&self) -> &[Decline] {
-        self.declined.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Whether the response returned was set aside for a retry and its body was longer or slower
@@ -328,9 +325,9 @@ impl CallReport {
         self.unprocessed = self.unprocessed.saturating_add(1);
     }
 
-    /// Whether no attempt was processed, provably.
+    /// Whether no attempt was processed, provably. Who redirects has processed.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        usize::from(self.unprocessed) == self.attempts.len()
+        usize::from(self.unprocessed) == self.attempts.len() && self.redirected_from().is_empty()
     }
 
     pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
@@ -339,10 +336,6 @@ impl CallReport {
             attempt.outcome = Some(outcome);
             attempt.status = status;
         }
-    }
-
-    pub(crate) fn decline(&mut self, why: Decline) {
-        self.declined.get_or_insert_default().push(why);
     }
 
     /// When the call began.
@@ -375,6 +368,9 @@ impl CallReport {
 
 impl fmt::Display for CallReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for call in self.redirected_from() {
+            writeln!(f, "{call}\n  redirected:")?;
+        }
         let plural = if self.attempts.len() == 1 { "" } else { "s" };
         write!(f, "{}: {} attempt{plural} in {:.1?}", self.upstream, self.attempts.len(), self.elapsed())?;
         if self.queued != 0 {
@@ -396,6 +392,9 @@ impl fmt::Display for CallReport {
         }
         for why in self.declined() {
             write!(f, "\n  not retried: {why}")?;
+        }
+        if let Some((url, why)) = self.unfollowed() {
+            write!(f, "\n  redirect to {url} not followed: {why}")?;
         }
         Ok(())
     }

@@ -1,0 +1,41 @@
+//! What an error is, in the words that reqwest has for it.
+
+use super::{Error, ErrorKind};
+use crate::outcome::report::CallReport;
+
+impl Error {
+    /// The request failed on its way, and no response came: no connection, one that broke, or no
+    /// time. Not what was refused here ([`is_rejected`](Self::is_rejected)), and not what couldn't
+    /// be built, which is [`ErrorKind::Request`] and which reqwest calls a builder's error.
+    pub fn is_request(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Connect | ErrorKind::NoEndpoint | ErrorKind::Timeout | ErrorKind::Transport => true,
+            ErrorKind::Deadline => !self.is_of_body(),
+            _ => false,
+        }
+    }
+
+    /// The response's body failed: cut off, stalled, too large or out of time. reqwest has
+    /// [`is_decode`](Self::is_decode) for these, and so has this, too.
+    pub fn is_body(&self) -> bool {
+        self.is_of_body()
+    }
+
+    /// The response's body couldn't be read, or isn't the JSON it should be. The latter alone is
+    /// [`ErrorKind::Decode`].
+    pub fn is_decode(&self) -> bool {
+        self.0.kind == ErrorKind::Decode || self.is_of_body()
+    }
+
+    /// Whether a response had come, and its body didn't.
+    fn is_of_body(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Body | ErrorKind::BodyIdle | ErrorKind::BodyTooLarge => true,
+            ErrorKind::Deadline => {
+                let attempts = self.0.report.as_ref().map_or(&[][..], CallReport::attempts);
+                attempts.iter().any(|attempt| attempt.status().is_some())
+            }
+            _ => false,
+        }
+    }
+}
