@@ -5,8 +5,9 @@
 //! the server takes it from the request's header, holds it while the request is handled, and every
 //! call made meanwhile inherits what is left. (gRPC does the same; see "Deadlines" in its guides.)
 //!
-//! - [`current`] is the deadline of what this task is doing; `None` where nobody set one. A call's
-//!   total timeout is never longer.
+//! - [`current`] is the deadline of what this task is doing; `None` where nobody set one.
+//! - [`for_calls`] is that of the calls it makes, whose totals are never longer. A server keeps
+//!   some of the time to itself, so that a handler whose calls have had theirs can still answer.
 //! - [`scope`] sets one for a future. Inside another scope the earlier of the two holds: nesting
 //!   never extends.
 //! - [`header`] says how a deadline is written and read between services: as the time left, so that
@@ -92,12 +93,29 @@ impl Deadline {
 thread_local! {
     /// The deadline of what this thread is polling. A plain cell in place of `tokio::task_local`:
     /// there is nothing to drop, it works under any executor, and reading it costs a load.
-    static CURRENT: Cell<Deadline> = const { Cell::new(Deadline::NONE) };
+    static CURRENT: Cell<Ambient> = const { Cell::new(Ambient::NONE) };
+}
+
+/// What holds for a task, and for the calls it makes: never later.
+#[derive(Clone, Copy, Debug)]
+struct Ambient {
+    task: Deadline,
+    calls: Deadline,
+}
+
+impl Ambient {
+    const NONE: Self = Self { task: Deadline::NONE, calls: Deadline::NONE };
 }
 
 /// The deadline of what this task is doing, set by the innermost [`scope`].
 pub fn current() -> Option<Deadline> {
-    CURRENT.try_with(Cell::get).ok().filter(|deadline| *deadline != Deadline::NONE)
+    CURRENT.try_with(Cell::get).ok().map(|now| now.task).filter(|deadline| *deadline != Deadline::NONE)
+}
+
+/// The deadline of the calls that this task makes: [`current`], less what a server's
+/// `DeadlineLayer` keeps back for the answer.
+pub fn for_calls() -> Option<Deadline> {
+    CURRENT.try_with(Cell::get).ok().map(|now| now.calls).filter(|deadline| *deadline != Deadline::NONE)
 }
 
 /// `future` under `deadline`, or under an earlier one that already holds wherever the result is
@@ -111,7 +129,14 @@ pub fn scope<F: Future>(deadline: Deadline, future: F) -> Scope<F> {
 
 /// What `act` returns, run under `deadline` or an earlier one that already holds.
 pub fn sync_scope<T>(deadline: Deadline, act: impl FnOnce() -> T) -> T {
-    let _entered = Entered::under(deadline);
+    let _entered = Entered::under(deadline, deadline);
+    act()
+}
+
+/// The same, with an earlier one for the calls that are made meanwhile.
+#[cfg(any(test, feature = "server"))]
+pub(crate) fn sync_scope_reserving<T>(deadline: Deadline, calls: Deadline, act: impl FnOnce() -> T) -> T {
+    let _entered = Entered::under(deadline, calls);
     act()
 }
 
@@ -137,13 +162,17 @@ impl<F: Future> Future for Scope<F> {
 
 /// Puts the deadline before back when it is dropped, by a panic too.
 struct Entered {
-    before: Deadline,
+    before: Ambient,
 }
 
 impl Entered {
-    fn under(deadline: Deadline) -> Self {
-        let enter = |current: &Cell<Deadline>| current.replace(current.get().earlier(deadline));
-        Self { before: CURRENT.try_with(enter).unwrap_or(Deadline::NONE) }
+    fn under(task: Deadline, calls: Deadline) -> Self {
+        let enter = |current: &Cell<Ambient>| {
+            let now = current.get();
+            let (task, calls) = (now.task.earlier(task), now.calls.earlier(calls));
+            current.replace(Ambient { task, calls })
+        };
+        Self { before: CURRENT.try_with(enter).unwrap_or(Ambient::NONE) }
     }
 }
 

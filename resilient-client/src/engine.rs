@@ -10,6 +10,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderName, Method};
 
+mod told;
+
+use self::told::Told;
 use super::hook::Hook;
 use crate::authority::Authority;
 use crate::authority::identity::UpstreamIdentity;
@@ -26,7 +29,7 @@ use crate::policy::{Policy, PolicySet};
 use crate::rng::Entropy;
 use crate::sync::Mutex;
 use crate::telemetry::Events;
-use crate::time::{self, Tick};
+use crate::time::{self, Tick, nanos};
 use crate::upstream::endpoints::{Balancer, Checks};
 use crate::upstream::entered::Entered;
 use crate::upstream::registry::{Registry, Source};
@@ -49,7 +52,7 @@ pub(crate) struct Setup {
     pub(crate) hook: Option<Hook>,
     /// The header that carries deadlines on; `None` to keep them to ourselves.
     pub(crate) deadline_header: Option<HeaderName>,
-    /// The origins that requests bear deadlines to; `None` for all.
+    /// The origins that requests bear deadlines to; `None` for those that are local.
     pub(crate) deadline_origins: Option<Vec<String>>,
     /// The names that stand for several endpoints.
     pub(crate) endpoints: Vec<(String, Endpoints)>,
@@ -85,8 +88,8 @@ pub(crate) struct Core {
     events: Events,
     hook: Option<Hook>,
     deadline_header: Option<HeaderName>,
-    /// The origins that requests bear deadlines to; `None` for all.
-    deadline_origins: Option<Vec<Authority<'static>>>,
+    /// Whom requests bear deadlines to.
+    told: Told,
     /// The names that stand for several endpoints. Their state is shared by whatever routes and
     /// keys they have.
     names: HashMap<Authority<'static>, Arc<Balancer>>,
@@ -137,10 +140,7 @@ impl Core {
         }
         let plans = setup.policies.compile(0)?;
         let defaults = setup.defaults.compile()?;
-        let told = setup.deadline_origins.iter().flatten();
-        let told = told.map(|told| set::origin(told).map_err(|invalid| invalid.of("deadline_origins")));
-        let told = told.collect::<Result<Vec<_>, _>>()?;
-        let deadline_origins = setup.deadline_origins.is_some().then_some(told);
+        let told = Told::of(setup.deadline_origins.as_deref())?;
         let events = Events::new(setup.observers.clone());
         let mut names = HashMap::new();
         for (name, endpoints) in &setup.endpoints {
@@ -158,7 +158,7 @@ impl Core {
                 return Err(Invalid::new("endpoints", "are given twice").of(name));
             }
         }
-        Ok(Self { deadline_origins, names, defaults, ..Self::telling(events, setup, plans) })
+        Ok(Self { told, names, defaults, ..Self::telling(events, setup, plans) })
     }
 
     /// The same with plans that are known to be good.
@@ -178,18 +178,12 @@ impl Core {
             events,
             hook,
             deadline_header,
-            deadline_origins: None,
+            told: Told::Local,
             names: HashMap::new(),
             draining: AtomicBool::new(false),
             defaults: Defaults::default(),
             unmade: None,
         }
-    }
-
-    /// What requests begin with.
-    #[inline]
-    pub(crate) fn defaults(&self) -> &Defaults {
-        &self.defaults
     }
 
     /// The upstream of a call to `authority`, with the call in it; and the call's plan.
@@ -257,10 +251,13 @@ impl Core {
         self.events.add(observer);
     }
 
-    /// Whether requests to `authority` say how long their answers are waited for.
-    pub(crate) fn tells(&self, authority: &Authority<'_>) -> bool {
-        self.deadline_header.is_some()
-            && self.deadline_origins.as_ref().is_none_or(|origins| origins.contains(authority))
+    /// When the time is over of a call that began then.
+    pub(crate) fn over(&self, address: &Address<'_>, total: Option<Duration>, began: Tick) -> Tick {
+        let plans = self.plans.load();
+        // Err: it would have been refused.
+        let Ok(authority) = address.authority.clone().normal() else { return began };
+        let (plan, _) = plans.of_call(&authority, address.method, address.path);
+        began.after_nanos(total.map_or(plan.timeout.total, nanos))
     }
 
     /// Asked before every attempt.
@@ -373,7 +370,9 @@ impl Source for Upstreams<'_> {
         let plans = plans.load();
         let plan = plans.of_state(key.authority(), key.scope());
         let balancer = names.get(key.authority()).cloned();
-        Upstream::new(key, plan, entropy.clone(), events, self.now).part_of(whole).behind(balancer)
+        let told = self.core.told.has(key.authority());
+        let upstream = Upstream::new(key, plan, entropy.clone(), events, self.now);
+        upstream.part_of(whole).behind(balancer).told(told)
     }
 
     fn names(&self, authority: &Authority<'_>, scope: Option<Scope<&Arc<str>>>) -> bool {

@@ -24,6 +24,9 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 /// level only; the cause below is [`source`](StdError::source), and how the call went is
 /// [`report`](Self::report). Query values and credentials of URLs never appear in any of them.
 ///
+/// What reqwest's error has a method for has one of the same name and meaning here; `is_rejected`,
+/// `is_unsent`, `is_circuit_open` and `is_config` are this crate's own.
+///
 /// ```
 /// # fn handle(error: resilient_client::Error) -> &'static str {
 /// use resilient_client::ErrorKind;
@@ -54,7 +57,7 @@ pub enum ErrorKind {
     /// A policy, or an override of this call, can't work. Nothing was sent.
     Config,
     /// The request could not be built: a bad URL or header, a body that doesn't serialise. Nothing
-    /// was sent.
+    /// was sent. reqwest's word for it is builder.
     Request,
     /// No connection could be made: refused, unreachable, DNS, TLS or the connect timeout. Nothing
     /// was sent.
@@ -208,9 +211,9 @@ impl Error {
         matches!(self.0.kind, ErrorKind::Timeout | ErrorKind::Deadline | ErrorKind::BodyIdle)
     }
 
-    /// No connection could be made.
+    /// No connection could be made, or there was nobody to connect to.
     pub fn is_connect(&self) -> bool {
-        self.0.kind == ErrorKind::Connect
+        matches!(self.0.kind, ErrorKind::Connect | ErrorKind::NoEndpoint)
     }
 
     /// No attempt was processed by the server, provably: none was sent, no connection was made, or
@@ -235,19 +238,39 @@ impl Error {
         self.0.kind == ErrorKind::Config
     }
 
-    /// The request could not be built.
+    /// The request failed on its way, and no response came: no connection, one that broke, or no
+    /// time. Not what was refused here ([`is_rejected`](Self::is_rejected)), and not what couldn't
+    /// be built, which is [`ErrorKind::Request`] and which reqwest calls a builder's error.
     pub fn is_request(&self) -> bool {
-        self.0.kind == ErrorKind::Request
+        match self.0.kind {
+            ErrorKind::Connect | ErrorKind::NoEndpoint | ErrorKind::Timeout | ErrorKind::Transport => true,
+            ErrorKind::Deadline => !self.is_of_body(),
+            _ => false,
+        }
     }
 
-    /// The response's body failed: cut off, stalled, too large or undecodable.
+    /// The response's body failed: cut off, stalled, too large or out of time. reqwest has
+    /// [`is_decode`](Self::is_decode) for these, and so has this, too.
     pub fn is_body(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Body | ErrorKind::BodyIdle | ErrorKind::BodyTooLarge)
+        self.is_of_body()
     }
 
-    /// The body isn't the JSON it should be.
+    /// The response's body couldn't be read, or isn't the JSON it should be. The latter alone is
+    /// [`ErrorKind::Decode`].
     pub fn is_decode(&self) -> bool {
-        self.0.kind == ErrorKind::Decode
+        self.0.kind == ErrorKind::Decode || self.is_of_body()
+    }
+
+    /// Whether a response had come, and its body didn't.
+    fn is_of_body(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Body | ErrorKind::BodyIdle | ErrorKind::BodyTooLarge => true,
+            ErrorKind::Deadline => {
+                let attempts = self.0.report.as_ref().map_or(&[][..], CallReport::attempts);
+                attempts.iter().any(|attempt| attempt.status().is_some())
+            }
+            _ => false,
+        }
     }
 
     /// The status is 4xx or 5xx, and `error_for_status` was asked.

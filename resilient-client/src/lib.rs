@@ -70,7 +70,7 @@
 //! access                                            who may use an admin service
 //! error                                             the one error
 //! outcome                                           the words all share: outcome, verdict, rejection, report
-//! origin, authority                                 whom a call is addressed to
+//! origin, authority, redirects                      whom a call is addressed to, and where an answer may lead
 //! invalid                                           why a setting can't work
 //! redact                                            URLs without their secrets
 //! deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
@@ -161,6 +161,7 @@ pub mod outcome;
 pub mod policy;
 mod pool_defaults;
 mod redact;
+pub mod redirects;
 mod replay;
 pub mod rng;
 #[cfg(any(test, feature = "server"))]
@@ -195,6 +196,7 @@ pub use outcome::rejection::Rejection;
 pub use outcome::report::{AttemptReport, CallReport, Decline, Trigger};
 pub use policy::Policy;
 pub use policy::breaker::Control;
+pub use redirects::{Redirects, Unfollowed};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
 pub use upstream::{EndpointSnapshot, UpstreamSnapshot};
 

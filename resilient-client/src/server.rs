@@ -7,7 +7,8 @@
 //!
 //! - [`DeadlineLayer`] reads the time left from the request
 //!   ([`deadline::header`](crate::deadline::header)), turns away what can't be done in it, makes it
-//!   the ambient deadline of the calls the handler makes, and drops the handler when it has passed.
+//!   the ambient deadline of the calls the handler makes, less a reserve for its answer, and drops
+//!   the handler when it has passed.
 //! - [`RetryAdviceLayer`] marks a 5xx whose repetition is pointless, because a call made for it had
 //!   no retry budget left ([`advice`](crate::advice)).
 //! - [`TraceContextLayer`] reads which trace a request belongs to

@@ -6,9 +6,11 @@
 //! functions. One generic client was tried in their place:
 //! docs/decisions/0030-macros-for-the-doors.md.
 
+mod defaults;
 mod responses;
 
-pub(crate) use self::responses::{Pieces, response_methods};
+pub(crate) use self::defaults::defaults_methods;
+pub(crate) use self::responses::{Pieces, response_methods, text};
 
 /// An `Idempotency-Key` that no other call has.
 pub(crate) fn new_idempotency_key() -> String {
@@ -48,13 +50,20 @@ macro_rules! setup_methods {
 
         /// The request header that tells servers how long their answer is waited for, in
         /// milliseconds; `None` to tell nobody. Default `x-envoy-expected-rq-timeout-ms`. Calls
-        /// marked streaming never tell.
+        /// marked streaming never tell. Whom: [`deadline_origins`](Self::deadline_origins).
         pub fn deadline_header(mut self, name: impl Into<Option<http::HeaderName>>) -> Self {
             self.setup.deadline_header = name.into();
             self
         }
 
-        /// The only origins that requests bear it to, such as `http://users:3000`. Default: all.
+        /// The only origins that requests bear it to, and
+        /// [`x-envoy-attempt-count`](crate::ATTEMPT_COUNT) from the second attempt on: each is an
+        /// origin, such as `http://users:3000`, all hosts below a name, such as `*.corp.example`,
+        /// or `*` for everybody.
+        ///
+        /// Default: those that are local, as strangers have no use for either. Loopback and private
+        /// addresses (10/8, 172.16/12, 192.168/16, 169.254/16, 100.64/10, fc00::/7, fe80::/10), names
+        /// of one label, and names below `localhost`, `local`, `internal`, `home.arpa` and `svc`.
         pub fn deadline_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
             self.setup.deadline_origins = Some(origins.into_iter().map(Into::into).collect());
             self
@@ -87,42 +96,6 @@ macro_rules! setup_methods {
         /// `seed`, so that a run can be repeated. Generated idempotency keys don't.
         pub fn seed(mut self, seed: u64) -> Self {
             self.setup.entropy = crate::rng::Entropy::seeded(seed);
-            self
-        }
-    };
-}
-
-/// What the clients' requests begin with. For a struct with a `setup`.
-macro_rules! defaults_methods {
-    () => {
-        /// What URLs without scheme and host begin with, such as `https://users:3000/v1`: then
-        /// `get("/7")` and `get("7")` both ask for `https://users:3000/v1/7`. A path is put below
-        /// the base's, never in its place, and one that leads out of it (`..`) is
-        /// [`ErrorKind::Request`](crate::ErrorKind::Request). Absolute URLs stay what they are.
-        /// Default none: every URL must be absolute.
-        ///
-        /// [`build`](Self::build) refuses a base that isn't `http` or `https`, or has credentials,
-        /// a query or a fragment.
-        pub fn base_url(mut self, url: impl AsRef<str>) -> Self {
-            self.setup.defaults.base = Some(url.as_ref().to_owned());
-            self
-        }
-
-        /// Headers for every request that doesn't have those of the same names itself. Given
-        /// several times they add up, a later one in place of an earlier one of its name.
-        /// `authorization` never shows in logs. [Hooks](Self::on_attempt) see them.
-        pub fn default_headers(mut self, headers: http::HeaderMap) -> Self {
-            self.setup.defaults.put_over(headers);
-            self
-        }
-
-        /// The `user-agent` of every request that doesn't have one itself. Default none.
-        pub fn user_agent<V>(mut self, value: V) -> Self
-        where
-            V: TryInto<http::HeaderValue>,
-            V::Error: Into<http::Error>,
-        {
-            self.setup.defaults.user_agent(value.try_into().map_err(Into::into));
             self
         }
     };
@@ -293,7 +266,7 @@ macro_rules! request_methods {
         /// [`ReplayBody`](crate::ReplayBody), whose default is 64 KiB. A body of bytes is replayed
         /// for free and needs none.
         pub fn replay_buffer(mut self, bytes: usize) -> Self {
-            self.options.replay_buffer = Some(bytes);
+            self.options.rare.get_or_insert_default().replay_buffer = Some(bytes);
             self
         }
 
@@ -328,6 +301,13 @@ macro_rules! request_methods {
         /// [`CallOptions::url_template`](crate::CallOptions::url_template).
         pub fn url_template(mut self, template: impl AsRef<str>) -> Self {
             self.options = self.options.url_template(template);
+            self
+        }
+
+        /// Which redirects this call follows, in place of what its client does; see
+        /// [`Redirects`](crate::Redirects).
+        pub fn redirects(mut self, redirects: crate::Redirects) -> Self {
+            self.options = self.options.redirects(redirects);
             self
         }
 
@@ -384,4 +364,4 @@ macro_rules! request_methods {
     };
 }
 
-pub(crate) use {client_methods, control_methods, defaults_methods, request_methods, setup_methods};
+pub(crate) use {client_methods, control_methods, request_methods, setup_methods};

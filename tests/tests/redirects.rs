@@ -65,6 +65,7 @@ async fn a_timeout_of_the_client_underneath_is_a_timeout() {
     let client = Client::builder().policy(Policy::standard().retry(None)).build_over(theirs).unwrap();
     let error = within(SOON, client.get(server.url("/")).send()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert!(error.to_string().contains("a timer of the transport's own"), "{error}");
 }
 
 #[tokio::test]

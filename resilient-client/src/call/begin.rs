@@ -32,7 +32,8 @@ pub(super) fn begin<X: Exchange>(
     let (upstream, plan) = core.enter(&address, options.key.as_ref(), now)?;
     let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
     let own = now.after_nanos(timeout.total);
-    let deadline = deadline::current().map_or(own, |ambient| own.min(ambient.tick()));
+    let own = options.hop().map_or(own, |hop| own.min(hop.until));
+    let deadline = deadline::for_calls().map_or(own, |ambient| own.min(ambient.tick()));
     let (chance, hurried) = chance(deadline.nanos_since(now), timeout.attempt);
     let terms = Terms {
         deadline,
@@ -51,7 +52,8 @@ pub(super) fn begin<X: Exchange>(
         buffer: options.buffer,
         priority: options.priority.unwrap_or(plan.priority),
         streaming: options.streaming,
-        tells: !options.streaming && core.tells(upstream.key().authority()),
+        hooked: options.hop().is_none_or(|hop| !hop.abroad),
+        tells: !options.streaming && upstream.is_told(),
         chance,
         hurried,
     };

@@ -41,6 +41,8 @@ pub(crate) struct Outbound {
     pub(crate) until: Tick,
     /// The header that says how long that is, if the request bears one.
     pub(crate) deadline_header: Option<HeaderName>,
+    /// From the second on the request says which it is.
+    pub(crate) counts: bool,
     /// It has as long as most attempts do.
     pub(crate) usual: bool,
     // Both boxed: few calls have any, and this is moved about with every attempt.
@@ -129,14 +131,14 @@ impl Outbound {
         {
             headers.insert(name, value);
         }
-        if self.number > 1 {
+        if self.counts && self.number > 1 {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from(self.number));
         }
     }
 }
 
 /// The request header that counts attempts, from the second on (Envoy's, which servers and proxies
-/// know).
+/// know), for those who are told how long their answers are waited for.
 pub const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// What an attempt sets out with: where it has its place, whom to wake, and the time.

@@ -114,7 +114,8 @@ impl<X: Exchange> Call<X> {
         {
             permit.timed(now);
         }
-        let result = AttemptResult::Fault(Error::new(ErrorKind::Timeout));
+        let error = self.state.as_ref().map(CallState::timed_out);
+        let result = AttemptResult::Fault(error.unwrap_or_else(|| Error::new(ErrorKind::Timeout)));
         let classified = match expired.reached {
             Reached::Line => Classified::neutral(FailureKind::Timeout, Repeat::Doubtful),
             Reached::Excluded => Classified::neutral(FailureKind::Timeout, Repeat::Unsent),

@@ -21,3 +21,4 @@ mod state;
 mod step;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trail;

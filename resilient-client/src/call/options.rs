@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderName, Method};
 use crate::outcome::classify::is_idempotent;
 use crate::policy::priority::Priority;
 use crate::redact::Template;
+use crate::redirects::Redirects;
+use crate::time::Tick;
 
 /// The request header that lets a server recognise a repetition
 /// ([draft-ietf-httpapi-idempotency-key-header]).
@@ -39,8 +41,27 @@ pub struct CallOptions {
     pub(crate) key: Option<Arc<str>>,
     pub(crate) url_template: Option<Template>,
     pub(crate) priority: Option<Priority>,
+    /// Boxed, as few calls have any of it and all are moved with the room for it.
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+/// What few calls ask for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rare {
     /// Set by `RequestBuilder` only: under a layer the body's own type says it.
     pub(crate) replay_buffer: Option<usize>,
+    pub(crate) redirects: Option<Redirects>,
+    /// It follows a redirect.
+    pub(crate) hop: Option<Hop>,
+}
+
+/// What a call is bound by that follows a redirect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop {
+    /// When the time of the call that was redirected is over.
+    pub(crate) until: Tick,
+    /// It has left the origin that was called, for which alone a hook's headers are meant.
+    pub(crate) abroad: bool,
 }
 
 impl CallOptions {
@@ -136,6 +157,27 @@ impl CallOptions {
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
+    }
+
+    /// Which redirects this call follows, in place of what its client does; see
+    /// [`Redirects`]. Not for [`ResilienceLayer`](crate::ResilienceLayer), which
+    /// follows none.
+    #[must_use]
+    pub fn redirects(mut self, redirects: Redirects) -> Self {
+        self.rare.get_or_insert_default().redirects = Some(redirects);
+        self
+    }
+
+    pub(crate) fn replay_buffer(&self) -> Option<usize> {
+        self.rare.as_ref()?.replay_buffer
+    }
+
+    pub(crate) fn own_redirects(&self) -> Option<&Redirects> {
+        self.rare.as_ref()?.redirects.as_ref()
+    }
+
+    pub(crate) fn hop(&self) -> Option<Hop> {
+        self.rare.as_ref()?.hop
     }
 
     /// Whether the request may be repeated although the server may have processed it.

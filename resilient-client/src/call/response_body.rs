@@ -81,6 +81,10 @@ impl Guard {
         &self.report
     }
 
+    pub(crate) fn report_mut(&mut self) -> &mut CallReport {
+        &mut self.report
+    }
+
     /// The body has ended well; further calls do nothing. Reading the clock is left to this moment.
     pub(crate) fn ended(&mut self) {
         self.ended_at(time::now);
@@ -284,6 +288,14 @@ impl<B> ResponseBody<B> {
     pub fn report(&self) -> &CallReport {
         match &self.state {
             State::Live { guard, .. } => guard.report(),
+            State::Kept { report, .. } => report,
+        }
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(crate) fn report_mut(&mut self) -> &mut CallReport {
+        match &mut self.state {
+            State::Live { guard, .. } => guard.report_mut(),
             State::Kept { report, .. } => report,
         }
     }

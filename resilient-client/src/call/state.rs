@@ -6,6 +6,7 @@ mod settle;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tracing::span::EnteredSpan;
@@ -34,6 +35,7 @@ use crate::upstream::{AttemptPermit, Tried, Waiting};
 
 /// How a call treats what its attempts bring, as far as it isn't in its plan.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a thing of its own")]
 pub(super) struct CallSettings {
     /// The longest body to read inside an attempt; `None` to hand bodies over unread.
     pub(super) buffer: Option<usize>,
@@ -41,6 +43,8 @@ pub(super) struct CallSettings {
     pub(super) priority: Priority,
     /// Whether the body may take longer than the call's total.
     pub(super) streaming: bool,
+    /// Whether a hook is asked for headers.
+    pub(super) hooked: bool,
     /// Whether requests say how long their answers are waited for.
     pub(super) tells: bool,
     /// How long, in microseconds, an attempt that the deadline cuts short must have been out to be
@@ -225,6 +229,17 @@ impl<X: Exchange> CallState<X> {
     /// How long an attempt may take, in nanoseconds.
     pub(super) fn attempt_timeout(&self) -> u64 {
         self.ledger.terms().attempt_timeout
+    }
+
+    /// The error of an attempt that has used up its time: how long that was, and whether anybody
+    /// set it.
+    #[cold]
+    pub(super) fn timed_out(&self) -> Error {
+        let (attempt, rules) = (self.attempt_timeout(), &self.plan.timeout);
+        let standards = attempt == rules.attempt && !rules.attempt_is_set && attempt < rules.total;
+        let whose = if standards { " (the standard's: no timeout.attempt is set)" } else { "" };
+        let attempt = Duration::from_nanos(attempt);
+        Error::new(ErrorKind::Timeout).says(format!("{attempt:?}{whose}"))
     }
 
     /// The deadline has cut an attempt short.

@@ -13,6 +13,7 @@ use crate::faulted::Injector;
 use crate::policy::plan::Plan;
 use crate::policy::set::PlanSet;
 use crate::pool_defaults::MAX_BODY;
+use crate::redirects::Redirects;
 use crate::shared_methods::{defaults_methods, setup_methods};
 
 /// Builds a [`Client`].
@@ -33,6 +34,7 @@ pub struct ClientBuilder {
     setup: Setup,
     recipe: Recipe,
     max_body: usize,
+    redirects: Option<Redirects>,
     faults: Injector,
     #[cfg(feature = "cache")]
     stale: Option<crate::stale::StaleIfError>,
@@ -46,6 +48,7 @@ impl ClientBuilder {
             setup: Setup::default(),
             recipe: Recipe::default(),
             max_body: MAX_BODY,
+            redirects: None,
             faults: Injector::none(),
             #[cfg(feature = "cache")]
             stale: None,
@@ -58,10 +61,11 @@ impl ClientBuilder {
     /// Adjusts the reqwest client underneath: TLS, proxies, default headers, redirects, pool.
     ///
     /// Its retries stay off and its connect timeout is the policy's, whatever is set here.
-    /// Redirects are followed to the same origin only, ten at most. Under a redirect policy set
-    /// here nobody can tell whether an error is the request's or a hop's, so none proves that the
-    /// request was never sent, and a POST isn't repeated after it; see
-    /// [`follows_no_redirects`](Self::follows_no_redirects).
+    /// Which redirects are followed is better said with [`redirects`](Self::redirects). Under a
+    /// redirect policy set here nobody can tell whether an error is the request's or a hop's, so
+    /// none proves that the request was never sent, and a POST isn't repeated after it; see
+    /// [`follows_no_redirects`](Self::follows_no_redirects). A timeout set
+    /// here holds beside the policy's, and no call's own lifts it; its error says whose it was.
     ///
     /// It runs twice: there is a second reqwest client, whose every request has a connection of its
     /// own, to which an attempt goes after one before it in its call has found a connection out of
@@ -100,6 +104,20 @@ impl ClientBuilder {
     /// 16 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
+        self
+    }
+
+    /// Which redirects are followed, each as a call of its own, under the policy and the circuit
+    /// breaker of the origin it leads to; see [`redirects`](crate::redirects). Default: those to
+    /// the same origin, ten at most, within the attempt that meets them; any other is the answer,
+    /// and the [report](crate::CallReport::unfollowed) says so.
+    ///
+    /// A reqwest client that was [given](Self::build_over), or whose redirect policy was set with
+    /// [`transport`](Self::transport), follows by itself what it does, before anything is asked
+    /// here. One whose default headers, set there, hold credentials follows none to other origins,
+    /// as they can't be left out.
+    pub fn redirects(mut self, redirects: Redirects) -> Self {
+        self.redirects = Some(redirects);
         self
     }
 
@@ -163,7 +181,8 @@ impl ClientBuilder {
             |pool| self.recipe.make(pool).map_err(|error| Error::new(ErrorKind::Config).because(error));
         let ((transport, one), (fresh, other)) = (make(true)?, make(false)?);
         // What an error proves must not depend on which of the two it comes from.
-        let facts = ReqwestFacts::new(one && other, self.max_body, Some(fresh), self.faults);
+        let facts = ReqwestFacts::new(one && other, self.max_body, Some(fresh), self.faults)
+            .redirecting(self.redirects, self.recipe.no_redirects);
         Ok(client((transport, facts), core, self.max_body, answers))
     }
 
@@ -178,19 +197,16 @@ impl ClientBuilder {
     pub fn build_over(self, transport: reqwest::Client) -> Result<Client, Error> {
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;
-        let facts = ReqwestFacts::new(self.recipe.no_redirects, self.max_body, None, self.faults);
+        let off = self.recipe.no_redirects;
+        let facts = ReqwestFacts::new(off, self.max_body, None, self.faults).redirecting(self.redirects, off);
         Ok(client((transport, facts), core, self.max_body, answers))
     }
 
     /// The standard policy over a reqwest client of your own, which can't fail.
     pub(super) fn standard_over(transport: reqwest::Client) -> Client {
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
-        client(
-            (transport, ReqwestFacts::new(false, MAX_BODY, None, Injector::none())),
-            core,
-            MAX_BODY,
-            Answers::none(),
-        )
+        let facts = ReqwestFacts::new(false, MAX_BODY, None, Injector::none()).redirecting(None, false);
+        client((transport, facts), core, MAX_BODY, Answers::none())
     }
 }
 
@@ -206,7 +222,7 @@ fn client(
 /// A client without a transport, every call of which is told why.
 #[cold]
 pub(super) fn unmade(error: &Error) -> Client {
-    let facts = ReqwestFacts::new(false, MAX_BODY, None, Injector::none());
+    let facts = ReqwestFacts::new(false, MAX_BODY, None, Injector::none()).redirecting(None, false);
     let core = Arc::new(Core::unmade(error));
     Client { transport: None, facts, core, max_body: MAX_BODY, answers: Answers::none() }
 }

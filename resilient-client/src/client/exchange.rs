@@ -28,7 +28,7 @@ use crate::outcome::classify::evidence::{Evidence, Fault, Sent};
 use crate::outcome::classify::{Ended, is_idempotent};
 use crate::outcome::report::CallReport;
 use crate::pool_defaults::POOL_IDLE;
-
+use crate::redirects::{self, Unfollowed};
 use crate::time::{Tick, nanos};
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoint;
@@ -38,6 +38,7 @@ type OnItsWay = Faulted<Hopping<<reqwest::Client as Service<Request>>::Future>, 
 
 /// One call over a `reqwest::Client`.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a thing of its own")]
 pub(crate) struct ReqwestExchange {
     client: reqwest::Client,
     facts: Arc<ReqwestFacts>,
@@ -53,6 +54,8 @@ pub(crate) struct ReqwestExchange {
     /// Apart from its body, if that can be made again.
     request: Request,
     body: Payload,
+    /// Redirects are for the engine to follow.
+    pub(super) stays: bool,
     /// The addresses of the host that the URL names, where attempts went.
     named: Vec<Arc<Endpoint>>,
 }
@@ -75,7 +78,7 @@ impl ReqwestExchange {
         let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
         let none =
             matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
-        Self { client, facts, content, none, leaves: false, request, body, named: Vec::new() }
+        Self { client, facts, content, none, leaves: false, request, body, stays: false, named: Vec::new() }
     }
 
     /// The same with a form for the body, which is in the request as a stream.
@@ -133,6 +136,21 @@ impl ReqwestExchange {
         let ((mut url, parts), body) = <Self as Exchange>::dismantle(answer);
         self.name(&mut url);
         assemble(url, parts, body)
+    }
+
+    /// Says in its report where an answer would have led, if it redirects.
+    #[cold]
+    fn left_unfollowed(&self, response: &mut Response) {
+        let to = redirects::target(response.status(), response.headers(), response.url());
+        if let Some(to) = to.filter(|_| !self.stays) {
+            let home = to.origin() == response.url().origin();
+            let why = match self.facts.unfollowed {
+                // It is the way of an address of a name, and leads to the name.
+                Unfollowed::OtherOrigin if home => Unfollowed::Transport,
+                why => why,
+            };
+            response.report_mut().leaves_unfollowed(&to, why);
+        }
     }
 
     /// The name in place of an address of its. What a client that follows redirects was led to has
@@ -253,7 +271,7 @@ impl Exchange for ReqwestExchange {
             headers: request.headers(),
         });
         let url = || self.request.url().clone();
-        Some(drawn.onto(Hopping::new(over.call(request), opened, alone), url))
+        Some(drawn.onto(Hopping::new(over.call(request), opened, alone, self.stays), url))
     }
 
     fn end(end: &Result<Self::Answer, Self::Fault>) -> Ended<'_> {
@@ -342,7 +360,12 @@ impl Exchange for ReqwestExchange {
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
         let expected = self.expected(&answer);
         let answer = if self.named.is_empty() { answer } else { self.under_its_name(answer) };
-        Response::live(answer, guard, expected, self.facts.max_body)
+        let redirects = answer.status().is_redirection();
+        let mut response = Response::live(answer, guard, expected, self.facts.max_body);
+        if redirects {
+            self.left_unfollowed(&mut response);
+        }
+        response
     }
 
     fn reassemble(
@@ -352,7 +375,10 @@ impl Exchange for ReqwestExchange {
         report: CallReport,
     ) -> Self::Response {
         self.name(&mut url);
-        Response::kept(assemble(url, parts, Body::wrap(body)), report, self.facts.max_body)
+        let mut response =
+            Response::kept(assemble(url, parts, Body::wrap(body)), report, self.facts.max_body);
+        self.left_unfollowed(&mut response);
+        response
     }
 }
 
@@ -374,7 +400,7 @@ mod tests {
     fn exchange(request: Request) -> ReqwestExchange {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         ReqwestExchange::new(
-            (client, ReqwestFacts::new(true, usize::MAX, None, Injector::none())),
+            (client, ReqwestFacts::new(true, usize::MAX, None, Injector::none()).redirecting(None, false)),
             request,
             None,
         )
@@ -431,6 +457,7 @@ mod tests {
             last: true,
             until: Tick::NEVER,
             deadline_header: None,
+            counts: false,
             usual: false,
             target: None,
             headers: None,

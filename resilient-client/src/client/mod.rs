@@ -6,6 +6,7 @@ pub(crate) mod exchange;
 mod fallback;
 #[cfg(feature = "fault")]
 mod faulty;
+mod following;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
 mod payload;
@@ -25,6 +26,7 @@ use reqwest::{IntoUrl, Method, Request};
 use tower_service::Service;
 
 use fallback::{Answers, Fallback};
+use following::{Following, Then};
 
 pub use builder::ClientBuilder;
 pub use request::RequestBuilder;
@@ -123,14 +125,27 @@ impl Client {
         change: impl FnOnce(ReqwestExchange) -> ReqwestExchange,
     ) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
-        let Self { transport, facts, core, max_body, answers } = self;
-        let Some(transport) = transport else { return Pending::failed(core.no_transport()) };
-        if let Err(error) = core.defaults().complete(request.headers_mut()) {
+        if let Err(error) = self.core.defaults().complete(request.headers_mut()) {
             return Pending::failed(error);
         }
+        let following = Following::of(&self, &mut request, &options);
+        let Self { transport, facts, core, max_body, answers } = self;
+        let Some(transport) = transport else { return Pending::failed(core.no_transport()) };
         let fallback = answers.about(&request, &options, max_body);
-        let exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer);
-        Pending { call: pending::Pending::new(core, change(exchange), options), fallback }
+        let exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer());
+        let mut exchange = change(exchange);
+        exchange.stays = following.is_some();
+        Pending { call: pending::Pending::new(core, exchange, options), fallback, following }
+    }
+
+    /// A call that follows another, whose headers it has already.
+    fn follow(&self, request: Request, options: CallOptions) -> pending::Pending<ReqwestExchange> {
+        let Some(transport) = self.transport.clone() else {
+            return pending::Pending::failed(self.core.no_transport());
+        };
+        let mut exchange = ReqwestExchange::new((transport, Arc::clone(&self.facts)), request, None);
+        exchange.stays = true;
+        pending::Pending::new(Arc::clone(&self.core), exchange, options)
     }
 
     /// How much is stored for when servers fail; `None` when nothing ever is.
@@ -209,12 +224,14 @@ pin_project! {
         #[pin]
         call: pending::Pending<ReqwestExchange>,
         fallback: Fallback,
+        // Where redirects are followed above the calls.
+        following: Option<Box<Following>>,
     }
 }
 
 impl Pending {
     pub(crate) fn failed(error: Error) -> Self {
-        Self { call: pending::Pending::failed(error), fallback: Fallback::none() }
+        Self { call: pending::Pending::failed(error), fallback: Fallback::none(), following: None }
     }
 }
 
@@ -222,9 +239,21 @@ impl Future for Pending {
     type Output = Result<Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let ended = ready!(this.call.poll(cx));
-        Poll::Ready(this.fallback.settle(ended))
+        let mut this = self.project();
+        loop {
+            let ended = ready!(this.call.as_mut().poll(cx));
+            let ended = match this.following {
+                None => ended,
+                Some(following) => match following.then(ended) {
+                    Then::End(ended) => ended,
+                    Then::Call(next) => {
+                        this.call.set(next);
+                        continue;
+                    }
+                },
+            };
+            return Poll::Ready(this.fallback.settle(ended));
+        }
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn payload(request: &mut Request, replay_buffer: Option<usize>) -> Pa
 }
 
 /// The body's bytes, shared and not copied; `None` for a stream.
-fn whole_bytes(body: &mut Body) -> Option<Bytes> {
+pub(super) fn whole_bytes(body: &mut Body) -> Option<Bytes> {
     body.as_bytes()?;
     // A body of bytes yields them as its only frame, at once. It is the one way to get at them
     // without a copy.

@@ -8,9 +8,10 @@
 //! nobody can tell whether it follows redirects, since its errors name the first URL whatever hop
 //! they come from: so none of its errors proves anything.
 //!
-//! Only redirects to the same origin are followed: another one isn't the upstream whose breaker and
-//! budget this call is under, and gets none of its credentials. Anything else is handed to the
-//! caller as it came.
+//! Only redirects to the same origin are followed here: another one isn't the upstream whose breaker
+//! and budget this call is under, and gets none of its credentials. Anything else is handed to the
+//! caller as it came, or to the [trail](crate::call::trail) where [`Redirects`] are set: then none
+//! is followed here.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -25,11 +26,14 @@ use super::empty_body::Opened;
 use crate::error::BoxError;
 use crate::faulted::Injector;
 use crate::outcome::classify::evidence::{AfterRedirect, Fault};
+use crate::redirects::{Redirects, Unfollowed};
 
 /// As many as reqwest allows by itself.
 const MOST: usize = 10;
 
 thread_local! {
+    /// Redirects of the attempt that is polled are for the engine to follow.
+    static STAYS: Cell<bool> = const { Cell::new(false) };
     /// Set by the policy, which runs inside the poll of the attempt it belongs to.
     static HOPPED: Cell<bool> = const { Cell::new(false) };
 }
@@ -50,6 +54,9 @@ pub(crate) fn same_origin() -> (Policy, Witness) {
     let there = Arc::clone(&witness.0);
     let policy = Policy::custom(move |attempt| {
         let _ = &there;
+        if STAYS.get() {
+            return attempt.stop();
+        }
         if attempt.previous().len() > MOST {
             return attempt.error("too many redirects");
         }
@@ -64,12 +71,16 @@ pub(crate) fn same_origin() -> (Policy, Witness) {
 }
 
 /// What is known of the reqwest client below.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ReqwestFacts {
     /// Whether each redirect that it follows is seen here. If it isn't, an error may be a hop's.
     pub(crate) direct: bool,
     /// The most that is read of a response's body at once.
     pub(crate) max_body: usize,
+    /// Which redirects are followed above the calls; `None` where it is left to the transport.
+    pub(crate) redirects: Option<Redirects>,
+    /// Why the transport follows no redirect to another origin.
+    pub(crate) unfollowed: Unfollowed,
     /// A second client of the same configuration, whose pool keeps nothing; one that was given has
     /// none.
     fresh: Option<reqwest::Client>,
@@ -83,8 +94,18 @@ impl ReqwestFacts {
         max_body: usize,
         fresh: Option<reqwest::Client>,
         faults: Injector,
-    ) -> Arc<Self> {
-        Arc::new(Self { direct, max_body, fresh, faults })
+    ) -> Self {
+        let unfollowed = if direct { Unfollowed::OtherOrigin } else { Unfollowed::Transport };
+        Self { direct, max_body, redirects: None, unfollowed, fresh, faults }
+    }
+
+    /// With what was said of redirects: which are followed, and that the transport follows none.
+    pub(crate) fn redirecting(mut self, redirects: Option<Redirects>, off: bool) -> Arc<Self> {
+        self.redirects = redirects;
+        if off {
+            self.unfollowed = Unfollowed::Off;
+        }
+        Arc::new(self)
     }
 
     /// The client whose every request has a connection of its own, over HTTP/2 too, where there is
@@ -105,12 +126,14 @@ pin_project! {
         hopped: bool,
         // Its connection is its own.
         alone: bool,
+        // It follows no redirect.
+        stays: bool,
     }
 }
 
 impl<F> Hopping<F> {
-    pub(crate) fn new(future: F, opened: Option<Opened>, alone: bool) -> Self {
-        Self { future, opened, hopped: false, alone }
+    pub(crate) fn new(future: F, opened: Option<Opened>, alone: bool, stays: bool) -> Self {
+        Self { future, opened, hopped: false, alone, stays }
     }
 
     /// What tells when it got a stream, if anything does.
@@ -133,6 +156,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         HOPPED.set(false);
+        STAYS.set(*this.stays);
         let polled = this.future.poll(cx);
         *this.hopped |= HOPPED.replace(false);
         let hopped = *this.hopped;

@@ -103,6 +103,13 @@ impl Response {
         }
     }
 
+    pub(super) fn report_mut(&mut self) -> &mut CallReport {
+        match &mut self.0.watch {
+            Watch::Live(guard, _) => guard.report_mut(),
+            Watch::Kept(report) => report,
+        }
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.0.inner.status()
@@ -211,18 +218,6 @@ impl Response {
     }
 
     response_methods!();
-
-    /// The whole body as text, decoded as reqwest would.
-    ///
-    /// # Errors
-    /// Those of [`bytes`](Self::bytes).
-    pub async fn text(mut self) -> Result<String, Error> {
-        let bytes = self.read_whole().await?;
-        let mut whole = http::Response::new(Body::from(bytes));
-        whole.headers_mut().clone_from(self.headers());
-        let text = reqwest::Response::from(whole).text().await;
-        text.map_err(|error| self.error(ErrorKind::Decode).because(error))
-    }
 
     /// The body as a stream of its pieces.
     #[cfg(feature = "stream")]

@@ -67,6 +67,15 @@ impl Body {
         }
     }
 
+    /// The same to share.
+    pub(crate) fn bytes(&self) -> Option<Bytes> {
+        match self.0.as_deref() {
+            None => Some(Bytes::new()),
+            Some(Payload::Bytes(bytes)) => Some(bytes.clone()),
+            Some(_) => None,
+        }
+    }
+
     /// The same, with up to `limit` bytes kept for another attempt if it is a stream.
     pub(crate) fn kept(self, limit: usize) -> Self {
         match self.0 {

@@ -17,6 +17,7 @@ use crate::hyper::ticket::Executor;
 use crate::pool_defaults::{MAX_BODY, POOL_IDLE};
 #[cfg(feature = "http2")]
 use crate::pool_defaults::{PING_EVERY, PING_TIMEOUT};
+use crate::redirects::Redirects;
 use crate::shared_methods::{defaults_methods, setup_methods};
 
 type Adjust<T> = Box<dyn FnOnce(&mut T) + Send>;
@@ -43,6 +44,7 @@ pub struct ClientBuilder {
     sockets: Vec<Adjust<HttpConnector>>,
     http2_only: bool,
     remote_addr: bool,
+    redirects: Option<Redirects>,
     faults: Injector,
     #[cfg(feature = "hyper-rustls")]
     tls: Option<rustls::ClientConfig>,
@@ -59,6 +61,7 @@ impl ClientBuilder {
             sockets: Vec::new(),
             http2_only: false,
             remote_addr: true,
+            redirects: None,
             faults: Injector::none(),
             #[cfg(feature = "hyper-rustls")]
             tls: None,
@@ -71,6 +74,14 @@ impl ClientBuilder {
     /// The most bytes `bytes()`, `text()` and `json()` read of a body. Default 16 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
+        self
+    }
+
+    /// Which redirects are followed, each as a call of its own, under the policy and the circuit
+    /// breaker of the origin it leads to; see [`redirects`](crate::redirects). Default none: a 3xx
+    /// is the answer.
+    pub fn redirects(mut self, redirects: Redirects) -> Self {
+        self.redirects = Some(redirects);
         self
     }
 
@@ -156,7 +167,7 @@ impl ClientBuilder {
         }
         // Hidden repetition would break every count. The ledger does it in the open.
         pool.retry_canceled_requests(false);
-        let wire = Wire::new(&pool, connector, self.http2_only, self.faults);
+        let wire = Wire::new(&pool, connector, self.http2_only, self.faults).redirecting(self.redirects);
         Ok(Client { wire: Some(Arc::new(wire)), core: Arc::new(core), max_body: self.max_body })
     }
 }

@@ -27,6 +27,7 @@ use crate::upstream::Upstream;
 
 /// One call over a connection pool.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a thing of its own")]
 pub(crate) struct HyperExchange {
     wire: Arc<Wire>,
     /// Its URL stays when the last attempt has taken the rest.
@@ -37,15 +38,17 @@ pub(crate) struct HyperExchange {
     leaves: bool,
     /// It asks for the head alone.
     for_head: bool,
+    /// Redirects are followed.
+    follows: bool,
     /// The most that is read of a response's body at once.
     max_body: usize,
 }
 
 impl HyperExchange {
     #[inline]
-    pub(crate) fn new(wire: Arc<Wire>, request: Request<Body>, max_body: usize) -> Self {
+    pub(crate) fn new(wire: Arc<Wire>, request: Request<Body>, max_body: usize, follows: bool) -> Self {
         let for_head = request.method() == Method::HEAD;
-        Self { wire, request, gone: false, leaves: false, for_head, max_body }
+        Self { wire, request, gone: false, leaves: false, for_head, follows, max_body }
     }
 
     fn take(&mut self) -> Request<Body> {
@@ -166,11 +169,22 @@ impl Exchange for HyperExchange {
     #[inline]
     fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
         let expected = self.expected(&answer);
-        Response::live(answer, guard, expected, std::mem::take(self.request.uri_mut()), self.max_body)
+        let redirects = answer.status().is_redirection() && !self.follows;
+        let uri = std::mem::take(self.request.uri_mut());
+        let mut response = Response::live(answer, guard, expected, uri, self.max_body);
+        if redirects {
+            response.left_unfollowed();
+        }
+        response
     }
 
     fn reassemble(&mut self, head: Self::Head, body: KeptBody, report: CallReport) -> Self::Response {
-        Response::kept(head, body, report, std::mem::take(self.request.uri_mut()), self.max_body)
+        let uri = std::mem::take(self.request.uri_mut());
+        let mut response = Response::kept(head, body, report, uri, self.max_body);
+        if !self.follows {
+            response.left_unfollowed();
+        }
+        response
     }
 }
 

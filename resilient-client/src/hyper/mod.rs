@@ -16,8 +16,8 @@
 //!   them all. IPv6 and IPv4 are raced (RFC 8305). Idle connections are closed after 15 s; HTTP/2
 //!   ones are pinged every 5 s.
 //!
-//! What reqwest does and this doesn't: redirects (a 3xx is the answer), cookies, proxies,
-//! decompression, default headers. URLs are absolute `http` or `https` [URIs](http::Uri),
+//! What reqwest does and this doesn't: cookies, proxies, decompression, default headers. A 3xx is
+//! the answer, unless [redirects](ClientBuilder::redirects) are set. URLs are absolute `http` or `https` [URIs](http::Uri),
 //! percent-encoded already, without credentials. For a connector of your own, such as a Unix
 //! socket's, put a [`ResilienceLayer`](crate::ResilienceLayer) round
 //! `hyper_util::client::legacy::Client`: it drives the same engine.
@@ -40,6 +40,7 @@ mod connector;
 mod exchange;
 #[cfg(feature = "fault")]
 mod faulty;
+mod following;
 mod frames;
 mod link;
 mod pool;
@@ -52,7 +53,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::{Method, Request, Uri};
 use pin_project_lite::pin_project;
@@ -68,6 +69,7 @@ use crate::call::pending;
 use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
 use crate::hyper::exchange::HyperExchange;
+use crate::hyper::following::{Following, Then};
 use crate::hyper::pool::Wire;
 use crate::shared_methods::client_methods;
 
@@ -150,17 +152,25 @@ impl Client {
     )]
     #[inline(always)]
     fn call(self, mut request: Request<Body>, options: CallOptions) -> Pending {
+        let ready = check(request.uri()).and_then(|()| self.core.defaults().complete(request.headers_mut()));
+        let following = Following::of(&self, &request, &options);
         let Self { wire, core, max_body } = self;
         let Some(wire) = wire else { return Pending::failed(core.no_transport()) };
-        let ready = check(request.uri()).and_then(|()| core.defaults().complete(request.headers_mut()));
         let call = match ready {
             Ok(()) => {
-                let exchange = HyperExchange::new(wire, request, max_body);
+                let exchange = HyperExchange::new(wire, request, max_body, following.is_some());
                 pending::Pending::new(core, exchange, options)
             }
             Err(error) => pending::Pending::failed(error),
         };
-        Pending { call }
+        Pending { call, following }
+    }
+
+    /// A call that follows another, whose headers it has already.
+    fn follow(&self, request: Request<Body>, options: CallOptions) -> pending::Pending<HyperExchange> {
+        let Some(wire) = self.wire.clone() else { return pending::Pending::failed(self.core.no_transport()) };
+        let exchange = HyperExchange::new(wire, request, self.max_body, true);
+        pending::Pending::new(Arc::clone(&self.core), exchange, options)
     }
 
     fn max_body(&self) -> usize {
@@ -206,12 +216,14 @@ pin_project! {
     pub struct Pending {
         #[pin]
         call: pending::Pending<HyperExchange>,
+        // Where redirects are followed.
+        following: Option<Box<Following>>,
     }
 }
 
 impl Pending {
     fn failed(error: Error) -> Self {
-        Self { call: pending::Pending::failed(error) }
+        Self { call: pending::Pending::failed(error), following: None }
     }
 }
 
@@ -221,7 +233,15 @@ impl Future for Pending {
     // Not inlined: the whole engine, and hyper with it, would be compiled once more in every crate
     // that awaits a call.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().call.poll(cx)
+        let mut this = self.project();
+        loop {
+            let ended = ready!(this.call.as_mut().poll(cx));
+            let Some(following) = this.following else { return Poll::Ready(ended) };
+            match following.then(ended) {
+                Then::End(ended) => return Poll::Ready(ended),
+                Then::Call(next) => this.call.set(next),
+            }
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::faulted::{Asked, Faulted, Injector};
 use crate::hyper::Body;
 use crate::outcome::Cause;
 use crate::outcome::classify::evidence::{Evidence, Sent};
+use crate::redirects::Redirects;
 use crate::time::Tick;
 use crate::upstream::endpoints::Endpoint;
 
@@ -34,6 +35,8 @@ pub(crate) struct Wire {
     http2_only: bool,
     sends: Sends,
     faults: Injector,
+    /// Which redirects are followed, if any.
+    redirects: Option<Redirects>,
     /// What pools of endpoints are made from.
     parts: Box<(legacy::Builder, Connector)>,
 }
@@ -69,7 +72,16 @@ impl Wire {
         let shared = pool.build(connector.clone());
         let fresh = pool.clone().pool_max_idle_per_host(0).build(connector.clone());
         let parts = Box::new((pool.clone(), connector));
-        Self { pool: shared, fresh, http2_only, sends, faults, parts }
+        Self { pool: shared, fresh, http2_only, sends, faults, redirects: None, parts }
+    }
+
+    pub(crate) fn redirecting(mut self, redirects: Option<Redirects>) -> Self {
+        self.redirects = redirects;
+        self
+    }
+
+    pub(super) fn redirects(&self) -> Option<&Redirects> {
+        self.redirects.as_ref()
     }
 
     /// Whether a request to this endpoint names its host and goes over a pool of the endpoint's

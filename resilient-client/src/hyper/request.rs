@@ -221,7 +221,7 @@ impl RequestBuilder {
 /// Puts a replay buffer round the body, if one is asked for.
 #[inline]
 fn keep_body(request: &mut Request<Body>, options: &CallOptions) {
-    if let Some(limit) = options.replay_buffer {
+    if let Some(limit) = options.replay_buffer() {
         let body = request.body_mut();
         *body = std::mem::take(body).kept(limit);
     }

@@ -22,6 +22,7 @@ use crate::hyper::link::Link;
 use crate::outcome::report::CallReport;
 use crate::pool_defaults::MAX_BODY;
 use crate::redact::shown;
+use crate::redirects::{self, Unfollowed};
 use crate::shared_methods::{Pieces, response_methods};
 
 /// A response to a call.
@@ -67,6 +68,19 @@ impl Response {
     /// How the call went, up to this response's head.
     pub fn report(&self) -> &CallReport {
         self.0.body.report()
+    }
+
+    pub(super) fn report_mut(&mut self) -> &mut CallReport {
+        self.0.body.report_mut()
+    }
+
+    /// Says in its report where it would have led, if it redirects.
+    #[cold]
+    pub(super) fn left_unfollowed(&mut self) {
+        let url = self.absolute_url();
+        if let Some(to) = url.and_then(|url| redirects::target(self.status(), self.headers(), &url)) {
+            self.report_mut().leaves_unfollowed(&to, Unfollowed::Off);
+        }
     }
 
     /// The status.
@@ -152,16 +166,6 @@ impl Response {
     }
 
     response_methods!();
-
-    /// The whole body as text. What isn't UTF-8 becomes U+FFFD.
-    ///
-    /// # Errors
-    /// Those of [`bytes`](Self::bytes).
-    pub async fn text(mut self) -> Result<String, Error> {
-        let bytes = self.read_whole().await?;
-        Ok(String::from_utf8(bytes.into())
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
-    }
 
     /// The body as a stream of its pieces.
     #[cfg(feature = "stream")]

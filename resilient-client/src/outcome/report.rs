@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use reqwest::Url;
 use smallvec::SmallVec;
 
 use crate::origin::Origin;
 use crate::outcome::Outcome;
 use crate::outcome::call_id::CallId;
 use crate::outcome::rejection::Rejection;
-use crate::redact::Template;
+use crate::redact::{Template, redacted};
+use crate::redirects::Unfollowed;
 use crate::time::Tick;
 
 /// Why an attempt was sent.
@@ -211,14 +213,20 @@ pub struct CallReport {
     /// In nanoseconds.
     queued: u64,
     attempts: SmallVec<[AttemptReport; 1]>,
-    /// Boxed, as most calls have nothing to decline.
-    #[allow(clippy::box_collection, reason = "a third of the size where it is empty")]
-    declined: Option<Box<Vec<Decline>>>,
+    /// Boxed, as most calls have none of it.
+    rare: Option<Box<Rare>>,
     version: u32,
     /// How many attempts the server provably did not process.
     unprocessed: u16,
     cut: bool,
     pub(crate) streams: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Rare {
+    declined: Vec<Decline>,
+    redirected_from: Vec<CallReport>,
+    unfollowed: Option<(Url, Unfollowed)>,
 }
 
 impl CallReport {
@@ -233,7 +241,7 @@ impl CallReport {
             began,
             elapsed: 0,
             attempts: SmallVec::new(),
-            declined: None,
+            rare: None,
             cut: false,
             queued: 0,
         }
@@ -276,7 +284,29 @@ impl CallReport {
 
     /// Every decision not to send another attempt, in order.
     pub fn declined(&self) -> &[Decline] {
-        self.declined.as_deref().map_or(&[], Vec::as_slice)
+        self.rare.as_deref().map_or(&[], |rare| &rare.declined)
+    }
+
+    /// The calls whose answers led to this one, in order, where redirects to other origins were
+    /// followed, or [`Redirects`](crate::Redirects) are set.
+    pub fn redirected_from(&self) -> &[CallReport] {
+        self.rare.as_deref().map_or(&[], |rare| &rare.redirected_from)
+    }
+
+    /// Where the answer redirects to, without credentials, query values and fragment, and why that
+    /// wasn't followed.
+    pub fn unfollowed(&self) -> Option<(&Url, Unfollowed)> {
+        let (url, why) = self.rare.as_deref()?.unfollowed.as_ref()?;
+        Some((url, *why))
+    }
+
+    pub(crate) fn leaves_unfollowed(&mut self, to: &Url, why: Unfollowed) {
+        self.rare.get_or_insert_default().unfollowed = Some((redacted(to), why));
+    }
+
+    /// The calls that led here.
+    pub(crate) fn follows(&mut self, calls: Vec<Self>) {
+        self.rare.get_or_insert_default().redirected_from = calls;
     }
 
     /// Whether the response returned was set aside for a retry and its body was longer or slower
@@ -323,9 +353,9 @@ impl CallReport {
         self.unprocessed = self.unprocessed.saturating_add(1);
     }
 
-    /// Whether no attempt was processed, provably.
+    /// Whether no attempt was processed, provably. Who redirects has processed.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        usize::from(self.unprocessed) == self.attempts.len()
+        usize::from(self.unprocessed) == self.attempts.len() && self.redirected_from().is_empty()
     }
 
     pub(crate) fn settled(&mut self, number: u32, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
@@ -337,7 +367,7 @@ impl CallReport {
     }
 
     pub(crate) fn decline(&mut self, why: Decline) {
-        self.declined.get_or_insert_default().push(why);
+        self.rare.get_or_insert_default().declined.push(why);
     }
 
     /// When the call began.
@@ -370,6 +400,9 @@ impl CallReport {
 
 impl fmt::Display for CallReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for call in self.redirected_from() {
+            writeln!(f, "{call}\n  redirected:")?;
+        }
         let plural = if self.attempts.len() == 1 { "" } else { "s" };
         write!(f, "{}: {} attempt{plural} in {:.1?}", self.upstream, self.attempts.len(), self.elapsed())?;
         if self.queued != 0 {
@@ -391,6 +424,9 @@ impl fmt::Display for CallReport {
         }
         for why in self.declined() {
             write!(f, "\n  not retried: {why}")?;
+        }
+        if let Some((url, why)) = self.unfollowed() {
+            write!(f, "\n  redirect to {url} not followed: {why}")?;
         }
         Ok(())
     }

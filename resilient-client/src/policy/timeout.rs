@@ -60,8 +60,12 @@ impl TimeoutPolicy {
         Self { total: None, attempt: None, attempt_is_set, connect: None, body_idle: None, stream_idle: None }
     }
 
-    /// The whole call: queueing, every attempt, backoff and the body. Default 10 s. An attempt
-    /// timeout that nobody sets is shortened to it.
+    /// The whole call: queueing, every attempt, backoff and the body. Default 10 s.
+    ///
+    /// An attempt timeout that nobody sets is shortened to it, and stays at the standard's 3 s below
+    /// a longer one, so that a server that hangs leaves time for another attempt: for answers that
+    /// take longer set [`attempt`](Self::attempt), too. The error of an attempt that ends so says
+    /// that nobody set it. (A call's own total takes the attempt timeout's place.)
     #[must_use]
     pub fn total(mut self, total: impl Into<Option<Duration>>) -> Self {
         self.total = total.into();

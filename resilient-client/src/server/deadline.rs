@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::advice::{SHED, SHED_CUT, SHED_DEADLINE};
-use crate::deadline::{self, Deadline, header, sync_scope};
+use crate::deadline::{self, Deadline, header, sync_scope_reserving};
 use crate::invalid::Invalid;
 use crate::invalid::{at_most_ten_years, positive};
 use crate::{media, time};
@@ -27,17 +27,25 @@ pub struct DeadlinePolicy {
     max: Duration,
     absent: Option<Duration>,
     need: Duration,
+    reserve: Option<Duration>,
     enforce: bool,
 }
 
+/// What is kept back for the answer unless the policy says otherwise: one part in so many, and at
+/// most this.
+const RESERVED_PART: u32 = 10;
+const MOST_RESERVED: Duration = Duration::from_millis(100);
+
 impl DeadlinePolicy {
-    /// At most 60 s, none when the caller doesn't say, nothing needed, enforced.
+    /// At most 60 s, none when the caller doesn't say, nothing needed, a tenth of the time kept back
+    /// for the answer, enforced.
     pub const fn standard() -> Self {
         Self {
             header: header::EXPECTED_TIMEOUT,
             max: Duration::from_mins(1),
             absent: None,
             need: Duration::ZERO,
+            reserve: None,
             enforce: true,
         }
     }
@@ -70,6 +78,14 @@ impl DeadlinePolicy {
         self
     }
 
+    /// What the calls that the handler makes leave of its time, so that it can still answer, by a
+    /// fallback say, before its caller gives up: so long, but never more than half of the time
+    /// there is. Default a tenth of that, at most 100 ms.
+    pub const fn reserve(mut self, time: Duration) -> Self {
+        self.reserve = Some(time);
+        self
+    }
+
     /// Whether the handler is dropped when the time is over. Default true. Otherwise only the calls
     /// it makes end.
     pub const fn enforce(mut self, enforce: bool) -> Self {
@@ -80,6 +96,7 @@ impl DeadlinePolicy {
     fn check(&self) -> Result<(), Invalid> {
         positive("deadline.max", self.max)?;
         at_most_ten_years("deadline.need", self.need)?;
+        at_most_ten_years("deadline.reserve", self.reserve.unwrap_or_default())?;
         if self.need >= self.max {
             let problem = format!("must be shorter than deadline.max ({:?}), got {:?}", self.max, self.need);
             return Err(Invalid::new("deadline.need", problem));
@@ -102,6 +119,15 @@ impl DeadlinePolicy {
         let said = header::parse_named(headers, &self.header).map(|time| time.min(self.max));
         let own = said.or(self.absent).map(Deadline::within);
         own.into_iter().chain(deadline::current()).min()
+    }
+
+    /// By when the calls made for a request have ended that has so long, and that deadline.
+    fn for_calls(&self, left: Duration, deadline: Deadline) -> Deadline {
+        let reserve = match self.reserve {
+            Some(reserve) => reserve.min(left / 2),
+            None => (left / RESERVED_PART).min(MOST_RESERVED),
+        };
+        if deadline.tick().is_never() { deadline } else { Deadline::within(left.saturating_sub(reserve)) }
     }
 }
 
@@ -170,30 +196,46 @@ where
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let dialect = Dialect::of(request.headers());
         let deadline = self.policy.deadline(request.headers());
-        let hopeless = deadline.is_some_and(|deadline| {
+        let times = deadline.map(|deadline| {
             let remaining = deadline.remaining();
-            remaining.is_zero() || remaining < self.policy.need
+            (remaining, Times { deadline, calls: self.policy.for_calls(remaining, deadline) })
         });
+        let hopeless =
+            times.as_ref().is_some_and(|(remaining, _)| remaining.is_zero() || *remaining < self.policy.need);
+        let times = times.map(|(_, times)| times);
         let future = if hopeless {
             // `poll_ready` may have reserved a place in it, which only a call or a drop gives back.
             // The clone is asked anew.
             self.service = self.service.clone();
             None
         } else {
-            Some(match deadline {
-                Some(deadline) => sync_scope(deadline, || self.service.call(request)),
+            Some(match times {
+                Some(times) => times.scope(|| self.service.call(request)),
                 None => self.service.call(request),
             })
         };
         DeadlineFuture {
             future,
             begun: false,
-            deadline,
+            times,
             enforce: self.policy.enforce,
             timer: None,
             dialect,
             body: PhantomData,
         }
+    }
+}
+
+/// By when a request's handler has answered, and the calls it makes have.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    deadline: Deadline,
+    calls: Deadline,
+}
+
+impl Times {
+    fn scope<T>(self, act: impl FnOnce() -> T) -> T {
+        sync_scope_reserving(self.deadline, self.calls, act)
     }
 }
 
@@ -207,7 +249,7 @@ pin_project! {
         future: Option<F>,
         // Whether it was polled: what wasn't has done nothing.
         begun: bool,
-        deadline: Option<Deadline>,
+        times: Option<Times>,
         enforce: bool,
         // Made when the handler first has to wait.
         #[pin]
@@ -226,7 +268,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        let Some(deadline) = *this.deadline else {
+        let Some(times) = *this.times else {
             return match this.future.as_pin_mut() {
                 Some(future) => future.poll(cx),
                 None => Poll::Ready(Ok(this.dialect.too_late(SHED_DEADLINE))),
@@ -236,7 +278,7 @@ where
         if *this.enforce {
             let over = match this.timer.as_mut().as_pin_mut() {
                 Some(timer) => timer.poll(cx).is_ready(),
-                None => deadline.is_past(),
+                None => times.deadline.is_past(),
             };
             if over {
                 this.future.set(None);
@@ -247,11 +289,11 @@ where
             return Poll::Ready(Ok(this.dialect.too_late(mark)));
         };
         *this.begun = true;
-        if let Poll::Ready(result) = sync_scope(deadline, || future.poll(cx)) {
+        if let Poll::Ready(result) = times.scope(|| future.poll(cx)) {
             return Poll::Ready(result);
         }
         if *this.enforce && this.timer.is_none() {
-            this.timer.set(Some(tokio::time::sleep_until(time::instant(deadline.tick()))));
+            this.timer.set(Some(tokio::time::sleep_until(time::instant(times.deadline.tick()))));
             let fired = this.timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
             if fired {
                 this.future.set(None);

@@ -81,6 +81,36 @@ async fn the_handler_sees_the_callers_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_calls_of_a_handler_leave_it_time_to_answer() {
+    let standard = DeadlinePolicy::standard;
+    for (said, policy, expected) in [
+        ("1000", standard(), 900),
+        ("100", standard(), 90),
+        ("5000", standard(), 4_900),
+        ("1000", standard().reserve(300 * MS), 700),
+        ("1000", standard().reserve(800 * MS), 500),
+        ("1000", standard().reserve(Duration::ZERO), 1_000),
+    ] {
+        let found = Mutex::new(None);
+        // Nested, they keep back no more than one does.
+        let service = layer(&policy).layer(layer(&policy).layer(service_fn(|_: Request<Body>| {
+            let found = &found;
+            async move {
+                let left = |deadline: Option<Deadline>| deadline.map(Deadline::remaining);
+                *found.lock().unwrap() = left(deadline::for_calls());
+                assert!(left(deadline::current()) >= left(deadline::for_calls()));
+                // Who sets one of his own means it.
+                let own = deadline::scope(Deadline::within(50 * MS), async { left(deadline::for_calls()) });
+                assert_eq!(own.await, Some(50 * MS));
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        })));
+        service.oneshot(request(said)).await.unwrap();
+        assert_eq!(found.into_inner().unwrap(), Some(expected * MS), "{said} {policy:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_can_not_ask_for_more_than_the_most() {
     for said in ["60001", "99999999999999999999999"] {
         assert_eq!(left(&DeadlineLayer::standard(), request(said)).await, Some(60 * SECOND), "{said}");

@@ -1,6 +1,7 @@
 //! Reading responses.
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 
 use crate::error::{Error, ErrorKind};
 use crate::outcome::report::CallReport;
@@ -49,6 +50,37 @@ pub(crate) trait Pieces {
     }
 }
 
+/// A body as text, decoded as its headers say, and by `default` where they say nothing.
+#[cfg(feature = "charset")]
+pub(crate) fn text(headers: &HeaderMap, bytes: Bytes, default: &str) -> String {
+    use encoding_rs::{Encoding, UTF_8};
+
+    let said = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let said = said.and_then(|value| value.parse::<mime::Mime>().ok());
+    let said = said.as_ref().and_then(|said| said.get_param(mime::CHARSET));
+    let label = said.map_or(default, |charset| charset.as_str());
+    let encoding = Encoding::for_label(label.as_bytes()).unwrap_or(UTF_8);
+    if encoding == UTF_8
+        && !bytes.starts_with(b"\xef\xbb\xbf")
+        && !bytes.starts_with(b"\xfe\xff")
+        && !bytes.starts_with(b"\xff\xfe")
+    {
+        return utf8(bytes);
+    }
+    encoding.decode(&bytes).0.into_owned()
+}
+
+#[cfg(not(feature = "charset"))]
+pub(crate) fn text(_: &HeaderMap, bytes: Bytes, _: &str) -> String {
+    utf8(bytes)
+}
+
+/// What isn't UTF-8 becomes U+FFFD. Valid text that nobody shares isn't copied.
+fn utf8(bytes: Bytes) -> String {
+    String::from_utf8(bytes.into())
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
 /// Reading a response whole, and its status as an error. For a struct that is [`Pieces`], with a
 /// `status` and a `status_error`.
 macro_rules! response_methods {
@@ -71,6 +103,28 @@ macro_rules! response_methods {
             let bytes = self.read_whole().await?;
             serde_json::from_slice(&bytes)
                 .map_err(|error| self.error(crate::ErrorKind::Decode).because(error))
+        }
+
+        /// The whole body as text. With the feature `charset` it is decoded as its `Content-Type`
+        /// says, and as UTF-8 where that says nothing; without, always as UTF-8. What can't be
+        /// decoded becomes U+FFFD.
+        ///
+        /// # Errors
+        /// Those of [`bytes`](Self::bytes).
+        pub async fn text(mut self) -> Result<String, crate::Error> {
+            let bytes = self.read_whole().await?;
+            Ok(crate::shared_methods::text(self.headers(), bytes, "utf-8"))
+        }
+
+        /// The whole body as text, decoded as its `Content-Type` says, and by `default` where that
+        /// says nothing. A mark of UTF-8 or UTF-16 at its beginning outranks both.
+        ///
+        /// # Errors
+        /// Those of [`bytes`](Self::bytes).
+        #[cfg(feature = "charset")]
+        pub async fn text_with_charset(mut self, default: &str) -> Result<String, crate::Error> {
+            let bytes = self.read_whole().await?;
+            Ok(crate::shared_methods::text(self.headers(), bytes, default))
         }
 
         /// Turns a 4xx or 5xx into an error of the kind

@@ -78,6 +78,23 @@ impl Whose {
 }
 
 impl Upstream {
+    /// As a part of another, if there is one.
+    pub(crate) fn part_of(mut self, whole: Option<Whole>) -> Self {
+        self.whole = whole;
+        self
+    }
+
+    /// Whether requests to it say how long their answers are waited for.
+    pub(crate) fn told(mut self, told: bool) -> Self {
+        self.told = told;
+        self
+    }
+
+    #[inline]
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
+    }
+
     /// The host, unless `own` says that the route has this of its own.
     pub(super) fn whole_unless(&self, own: Modes) -> &Self {
         match &self.whole {

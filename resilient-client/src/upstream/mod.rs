@@ -72,6 +72,8 @@ pub(crate) struct Upstream {
     /// attempt that had as long as its plan says. After a reload that changes it they are of no
     /// use, and headers are put together one by one.
     usual_headers: OnceLock<(Duration, HeaderMap)>,
+    /// Whether requests to it say how long their answers are waited for.
+    told: bool,
     breaker: Breaker,
     /// Calls that wait for the breaker, or for the endpoints'.
     ready: ReadyQueue,
@@ -124,6 +126,7 @@ impl Upstream {
             #[cfg(feature = "hyper")]
             host_header: key.host_header(),
             usual_headers: OnceLock::new(),
+            told: false,
             key,
             breaker,
             ready: ReadyQueue::new(plan.breaker.as_ref()),
@@ -152,12 +155,6 @@ impl Upstream {
         };
         upstream.follow_limits(plan, || now);
         upstream
-    }
-
-    /// As a part of another, if there is one.
-    pub(crate) fn part_of(mut self, whole: Option<Whole>) -> Self {
-        self.whole = whole;
-        self
     }
 
     /// Without a place in the registry: it lasts as long as its call, and shares `pool`'s budget

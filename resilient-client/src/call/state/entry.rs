@@ -180,13 +180,14 @@ impl<X: Exchange> CallState<X> {
             last: self.ledger.is_last(),
             until,
             deadline_header: header.cloned(),
+            counts: self.upstream.is_told(),
             usual: until == now.after_nanos(self.plan.timeout.attempt) && !until.is_never(),
             target: endpoint
                 .clone()
                 .map(|endpoint| Box::new(Target { endpoint, host: self.upstream.host().cloned() })),
             headers: None,
         };
-        let (hook, fault) = (self.core.hook(), &mut self.fault);
+        let (hook, fault) = (self.core.hook().filter(|_| self.settings.hooked), &mut self.fault);
         let Some(attempt) = depart(exchange, hook, outbound, permit, fault, cx, now) else {
             // The body may have been outgrown since the ledger decided: an attempt that has failed
             // may still be read.

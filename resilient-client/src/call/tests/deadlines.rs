@@ -139,6 +139,30 @@ async fn only_the_origins_named_are_told() {
     assert!(error.to_string().starts_with("deadline_origins: origin"), "{error}");
 }
 
+/// A stranger was told how long our users wait, and how often we had tried.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_is_told_nothing_unless_somebody_says_so() {
+    for (url, origins, expected) in [
+        ("http://api.example/x", None, false),
+        ("http://api.example/x", Some("*.example"), true),
+        ("http://10.0.0.7/x", None, true),
+        ("http://users.prod.svc:3000/x", None, true),
+    ] {
+        let origins = origins.map(|origin: &str| vec![origin.to_owned()]);
+        let setup = Setup { deadline_origins: origins, ..Setup::default() };
+        let rig = Rig::set_up(setup, [answer(503), answer(200)]);
+        let mut request = Rig::request(Method::GET, CallOptions::new());
+        *request.uri_mut() = url.parse().unwrap();
+        assert_eq!(rig.service.clone().call(request).await.unwrap().status(), 200);
+        let counted = rig.script.headers()[1].contains_key(crate::ATTEMPT_COUNT);
+        assert_eq!(
+            (told(&rig)[0].is_some(), told(&rig)[1].is_some(), counted),
+            (expected, expected, expected),
+            "{url}"
+        );
+    }
+}
+
 /// A service that is ready after a while.
 #[derive(Clone)]
 struct ReadyAfter {
@@ -243,6 +267,33 @@ async fn a_server_that_hangs_behind_its_own_deadline_is_asked_again_and_opens_it
             assert_eq!(breaker.state, State::Open, "{breaker:?}");
         }
     }
+}
+
+/// The handler's call had its caller's time to the end, and its fallback came when that had hung up.
+#[tokio::test(start_paused = true)]
+async fn a_handlers_fallback_arrives_before_its_caller_gives_up() {
+    use std::convert::Infallible;
+
+    let hangs = tower::service_fn(|_: Request<String>| {
+        std::future::pending::<Result<Response<String>, Infallible>>()
+    });
+    let dependency = ResilienceLayer::new(Policy::standard()).unwrap().layer(hangs);
+    let handler = tower::service_fn(move |_: Request<String>| {
+        let mut dependency = dependency.clone();
+        async move {
+            let asked =
+                dependency.call(Request::get("http://stock:3000/").body(String::new()).unwrap()).await;
+            assert_eq!(asked.unwrap_err().kind(), ErrorKind::Deadline);
+            Ok::<_, Infallible>(Response::new("what we know".to_owned()))
+        }
+    });
+    let server = crate::server::DeadlineLayer::standard().layer(handler);
+    let mut service = ResilienceLayer::new(Policy::standard().retry(None)).unwrap().layer(server);
+    let (begun, one_second) = (now(), CallOptions::new().timeout(ms(1_000)));
+    let mut request = Request::get(URL).body(String::new()).unwrap();
+    request.extensions_mut().insert(one_second);
+    let answer = service.call(request).await.unwrap();
+    assert_eq!((answer.status().as_u16(), now().since(begun)), (200, ms(900)));
 }
 
 /// Who leaves its server no chance learns nothing of it.

@@ -40,6 +40,21 @@ async fn a_total_alone_shortens_the_attempts_and_is_not_refused() {
     assert_eq!(rig.get().await.unwrap_err().kind(), ErrorKind::Deadline);
 }
 
+/// A policy is designed, so its attempts stay short; but not in silence.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_ends_by_what_nobody_set_says_so() {
+    let standard = TimeoutPolicy::standard();
+    for (timeout, says) in [
+        (standard.clone().total(ms(60_000)), "3s (the standard's: no timeout.attempt is set)"),
+        (standard.total(ms(60_000)).attempt(ms(2_000)), "2s"),
+    ] {
+        let rig = Rig::new(&Policy::standard().timeout(timeout).retry(None), [slow(5)]);
+        let error = rig.get().await.unwrap_err();
+        let expected = format!("no response within the attempt timeout: {says} (http://users:3000)");
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Timeout, expected));
+    }
+}
+
 /// A key of nothing tells no request from another.
 #[tokio::test(start_paused = true)]
 async fn a_blank_idempotency_key_makes_no_post_repeatable() {

@@ -18,7 +18,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use super::classified::{Classified, Repeat};
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::{FailureKind, Outcome, Verdict};
 
 /// See the [module docs](self).
@@ -124,7 +124,11 @@ pub(crate) fn timed_out(error: &(dyn StdError + 'static)) -> bool {
 #[cold]
 pub(crate) fn error_of(outcome: Outcome, fault: BoxError) -> Error {
     let error = Error::attempt(outcome);
-    let words = if error.is_connect() { in_words(&*fault) } else { None };
+    let words = match error.kind() {
+        ErrorKind::Connect => in_words(&*fault),
+        ErrorKind::Timeout => Some("by a timer of the transport's own, which nothing set here lifts"),
+        _ => None,
+    };
     match words {
         Some(words) => error.says(words).because(fault),
         None => error.because(fault),

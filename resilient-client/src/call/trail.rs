@@ -1,0 +1,161 @@
+//! A chain of calls, each of which follows where the one before it was redirected.
+//!
+//! What is [followed](crate::redirects) is decided here, for every door that follows any: a call
+//! that may be redirected has a trail, which keeps what its next request is made from, and the
+//! reports of those before it.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Version};
+use reqwest::Url;
+
+use super::options::{CallOptions, Hop};
+use crate::authority::Authority;
+use crate::engine::{Address, Core};
+use crate::error::{Error, ErrorKind};
+use crate::outcome::report::CallReport;
+use crate::redirects::{self, Redirects, Unfollowed};
+
+/// What a request's body can be made from again.
+#[derive(Clone, Debug)]
+pub(crate) enum Carried {
+    Nothing,
+    Bytes(Bytes),
+    Stream,
+}
+
+/// A request's head, whatever the transport.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) version: Version,
+}
+
+/// The request that follows a redirect, and how.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) head: Head,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) options: CallOptions,
+}
+
+/// What came of a call that may be redirected.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    Follow(Box<Next>),
+    /// It is the answer.
+    Stay,
+}
+
+/// A call that may be redirected.
+#[derive(Debug)]
+pub(crate) struct Trail {
+    rules: Redirects,
+    /// The request that was sent last.
+    head: Head,
+    body: Carried,
+    options: CallOptions,
+    /// The calls that led here.
+    earlier: Vec<CallReport>,
+}
+
+/// An answer, as far as it may lead elsewhere.
+pub(crate) struct Answered<'a> {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'a HeaderMap,
+    /// Where it came from.
+    pub(crate) url: &'a Url,
+}
+
+impl Trail {
+    pub(crate) fn new(rules: Redirects, head: Head, body: Carried, options: CallOptions) -> Self {
+        Self { rules, head, body, options, earlier: Vec::new() }
+    }
+
+    /// What follows an answer, whose report is `report`. `clean`: nothing secret is added to a
+    /// request on its way, or it can be left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Redirect`] when as many were followed as may be.
+    pub(crate) fn turn(
+        &mut self,
+        core: &Core,
+        answered: &Answered<'_>,
+        report: &mut CallReport,
+        clean: impl FnOnce() -> bool,
+    ) -> Result<Turn, Error> {
+        let Some(mut to) = redirects::target(answered.status, answered.headers, answered.url) else {
+            return self.stays(report, None);
+        };
+        // Credentials in it are the server's idea, and nobody's to send.
+        let _ = (to.set_username(""), to.set_password(None));
+        let foreign = to.origin() != answered.url.origin();
+        let mut head = self.head.clone();
+        let keeps = redirects::rewrite(answered.status, &mut head.method, &mut head.headers);
+        let why = if !matches!(to.scheme(), "http" | "https") {
+            Some(Unfollowed::Scheme)
+        } else if let Some(why) = self.rules.refuse(answered.url, &to) {
+            Some(why)
+        } else if keeps && matches!(self.body, Carried::Stream) {
+            Some(Unfollowed::BodyIsStream)
+        } else {
+            (foreign && !clean()).then_some(Unfollowed::Credentials)
+        };
+        if let Some(why) = why {
+            return self.stays(report, Some((&to, why)));
+        }
+        if self.earlier.len() >= self.rules.most() {
+            let error = Error::new(ErrorKind::Redirect).says(format!("more than {}", self.rules.most()));
+            return Err(self.ended(error.with_report(report.clone())));
+        }
+        if foreign {
+            redirects::leave_home(&mut head.headers);
+        }
+        if !keeps {
+            self.body = Carried::Nothing;
+        }
+        let hop = self.options.hop().unwrap_or_else(|| self.first_hop(core, report));
+        let hop = Hop { abroad: hop.abroad || foreign, ..hop };
+        self.options.rare.get_or_insert_default().hop = Some(hop);
+        self.earlier.push(report.clone());
+        head.url = to;
+        self.head = head.clone();
+        let body = if let Carried::Bytes(bytes) = &self.body { Some(bytes.clone()) } else { None };
+        Ok(Turn::Follow(Box::new(Next { head, body, options: self.options.clone() })))
+    }
+
+    /// The time of all hops is that of the call that was made.
+    fn first_hop(&self, core: &Core, report: &CallReport) -> Hop {
+        let Head { method, url, headers, .. } = &self.head;
+        let address = Address { authority: Authority::of_url(url), method, path: url.path(), headers };
+        Hop { until: core.over(&address, self.options.total, report.began()), abroad: false }
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "one of its caller's ends")]
+    fn stays(&mut self, report: &mut CallReport, to: Option<(&Url, Unfollowed)>) -> Result<Turn, Error> {
+        if let Some((to, why)) = to {
+            report.leaves_unfollowed(to, why);
+        }
+        self.led_to(report);
+        Ok(Turn::Stay)
+    }
+
+    /// A report says which calls led to it.
+    fn led_to(&mut self, report: &mut CallReport) {
+        if !self.earlier.is_empty() {
+            report.follows(std::mem::take(&mut self.earlier));
+        }
+    }
+
+    /// An error says it, too.
+    pub(crate) fn ended(&mut self, error: Error) -> Error {
+        match error.report().cloned() {
+            Some(mut report) => {
+                self.led_to(&mut report);
+                error.with_report(report)
+            }
+            None => error,
+        }
+    }
+}
