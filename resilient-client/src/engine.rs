@@ -17,6 +17,7 @@ use super::hook::Hook;
 use crate::authority::Authority;
 use crate::authority::identity::UpstreamIdentity;
 use crate::authority::key::{Key, Scope};
+use crate::connections::Counters;
 use crate::deadline::header;
 use crate::defaults::{Defaults, Given};
 use crate::endpoints::Endpoints;
@@ -98,6 +99,9 @@ pub(crate) struct Core {
     defaults: Defaults,
     /// Why nothing can be sent, if nothing can.
     unmade: Option<String>,
+    /// Where the transport counts its connections; `None` where it doesn't tell.
+    #[cfg_attr(not(any(feature = "admin", feature = "hyper")), allow(dead_code, reason = "nobody asks"))]
+    connections: Option<Arc<Counters>>,
 }
 
 #[derive(Debug)]
@@ -149,7 +153,7 @@ impl Core {
                 (set::origin(name).map_err(named)?, endpoints.compile().map_err(named)?);
             let checks = Checks {
                 entropy: setup.entropy.clone(),
-                events: events.of(|| UpstreamIdentity::of(&Key::new(&authority, None))),
+                events: events.of(UpstreamIdentity::of(&Key::new(&authority, None))),
                 ..checks(plans.of_state(&authority, None))
             };
             let rules = plans.of_state(&authority, None).balance;
@@ -183,7 +187,20 @@ impl Core {
             draining: AtomicBool::new(false),
             defaults: Defaults::default(),
             unmade: None,
+            connections: None,
         }
+    }
+
+    /// The same, whose transport counts its connections here.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn connecting(self, connections: Arc<Counters>) -> Self {
+        Self { connections: Some(connections), ..self }
+    }
+
+    /// What became of its connections; `None` where its transport doesn't tell.
+    #[cfg(any(feature = "admin", feature = "hyper"))]
+    pub(crate) fn connections(&self) -> Option<crate::Connections> {
+        self.connections.as_deref().map(Counters::read)
     }
 
     /// The upstream of a call to `authority`, with the call in it; and the call's plan.

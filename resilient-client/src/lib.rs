@@ -73,7 +73,7 @@
 //! origin, authority, redirects                      whom a call is addressed to, and where an answer may lead
 //! invalid                                           why a setting can't work
 //! redact                                            URLs without their secrets
-//! deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
+//! deadline, advice, media, body_length, connections, rng, sync   small things that know nothing of the rest
 //! time                                              the only clock
 //! ```
 //!
@@ -135,6 +135,7 @@ mod body_length;
 mod call;
 pub mod circuit;
 mod client;
+mod connections;
 mod control;
 pub mod deadline;
 mod defaults;
@@ -182,6 +183,7 @@ pub use call::exchange::ATTEMPT_COUNT;
 pub use call::options::{CallOptions, IDEMPOTENCY_KEY};
 pub use call::response_body::ResponseBody;
 pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
+pub use connections::Connections;
 pub use control::BreakerControl;
 pub use deadline::Deadline;
 pub use endpoints::{Endpoints, EndpointsHandle};

@@ -117,11 +117,10 @@ macro_rules! control_methods {
             crate::BreakerControl::new(std::sync::Arc::clone(&self.core), upstream)
         }
 
-        /// Adds an observer to those that it was built with: it hears every event from now on, for
-        /// as long as the client and its clones live; of calls under way only what is still to
-        /// come. One that has observers
-        /// [of its own for each upstream](crate::Observer::of_upstream), as metrics do, has them
-        /// for upstreams that are met from now on: give it to the builder.
+        /// Adds an observer to those that it was built with, for as long as the client and its
+        /// clones live. It hears of calls that begin from now on, the whole of each, and of what
+        /// happens to upstreams, those already met among them; of calls under way it hears
+        /// nothing.
         pub fn observe(&self, observer: impl crate::event::Observer) {
             let observer: std::sync::Arc<dyn crate::event::Observer> = std::sync::Arc::new(observer);
             self.core.observe(&observer);

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::faulted::{self, Asked, Faulted};
 use crate::hook::Attempt;
 use crate::outcome::Cause;
+use crate::outcome::call_id::CallId;
 use crate::outcome::classify::errors::is_dead_connection;
 use crate::outcome::classify::evidence::{Evidence, Fault, Sent};
 use crate::outcome::classify::{Ended, is_idempotent};
@@ -219,6 +220,7 @@ impl Exchange for ReqwestExchange {
 
     fn request(&self) -> Option<Attempt<'_>> {
         (!matches!(self.body, Payload::Gone)).then(|| Attempt {
+            call: CallId::NONE,
             number: 0,
             method: self.request.method(),
             url: self.request.url().as_str().into(),
@@ -453,6 +455,7 @@ mod tests {
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
         let outbound = |number| Outbound {
+            trigger: crate::Trigger::First,
             number,
             last: true,
             until: Tick::NEVER,

@@ -157,6 +157,7 @@ impl ClientBuilder {
         #[cfg(not(feature = "hyper-rustls"))]
         let connector = Connector::plain(sockets, options);
         let connector = connector.with_timeouts(hosts);
+        let core = core.connecting(Arc::clone(connector.sends().connections()));
         let mut pool = pool();
         for adjust in self.pool {
             adjust(&mut pool);

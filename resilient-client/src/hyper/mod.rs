@@ -173,6 +173,11 @@ impl Client {
         pending::Pending::new(Arc::clone(&self.core), exchange, options)
     }
 
+    /// What became of its connections since it was built.
+    pub fn connections(&self) -> crate::Connections {
+        self.core.connections().unwrap_or_default()
+    }
+
     fn max_body(&self) -> usize {
         self.max_body
     }

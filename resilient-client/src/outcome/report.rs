@@ -348,6 +348,11 @@ impl CallReport {
         });
     }
 
+    /// An attempt was never handed to the transport: it was none.
+    pub(crate) fn withdraw(&mut self, number: u32) {
+        self.attempts.retain(|attempt| attempt.number != number);
+    }
+
     /// The server provably did not process an attempt that has ended.
     pub(crate) fn unprocessed(&mut self) {
         self.unprocessed = self.unprocessed.saturating_add(1);
