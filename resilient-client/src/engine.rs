@@ -191,12 +191,6 @@ impl Core {
         }
     }
 
-    /// What requests begin with.
-    #[inline]
-    pub(crate) fn defaults(&self) -> &Defaults {
-        &self.defaults
-    }
-
     /// The same, whose transport counts its connections here.
     #[cfg(feature = "hyper")]
     pub(crate) fn connecting(self, connections: Arc<Counters>) -> Self {

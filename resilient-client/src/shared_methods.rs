@@ -6,8 +6,10 @@
 //! functions. One generic client was tried in their place:
 //! docs/decisions/0030-macros-for-the-doors.md.
 
+mod defaults;
 mod responses;
 
+pub(crate) use self::defaults::defaults_methods;
 pub(crate) use self::responses::{Pieces, response_methods, text};
 
 /// An `Idempotency-Key` that no other call has.
@@ -95,42 +97,6 @@ macro_rules! setup_methods {
         /// `seed`, so that a run can be repeated. Generated idempotency keys don't.
         pub fn seed(mut self, seed: u64) -> Self {
             self.setup.entropy = crate::rng::Entropy::seeded(seed);
-            self
-        }
-    };
-}
-
-/// What the clients' requests begin with. For a struct with a `setup`.
-macro_rules! defaults_methods {
-    () => {
-        /// What URLs without scheme and host begin with, such as `https://users:3000/v1`: then
-        /// `get("/7")` and `get("7")` both ask for `https://users:3000/v1/7`. A path is put below
-        /// the base's, never in its place, and one that leads out of it (`..`) is
-        /// [`ErrorKind::Request`](crate::ErrorKind::Request). Absolute URLs stay what they are.
-        /// Default none: every URL must be absolute.
-        ///
-        /// [`build`](Self::build) refuses a base that isn't `http` or `https`, or has credentials,
-        /// a query or a fragment.
-        pub fn base_url(mut self, url: impl AsRef<str>) -> Self {
-            self.setup.defaults.base = Some(url.as_ref().to_owned());
-            self
-        }
-
-        /// Headers for every request that doesn't have those of the same names itself. Given
-        /// several times they add up, a later one in place of an earlier one of its name.
-        /// `authorization` never shows in logs. [Hooks](Self::on_attempt) see them.
-        pub fn default_headers(mut self, headers: http::HeaderMap) -> Self {
-            self.setup.defaults.put_over(headers);
-            self
-        }
-
-        /// The `user-agent` of every request that doesn't have one itself. Default none.
-        pub fn user_agent<V>(mut self, value: V) -> Self
-        where
-            V: TryInto<http::HeaderValue>,
-            V::Error: Into<http::Error>,
-        {
-            self.setup.defaults.user_agent(value.try_into().map_err(Into::into));
             self
         }
     };
@@ -398,4 +364,4 @@ macro_rules! request_methods {
     };
 }
 
-pub(crate) use {client_methods, control_methods, defaults_methods, request_methods, setup_methods};
+pub(crate) use {client_methods, control_methods, request_methods, setup_methods};

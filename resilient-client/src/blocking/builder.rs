@@ -36,6 +36,7 @@ impl ClientBuilder {
         fn transport(configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static);
         fn max_body(bytes: usize);
         fn follows_no_redirects();
+        fn redirects(redirects: crate::Redirects);
         #[cfg(feature = "cookies")]
         fn cookie_store(enable: bool);
         #[cfg(feature = "cache")]

@@ -47,6 +47,7 @@ impl RequestBuilder {
         fn timeout(total: std::time::Duration);
         fn attempt_timeout(attempt: std::time::Duration);
         fn streaming();
+        fn redirects(redirects: crate::Redirects);
         fn ignore_retry_after();
         fn wait_for_ready(wait: bool);
         fn replay_buffer(bytes: usize);

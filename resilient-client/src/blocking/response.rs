@@ -128,7 +128,19 @@ impl Response {
         if self.rest.is_empty() {
             return self.runtime.wait(self.inner.text())?;
         }
-        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
+        let headers = self.headers().clone();
+        Ok(crate::shared_methods::text(&headers, self.bytes()?, "utf-8"))
+    }
+
+    /// The same by `default` where its `Content-Type` says nothing, as
+    /// [`Response::text_with_charset`](crate::Response::text_with_charset).
+    ///
+    /// # Errors
+    /// Those of [`bytes`](Self::bytes).
+    #[cfg(feature = "charset")]
+    pub fn text_with_charset(self, default: &str) -> Result<String, Error> {
+        let headers = self.headers().clone();
+        Ok(crate::shared_methods::text(&headers, self.bytes()?, default))
     }
 
     /// The whole body as JSON.

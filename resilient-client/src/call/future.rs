@@ -114,10 +114,12 @@ impl<X: Exchange> Call<X> {
         {
             permit.timed(now);
         }
-        let error = self.state.as_ref().map(CallState::timed_out);
-        let timeout = error.unwrap_or_else(|| Error::new(ErrorKind::Timeout));
         let launched = permit.as_ref().is_none_or(AttemptPermit::was_launched);
-        let error = if launched { timeout } else { timeout.says("the attempt's hook took all its time") };
+        let told = self.state.as_ref().filter(|_| launched).map(CallState::timed_out);
+        let error = told.unwrap_or_else(|| {
+            let timeout = Error::new(ErrorKind::Timeout);
+            if launched { timeout } else { timeout.says("the attempt's hook took all its time") }
+        });
         let result = AttemptResult::Fault(error);
         let classified = match expired.reached {
             Reached::Line => Classified::neutral(FailureKind::Timeout, Repeat::Doubtful),

@@ -137,7 +137,7 @@ impl Client {
         Pending { call: pending::Pending::new(core, change(exchange), options), fallback, following }
     }
 
-    /// A call that follows another.
+    /// A call that follows another, whose headers it has already.
     fn follow(&self, request: Request, options: CallOptions) -> pending::Pending<ReqwestExchange> {
         let Some(transport) = self.transport.clone() else {
             return pending::Pending::failed(self.core.no_transport());

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http_body::Body as _;
 use reqwest::{Body, Request};
 
+#[cfg(feature = "multipart")]
+use crate::multipart::FormBody;
 use crate::replay::{Replay as _, ReplayBody};
 
 /// What is left of the request's body to send.
@@ -18,7 +20,7 @@ pub(super) enum Payload {
     Stream(ReplayBody<Body>),
     /// A form that can be made again.
     #[cfg(feature = "multipart")]
-    Form(Box<crate::multipart::FormBody>),
+    Form(Box<FormBody>),
     /// A stream: it stays in the one request there can be.
     Once,
     /// The last attempt has taken the request.
@@ -43,7 +45,8 @@ impl Payload {
             Self::None | Self::Bytes(_) => true,
             Self::Stream(stream) => stream.is_replayable(),
             #[cfg(feature = "multipart")]
-            Self::Form(form) => form.is_replayable(),
+            // Spelled out: a reference is `Clone`, and so a `Replay`.
+            Self::Form(form) => FormBody::is_replayable(form),
             Self::Once | Self::Gone => false,
         }
     }

@@ -1,11 +1,18 @@
-//! What calls share that have no transport.
+//! What a client's requests begin with, and what becomes of calls that have no transport.
 
 use super::{Core, Setup};
+use crate::defaults::Defaults;
 use crate::error::{Error, ErrorKind};
 use crate::policy::plan::Plan;
 use crate::policy::set::PlanSet;
 
 impl Core {
+    /// What requests begin with.
+    #[inline]
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
     /// One whose transport couldn't be made, so that every call is told why.
     pub(crate) fn unmade(why: &Error) -> Self {
         let mut text = why.to_string();

@@ -28,7 +28,7 @@ impl Following {
     /// `None` where none are followed.
     #[inline]
     pub(super) fn of(client: &Client, request: &Request<Body>, options: &CallOptions) -> Option<Box<Self>> {
-        if options.rare.is_none() && set_for(client).is_none() {
+        if options.rare.is_none() && redirects(client).is_none() {
             return None;
         }
         Self::set(client, request, options)
@@ -36,7 +36,7 @@ impl Following {
 
     #[cold]
     fn set(client: &Client, request: &Request<Body>, options: &CallOptions) -> Option<Box<Self>> {
-        let rules = options.own_redirects().or(set_for(client))?.clone();
+        let rules = options.own_redirects().or(redirects(client))?.clone();
         let head = Head {
             method: request.method().clone(),
             url: absolute(request.uri())?,
@@ -76,7 +76,9 @@ impl Following {
     }
 }
 
-fn set_for(client: &Client) -> Option<&Redirects> {
+/// Which are followed, unless a call says it.
+#[inline]
+fn redirects(client: &Client) -> Option<&Redirects> {
     client.wire.as_ref()?.redirects()
 }
 

@@ -166,11 +166,9 @@ impl Client {
         Pending { call, following }
     }
 
-    /// A call that follows another.
+    /// A call that follows another, whose headers it has already.
     fn follow(&self, request: Request<Body>, options: CallOptions) -> pending::Pending<HyperExchange> {
-        let Some(wire) = self.wire.clone() else {
-            return pending::Pending::failed(self.core.no_transport());
-        };
+        let Some(wire) = self.wire.clone() else { return pending::Pending::failed(self.core.no_transport()) };
         let exchange = HyperExchange::new(wire, request, self.max_body, true);
         pending::Pending::new(Arc::clone(&self.core), exchange, options)
     }

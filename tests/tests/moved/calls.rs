@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, USER_AGENT};
-use resilient_client::{Client, ErrorKind, Request, hyper};
+use resilient_client::{Client, ErrorKind, Redirects, Request, hyper};
 use resilient_client_tests::server::NobodyHome;
 use resilient_client_tests::{Reply, SOON, Server, within};
 use tower::ServiceExt as _;
@@ -77,6 +77,24 @@ over_both! {
         assert_eq!((all(0, "authorization"), all(1, "authorization")).0, vec!["Bearer secret".to_owned()]);
         let refused = C::builder().user_agent("a\nb").build().unwrap_err();
         assert!(refused.is_builder() && refused.to_string().contains("user_agent"), "{refused}");
+    }
+
+    a_credential_among_the_default_headers_stays_at_home: C => {
+        let elsewhere = echo().await;
+        let there = elsewhere.url("/there");
+        let server = Server::start(move |request| match request.target.as_str() {
+            "/away" => Reply::answer_with(302, &[("location", there.as_str())], ""),
+            "/near" => Reply::answer_with(302, &[("location", "/home")], ""),
+            _ => Reply::answer(200, ""),
+        })
+        .await;
+        let client = C::builder().default_headers(headers()).redirects(Redirects::any()).build().unwrap();
+        let response = client.get(server.url("/away")).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        client.get(server.url("/near")).send().await.unwrap();
+        let abroad = &elsewhere.requests()[0];
+        assert_eq!((abroad.header("authorization"), abroad.header("x-team")), (None, Some("orders")));
+        assert!(server.requests().iter().all(|at_home| at_home.header("authorization").is_some()));
     }
 
     a_default_header_is_what_a_hook_sees: C => {
