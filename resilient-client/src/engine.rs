@@ -1,6 +1,6 @@
 //! What all calls of a client share. A call asks it to be [let in](Core::enter); it makes none.
 
-mod unmade;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -189,18 +189,6 @@ impl Core {
             unmade: None,
             connections: None,
         }
-    }
-
-    /// The same, whose transport counts its connections here.
-    #[cfg(feature = "hyper")]
-    pub(crate) fn connecting(self, connections: Arc<Counters>) -> Self {
-        Self { connections: Some(connections), ..self }
-    }
-
-    /// What became of its connections; `None` where its transport doesn't tell.
-    #[cfg(any(feature = "admin", feature = "hyper"))]
-    pub(crate) fn connections(&self) -> Option<crate::Connections> {
-        self.connections.as_deref().map(Counters::read)
     }
 
     /// The upstream of a call to `authority`, with the call in it; and the call's plan.

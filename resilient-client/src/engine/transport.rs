@@ -1,6 +1,11 @@
-//! What a client's requests begin with, and what becomes of calls that have no transport.
+//! What a client's requests begin with, the connections of its transport, and calls without one.
+
+#[cfg(feature = "hyper")]
+use std::sync::Arc;
 
 use super::{Core, Setup};
+#[cfg(any(feature = "admin", feature = "hyper"))]
+use crate::connections::Counters;
 use crate::defaults::Defaults;
 use crate::error::{Error, ErrorKind};
 use crate::policy::plan::Plan;
@@ -28,5 +33,17 @@ impl Core {
     #[cold]
     pub(crate) fn no_transport(&self) -> Error {
         Error::new(ErrorKind::Config).says(self.unmade.as_deref().unwrap_or("there is no transport"))
+    }
+
+    /// The same, whose transport counts its connections here.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn connecting(self, connections: Arc<Counters>) -> Self {
+        Self { connections: Some(connections), ..self }
+    }
+
+    /// What became of its connections; `None` where its transport doesn't tell.
+    #[cfg(any(feature = "admin", feature = "hyper"))]
+    pub(crate) fn connections(&self) -> Option<crate::Connections> {
+        self.connections.as_deref().map(Counters::read)
     }
 }
