@@ -6,7 +6,6 @@ mod settle;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tracing::span::EnteredSpan;
@@ -234,17 +233,6 @@ impl<X: Exchange> CallState<X> {
     /// How long an attempt may take, in nanoseconds.
     pub(super) fn attempt_timeout(&self) -> u64 {
         self.ledger.terms().attempt_timeout
-    }
-
-    /// The error of an attempt that has used up its time: how long that was, and whether anybody
-    /// set it.
-    #[cold]
-    pub(super) fn timed_out(&self) -> Error {
-        let (attempt, rules) = (self.attempt_timeout(), &self.plan.timeout);
-        let standards = attempt == rules.attempt && !rules.attempt_is_set && attempt < rules.total;
-        let whose = if standards { " (the standard's: no timeout.attempt is set)" } else { "" };
-        let attempt = Duration::from_nanos(attempt);
-        Error::new(ErrorKind::Timeout).says(format!("{attempt:?}{whose}"))
     }
 
     /// The deadline has cut an attempt short.

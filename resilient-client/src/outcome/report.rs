@@ -4,7 +4,6 @@
 //! allocates nothing for it.
 
 mod rare;
-
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

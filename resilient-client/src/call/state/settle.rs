@@ -9,6 +9,7 @@ use crate::call::attempt::{AttemptResult, SettledAttempt};
 use crate::call::drain::DrainingResponse;
 use crate::call::exchange::{Exchange, Finished};
 use crate::call::ledger::{Next, World};
+use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventKinds, HedgeEnd};
 use crate::outcome::classify::Classified;
 use crate::outcome::report::Decline;
@@ -20,6 +21,17 @@ use crate::time::Tick;
 use crate::upstream::{AttemptPermit, Tried, Upstream};
 
 impl<X: Exchange> CallState<X> {
+    /// The error of an attempt that has used up its time: how long that was, and whether anybody
+    /// set it.
+    #[cold]
+    pub(in crate::call) fn timed_out(&self) -> Error {
+        let (attempt, rules) = (self.attempt_timeout(), &self.plan.timeout);
+        let standards = attempt == rules.attempt && !rules.attempt_is_set && attempt < rules.total;
+        let whose = if standards { " (the standard's: no timeout.attempt is set)" } else { "" };
+        let attempt = Duration::from_nanos(attempt);
+        Error::new(ErrorKind::Timeout).says(format!("{attempt:?}{whose}"))
+    }
+
     /// Asks for a hedge; the ledger makes it due, or says why not.
     pub(in crate::call) fn hedge(&mut self, exchange: &X, now: Tick) {
         let mut rng = self.upstream.entropy().rng();
