@@ -14,10 +14,12 @@ use http::{HeaderMap, Method};
 
 use crate::error::BoxError;
 use crate::header_limit::{MOST_HEADERS, put_over, too_many_headers};
+use crate::outcome::call_id::CallId;
 
 /// An attempt about to be made, as a hook sees it.
 #[derive(Clone)]
 pub struct Attempt<'a> {
+    pub(crate) call: CallId,
     pub(crate) number: u32,
     pub(crate) method: &'a Method,
     pub(crate) url: Cow<'a, str>,
@@ -29,6 +31,7 @@ impl fmt::Debug for Attempt<'_> {
     /// Without URL, headers and body, which may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attempt")
+            .field("call", &self.call)
             .field("number", &self.number)
             .field("method", self.method)
             .finish_non_exhaustive()
@@ -36,6 +39,13 @@ impl fmt::Debug for Attempt<'_> {
 }
 
 impl Attempt<'_> {
+    /// Its call's number, which the call's [events](crate::event::Event) and its
+    /// [report](crate::CallReport::call) bear: sent in a header, it tells which request of a
+    /// server's log was which attempt.
+    pub fn call(&self) -> CallId {
+        self.call
+    }
+
     /// 1 for the first.
     pub fn number(&self) -> u32 {
         self.number

@@ -52,6 +52,23 @@ impl Heard {
         self.events.read(|events| self.mine(events).filter(|event| which(event)).count())
     }
 
+    /// What `find` finds in each event, in their order.
+    pub fn find<T>(&self, find: impl FnMut(&Event) -> Option<T>) -> Vec<T> {
+        self.events.read(|events| self.mine(events).filter_map(find).collect())
+    }
+
+    /// Waits until every attempt that was sent has ended.
+    pub async fn until_all_ended(&self) {
+        self.events
+            .until(|events| {
+                let count =
+                    |which: fn(&Event) -> bool| self.mine(events).filter(|event| which(event)).count();
+                count(|event| matches!(event, Event::AttemptStarted { .. }))
+                    == count(|event| outcome(event).is_some())
+            })
+            .await;
+    }
+
     /// Everything heard, printed: what a careless observer could write to a log.
     pub fn printed(&self) -> String {
         self.events.read(|events| format!("{events:?}\n{events:#?}"))

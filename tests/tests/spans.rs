@@ -10,9 +10,10 @@ use resilient_client::policy::PolicySet;
 use resilient_client::policy::hedge::{Delay, HedgePolicy};
 use resilient_client::policy::retry::RetryPolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
-use resilient_client::{Attempt, Client, Policy, Prepared};
+use resilient_client::{Attempt, Client, Metrics, Policy, Prepared};
 use resilient_client_tests::server::NobodyHome;
 use resilient_client_tests::{Gate, Reply, SOON, Server, clock, within};
+use service_kit::meters::Meters;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Span, Subscriber};
@@ -72,7 +73,8 @@ impl<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>> Layer
         }
     }
 
-    fn on_follows_from(&self, id: &Id, follows: &Id, _: Context<'_, S>) {
+    fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
+        assert!(context.span(follows).is_some(), "a link to a span that is there");
         if let Some(span) = SPANS.lock().unwrap().get_mut(&id.into_u64()) {
             span.follows.push(follows.into_u64());
         }
@@ -289,6 +291,45 @@ async fn a_hedge_follows_from_its_first_attempt() {
     assert!(first.follows.is_empty());
 }
 
+/// The first had failed and its span was gone: the link led nowhere.
+#[tokio::test]
+async fn a_hedge_beside_a_retry_follows_from_that() {
+    record();
+    let server = Server::start(|request| match request.nth {
+        1 => Reply::answer(503, ""),
+        2 => Reply::nothing().then_hang(),
+        _ => Reply::answer(200, ""),
+    })
+    .await;
+    let hedge = HedgePolicy::standard().delay(Delay::Fixed(Duration::from_millis(50)));
+    let client = Client::builder().policy(Policy::standard().hedge(hedge)).build().unwrap();
+    drop(client.get(server.url("/")).send_buffered().await.unwrap());
+    let [(_, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
+    let [_, retry, hedge] = &attempts[..] else { panic!("three attempts: {attempts:?}") };
+    assert_eq!(retry.get("resilient_client.trigger"), Some("retry"));
+    assert_eq!((hedge.get("resilient_client.trigger"), &hedge.follows), (Some("hedge"), &vec![retry.id]));
+}
+
+/// It was a client's span like one of a request, and said nothing.
+#[tokio::test]
+async fn the_span_of_what_its_hook_held_back_is_no_request() {
+    record();
+    for later in [false, true] {
+        let server = Server::start(|_| Reply::answer(200, "")).await;
+        let hook = move |_: &Attempt<'_>| {
+            let error = std::io::Error::other("no token");
+            if later { Prepared::later(async { Err(error) }) } else { Prepared::failed(error) }
+        };
+        let client = Client::builder().on_attempt(hook).build().unwrap();
+        client.get(server.url("/")).send_buffered().await.unwrap_err();
+        let [(call, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
+        assert_eq!(call.get("resilient_client.call.attempts"), Some("0"));
+        let [held] = &attempts[..] else { panic!("its hook needs one: {attempts:?}") };
+        assert_eq!((held.get("otel.kind"), held.get("error.type")), (Some("internal"), Some("not_sent")));
+        assert!(held.closed);
+    }
+}
+
 #[tokio::test]
 async fn an_attempt_without_an_answer_says_what_kept_it() {
     record();
@@ -331,4 +372,50 @@ async fn the_attempts_span_is_current_while_the_hook_is_asked() {
     let [(_, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
     let ids: Vec<_> = attempts.iter().flat_map(|it| [Some(it.id), Some(it.id)]).collect();
     assert_eq!(*CURRENT.lock().unwrap(), ids);
+}
+
+/// The time was up, or nobody waited any more, when the head was there and its body wasn't: the
+/// status was forgotten.
+#[tokio::test]
+async fn a_head_that_came_is_told_beside_what_its_body_came_to() {
+    record();
+    let timeout = TimeoutPolicy::standard()
+        .total(Duration::from_millis(400))
+        .attempt(Duration::from_millis(300))
+        .body_idle(Duration::from_millis(300));
+    let policy = || Policy::standard().timeout(timeout.clone()).retry(None);
+    for over_hyper in [false, true] {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nfour";
+        let server = Server::start(move |_| Reply::raw(head).then_hang()).await;
+        let url = server.url("/");
+        let meters = Meters::default();
+        let metrics = Metrics::with_recorder(meters.recorder());
+        if over_hyper {
+            let client = resilient_client::hyper::Client::builder().policy(policy()).observer(metrics);
+            let client = client.build().unwrap();
+            client.get(&*url).send_buffered().await.unwrap_err();
+            client.get(&*url).send().await.unwrap().bytes().await.unwrap_err();
+        } else {
+            let client = Client::builder().policy(policy()).observer(metrics).build().unwrap();
+            client.get(&*url).send_buffered().await.unwrap_err();
+            client.get(&*url).send().await.unwrap().bytes().await.unwrap_err();
+        }
+        let calls = calls_to(port(&server));
+        assert_eq!(calls.len(), 2);
+        for attempt in calls.iter().flat_map(|(_, attempts)| attempts) {
+            assert_eq!(attempt.get("http.response.status_code"), Some("200"), "{attempt:?}");
+            assert!(attempt.get("error.type").is_some(), "{attempt:?}");
+        }
+        let page = meters.render();
+        let counted =
+            page.lines().filter(|line| line.starts_with("http_client_request_duration_seconds_count"));
+        let counted: Vec<_> = counted.collect();
+        assert!(!counted.is_empty(), "{page}");
+        for line in counted {
+            assert!(
+                line.contains("http_response_status_code=\"200\"") && line.contains("error_type="),
+                "{line}"
+            );
+        }
+    }
 }

@@ -7,6 +7,7 @@ use axum::Router;
 use order_service::{Existence, LookupFuture, LookupRequest, ResilientUsers, UserLookup};
 use service_kit::database::Synchronous;
 use service_kit::limits::Limits;
+use service_kit::meters::Meters;
 use tokio::net::TcpListener;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -20,6 +21,7 @@ use crate::breaker_log;
 use crate::broker;
 use crate::budget_log;
 use crate::cli::{Client, ServeGateway, ServeOrder, ServeUser};
+use crate::counted::{Caller, ServerLog};
 use crate::faults::Switch;
 use crate::follow::{HEARTBEAT, Reader};
 use crate::gateway;
@@ -47,8 +49,9 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     }
     let app = || user_service::app(state.clone());
     let switch = Switch::default();
-    let naive = switch.door(app(), Client::Naive, options.seed);
-    let resilient = switch.door(app(), Client::Resilient, options.seed);
+    let naive = switch.door(app(), Client::Naive, options.seed, None);
+    let log = ServerLog::open(&options.log)?;
+    let resilient = switch.door(app(), Client::Resilient, options.seed, Some(log));
     let (tell, told) = tokio::sync::watch::channel(false);
     let mut signal = Box::pin(service_kit::server::signal()?);
     tokio::spawn(async move {
@@ -93,12 +96,14 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     if options.broker && without.has(Part::Copy) {
         config.amqp_url = broker::url();
     }
+    let meters = Meters::default();
+    let caller = Caller::new(&meters, options.reports.as_deref())?;
     let reader = match options.client {
-        Client::Naive => Some(Reader::naive(options.naive)?),
-        Client::Resilient => Some(Reader::resilient(&without)?),
-        Client::Alone => None,
+        Client::Naive if options.streams => Some(Reader::naive(options.naive)?),
+        Client::Resilient if options.streams => Some(Reader::resilient(&without, &caller)?),
+        _ => None,
     };
-    if let Some(reader) = reader.filter(|_| options.streams) {
+    if let Some(reader) = reader {
         reader.follow(&config.user_service_url);
     }
     let (state, router) = match options.client {
@@ -107,15 +112,18 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
             asked_first(&config, AskFirst::new(users)).await?
         }
         Client::Resilient if !without.has(Part::AnswerCheck) => {
-            let users = BelievingUsers::new(&config, |policy| without.adjust(policy))?;
+            let users = BelievingUsers::new(&config, caller, |policy| without.adjust(policy))?;
             with_fallback(&config, users, &without).await?
         }
         Client::Resilient => {
-            let mut client = resilient_client::Client::builder().observer(breaker_log::reporter());
+            let client = resilient_client::Client::builder().observer(breaker_log::reporter());
+            let mut client = caller.counting(client);
             if !without.has(Part::Deadlines) {
                 client = client.deadline_header(None);
             }
             let users = ResilientUsers::adjusted(&config, client, |policy| without.adjust(policy))?;
+            caller.counted(users.client());
+            let users = users.reporting(move |report, end| caller.report(report, end));
             budget_log::tell(users.clone());
             with_fallback(&config, users, &without).await?
         }
@@ -123,6 +131,7 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     };
     // It ends with the demo, or when the demo kills it.
     let listener = listen(options.port).await?;
+    let router = router.merge(meters.routes());
     Ok(order_service::serve(state, router, listener, std::future::pending()).await?)
 }
 

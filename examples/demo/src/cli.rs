@@ -172,6 +172,9 @@ pub(crate) struct ServeUser {
     pub(crate) broker: bool,
     #[arg(long)]
     pub(crate) database: PathBuf,
+    /// Where it writes what comes to the resilient order-service's door
+    #[arg(long)]
+    pub(crate) log: PathBuf,
     #[arg(long)]
     pub(crate) seed: u64,
 }
@@ -200,6 +203,9 @@ pub(crate) struct ServeOrder {
     /// Whether it keeps a copy of users
     #[arg(long)]
     pub(crate) broker: bool,
+    /// Where it writes its calls' reports, if it does
+    #[arg(long)]
+    pub(crate) reports: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

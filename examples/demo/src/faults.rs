@@ -30,6 +30,7 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::cli::Client;
 use crate::clock::now;
+use crate::counted::ServerLog;
 use crate::gateway::Wanted;
 
 /// Where the demo puts its [`Faults`].
@@ -126,11 +127,11 @@ impl Switch {
     }
 
     /// `app` as one order-service meets it: counted, and hit by what is switched on.
-    pub(crate) fn door(&self, app: Router, caller: Client, seed: u64) -> Router {
+    pub(crate) fn door(&self, app: Router, caller: Client, seed: u64, log: Option<ServerLog>) -> Router {
         let (queue, waiting) = mpsc::unbounded_channel();
         tokio::spawn(work(self.clone(), waiting));
-        let door = Door { caller, seed, switch: self.clone(), calls: Arc::default(), queue };
-        app.layer(from_fn_with_state(door, pass))
+        let door = Door { caller, seed, switch: self.clone(), calls: Arc::default(), queue, log };
+        app.layer(from_fn_with_state(door, enter))
     }
 }
 
@@ -141,6 +142,7 @@ struct Door {
     switch: Switch,
     calls: Arc<AtomicU64>,
     queue: mpsc::UnboundedSender<Job>,
+    log: Option<ServerLog>,
 }
 
 /// A call that waits for the worker.
@@ -165,9 +167,19 @@ impl Job {
     }
 }
 
-async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
+/// Counted before anything else, and once more with what it is answered.
+async fn enter(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let came = door.log.as_ref().map(|log| log.came(request.headers()));
     let number = door.calls.fetch_add(1, Ordering::Relaxed);
     announce(door.caller, Mark::Call);
+    let response = pass(&door, number, request, next).await;
+    if let Some(came) = came {
+        came.answered(response.status());
+    }
+    response
+}
+
+async fn pass(door: &Door, number: u64, request: Request, next: Next) -> Response {
     let faults = door.switch.get();
     if is_hit(door.seed ^ 0x0503, number, faults.refuse_share) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();

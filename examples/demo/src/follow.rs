@@ -17,6 +17,7 @@ use tokio::time::{interval, sleep};
 
 use crate::Problem;
 use crate::clock::now;
+use crate::counted::Caller;
 use crate::naive::Naive;
 use crate::parts::{Part, Without};
 
@@ -96,7 +97,7 @@ impl StreamLog {
 pub(crate) enum Reader {
     Plain(reqwest::Client),
     Retrying(reqwest_middleware::ClientWithMiddleware),
-    Resilient(resilient_client::Client),
+    Resilient(resilient_client::Client, Caller),
 }
 
 impl Reader {
@@ -109,14 +110,16 @@ impl Reader {
 
     /// The standard policy, but for the silence that this stream's signs of life allow. A client of
     /// its own: what happens to streams says little of short calls.
-    pub(crate) fn resilient(without: &Without) -> Result<Self, Problem> {
+    pub(crate) fn resilient(without: &Without, caller: &Caller) -> Result<Self, Problem> {
         let timeout = TimeoutPolicy::standard().stream_idle(SILENCE);
         let policy = without.adjust(Policy::standard().timeout(timeout));
-        let mut client = resilient_client::Client::builder().policy(policy);
+        let mut client = caller.counting(resilient_client::Client::builder().policy(policy));
         if !without.has(Part::Deadlines) {
             client = client.deadline_header(None);
         }
-        Ok(Self::Resilient(client.transport(reqwest::ClientBuilder::no_proxy).build()?))
+        let client = client.transport(reqwest::ClientBuilder::no_proxy).build()?;
+        caller.counted(&client);
+        Ok(Self::Resilient(client, caller.clone()))
     }
 
     /// Reads one stream to its end, however it ends; `heard` is called for each piece. Whether
@@ -125,8 +128,10 @@ impl Reader {
         let mut response = match self {
             Self::Plain(http) => http.get(url).send().await.ok(),
             Self::Retrying(http) => http.get(url).send().await.ok(),
-            Self::Resilient(client) => {
-                let Ok(mut response) = client.get(url).streaming().send().await else { return false };
+            Self::Resilient(client, caller) => {
+                let result = client.get(url).streaming().send().await;
+                caller.result(&result);
+                let Ok(mut response) = result else { return false };
                 let opened = response.status().is_success();
                 while opened && matches!(response.chunk().await, Ok(Some(_))) {
                     heard();
@@ -176,6 +181,8 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use service_kit::meters::Meters;
+
     use crate::breaker_log::Breaker;
 
     #[test]
@@ -204,7 +211,8 @@ mod tests {
             Reader::naive(kind).unwrap();
         }
         for part in [Part::Timeouts, Part::Breaker, Part::Deadlines] {
-            Reader::resilient(&Without { unprotected: false, parts: vec![part] }).unwrap();
+            let caller = Caller::new(&Meters::default(), None).unwrap();
+            Reader::resilient(&Without { unprotected: false, parts: vec![part] }, &caller).unwrap();
         }
     }
 }

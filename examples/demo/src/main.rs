@@ -25,6 +25,7 @@ mod child_services;
 mod cli;
 mod clock;
 mod colour;
+mod counted;
 mod faults;
 mod follow;
 mod gateway;

@@ -14,10 +14,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 
 use self::heard::{Arrivals, listen};
+use crate::Problem;
 use crate::breaker_log::{Breaker, BreakerLog};
 use crate::budget_log::BudgetLog;
 use crate::cli::{Client, Options};
 use crate::clock::now;
+use crate::counted::{self, Counted, arrivals_file};
 use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
 use crate::follow::{StreamLog, Told};
 use crate::naive::Naive;
@@ -53,6 +55,8 @@ pub(crate) struct Fleet {
     /// Whether they follow events, too.
     follow: bool,
     broker: bool,
+    /// Whether the run comes to an end at which calls are compared.
+    counted: bool,
     watchdog: Process,
     /// By replica; `None` for a dead one.
     users: Vec<Option<Process>>,
@@ -116,6 +120,7 @@ impl Fleet {
             budget: Arc::default(),
             follow: scenario.streams,
             broker: scenario.broker,
+            counted: !options.hold,
             watchdog,
             users: (0..user_services).map(|_| None).collect(),
             orders: Vec::new(),
@@ -145,6 +150,7 @@ impl Fleet {
         command.arg("serve-user").args(["--naive-port", &naive, "--resilient-port", &resilient]);
         command.args(["--control-port", &ports.control.to_string()]);
         command.arg("--database").arg(self.directory.join("users.db"));
+        command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
         command.args(self.broker.then_some("--broker"));
         command.args(["--seed", &self.seed.to_string()]);
         let name = match self.users.len() {
@@ -182,6 +188,9 @@ impl Fleet {
         }
         command.args(self.follow.then_some("--streams"));
         command.args((self.broker && client == Client::Resilient).then_some("--broker"));
+        if client == Client::Resilient && self.counted {
+            command.arg("--reports").arg(&self.directory);
+        }
         self.take_away(client, &mut command);
         let mut process = self.spawn(name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
@@ -268,6 +277,12 @@ impl Fleet {
     /// What an order-service's circuit breaker has done so far.
     pub(crate) fn breaker(&self, client: Client) -> BreakerLog {
         self.breakers[client as usize].lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the resilient order-service's calls came to, counted three ways.
+    pub(crate) async fn count(&self) -> Result<Counted, Problem> {
+        let order_service = self.order_service(Client::Resilient);
+        counted::count(&self.directory, &order_service, self.users.len(), self.broker).await
     }
 
     /// Switches the faults of a replica of user-service.

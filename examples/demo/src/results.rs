@@ -13,6 +13,7 @@ pub(crate) use self::machine::Machine;
 use crate::audit::Audit;
 use crate::breaker_log::BreakerLog;
 use crate::cli::Client;
+use crate::counted::Counted;
 use crate::follow::STREAMS;
 use crate::histogram::Histogram;
 use crate::load::PATIENCE;
@@ -39,6 +40,8 @@ pub(crate) struct Results {
     pub(crate) resilient: Twin,
     /// The control: needs no user-service, so what slows it down slows everyone down.
     pub(crate) alone: Twin,
+    /// The resilient one's calls.
+    pub(crate) counted: Counted,
 }
 
 /// One order-service.

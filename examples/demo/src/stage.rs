@@ -60,6 +60,7 @@ pub(crate) async fn run(
     }
     let [naive, resilient, alone] =
         <[Twin; 3]>::try_from(twins).map_err(|_| "each order-service has its results")?;
+    let counted = fleet.count().await?;
     Ok(Results {
         scenario: scenario.name,
         seed: options.seed,
@@ -70,6 +71,7 @@ pub(crate) async fn run(
         naive,
         resilient,
         alone,
+        counted,
     })
 }
 

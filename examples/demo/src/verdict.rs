@@ -85,6 +85,10 @@ impl Verdict {
         let wrong: u64 = results.alone.phases.iter().map(|phase| phase.wrong).sum();
         resilient
             .push(Check::of("alone: no order met an error", wrong == 0, format!("{wrong} did")).always());
+        let counted = &results.counted;
+        resilient.push(
+            Check::of("calls: counted three ways, equal", counted.is_equal(), counted.figures()).always(),
+        );
         let control = control(scenario, results, &naive);
         let judgement = judge(resilient.iter().chain([&control]), &results.machine);
         Self { resilient, naive, control, judgement }

@@ -1,6 +1,7 @@
 //! Asking user-service through resilient-client: the only file that knows the crate.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,8 +10,8 @@ use std::{
 };
 
 use resilient_client::{
-    Client, ClientBuilder, Endpoints, Metrics, Policy, UpstreamSnapshot,
-    event::Observer,
+    CallReport, Client, ClientBuilder, Endpoints, Metrics, Policy, UpstreamSnapshot,
+    event::{CallEnd, Observer},
     outcome::{
         FailureKind,
         classify::{Classified, Ended, Repeat},
@@ -33,6 +34,8 @@ const MAX_PAGE: usize = 1024 * 1024;
 /// What several replicas of user-service are called together, here and in logs. It isn't resolved.
 const NAME: &str = "http://user-service";
 
+type HearReport = Arc<dyn Fn(&CallReport, CallEnd) + Send + Sync>;
+
 /// user-service, asked through resilient-client.
 ///
 /// The standard policy with a short total: whoever places an order waits for this call, and an
@@ -42,10 +45,11 @@ const NAME: &str = "http://user-service";
 /// With several replicas each try goes to one that does well, and one that takes unusually long is
 /// overtaken by a second try elsewhere (a hedge). A lookup changes nothing, so asking twice does no
 /// harm.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ResilientUsers {
     client: Client,
     base: String,
+    reports: Option<HearReport>,
     /// Whether the last answer was somebody else's: that is logged once.
     is_impostor: Arc<AtomicBool>,
 }
@@ -81,7 +85,20 @@ impl ResilientUsers {
         let attempt = ATTEMPT.min(total);
         let timeout = TimeoutPolicy::standard().total(total).attempt(attempt);
         let (base, client) = client(config, builder.max_body(MAX_BODY), timeout, adjust)?;
-        Ok(Self { client, base, is_impostor: Arc::default() })
+        Ok(Self { client, base, reports: None, is_impostor: Arc::default() })
+    }
+
+    /// The same, and `hear` is given the report of every call that has its result. One that nobody
+    /// waits for any more has none.
+    #[must_use]
+    pub fn reporting(self, hear: impl Fn(&CallReport, CallEnd) + Send + Sync + 'static) -> Self {
+        Self { reports: Some(Arc::new(hear)), ..self }
+    }
+
+    fn tell(&self, report: Option<&CallReport>, end: CallEnd) {
+        if let (Some(hear), Some(report)) = (&self.reports, report) {
+            hear(report, end);
+        }
     }
 
     /// The client, for an operator.
@@ -164,13 +181,23 @@ impl UserPages {
     }
 }
 
+impl fmt::Debug for ResilientUsers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResilientUsers").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
 impl UserLookup for ResilientUsers {
     fn lookup<'a>(&'a self, lookup: LookupRequest<'a>) -> LookupFuture<'a> {
         Box::pin(async move {
             let url = format!("{}/users/{}", self.base, lookup.user_id);
             let call = self.client.get(url).header(X_REQUEST_ID, lookup.request_id);
-            let response = call.send().await.map_err(|error| unavailable(&error))?;
+            let response = call.send().await.map_err(|error| {
+                self.tell(error.report(), CallEnd::Error(error.kind()));
+                unavailable(&error)
+            })?;
             let (status, headers) = (response.status(), response.headers().clone());
+            self.tell(Some(response.report()), CallEnd::Response(status));
             // Reading the body to its end gives the connection back, and an answer that breaks off
             // is none.
             let body = response.bytes().await.map_err(|error| unavailable(&error))?;

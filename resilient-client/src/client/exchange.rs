@@ -29,6 +29,7 @@ use crate::outcome::classify::{Ended, is_idempotent};
 use crate::outcome::report::CallReport;
 use crate::pool_defaults::POOL_IDLE;
 
+use crate::outcome::call_id::CallId;
 use crate::time::{Tick, nanos};
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoint;
@@ -76,6 +77,16 @@ impl ReqwestExchange {
         let none =
             matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
         Self { client, facts, content, none, leaves: false, request, body, named: Vec::new() }
+    }
+
+    /// The same with a form for the body, which is in the request as a stream.
+    #[cfg(feature = "multipart")]
+    pub(super) fn with_form(mut self, form: Option<Box<crate::multipart::FormBody>>) -> Self {
+        if let Some(form) = form {
+            *self.request.body_mut() = None;
+            self.body = Payload::Form(form);
+        }
+        self
     }
 
     /// What tells when an attempt has a stream, where that matters and can be known: whether a
@@ -191,6 +202,7 @@ impl Exchange for ReqwestExchange {
 
     fn request(&self) -> Option<Attempt<'_>> {
         (!matches!(self.body, Payload::Gone)).then(|| Attempt {
+            call: CallId::NONE,
             number: 0,
             method: self.request.method(),
             url: self.request.url().as_str().into(),
@@ -417,6 +429,7 @@ mod tests {
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
         let outbound = |number| Outbound {
+            trigger: crate::Trigger::First,
             number,
             last: true,
             until: Tick::NEVER,

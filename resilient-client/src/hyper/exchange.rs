@@ -18,6 +18,7 @@ use crate::faulted;
 use crate::hook::Attempt;
 use crate::hyper::pool::{self, Fault, Over, Wire};
 use crate::hyper::{Body, Response};
+use crate::outcome::call_id::CallId;
 use crate::outcome::classify::Ended;
 use crate::outcome::classify::evidence::Evidence;
 use crate::outcome::report::CallReport;
@@ -76,6 +77,7 @@ impl Exchange for HyperExchange {
 
     fn request(&self) -> Option<Attempt<'_>> {
         (!self.gone).then(|| Attempt {
+            call: CallId::NONE,
             number: 0,
             method: self.request.method(),
             url: self.request.uri().to_string().into(),

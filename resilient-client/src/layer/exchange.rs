@@ -17,6 +17,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 use crate::engine::Address;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::hook::Attempt;
+use crate::outcome::call_id::CallId;
 use crate::outcome::classify::Ended;
 use crate::outcome::classify::evidence::{Evidence, Fault};
 use crate::outcome::report::CallReport;
@@ -69,6 +70,7 @@ where
 
     fn request(&self) -> Option<Attempt<'_>> {
         self.request.as_ref().map(|request| Attempt {
+            call: CallId::NONE,
             number: 0,
             method: request.method(),
             url: request.uri().to_string().into(),

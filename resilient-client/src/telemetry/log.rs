@@ -12,7 +12,7 @@ use tracing::trace;
 
 use tracing::warn;
 
-use crate::event::Event;
+use crate::event::{Event, EventKinds};
 use crate::origin::Origin;
 use crate::policy::breaker::State;
 
@@ -21,6 +21,22 @@ pub(super) fn heard() -> bool {
     LevelFilter::current() >= Level::WARN
 }
 
+/// What is told at the level trace only.
+const TRACED: EventKinds = EventKinds::CALL_STARTED.and(EventKinds::ATTEMPT_HEAD);
+
+/// What is told at the level that is listened at. What happens to calls is a line at the level
+/// debug, where most processes don't listen.
+#[inline]
+pub(super) fn written() -> EventKinds {
+    match LevelFilter::current() {
+        LevelFilter::OFF | LevelFilter::ERROR => EventKinds::NONE,
+        LevelFilter::TRACE => EventKinds::ALL,
+        LevelFilter::DEBUG => EventKinds::ALL.without(TRACED),
+        _ => EventKinds::ALL.without(EventKinds::OF_CALLS),
+    }
+}
+
+#[inline(never)]
 pub(super) fn write(upstream: &str, event: &Event) {
     match event {
         Event::CallStarted { call, .. } => {

@@ -20,10 +20,22 @@ use crate::event::Event;
 use crate::outcome::rejection::Rejection;
 use crate::policy::breaker::{Place, ReadyWaiter, Rejected};
 use crate::policy::bulkhead::{Full, Waiter};
+use crate::policy::overload::Ended;
 use crate::policy::plan::Modes;
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{Limited, Reservation, Turn};
 use crate::time::{self, Tick, nanos};
+
+/// Whether an attempt may wait for a place while the upstream is overloaded or silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It may.
+    Waits,
+    /// A hedge may not: it would be one more in a queue.
+    None,
+    /// It has, or can't, and goes to a silent upstream all the same.
+    Over,
+}
 
 /// What an attempt says of itself when it asks to be let in.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +47,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) tried: &'a [Trial],
     /// Another attempt could follow, whatever comes of this one.
     pub(crate) repeatable: bool,
-    /// It may wait for a place while the server is overloaded. A hedge may not: it would be one
-    /// more in a queue.
-    pub(crate) waits: bool,
+    pub(crate) patience: Patience,
     /// It would rather wait for an open breaker than be refused.
     pub(crate) waits_for_ready: bool,
     /// Where it stood among those.
@@ -50,7 +60,8 @@ impl Ask<'_> {
     pub(crate) fn plainly() -> Self {
         let (priority, deadline) = (Priority::Normal, Tick::NEVER);
         let place = None;
-        Ask { priority, deadline, tried: &[], repeatable: false, waits: true, waits_for_ready: false, place }
+        let patience = Patience::Waits;
+        Ask { priority, deadline, tried: &[], repeatable: false, patience, waits_for_ready: false, place }
     }
 }
 
@@ -85,6 +96,8 @@ enum Stuck {
     NoSlot(u32),
     /// As many attempts are in flight as can be answered in time, so many of this class.
     Overloaded(u32),
+    /// Those in flight should have been answered by now.
+    Silent,
 }
 
 impl From<Rejection> for Stuck {
@@ -109,7 +122,7 @@ pub(crate) struct Waiting {
     deadline: Tick,
     tried: Tried,
     repeatable: bool,
-    waits: bool,
+    patience: Patience,
     waits_for_ready: bool,
     place: Option<Place>,
     since: Tick,
@@ -152,14 +165,14 @@ impl Upstream {
     }
 
     fn wait(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<InRate>, since: Tick, stage: Stage) -> Admission {
-        let Ask { priority, deadline, repeatable, waits, waits_for_ready, place, .. } = *ask;
+        let Ask { priority, deadline, repeatable, patience, waits_for_ready, place, .. } = *ask;
         Admission::Waits(Box::new(Waiting {
             upstream: Arc::clone(self),
             priority,
             deadline,
             tried: ask.tried.into(),
             repeatable,
-            waits,
+            patience,
             waits_for_ready,
             place,
             since,
@@ -182,7 +195,7 @@ impl Upstream {
             None => Some(now.until(self.held_until())).filter(|held| !held.is_zero()),
             Some(balancer) => match balancer.set().shut(now) {
                 Some(Shut::Held(held)) => Some(held),
-                Some(Shut::Open(_) | Shut::Empty | Shut::Full(_)) | None => None,
+                Some(Shut::Open(_) | Shut::Empty | Shut::Full(_) | Shut::Silent) | None => None,
             },
         }
     }
@@ -284,6 +297,7 @@ impl Upstream {
                 self.wait_for_ready(ask, refusal, since, now)
             }
             Stuck::Overloaded(limit) => self.stand_in_line(ask, rate, limit, since, now),
+            Stuck::Silent => self.stand_in_line(ask, rate, 0, since, now),
             Stuck::NoSlot(limit) => {
                 // Probes that don't answer may have taken them.
                 if let Some(refused) = self.is_of_no_use(ask, now) {
@@ -297,23 +311,6 @@ impl Upstream {
                     Err(_) => self.refuse(rate, Rejection::BulkheadFull { limit }),
                 }
             }
-        }
-    }
-
-    #[cold]
-    fn stand_in_line(
-        self: &Arc<Self>,
-        ask: &Ask<'_>,
-        rate: Option<InRate>,
-        limit: u32,
-        since: Tick,
-        now: Tick,
-    ) -> Admission {
-        let gate = self.gate();
-        let waiter = if ask.waits { self.line(gate).join(ask.priority, now, ask.deadline) } else { None };
-        match waiter {
-            Some(waiter) => self.wait(ask, rate, since, Stage::Line(waiter, gate)),
-            None => self.refuse(rate, Rejection::Overloaded { limit, waited: now.since(since) }),
         }
     }
 
@@ -336,15 +333,15 @@ impl Upstream {
     fn get_in(self: &Arc<Self>, ask: &Ask<'_>, slot: Part, now: Tick) -> Result<AttemptPermit, Stuck> {
         let gate = self.gate();
         if self.balancer.is_none()
-            && let Err(full) = self.overload(gate).try_acquire(ask.priority)
-            && let Err(stuck) = self.judge_overload(ask, gate, full, now)
+            && let Err(why) = self.overload(gate).try_acquire(ask.priority, now)
+            && let Err(stuck) = self.judge_overload(ask, gate, why, now)
         {
             self.bulkhead(slot).release(|| now);
             return Err(stuck);
         }
         let go_back = |stuck: Stuck| {
             if self.balancer.is_none() {
-                self.overload(gate).release();
+                self.overload(gate).release(Ended::Unsent);
             }
             self.bulkhead(slot).release(|| now);
             Err(stuck)

@@ -27,6 +27,16 @@ fn all_scenarios() -> Vec<Scenario> {
         Scenario::new("stall, 2.4 s", Workers { left: 0, gone: (3.0, 5.4), ..half(0.0) }, |_, _| {
             (0.025, Some(200))
         }),
+        Scenario {
+            attempt: Duration::from_secs(3),
+            within: Duration::from_secs(4),
+            ..Scenario::new(
+                "stall, attempts of 3 s",
+                Workers { left: 0, gone: (3.0, 5.4), ..half(0.0) },
+                |_, _| (0.025, Some(200)),
+            )
+        },
+        Scenario::new("pauses of 150 ms", plenty, |_, at| (0.010 + (0.150 - at % 1.0).max(0.0), Some(200))),
         Scenario::new("5 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.05 }, Some(200))),
         Scenario::new("25 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.25 }, Some(200))),
         Scenario::new("40 x slower", plenty, |_, at| (if at < 5.0 { 0.01 } else { 0.40 }, Some(200))),
@@ -123,6 +133,30 @@ fn a_minute_at_half_its_speed_as_well() {
     let [standard, without, bare] = beside("overload, 60 s", 1);
     assert!(standard.good >= 72.5 && standard.opened == 0 && standard.amplification <= 1.03, "{standard:?}");
     assert!(without.good < 60.0 && bare.good < 20.0, "the controls: {without:?} {bare:?}");
+}
+
+/// What was sent before the first timeouts is worked on for nothing once it is over. Nothing sent
+/// while it lasts would be 82.9 %.
+#[test]
+fn a_stall_costs_hardly_more_than_it_lasts() {
+    let [standard, without, _] = beside("stall, 2.4 s", 1);
+    assert!(standard.good >= 82.3 && without.good < 80.5, "{standard:?} {without:?}");
+}
+
+/// It fills the bulkhead less, and calls wait in line for what they would have waited for on the
+/// wire.
+#[test]
+fn a_stall_shorter_than_attempts_turns_away_fewer() {
+    let [standard, without, _] = beside("stall, attempts of 3 s", 1);
+    assert!(standard.good >= 95.0 && without.good < 91.0, "{standard:?} {without:?}");
+    assert!(standard.opened == 0 && standard.p99 <= without.p99 + ms(20), "{standard:?} {without:?}");
+}
+
+/// As a collector's, once a second: who waits for the end of it goes at once then.
+#[test]
+fn short_pauses_make_nobody_later() {
+    let [standard, without, _] = beside("pauses of 150 ms", 1);
+    assert!(standard.good >= 99.99 && standard.p99 <= without.p99 + ms(5), "{standard:?} {without:?}");
 }
 
 #[test]

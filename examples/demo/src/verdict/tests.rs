@@ -1,5 +1,6 @@
 use super::*;
 use crate::audit::Audit;
+use crate::counted::Counted;
 use crate::follow::STREAMS;
 use crate::naive::Naive;
 use crate::parts::Without;
@@ -18,6 +19,7 @@ pub(crate) fn results(scenario: &Scenario) -> Results {
         naive: good(scenario),
         resilient: good(scenario),
         alone: good(scenario),
+        counted: Counted::default(),
     }
 }
 
@@ -258,10 +260,11 @@ fn a_machine_that_is_too_busy_is_told_from_a_rule_that_failed() {
 #[test]
 fn a_busy_machine_is_no_excuse_for_a_lost_order_nor_for_an_error_of_the_lone_service() {
     let busy = Machine { late_p99_ms: 101.0, ..Machine::default() };
-    let spoil: [fn(&mut Results); 3] = [
+    let spoil: [fn(&mut Results); 4] = [
         |results| results.resilient.audit.lost = 1,
         |results| results.resilient.audit.misjudged = 1,
         |results| results.alone.phases[0].wrong = 1,
+        |results| results.counted.differences.push("1-1 came 2 times".into()),
     ];
     for spoil in spoil {
         let mut results = results(&ISOLATION);

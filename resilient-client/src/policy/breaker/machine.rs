@@ -236,6 +236,14 @@ impl Breaker {
         Word(self.word.load(Ordering::Acquire))
     }
 
+    /// Whether it lets every call through.
+    pub(crate) fn takes_any(&self) -> bool {
+        match self.state() {
+            State::Closed | State::Disabled | State::ForcedClosed => true,
+            State::Open | State::HalfOpen | State::ForcedOpen => self.only_observes(),
+        }
+    }
+
     pub(crate) fn only_observes(&self) -> bool {
         self.observe_only.load(Ordering::Relaxed) != 0
     }

@@ -41,6 +41,11 @@ const FIRST: f64 = 50.0;
 /// An attempt that found no place speaks for an overload for so long, in nanoseconds.
 const HELD: u64 = 1_000_000_000;
 
+/// Silence is no chance after so many round trips, recent or usual ...
+const PATIENCE: f64 = 3.0;
+/// ... and not before this, in nanoseconds.
+const SHORTEST: f64 = 50e6;
+
 /// The plain state behind [`OverloadLimit`](super::OverloadLimit).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Law {
@@ -59,6 +64,9 @@ pub(super) struct Law {
     known: f64,
     /// Until when the usual round trip all but stands still, since an attempt has found no place.
     held_until: u64,
+    /// Until when throughput is no measure: what silence kept back couldn't end either, one round
+    /// trip later.
+    blind_until: u64,
 }
 
 /// Exponential means of what ended, which know how much they have seen.
@@ -91,8 +99,9 @@ impl Throughput {
 
 impl Law {
     /// Takes in a slot that ends `now`, in which an attempt found no place if `reached`. The limit
-    /// from now on; `None` while none is in force.
-    pub(super) fn step(&mut self, seen: &Seen, reached: bool, now: Tick) -> Option<u32> {
+    /// from now on; `None` while none is in force. `kept_back`: for a while silence kept everybody
+    /// back until now.
+    pub(super) fn step(&mut self, seen: &Seen, reached: bool, kept_back: bool, now: Tick) -> Option<u32> {
         let Seen { attempts, allowed, round_trips } = *seen;
         if attempts <= 0.0 {
             return None;
@@ -111,10 +120,20 @@ impl Law {
         if reached {
             self.held_until = now.after_nanos(HELD).as_nanos();
         }
-        let in_force = self.rtt >= self.allowed * CONGESTED && self.rtt >= self.usual * UNUSUAL;
+        if kept_back {
+            self.blind_until = now.after_nanos(self.allowed as u64).as_nanos();
+        }
+        let in_force = self.rtt >= self.allowed * CONGESTED
+            && self.rtt >= self.usual * UNUSUAL
+            && now.as_nanos() >= self.blind_until;
         let held = in_force && now.as_nanos() < self.held_until;
         self.learn_usual(rtt, attempts, held, passed);
         in_force.then(|| self.limit())
+    }
+
+    /// How long nothing may come back, in nanoseconds, before that is no chance.
+    pub(super) fn patience(&self) -> u64 {
+        (self.rtt.max(self.usual) * PATIENCE).max(SHORTEST) as u64
     }
 
     fn learn_usual(&mut self, rtt: f64, attempts: f64, held: bool, passed: f64) {

@@ -2,30 +2,51 @@
 
 use super::law::Law;
 use super::slot::Slot;
-use super::{Full, Sample, Snapshot};
+use super::{Ended, NoPlace, Sample, Snapshot};
 use crate::policy::priority::Priority;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Tick;
 
 /// The limit while none is in force: the counter's own.
-const UNLIMITED: u32 = u32::MAX;
+const UNLIMITED: u32 = u32::MAX >> 8;
+/// So many attempts in flight without an answer may be chance, or slow by themselves.
+const FEW: u32 = 8;
+/// Nobody is kept back before so many have been sent in vain: a breaker that opens after as many
+/// failures in a row, as the standard one does, opens no later.
+const MANY: u32 = 20;
 /// Samples are looked at together after so many nanoseconds.
 const SLOT: u64 = 25_000_000;
 /// The end of the slot of a limit that is off.
 const OFF: u64 = u64::MAX;
 
-// The word is `limit | in flight`, so that who gives a place back sees whether anybody may wait for
-// it.
+// The word is `limit | unanswered | in flight`, so that who gives a place back sees whether anybody
+// may wait for it.
 //
-// 63..32   31..0
-// limit    in flight
+// 63..40   39..32                                  31..0
+// limit    sent since the last answer, up to MANY  in flight
+
+const UNANSWERED: u64 = 0xff << 32;
+const ONE_UNANSWERED: u64 = 1 << 32;
 
 const fn limit(word: u64) -> u32 {
-    (word >> 32) as u32
+    (word >> 40) as u32
+}
+
+const fn with_limit(word: u64, limit: u32) -> u64 {
+    ((limit as u64) << 40) | (word & (u64::MAX >> 24))
+}
+
+const fn unanswered(word: u64) -> u32 {
+    ((word & UNANSWERED) >> 32) as u32
 }
 
 const fn in_flight(word: u64) -> u32 {
     word as u32
+}
+
+/// One more.
+const fn sent(word: u64) -> u64 {
+    word + 1 + if unanswered(word) < MANY { ONE_UNANSWERED } else { 0 }
 }
 
 /// How many slots of `limit` a class may fill.
@@ -48,6 +69,14 @@ pub struct OverloadLimit {
     slot: Slot,
     /// An attempt has found no place in this slot.
     reached: AtomicBool,
+    /// When the last of the first [`FEW`] attempts since an answer was sent, as a `Tick`.
+    unanswered_since: AtomicU64,
+    /// How long after that the upstream is silent, in nanoseconds.
+    patience: AtomicU64,
+    /// When silence last kept anybody back, as a `Tick`.
+    kept_back: AtomicU64,
+    /// When the last one went to a silent upstream to find out, as a `Tick`.
+    scouted: AtomicU64,
     /// One look at a time.
     law: Mutex<Law>,
 }
@@ -65,10 +94,14 @@ impl OverloadLimit {
     /// One that knows nothing, and counts what is in flight whether it is on or off.
     pub fn new(on: bool) -> Self {
         Self {
-            word: AtomicU64::new(u64::from(UNLIMITED) << 32),
+            word: AtomicU64::new(with_limit(0, UNLIMITED)),
             ends: AtomicU64::new(if on { 0 } else { OFF }),
             slot: Slot::new(),
             reached: AtomicBool::new(false),
+            unanswered_since: AtomicU64::new(0),
+            patience: AtomicU64::new(u64::MAX),
+            kept_back: AtomicU64::new(0),
+            scouted: AtomicU64::new(0),
             law: Mutex::new(Law::default()),
         }
     }
@@ -83,22 +116,34 @@ impl OverloadLimit {
         self.ends.store(if on { 0 } else { OFF }, Ordering::Relaxed);
         let _ = self.slot.take();
         *law = Law::default();
+        self.patience.store(u64::MAX, Ordering::Relaxed);
         self.publish(None)
     }
 
     /// Takes a place, to be given back once with [`release`](Self::release).
     ///
     /// # Errors
-    /// [`Full`] when the limit is in force and as many are in flight as this class may have.
-    pub fn try_acquire(&self, priority: Priority) -> Result<(), Full> {
-        let take = |word: u64| (in_flight(word) < share(limit(word), priority)).then(|| word + 1);
-        match self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
-            Ok(_) => Ok(()),
-            Err(word) => {
-                self.reached.store(true, Ordering::Relaxed);
-                Err(Full { limit: share(limit(word), priority) })
+    /// [`NoPlace`] when the limit is in force and as many are in flight as this class may have, or
+    /// when the upstream is silent.
+    pub fn try_acquire(&self, priority: Priority, now: Tick) -> Result<(), NoPlace> {
+        let take = |word: u64| {
+            self.place_in(word, priority, now).ok()?;
+            if unanswered(word) == FEW - 1 {
+                // Before anybody can see that they are so many.
+                self.unanswered_since.store(now.as_nanos(), Ordering::Relaxed);
             }
+            Some(sent(word))
+        };
+        let Err(word) = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) else {
+            return Ok(());
+        };
+        let why = self.place_in(word, priority, now);
+        match why {
+            Err(NoPlace::Full { .. }) => self.reached.store(true, Ordering::Relaxed),
+            Err(NoPlace::Silent) => self.kept_back.store(now.as_nanos(), Ordering::Relaxed),
+            Ok(()) => {}
         }
+        why
     }
 
     /// Takes a place whether there is one or not, for a limit that only observes. To be given back
@@ -108,18 +153,75 @@ impl OverloadLimit {
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
     }
 
-    /// Gives a place back. Whether the limit is in force, so that somebody may wait for it. One
-    /// release too many is ignored.
-    pub fn release(&self) -> bool {
-        let give = |word: u64| (in_flight(word) > 0).then(|| word - 1);
+    /// Gives a place back. Whether somebody may wait for it. One release too many is ignored.
+    pub fn release(&self, ended: Ended) -> bool {
+        let kept = if ended == Ended::Answered { !UNANSWERED } else { u64::MAX };
+        let unsent = if ended == Ended::Unsent { ONE_UNANSWERED } else { 0 };
+        let give = |word: u64| {
+            let unsent = if unanswered(word) > 0 { unsent } else { 0 };
+            (in_flight(word) > 0).then(|| (word - 1 - unsent) & kept)
+        };
         let word = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);
-        limit(word.unwrap_or_else(|word| word)) != UNLIMITED
+        let word = word.unwrap_or_else(|word| word);
+        limit(word) != UNLIMITED || unanswered(word) == MANY
     }
 
     /// Whether there is a place, without taking it.
-    pub fn has_place(&self, priority: Priority) -> bool {
-        let word = self.word.load(Ordering::Acquire);
-        in_flight(word) < share(limit(word), priority)
+    ///
+    /// # Errors
+    /// As [`try_acquire`](Self::try_acquire) has them.
+    pub fn place(&self, priority: Priority, now: Tick) -> Result<(), NoPlace> {
+        self.place_in(self.word.load(Ordering::Acquire), priority, now)
+    }
+
+    fn place_in(&self, word: u64, priority: Priority, now: Tick) -> Result<(), NoPlace> {
+        let limit = share(limit(word), priority);
+        if in_flight(word) >= limit {
+            Err(NoPlace::Full { limit })
+        } else if self.is_silent_in(word, now) {
+            Err(NoPlace::Silent)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the upstream is silent: some attempts are in flight, it has answered none since the
+    /// last of them was sent, and should have by now.
+    pub fn is_silent(&self, now: Tick) -> bool {
+        self.is_silent_in(self.word.load(Ordering::Acquire), now)
+    }
+
+    fn is_silent_in(&self, word: u64, now: Tick) -> bool {
+        unanswered(word) == MANY
+            && in_flight(word) >= FEW
+            && self.unanswered_for(now) > self.patience.load(Ordering::Relaxed)
+    }
+
+    fn unanswered_for(&self, now: Tick) -> u64 {
+        now.as_nanos().saturating_sub(self.unanswered_since.load(Ordering::Relaxed))
+    }
+
+    /// Whether this silence has kept anybody back.
+    fn has_kept_back(&self) -> bool {
+        self.kept_back.load(Ordering::Relaxed) >= self.unanswered_since.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody may go to a silent upstream: at once when it has become silent, and then
+    /// one each time it has failed to answer for as long again. Those it doesn't answer may be slow
+    /// by themselves.
+    pub fn is_scout_due(&self, now: Tick) -> bool {
+        let since = now.as_nanos().saturating_sub(self.scouted.load(Ordering::Relaxed));
+        since > self.patience.load(Ordering::Relaxed)
+    }
+
+    /// The same, for who goes if so.
+    pub fn scouts(&self, now: Tick) -> bool {
+        let is_due = self.is_scout_due(now);
+        if is_due {
+            // Two at once do no harm.
+            self.scouted.store(now.as_nanos(), Ordering::Relaxed);
+        }
+        is_due
     }
 
     /// Takes in how one attempt went; what that changed.
@@ -145,16 +247,37 @@ impl OverloadLimit {
         }
         self.ends.store(now.after_nanos(SLOT).as_nanos().min(OFF - 1), Ordering::Relaxed);
         let reached = self.reached.swap(false, Ordering::Relaxed);
-        let to = law.step(&self.slot.take(), reached, now);
+        let is_silent = self.is_silent(now);
+        let kept_back = is_silent && self.has_kept_back();
+        let to = law.step(&self.slot.take(), reached, kept_back, now);
+        // That time after time runs out makes the upstream no less silent.
+        if !is_silent {
+            self.patience.store(law.patience(), Ordering::Relaxed);
+        }
         self.publish(to)
     }
 
     pub(super) fn publish(&self, to: Option<u32>) -> Option<Change> {
-        let new = to.unwrap_or(UNLIMITED);
-        let set = |word: u64| Some((u64::from(new) << 32) | u64::from(in_flight(word)));
+        let new = to.map_or(UNLIMITED, |to| to.min(UNLIMITED - 1));
+        let set = |word: u64| Some(with_limit(word, new));
         let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, set);
         let from = Some(limit(before.unwrap_or_else(|word| word))).filter(|limit| *limit != UNLIMITED);
         (from != to).then_some(Change { from, to })
+    }
+
+    #[cfg(all(test, resilient_loom))]
+    pub(super) fn eighth_since(&self) -> Option<Tick> {
+        let sent = unanswered(self.word.load(Ordering::Acquire));
+        (sent >= FEW).then(|| Tick::from_nanos(self.unanswered_since.load(Ordering::Relaxed)))
+    }
+
+    /// As many attempts as make it silent at any time there is.
+    #[cfg(all(test, resilient_loom))]
+    pub(super) fn fall_silent(&self) {
+        self.patience.store(0, Ordering::Relaxed);
+        for _ in 0..MANY {
+            let _ = self.try_acquire(Priority::Normal, Tick::ZERO);
+        }
     }
 
     /// Attempts that may be in flight; `None` while no limit is in force.

@@ -23,6 +23,27 @@
 //!   another may be asked that has one; when none has, calls wait in one line for whichever has a
 //!   place first.
 //!
+//! # Silence
+//! An upstream that stalls ends nothing, and so tells nothing of its throughput. What is sent to it
+//! until the first attempts time out it works on for nothing once it goes on. So while it is
+//! silent, attempts wait in the same line:
+//!
+//! - It is silent when it has answered nothing for three round trips, recent or usual, and 50 ms at
+//!   least, since the eighth attempt after its last answer was sent; twenty have been sent since;
+//!   and eight are in flight.
+//! - Its first answer ends that, and everybody goes. Word that there will be no answer (a broken
+//!   connection, say) is one.
+//! - One attempt goes at once, and one each time it has failed to answer for as long again: those
+//!   that it doesn't answer may be slow by themselves.
+//! - *It delays, and refuses nobody.* Who has waited for as long as one waits, or for half of the
+//!   call's time, goes all the same; so does who finds the line full. A breaker that opens meanwhile
+//!   turns away whoever waits. Twenty attempts is what the standard breaker needs for that, so that
+//!   it opens no later.
+//! - Of several endpoints a silent one isn't chosen while another may be asked: a replica that hangs
+//!   is left alone after a few round trips, not after a timeout.
+//! - When it ends, what was kept back is missing from what ends one round trip later, too: for one
+//!   timeout the limit isn't in force.
+//!
 //! Taking and giving back a place is one atomic step each, what an attempt tells is two additions.
 //! Every 25 ms one of them looks at what came together, under a lock nobody waits for.
 //!
@@ -77,8 +98,9 @@
 //! feed(2_000, 450);
 //! let found = limit.limit().expect("in force");
 //! assert!((75..95).contains(&found));
-//! assert!((0..found).all(|_| limit.try_acquire(Priority::Normal).is_ok()));
-//! assert!(limit.try_acquire(Priority::Normal).is_err());
+//! let now = Tick::from_nanos(4_000_000_000);
+//! assert!((0..found).all(|_| limit.try_acquire(Priority::Normal, now).is_ok()));
+//! assert!(limit.try_acquire(Priority::Normal, now).is_err());
 //! ```
 
 mod law;
@@ -96,20 +118,41 @@ pub(crate) use line::Line;
 pub use policy::{OverloadPolicy, Rules};
 pub(crate) use slot::UNIT_BITS;
 
-/// As many attempts are in flight as the upstream can answer in time.
+/// Why an attempt finds no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full {
-    /// How many of them there may be, of this class.
-    pub limit: u32,
+pub enum NoPlace {
+    /// As many attempts are in flight as the upstream can answer in time.
+    Full {
+        /// How many of them there may be, of this class.
+        limit: u32,
+    },
+    /// The upstream has answered nothing for longer than can be chance.
+    Silent,
 }
 
-impl fmt::Display for Full {
+impl fmt::Display for NoPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} attempts in flight are all that can be answered in time", self.limit)
+        match self {
+            Self::Full { limit } => {
+                write!(f, "{limit} attempts in flight are all that can be answered in time")
+            }
+            Self::Silent => f.write_str("nothing has been answered lately"),
+        }
     }
 }
 
-impl std::error::Error for Full {}
+impl std::error::Error for NoPlace {}
+
+/// How an attempt gives its place back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Something came of it: an answer, or word that there will be none.
+    Answered,
+    /// Its time was over, or nobody waited for it any more.
+    Unanswered,
+    /// It never set out.
+    Unsent,
+}
 
 /// How one attempt went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! The overload limit's say in admission.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Ask, Stuck};
+use super::{Admission, Ask, InRate, Patience, Stage, Stuck};
 use crate::outcome::rejection::Rejection;
-use crate::policy::overload;
+use crate::policy::overload::NoPlace;
 use crate::policy::plan::Modes;
 use crate::policy::priority::Priority;
-use crate::time::Tick;
+use crate::time::{Tick, nanos};
+use crate::upstream::endpoints::Heeds;
 use crate::upstream::{Part, Upstream};
 
 impl Upstream {
@@ -29,13 +31,27 @@ impl Upstream {
         &self,
         ask: &Ask<'_>,
         gate: Part,
-        full: overload::Full,
+        why: NoPlace,
         now: Tick,
     ) -> Result<(), Stuck> {
         if let Some(refused) = self.is_of_no_use(ask, now) {
             return Err(refused);
         }
-        let overload::Full { limit } = full;
+        let limit = match why {
+            NoPlace::Full { limit } => limit,
+            // Probes are few, and what they are for is to find out.
+            NoPlace::Silent
+                if self.heeds_silence(ask)
+                    && self.breaker.takes_any()
+                    && !self.overload(gate).scouts(now) =>
+            {
+                return Err(Stuck::Silent);
+            }
+            NoPlace::Silent => {
+                self.overload(gate).overrun();
+                return Ok(());
+            }
+        };
         let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
         match self.judge(rejection, Modes::OVERLOAD_OBSERVES) {
             Ok(()) => {
@@ -43,6 +59,65 @@ impl Upstream {
                 Ok(())
             }
             Err(_) => Err(Stuck::Overloaded(limit)),
+        }
+    }
+
+    /// Whether an attempt stays back while the upstream is silent.
+    pub(super) fn heeds_silence(&self, ask: &Ask<'_>) -> bool {
+        ask.patience != Patience::Over && !self.modes().has(Modes::OVERLOAD_OBSERVES)
+    }
+
+    /// Waits in line where it may and can. Nobody is refused for a silence.
+    #[cold]
+    pub(super) fn stand_in_line(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        rate: Option<InRate>,
+        limit: u32,
+        since: Tick,
+        now: Tick,
+    ) -> Admission {
+        let gate = self.gate();
+        let is_overloaded = self.is_overloaded();
+        // What only may be late isn't given up for it: half of the time is kept for the attempt.
+        let until =
+            if is_overloaded { ask.deadline } else { now.after_nanos(nanos(now.until(ask.deadline)) / 2) };
+        let may_wait = ask.patience == Patience::Waits;
+        let waiter = if may_wait { self.line(gate).join(ask.priority, now, until) } else { None };
+        match waiter {
+            Some(waiter) => {
+                if !is_overloaded && self.is_scout_due(gate, now) {
+                    self.line(gate).wake();
+                }
+                self.wait(ask, rate, since, Stage::Line(waiter, gate))
+            }
+            None if may_wait && !is_overloaded => {
+                let ask = Ask { patience: Patience::Over, ..*ask };
+                match self.take_slot(ask.priority).and_then(|slot| self.get_in(&ask, slot, now)) {
+                    Ok(permit) => Admission::Admitted(permit),
+                    Err(stuck) => self.stuck(&ask, rate, stuck, since, now),
+                }
+            }
+            None => self.refuse(rate, Rejection::Overloaded { limit, waited: now.since(since) }),
+        }
+    }
+
+    /// Whether the next in line may find out if somebody is silent still.
+    pub(super) fn is_scout_due(&self, gate: Part, now: Tick) -> bool {
+        match &self.balancer {
+            None => self.overload(gate).is_scout_due(now),
+            Some(balancer) => balancer.set().is_scout_due(now),
+        }
+    }
+
+    /// What keeps it from an endpoint.
+    pub(super) fn heeds(&self, ask: &Ask<'_>) -> Heeds {
+        if !self.modes().has(Modes::OVERLOAD) {
+            Heeds::Nothing
+        } else if self.heeds_silence(ask) {
+            Heeds::Silence
+        } else {
+            Heeds::Limit
         }
     }
 
@@ -55,10 +130,10 @@ impl Upstream {
     }
 
     /// Whether the next in line would find a place.
-    pub(super) fn has_room(&self, gate: Part, priority: Priority) -> bool {
+    pub(super) fn has_room(&self, gate: Part, priority: Priority, now: Tick) -> bool {
         match &self.balancer {
-            None => self.overload(gate).has_place(priority),
-            Some(balancer) => balancer.set().has_place(priority),
+            None => self.overload(gate).place(priority, now).is_ok(),
+            Some(balancer) => balancer.set().has_place(priority, now),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::policy::breaker::{ReadyWaiter, State};
 use crate::policy::plan::Modes;
 use crate::time::Tick;
 use crate::upstream::Upstream;
-use crate::upstream::endpoints::{Balancer, EndpointPermit, Seek, Shut};
+use crate::upstream::endpoints::{Balancer, EndpointPermit, Heeds, Seek, Shut};
 
 impl Upstream {
     /// A place among those that wait for an open breaker, where that is what refuses it and it
@@ -47,7 +47,7 @@ impl Upstream {
             repeatable: ask.repeatable && self.budget.available() >= 1.0,
             overrules: self.breaker.state() == State::ForcedClosed,
             priority: ask.priority,
-            overruns: !self.modes().has(Modes::OVERLOAD),
+            heeds: self.heeds(ask),
         };
         let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
         admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now))
@@ -70,13 +70,14 @@ impl Upstream {
             Shut::Held(retry_after) => Rejection::HeldBack { retry_after }.into(),
             Shut::Full(limit) => {
                 let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
-                if !seek.overruns && self.judge(rejection, Modes::OVERLOAD_OBSERVES).is_ok() {
-                    let seek = Seek { overruns: true, ..*seek };
+                if seek.heeds != Heeds::Nothing && self.judge(rejection, Modes::OVERLOAD_OBSERVES).is_ok() {
+                    let seek = Seek { heeds: Heeds::Nothing, ..*seek };
                     let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
                     return admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now));
                 }
                 Stuck::Overloaded(limit)
             }
+            Shut::Silent => Stuck::Silent,
         })
     }
 

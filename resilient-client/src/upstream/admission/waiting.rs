@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::{Admission, Ask, InRate, Refusal, Stage, Stuck, Waiting};
+use super::{Admission, Ask, InRate, Patience, Refusal, Stage, Stuck, Waiting};
 use crate::endpoints::NoEndpoint;
 use crate::outcome::rejection::Rejection;
 use crate::policy::bulkhead::{WaitOver, Waiter};
@@ -70,9 +70,9 @@ impl Waiting {
     /// by a breaker in this poll.
     fn poll_stage(&mut self, has_gone: &mut bool, cx: &mut Context<'_>, now: Tick) -> Poll<Admission> {
         let (upstream, since) = (&self.upstream, self.since);
-        let Self { priority, deadline, repeatable, waits, waits_for_ready, place, .. } = *self;
+        let Self { priority, deadline, repeatable, patience, waits_for_ready, place, .. } = *self;
         let tried = &self.tried;
-        let ask = Ask { priority, deadline, tried, repeatable, waits, waits_for_ready, place };
+        let ask = Ask { priority, deadline, tried, repeatable, patience, waits_for_ready, place };
         let admission = match &mut self.stage {
             Stage::Names(names) => match ready!(names.as_mut().poll(cx)) {
                 Ok(()) => upstream.admit_to_rate(&ask, since, now),
@@ -187,6 +187,14 @@ impl Upstream {
         let (line, waited) = (self.line(gate), now.since(since));
         if let Err(over) = ready!(line.poll(waiter, cx, now)) {
             line.leave(waiter, true);
+            if !self.is_overloaded() {
+                let ask = Ask { patience: Patience::Over, ..*ask };
+                match self.take_slot(ask.priority).and_then(|slot| self.get_in(&ask, slot, now)) {
+                    Ok(permit) => return Poll::Ready(Ok(permit)),
+                    Err(Stuck::Refused(refusal)) => return Poll::Ready(Err(refusal)),
+                    Err(Stuck::Overloaded(_) | Stuck::NoSlot(_) | Stuck::Silent) => {}
+                }
+            }
             return Poll::Ready(Err(match over {
                 WaitOver::Displaced => Rejection::QueueWait { waited, displaced: true }.into(),
                 WaitOver::Expired => Rejection::Overloaded { limit: 0, waited }.into(),
@@ -194,14 +202,14 @@ impl Upstream {
         }
         match self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now)) {
             Ok(permit) => {
-                line.leave(waiter, self.has_room(gate, ask.priority));
+                line.leave(waiter, self.has_room(gate, ask.priority, now));
                 Poll::Ready(Ok(permit))
             }
             Err(Stuck::Refused(refusal)) => {
                 line.leave(waiter, true);
                 Poll::Ready(Err(refusal))
             }
-            Err(Stuck::Overloaded(_) | Stuck::NoSlot(_)) => Poll::Pending,
+            Err(Stuck::Overloaded(_) | Stuck::NoSlot(_) | Stuck::Silent) => Poll::Pending,
         }
     }
 }

@@ -24,8 +24,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::endpoint::{Endpoint, Takes};
-use super::{List, Seek, Shut, has_been, rests_until};
+use super::{Heeds, List, Seek, Shut, has_been, rests_until};
 use crate::policy::breaker::Probing;
+use crate::policy::overload::NoPlace;
 use crate::rng::Rng;
 use crate::time::Tick;
 
@@ -53,7 +54,7 @@ impl List {
         let (a, b) = (self.endpoints.get(drawn.0)?, self.endpoints.get(drawn.1)?);
         let fits = |endpoint: &Endpoint| {
             (endpoint.is_well(now) || seek.overrules)
-                && seek.fits(endpoint)
+                && seek.fits(endpoint, now)
                 && !has_been(seek.tried, endpoint)
         };
         let winner = if fits(a) && fits(b) {
@@ -67,7 +68,7 @@ impl List {
         if seek.tried.is_empty() && !seek.overrules {
             for (passed, other) in [(a, b), (b, a)] {
                 let wins = winner.is_some_and(|winner| Arc::ptr_eq(winner, passed));
-                if !wins && seek.fits(passed) && self.is_due(passed, other, seek, now) {
+                if !wins && seek.fits(passed, now) && self.is_due(passed, other, seek, now) {
                     return Some(passed);
                 }
             }
@@ -109,7 +110,7 @@ impl List {
         let mut best = None;
         let mut candidates: SmallVec<[&Arc<Endpoint>; 16]> = SmallVec::new();
         for endpoint in &self.endpoints {
-            if !seek.fits(endpoint) {
+            if !seek.fits(endpoint, now) {
                 continue;
             }
             let Some(rank) = rank(endpoint, seek, now) else { continue };
@@ -142,6 +143,18 @@ impl List {
         }
     }
 
+    /// Those that answer nothing.
+    pub(super) fn silent(&self, now: Tick) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.iter().filter(move |endpoint| endpoint.overload.is_silent(now))
+    }
+
+    /// Nobody else may be asked: whether one goes to find out about them.
+    #[cold]
+    pub(super) fn scouts(&self, now: Tick) -> bool {
+        // All of them are asked, as the one that is chosen may be any.
+        self.silent(now).filter(|endpoint| endpoint.overload.scouts(now)).count() > 0
+    }
+
     /// What the first endpoint to be asked again waits for, and for how long.
     #[cold]
     pub(super) fn shut(&self, seek: &Seek<'_>, now: Tick) -> Shut {
@@ -159,9 +172,14 @@ impl List {
         if self.endpoints.is_empty() {
             return Shut::Empty;
         }
-        let mut full = self.endpoints.iter().filter(|endpoint| !seek.fits(endpoint));
-        if let Some(full) = full.find(|endpoint| rank(endpoint, seek, now).is_some()) {
-            return Shut::Full(full.overload.limit().unwrap_or_default());
+        let mut full = self.endpoints.iter().filter(|endpoint| rank(endpoint, seek, now).is_some());
+        let full = full.find_map(|endpoint| seek.lacks(endpoint, now).map(|why| (why, endpoint)));
+        match full {
+            Some((NoPlace::Full { .. }, endpoint)) => {
+                return Shut::Full(endpoint.overload.limit().unwrap_or_default());
+            }
+            Some((NoPlace::Silent, _)) => return Shut::Silent,
+            None => {}
         }
         let first = self.endpoints.iter().filter_map(waits).min_by_key(|(wait, _)| *wait);
         first.map_or(Shut::Open(SOON), |(_, shut)| shut)
@@ -199,8 +217,33 @@ impl List {
 
 impl Seek<'_> {
     /// Whether it has a place.
-    fn fits(&self, endpoint: &Endpoint) -> bool {
-        self.overruns || endpoint.overload.has_place(self.priority)
+    fn fits(&self, endpoint: &Endpoint, now: Tick) -> bool {
+        self.lacks(endpoint, now).is_none()
+    }
+
+    /// Why it has no place.
+    fn lacks(&self, endpoint: &Endpoint, now: Tick) -> Option<NoPlace> {
+        endpoint.overload.place(self.priority, now).err().filter(|why| self.heeds(*why, endpoint))
+    }
+
+    /// A probe is there to find out whether an endpoint answers.
+    fn heeds(&self, why: NoPlace, endpoint: &Endpoint) -> bool {
+        match why {
+            NoPlace::Full { .. } => self.heeds != Heeds::Nothing,
+            NoPlace::Silent => self.heeds == Heeds::Silence && endpoint.takes_any(),
+        }
+    }
+
+    /// Takes a place, if there is one or none is needed.
+    pub(super) fn enters(&self, endpoint: &Endpoint, now: Tick) -> bool {
+        match endpoint.overload.try_acquire(self.priority, now) {
+            Ok(()) => true,
+            Err(why) if self.heeds(why, endpoint) => false,
+            Err(_) => {
+                endpoint.overload.overrun();
+                true
+            }
+        }
     }
 
     /// Whether it asked the call to stay away.

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::origin::Origin;
 use crate::policy::balance;
 use crate::policy::breaker::{Breaker, Control, Snapshot, State, Transition};
-use crate::policy::overload::{self, Line, OverloadLimit};
+use crate::policy::overload::{self, Ended, Line, OverloadLimit};
 use crate::rng::Entropy;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::telemetry::Events;
@@ -155,8 +155,8 @@ impl Endpoint {
     }
 
     /// Its place is free again.
-    pub(super) fn leave(&self) {
-        if self.overload.release() {
+    pub(super) fn leave(&self, ended: Ended) {
+        if self.overload.release(ended) {
             self.line.wake();
         }
     }
@@ -197,10 +197,7 @@ impl Endpoint {
 
     /// Whether its breaker lets every call through.
     pub(super) fn takes_any(&self) -> bool {
-        match self.breaker.state() {
-            State::Closed | State::Disabled | State::ForcedClosed => true,
-            State::Open | State::HalfOpen | State::ForcedOpen => self.breaker.only_observes(),
-        }
+        self.breaker.takes_any()
     }
 
     /// Whether it asked to be left alone, so that others are asked first.

@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use crate::outcome::{Cause, Verdict};
 use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
+use crate::policy::overload::Ended;
 use crate::sync::Ordering;
 use crate::time::{self, Tick};
 
@@ -26,6 +27,7 @@ pub(crate) struct EndpointPermit {
     probe: bool,
     rules: Rules,
     started: Tick,
+    ended: Ended,
     settled: bool,
 }
 
@@ -38,7 +40,16 @@ impl EndpointPermit {
     ) -> Self {
         endpoint.begin();
         let probe = breaker.as_ref().is_some_and(breaker::Permit::is_probe);
-        Self { endpoint, breaker, probe, body: None, rules, started: now, settled: false }
+        Self {
+            endpoint,
+            breaker,
+            probe,
+            body: None,
+            rules,
+            started: now,
+            ended: Ended::Unanswered,
+            settled: false,
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -60,6 +71,11 @@ impl EndpointPermit {
     /// Whether it is, or was before it was settled.
     pub(crate) fn probed(&self) -> bool {
         self.probe
+    }
+
+    /// What that tells of whether the endpoint is silent.
+    pub(crate) fn ended(&mut self, ended: Ended) {
+        self.ended = ended;
     }
 
     /// It was answered, and not with what was asked for: 429, or 504 for want of time. That says
@@ -91,7 +107,7 @@ impl EndpointPermit {
             return;
         }
         let endpoint = &*self.endpoint;
-        endpoint.leave();
+        endpoint.leave(self.ended);
         match verdict {
             Verdict::Success => {
                 endpoint.succeeded(now);
@@ -117,7 +133,7 @@ impl EndpointPermit {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        self.endpoint.leave();
+        self.endpoint.leave(Ended::Unsent);
         if let Some(permit) = self.breaker.take() {
             self.endpoint.breaker.release(permit);
         }

@@ -33,7 +33,7 @@ use crate::endpoints::Changed;
 use crate::origin::{MOST_ENDPOINTS, Origin};
 use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, Control, Transition};
-use crate::policy::overload::{self, Line};
+use crate::policy::overload::{self, Ended, Line};
 use crate::policy::priority::Priority;
 use crate::rng::{Entropy, Rng};
 use crate::sync::Mutex;
@@ -101,14 +101,30 @@ pub(crate) struct Seek<'a> {
     /// Somebody forced the name's breaker closed: its endpoints' aren't asked.
     pub(crate) overrules: bool,
     pub(crate) priority: Priority,
+    pub(crate) heeds: Heeds,
+}
+
+/// What keeps an attempt from an endpoint that may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heeds {
     /// Whether there is a place is of no interest.
-    pub(crate) overruns: bool,
+    Nothing,
+    /// Its limit.
+    Limit,
+    /// Its limit and its silence.
+    Silence,
 }
 
 impl Seek<'_> {
     /// The first attempt of a call that can't be repeated.
     pub(crate) const fn first() -> Self {
-        Seek { tried: &[], repeatable: false, overrules: false, priority: Priority::Normal, overruns: false }
+        Seek {
+            tried: &[],
+            repeatable: false,
+            overrules: false,
+            priority: Priority::Normal,
+            heeds: Heeds::Silence,
+        }
     }
 }
 
@@ -134,6 +150,8 @@ pub(crate) enum Shut {
     /// Those that may be asked have as much in flight as they can answer in time, one of them so
     /// much.
     Full(u32),
+    /// Those that may be asked answer nothing.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -246,9 +264,7 @@ impl EndpointSet {
         for _ in 0..RACES {
             let Some(endpoint) = list.choose(seek, now, rng) else { break };
             // Many may have chosen it for its last place.
-            if seek.overruns {
-                endpoint.overload.overrun();
-            } else if endpoint.overload.try_acquire(seek.priority).is_err() {
+            if !seek.enters(endpoint, now) {
                 continue;
             }
             if seek.overrules {
@@ -257,7 +273,7 @@ impl EndpointSet {
             // Many may have chosen one that is on probation; its breaker lets one go, and the
             // others look elsewhere. Or it has opened since it was chosen.
             let Ok(admitted) = endpoint.breaker.try_acquire(now) else {
-                endpoint.overload.release();
+                endpoint.overload.release(Ended::Unsent);
                 continue;
             };
             if admitted.permit.is_probe() {
@@ -269,8 +285,11 @@ impl EndpointSet {
             return permit(endpoint, Some(admitted.permit));
         }
         let shut = list.shut(seek, now);
+        if shut == Shut::Silent && list.scouts(now) {
+            return self.admit(&Seek { heeds: Heeds::Limit, ..*seek }, now, rng);
+        }
         // Who waits for a place isn't turned away.
-        if !matches!(shut, Shut::Full(_)) {
+        if !matches!(shut, Shut::Full(_) | Shut::Silent) {
             list.turn_away(now);
         }
         Err(shut)
@@ -286,9 +305,14 @@ impl EndpointSet {
         self.list.load().endpoints.iter().any(|endpoint| endpoint.overload.limit().is_some())
     }
 
+    /// Whether one that is silent may be asked whether it is still.
+    pub(crate) fn is_scout_due(&self, now: Tick) -> bool {
+        self.list.load().silent(now).any(|endpoint| endpoint.overload.is_scout_due(now))
+    }
+
     /// Whether an endpoint has a place.
-    pub(crate) fn has_place(&self, priority: Priority) -> bool {
-        self.list.load().endpoints.iter().any(|endpoint| endpoint.overload.has_place(priority))
+    pub(crate) fn has_place(&self, priority: Priority, now: Tick) -> bool {
+        self.list.load().endpoints.iter().any(|endpoint| endpoint.overload.place(priority, now).is_ok())
     }
 
     /// Why no endpoint may be asked now, if that is so; nothing is known of an empty list.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::Ended::{Answered, Unanswered, Unsent};
 use super::*;
 use crate::policy::bulkhead::WaitOver;
 use crate::policy::priority::Priority::{Critical, Normal, Sheddable};
@@ -124,9 +125,9 @@ fn who_finds_no_place_keeps_it_from_becoming_usual_for_minutes_but_not_for_ever(
     let mut ended = None;
     for second in 0..1_200 {
         now = feed(&limit, now, 1, 50, 425 * MS);
-        while limit.limit().is_some() && limit.try_acquire(Normal).is_ok() {}
+        while limit.limit().is_some() && limit.try_acquire(Normal, at(now)).is_ok() {}
         while limit.in_flight() > 0 {
-            limit.release();
+            limit.release(Answered);
         }
         if limit.limit().is_none() && second > 0 {
             ended.get_or_insert(second);
@@ -153,21 +154,22 @@ fn a_small_share_of_a_crowded_upstream_may_be_less_than_eight() {
 
 #[test]
 fn places_are_given_up_to_the_limit_and_no_further() {
-    let (limit, _) = in_force();
+    let (limit, now) = in_force();
+    let now = at(now);
     let found = limit.limit().unwrap();
     let mut taken = 0;
-    while limit.try_acquire(Sheddable).is_ok() {
+    while limit.try_acquire(Sheddable, now).is_ok() {
         taken += 1;
     }
     assert_eq!(taken, found - found / 4, "a quarter is left to those above");
-    while limit.try_acquire(Normal).is_ok() {
+    while limit.try_acquire(Normal, now).is_ok() {
         taken += 1;
     }
     assert_eq!((taken, limit.in_flight()), (found, found));
-    assert_eq!(limit.try_acquire(Critical), Err(Full { limit: found }));
-    assert!(!limit.has_place(Normal));
-    assert!(limit.release(), "somebody may wait for it");
-    assert!(limit.has_place(Normal) && !limit.has_place(Sheddable));
+    assert_eq!(limit.try_acquire(Critical, now), Err(NoPlace::Full { limit: found }));
+    assert!(limit.place(Normal, now).is_err());
+    assert!(limit.release(Answered), "somebody may wait for it");
+    assert!(limit.place(Normal, now).is_ok() && limit.place(Sheddable, now).is_err());
     limit.overrun();
     limit.overrun();
     assert_eq!(limit.in_flight(), found + 1);
@@ -176,7 +178,7 @@ fn places_are_given_up_to_the_limit_and_no_further() {
 #[test]
 fn switched_off_it_lifts_the_limit_forgets_and_goes_on_counting() {
     let (limit, now) = in_force();
-    limit.try_acquire(Normal).unwrap();
+    limit.try_acquire(Normal, at(now)).unwrap();
     let change = limit.switch(false).unwrap();
     assert!(change.from.is_some() && change.to.is_none());
     assert_eq!((limit.limit(), limit.in_flight()), (None, 1));
@@ -185,38 +187,131 @@ fn switched_off_it_lifts_the_limit_forgets_and_goes_on_counting() {
     assert_eq!(limit.switch(true), None);
     feed(&limit, now, 5, 200, 450 * MS);
     assert_eq!(limit.limit(), None, "what is seen first is usual");
-    assert!(!limit.release());
-    assert!(!limit.release(), "one too many");
+    assert!(!limit.release(Answered));
+    assert!(!limit.release(Answered), "one too many");
     assert_eq!(limit.in_flight(), 0);
+}
+
+/// Usual round trips of 25 ms, and so many attempts sent at once; the time of that.
+fn sent(attempts: u32) -> (OverloadLimit, u64) {
+    let limit = OverloadLimit::new(true);
+    let now = feed(&limit, 0, 5, 300, 25 * MS);
+    assert!((0..attempts).all(|_| limit.try_acquire(Normal, at(now)).is_ok()));
+    (limit, now)
+}
+
+#[test]
+fn who_has_answered_nothing_for_three_round_trips_is_silent_until_it_answers() {
+    let (limit, now) = sent(20);
+    let place = |after: u64| limit.place(Normal, at(now + after * MS));
+    assert_eq!((place(70), place(80)), (Ok(()), Err(NoPlace::Silent)));
+    assert_eq!(limit.try_acquire(Critical, at(now + 80 * MS)), Err(NoPlace::Silent));
+    assert!(limit.release(Unanswered), "somebody may wait: but this one's time was over");
+    limit.overrun();
+    assert_eq!(place(90), Err(NoPlace::Silent));
+    assert!(limit.release(Answered), "somebody may wait");
+    assert_eq!(place(90), Ok(()));
+}
+
+#[test]
+fn no_less_than_50_ms_are_silence_and_few_attempts_are_none() {
+    let limit = OverloadLimit::new(true);
+    let now = feed(&limit, 0, 5, 300, MS);
+    assert!((0..7).all(|_| limit.try_acquire(Normal, at(now)).is_ok()));
+    let eighth = now + SECOND;
+    assert!((0..12).all(|_| limit.try_acquire(Normal, at(eighth)).is_ok()));
+    assert_eq!(limit.place(Normal, at(eighth + SECOND)), Ok(()), "nineteen");
+    limit.try_acquire(Normal, at(eighth)).unwrap();
+    assert_eq!(limit.place(Normal, at(eighth + 49 * MS)), Ok(()));
+    assert_eq!(limit.place(Normal, at(eighth + 51 * MS)), Err(NoPlace::Silent));
+    for _ in 0..13 {
+        limit.release(Unanswered);
+    }
+    assert_eq!(limit.place(Normal, at(eighth + 51 * MS)), Ok(()), "seven in flight");
+}
+
+#[test]
+fn one_at_a_time_goes_to_find_out_whether_it_is_silent_still() {
+    let (limit, now) = sent(20);
+    let scouts = |after: u64| limit.scouts(at(now + after * MS));
+    assert!(scouts(80) && !scouts(81) && !scouts(150));
+    assert!(!limit.is_scout_due(at(now + 150 * MS)) && limit.is_scout_due(at(now + 160 * MS)));
+    assert!(scouts(160) && !scouts(230));
+}
+
+#[test]
+fn what_runs_out_of_time_meanwhile_makes_it_no_less_silent() {
+    let (limit, now) = sent(110);
+    for n in 0..100 {
+        let _ = limit.record(took(TIMEOUT), at(now + TIMEOUT + n * 3 * MS));
+        limit.release(Unanswered);
+        assert!(limit.is_silent(at(now + TIMEOUT + n * 3 * MS)), "{n}");
+    }
+}
+
+/// As long as calls were kept back nothing was sent, so nothing ends a round trip later.
+#[test]
+fn for_one_timeout_after_a_silence_that_kept_calls_back_throughput_is_no_measure() {
+    let (limit, now) = sent(30);
+    assert_eq!(limit.try_acquire(Normal, at(now + 80 * MS)), Err(NoPlace::Silent));
+    let ends = now + 400 * MS;
+    for n in 0..20 {
+        let _ = limit.record(took(400 * MS), at(ends + n * 50 * MS));
+        limit.release(Answered);
+        assert_eq!(limit.limit().is_some(), n >= 10, "400 of 500 ms: {n}");
+    }
 }
 
 proptest! {
     /// Against a count that is obviously right.
     #[test]
-    fn counts_like_the_model(steps in proptest::collection::vec((0..6_u32, 0..6_u32), 0..200)) {
-        let limit = OverloadLimit::new(true);
+    fn counts_like_the_model(steps in proptest::collection::vec((0..10_u32, 0..60_u32), 0..300)) {
+        let (limit, mut now) = (OverloadLimit::new(true), 0);
+        // Which makes three round trips of 20 ms its patience.
+        feed(&limit, 0, 5, 300, 20 * MS);
         let (mut in_flight, mut most) = (0_u32, None::<u32>);
+        let (mut unanswered, mut since) = (0_u32, 0);
         for (step, number) in steps {
             match step {
-                0 | 1 => {
+                0..=4 => {
                     let class = [Sheddable, Normal, Critical][number as usize % 3];
                     let share = most.map(|most| if class == Sheddable { most - most / 4 } else { most });
+                    let silent = unanswered >= 20 && in_flight >= 8 && now - since > 60 * MS;
                     let expected = match share {
-                        Some(share) if in_flight >= share => Err(Full { limit: share }),
+                        Some(limit) if in_flight >= limit => Err(NoPlace::Full { limit }),
+                        _ if silent => Err(NoPlace::Silent),
                         _ => Ok(()),
                     };
-                    prop_assert_eq!(limit.has_place(class), expected.is_ok());
-                    prop_assert_eq!(limit.try_acquire(class), expected);
-                    in_flight += u32::from(expected.is_ok());
+                    prop_assert_eq!(limit.place(class, at(6 * SECOND + now)), expected);
+                    prop_assert_eq!(limit.try_acquire(class, at(6 * SECOND + now)), expected);
+                    if expected.is_ok() {
+                        in_flight += 1;
+                        unanswered = (unanswered + 1).min(20);
+                        since = if unanswered == 8 { now } else { since };
+                    }
                 }
-                2 => {
+                5 => {
                     limit.overrun();
                     in_flight += 1;
                 }
-                3 | 4 => {
-                    prop_assert_eq!(limit.release(), most.is_some());
+                6 | 7 => {
+                    let was = unanswered;
+                    let ended = match number % 10 {
+                        0 => Answered,
+                        1 => Unsent,
+                        _ => Unanswered,
+                    };
+                    prop_assert_eq!(limit.release(ended), most.is_some() || was >= 20);
+                    if in_flight > 0 {
+                        match ended {
+                            Answered => unanswered = 0,
+                            Unsent => unanswered = unanswered.saturating_sub(1),
+                            Unanswered => {}
+                        }
+                    }
                     in_flight = in_flight.saturating_sub(1);
                 }
+                8 => now += u64::from(number) * MS,
                 _ => {
                     let new = (number > 0).then_some(number);
                     let expected = (most != new).then_some(Change { from: most, to: new });

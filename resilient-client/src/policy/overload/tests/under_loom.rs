@@ -11,13 +11,13 @@ fn loom_a_place_is_given_once_and_comes_back() {
         let other = {
             let limit = loom::sync::Arc::clone(&limit);
             thread::spawn(move || {
-                let taken = limit.try_acquire(Priority::Normal).is_ok();
+                let taken = limit.try_acquire(Priority::Normal, at(0)).is_ok();
                 if taken {
-                    limit.release();
+                    limit.release(Answered);
                 }
             })
         };
-        let taken = limit.try_acquire(Priority::Normal).is_ok();
+        let taken = limit.try_acquire(Priority::Normal, at(0)).is_ok();
         assert!(limit.in_flight() <= 1);
         other.join().unwrap();
         assert_eq!(limit.in_flight(), u32::from(taken));
@@ -34,7 +34,7 @@ fn loom_the_limit_moves_beside_who_takes_and_gives() {
             thread::spawn(move || limit.publish(Some(3)))
         };
         limit.overrun();
-        limit.release();
+        limit.release(Answered);
         moving.join().unwrap();
         assert_eq!((limit.in_flight(), limit.limit()), (1, Some(3)));
     });
@@ -51,7 +51,7 @@ fn loom_no_place_is_missed_by_who_comes_to_wait_for_it() {
         let giving = {
             let (limit, line) = (loom::sync::Arc::clone(&limit), loom::sync::Arc::clone(&line));
             thread::spawn(move || {
-                if limit.release() {
+                if limit.release(Answered) {
                     line.wake();
                 }
             })
@@ -59,12 +59,12 @@ fn loom_no_place_is_missed_by_who_comes_to_wait_for_it() {
         let bell = Arc::<Bell>::default();
         let waiter = line.join(Priority::Normal, at(0), Tick::NEVER).unwrap();
         assert_eq!(poll(&line, &waiter, &bell, at(0)), Poll::Ready(Ok(())), "it is first");
-        let seen = limit.try_acquire(Priority::Normal).is_ok();
+        let seen = limit.try_acquire(Priority::Normal, at(0)).is_ok();
         giving.join().unwrap();
         assert!(seen || bell.0.load(Std::SeqCst) == 1);
         if !seen {
             assert_eq!(poll(&line, &waiter, &bell, at(0)), Poll::Ready(Ok(())));
-            assert!(limit.try_acquire(Priority::Normal).is_ok());
+            assert!(limit.try_acquire(Priority::Normal, at(0)).is_ok());
         }
     });
 }
@@ -87,8 +87,50 @@ fn loom_an_ended_limit_is_not_missed_by_who_comes_to_wait() {
         let bell = Arc::<Bell>::default();
         let waiter = line.join(Priority::Normal, at(0), Tick::NEVER).unwrap();
         assert_eq!(poll(&line, &waiter, &bell, at(0)), Poll::Ready(Ok(())));
-        let seen = limit.try_acquire(Priority::Normal).is_ok();
+        let seen = limit.try_acquire(Priority::Normal, at(0)).is_ok();
         ending.join().unwrap();
         assert!(seen || bell.0.load(Std::SeqCst) == 1);
+    });
+}
+
+/// Either who answers wakes who comes to wait for the end of a silence, or that one sees it.
+#[test]
+fn loom_an_answer_is_not_missed_by_who_comes_to_wait() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        let line = loom::sync::Arc::new(line(1));
+        limit.fall_silent();
+        let answering = {
+            let (limit, line) = (loom::sync::Arc::clone(&limit), loom::sync::Arc::clone(&line));
+            thread::spawn(move || {
+                if limit.release(Answered) {
+                    line.wake();
+                }
+            })
+        };
+        let bell = Arc::<Bell>::default();
+        let waiter = line.join(Priority::Normal, at(0), Tick::NEVER).unwrap();
+        assert_eq!(poll(&line, &waiter, &bell, at(0)), Poll::Ready(Ok(())));
+        let seen = limit.try_acquire(Priority::Normal, at(0)).is_ok();
+        answering.join().unwrap();
+        assert!(seen || bell.0.load(Std::SeqCst) == 1);
+    });
+}
+
+/// Whoever sees that eight are unanswered sees since when.
+#[test]
+fn loom_nobody_takes_the_eighth_of_now_for_one_of_long_ago() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        for _ in 0..7 {
+            limit.try_acquire(Priority::Normal, at(0)).unwrap();
+        }
+        let other = {
+            let limit = loom::sync::Arc::clone(&limit);
+            thread::spawn(move || limit.try_acquire(Priority::Normal, at(SECOND)).is_ok())
+        };
+        assert!(limit.eighth_since().is_none_or(|since| since == at(SECOND)));
+        assert!(other.join().unwrap());
+        assert_eq!(limit.eighth_since(), Some(at(SECOND)));
     });
 }
