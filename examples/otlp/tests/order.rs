@@ -203,8 +203,10 @@ fn tells_of_a_retry(trace: &[&(String, Value)]) {
 fn tells_of_time_that_ran_out(trace: &[&(String, Value)]) {
     let (request, call, attempts) = story(trace);
     assert_eq!(attribute(request, "http.response.status_code").as_deref(), Some("202"));
-    assert_eq!(attribute(call, "error.type").as_deref(), Some("deadline"));
-    assert!(took(call) >= Duration::from_secs(1), "{:?}", took(call));
+    // The first of these if the call's end cut the last attempt off; else nothing more had time.
+    let error = attribute(call, "error.type").expect("why it failed");
+    assert!(["deadline", "timeout"].contains(&&*error), "{error}");
+    assert!(took(call) >= Duration::from_millis(600), "{:?}", took(call));
     assert!(attempts.len() > 1, "{attempts:#?}");
     let (_, first) = attempts[0];
     assert_eq!(attribute(first, "error.type").as_deref(), Some("timeout"));
