@@ -9,8 +9,8 @@
 //!
 //! They are of the level info and the target `resilient_client`. While nobody listens at that level
 //! nothing is built: a call has looked whether anybody does when it began. Where somebody does, but
-//! not to these, nothing is built either: what stands in a span is put together when its own place in
-//! the code has been asked for.
+//! not to these, nothing is built either: what stands in a span is put together when its own place
+//! in the code has been asked for.
 //!
 //! Two things are so because of tracing-opentelemetry, through which most people see them. Numbers
 //! are signed, as OpenTelemetry's are: it makes text of unsigned ones. And a span is entered once
