@@ -4,7 +4,7 @@
 //! ```text
 //! resilient_client.call                 internal; below whatever span the call was made in
 //!   GET /users/{id}                     client; one an attempt, current while the transport is polled
-//!   GET /users/{id}                     http.request.resend_count = 1; a hedge follows from the attempt it is sent beside
+//!   GET /users/{id}                     http.request.resend_count = 1; a hedge follows from one in flight
 //! ```
 //!
 //! They are of the level info and the target `resilient_client`. While nobody listens at that level
