@@ -97,8 +97,8 @@ pub fn ours_prometheus(name: &'static str, policy: &Policy) -> Subject {
     metered(name, policy, Metrics::with_recorder(recorder))
 }
 
-/// What a call tells that recorder, without the call: an attempt counted, in flight and no more, and
-/// two durations. Nothing that counts a call can cost less.
+/// What a call tells that recorder, without the call: an attempt counted, in flight and no more,
+/// and two durations. Nothing that counts a call can cost less.
 pub fn instruments(name: &'static str) -> Subject {
     let (recorder, key) = (crate::recorder::Atomics, metrics::Key::from_static_name("x"));
     let metadata = metrics::Metadata::new("x", metrics::Level::INFO, None);

@@ -5,7 +5,8 @@ use std::ops::BitOr;
 
 use super::Event;
 
-/// A set of kinds of [events](Event): what an [observer](crate::Observer::interest) wants to hear of.
+/// A set of kinds of [events](Event): what an [observer](crate::Observer::interest) wants to hear
+/// of.
 ///
 /// ```
 /// use resilient_client::event::EventKinds;

@@ -55,8 +55,8 @@ impl Drop for Held {
 }
 
 /// That a call is heard, by whom, and the method that its events bear. Asked once, when it begins,
-/// so that whoever hears of it hears all of it: one who counts what begins and ends must not be told
-/// of ends alone. Two bytes, as every attempt is moved with it.
+/// so that whoever hears of it hears all of it: one who counts what begins and ends must not be
+/// told of ends alone. Two bytes, as every attempt is moved with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heard {
     pub(crate) method: KnownMethod,

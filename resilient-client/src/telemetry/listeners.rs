@@ -2,8 +2,8 @@
 //! their place.
 //!
 //! Observers only ever come, so those known are a chain that grows at its end: reading it takes no
-//! lock and counts no reference. Who came since it was read last is asked for his own, outside every
-//! lock, before the next event that he is to hear.
+//! lock and counts no reference. Who came since it was read last is asked for its own, outside
+//! every lock, before the next event that it is to hear.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

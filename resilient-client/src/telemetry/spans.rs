@@ -4,13 +4,13 @@
 //! ```text
 //! resilient_client.call                 internal; below whatever span the call was made in
 //!   GET /users/{id}                     client; one an attempt, current while the transport is polled
-//!   GET /users/{id}                     http.request.resend_count = 1; a hedge follows from the attempt it is sent beside
+//!   GET /users/{id}                     http.request.resend_count = 1; a hedge follows from one in flight
 //! ```
 //!
 //! They are of the level info and the target `resilient_client`. While nobody listens at that level
 //! nothing is built: a call has looked whether anybody does when it began. Where somebody does, but
-//! not to these, nothing is built either: what stands in a span is put together when its own place in
-//! the code has been asked for.
+//! not to these, nothing is built either: what stands in a span is put together when its own place
+//! in the code has been asked for.
 //!
 //! Two things are so because of tracing-opentelemetry, through which most people see them. Numbers
 //! are signed, as OpenTelemetry's are: it makes text of unsigned ones. And a span is entered once
