@@ -72,6 +72,7 @@ fn main() {
     table.alone("the same, no deadline header", counter.noop("call-ours-untold") - bare, Goal::None);
     table.alone("the same, no policy", counter.noop("call-ours-none") - bare, Goal::None);
     table.alone("metrics, with a recorder of plain atomics", counter.metrics(), Goal::None);
+    table.alone("what they tell it, without the call", counter.noop("instruments"), Goal::None);
     let prometheus = counter.noop("call-ours-prometheus");
     table.alone("metrics, with Prometheus's", prometheus - ours, Goal::None);
 
@@ -99,8 +100,8 @@ fn main() {
 /// What a change must not make dearer unnoticed: subjects of ours, counted against committed
 /// ceilings.
 const WATCHED: [&str; 4] = ["call-ours", "http-ours", "http-ours-hyper", METRICS];
-/// What metrics add to a call when somebody records them. 400 is what it should be; telling five
-/// events takes most of the rest.
+/// What metrics add to a call when somebody records them. 400 is what it should be; handing three
+/// events on takes most of it.
 const METRICS: &str = "call-metrics";
 /// A ceiling above what was measured: the counts of two runs differ by a few in a thousand.
 const SLACK: f64 = 1.03;
@@ -145,6 +146,7 @@ fn subject(name: &str, url: &str) -> Subject {
         "recloser-closed" => machines::recloser_closed("recloser", 1),
         "call-bare" => noop::bare("bare"),
         "call-ours" => noop::ours("ours", &standard),
+        "instruments" => noop::instruments("instruments"),
         "call-ours-metrics" => noop::ours_counted("ours", &standard),
         "call-ours-prometheus" => noop::ours_prometheus("ours", &standard),
         "call-ours-once" => noop::ours_unrepeatable("ours", &standard),

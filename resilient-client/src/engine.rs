@@ -1,5 +1,7 @@
 //! What all calls of a client share. A call asks it to be [let in](Core::enter); it makes none.
 
+mod unmade;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +14,9 @@ use super::hook::Hook;
 use crate::authority::Authority;
 use crate::authority::identity::UpstreamIdentity;
 use crate::authority::key::{Key, Scope};
+use crate::connections::Counters;
 use crate::deadline::header;
+use crate::defaults::{Defaults, Given};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
 use crate::event::Observer;
@@ -50,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) deadline_origins: Option<Vec<String>>,
     /// The names that stand for several endpoints.
     pub(crate) endpoints: Vec<(String, Endpoints)>,
+    /// What requests begin with.
+    pub(crate) defaults: Given,
 }
 
 impl Default for Setup {
@@ -63,6 +69,7 @@ impl Default for Setup {
             deadline_header: Some(header::EXPECTED_TIMEOUT),
             deadline_origins: None,
             endpoints: Vec::new(),
+            defaults: Given::default(),
         }
     }
 }
@@ -85,6 +92,13 @@ pub(crate) struct Core {
     /// keys they have.
     names: HashMap<Authority<'static>, Arc<Balancer>>,
     draining: AtomicBool,
+    /// What requests begin with.
+    defaults: Defaults,
+    /// Why nothing can be sent, if nothing can.
+    unmade: Option<String>,
+    /// Where the transport counts its connections; `None` where it doesn't tell.
+    #[cfg_attr(not(any(feature = "admin", feature = "hyper")), allow(dead_code, reason = "nobody asks"))]
+    connections: Option<Arc<Counters>>,
 }
 
 #[derive(Debug)]
@@ -126,6 +140,7 @@ impl Core {
             return Err(Invalid::new("max_upstreams", "must be at least 1, got 0"));
         }
         let plans = setup.policies.compile(0)?;
+        let defaults = setup.defaults.compile()?;
         let told = setup.deadline_origins.iter().flatten();
         let told = told.map(|told| set::origin(told).map_err(|invalid| invalid.of("deadline_origins")));
         let told = told.collect::<Result<Vec<_>, _>>()?;
@@ -138,7 +153,7 @@ impl Core {
                 (set::origin(name).map_err(named)?, endpoints.compile().map_err(named)?);
             let checks = Checks {
                 entropy: setup.entropy.clone(),
-                events: events.of(|| UpstreamIdentity::of(&Key::new(&authority, None))),
+                events: events.of(UpstreamIdentity::of(&Key::new(&authority, None))),
                 ..checks(plans.of_state(&authority, None))
             };
             let rules = plans.of_state(&authority, None).balance;
@@ -147,7 +162,7 @@ impl Core {
                 return Err(Invalid::new("endpoints", "are given twice").of(name));
             }
         }
-        Ok(Self { deadline_origins, names, ..Self::telling(events, setup, plans) })
+        Ok(Self { deadline_origins, names, defaults, ..Self::telling(events, setup, plans) })
     }
 
     /// The same with plans that are known to be good.
@@ -170,7 +185,28 @@ impl Core {
             deadline_origins: None,
             names: HashMap::new(),
             draining: AtomicBool::new(false),
+            defaults: Defaults::default(),
+            unmade: None,
+            connections: None,
         }
+    }
+
+    /// What requests begin with.
+    #[inline]
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// The same, whose transport counts its connections here.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn connecting(self, connections: Arc<Counters>) -> Self {
+        Self { connections: Some(connections), ..self }
+    }
+
+    /// What became of its connections; `None` where its transport doesn't tell.
+    #[cfg(any(feature = "admin", feature = "hyper"))]
+    pub(crate) fn connections(&self) -> Option<crate::Connections> {
+        self.connections.as_deref().map(Counters::read)
     }
 
     /// The upstream of a call to `authority`, with the call in it; and the call's plan.

@@ -1,5 +1,6 @@
 //! The one error of this crate.
 
+mod drop_in;
 mod names;
 
 use std::error::Error as StdError;
@@ -66,6 +67,9 @@ pub enum ErrorKind {
     CircuitOpen,
     /// The client is [draining](crate::Client::drain) and begins no call. Nothing was sent.
     Draining,
+    /// A [blocking](crate#where-to-go-on) client was called in async code, whose thread must not
+    /// wait. Nothing was sent.
+    WouldBlock,
     /// The upstream's bulkhead is full, and waiting for a place was not allowed or in vain. Nothing
     /// was sent.
     BulkheadFull,
@@ -214,7 +218,10 @@ impl Error {
     pub fn is_unsent(&self) -> bool {
         match (&self.0.report, self.0.kind) {
             (Some(report), _) => report.is_unprocessed(),
-            (None, kind) => matches!(kind, ErrorKind::Config | ErrorKind::Request | ErrorKind::Draining),
+            (None, kind) => matches!(
+                kind,
+                ErrorKind::Config | ErrorKind::Request | ErrorKind::Draining | ErrorKind::WouldBlock
+            ),
         }
     }
 
@@ -325,6 +332,7 @@ impl fmt::Display for Error {
             ErrorKind::Deadline => "the call's time ran out",
             ErrorKind::CircuitOpen => "circuit breaker is open",
             ErrorKind::Draining => "the client is draining",
+            ErrorKind::WouldBlock => "a blocking call in async code",
             ErrorKind::BulkheadFull => "bulkhead is full",
             ErrorKind::Overloaded => "the server is overloaded",
             ErrorKind::RateLimited => "rate limit is used up",

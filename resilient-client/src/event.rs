@@ -3,7 +3,10 @@
 //! Machines return what changed and the engine [tells](Observer) of it; logs, metrics and tests all
 //! read the same stream. A call's report is built beside it, and a test rebuilds it from the events
 //! to show that both say the same. No policy formats a log line. When nobody listens, an event
-//! costs one branch.
+//! costs one branch; and one of a [kind](EventKinds) that nobody [wants](Observer::interest) isn't
+//! built.
+
+mod kinds;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+pub use self::kinds::EventKinds;
 pub use crate::authority::identity::UpstreamIdentity;
 use crate::error::ErrorKind;
 use crate::origin::Origin;
@@ -139,6 +143,9 @@ pub enum Event {
         at: Tick,
         /// The version of the policies it follows.
         policy_version: u64,
+        /// Until when it may take, its body included: by its own total, or its caller's deadline if
+        /// that is sooner. `None` for a call without either, or with a body that may take longer.
+        until: Option<Tick>,
     },
     /// A call has its result, or was dropped.
     CallFinished {
@@ -174,7 +181,8 @@ pub enum Event {
         /// Whether it was let in.
         admitted: bool,
     },
-    /// An attempt was handed to the transport.
+    /// An attempt was handed to the transport. One that a hook held back isn't told of: nothing was
+    /// sent.
     AttemptStarted {
         /// Of which call.
         call: CallId,
@@ -182,7 +190,7 @@ pub enum Event {
         method: KnownMethod,
         /// 1 for the first.
         number: u32,
-        /// When.
+        /// When it was let in: the time of its hook is part of it.
         at: Tick,
         /// Why it was sent.
         trigger: Trigger,
@@ -302,10 +310,18 @@ pub trait Observer: Send + Sync + 'static {
     /// `upstream` is the authority the event belongs to, such as `http://users:3000`.
     fn event(&self, upstream: &str, event: &Event);
 
+    /// Which kinds of events it wants to hear of: others aren't built for it. Asked once for each
+    /// upstream. By default all.
+    fn interest(&self) -> EventKinds {
+        EventKinds::ALL
+    }
+
     /// Who hears of what happens at one upstream, in this observer's place. Asked once for each
-    /// upstream that is made, so that what an observer keeps for each is found once and not with
-    /// every event. What happens at a name's endpoints is the name's, which is asked about as well,
-    /// without route and key. By default `None`: this observer.
+    /// upstream, before the first event that this observer hears of it, so that what an observer
+    /// keeps for each is found once and not with every event; calls that meet an upstream at the
+    /// same moment may ask at the same time, and one answer is kept. No lock is held meanwhile.
+    /// What happens at a name's endpoints is the name's, which is asked about as well, without
+    /// route and key. By default `None`: this observer.
     fn of_upstream(&self, upstream: &UpstreamIdentity) -> Option<Arc<dyn Observer>> {
         let _ = upstream;
         None

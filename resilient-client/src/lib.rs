@@ -53,13 +53,14 @@
 //! ```text
 //! bench_internals, testkit                          what the benches time alone; what tests of whole calls are made with
 //! admin                                             what an operator sees of clients, and does to them
+//! blocking                                          the client for code that isn't async
 //! client, hyper, layer, server, circuit, adapters   doors: reqwest's verbs, hyper's, tower services; servers; a breaker alone
 //! shared_methods, pool_defaults, faulted            what doors have in common
 //! control                                           an operator's hand on breakers
 //! call                                              one call: its loop, its ledger, its attempts, its response's body
 //! engine                                            what all calls share; lets them in, makes none
 //! trace_context                                     which trace a request belongs to, handed on
-//! hook, stale, fault, metrics                       something to do before an attempt; older answers for when a server fails; faults on purpose; counts
+//! hook, stale, fault, metrics, defaults, multipart  something to do before an attempt; older answers for when a server fails; faults on purpose; counts; what all requests begin with; forms
 //! upstream                                          live state of one host: admission, permits, endpoints
 //! telemetry                                         sends events to observers and to the log
 //! event                                             what happens, as values
@@ -72,7 +73,7 @@
 //! origin, authority                                 whom a call is addressed to
 //! invalid                                           why a setting can't work
 //! redact                                            URLs without their secrets
-//! deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
+//! deadline, advice, media, body_length, connections, rng, sync   small things that know nothing of the rest
 //! time                                              the only clock
 //! ```
 //!
@@ -103,6 +104,8 @@
 //! - [`outcome::classify`]: what counts as a failure and what is tried again, as a table.
 //! - `hyper`, with the feature of that name: the same client without reqwest, in half the
 //!   instructions.
+//! - `blocking`, with the feature of that name: the same client for code that isn't async.
+//! - `multipart`, with the feature of that name: forms that can be sent again.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
 //! - `server`, with the feature of that name: layers for servers, who read their callers' deadlines
@@ -126,12 +129,16 @@ mod authority;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod bench_internals;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod body_length;
 mod call;
 pub mod circuit;
 mod client;
+mod connections;
 mod control;
 pub mod deadline;
+mod defaults;
 pub mod endpoints;
 mod engine;
 mod error;
@@ -148,6 +155,8 @@ mod layer;
 mod media;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "multipart")]
+pub mod multipart;
 mod origin;
 pub mod outcome;
 pub mod policy;
@@ -173,6 +182,7 @@ pub use call::exchange::ATTEMPT_COUNT;
 pub use call::options::{CallOptions, IDEMPOTENCY_KEY};
 pub use call::response_body::ResponseBody;
 pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
+pub use connections::Connections;
 pub use control::BreakerControl;
 pub use deadline::Deadline;
 pub use endpoints::{Endpoints, EndpointsHandle};
@@ -189,6 +199,24 @@ pub use policy::Policy;
 pub use policy::breaker::Control;
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
 pub use upstream::{EndpointSnapshot, UpstreamSnapshot};
+
+/// The crate that [`Client`] is built on, for its types: the version whose requests, bodies,
+/// proxies, certificates and redirect policies fit.
+pub use reqwest;
+#[cfg(feature = "cookies")]
+pub use reqwest::cookie;
+#[cfg(any(feature = "native-tls", feature = "rustls", feature = "rustls-no-provider"))]
+pub use reqwest::{Certificate, Identity, tls};
+
+/// A result whose error is this crate's, unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// reqwest's names that a program may use beside the client, so that `use resilient_client as
+/// reqwest` is all that such a program changes. `docs/reqwest-api.tsv` has the counterpart of every
+/// public item of reqwest's.
+pub use reqwest::{
+    Body, IntoUrl, Method, NoProxy, Proxy, Request, ResponseBuilderExt, StatusCode, Upgraded, Url, Version,
+    dns, header, redirect, retry,
+};
 
 /// The README's code compiles, or this crate's tests fail.
 #[cfg(doctest)]

@@ -92,6 +92,42 @@ macro_rules! setup_methods {
     };
 }
 
+/// What the clients' requests begin with. For a struct with a `setup`.
+macro_rules! defaults_methods {
+    () => {
+        /// What URLs without scheme and host begin with, such as `https://users:3000/v1`: then
+        /// `get("/7")` and `get("7")` both ask for `https://users:3000/v1/7`. A path is put below
+        /// the base's, never in its place, and one that leads out of it (`..`) is
+        /// [`ErrorKind::Request`](crate::ErrorKind::Request). Absolute URLs stay what they are.
+        /// Default none: every URL must be absolute.
+        ///
+        /// [`build`](Self::build) refuses a base that isn't `http` or `https`, or has credentials,
+        /// a query or a fragment.
+        pub fn base_url(mut self, url: impl AsRef<str>) -> Self {
+            self.setup.defaults.base = Some(url.as_ref().to_owned());
+            self
+        }
+
+        /// Headers for every request that doesn't have those of the same names itself. Given
+        /// several times they add up, a later one in place of an earlier one of its name.
+        /// `authorization` never shows in logs. [Hooks](Self::on_attempt) see them.
+        pub fn default_headers(mut self, headers: http::HeaderMap) -> Self {
+            self.setup.defaults.put_over(headers);
+            self
+        }
+
+        /// The `user-agent` of every request that doesn't have one itself. Default none.
+        pub fn user_agent<V>(mut self, value: V) -> Self
+        where
+            V: TryInto<http::HeaderValue>,
+            V::Error: Into<http::Error>,
+        {
+            self.setup.defaults.user_agent(value.try_into().map_err(Into::into));
+            self
+        }
+    };
+}
+
 /// A hand on the breakers, for a struct with a `core`.
 macro_rules! control_methods {
     () => {
@@ -108,11 +144,10 @@ macro_rules! control_methods {
             crate::BreakerControl::new(std::sync::Arc::clone(&self.core), upstream)
         }
 
-        /// Adds an observer to those that it was built with: it hears every event from now on, for
-        /// as long as the client and its clones live; of calls under way only what is still to
-        /// come. One that has observers
-        /// [of its own for each upstream](crate::Observer::of_upstream), as metrics do, has them
-        /// for upstreams that are met from now on: give it to the builder.
+        /// Adds an observer to those that it was built with, for as long as the client and its
+        /// clones live. It hears of calls that begin from now on, the whole of each, and of what
+        /// happens to upstreams, those already met among them; of calls under way it hears
+        /// nothing.
         pub fn observe(&self, observer: impl crate::event::Observer) {
             let observer: std::sync::Arc<dyn crate::event::Observer> = std::sync::Arc::new(observer);
             self.core.observe(&observer);
@@ -348,4 +383,4 @@ macro_rules! request_methods {
     };
 }
 
-pub(crate) use {client_methods, control_methods, request_methods, setup_methods};
+pub(crate) use {client_methods, control_methods, defaults_methods, request_methods, setup_methods};

@@ -36,8 +36,8 @@ async function until(page, what, predicate, argument) {
 const troubles = [];
 
 /** A page with the token given. */
-async function open(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1200, height: 900 }, ...options });
+async function open({ context: given, ...options } = {}) {
+  const context = given ?? (await browser.newContext({ viewport: { width: 1200, height: 900 }, ...options }));
   const page = await context.newPage();
   page.on("request", (request) => {
     if (!request.url().startsWith(server)) troubles.push(`a request to ${request.url()}`);
@@ -130,6 +130,29 @@ const stories = {
     await until(page, "live again", () => document.querySelector("#link").textContent === "live");
     await until(page, "it counts", stateIs, ["http://users:3000", "closed"]);
     check((await page.evaluate(() => performance.now())) > before, "it was loaded anew");
+    await page.context().close();
+  },
+
+  async "in the background, where its timers are slow, two minutes stay two minutes"() {
+    const context = await browser.newContext();
+    // As a browser slows the timers of a page that nobody sees.
+    await context.addInitScript(() => {
+      window.setInterval = () => 0;
+    });
+    const page = await open({ context });
+    const line = () => {
+      const cards = [...document.querySelectorAll(".upstream")];
+      const card = cards.find((card) => card.querySelector(".name").textContent === "http://users:3000");
+      return card?.querySelector(".spark .all, .all")?.getAttribute("d");
+    };
+    const before = await page.evaluate(line);
+    await page.waitForFunction(([before, name]) => {
+      const cards = [...document.querySelectorAll(".upstream")];
+      const card = cards.find((card) => card.querySelector(".name").textContent === name);
+      return card?.querySelector(".all").getAttribute("d") !== before;
+    }, [before, "http://users:3000"], { timeout: soon }).catch(() => {
+      throw new Error("the line stood still");
+    });
     await page.context().close();
   },
 

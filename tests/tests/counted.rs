@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use resilient_client::event::{CallEnd, Event};
-use resilient_client::policy::hedge::HedgePolicy;
+use resilient_client::policy::hedge::{Delay, HedgePolicy};
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::{Attempt, CallReport, Endpoints, Error, Metrics, Policy, Prepared};
 use resilient_client_tests::server::NobodyHome;
@@ -45,10 +45,14 @@ async fn server() -> Server {
     .await
 }
 
-/// Without a breaker, which would end most of it.
+/// Without a breaker and a budget, which would end most of it.
 fn policy() -> Policy {
     let timeout = TimeoutPolicy::standard().total(Duration::from_secs(1)).attempt(Duration::from_millis(200));
-    Policy::standard().timeout(timeout).hedge(HedgePolicy::standard()).breaker(None)
+    Policy::standard()
+        .timeout(timeout)
+        .hedge(HedgePolicy::standard().delay(Delay::Fixed(Duration::from_millis(30))))
+        .breaker(None)
+        .budget(None)
 }
 
 fn numbered(attempt: &Attempt<'_>) -> Prepared {

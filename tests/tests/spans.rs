@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use resilient_client::policy::PolicySet;
 use resilient_client::policy::hedge::{Delay, HedgePolicy};
 use resilient_client::policy::retry::RetryPolicy;
 use resilient_client::policy::timeout::TimeoutPolicy;
-use resilient_client::{Attempt, Client, Policy, Prepared};
+use resilient_client::{Attempt, Client, Metrics, Policy, Prepared};
 use resilient_client_tests::server::NobodyHome;
-use resilient_client_tests::{Reply, Server};
+use resilient_client_tests::{Gate, Reply, SOON, Server, clock, within};
+use service_kit::meters::Meters;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Span, Subscriber};
@@ -27,6 +28,8 @@ struct Recorded {
     fields: BTreeMap<String, String>,
     parent: Option<u64>,
     follows: Vec<u64>,
+    /// When it was left last.
+    left: Option<Instant>,
     closed: bool,
 }
 
@@ -70,9 +73,16 @@ impl<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>> Layer
         }
     }
 
-    fn on_follows_from(&self, id: &Id, follows: &Id, _: Context<'_, S>) {
+    fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
+        assert!(context.span(follows).is_some(), "a link to a span that is there");
         if let Some(span) = SPANS.lock().unwrap().get_mut(&id.into_u64()) {
             span.follows.push(follows.into_u64());
+        }
+    }
+
+    fn on_exit(&self, id: &Id, _: Context<'_, S>) {
+        if let Some(span) = SPANS.lock().unwrap().get_mut(&id.into_u64()) {
+            span.left = Some(clock::now());
         }
     }
 
@@ -190,6 +200,47 @@ async fn an_attempts_span_lasts_as_long_as_its_body() {
     assert_eq!(ended[0].1[0].get("http.response.status_code"), Some("200"));
 }
 
+/// tracing-opentelemetry ends a span where it was left last. Nobody is in an attempt's span while
+/// its transport or its body waits, and in a call's while its caller does.
+#[tokio::test]
+async fn a_span_is_left_last_as_it_ends() {
+    record();
+    let gate = Gate::new();
+    let body = gate.clone();
+    let server = Server::start(move |request| match request.nth {
+        1 => Reply::raw("HTTP/1.1 200 Told\r\ncontent-length: 3\r\n\r\n").then_wait(&body).then("ada"),
+        _ => Reply::nothing().then_hang(),
+    })
+    .await;
+    let timeout = TimeoutPolicy::standard().attempt(Duration::from_millis(100));
+    let policy = Policy::standard().timeout(timeout).retry(RetryPolicy::standard().max_attempts(1));
+    let client = Client::builder().policy(policy).build().unwrap();
+    // A stream's body, an attempt that is given up, and a call that nobody waits for.
+    let response = client.get(server.url("/")).send().await.unwrap();
+    let head_came = clock::now();
+    gate.open();
+    assert_eq!(response.text().await.unwrap(), "ada");
+    let asked = clock::now();
+    client.get(server.url("/")).send().await.unwrap_err();
+    let mut dropped = Box::pin(client.get(server.url("/")).send());
+    let until_sent = async {
+        tokio::select! {
+            _ = &mut dropped => panic!("it hangs"),
+            () = server.until_count(3) => {}
+        }
+    };
+    within(SOON, until_sent).await;
+    let sent = clock::now();
+    drop(dropped);
+    let mut calls = calls_to(port(&server));
+    calls.sort_by_key(|(call, _)| call.left);
+    let [streamed, given_up, forsaken] = &calls[..] else { panic!("three calls: {calls:?}") };
+    assert!(streamed.1[0].left > Some(head_came), "{streamed:?}");
+    let took = given_up.1[0].left.unwrap().duration_since(asked);
+    assert!(took >= Duration::from_millis(100), "{took:?}: {given_up:?}");
+    assert!(forsaken.1[0].left > Some(sent) && forsaken.0.left > Some(sent), "{forsaken:?}");
+}
+
 #[tokio::test]
 async fn a_route_is_named_by_its_template_and_its_path_is_not_told() {
     record();
@@ -240,6 +291,26 @@ async fn a_hedge_follows_from_its_first_attempt() {
     assert!(first.follows.is_empty());
 }
 
+/// It was a client's span like one of a request, and said nothing.
+#[tokio::test]
+async fn the_span_of_what_its_hook_held_back_is_no_request() {
+    record();
+    for later in [false, true] {
+        let server = Server::start(|_| Reply::answer(200, "")).await;
+        let hook = move |_: &Attempt<'_>| {
+            let error = std::io::Error::other("no token");
+            if later { Prepared::later(async { Err(error) }) } else { Prepared::failed(error) }
+        };
+        let client = Client::builder().on_attempt(hook).build().unwrap();
+        client.get(server.url("/")).send_buffered().await.unwrap_err();
+        let [(call, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
+        assert_eq!(call.get("resilient_client.call.attempts"), Some("0"));
+        let [held] = &attempts[..] else { panic!("its hook needs one: {attempts:?}") };
+        assert_eq!((held.get("otel.kind"), held.get("error.type")), (Some("internal"), Some("not_sent")));
+        assert!(held.closed);
+    }
+}
+
 #[tokio::test]
 async fn an_attempt_without_an_answer_says_what_kept_it() {
     record();
@@ -282,4 +353,50 @@ async fn the_attempts_span_is_current_while_the_hook_is_asked() {
     let [(_, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
     let ids: Vec<_> = attempts.iter().flat_map(|it| [Some(it.id), Some(it.id)]).collect();
     assert_eq!(*CURRENT.lock().unwrap(), ids);
+}
+
+/// The time was up, or nobody waited any more, when the head was there and its body wasn't: the
+/// status was forgotten.
+#[tokio::test]
+async fn a_head_that_came_is_told_beside_what_its_body_came_to() {
+    record();
+    let timeout = TimeoutPolicy::standard()
+        .total(Duration::from_millis(400))
+        .attempt(Duration::from_millis(300))
+        .body_idle(Duration::from_millis(300));
+    let policy = || Policy::standard().timeout(timeout.clone()).retry(None);
+    for over_hyper in [false, true] {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nfour";
+        let server = Server::start(move |_| Reply::raw(head).then_hang()).await;
+        let url = server.url("/");
+        let meters = Meters::default();
+        let metrics = Metrics::with_recorder(meters.recorder());
+        if over_hyper {
+            let client = resilient_client::hyper::Client::builder().policy(policy()).observer(metrics);
+            let client = client.build().unwrap();
+            client.get(&*url).send_buffered().await.unwrap_err();
+            client.get(&*url).send().await.unwrap().bytes().await.unwrap_err();
+        } else {
+            let client = Client::builder().policy(policy()).observer(metrics).build().unwrap();
+            client.get(&*url).send_buffered().await.unwrap_err();
+            client.get(&*url).send().await.unwrap().bytes().await.unwrap_err();
+        }
+        let calls = calls_to(port(&server));
+        assert_eq!(calls.len(), 2);
+        for attempt in calls.iter().flat_map(|(_, attempts)| attempts) {
+            assert_eq!(attempt.get("http.response.status_code"), Some("200"), "{attempt:?}");
+            assert!(attempt.get("error.type").is_some(), "{attempt:?}");
+        }
+        let page = meters.render();
+        let counted =
+            page.lines().filter(|line| line.starts_with("http_client_request_duration_seconds_count"));
+        let counted: Vec<_> = counted.collect();
+        assert!(!counted.is_empty(), "{page}");
+        for line in counted {
+            assert!(
+                line.contains("http_response_status_code=\"200\"") && line.contains("error_type="),
+                "{line}"
+            );
+        }
+    }
 }

@@ -38,6 +38,9 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("cargo room", By::Stage("tests")),
     ("cargo test --workspace", By::Stage("tests")),
     ("cargo run -p fault-proxy", By::Stage("tests")),
+    ("cargo run -p otlp -- send", By::Stage("tests")),
+    ("cargo run -p otlp -- story traces.jsonl <id>", By::Stage("tests")),
+    ("scripts/check alerts", By::Stage("alerts on a recorded outage")),
     ("cargo room policy::breaker", By::Stage("tests")),
     (
         "cargo mutants --package resilient-client --file resilient-client/src/policy/token_bucket.rs -- -- policy::budget policy::hedge",
@@ -45,6 +48,7 @@ const ELSEWHERE: &[(&str, By)] = &[
     ),
     ("cargo test e9 -- --nocapture", By::Stage("tests")),
     ("cargo test --release --test million_hosts -- --nocapture", By::Stage("a million hosts")),
+    ("cargo test --release --test being_watched -- --nocapture", By::Stage("tests")),
     ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p user-service --features amqp", By::Hand("needs a broker")),
     ("AMQP_URL=amqp://127.0.0.1:5672 cargo run -p order-service --features amqp", By::Hand("needs a broker")),
     (
@@ -304,10 +308,10 @@ fn every_command_is_run_here_or_listed_with_what_runs_it() {
             found += 1;
             match fate(command) {
                 Fate::Unknown => unknown.push(format!("{document}: {command}")),
-                // The README's are run in the test below, and those of the admin page in
-                // order-service's own; elsewhere nobody would.
+                // The README's are run in the test below, those of the admin page in
+                // order-service's own, and those of the traces in otlp's; elsewhere nobody would.
                 Fate::Curl | Fate::Service(..)
-                    if !["README.md", "docs/admin.md"].contains(&document.as_str()) =>
+                    if !["README.md", "docs/admin.md", "docs/traces.md"].contains(&document.as_str()) =>
                 {
                     unknown.push(format!("{document}: {command} (only README's are run)"));
                 }
@@ -348,6 +352,7 @@ fn what_is_listed_exists() {
         "benches",
         "examples/demo",
         "examples/kills",
+        "examples/otlp",
         "examples/service-kit",
         "examples/user-service",
         "examples/order-service",

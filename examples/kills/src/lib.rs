@@ -27,7 +27,7 @@ mod settled;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use service_kit::{start, testing::servers::Postgres};
+use service_kit::{logs::LogFormat, start, testing::servers::Postgres, traces::TraceOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -52,8 +52,18 @@ const EVERY_KILLS: u32 = 20;
 pub fn main() -> ExitCode {
     let Cli { options, role } = Cli::parse();
     match role {
-        Some(Role::ServeUsers(users)) => start::run("user-service", serve::users(users.config)),
-        Some(Role::ServeOrders(orders)) => start::run("order-service", serve::orders(orders.config)),
+        Some(Role::ServeUsers(users)) => start::traced(
+            "user-service",
+            LogFormat::default(),
+            &TraceOptions::default(),
+            serve::users(users.config),
+        ),
+        Some(Role::ServeOrders(orders)) => start::traced(
+            "order-service",
+            LogFormat::default(),
+            &TraceOptions::default(),
+            serve::orders(orders.config),
+        ),
         None => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
             match runtime.map_err(Problem::from).and_then(|runtime| runtime.block_on(play(&options))) {

@@ -4,14 +4,9 @@
 use std::{future::pending, sync::Arc};
 
 use order_service::{Error, ResilientUsers};
-use service_kit::{
-    health::Health,
-    logs::{self, LogFormat},
-    start,
-};
+use service_kit::{health::Health, start};
 
 pub(crate) async fn users(config: user_service::Config) -> Result<(), Error> {
-    logs::init(LogFormat::default());
     let health = probes(&config.host, config.port, config.health_port).await?;
     let state = user_service::AppState::open(&config).await?.with_health(health);
     let listener = start::listen(&config.host, config.port).await?;
@@ -19,7 +14,6 @@ pub(crate) async fn users(config: user_service::Config) -> Result<(), Error> {
 }
 
 pub(crate) async fn orders(config: order_service::Config) -> Result<(), Error> {
-    logs::init(LogFormat::default());
     let users = Arc::new(ResilientUsers::new(&config)?);
     let health = probes(&config.host, config.port, config.health_port).await?;
     let state = order_service::AppState::open(&config, users).await?.with_health(health);

@@ -5,12 +5,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use order_service::{AppState, Config, Error, ResilientUsers, app, serve};
-use service_kit::{
-    health::Health,
-    logs::{self, LogFormat},
-    meters::Meters,
-    server, start,
-};
+use service_kit::{health::Health, logs::LogFormat, meters::Meters, server, start, traces::TraceOptions};
 
 #[derive(Parser)]
 #[command(name = "order-service", version, about, max_term_width = 80)]
@@ -20,12 +15,13 @@ struct Cli {
     /// How log lines look on stderr; `RUST_LOG` chooses which
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
+    #[command(flatten)]
+    traces: TraceOptions,
 }
 
 fn main() -> ExitCode {
-    let Cli { config, log_format } = Cli::parse();
-    logs::init(log_format);
-    start::run("order-service", run(config))
+    let Cli { config, log_format, traces } = Cli::parse();
+    start::traced("order-service", log_format, &traces, run(config))
 }
 
 /// Answers probes first, and listens once there is something to serve.

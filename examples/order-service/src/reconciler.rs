@@ -24,6 +24,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, field::Empty};
 
 use crate::{
     Clock, Existence, LookupRequest, OrderStatus, UserLookup,
@@ -128,9 +129,16 @@ impl Reconciler {
         }
         let request_id = format!("reconcile-{}", pending.id);
         let lookup = LookupRequest { user_id: &pending.user_id, request_id: &request_id };
-        let verdict = match ask(&*self.users, lookup, self.lookup_limit).await {
-            Ok(Existence::Exists) => Verdict::Settled(OrderStatus::Confirmed),
-            Ok(Existence::Unknown) => Verdict::Settled(OrderStatus::Rejected),
+        // A trace of its own: the order's request was answered long ago.
+        let span = tracing::info_span!("reconcile", order.id = pending.id, request_id, order.status = Empty);
+        let answer = ask(&*self.users, lookup, self.lookup_limit).instrument(span.clone()).await;
+        let settled = |status: OrderStatus| {
+            span.record("order.status", status.as_str());
+            Verdict::Settled(status)
+        };
+        let verdict = match answer {
+            Ok(Existence::Exists) => settled(OrderStatus::Confirmed),
+            Ok(Existence::Unknown) => settled(OrderStatus::Rejected),
             Err(unavailable) => {
                 tracing::debug!(order = pending.id, %unavailable, "still pending");
                 unanswered.store(true, Ordering::Relaxed);

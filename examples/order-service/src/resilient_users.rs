@@ -17,13 +17,12 @@ use resilient_client::{
         classify::{Classified, Ended, Repeat},
     },
     policy::{hedge::HedgePolicy, timeout::TimeoutPolicy},
-    trace_context::PropagateTrace,
 };
 use url::Url;
 
 use crate::user_answer::{self, Unsettled};
 use crate::{Config, Error, LookupFuture, LookupRequest, Unavailable, UserLookup};
-use service_kit::{error::causes, meters::Meters, request_id::X_REQUEST_ID};
+use service_kit::{error::causes, meters::Meters, request_id::X_REQUEST_ID, traces::Propagate};
 
 /// One try. The rest of the call's time is for another, should this one hang.
 const ATTEMPT: Duration = Duration::from_millis(300);
@@ -132,7 +131,7 @@ fn client(
         )
     };
     let client = builder
-        .on_attempt(PropagateTrace)
+        .on_attempt(Propagate)
         // A redirect must not pass for user-service's own answer.
         .transport(|transport| transport.redirect(reqwest::redirect::Policy::none()).no_proxy())
         .build()

@@ -222,6 +222,8 @@ impl AppState {
         ticket.record(&mut transaction, &answer).await?;
         store::insert(&mut transaction, &order).await?;
         transaction.commit().await?;
+        // Where a trace can be found by it.
+        tracing::info!(order.id, order.status = status.as_str(), "order stored");
         if status == OrderStatus::PendingVerification {
             self.wake.notify_one();
         }

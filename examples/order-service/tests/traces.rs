@@ -83,6 +83,15 @@ impl<S: tracing::Subscriber> Layer<S> for Spans {
     ) {
         attributes.record(&mut Text(&mut self.0.lock().unwrap()));
     }
+
+    fn on_record(
+        &self,
+        _: &tracing::Id,
+        values: &tracing::span::Record<'_>,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        values.record(&mut Text(&mut self.0.lock().unwrap()));
+    }
 }
 
 /// One subscriber for both tests: with several, tracing may ask another test's about a place in the

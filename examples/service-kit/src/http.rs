@@ -6,25 +6,31 @@
 //! [`request_id::drop_unfit`], because they trust the caller's id, and resilient-client's [`DeadlineLayer`]: a caller says how
 //! long it waits, what comes too late isn't begun, and what is late isn't gone on with.
 
+use std::time::Duration;
+
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::{DefaultBodyLimit, MatchedPath, Request},
     http::StatusCode,
     middleware::{from_fn, map_request},
-    response::IntoResponse as _,
+    response::{IntoResponse as _, Response},
 };
 use resilient_client::server::{DeadlineLayer, RequestSpan, TraceContextLayer};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     timeout::TimeoutLayer,
-    trace::{DefaultOnResponse, TraceLayer},
+    trace::{DefaultOnResponse, OnResponse as _, TraceLayer},
 };
-use tracing::{Level, Span};
+use tracing::{
+    Level, Span,
+    field::{Empty, display},
+};
 
 use crate::{
     limits::Limits,
     problem,
     request_id::{self, MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
+    traces::tracer,
 };
 
 /// Puts the layers that every request passes round the routes.
@@ -39,11 +45,7 @@ pub fn wrap(routes: Router, limits: &Limits) -> Router {
         }))
         // Outside the layers above, whose errors aren't problems yet.
         .layer(from_fn(problem::ensure))
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(span)
-                .on_response(DefaultOnResponse::new().level(Level::INFO)),
-        )
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(answered))
         // Outermost, so that the span and every answer carry the id.
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
@@ -52,17 +54,48 @@ pub fn wrap(routes: Router, limits: &Limits) -> Router {
         .layer(TraceContextLayer::new().begin())
 }
 
-/// The path only: a query may hold what no log should.
+/// Named as OpenTelemetry's conventions for HTTP servers name it. The path only: a query may hold
+/// what no log should.
 fn span(request: &Request) -> Span {
     let request_id = request.extensions().get::<RequestId>().map_or("", request_id::text);
-    let trace = request.extensions().get::<RequestSpan>();
-    tracing::info_span!(
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let method = request.method();
+    let span = tracing::info_span!(
         "request",
-        method = %request.method(),
-        path = request.uri().path(),
+        otel.name = route.map_or_else(|| method.to_string(), |route| format!("{method} {route}")),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method.as_str(),
+        http.route = route,
+        url.path = request.uri().path(),
+        url.scheme = "http",
+        http.response.status_code = Empty,
+        "error.type" = Empty,
         request_id,
-        trace_id = trace.map(|trace| display(trace.context.trace_id())),
-        span_id = trace.map(|trace| display(trace.context.span_id())),
-        parent_span_id = trace.and_then(|trace| Some(display(trace.parent.as_ref()?.span_id()))),
-    )
+        trace_id = Empty,
+        span_id = Empty,
+        parent_span_id = Empty,
+    );
+    if let Some(RequestSpan { parent, context, .. }) = request.extensions().get() {
+        // A tracer has ids of its own, of the same trace if the request came with one.
+        let own = tracer::begin(&span, parent.as_ref());
+        let context = own.as_ref().unwrap_or(context);
+        span.record("trace_id", display(context.trace_id()));
+        span.record("span_id", display(context.span_id()));
+        if let Some(parent) = parent {
+            span.record("parent_span_id", display(parent.span_id()));
+        }
+    }
+    span
+}
+
+/// The conventions call 5xx a server's errors, and 4xx its callers'.
+fn answered(response: &Response, took: Duration, span: &Span) {
+    let status = response.status();
+    span.record("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.record("error.type", status.as_str());
+        span.record("otel.status_code", "ERROR");
+    }
+    DefaultOnResponse::new().level(Level::INFO).on_response(response, took, span);
 }

@@ -16,7 +16,7 @@
 //! | messages | lapin | `amqp` (a feature): a session that begins again, with resilient-client's waits |
 //! | database | sqlx | [`database`]: two databases with one SQL, migrations by several processes |
 //! | faults on purpose | resilient-client | [`faults`]: round what they go, and who changes them |
-//! | traces | resilient-client | [`http`]: a request's trace in its span |
+//! | traces | resilient-client, OpenTelemetry | [`http`]: a request's span; [`traces`]: who has it |
 //! | settings | clap | [`limits`]: bounds and their names |
 //! | logs | tracing-subscriber | [`logs`]: where colours go |
 //! | metrics | metrics-exporter-prometheus | [`meters`]: the service's own requests |
@@ -46,3 +46,4 @@ pub mod server;
 pub mod start;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod traces;

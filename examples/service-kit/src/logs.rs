@@ -12,6 +12,8 @@ use tracing_subscriber::{
     Layer as _, filter::Targets, fmt::layer, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
+use crate::traces::Traces;
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum LogFormat {
@@ -22,8 +24,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Installs the process-wide subscriber; `info` and above unless `RUST_LOG` says otherwise.
-pub fn init(format: LogFormat) {
+/// Installs the process-wide subscriber; `info` and above unless `RUST_LOG` says otherwise. Spans
+/// go to `traces`, too.
+pub fn init(format: LogFormat, traces: &Traces) {
     let filter = filter(env::var("RUST_LOG").ok().as_deref());
     let colours = colours(
         io::stderr().is_terminal(),
@@ -35,7 +38,7 @@ pub fn init(format: LogFormat) {
         LogFormat::Compact => lines.compact().boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.layer()).init();
 }
 
 /// What `RUST_LOG` says, or when it is missing, empty or no list of targets and levels: what

@@ -5,10 +5,34 @@ use std::{io::Write as _, process::ExitCode};
 
 use tokio::{net::TcpListener, runtime};
 
-use crate::error::{Error, causes};
+use crate::{
+    error::{Error, causes},
+    logs::{self, LogFormat},
+    traces::TraceOptions,
+};
 
 /// How far the port for probes is from the service's own unless it is given.
 const HEALTH_PORT_AFTER: u16 = 100;
+
+/// [`run`] with a log, and with traces where they are asked for.
+pub fn traced(
+    name: &'static str,
+    log: LogFormat,
+    traces: &TraceOptions,
+    service: impl Future<Output = Result<(), Error>>,
+) -> ExitCode {
+    let traces = match traces.open(name) {
+        Ok(traces) => traces,
+        Err(error) => {
+            eprintln!("{name}: {}", causes(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    logs::init(log, &traces);
+    let ended = run(name, service);
+    traces.end();
+    ended
+}
 
 /// Runs a service to its end; says on stderr what ended it, if not a request to stop.
 pub fn run(name: &str, service: impl Future<Output = Result<(), Error>>) -> ExitCode {

@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod changes;
 mod config;
 mod events;
 mod openapi;

@@ -3,12 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use service_kit::{
-    health::Health,
-    logs::{self, LogFormat},
-    meters::Meters,
-    server, start,
-};
+use service_kit::{health::Health, logs::LogFormat, meters::Meters, server, start, traces::TraceOptions};
 use user_service::{AppState, Config, Error, app, serve};
 
 #[derive(Parser)]
@@ -19,12 +14,13 @@ struct Cli {
     /// How log lines look on stderr; `RUST_LOG` chooses which
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
+    #[command(flatten)]
+    traces: TraceOptions,
 }
 
 fn main() -> ExitCode {
-    let Cli { config, log_format } = Cli::parse();
-    logs::init(log_format);
-    start::run("user-service", run(config))
+    let Cli { config, log_format, traces } = Cli::parse();
+    start::traced("user-service", log_format, &traces, run(config))
 }
 
 /// Answers probes first, and listens once there is something to serve.

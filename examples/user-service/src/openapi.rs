@@ -41,7 +41,7 @@ fn follow() -> Value {
         }],
         "responses": with_usual(json!({
             "200": {
-                "description": "Server-sent events of the type `user`: the data is a `ListedUser`, the id the change's number.",
+                "description": "Server-sent events of the type `user`: the data is a `ListedUser`, the id the database's and the change's number, with a colon between them.",
                 "content": { "text/event-stream": { "schema": { "type": "string" } } },
             },
             "400": plain_problem("`Last-Event-ID` isn't one."),

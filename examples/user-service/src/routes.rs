@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Clock, Config, Error, User, events,
+    Clock, Config, Error, User,
+    changes::Changes,
+    events,
     outbox::{Kind, Outbox},
     store,
 };
@@ -38,6 +40,7 @@ pub struct AppState {
     pub(crate) meters: Meters,
     pub(crate) limits: Limits,
     pub(crate) outbox: Outbox,
+    pub(crate) changes: Changes,
     /// Between signs of life on a stream of events.
     pub(crate) heartbeat: Duration,
     #[cfg(feature = "amqp")]
@@ -66,8 +69,10 @@ impl AppState {
         let keys = Keys::new(database.clone(), clock.clone(), background.tasks().clone());
         let outbox = Outbox::open(&database, &clock, config.amqp_url.is_some()).await;
         let outbox = outbox.map_err(|error| Error::database("the outbox".into(), error))?;
+        let changes = Changes::new(database.clone(), background.clone());
         Ok(Self {
             database,
+            changes,
             keys,
             background,
             health,

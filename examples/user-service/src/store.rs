@@ -19,6 +19,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, sql: include_str!("../migrations/users-in-commit-order.sql") },
     Migration { version: 5, sql: include_str!("../migrations/outbox.sql") },
     Migration { version: 6, sql: include_str!("../migrations/lineage.sql") },
+    Migration { version: 7, sql: include_str!("../migrations/users-by-change.sql") },
 ];
 
 /// A user, as stored and as answered.

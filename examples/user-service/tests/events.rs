@@ -64,6 +64,10 @@ async fn create(app: &Router, name: &str) -> Value {
     post(app, "/users", &json!({ "name": name, "email": "a@b" })).await.json()
 }
 
+fn number(id: &str) -> u64 {
+    id.rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
 #[tokio::test]
 async fn new_and_changed_users_come_in_order_and_none_is_missed_after_a_break() {
     let (_state, app, _database) = service(60_000).await;
@@ -83,7 +87,7 @@ async fn new_and_changed_users_come_in_order_and_none_is_missed_after_a_break() 
     assert_eq!(told["name"], "Bob");
     let (last, told) = events.next().await;
     assert_eq!(told["name"], "Ada L");
-    let numbers: Vec<u64> = [first, bob, last].iter().map(|id| id.parse().unwrap()).collect();
+    let numbers: Vec<u64> = [first, bob, last].iter().map(|id| number(id)).collect();
     assert!(numbers.is_sorted(), "{numbers:?}");
 }
 
@@ -123,9 +127,71 @@ async fn it_ends_when_the_service_is_told_to_stop() {
 #[tokio::test]
 async fn an_id_that_no_event_has_is_refused() {
     let (_state, app, _database) = service(60_000).await;
-    for id in ["", "x", "-1", "99999999999999999999"] {
+    for id in ["", "x", "-1", "99999999999999999999", "a:b", "a:", "a:-1"] {
         let request = Request::get("/users/events").header("last-event-id", id).body(Body::empty());
         call(&app, request.unwrap()).await.assert_problem(400);
     }
     get(&app, "/users/eventsx").await.assert_problem(400);
+}
+
+/// Its number was taken for one of ours, and what had happened here until then was missed.
+#[tokio::test]
+async fn a_number_of_another_database_or_none_yet_given_begins_with_every_user() {
+    let (_state, app, _database) = service(60_000).await;
+    create(&app, "Ada").await;
+    create(&app, "Bob").await;
+    let here = Events::of(&app, None).await.1;
+    let own = here.rsplit_once(':').unwrap().0;
+    for id in ["01980000-0000-7000-8000-000000000000:2", "2", &format!("{own}:3")] {
+        let mut events = Events::of(&app, Some(id)).await;
+        assert_eq!(number(&events.1), 0, "{id}");
+        let names = [events.next().await.1, events.next().await.1].map(|user| user["name"].clone());
+        assert_eq!(names, ["Ada", "Bob"], "{id}");
+    }
+    let mut events = Events::of(&app, Some(&format!("{own}:1"))).await;
+    assert_eq!(events.next().await.1["name"], "Bob", "its own number is where it goes on");
+}
+
+/// Each stream asked the database four times a second, by a search through all users.
+#[tokio::test]
+async fn many_streams_are_told_alike_and_whoever_comes_late_misses_none() {
+    let (_state, app, _database) = service(60_000).await;
+    let begin = Events::of(&app, None).await.1;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(Events::of(&app, Some(&begin)).await);
+    }
+    for round in 0..3 {
+        for n in 0..60 {
+            create(&app, &format!("{round}-{n}")).await;
+        }
+        // One that has what was before to catch up with, while more is told.
+        streams.push(Events::of(&app, Some(&begin)).await);
+    }
+    let expected: Vec<_> = (0..3).flat_map(|round| (0..60).map(move |n| format!("{round}-{n}"))).collect();
+    for events in &mut streams {
+        let mut names = Vec::new();
+        for _ in 0..expected.len() {
+            names.push(events.next().await.1["name"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(names, expected);
+    }
+}
+
+/// The one that looked had gone with its last reader.
+#[tokio::test]
+async fn streams_are_told_again_after_there_was_none() {
+    let (state, app, _database) = service(60_000).await;
+    for name in ["Ada", "Bob"] {
+        let mut events = Events::of(&app, None).await;
+        create(&app, name).await;
+        assert_eq!(events.next().await.1["name"], name);
+        drop(events);
+        let nobody_looks = async {
+            while !state.background().tasks().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(SOON, nobody_looks).await.expect("the one that looks ends with its last reader");
+    }
 }

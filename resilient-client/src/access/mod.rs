@@ -4,6 +4,7 @@
 //! | asked in this order | else |
 //! |---|---|
 //! | the peer is known and on this host | 403 |
+//! | no proxy says that it has passed the request on (`Forwarded`, `Via`, `X-Forwarded-For` and the like): behind one on this host everybody would be this host | 403 |
 //! | `Host` names this host: a page can make its own name point here, but not this one | 403 |
 //! | `Origin` and `Sec-Fetch-Site`, which browsers send, say the same origin | 403 |
 //! | `Authorization` bears the token | 401 |
@@ -28,6 +29,18 @@ pub(crate) use refusal::{Refusal, read_json};
 /// A shorter token is guessed.
 const SHORTEST_TOKEN: usize = 8;
 
+/// By these a proxy says that it has passed a request on, and for whom.
+const PASSED_ON: [&str; 8] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+    "cf-connecting-ip",
+];
+
 type PeerOf = Arc<dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync>;
 
 /// Who may use an admin service. Plain data: the service that is given it checks it.
@@ -51,6 +64,7 @@ type PeerOf = Arc<dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync>;
 pub struct Access {
     token: Option<String>,
     anywhere: bool,
+    proxied: bool,
     hosts: Vec<String>,
     /// `None` for what the service knows to look for.
     peer: Option<PeerOf>,
@@ -64,7 +78,7 @@ impl Access {
 
     /// Whoever is on this host may: every process of it, whoever runs it.
     pub fn without_token() -> Self {
-        Self { token: None, anywhere: false, hosts: Vec::new(), peer: None }
+        Self { token: None, anywhere: false, proxied: false, hosts: Vec::new(), peer: None }
     }
 
     /// From other hosts, too. Their requests must name one of these in `Host` (without its port).
@@ -72,6 +86,15 @@ impl Access {
     pub fn anywhere(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.anywhere = true;
         self.hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Through a proxy on this host, too, whoever asks that: it is the proxy then that must let in
+    /// only who may, besides the token. Default: what bears a header by which proxies say that they
+    /// have passed it on is refused; a proxy that adds none can't be told from a process of this
+    /// host. [`anywhere`](Self::anywhere) allows proxies as well.
+    pub fn through_proxies(mut self) -> Self {
+        self.proxied = true;
         self
     }
 
@@ -93,7 +116,7 @@ impl Access {
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         let Some(token) = &self.token else {
             let open = Invalid::new("token", "must be there where other hosts may ask");
-            return if self.anywhere { Err(open) } else { Ok(()) };
+            return if self.anywhere || self.proxied { Err(open) } else { Ok(()) };
         };
         if token.len() >= SHORTEST_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
         {
@@ -122,6 +145,9 @@ impl Access {
         if !self.anywhere && !peer.is_some_and(|peer| is_this_host(peer.ip())) {
             return forbidden("This is answered to this host only.");
         }
+        if !self.anywhere && !self.proxied && PASSED_ON.iter().any(|name| head.headers.contains_key(*name)) {
+            return forbidden("A proxy has passed the request on, and this is answered to this host only.");
+        }
         let Some(authority) = authority(head) else {
             return forbidden("The request names no host, or several.");
         };
@@ -142,6 +168,7 @@ impl fmt::Debug for Access {
         f.debug_struct("Access")
             .field("token", &self.token.as_ref().map(|_| "..."))
             .field("anywhere", &self.anywhere)
+            .field("through_proxies", &self.proxied)
             .field("hosts", &self.hosts)
             .finish_non_exhaustive()
     }

@@ -113,6 +113,25 @@ impl Admin {
     /// # Errors
     /// When the token is too short or can't stand in a header, or two clients have one name.
     pub fn router<S: Clone + Send + Sync + 'static>(self) -> Result<Router<S>, Invalid> {
+        let desk = self.desk()?;
+        Ok(Router::new()
+            .route("/", get(page::index))
+            .route("/page.js", get(page::script))
+            .route("/page.css", get(page::style))
+            .route("/snapshot", get(snapshot_route::get))
+            .route("/snapshot/schema", get(snapshot_route::schema))
+            .route("/events", get(stream::events))
+            .route("/stream", get(stream::stream))
+            .route("/circuitbreakers", get(breakers::list).post(breakers::control))
+            .route("/policy", get(policies::get))
+            .route("/policy/check", axum::routing::post(policies::check))
+            .fallback(answer::no_such_page)
+            .method_not_allowed_fallback(answer::no_such_method)
+            .with_state(desk))
+    }
+
+    /// What the routes share, its clients heard from now on.
+    fn desk(self) -> Result<Arc<Desk>, Invalid> {
         let Self { access, clients, recent } = self;
         access.check()?;
         for (index, client) in clients.iter().enumerate() {
@@ -137,27 +156,13 @@ impl Admin {
             let observer: Arc<dyn Observer> = Arc::new(observer);
             core.observe(&observer);
         }
-        let desk = Arc::new(Desk {
+        Ok(Arc::new(Desk {
             access: access.peer_by_default(peer),
             clients,
             recent,
             streams: Arc::new(Semaphore::new(MOST_STREAMS)),
             process: time::unix_millis(),
-        });
-        Ok(Router::new()
-            .route("/", get(page::index))
-            .route("/page.js", get(page::script))
-            .route("/page.css", get(page::style))
-            .route("/snapshot", get(snapshot_route::get))
-            .route("/snapshot/schema", get(snapshot_route::schema))
-            .route("/events", get(stream::events))
-            .route("/stream", get(stream::stream))
-            .route("/circuitbreakers", get(breakers::list).post(breakers::control))
-            .route("/policy", get(policies::get))
-            .route("/policy/check", axum::routing::post(policies::check))
-            .fallback(answer::no_such_page)
-            .method_not_allowed_fallback(answer::no_such_method)
-            .with_state(desk))
+        }))
     }
 }
 

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use super::Desk;
 use super::answer::{self, Operator};
-use super::history::calls::Doing;
+use super::history::calls::Call;
 use super::history::{Seen, Story};
 use super::rows::{CallRow, Row, two_minutes};
 use super::watched::Watched;
-use crate::UpstreamSnapshot;
 use crate::access::Refusal;
 use crate::event::CallEnd;
 use crate::policy::breaker::Transition;
 use crate::time::{self, Tick};
+use crate::{Connections, UpstreamSnapshot};
 
 /// The version of the snapshot's form. It grows when something is taken away or means something
 /// else.
@@ -27,15 +27,17 @@ pub(super) const VERSION: u32 = 1;
 const MOST_CALLS: usize = 100;
 
 /// What of it is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     client: Option<String>,
     upstream: Option<String>,
 }
 
+/// All of it is read before any of it is written: it borrows nothing, so that it can hold no lock
+/// of the calls' path meanwhile.
 #[derive(Serialize)]
-struct Snapshot {
+pub(super) struct Snapshot {
     version: u32,
     /// Milliseconds since 1970.
     at: u64,
@@ -51,6 +53,8 @@ struct Client {
     name: Arc<str>,
     policy_version: u64,
     draining: bool,
+    /// `null` where the transport doesn't tell.
+    connections: Option<Connections>,
     upstreams: Vec<Upstream>,
     calls: Calls,
 }
@@ -70,7 +74,7 @@ struct Calls {
     under_way: usize,
     /// The oldest of them.
     oldest: Vec<CallRow>,
-    /// Those whose body has been open for longer than a call of the client may take.
+    /// The oldest of those whose body has been open for longer than the call may take.
     old_bodies: Vec<CallRow>,
 }
 
@@ -79,6 +83,11 @@ pub(super) async fn get(
     State(desk): State<Arc<Desk>>,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Refusal> {
+    read(&desk, &asked).map(answer::json)
+}
+
+/// Reads what is asked for.
+pub(super) fn read(desk: &Desk, asked: &Asked) -> Result<Snapshot, Refusal> {
     let now = time::now();
     let wanted = |client: &&Watched| asked.client.as_deref().is_none_or(|name| *name == *client.name);
     let clients: Vec<_> = desk
@@ -97,12 +106,12 @@ pub(super) async fn get(
     }
     let event = desk.recent.lock().newest();
     let (at, process) = (time::unix_millis(), desk.process);
-    Ok(answer::json(Snapshot { version: VERSION, at, process, event, clients }))
+    Ok(Snapshot { version: VERSION, at, process, event, clients })
 }
 
 fn show(client: &Watched, upstream: Option<&str>, now: Tick) -> Client {
     let Watched { name, core, history } = client;
-    let (set, policy_version, _) = core.in_force();
+    let (_, policy_version, _) = core.in_force();
     let wanted = |snapshot: &UpstreamSnapshot| upstream.is_none_or(|upstream| *upstream == *snapshot.name);
     let upstreams = core.snapshot().into_iter().filter(wanted).map(|snapshot| {
         let seen = history.of(&snapshot.name);
@@ -115,19 +124,16 @@ fn show(client: &Watched, upstream: Option<&str>, now: Tick) -> Client {
         let row = Row::new(name, &snapshot, seen, now);
         Upstream { row, seconds: two_minutes(seen, now), story }
     });
-    let (calls, under_way) = history.calls.oldest(MOST_CALLS, upstream);
-    let calls = calls.iter();
-    let total = set.base().timeout.total;
-    let is_old = |call: &&super::history::calls::Call| {
-        call.doing() == Doing::Body && total.is_some_and(|total| call.age(now) > total)
-    };
-    let calls = Calls {
-        under_way,
-        old_bodies: calls.clone().filter(is_old).map(|call| CallRow::new(call, now)).collect(),
-        oldest: calls.map(|call| CallRow::new(call, now)).collect(),
-    };
-    let draining = core.is_draining();
-    Client { name: Arc::clone(name), policy_version, draining, upstreams: upstreams.collect(), calls }
+    let of_upstream = |call: &Call| upstream.is_none_or(|upstream| upstream == call.upstream());
+    let rows = |calls: Vec<Call>| calls.iter().map(|call| CallRow::new(call, now)).collect::<Vec<_>>();
+    let (oldest, under_way) = history.calls.oldest(MOST_CALLS, of_upstream);
+    // Looked for among all: streams and others that may take their time would be in front of them.
+    let holds = |call: &Call| of_upstream(call) && call.holds_old_body(now);
+    let (old_bodies, _) = history.calls.oldest(MOST_CALLS, holds);
+    let calls = Calls { under_way, oldest: rows(oldest), old_bodies: rows(old_bodies) };
+    let (draining, connections) = (core.is_draining(), core.connections());
+    let (name, upstreams) = (Arc::clone(name), upstreams.collect());
+    Client { name, policy_version, draining, connections, upstreams, calls }
 }
 
 /// What happened to an upstream and to its endpoints, and its last calls that didn't go as they

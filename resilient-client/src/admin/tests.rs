@@ -14,7 +14,9 @@ use crate::policy::PolicySet;
 use crate::policy::retry::RetryPolicy;
 use crate::{ErrorKind, Policy, ResilienceLayer};
 
+mod held;
 mod schema;
+mod unlocked;
 
 const TOKEN: &str = "open sesame";
 
@@ -109,7 +111,9 @@ async fn the_page_is_shown_without_the_token_and_to_this_host_only() {
     };
     for path in ["", "/page.js", "/page.css"] {
         assert_eq!(page(path, &|_| {}).await.status(), StatusCode::OK, "{path}");
-        let refused: [fn(&mut Request<Body>); 4] = [
+        let refused: [fn(&mut Request<Body>); 6] = [
+            |request| _ = request.headers_mut().insert("x-forwarded-for", "203.0.113.7".parse().unwrap()),
+            |request| _ = request.headers_mut().insert("via", "1.1 gateway".parse().unwrap()),
             |request| _ = request.headers_mut().insert("host", "evil.example".parse().unwrap()),
             |request| _ = request.headers_mut().insert("origin", "http://evil.example".parse().unwrap()),
             |request| _ = request.extensions_mut().remove::<ConnectInfo<SocketAddr>>(),
@@ -120,6 +124,26 @@ async fn the_page_is_shown_without_the_token_and_to_this_host_only() {
         ];
         for change in refused {
             assert_eq!(page(path, &change).await.status(), StatusCode::FORBIDDEN, "{path}");
+        }
+    }
+}
+
+/// Behind a reverse proxy on this host, every peer is this host.
+#[tokio::test]
+async fn what_a_proxy_on_this_host_has_passed_on_is_refused_unless_it_may_be() {
+    let layer = layer();
+    let admin = |access| Admin::new(access).client("users", &layer).router().unwrap();
+    let nested = |access| Router::new().nest("/admin", admin(access));
+    let (strict, open) = (nested(Access::token(TOKEN)), nested(Access::token(TOKEN).through_proxies()));
+    for path in ["", "/snapshot", "/stream", "/circuitbreakers"] {
+        for name in ["forwarded", "via", "x-forwarded-for", "x-real-ip"] {
+            let passed_on = || {
+                let mut request = request(Method::GET, path, &Value::Null);
+                request.headers_mut().insert(name, "203.0.113.7".parse().unwrap());
+                request
+            };
+            assert_eq!(send(&strict, passed_on()).await.status(), StatusCode::FORBIDDEN, "{path} {name}");
+            assert_eq!(send(&open, passed_on()).await.status(), StatusCode::OK, "{path} {name}");
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::hook::{self, Later};
 use crate::outcome::classify::connecting;
 use crate::outcome::classify::{Classified, Classifier, Repeat};
+use crate::outcome::report::Trigger;
 use crate::outcome::{Cause, FailureKind};
 use crate::telemetry::AttemptSpan;
 use crate::time::{self, Tick};
@@ -92,12 +93,13 @@ fn overdue(permit: &AttemptPermit, usual: u64, now: Tick) -> Overdue<'_> {
 
 impl<X: Exchange> RunningAttempt<X> {
     /// With the transport, to be sent at the first poll, unless it is at work already.
-    pub(super) fn launched(future: X::Future, mut permit: AttemptPermit, number: u32) -> Self {
-        if X::is_eager(&future) {
-            permit.sent();
-        } else {
-            permit.prepares();
-        }
+    pub(super) fn launched(
+        future: X::Future,
+        mut permit: AttemptPermit,
+        number: u32,
+        trigger: Trigger,
+    ) -> Self {
+        permit.launched(trigger, X::is_eager(&future));
         Self { preparing: None, future: Some(future), reading: None, permit: Some(permit), number }
     }
 
@@ -122,6 +124,11 @@ impl<X: Exchange> RunningAttempt<X> {
 
     pub(super) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Its span, if somebody listens to those.
+    pub(super) fn span(&self) -> Option<&AttemptSpan> {
+        self.permit.as_ref()?.span()
     }
 
     /// Its place in the upstream; `None` if it was taken before.
@@ -196,6 +203,9 @@ impl<X: Exchange> RunningAttempt<X> {
             let Some(limit) = view.buffer.filter(|_| classified.is_success()) else {
                 return Poll::Ready((AttemptResult::Head(answer), classified));
             };
+            if let Some(permit) = this.permit {
+                permit.has_status(classified.status);
+            }
             let shared = X::is_shared(&answer);
             *this.reading = Some(Box::new(Whole {
                 shared,
@@ -239,7 +249,8 @@ impl<X: Exchange> RunningAttempt<X> {
             return Poll::Pending;
         }
         let Some(permit) = this.permit.as_mut() else { return Poll::Pending };
-        permit.sent();
+        permit.leaves();
+        let trigger = outbound.trigger;
         let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
         let to = Departure { upstream: permit.upstream(), cx, now };
         let entered = permit.span().map(AttemptSpan::enter);
@@ -251,6 +262,7 @@ impl<X: Exchange> RunningAttempt<X> {
             let end = Classified { repeat: Repeat::IfSafe, ..Classified::IGNORED };
             return Poll::Ready(Some((AttemptResult::Fault(not_kept()), end)));
         };
+        permit.launched(trigger, X::is_eager(&future));
         this.future.set(Some(future));
         Poll::Ready(None)
     }

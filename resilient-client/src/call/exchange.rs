@@ -25,7 +25,7 @@ use crate::media;
 use crate::outcome::Cause;
 use crate::outcome::classify::Ended;
 use crate::outcome::classify::evidence::Evidence;
-use crate::outcome::report::CallReport;
+use crate::outcome::report::{CallReport, Trigger};
 use crate::time::Tick;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoint;
@@ -35,6 +35,8 @@ use crate::upstream::endpoints::Endpoint;
 pub(crate) struct Outbound {
     /// 1 for the first.
     pub(crate) number: u32,
+    /// Why it is sent.
+    pub(crate) trigger: Trigger,
     /// No other attempt can follow, so the request needn't be kept.
     pub(crate) last: bool,
     /// Until when the answer is waited for; it isn't sent any more then.

@@ -114,7 +114,10 @@ impl<X: Exchange> Call<X> {
         {
             permit.timed(now);
         }
-        let result = AttemptResult::Fault(Error::new(ErrorKind::Timeout));
+        let timeout = Error::new(ErrorKind::Timeout);
+        let launched = permit.as_ref().is_none_or(AttemptPermit::was_launched);
+        let error = if launched { timeout } else { timeout.says("the attempt's hook took all its time") };
+        let result = AttemptResult::Fault(error);
         let classified = match expired.reached {
             Reached::Line => Classified::neutral(FailureKind::Timeout, Repeat::Doubtful),
             Reached::Excluded => Classified::neutral(FailureKind::Timeout, Repeat::Unsent),
@@ -197,11 +200,12 @@ impl<X: Exchange> Call<X> {
         this.attempt.set(None);
         let beside = this.hedges.drain(..).map(|mut hedge| (hedge.number(), hedge.as_mut().take_permit()));
         for (number, permit) in in_place.into_iter().chain(beside) {
-            if let Some(mut permit) = permit {
+            let permit = permit.map(|mut permit| {
                 permit.lose(number < winner, now);
-            }
+                permit
+            });
             if let Some(state) = this.state {
-                state.lost(number, Outcome::Abandoned, now);
+                state.lost(number, permit.as_ref(), Outcome::Abandoned, now);
             }
         }
     }
@@ -227,7 +231,7 @@ impl<X: Exchange> Call<X> {
                 permit.settle(&Classified::ABANDONED, now);
                 Classified::ABANDONED.outcome
             };
-            state.lost(number, outcome, now);
+            state.lost(number, Some(&permit), outcome, now);
             state.cut_short();
         }
         let this = self.project();
@@ -248,6 +252,11 @@ impl<X: Exchange> Call<X> {
                 permit.abandon(FailureKind::Timeout, expired.cause, waited(&permit), u64::MAX, now);
             } else {
                 permit.settle(&Classified::ABANDONED, now);
+            }
+            if !permit.was_launched()
+                && let Some(state) = self.as_mut().project().state
+            {
+                state.held_back(number);
             }
         }
     }

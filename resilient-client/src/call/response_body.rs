@@ -29,7 +29,6 @@ use crate::outcome::{FailureKind, Outcome};
 use crate::time::{self, Tick};
 use crate::upstream::AttemptPermit;
 use bytes::Bytes;
-use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -39,7 +38,6 @@ pub(crate) struct Guard {
     /// `None` once the body has ended.
     permit: Option<AttemptPermit>,
     report: CallReport,
-    status: Option<StatusCode>,
     deadline: Tick,
     idle_timer: IdleTimer,
     /// The first piece has come.
@@ -52,18 +50,11 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// `permit` has said what the head means.
-    pub(crate) fn new(
-        permit: AttemptPermit,
-        report: CallReport,
-        status: Option<StatusCode>,
-        deadline: Tick,
-        idle: u64,
-    ) -> Self {
+    pub(crate) fn new(permit: AttemptPermit, report: CallReport, deadline: Tick, idle: u64) -> Self {
         let idle_timer = IdleTimer::new(idle);
         Self {
             permit: Some(permit),
             report,
-            status,
             deadline,
             idle_timer,
             begun: false,
@@ -94,15 +85,15 @@ impl Guard {
 
     fn ended_at(&mut self, now: impl FnOnce() -> Tick) {
         if let Some(mut permit) = self.permit.take() {
-            permit.body(Verdict::Success, &Classified::answered(self.status), now());
+            permit.body(Verdict::Success, &Classified::answered(None), now());
         }
     }
 
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
         let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) else { return };
-        let end = Classified { status: self.status, ..body_failure(kind, self.shared) };
-        self.report.settled(permit.number(), end.outcome, self.status, now);
+        let end = body_failure(kind, self.shared);
+        self.report.settled(permit.number(), end.outcome, permit.status(), now);
         let expected = self.begun && self.report.is_streaming();
         let waited = self.idle_timer.waited(now).map_or(Duration::ZERO, |(since, until)| until.since(since));
         permit.body_after(waited, if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);
@@ -174,7 +165,7 @@ impl Guard {
     fn overdue(&mut self) -> Error {
         if let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) {
             let now = time::now();
-            self.report.settled(permit.number(), Outcome::Abandoned, self.status, now);
+            self.report.settled(permit.number(), Outcome::Abandoned, permit.status(), now);
             permit.body(Verdict::Neutral, &Classified::ABANDONED, now);
         }
         Error::new(ErrorKind::Deadline).with_report(self.report.clone())
@@ -190,7 +181,7 @@ impl Guard {
                 let waited = now.since(since);
                 let outcome =
                     permit.abandon(FailureKind::BodyIdle, cause_of_stall(self.shared), waited, u64::MAX, now);
-                self.report.settled(permit.number(), outcome, self.status, now);
+                self.report.settled(permit.number(), outcome, permit.status(), now);
             }
             ErrorKind::Deadline
         } else {
@@ -217,7 +208,7 @@ impl Drop for Guard {
                     now,
                 );
             }
-            _ => permit.body(Verdict::Neutral, &Classified::answered(self.status), now),
+            _ => permit.body(Verdict::Neutral, &Classified::answered(None), now),
         }
     }
 }

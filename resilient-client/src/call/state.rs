@@ -19,7 +19,7 @@ use crate::call::exchange::Exchange;
 use crate::call::kept_body::KeptBody;
 use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
-use crate::event::{CallEnd, Event, HedgeEnd, KnownMethod};
+use crate::event::{CallEnd, Event, EventKinds, HedgeEnd, KnownMethod};
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::Classified;
 use crate::outcome::rejection::Rejection;
@@ -27,10 +27,10 @@ use crate::outcome::report::{CallReport, Decline, Trigger};
 use crate::policy::plan::Plan;
 use crate::policy::priority::Priority;
 use crate::redact::Template;
-use crate::telemetry::CallSpan;
+use crate::telemetry::{CallSpan, Heard, spans_heard};
 use crate::time::{self, Tick};
 use crate::upstream::entered::Entered;
-use crate::upstream::{AttemptPermit, Tried, Waiting};
+use crate::upstream::{AttemptPermit, Tried, Upstream, Waiting};
 
 /// How a call treats what its attempts bring, as far as it isn't in its plan.
 #[derive(Clone, Copy, Debug)]
@@ -87,9 +87,8 @@ pub(super) struct CallState<X: Exchange> {
     /// `None` once the call has its result.
     report: Option<CallReport>,
     call: CallId,
-    /// Whether somebody listened when the call began: then its method. Asked once, so that whoever
-    /// hears of it hears all of it.
-    heard: Option<KnownMethod>,
+    /// Whether somebody listened when the call began.
+    heard: Option<Heard>,
     /// Its span, if somebody listens to those.
     span: Option<Box<CallSpan>>,
     // Boxed, all of them: few calls have any, and every call is moved with the room for it.
@@ -120,12 +119,14 @@ impl<X: Exchange> CallState<X> {
         now: Tick,
     ) -> Self {
         let (call, policy_version) = (CallId::next(), plan.version);
-        let heard = upstream.heard().then(|| KnownMethod::of(method));
-        let mut span = None;
-        if let Some(method) = heard {
-            span = CallSpan::begin(method, template.as_ref(), || upstream.identity());
-            upstream.emit(|| Event::CallStarted { call, method, at: now, policy_version });
-        }
+        let heard = upstream.heard(method);
+        let template_shown = template.as_ref();
+        let told = heard.filter(|_| spans_heard() || upstream.wants(EventKinds::CALL_STARTED));
+        let span = told.and_then(|heard| {
+            let until = Some(terms.deadline).filter(|until| !until.is_never() && !settings.streaming);
+            let begin = Begin { call, at: now, policy_version, until };
+            began(&upstream, heard, template_shown, begin)
+        });
         Self {
             heard,
             span,
@@ -148,11 +149,11 @@ impl<X: Exchange> CallState<X> {
         }
     }
 
-    /// Tells of something that happened to this call, if anybody listens.
+    /// Tells of something that happened to this call, if anybody wants to hear of its `kind`.
     #[inline]
-    fn emit(&self, event: impl FnOnce() -> Event) {
-        if self.heard.is_some() {
-            self.upstream.emit(event);
+    fn emit(&self, kind: EventKinds, event: impl FnOnce(KnownMethod) -> Event) {
+        if let Some(heard) = self.heard {
+            self.upstream.emit_of_call(heard, kind, || event(heard.method));
         }
     }
 
@@ -198,20 +199,24 @@ impl<X: Exchange> CallState<X> {
     /// The call has its result.
     #[inline]
     fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
-        if let Some(method) = self.heard {
-            let end = end();
-            if let Some(span) = &self.span {
-                span.ended(end, report.attempts().len());
-            }
-            self.upstream.emit(|| Event::CallFinished {
-                call: self.call,
-                method,
-                duration: report.elapsed(),
-                end,
-                cut: report.is_cut(),
-                streaming: report.is_streaming(),
-            });
+        if let Some(heard) = self.heard {
+            self.tell_finished(heard, report, end());
         }
+    }
+
+    #[cold]
+    fn tell_finished(&self, heard: Heard, report: &CallReport, end: CallEnd) {
+        if let Some(span) = &self.span {
+            span.ended(end, report.attempts().len());
+        }
+        self.upstream.emit_of_call(heard, EventKinds::CALL_FINISHED, || Event::CallFinished {
+            call: self.call,
+            method: heard.method,
+            duration: report.elapsed(),
+            end,
+            cut: report.is_cut(),
+            streaming: report.is_streaming(),
+        });
     }
 
     /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be
@@ -264,7 +269,7 @@ impl<X: Exchange> CallState<X> {
                 self.upstream.leave_with(&mut permit);
                 let timeout = &self.plan.timeout;
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
-                let mut guard = Guard::new(permit, report, end.status, deadline, idle);
+                let mut guard = Guard::new(permit, report, deadline, idle);
                 guard.on_shared(X::is_shared(&answer));
                 Some(Ok(exchange.seal(answer, guard)))
             }
@@ -331,7 +336,8 @@ impl<X: Exchange> CallState<X> {
     }
 
     fn decline(&mut self, why: Decline) {
-        self.emit(|| Event::RetryDeclined { call: self.call, why: why.clone() });
+        let call = self.call;
+        self.emit(EventKinds::RETRY_DECLINED, |_| Event::RetryDeclined { call, why: why.clone() });
         if let Some(report) = &mut self.report {
             report.decline(why);
         }
@@ -344,24 +350,58 @@ impl<X: Exchange> CallState<X> {
     }
 }
 
+/// Somebody listens to a call that begins. Its span, if somebody looks at those.
+#[cold]
+fn began(
+    upstream: &Upstream,
+    heard: Heard,
+    template: Option<&Template>,
+    begin: Begin,
+) -> Option<Box<CallSpan>> {
+    let method = heard.method;
+    let span = CallSpan::begin(method, template, || upstream.identity());
+    upstream.emit_of_call(heard, EventKinds::CALL_STARTED, || {
+        let Begin { call, at, policy_version, until } = begin;
+        Event::CallStarted { call, method, at, policy_version, until }
+    });
+    span
+}
+
+/// What is said of a call as it begins.
+#[derive(Clone, Copy)]
+struct Begin {
+    call: CallId,
+    at: Tick,
+    policy_version: u64,
+    until: Option<Tick>,
+}
+
 impl<X: Exchange> Drop for CallState<X> {
     fn drop(&mut self) {
         self.give_grant_back();
         if let Some(report) = &self.report
-            && let Some(method) = self.heard
+            && self.heard.is_some()
         {
             let (call, now) = (self.call, time::now());
             let (duration, attempts) = (now.since(report.began()), report.attempts().len());
             for number in report.hedges_in_flight() {
-                self.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Lost });
+                let lost = Event::HedgeEnded { call, number, end: HedgeEnd::Lost };
+                self.emit(EventKinds::HEDGE_ENDED, |_| lost);
             }
             self.leave_entry(false, now);
             let end = CallEnd::Dropped;
             if let Some(span) = &self.span {
                 span.ended(end, attempts);
             }
-            let event = Event::CallFinished { call, method, duration, end, cut: false, streaming: false };
-            self.emit(|| event);
+            let (cut, streaming) = (false, false);
+            self.emit(EventKinds::CALL_FINISHED, |method| Event::CallFinished {
+                call,
+                method,
+                duration,
+                end,
+                cut,
+                streaming,
+            });
         }
     }
 }

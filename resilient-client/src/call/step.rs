@@ -7,6 +7,7 @@ use super::attempt::RunningAttempt;
 use super::exchange::Exchange;
 use super::ledger::Decision;
 use super::state::CallState;
+use crate::telemetry::AttemptSpan;
 use crate::time::Tick;
 
 /// What is to be done next.
@@ -66,6 +67,12 @@ pub(super) struct Room<'a, X: Exchange> {
 }
 
 impl<X: Exchange> Room<'_, X> {
+    /// The span of an attempt that is in flight.
+    pub(super) fn span(&self) -> Option<&AttemptSpan> {
+        let in_place = self.in_place.as_ref().get_ref().as_ref();
+        in_place.or_else(|| self.hedges.first().map(|hedge| hedge.as_ref().get_ref()))?.span()
+    }
+
     /// Takes an attempt in that has been sent off.
     #[allow(clippy::inline_always, reason = "an attempt is large")]
     #[inline(always)]

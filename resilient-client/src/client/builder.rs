@@ -13,7 +13,7 @@ use crate::faulted::Injector;
 use crate::policy::plan::Plan;
 use crate::policy::set::PlanSet;
 use crate::pool_defaults::MAX_BODY;
-use crate::shared_methods::setup_methods;
+use crate::shared_methods::{defaults_methods, setup_methods};
 
 /// Builds a [`Client`].
 ///
@@ -39,7 +39,9 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    pub(crate) fn new() -> Self {
+    /// What [`Client::builder`] gives: one that starts from
+    /// [`Policy::standard`](crate::Policy::standard).
+    pub fn new() -> Self {
         Self {
             setup: Setup::default(),
             recipe: Recipe::default(),
@@ -51,6 +53,7 @@ impl ClientBuilder {
     }
 
     setup_methods!();
+    defaults_methods!();
 
     /// Adjusts the reqwest client underneath: TLS, proxies, default headers, redirects, pool.
     ///
@@ -62,15 +65,35 @@ impl ClientBuilder {
     ///
     /// It runs twice: there is a second reqwest client, whose every request has a connection of its
     /// own, to which an attempt goes after one before it in its call has found a connection out of
-    /// the pool dead, or may have. What both must have in common is made outside and cloned here: a
-    /// cookie jar is given with `cookie_provider`, as `cookie_store(true)` makes a new one each
-    /// time.
+    /// the pool dead, or may have. What both must have in common is made outside and cloned here, a
+    /// cookie jar with reqwest's `cookie_provider`: `cookie_store(true)` makes a new one each time.
     pub fn transport(
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
     ) -> Self {
         self.recipe.configure.push(Box::new(configure));
         self
+    }
+
+    /// Keeps the cookies that servers set, and sends them back. Default: no.
+    ///
+    /// The jar is asked for each attempt and at each redirect that is followed, and filled by each
+    /// answer, whether a call ends with it or not: a retry sends what the answer before it set, and
+    /// each cookie once. A request's own `cookie` header goes in place of the jar's.
+    #[cfg(feature = "cookies")]
+    pub fn cookie_store(self, enable: bool) -> Self {
+        if enable {
+            self.cookie_provider(Arc::new(reqwest::cookie::Jar::default()))
+        } else {
+            self.transport(|inner| inner.cookie_store(false))
+        }
+    }
+
+    /// The same with a store of your own, such as a [`Jar`](reqwest::cookie::Jar) with cookies in
+    /// it.
+    #[cfg(feature = "cookies")]
+    pub fn cookie_provider<C: reqwest::cookie::CookieStore + 'static>(self, store: Arc<C>) -> Self {
+        self.transport(move |inner| inner.cookie_provider(Arc::clone(&store)))
     }
 
     /// The most bytes `bytes()`, `text()` and `json()` read of a body, after decompression. Default
@@ -177,7 +200,21 @@ fn client(
     max_body: usize,
     answers: Answers,
 ) -> Client {
-    Client { transport, facts, core: Arc::new(core), max_body, answers }
+    Client { transport: Some(transport), facts, core: Arc::new(core), max_body, answers }
+}
+
+/// A client without a transport, every call of which is told why.
+#[cold]
+pub(super) fn unmade(error: &Error) -> Client {
+    let facts = ReqwestFacts::new(false, MAX_BODY, None, Injector::none());
+    let core = Arc::new(Core::unmade(error));
+    Client { transport: None, facts, core, max_body: MAX_BODY, answers: Answers::none() }
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl fmt::Debug for ClientBuilder {

@@ -79,6 +79,16 @@ impl ReqwestExchange {
         Self { client, facts, content, none, leaves: false, request, body, named: Vec::new() }
     }
 
+    /// The same with a form for the body, which is in the request as a stream.
+    #[cfg(feature = "multipart")]
+    pub(super) fn with_form(mut self, form: Option<Box<crate::multipart::FormBody>>) -> Self {
+        if let Some(form) = form {
+            *self.request.body_mut() = None;
+            self.body = Payload::Form(form);
+        }
+        self
+    }
+
     /// What tells when an attempt has a stream, where that matters and can be known: whether a
     /// `GOAWAY` excluded what isn't safe to repeat, and whether an attempt waits for a stream.
     #[inline]
@@ -419,6 +429,7 @@ mod tests {
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
         let outbound = |number| Outbound {
+            trigger: crate::Trigger::First,
             number,
             last: true,
             until: Tick::NEVER,

@@ -6,6 +6,8 @@ pub(crate) mod exchange;
 mod fallback;
 #[cfg(feature = "fault")]
 mod faulty;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod payload;
 mod recipe;
 mod redirect;
@@ -20,6 +22,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use reqwest::{IntoUrl, Method, Request};
+use tower_service::Service;
 
 use fallback::{Answers, Fallback};
 
@@ -51,7 +54,8 @@ use crate::shared_methods::client_methods;
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    transport: reqwest::Client,
+    /// `None` where none could be made; the core knows why.
+    transport: Option<reqwest::Client>,
     facts: Arc<ReqwestFacts>,
     core: Arc<Core>,
     max_body: usize,
@@ -59,6 +63,15 @@ pub struct Client {
 }
 
 impl Client {
+    /// The standard policy over a reqwest client of its own. Build one and clone it.
+    ///
+    /// It doesn't panic as `reqwest::Client::new` does where there is no TLS: then each call fails
+    /// with [`ErrorKind::Config`](crate::ErrorKind::Config), which [`builder`](Self::builder) would
+    /// have told at once.
+    pub fn new() -> Self {
+        Self::builder().build().unwrap_or_else(|error| builder::unmade(&error))
+    }
+
     /// A builder that starts from [`Policy::standard`](crate::Policy::standard).
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new()
@@ -68,7 +81,12 @@ impl Client {
 
     /// Starts a request. A bad URL shows when it is built or sent.
     pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
-        RequestBuilder::new(self.clone(), self.transport.request(method, url))
+        let inner = match (&self.transport, self.core.defaults().below_base(url.as_str())) {
+            (Some(transport), None) => Ok(transport.request(method, url)),
+            (Some(transport), Some(below)) => below.map(|url| transport.request(method, url)),
+            (None, _) => Err(self.core.no_transport()),
+        };
+        RequestBuilder::new(self.clone(), inner)
     }
 
     /// Makes a call with a ready request.
@@ -92,12 +110,27 @@ impl Client {
     }
 
     #[inline]
-    pub(crate) fn call(self, request: Request, mut options: CallOptions) -> Pending {
+    pub(crate) fn call(self, request: Request, options: CallOptions) -> Pending {
+        self.call_over(request, options, |exchange| exchange)
+    }
+
+    /// The same over an exchange with a change.
+    #[inline]
+    fn call_over(
+        self,
+        mut request: Request,
+        mut options: CallOptions,
+        change: impl FnOnce(ReqwestExchange) -> ReqwestExchange,
+    ) -> Pending {
         options.total = options.total.or_else(|| request.timeout().copied());
         let Self { transport, facts, core, max_body, answers } = self;
+        let Some(transport) = transport else { return Pending::failed(core.no_transport()) };
+        if let Err(error) = core.defaults().complete(request.headers_mut()) {
+            return Pending::failed(error);
+        }
         let fallback = answers.about(&request, &options, max_body);
         let exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer);
-        Pending { call: pending::Pending::new(core, exchange, options), fallback }
+        Pending { call: pending::Pending::new(core, change(exchange), options), fallback }
     }
 
     /// How much is stored for when servers fail; `None` when nothing ever is.
@@ -123,6 +156,43 @@ impl From<reqwest::Client> for Client {
     /// see [`ClientBuilder::follows_no_redirects`].
     fn from(transport: reqwest::Client) -> Self {
         ClientBuilder::standard_over(transport)
+    }
+}
+
+impl Default for Client {
+    /// [`Client::new`].
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Service<Request> for Client {
+    type Response = Response;
+    type Error = Error;
+    type Future = Pending;
+
+    /// Always: what has no room is refused by the call, so that an upstream without any doesn't
+    /// hold up calls to another.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Pending {
+        self.execute(request)
+    }
+}
+
+impl Service<Request> for &Client {
+    type Response = Response;
+    type Error = Error;
+    type Future = Pending;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Pending {
+        self.execute(request)
     }
 }
 

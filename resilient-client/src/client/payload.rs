@@ -16,6 +16,9 @@ pub(super) enum Payload {
     Bytes(Bytes),
     /// A stream that is kept as it is read, until it outgrows its buffer.
     Stream(ReplayBody<Body>),
+    /// A form that can be made again.
+    #[cfg(feature = "multipart")]
+    Form(Box<crate::multipart::FormBody>),
     /// A stream: it stays in the one request there can be.
     Once,
     /// The last attempt has taken the request.
@@ -29,6 +32,8 @@ impl Payload {
             Self::None => Self::None,
             Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
             Self::Stream(stream) => Self::Stream(stream.replay()?),
+            #[cfg(feature = "multipart")]
+            Self::Form(form) => Self::Form(Box::new(form.again()?)),
             Self::Once | Self::Gone => return None,
         })
     }
@@ -37,6 +42,8 @@ impl Payload {
         match self {
             Self::None | Self::Bytes(_) => true,
             Self::Stream(stream) => stream.is_replayable(),
+            #[cfg(feature = "multipart")]
+            Self::Form(form) => form.is_replayable(),
             Self::Once | Self::Gone => false,
         }
     }
@@ -51,6 +58,8 @@ impl Payload {
             Self::None | Self::Once | Self::Gone => None,
             Self::Bytes(bytes) => Some(bytes.into()),
             Self::Stream(stream) => Some(Body::wrap(stream)),
+            #[cfg(feature = "multipart")]
+            Self::Form(form) => Some(Body::wrap(*form)),
         }
     }
 }

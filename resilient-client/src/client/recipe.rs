@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::client::redirect;
+use crate::error::BoxError;
 use crate::pool_defaults::POOL_IDLE;
 #[cfg(feature = "http2")]
 use crate::pool_defaults::{PING_EVERY, PING_TIMEOUT};
@@ -19,7 +20,7 @@ pub(super) struct Recipe {
 impl Recipe {
     /// A client, and whether each redirect that it follows is seen. One without a pool gives each
     /// request a connection of its own.
-    pub(super) fn make(&self, pool: bool) -> Result<(reqwest::Client, bool), reqwest::Error> {
+    pub(super) fn make(&self, pool: bool) -> Result<(reqwest::Client, bool), BoxError> {
         // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before
         // the calls on it do.
         let (same_origin, witness) = redirect::same_origin();
@@ -45,7 +46,22 @@ impl Recipe {
         }
         // Hidden retries would break every count; zero per request also keeps reqwest from cloning
         // each request.
-        let client = transport.retry(reqwest::retry::never().max_retries_per_request(0)).build()?;
+        let client = build(transport.retry(reqwest::retry::never().max_retries_per_request(0)))?;
         Ok((client, self.no_redirects || witness.is_in_force()))
     }
+}
+
+#[cfg(not(feature = "rustls-no-provider"))]
+fn build(transport: reqwest::ClientBuilder) -> Result<reqwest::Client, BoxError> {
+    Ok(transport.build()?)
+}
+
+/// Without a crypto provider reqwest panics, which nobody who asks for a client expects.
+#[cfg(feature = "rustls-no-provider")]
+fn build(transport: reqwest::ClientBuilder) -> Result<reqwest::Client, BoxError> {
+    let build = std::panic::AssertUnwindSafe(|| transport.build());
+    let built = std::panic::catch_unwind(build);
+    Ok(built.map_err(
+        |_| "reqwest panicked; has a crypto provider been installed, as `rustls-no-provider` needs?",
+    )??)
 }

@@ -16,19 +16,42 @@ use crate::shared_methods::request_methods;
 #[must_use = "a request does nothing until `send` is called"]
 pub struct RequestBuilder {
     client: Client,
-    inner: reqwest::RequestBuilder,
+    inner: Result<reqwest::RequestBuilder, Error>,
     options: CallOptions,
+    /// Another of the body, if that is a form that can be made again.
+    #[cfg(feature = "multipart")]
+    form: Option<Box<crate::multipart::FormBody>>,
     /// How many headers it was given: reqwest panics where its map has no room.
     headers: u16,
 }
 
 impl RequestBuilder {
-    pub(super) fn new(client: Client, inner: reqwest::RequestBuilder) -> Self {
-        Self { client, inner, options: CallOptions::new(), headers: 0 }
+    pub(super) fn new(client: Client, inner: Result<reqwest::RequestBuilder, Error>) -> Self {
+        Self::with(client, inner, 0)
+    }
+
+    fn with(client: Client, inner: Result<reqwest::RequestBuilder, Error>, headers: u16) -> Self {
+        Self {
+            client,
+            inner,
+            options: CallOptions::new(),
+            #[cfg(feature = "multipart")]
+            form: None,
+            headers,
+        }
+    }
+
+    /// A change that sets the body.
+    fn put_body(self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
+        Self {
+            #[cfg(feature = "multipart")]
+            form: None,
+            ..self.map(change)
+        }
     }
 
     fn map(mut self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
-        self.inner = change(self.inner);
+        self.inner = self.inner.map(change);
         self
     }
 
@@ -80,7 +103,7 @@ impl RequestBuilder {
     /// Sets the body. One made of bytes can be sent again; a stream is sent once, so the call isn't
     /// retried unless it has a [`replay_buffer`](Self::replay_buffer).
     pub fn body(self, body: impl Into<Body>) -> Self {
-        self.map(|inner| inner.body(body))
+        self.put_body(|inner| inner.body(body))
     }
 
     /// Adds to the query string.
@@ -92,13 +115,38 @@ impl RequestBuilder {
     /// Sets a URL-encoded form as the body.
     #[cfg(feature = "form")]
     pub fn form(self, form: &(impl serde::Serialize + ?Sized)) -> Self {
-        self.map(|inner| inner.form(form))
+        self.put_body(|inner| inner.form(form))
     }
 
     /// Sets JSON as the body.
     #[cfg(feature = "json")]
     pub fn json(self, json: &(impl serde::Serialize + ?Sized)) -> Self {
-        self.map(|inner| inner.json(json))
+        self.put_body(|inner| inner.json(json))
+    }
+
+    /// Sets a [form](crate::multipart::Form) of several parts as the body. It is sent again if each
+    /// of its parts can be; a form with a stream is sent once. One with files is sent again by
+    /// [`send`](Self::send) and its like; a request that is [built](Self::build) first has it as a
+    /// stream.
+    #[cfg(feature = "multipart")]
+    pub fn multipart(mut self, form: crate::multipart::Form) -> Self {
+        use crate::multipart::Content;
+
+        let kind = match form.content_type() {
+            Ok(kind) => kind,
+            Err(error) => return Self { inner: self.inner.and(Err(error)), ..self },
+        };
+        let kind = HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)]);
+        let mut again = None;
+        self = match form.into_content() {
+            Content::Bytes(bytes) => self.put_body(|inner| inner.body(bytes)),
+            Content::Body(body) => {
+                again = body.again().map(Box::new);
+                self.put_body(|inner| inner.body(Body::wrap(body)))
+            }
+        };
+        self.form = again;
+        self.headers(kind)
     }
 
     /// Sets the HTTP version.
@@ -131,6 +179,30 @@ impl RequestBuilder {
         Ok((request, self.options))
     }
 
+    /// The client, and the request without sending it, as [`build`](Self::build) gives it.
+    pub fn build_split(self) -> (Client, Result<Request, Error>) {
+        let client = self.client.clone();
+        (client, self.build())
+    }
+
+    /// Another of the same. `None` if its body is a stream or a form with files, or if a part of it
+    /// was bad already.
+    pub fn try_clone(&self) -> Option<Self> {
+        let inner = self.inner.as_ref().ok()?.try_clone()?;
+        let options = self.options.clone();
+        Some(Self { options, ..Self::with(self.client.clone(), Ok(inner), self.headers) })
+    }
+
+    /// Makes a call of a request that is there already, to be changed and sent.
+    pub fn from_parts(client: Client, request: Request) -> Self {
+        let headers = u16::try_from(request.headers().keys_len()).unwrap_or(u16::MAX);
+        let inner = match &client.transport {
+            Some(transport) => Ok(reqwest::RequestBuilder::from_parts(transport.clone(), request)),
+            None => Err(client.core.no_transport()),
+        };
+        Self::with(client, inner, headers)
+    }
+
     /// Makes the call.
     ///
     /// `Ok` is the last real response there was, whatever its status; see
@@ -141,19 +213,23 @@ impl RequestBuilder {
     /// ([`Error::is_rejected`]) when it wasn't sent; else how the last attempt failed, or
     /// [`ErrorKind::Deadline`].
     pub fn send(self) -> Pending {
-        let Self { client, inner, options, headers } = self;
+        let Self { client, inner, options, headers, .. } = self;
         match build(inner, headers) {
+            #[cfg(feature = "multipart")]
+            Ok(request) if self.form.is_some() => {
+                client.call_over(request, options, |exchange| exchange.with_form(self.form))
+            }
             Ok(request) => client.call(request, options),
             Err(error) => Pending::failed(error),
         }
     }
 }
 
-fn build(inner: reqwest::RequestBuilder, headers: u16) -> Result<Request, Error> {
+fn build(inner: Result<reqwest::RequestBuilder, Error>, headers: u16) -> Result<Request, Error> {
     if usize::from(headers) > MOST_HEADERS {
         return Err(too_many_headers(headers.into()));
     }
-    inner.build().map_err(|error| Error::new(ErrorKind::Request).because(error))
+    inner?.build().map_err(|error| Error::new(ErrorKind::Request).because(error))
 }
 
 impl fmt::Debug for RequestBuilder {

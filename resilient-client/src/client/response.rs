@@ -15,6 +15,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 
 use crate::error::{Error, ErrorKind};
 use crate::outcome::report::CallReport;
+use crate::pool_defaults::MAX_BODY;
 use crate::redact::shown;
 use crate::shared_methods::{Pieces, response_methods};
 use reqwest::ResponseBuilderExt;
@@ -122,6 +123,12 @@ impl Response {
         self.0.inner.headers_mut()
     }
 
+    /// The cookies that it sets. Those that can't be read are left out.
+    #[cfg(feature = "cookies")]
+    pub fn cookies(&self) -> impl Iterator<Item = reqwest::cookie::Cookie<'_>> {
+        self.0.inner.cookies()
+    }
+
     /// The length of the body, if it is known before reading.
     pub fn content_length(&self) -> Option<u64> {
         self.0.inner.content_length()
@@ -162,7 +169,7 @@ impl Response {
             Watch::Kept(report) => report,
         };
         let upgraded = inner.upgrade().await;
-        upgraded.map_err(|error| Error::new(ErrorKind::Transport).because(error).with_report(report))
+        upgraded.map_err(|error| Error::not_upgraded(error).with_report(report))
     }
 
     /// The next piece of the body; `None` at its end. Cancelling it loses nothing.
@@ -280,6 +287,30 @@ impl From<Response> for reqwest::Response {
                 assemble(url, parts, Body::wrap(ResponseBody::live(body, guard, expected)))
             }
         }
+    }
+}
+
+impl<T: Into<Body>> From<http::Response<T>> for Response {
+    /// A response that no call has brought, such as one of a cache's or a test's. Its report has no
+    /// attempts and the call's number 0; `bytes` and its like read 16 MiB of it at most.
+    fn from(response: http::Response<T>) -> Self {
+        let inner = reqwest::Response::from(response);
+        let report = CallReport::of_none(&inner.url().origin().ascii_serialization());
+        Self::kept(inner, report, MAX_BODY)
+    }
+}
+
+impl From<Response> for http::Response<Body> {
+    /// As [`reqwest::Response`] from one.
+    fn from(response: Response) -> Self {
+        reqwest::Response::from(response).into()
+    }
+}
+
+impl From<Response> for Body {
+    /// The body, guarded as before.
+    fn from(response: Response) -> Self {
+        reqwest::Response::from(response).into()
     }
 }
 

@@ -13,6 +13,7 @@ impl ErrorKind {
             Self::Deadline => "deadline",
             Self::CircuitOpen => "circuit_open",
             Self::Draining => "draining",
+            Self::WouldBlock => "would_block",
             Self::BulkheadFull => "bulkhead_full",
             Self::Overloaded => "overloaded",
             Self::RateLimited => "rate_limited",

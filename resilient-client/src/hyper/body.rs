@@ -10,6 +10,8 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::error::BoxError;
+#[cfg(feature = "multipart")]
+use crate::multipart::FormBody;
 use crate::replay::{Replay, ReplayBody};
 
 type Source = UnsyncBoxBody<Bytes, BoxError>;
@@ -27,6 +29,8 @@ enum Payload {
     Once(Source),
     /// Kept as it is read, until it outgrows its buffer.
     Kept(ReplayBody<Source>),
+    #[cfg(feature = "multipart")]
+    Form(FormBody),
 }
 
 impl Body {
@@ -44,6 +48,12 @@ impl Body {
         Self::of(Payload::Once(body.map_err(Into::into).boxed_unsync()))
     }
 
+    /// A form, which can be made again unless a part of it is a stream.
+    #[cfg(feature = "multipart")]
+    pub(super) fn form(form: FormBody) -> Self {
+        Self::of(Payload::Form(form))
+    }
+
     fn of(payload: Payload) -> Self {
         Self(Some(Box::new(payload)))
     }
@@ -53,7 +63,7 @@ impl Body {
         match self.0.as_deref() {
             None => Some(&[]),
             Some(Payload::Bytes(bytes)) => Some(bytes),
-            Some(Payload::Once(_) | Payload::Kept(_)) => None,
+            Some(_) => None,
         }
     }
 
@@ -62,7 +72,11 @@ impl Body {
         match self.0 {
             Some(payload) => Self::of(match *payload {
                 Payload::Once(source) => Payload::Kept(ReplayBody::with_limit(source, limit)),
-                other @ (Payload::Kept(_) | Payload::Bytes(_)) => other,
+                #[cfg(feature = "multipart")]
+                Payload::Form(form) if !form.is_replayable() => {
+                    Payload::Kept(ReplayBody::with_limit(form.boxed_unsync(), limit))
+                }
+                other => other,
             }),
             None => self,
         }
@@ -76,6 +90,8 @@ impl Replay for Body {
             Some(Payload::Once(_)) => false,
             // Spelled out: a reference is `Clone`, and so another `Replay`.
             Some(Payload::Kept(kept)) => ReplayBody::is_replayable(kept),
+            #[cfg(feature = "multipart")]
+            Some(Payload::Form(form)) => form.is_replayable(),
         }
     }
 
@@ -85,6 +101,8 @@ impl Replay for Body {
             Some(Payload::Bytes(bytes)) => Some(bytes.clone().into()),
             Some(Payload::Once(_)) => None,
             Some(Payload::Kept(kept)) => ReplayBody::replay(kept).map(|again| Self::of(Payload::Kept(again))),
+            #[cfg(feature = "multipart")]
+            Some(Payload::Form(form)) => form.again().map(Self::form),
         }
     }
 }
@@ -106,6 +124,8 @@ impl http_body::Body for Body {
             }
             Some(Payload::Once(source)) => Pin::new(source).poll_frame(cx),
             Some(Payload::Kept(kept)) => Pin::new(kept).poll_frame(cx),
+            #[cfg(feature = "multipart")]
+            Some(Payload::Form(form)) => Pin::new(form).poll_frame(cx),
         }
     }
 
@@ -115,6 +135,8 @@ impl http_body::Body for Body {
             Some(Payload::Bytes(_)) => false,
             Some(Payload::Once(source)) => source.is_end_stream(),
             Some(Payload::Kept(kept)) => kept.is_end_stream(),
+            #[cfg(feature = "multipart")]
+            Some(Payload::Form(form)) => form.is_end_stream(),
         }
     }
 
@@ -124,6 +146,8 @@ impl http_body::Body for Body {
             Some(Payload::Bytes(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Some(Payload::Once(source)) => source.size_hint(),
             Some(Payload::Kept(kept)) => kept.size_hint(),
+            #[cfg(feature = "multipart")]
+            Some(Payload::Form(form)) => form.size_hint(),
         }
     }
 }

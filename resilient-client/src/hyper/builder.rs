@@ -17,7 +17,7 @@ use crate::hyper::ticket::Executor;
 use crate::pool_defaults::{MAX_BODY, POOL_IDLE};
 #[cfg(feature = "http2")]
 use crate::pool_defaults::{PING_EVERY, PING_TIMEOUT};
-use crate::shared_methods::setup_methods;
+use crate::shared_methods::{defaults_methods, setup_methods};
 
 type Adjust<T> = Box<dyn FnOnce(&mut T) + Send>;
 
@@ -49,7 +49,9 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    pub(super) fn new() -> Self {
+    /// What [`Client::builder`] gives: one that starts from
+    /// [`Policy::standard`](crate::Policy::standard).
+    pub fn new() -> Self {
         Self {
             setup: Setup::default(),
             max_body: MAX_BODY,
@@ -64,6 +66,7 @@ impl ClientBuilder {
     }
 
     setup_methods!();
+    defaults_methods!();
 
     /// The most bytes `bytes()`, `text()` and `json()` read of a body. Default 16 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
@@ -143,6 +146,7 @@ impl ClientBuilder {
         #[cfg(not(feature = "hyper-rustls"))]
         let connector = Connector::plain(sockets, options);
         let connector = connector.with_timeouts(hosts);
+        let core = core.connecting(Arc::clone(connector.sends().connections()));
         let mut pool = pool();
         for adjust in self.pool {
             adjust(&mut pool);
@@ -154,7 +158,19 @@ impl ClientBuilder {
         // Hidden repetition would break every count. The ledger does it in the open.
         pool.retry_canceled_requests(false);
         let wire = Wire::new(&pool, connector, self.http2_only, self.faults);
-        Ok(Client { wire: Arc::new(wire), core: Arc::new(core), max_body: self.max_body })
+        Ok(Client { wire: Some(Arc::new(wire)), core: Arc::new(core), max_body: self.max_body })
+    }
+}
+
+/// A client without a transport, every call of which is told why.
+#[cold]
+pub(super) fn unmade(error: &Error) -> Client {
+    Client { wire: None, core: Arc::new(Core::unmade(error)), max_body: MAX_BODY }
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

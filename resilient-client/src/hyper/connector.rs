@@ -6,7 +6,6 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use tower_service::Service;
 
 use super::frames::{Frames, Opened};
 use crate::error::BoxError;
-use crate::hyper::link::{Link, Sends};
+use crate::hyper::link::{Life, Link, Sends};
 use crate::outcome::classify::connecting;
 
 #[cfg(feature = "hyper-rustls")]
@@ -172,23 +171,30 @@ impl Service<Uri> for Connector {
         let timeout = self.0.timeout(&to);
         let Making { inner, options, sends, to: fixed, .. } = &*self.0;
         let to = fixed.clone().unwrap_or(to);
-        sends.0.connects.fetch_add(1, Ordering::Relaxed);
+        sends.connections().begins();
         let (mut inner, options, sends) = (inner.clone(), *options, sends.clone());
         Box::pin(async move {
             let host = to.authority().cloned();
+            let counters = Arc::clone(sends.connections());
             let connecting = async {
                 std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
                 Ok::<_, BoxError>(Linked::new(inner.call(to).await?, options, sends))
             };
-            let Some(within) = timeout else { return connecting.await };
-            match tokio::time::timeout(within, connecting).await {
+            let made = match timeout {
+                None => Ok(connecting.await),
+                Some(within) => tokio::time::timeout(within, connecting).await.map_err(|_| within),
+            };
+            let (error, timed_out) = match (made, timeout) {
+                (Ok(Ok(connection)), _) => return Ok(connection),
                 // The last of a name's addresses may use up its share just before.
-                Ok(Err(error)) if !connecting::timed_out(&*error) => Err(error),
-                Ok(Ok(connection)) => Ok(connection),
-                Ok(Err(_)) | Err(_) => {
-                    Err(io::Error::new(io::ErrorKind::TimedOut, NotInTime { host, within }).into())
+                (Ok(Err(error)), Some(within)) if connecting::timed_out(&*error) => {
+                    (not_in_time(host, within), true)
                 }
-            }
+                (Ok(Err(error)), _) => (error, false),
+                (Err(within), _) => (not_in_time(host, within), true),
+            };
+            counters.failed(timed_out);
+            Err(error)
         })
     }
 }
@@ -210,6 +216,10 @@ impl fmt::Display for NotInTime {
 
 impl std::error::Error for NotInTime {}
 
+fn not_in_time(host: Option<Authority>, within: Duration) -> BoxError {
+    io::Error::new(io::ErrorKind::TimedOut, NotInTime { host, within }).into()
+}
+
 pin_project! {
     /// A connection with its link.
     #[derive(Debug)]
@@ -217,6 +227,7 @@ pin_project! {
         #[pin]
         io: T,
         link: Link,
+        life: Life,
         tell: bool,
         written: Frames,
         read: Frames,
@@ -229,7 +240,8 @@ impl<T: Connection> Linked<T> {
         io.connected().get_extras(&mut extras);
         let shared = options.http2_only || io.connected().is_negotiated_h2();
         let link = Link::new(extras.get().map(HttpInfo::remote_addr), shared, sends);
-        Self { io, link, tell: options.tell || shared, written: Frames::written(), read: Frames::read() }
+        let (life, tell) = (Life::of(&link), options.tell || shared);
+        Self { io, link, life, tell, written: Frames::written(), read: Frames::read() }
     }
 }
 

@@ -1,15 +1,20 @@
 //! The frames on an HTTP/2 connection, as far as it takes to know which streams have been opened,
 //! when, and which the server says that it never processes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::connections::Counters;
 use crate::time::{self, Tick};
 
 /// What a client sends before its first frame (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const HEADERS: u8 = 1;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+/// The flag of a frame that answers one.
+const ACK: u8 = 1;
 /// The beginning of a `GOAWAY` that says which stream is the last.
 const LAST: usize = 4;
 /// The reserved bit aside.
@@ -33,7 +38,12 @@ enum Seen {
     /// The header of this stream: its first, or trailers.
     Headers(u32),
     /// None above this stream is processed.
-    GoAway { last: u32 },
+    GoAway {
+        last: u32,
+    },
+    Ping {
+        answers: bool,
+    },
 }
 
 impl Frames {
@@ -59,12 +69,13 @@ impl Frames {
                 place.copy_from_slice(piece);
             }
             (self.got, bytes) = (self.got + piece.len(), rest);
-            let [l0, l1, l2, kind, _, s0, s1, s2, s3, last @ ..] = self.head;
+            let [l0, l1, l2, kind, flags, s0, s1, s2, s3, last @ ..] = self.head;
             let length = u32::from_be_bytes([0, l0, l1, l2]) as usize;
             let stream = u32::from_be_bytes([s0, s1, s2, s3]) & STREAM;
             match self.got {
                 HEAD if kind == GOAWAY && length >= LAST => continue,
                 HEAD if kind == HEADERS => seen(Seen::Headers(stream)),
+                HEAD if kind == PING => seen(Seen::Ping { answers: flags & ACK != 0 }),
                 HEAD => {}
                 got if got == HEAD + LAST => {
                     seen(Seen::GoAway { last: u32::from_be_bytes(last) & STREAM });
@@ -89,12 +100,13 @@ pub(super) struct Opened {
     /// When the last stream had been opened by the time an answer came, as a `Tick`: nearly when
     /// that was, on a connection that is busy, and for less than to look at the clock.
     answered: AtomicU64,
+    counters: Arc<Counters>,
 }
 
 impl Opened {
-    pub(super) fn new(made: Tick) -> Self {
+    pub(super) fn new(made: Tick, counters: Arc<Counters>) -> Self {
         let (last, bound, answered) = (AtomicU32::new(0), AtomicU32::new(u32::MAX), AtomicU64::new(0));
-        Self { made, last, bound, at: [const { AtomicU64::new(0) }; REMEMBERED], answered }
+        Self { made, last, bound, at: [const { AtomicU64::new(0) }; REMEMBERED], answered, counters }
     }
 
     /// Whether any has been.
@@ -105,25 +117,30 @@ impl Opened {
     /// These bytes were written.
     pub(super) fn written(&self, frames: &mut Frames, bytes: &[u8]) {
         let mut now = None;
-        frames.follow(bytes, |frame| {
+        frames.follow(bytes, |frame| match frame {
             // Trailers come later on a stream that is open.
-            if let Seen::Headers(stream) = frame
-                && stream > self.last.load(Ordering::Relaxed)
-            {
+            Seen::Headers(stream) if stream > self.last.load(Ordering::Relaxed) => {
                 let now = now.get_or_insert_with(time::now);
                 self.place(stream).store(now.as_nanos(), Ordering::Relaxed);
                 self.last.store(stream, Ordering::Release);
             }
+            Seen::Ping { answers: false } => self.counters.ping(),
+            _ => {}
         });
     }
 
     /// These bytes were read.
     pub(super) fn read(&self, frames: &mut Frames, bytes: &[u8]) {
-        frames.follow(bytes, |frame| {
-            if let Seen::GoAway { last } = frame {
-                self.bound.fetch_min(last, Ordering::Release);
-            }
+        frames.follow(bytes, |frame| match frame {
+            Seen::GoAway { last } => _ = self.bound.fetch_min(last, Ordering::Release),
+            Seen::Ping { answers: true } => self.counters.pong(),
+            _ => {}
         });
+    }
+
+    /// Whether the server has said that the connection takes no more streams.
+    pub(super) fn was_sent_away(&self) -> bool {
+        self.bound.load(Ordering::Relaxed) != u32::MAX
     }
 
     /// Whether the server has said that it will not process this stream or, of one that isn't
@@ -203,6 +220,7 @@ mod tests {
                 .filter_map(|(kind, stream, length)| match *kind {
                     HEADERS => Some(Seen::Headers(*stream)),
                     GOAWAY if *length >= LAST => Some(Seen::GoAway { last }),
+                    PING => Some(Seen::Ping { answers: false }),
                     _ => None,
                 })
                 .collect();
@@ -215,7 +233,7 @@ mod tests {
         let ms = std::time::Duration::from_millis;
         let set_out = time::now();
         tokio::time::advance(ms(10)).await;
-        let opened = Opened::new(time::now());
+        let opened = Opened::new(time::now(), Arc::default());
         tokio::time::advance(ms(30)).await;
         assert_eq!(opened.waited(1, set_out), None);
         let mut frames = Frames::written();
@@ -228,11 +246,26 @@ mod tests {
         assert_eq!(opened.waited(1, set_out), Some(0), "long ago");
     }
 
+    #[test]
+    fn pings_are_counted_as_they_are_sent_and_answered() {
+        let counters = Arc::<Counters>::default();
+        let opened = Opened::new(Tick::ZERO, Arc::clone(&counters));
+        let (mut written, mut read) = (Frames::written(), Frames::read());
+        let (ping, mut pong) = (frame(PING, 0, 8), frame(PING, 0, 8));
+        pong[4] = ACK;
+        opened.written(&mut written, &[vec![0; PREFACE], ping.clone(), ping.clone()].concat());
+        opened.read(&mut read, &pong);
+        // The server's own, and our answer to it.
+        opened.read(&mut read, &ping);
+        opened.written(&mut written, &pong);
+        assert_eq!((counters.read().pings, counters.read().pongs), (2, 1));
+    }
+
     /// As servers do that end gracefully: all that is on its way may still come, and then it says
     /// what has.
     #[test]
     fn a_goaway_excludes_what_is_above_its_last_stream_and_what_is_not_opened_yet() {
-        let opened = Opened::new(Tick::ZERO);
+        let opened = Opened::new(Tick::ZERO, Arc::default());
         let (mut written, mut read) = (Frames::written(), Frames::read());
         let heads = [frame(HEADERS, 1, 5), frame(HEADERS, 3, 5), frame(HEADERS, 5, 5)].concat();
         opened.written(&mut written, &[vec![0; PREFACE], heads].concat());
@@ -246,7 +279,7 @@ mod tests {
         goes_away(3);
         assert!(opened.excludes(Some(5)) && opened.excludes(None) && !opened.excludes(Some(3)));
         // A last stream that was never opened excludes nobody who may become it.
-        let opened = Opened::new(Tick::ZERO);
+        let opened = Opened::new(Tick::ZERO, Arc::default());
         let mut frame = frame(GOAWAY, 0, 8);
         frame[HEAD..HEAD + LAST].copy_from_slice(&1_u32.to_be_bytes());
         opened.read(&mut Frames::read(), &frame);

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicU64;
 
 use std::sync::atomic::Ordering;
 
+use crate::connections::{Closed, Counters};
 use crate::hyper::frames::Opened;
 use crate::time;
 use crate::time::Tick;
@@ -32,8 +33,7 @@ pub(super) struct Sends(pub(super) Arc<Counts>);
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) sent: AtomicU64,
-    /// Connections begun.
-    pub(super) connects: AtomicU64,
+    pub(super) connections: Arc<Counters>,
 }
 
 impl Sends {
@@ -45,7 +45,11 @@ impl Sends {
     /// How many connections have been begun. An attempt between whose beginning and end none was,
     /// over HTTP/1, was on one from the pool.
     pub(super) fn connects(&self) -> u64 {
-        self.0.connects.load(Ordering::Relaxed)
+        self.0.connections.begun()
+    }
+
+    pub(super) fn connections(&self) -> &Arc<Counters> {
+        &self.0.connections
     }
 
     pub(super) fn last(&self) -> u64 {
@@ -66,6 +70,8 @@ pub(super) struct State {
     pub(super) used: AtomicBool,
     /// Attempts that timed out since the last answer.
     pub(super) timeouts: AtomicU32,
+    /// Nothing is sent on it any more.
+    retired: AtomicBool,
     pub(super) sends: Sends,
     /// The last attempt that had set out when anything came.
     pub(super) heard: AtomicU64,
@@ -75,9 +81,9 @@ impl Link {
     pub(super) fn new(remote_addr: Option<SocketAddr>, shared: bool, sends: Sends) -> Self {
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let (timeouts, heard) = (AtomicU32::new(0), AtomicU64::new(0));
-        let opened = shared.then(|| Box::new(Opened::new(time::now())));
-        let used = AtomicBool::new(false);
-        Self(Arc::new(State { id, remote_addr, opened, used, timeouts, sends, heard }))
+        let opened = shared.then(|| Box::new(Opened::new(time::now(), Arc::clone(sends.connections()))));
+        let (used, retired) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self(Arc::new(State { id, remote_addr, opened, used, timeouts, retired, sends, heard }))
     }
 
     /// Its number, if it is one that attempts share.
@@ -148,7 +154,40 @@ impl Link {
     /// The attempt of that number timed out. True when that was one too many: the second in a row,
     /// or the first when nothing at all has come since it set out.
     pub(super) fn timed_out(&self, sent: u64) -> bool {
-        self.0.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS || !self.has_been_heard_since(sent)
+        let retires = self.0.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS
+            || !self.has_been_heard_since(sent);
+        if retires {
+            self.0.retired.store(true, Ordering::Relaxed);
+        }
+        retires
+    }
+
+    /// It is closed, for all that is known because of this.
+    fn why_closed(&self) -> Closed {
+        if self.0.retired.load(Ordering::Relaxed) {
+            Closed::Retired
+        } else if self.0.opened.as_ref().is_some_and(|opened| opened.was_sent_away()) {
+            Closed::SentAway
+        } else {
+            Closed::Otherwise
+        }
+    }
+}
+
+/// A connection for as long as it is open, which its link may outlive in a response.
+#[derive(Debug)]
+pub(super) struct Life(Link);
+
+impl Life {
+    pub(super) fn of(link: &Link) -> Self {
+        link.0.sends.connections().made();
+        Self(link.clone())
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.0.sends.connections().closed(self.0.why_closed());
     }
 }
 

@@ -45,6 +45,7 @@ mod link;
 mod pool;
 mod request;
 mod response;
+mod service;
 mod ticket;
 
 use std::fmt;
@@ -60,6 +61,7 @@ pub use body::Body;
 pub use builder::ClientBuilder;
 pub use request::RequestBuilder;
 pub use response::Response;
+pub use service::Answered;
 
 use crate::call::options::CallOptions;
 use crate::call::pending;
@@ -76,12 +78,19 @@ use crate::shared_methods::client_methods;
 /// lives: a new client knows nothing about which upstreams are broken.
 #[derive(Clone)]
 pub struct Client {
-    wire: Arc<Wire>,
+    /// `None` where none could be made; the core knows why.
+    wire: Option<Arc<Wire>>,
     core: Arc<Core>,
     max_body: usize,
 }
 
 impl Client {
+    /// The standard policy. Build one and clone it. Where there is no TLS each call fails with
+    /// [`ErrorKind::Config`], which [`builder`](Self::builder) would have told at once.
+    pub fn new() -> Self {
+        Self::builder().build().unwrap_or_else(|error| builder::unmade(&error))
+    }
+
     /// A builder that starts from [`Policy::standard`](crate::Policy::standard).
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new()
@@ -95,7 +104,24 @@ impl Client {
         method: Method,
         url: impl TryInto<Uri, Error: Into<http::Error>>,
     ) -> RequestBuilder {
-        RequestBuilder::new(self.clone(), method, url.try_into().map_err(Into::into))
+        let url = url.try_into().map_err(|error| Error::new(ErrorKind::Request).because(error.into()));
+        RequestBuilder::new(self.clone(), method, url.and_then(|url| self.below_base(url)))
+    }
+
+    /// The URL itself if it names a host, else below the base.
+    #[inline]
+    fn below_base(&self, url: Uri) -> Result<Uri, Error> {
+        if url.authority().is_some() {
+            return Ok(url);
+        }
+        let text = url.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+        match self.core.defaults().below_base(text) {
+            Some(below) => {
+                let below = below?.as_str().parse::<Uri>();
+                below.map_err(|error| Error::new(ErrorKind::Request).because(error))
+            }
+            None => Ok(url),
+        }
     }
 
     /// Makes a call with a ready request. [`CallOptions`] in its extensions hold for it.
@@ -123,9 +149,11 @@ impl Client {
         reason = "a request and a call are large, and are put in their place at once"
     )]
     #[inline(always)]
-    fn call(self, request: Request<Body>, options: CallOptions) -> Pending {
+    fn call(self, mut request: Request<Body>, options: CallOptions) -> Pending {
         let Self { wire, core, max_body } = self;
-        let call = match check(request.uri()) {
+        let Some(wire) = wire else { return Pending::failed(core.no_transport()) };
+        let ready = check(request.uri()).and_then(|()| core.defaults().complete(request.headers_mut()));
+        let call = match ready {
             Ok(()) => {
                 let exchange = HyperExchange::new(wire, request, max_body);
                 pending::Pending::new(core, exchange, options)
@@ -133,6 +161,11 @@ impl Client {
             Err(error) => pending::Pending::failed(error),
         };
         Pending { call }
+    }
+
+    /// What became of its connections since it was built.
+    pub fn connections(&self) -> crate::Connections {
+        self.core.connections().unwrap_or_default()
     }
 
     fn max_body(&self) -> usize {
@@ -156,6 +189,13 @@ fn check(uri: &Uri) -> Result<(), Error> {
         Some("https") if cfg!(feature = "hyper-rustls") => Ok(()),
         Some("https") => says("https needs the feature `hyper-rustls`"),
         _ => says("the URL is neither http nor https"),
+    }
+}
+
+impl Default for Client {
+    /// [`Client::new`].
+    fn default() -> Self {
+        Self::new()
     }
 }
 

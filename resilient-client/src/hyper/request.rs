@@ -12,9 +12,11 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::{Body, Client, Pending};
+use crate::call::http_request::copy_head;
 use crate::call::options::CallOptions;
 use crate::error::{Error, ErrorKind};
 use crate::header_limit::put_over;
+use crate::replay::Replay as _;
 use crate::shared_methods::request_methods;
 
 /// A request being built. A mistake in any of its parts shows when it is built or sent.
@@ -26,14 +28,14 @@ pub struct RequestBuilder {
 }
 
 impl RequestBuilder {
-    pub(super) fn new(client: Client, method: Method, uri: Result<Uri, http::Error>) -> Self {
+    pub(super) fn new(client: Client, method: Method, uri: Result<Uri, Error>) -> Self {
         let request = uri.map(|uri| {
             let mut request = Request::new(Body::empty());
             *request.method_mut() = method;
             *request.uri_mut() = uri;
             request
         });
-        Self { client, request: request.map_err(bad), options: CallOptions::new() }
+        Self { client, request, options: CallOptions::new() }
     }
 
     fn change<E>(mut self, change: impl FnOnce(&mut Request<Body>) -> Result<(), E>) -> Self
@@ -138,6 +140,25 @@ impl RequestBuilder {
         }
     }
 
+    /// Sets a [form](crate::multipart::Form) of several parts as the body. It is sent again if each
+    /// of its parts can be; a form with a stream is sent once.
+    #[cfg(feature = "multipart")]
+    pub fn multipart(mut self, form: crate::multipart::Form) -> Self {
+        use crate::multipart::Content;
+
+        let kind = form.content_type();
+        if let Ok(request) = &mut self.request {
+            *request.body_mut() = match form.into_content() {
+                Content::Bytes(bytes) => bytes.into(),
+                Content::Body(body) => Body::form(body),
+            };
+        }
+        self.change(|request| {
+            request.headers_mut().try_insert(http::header::CONTENT_TYPE, kind?).map_err(bad)?;
+            Ok::<_, Error>(())
+        })
+    }
+
     request_methods!();
 
     /// The request, without sending it. What this call asks for differently stands in its
@@ -151,6 +172,29 @@ impl RequestBuilder {
         keep_body(&mut request, &options);
         request.extensions_mut().insert(options);
         Ok(request)
+    }
+
+    /// The client, and the request without sending it, as [`build`](Self::build) gives it.
+    pub fn build_split(self) -> (Client, Result<Request<Body>, Error>) {
+        let client = self.client.clone();
+        (client, self.build())
+    }
+
+    /// Another of the same. `None` if its body is a stream, or if a part of it was bad already.
+    pub fn try_clone(&self) -> Option<Self> {
+        let request = self.request.as_ref().ok()?;
+        request.body().as_bytes()?;
+        let mut copy = Request::new(request.body().replay()?);
+        copy_head(request, &mut copy);
+        copy.extensions_mut().clone_from(request.extensions());
+        Some(Self { client: self.client.clone(), request: Ok(copy), options: self.options.clone() })
+    }
+
+    /// Makes a call of a request that is there already, to be changed and sent. [`CallOptions`] in
+    /// its extensions hold for it.
+    pub fn from_parts(client: Client, mut request: Request<Body>) -> Self {
+        let options = request.extensions_mut().remove().unwrap_or_default();
+        Self { client, request: Ok(request), options }
     }
 
     /// Makes the call.

@@ -20,6 +20,7 @@ use crate::call::response_body::{Guard, ResponseBody};
 use crate::error::{Error, ErrorKind};
 use crate::hyper::link::Link;
 use crate::outcome::report::CallReport;
+use crate::pool_defaults::MAX_BODY;
 use crate::redact::shown;
 use crate::shared_methods::{Pieces, response_methods};
 
@@ -123,7 +124,7 @@ impl Response {
     pub async fn upgrade(self) -> Result<Upgraded, Error> {
         let report = self.report().clone();
         let upgraded = hyper::upgrade::on(http::Response::from(self)).await;
-        upgraded.map_err(|error| Error::new(ErrorKind::Transport).because(error).with_report(report))
+        upgraded.map_err(|error| Error::not_upgraded(error).with_report(report))
     }
 
     /// The next piece of the body; `None` at its end. Cancelling it loses nothing.
@@ -209,6 +210,17 @@ impl From<Response> for http::Response<ResponseBody<Incoming>> {
     fn from(response: Response) -> Self {
         let Whole { head, body, .. } = *response.0;
         http::Response::from_parts(head, body)
+    }
+}
+
+impl<T: Into<Bytes>> From<http::Response<T>> for Response {
+    /// A response that no call has brought, such as one of a cache's or a test's. Its report has no
+    /// attempts and the call's number 0, its URL is `/`, and `bytes` and its like read 16 MiB of it
+    /// at most.
+    fn from(response: http::Response<T>) -> Self {
+        let (head, body) = response.into_parts();
+        let body = KeptBody { bytes: body.into(), cut: false };
+        Self::kept(head, body, CallReport::of_none(""), Uri::default(), MAX_BODY)
     }
 }
 

@@ -80,9 +80,9 @@ instruments! {
     IN_USE: Gauge "resilient_client.bulkhead.in_use" "{attempt}" []
         "Places taken by attempts in flight, responses whose bodies haven't ended among them.";
     LIMIT: Gauge "resilient_client.bulkhead.limit" "{attempt}" []
-        "The most places; absent without a limit.";
+        "The most places; absent without a limit, NaN when it is gone.";
     QUEUED: Gauge "resilient_client.bulkhead.queued" "{attempt}" []
         "Attempts that wait for a place.";
     BUDGET: Gauge "resilient_client.budget.available" "{token}" []
-        "Tokens left for retries and hedges; absent without a budget.";
+        "Tokens left for retries and hedges; absent without a budget, NaN when it is gone.";
 }

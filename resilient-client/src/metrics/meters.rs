@@ -10,7 +10,7 @@ use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder
 use super::instruments as names;
 use super::instruments::Instrument;
 use super::labels::{End, STATUSES, Status, Whom};
-use crate::event::{Event, KnownMethod, Observer};
+use crate::event::{Event, EventKinds, KnownMethod, Observer};
 use crate::outcome::report::Trigger;
 use crate::policy::breaker::State;
 use crate::sync::Mutex;
@@ -40,10 +40,13 @@ const METHODS: usize = KnownMethod::Other as usize + 1;
 const STATES: [State; 6] =
     [State::Closed, State::Open, State::HalfOpen, State::Disabled, State::ForcedOpen, State::ForcedClosed];
 
+/// In their own order, so that each is its index.
+const TRIGGERS: [Trigger; 3] = [Trigger::First, Trigger::Retry, Trigger::Hedge];
+
 pub(super) struct Meters {
     source: Source,
     whom: Vec<Label>,
-    attempts: [Counter; 3],
+    attempts: [Counter; TRIGGERS.len()],
     methods: [OnceLock<Box<OfMethod>>; METHODS],
     /// Counters of what is rare, by instrument and labels' values.
     rare: Mutex<HashMap<(&'static str, &'static str, &'static str), Counter>>,
@@ -117,8 +120,8 @@ impl Meters {
         let mut labels = vec![Label::new("server.address", whom.address.clone())];
         labels.extend(whom.port.map(|port| Label::new("server.port", port.to_string())));
         labels.extend(whom.template.clone().map(|template| Label::new("url.template", template)));
-        let attempts = [Trigger::First, Trigger::Retry, Trigger::Hedge]
-            .map(|trigger| counter(&source, &labels, &names::ATTEMPTS, [trigger.as_str()]));
+        let attempts =
+            TRIGGERS.map(|trigger| counter(&source, &labels, &names::ATTEMPTS, [trigger.as_str()]));
         Self {
             source,
             whom: labels,
@@ -131,7 +134,11 @@ impl Meters {
 
     #[inline]
     fn of(&self, method: KnownMethod) -> &OfMethod {
-        self.methods[method as usize].get_or_init(|| self.make(method))
+        // No closure: it would put what it needs into memory each time.
+        match self.methods[method as usize].get() {
+            Some(known) => known,
+            None => self.methods[method as usize].get_or_init(|| self.make(method)),
+        }
     }
 
     #[cold]
@@ -220,11 +227,18 @@ impl Durations {
     #[inline]
     fn record(&self, meters: &Meters, method: KnownMethod, end: End, duration: Duration) {
         match end.error {
-            None => self.by_status[end.status.index()]
-                .get_or_init(|| self.make(meters, method, end))
-                .record(duration.as_secs_f64()),
+            None => match self.by_status[end.status.index()].get() {
+                Some(known) => known.record(duration.as_secs_f64()),
+                None => self.record_first(meters, method, end, duration),
+            },
             Some(error) => self.record_other(meters, method, end, error, duration),
         }
+    }
+
+    #[cold]
+    fn record_first(&self, meters: &Meters, method: KnownMethod, end: End, duration: Duration) {
+        let histogram = self.by_status[end.status.index()].get_or_init(|| self.make(meters, method, end));
+        histogram.record(duration.as_secs_f64());
     }
 
     #[cold]
@@ -252,16 +266,26 @@ impl Durations {
     }
 }
 
+/// What is counted: nothing else is built for it.
+const COUNTED: EventKinds = EventKinds::ATTEMPT_STARTED
+    .and(EventKinds::ATTEMPT_FINISHED)
+    .and(EventKinds::CALL_FINISHED)
+    .and(EventKinds::RETRY_SCHEDULED)
+    .and(EventKinds::RETRY_DECLINED)
+    .and(EventKinds::REJECTED)
+    .and(EventKinds::WOULD_REJECT)
+    .and(EventKinds::HEDGE_ENDED)
+    .and(EventKinds::BREAKER_TRANSITION);
+
 impl Observer for Meters {
+    fn interest(&self) -> EventKinds {
+        COUNTED
+    }
+
     fn event(&self, _upstream: &str, event: &Event) {
         match *event {
             Event::AttemptStarted { method, trigger, .. } => {
-                let index = match trigger {
-                    Trigger::First => 0,
-                    Trigger::Retry => 1,
-                    Trigger::Hedge => 2,
-                };
-                self.attempts[index].increment(1);
+                self.attempts[trigger as usize].increment(1);
                 self.of(method).active.increment(1.0);
             }
             Event::AttemptFinished { method, duration, outcome, status, .. } => {
@@ -272,6 +296,15 @@ impl Observer for Meters {
             Event::CallFinished { method, duration, end, .. } => {
                 self.of(method).calls.record(self, method, End::of_call(end), duration);
             }
+            _ => self.rare(event),
+        }
+    }
+}
+
+impl Meters {
+    #[cold]
+    fn rare(&self, event: &Event) {
+        match *event {
             Event::RetryScheduled { after, .. } => self.count(&names::RETRIES, [after.as_str(), ""]),
             Event::RetryDeclined { ref why, .. } => self.count(&names::DECLINED, [why.as_str(), ""]),
             Event::Rejected { rejection, .. } => self.count(&names::REJECTIONS, [rejection.as_str(), ""]),

@@ -21,8 +21,8 @@
 //! # run().unwrap();
 //! ```
 //!
-//! Give it to the builder: a client that is built has made what it counts upstreams by already, and
-//! [`observe`](crate::Client::observe) counts only those that are met later.
+//! A client that is built can be given it, too ([`observe`](crate::Client::observe)): it counts the
+//! calls that begin from then on.
 //!
 //! [`INSTRUMENTS`] has all there is: names, units, labels, and what each stands for;
 //! `docs/metrics-and-spans.md` has them as a table. Every label comes from a bounded set:

@@ -29,6 +29,9 @@ struct Series {
     value: AtomicI64,
 }
 
+/// Where a gauge stands that was set to NaN.
+const NO_NUMBER: i64 = i64::MIN;
+
 impl Kept {
     fn series(&self, key: &Key) -> Arc<Series> {
         let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
@@ -63,7 +66,8 @@ impl GaugeFn for Series {
         self.value.fetch_sub((value * 1000.0) as i64, Ordering::Relaxed);
     }
     fn set(&self, value: f64) {
-        self.value.store((value * 1000.0) as i64, Ordering::Relaxed);
+        let thousandths = if value.is_nan() { NO_NUMBER } else { (value * 1000.0) as i64 };
+        self.value.store(thousandths, Ordering::Relaxed);
     }
 }
 
@@ -331,5 +335,64 @@ async fn a_snapshot_tells_levels_and_that_an_upstream_is_gone() {
     assert_eq!(kept.sum("resilient_client.breaker.transitions"), 1);
     metrics.record_snapshot(&[]);
     assert_eq!(kept.sum("resilient_client.breaker.state"), 0);
-    assert_eq!(kept.sum("resilient_client.bulkhead.limit"), 0);
+    assert_eq!(kept.sum("resilient_client.bulkhead.in_use"), 0);
+    for gone in ["resilient_client.bulkhead.limit", "resilient_client.budget.available"] {
+        assert_eq!(kept.sum(gone), NO_NUMBER, "0 would be one that lets nothing in");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_or_a_budget_that_is_switched_off_is_no_number_and_one_that_never_was_is_absent() {
+    use crate::policy::concurrency::ConcurrencyPolicy;
+    use crate::{Client, Policy};
+
+    let kept = Kept::default();
+    let metrics = Metrics::with_recorder(kept.clone());
+    let levels = || {
+        let of = |name: &str| kept.all(name).into_values().next();
+        (of("resilient_client.bulkhead.limit"), of("resilient_client.budget.available"))
+    };
+    let client = Client::builder().policy(Policy::none()).observer(metrics.clone()).build().unwrap();
+    client.breaker("http://users:3000").unwrap().force_open().unwrap();
+    let tell = || metrics.record_snapshot(&client.snapshot());
+    tell();
+    assert_eq!(levels(), (None, None), "neither ever was");
+    client.reload(Policy::standard()).unwrap();
+    tell();
+    assert_eq!(levels(), (Some(256_000), Some(10_000)));
+    client.reload(Policy::standard().bulkhead(None).retry(None)).unwrap();
+    tell();
+    assert_eq!(levels().0, Some(NO_NUMBER), "switched off");
+    client.reload(Policy::none()).unwrap();
+    tell();
+    assert_eq!(levels(), (Some(NO_NUMBER), Some(NO_NUMBER)), "both are");
+    client.reload(Policy::standard().concurrency(ConcurrencyPolicy::gradient())).unwrap();
+    tell();
+    assert!(levels().0.is_some_and(|limit| limit > 0), "and there again");
+}
+
+/// Given to a client that had met its upstreams it counted none of them.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_built_and_at_work_can_be_given_metrics() {
+    use crate::testkit::rig::Rig;
+    use crate::testkit::script::{Step, answer, ms};
+    use crate::{CallOptions, Policy};
+
+    let slow = Step::Answer { after: ms(40), status: 200, retry_after: None, body: Vec::new() };
+    let rig = Rig::new(&Policy::standard(), [answer(200), slow, answer(200)]);
+    drop(rig.get().await.unwrap());
+    let under_way = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+    tokio::time::sleep(ms(10)).await;
+    let kept = Kept::default();
+    let observer: Arc<dyn Observer> = Arc::new(Metrics::with_recorder(kept.clone()));
+    rig.core.observe(&observer);
+    drop(under_way.await.unwrap().unwrap());
+    assert_eq!(kept.sum("http.client.active_requests"), 0, "an end whose beginning wasn't counted");
+    drop(rig.get().await.unwrap());
+    let labels = "server.address=users,server.port=3000";
+    assert_eq!(kept.sum(&format!("resilient_client.attempts{{{labels},trigger=first}}")), 1);
+    for name in ["http.client.request.duration", "resilient_client.call.duration"] {
+        assert_eq!(kept.sum(name), 1, "{name}");
+    }
+    assert_eq!(kept.sum("http.client.active_requests"), 0);
 }

@@ -239,6 +239,11 @@ impl CallReport {
         }
     }
 
+    /// Of a response that no call has brought.
+    pub(crate) fn of_none(upstream: &str) -> Self {
+        Self::new(CallId::NONE, upstream.into(), 0, Tick::ZERO)
+    }
+
     pub(crate) fn shown_as(mut self, template: Option<Template>) -> Self {
         self.template = template;
         self
@@ -311,6 +316,11 @@ impl CallReport {
             outcome: None,
             status: None,
         });
+    }
+
+    /// An attempt was never handed to the transport: it was none.
+    pub(crate) fn withdraw(&mut self, number: u32) {
+        self.attempts.retain(|attempt| attempt.number != number);
     }
 
     /// The server provably did not process an attempt that has ended.

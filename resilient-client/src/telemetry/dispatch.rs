@@ -1,19 +1,28 @@
 //! Sends events to observers and to the log, outside every lock.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use http::Method;
 
-use super::log;
-use crate::event::{Event, Observer, UpstreamIdentity};
+use super::listeners::{EVERYBODY, Few, Listeners, Observers};
+use super::{log, spans};
+use crate::event::{Event, EventKinds, KnownMethod, Observer, UpstreamIdentity};
 
 thread_local! {
-    /// Events that wait for locks to be released; `None` while none has to.
-    static HELD: RefCell<Option<Vec<(Events, String, Event)>>> = const { RefCell::new(None) };
+    /// Whether events wait for locks to be released. Apart, because every event asks, and what is
+    /// kept below has to be looked after until the thread ends.
+    static HOLDS: Cell<bool> = const { Cell::new(false) };
+    /// Those that wait.
+    static HELD: RefCell<Vec<HeldEvent>> = const { RefCell::new(Vec::new()) };
+}
+
+struct HeldEvent {
+    events: Events,
+    upstream: String,
+    event: Event,
+    most: Few,
 }
 
 /// While it lives, events of this thread wait. Made before a lock is taken, it is dropped after the
@@ -26,13 +35,9 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn begin() -> Self {
-        let begin = |held: &RefCell<Option<_>>| {
-            let mut held = held.borrow_mut();
-            let outermost = held.is_none();
-            held.get_or_insert_default();
-            outermost
-        };
-        Self { outermost: HELD.try_with(begin).unwrap_or(false) }
+        // On a thread that ends none is held any more.
+        let outermost = HELD.try_with(|_| ()).is_ok() && !HOLDS.replace(true);
+        Self { outermost }
     }
 }
 
@@ -41,110 +46,131 @@ impl Drop for Held {
         if !self.outermost {
             return;
         }
-        let held = HELD.try_with(RefCell::take).ok().flatten();
-        for (events, upstream, event) in held.unwrap_or_default() {
-            events.deliver(&upstream, &event);
+        HOLDS.set(false);
+        let held = HELD.try_with(RefCell::take).unwrap_or_default();
+        for HeldEvent { events, upstream, event, most } in held {
+            events.deliver(&upstream, event.kind(), &event, most);
         }
     }
 }
 
-/// One upstream's, in the place of the observer of all.
-type OwnObserver = Option<Arc<dyn Observer>>;
-
-/// Where the engine sends events. Clones share their observers.
-#[derive(Clone, Default)]
-pub(crate) struct Events {
-    shared: Arc<Observers>,
-    /// Who hears in an observer's place of what happens at one upstream, in the order of the
-    /// observers.
-    own: Option<Arc<[OwnObserver]>>,
+/// That a call is heard, by whom, and the method that its events bear. Asked once, when it begins,
+/// so that whoever hears of it hears all of it: one who counts what begins and ends must not be told
+/// of ends alone. Two bytes, as every attempt is moved with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    pub(crate) method: KnownMethod,
+    by: Few,
 }
 
-#[derive(Default)]
-struct Observers {
-    /// Whether there is any: what every call reads.
-    any: AtomicBool,
-    all: ArcSwap<Vec<Arc<dyn Observer>>>,
+/// Where the engine sends events. Clones share their listeners.
+#[derive(Clone, Default)]
+pub(crate) struct Events {
+    observers: Arc<Observers>,
+    listeners: Arc<Listeners>,
 }
 
 impl Events {
     pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
-        let any = AtomicBool::new(!observers.is_empty());
-        Self { shared: Arc::new(Observers { any, all: ArcSwap::from_pointee(observers) }), own: None }
+        Self { observers: Arc::new(Observers::new(observers)), listeners: Arc::default() }
     }
 
-    /// One more observer, who hears of what happens from now on.
+    /// One more observer, who hears of the calls that begin from now on, and of what else happens.
     pub(crate) fn add(&self, observer: &Arc<dyn Observer>) {
-        self.shared.all.rcu(|all| all.iter().chain([observer]).cloned().collect::<Vec<_>>());
-        self.shared.any.store(true, Ordering::Relaxed);
+        self.observers.add(observer);
     }
 
     /// The same for what happens at one upstream, of which some observers may have one of their
-    /// own.
-    pub(crate) fn of(&self, upstream: impl FnOnce() -> UpstreamIdentity) -> Self {
-        let observers = self.shared.all.load();
-        if observers.is_empty() {
-            return self.clone();
-        }
-        let upstream = &upstream();
-        let own = |observer: &Arc<dyn Observer>| {
-            catch_unwind(AssertUnwindSafe(|| observer.of_upstream(upstream))).ok().flatten()
-        };
-        let own: Arc<[_]> = observers.iter().map(own).collect();
-        let own = own.iter().any(Option::is_some).then_some(own);
-        Self { shared: Arc::clone(&self.shared), own }
+    /// own. Those are asked for later, when no lock is held.
+    pub(crate) fn of(&self, upstream: UpstreamIdentity) -> Self {
+        Self { observers: Arc::clone(&self.observers), listeners: Arc::new(Listeners::of(upstream)) }
     }
 
-    /// Builds the event only when somebody listens.
+    /// Whether anybody hears of a call that begins, or looks at its spans.
+    #[inline]
+    pub(crate) fn heard(&self, method: &Method) -> Option<Heard> {
+        if self.observers.count() == 0 && !spans::heard() { None } else { self.hearing(method) }
+    }
+
+    #[inline(never)]
+    fn hearing(&self, method: &Method) -> Option<Heard> {
+        let by = self.listeners.known(&self.observers).min(EVERYBODY.into()) as Few;
+        let heard = spans::heard() || self.wants(EventKinds::OF_CALLS);
+        heard.then(|| Heard { method: KnownMethod::of(method), by })
+    }
+
+    /// Whether somebody wants to hear of one of these kinds, or the log writes one.
+    #[inline]
+    pub(crate) fn wants(&self, kinds: EventKinds) -> bool {
+        self.listeners.want().has_any(kinds) || log::written().has_any(kinds)
+    }
+
+    /// Tells of something that happened to an upstream. Builds the event only when somebody
+    /// listens.
     #[inline]
     pub(crate) fn emit(&self, upstream: &str, event: impl FnOnce() -> Event) {
-        if self.heard() {
-            self.tell(upstream, event());
+        if self.observers.count() != 0 || log::heard() {
+            self.tell(upstream, &event());
         }
-    }
-
-    /// Whether anybody listens.
-    #[inline]
-    pub(crate) fn heard(&self) -> bool {
-        self.shared.any.load(Ordering::Relaxed) || log::heard()
     }
 
     #[cold]
-    fn tell(&self, upstream: &str, event: Event) {
-        let mut event = Some(event);
-        // On a thread that ends none is held any more.
-        let _ = HELD.try_with(|held| {
-            if let Some(held) = &mut *held.borrow_mut()
-                && let Some(event) = event.take()
-            {
-                held.push((self.clone(), upstream.to_owned(), event));
-            }
-        });
-        if let Some(event) = event {
-            self.deliver(upstream, &event);
+    fn tell(&self, upstream: &str, event: &Event) {
+        self.hand_on(upstream, event.kind(), event, EVERYBODY);
+    }
+
+    /// Tells of something that happened to a call that is heard. Builds the event only when
+    /// somebody wants one of its `kind`.
+    #[inline]
+    pub(crate) fn emit_of_call(
+        &self,
+        heard: Heard,
+        kind: EventKinds,
+        upstream: &str,
+        event: impl FnOnce() -> Event,
+    ) {
+        if self.wants(kind) {
+            self.hand_on(upstream, kind, &event(), heard.by);
         }
     }
 
-    fn deliver(&self, upstream: &str, event: &Event) {
-        log::write(upstream, event);
-        let own = self.own.as_deref().unwrap_or_default();
-        // Who comes later comes behind.
-        for (index, observer) in self.shared.all.load().iter().enumerate() {
-            let observer = own.get(index).and_then(Option::as_ref).unwrap_or(observer);
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.event(upstream, event)));
+    #[inline(never)]
+    fn hand_on(&self, upstream: &str, kind: EventKinds, event: &Event, most: Few) {
+        if HOLDS.get() {
+            self.hold(upstream, event, most);
+        } else {
+            self.deliver(upstream, kind, event, most);
         }
+    }
+
+    #[cold]
+    fn hold(&self, upstream: &str, event: &Event, most: Few) {
+        let held =
+            HeldEvent { events: self.clone(), upstream: upstream.to_owned(), event: event.clone(), most };
+        let _ = HELD.try_with(|all| all.borrow_mut().push(held));
+    }
+
+    #[inline]
+    fn deliver(&self, upstream: &str, kind: EventKinds, event: &Event, most: Few) {
+        if log::heard() {
+            log::write(upstream, event);
+        }
+        if most == EVERYBODY {
+            self.listeners.known(&self.observers);
+        }
+        self.listeners.tell(upstream, kind, event, most);
     }
 }
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Events({} observers)", self.shared.all.load().len())
+        write!(f, "Events({} observers)", self.observers.count())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
 

@@ -12,7 +12,7 @@ use tracing::trace;
 
 use tracing::warn;
 
-use crate::event::Event;
+use crate::event::{Event, EventKinds};
 use crate::origin::Origin;
 use crate::policy::breaker::State;
 
@@ -21,6 +21,22 @@ pub(super) fn heard() -> bool {
     LevelFilter::current() >= Level::WARN
 }
 
+/// What is told at the level trace only.
+const TRACED: EventKinds = EventKinds::CALL_STARTED.and(EventKinds::ATTEMPT_HEAD);
+
+/// What is told at the level that is listened at. What happens to calls is a line at the level
+/// debug, where most processes don't listen.
+#[inline]
+pub(super) fn written() -> EventKinds {
+    match LevelFilter::current() {
+        LevelFilter::OFF | LevelFilter::ERROR => EventKinds::NONE,
+        LevelFilter::TRACE => EventKinds::ALL,
+        LevelFilter::DEBUG => EventKinds::ALL.without(TRACED),
+        _ => EventKinds::ALL.without(EventKinds::OF_CALLS),
+    }
+}
+
+#[inline(never)]
 pub(super) fn write(upstream: &str, event: &Event) {
     match event {
         Event::CallStarted { call, .. } => {
@@ -57,7 +73,8 @@ pub(super) fn write(upstream: &str, event: &Event) {
             debug!(target: "resilient_client", upstream, %call, "not retried: {why}");
         }
         Event::Rejected { call, number, rejection } => {
-            debug!(target: "resilient_client", upstream, %call, number, "rejected: {rejection}");
+            let reason = rejection.as_str();
+            debug!(target: "resilient_client", upstream, %call, number, reason, "rejected: {rejection}");
         }
         _ => of_upstream(upstream, event),
     }
@@ -76,7 +93,8 @@ fn of_upstream(upstream: &str, event: &Event) {
             info!(target: "resilient_client", upstream, "overload limit ended");
         }
         Event::WouldReject { rejection } => {
-            debug!(target: "resilient_client", upstream, "would reject: {rejection}");
+            let reason = rejection.as_str();
+            debug!(target: "resilient_client", upstream, reason, "would reject: {rejection}");
         }
         Event::BreakerTransition(change) => match change.to {
             State::Open => {

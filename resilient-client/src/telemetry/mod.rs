@@ -5,8 +5,9 @@
 //! story without drowning it.
 
 mod dispatch;
+mod listeners;
 mod log;
 mod spans;
 
-pub(crate) use self::dispatch::{Events, Held};
-pub(crate) use self::spans::{AttemptSpan, CallSpan, Departing};
+pub(crate) use self::dispatch::{Events, Heard, Held};
+pub(crate) use self::spans::{AttemptSpan, CallSpan, Departing, heard as spans_heard};

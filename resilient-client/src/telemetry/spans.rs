@@ -4,20 +4,29 @@
 //! ```text
 //! resilient_client.call                 internal; below whatever span the call was made in
 //!   GET /users/{id}                     client; one an attempt, current while the transport is polled
-//!   GET /users/{id}                     http.request.resend_count = 1; a hedge follows from the first attempt
+//!   GET /users/{id}                     http.request.resend_count = 1; a hedge follows from the attempt it is sent beside
 //! ```
 //!
 //! They are of the level info and the target `resilient_client`. While nobody listens at that level
-//! nothing is built: a call has looked whether anybody does when it began.
+//! nothing is built: a call has looked whether anybody does when it began. Where somebody does, but
+//! not to these, nothing is built either: what stands in a span is put together when its own place in
+//! the code has been asked for.
+//!
+//! Two things are so because of tracing-opentelemetry, through which most people see them. Numbers
+//! are signed, as OpenTelemetry's are: it makes text of unsigned ones. And a span is entered once
+//! more as it ends: it takes for the end when the span was left last, which is long before where an
+//! attempt hung, or its body came slowly.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::StatusCode;
 use reqwest::Url;
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Entered, EnteredSpan};
-use tracing::{Id, Level, Span, info_span};
+use tracing::{Level, Span, info_span};
 
 use crate::authority::identity::UpstreamIdentity;
 use crate::event::{CallEnd, KnownMethod};
@@ -30,8 +39,6 @@ use crate::redact::{Template, redacted, redacted_text};
 #[derive(Debug)]
 pub(crate) struct CallSpan {
     span: Span,
-    /// What a hedge follows from.
-    first: Option<Id>,
     address: UpstreamIdentity,
     method: KnownMethod,
     template: Option<Template>,
@@ -41,8 +48,15 @@ pub(crate) struct CallSpan {
 pub(crate) struct Departing<'a> {
     pub(crate) number: u32,
     pub(crate) trigger: Trigger,
-    pub(crate) url: &'a str,
     pub(crate) endpoint: Option<&'a Origin>,
+    /// The one in flight that it is sent beside.
+    pub(crate) beside: Option<&'a AttemptSpan>,
+}
+
+/// Whether anything at all listens at their level. One relaxed load.
+#[inline]
+pub(crate) fn heard() -> bool {
+    LevelFilter::current() >= Level::INFO
 }
 
 impl CallSpan {
@@ -51,77 +65,85 @@ impl CallSpan {
     pub(crate) fn begin(
         method: KnownMethod,
         template: Option<&Template>,
-        upstream: impl FnOnce() -> UpstreamIdentity,
+        upstream: impl Fn() -> UpstreamIdentity,
     ) -> Option<Box<Self>> {
-        if LevelFilter::current() >= Level::INFO { Self::make(method, template, &upstream()) } else { None }
+        if heard() { Self::make(method, template, upstream) } else { None }
     }
 
     #[cold]
     fn make(
         method: KnownMethod,
         template: Option<&Template>,
-        upstream: &UpstreamIdentity,
+        upstream: impl Fn() -> UpstreamIdentity,
     ) -> Option<Box<Self>> {
+        // The macro looks at its fields' values once it knows that somebody wants them.
+        let address = OnceCell::new();
+        let whom = || address.get_or_init(&upstream);
         let span = info_span!(
             target: "resilient_client",
             "resilient_client.call",
             otel.kind = "internal",
             otel.status_code = Empty,
             http.request.method = method.as_str(),
-            server.address = upstream.host(),
-            server.port = upstream.port(),
+            server.address = whom().host(),
+            server.port = whom().port().map(i64::from),
             url.template = template.map(Template::as_str),
             http.response.status_code = Empty,
             "error.type" = Empty,
             resilient_client.call.attempts = Empty,
         );
-        let (address, template) = (upstream.clone(), template.cloned());
-        (!span.is_disabled()).then(|| Box::new(Self { span, first: None, address, method, template }))
+        if span.is_disabled() {
+            return None;
+        }
+        let (address, template) = (address.into_inner().unwrap_or_else(upstream), template.cloned());
+        Some(Box::new(Self { span, address, method, template }))
     }
 
-    /// The span of an attempt, begun as it sets out.
-    pub(crate) fn attempt(&mut self, departing: &Departing<'_>) -> Option<AttemptSpan> {
+    /// The span of an attempt, begun as it sets out to `url`.
+    pub(crate) fn attempt<'u>(
+        &self,
+        departing: &Departing<'_>,
+        url: impl Fn() -> Option<Cow<'u, str>>,
+    ) -> Option<AttemptSpan> {
         let Self { span: call, address, method, template, .. } = self;
         let (method, template) = (method.as_str(), template.as_ref().map(Template::as_str));
-        // Of a method that isn't known the conventions say `HTTP`.
-        let verb = if method == KnownMethod::Other.as_str() { "HTTP" } else { method };
-        let name = template.map_or(Cow::Borrowed(verb), |template| Cow::Owned(format!("{verb} {template}")));
         let span = info_span!(
             target: "resilient_client",
-            parent: &*call,
+            parent: call,
             "resilient_client.attempt",
-            otel.name = &*name,
+            otel.name = &*name(method, template),
             otel.kind = "client",
             otel.status_code = Empty,
             http.request.method = method,
             server.address = address.host(),
-            server.port = address.port(),
-            url.full = shown_text(departing.url, template),
+            server.port = address.port().map(i64::from),
+            url.full = url().map(|url| shown_text(&url, template)),
             url.template = template,
-            http.request.resend_count = (departing.number > 1).then(|| departing.number - 1),
+            http.request.resend_count = (departing.number > 1).then(|| i64::from(departing.number) - 1),
             http.response.status_code = Empty,
             "error.type" = Empty,
             resilient_client.trigger = departing.trigger.as_str(),
             resilient_client.endpoint = departing.endpoint.map(Origin::as_str),
         );
-        if departing.trigger == Trigger::Hedge {
-            span.follows_from(self.first.clone());
-        }
-        if self.first.is_none() {
-            self.first = span.id();
+        if departing.trigger == Trigger::Hedge
+            && let Some(AttemptSpan(beside)) = departing.beside
+        {
+            // It is in flight, so its span is there: a link can be made to it.
+            span.follows_from(beside);
         }
         (!span.is_disabled()).then(|| AttemptSpan(span))
     }
 
     /// What the call came to.
     pub(crate) fn ended(&self, end: CallEnd, attempts: usize) {
-        self.span.record("resilient_client.call.attempts", attempts);
+        self.span.record("resilient_client.call.attempts", i64::try_from(attempts).unwrap_or(i64::MAX));
         match end {
             CallEnd::Response(status) => record_status(&self.span, status),
             CallEnd::Error(kind) => record_error(&self.span, kind.as_str()),
             // Nobody knows whether it would have been one.
             CallEnd::Dropped => _ = self.span.record("error.type", "dropped"),
         }
+        lasts_until_now(&self.span);
     }
 
     /// Makes it current while the call is polled.
@@ -141,6 +163,13 @@ impl AttemptSpan {
         self.0.enter()
     }
 
+    /// Nothing was sent: a hook that was asked for it has failed or taken all its time, or what was
+    /// to be sent is gone. Then it is no client's span: those are counted as requests.
+    pub(crate) fn not_sent(&self) {
+        self.0.record("otel.kind", "internal");
+        record_error(&self.0, "not_sent");
+    }
+
     /// What the attempt came to.
     pub(crate) fn ended(&self, outcome: Outcome, status: Option<StatusCode>) {
         if let Some(status) = status {
@@ -153,12 +182,25 @@ impl AttemptSpan {
             (_, Some(status)) if status.is_client_error() || status.is_server_error() => {}
             (outcome, _) => record_error(&self.0, outcome.as_str()),
         }
+        lasts_until_now(&self.0);
     }
+}
+
+/// An attempt's name: of a method that isn't known the conventions say `HTTP`.
+fn name<'a>(method: &'a str, template: Option<&str>) -> Cow<'a, str> {
+    let verb = if method == KnownMethod::Other.as_str() { "HTTP" } else { method };
+    template.map_or(Cow::Borrowed(verb), |template| Cow::Owned(format!("{verb} {template}")))
+}
+
+/// Enters it, and leaves it. A thread that ends drops its calls when whoever records spans may have
+/// no place there any more, and a panic there would end the process.
+fn lasts_until_now(span: &Span) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(span.enter())));
 }
 
 /// The conventions call any 4xx and 5xx an error of a client's span.
 fn record_status(span: &Span, status: StatusCode) {
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_client_error() || status.is_server_error() {
         record_error(span, status.as_str());
     }

@@ -23,6 +23,8 @@
 //! })
 //! ```
 //!
+//! The repository's `examples/otlp` has it whole, with an exporter and a server's side.
+//!
 //! Like a [deadline](crate::deadline), the current context stays with the task: what `tokio::spawn`
 //! starts has none, unless it is [handed over](carried).
 //!

@@ -6,17 +6,19 @@ mod telling;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::endpoints::{Endpoint, EndpointPermit};
 use super::{Part, Upstream, Whose};
-use crate::event::{Event, KnownMethod};
 use crate::outcome::Verdict;
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::{Classified, Repeat};
+use crate::outcome::report::Trigger;
 use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::grant::Grant;
 use crate::policy::overload::{self, Ended, UNIT_BITS};
-use crate::telemetry::AttemptSpan;
+use crate::telemetry::{AttemptSpan, Heard};
 use crate::time::{self, Tick, nanos};
 
 /// One attempt's bulkhead slot, and its right to report how it ended.
@@ -40,8 +42,10 @@ pub(crate) struct AttemptPermit {
     /// also when it succeeds.
     grant: Option<Grant>,
     call: CallId,
-    /// The request's method; `None` while nobody listens.
-    heard: Option<KnownMethod>,
+    /// `None` while nobody listens.
+    heard: Option<Heard>,
+    /// That of its head, once that has come: it stays known whatever becomes of the body.
+    status: Option<StatusCode>,
     number: u32,
     /// Attempts in flight when it was let in, itself among them; zero while nobody asks.
     in_flight: u32,
@@ -105,9 +109,11 @@ enum Stage {
     /// No event has been sent of it, and it is being handed to the transport, which may send it at
     /// once, or panic.
     Leaving,
-    /// A hook is at it, or nobody has polled it yet. Nothing has been sent, and what becomes of it
-    /// says nothing about the server.
+    /// A hook is at it, or has held it back. Nothing has been sent, no event either, and what
+    /// becomes of it says nothing about the server.
     Preparing,
+    /// The transport has it, and nobody has polled that yet: nothing has been sent.
+    Launched,
     /// On its way.
     Sent,
 }
@@ -132,6 +138,7 @@ impl AttemptPermit {
             grant: None,
             call: CallId::NONE,
             heard: None,
+            status: None,
             number: 1,
             started: now,
             answered: Tick::NEVER,
@@ -189,9 +196,21 @@ impl AttemptPermit {
         self.stage = Stage::Admitted;
     }
 
-    /// The attempt has been announced and not sent.
+    /// A hook is at it, or has held it back.
     pub(crate) fn prepares(&mut self) {
         self.stage = Stage::Preparing;
+    }
+
+    /// The transport has the attempt, and is at work on it if it is `eager`.
+    #[inline]
+    pub(crate) fn launched(&mut self, trigger: Trigger, eager: bool) {
+        self.stage = if eager { Stage::Sent } else { Stage::Launched };
+        self.tell_started(trigger);
+    }
+
+    /// Whether the transport has had it.
+    pub(crate) fn was_launched(&self) -> bool {
+        matches!(self.stage, Stage::Launched | Stage::Sent)
     }
 
     /// The attempt is on its way.
@@ -216,13 +235,7 @@ impl AttemptPermit {
         if self.said == Said::Nothing {
             self.said = Said::Head;
             let transition = self.say_head(end, now);
-            self.emit(|method| Event::AttemptHead {
-                call: self.call,
-                method,
-                number: self.number,
-                duration: now.since(self.started),
-                status: end.status,
-            });
+            self.headed(end, now);
             self.announce(transition);
         }
     }
@@ -235,11 +248,13 @@ impl AttemptPermit {
 
     /// What became of the body of an answer whose head was good: [`Verdict::Failure`] with its
     /// kind, or nothing the breaker should know.
+    #[inline]
     pub(crate) fn body(&mut self, verdict: Verdict, end: &Classified, now: Tick) {
         self.body_after(Duration::ZERO, verdict, end, now);
     }
 
     /// The same of a body that was `waited` for, in the end, in vain.
+    #[inline]
     pub(crate) fn body_after(&mut self, waited: Duration, verdict: Verdict, end: &Classified, now: Tick) {
         if self.said != Said::Head {
             return;
@@ -257,6 +272,7 @@ impl AttemptPermit {
             return;
         }
         self.said = Said::Everything;
+        self.has_status(end.status);
         let transition = self.say_head(end, now);
         if end.is_success() {
             // The body was part of the attempt, and has ended as well as the head began.

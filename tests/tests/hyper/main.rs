@@ -2,6 +2,7 @@
 
 mod bodies;
 mod connecting;
+mod counts;
 mod http1;
 mod http2;
 mod requests;

@@ -48,6 +48,8 @@ impl Doing {
 pub(crate) struct Call {
     report: CallReport,
     began: Tick,
+    /// Until when it may take, if there is such a time.
+    until: Option<Tick>,
     /// When it began to do what it does.
     since: Tick,
     queued: u32,
@@ -75,6 +77,12 @@ impl Call {
     /// For how long it has done what it does.
     pub(crate) fn doing_for(&self, now: Tick) -> Duration {
         now.since(self.since)
+    }
+
+    /// Whether it has had its answer and is read for longer than the call may take: whoever holds it
+    /// reads no more, or its end would have come.
+    pub(crate) fn holds_old_body(&self, now: Tick) -> bool {
+        self.doing() == Doing::Body && self.until.is_some_and(|until| now > until)
     }
 
     pub(crate) fn attempts(&self) -> usize {
@@ -127,8 +135,11 @@ impl Call {
             Event::RetryScheduled { .. } => self.backing_off = true,
             Event::Rejected { rejection, .. } => self.refused = Some(*rejection),
             Event::RetryDeclined { why, .. } => self.report.decline(why.clone()),
-            Event::CallFinished { cut, .. } => {
+            Event::CallFinished { cut, streaming, .. } => {
                 self.finished = true;
+                if *streaming {
+                    self.until = None;
+                }
                 self.report.finish(now, *cut);
             }
             _ => {}
@@ -164,12 +175,12 @@ impl Calls {
     pub(crate) fn hear(&self, upstream: &Arc<str>, event: &Event, now: Tick) -> Option<Explained> {
         let id = call_of(event)?;
         let mut shard = self.shards[(id.as_u64() % SHARDS as u64) as usize].lock();
-        if let Event::CallStarted { call, at, policy_version, .. } = event {
+        if let Event::CallStarted { call, at, policy_version, until, .. } = event {
             if shard.len() < MOST / SHARDS {
                 let report = CallReport::new(*call, Arc::clone(upstream), *policy_version, *at);
-                let (began, since) = (*at, *at);
+                let (began, since, until) = (*at, *at, *until);
                 let (queued, open, backing_off, finished, refused) = (0, 0, false, false, None);
-                let call = Call { report, began, since, queued, open, backing_off, finished, refused };
+                let call = Call { report, began, until, since, queued, open, backing_off, finished, refused };
                 shard.insert(id, call);
             }
             return None;
@@ -194,14 +205,14 @@ impl Calls {
         Some(Explained { call: id, end, text })
     }
 
-    /// The oldest calls, at most so many, and how many there are: of one upstream, or of all. No
-    /// lock is held while more than a few are copied.
-    pub(crate) fn oldest(&self, most: usize, upstream: Option<&str>) -> (Vec<Call>, usize) {
+    /// The oldest of the calls that are `wanted`, at most so many, and how many those are. No lock
+    /// is held while more than a few are copied.
+    pub(crate) fn oldest(&self, most: usize, wanted: impl Fn(&Call) -> bool) -> (Vec<Call>, usize) {
         let mut all = Vec::new();
         let mut count = 0;
+        let wanted = |call: &&Call| wanted(call);
         for shard in &self.shards {
             let shard = shard.lock();
-            let wanted = |call: &&Call| upstream.is_none_or(|upstream| upstream == call.upstream());
             let mut oldest: Vec<_> = shard.values().filter(wanted).collect();
             count += oldest.len();
             if oldest.len() > most {

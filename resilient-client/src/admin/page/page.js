@@ -10,6 +10,8 @@ const upstreams = new Map();
 let token = sessionStorage.getItem("token") ?? "";
 let process = null;
 let lastEvent = null;
+/** When the server told of what is drawn last: the line's seconds are the data's. */
+let toldAt = null;
 let wanted = "";
 let order = "pain";
 
@@ -198,7 +200,10 @@ function forget(client, name) {
   upstreams.delete(key(client, name));
 }
 
-/** Another second: who wasn't told of has done nothing more than before. */
+/**
+ * Another second, as the server counts them: a page in the background has a clock that runs slowly, and the data hasn't.
+ * Who wasn't told of has done nothing more than before.
+ */
 function goOn() {
   for (const known of upstreams.values()) {
     const last = known.fresh ? known.row.last : known.row.last.every((count) => count === 0) ? [0, 0, 0] : known.row.last;
@@ -273,8 +278,22 @@ async function showStory(known) {
   list(".transitions", story.transitions.toReversed().map((t) =>
     item(`${clock(t.at)} ${t.endpoint ?? ""} ${words[t.from] ?? t.from} to ${words[t.to] ?? t.to}: ${t.cause}`)));
   list(".explained", story.calls.toReversed().map((call) => item(`${clock(call.at)} ${call.end}`, pre(call.report))));
-  list(".oldest", of.calls.oldest.slice(0, 20).map((call) =>
-    item(`${call.doing.replaceAll("_", " ")} for ${ms(call.doing_for)}, begun ${ms(call.age)} ago, ${call.attempts} attempts`)));
+  const under = (call) =>
+    item(`${call.doing.replaceAll("_", " ")} for ${ms(call.doing_for)}, begun ${ms(call.age)} ago, ${call.attempts} attempts`);
+  list(".oldest", of.calls.oldest.slice(0, 20).map(under));
+  list(".held", of.calls.old_bodies.slice(0, 20).map(under));
+  known.card.querySelector(".holders").hidden = of.calls.old_bodies.length === 0;
+  setText(known.card.querySelector(".connections"), connections(of.connections));
+}
+
+/** Of the whole client, as a pool is. */
+function connections(of) {
+  if (of === null) return "This transport does not tell of its connections.";
+  const many = (count, what) => (count > 0 ? `, ${count} ${what}` : "");
+  return `${of.open} open of ${of.made} made by the client` +
+    many(of.failed - of.timed_out, "failed") + many(of.timed_out, "not made in time") +
+    many(of.retired, "retired after timeouts") + many(of.sent_away, "sent away by the server") +
+    many(of.closed, "closed otherwise") + many(of.pings, `pings, ${of.pongs} answered`);
 }
 
 async function control(known, verb, endpoint) {
@@ -292,6 +311,7 @@ async function loadSnapshot() {
   const response = await ask("snapshot");
   const snapshot = await response.json();
   if (!response.ok) throw new Error(snapshot.detail);
+  toldAt = snapshot.at;
   const here = new Set();
   for (const client of snapshot.clients) {
     for (const { seconds: past, ...row } of client.upstreams) {
@@ -318,9 +338,15 @@ const heard = {
   },
   gap: loadSnapshot,
   entry: (data) => showEntry(data),
-  tick: (data) => {
+  tick: async (data) => {
+    const passed = toldAt === null ? 1 : Math.round((data.at - toldAt) / 1000);
+    toldAt = data.at;
     for (const row of data.rows) take(row);
     for (const [client, name] of data.gone) forget(client, name);
+    // Seconds that nobody told of are known where all of them are.
+    if (passed > 1) return loadSnapshot();
+    goOn();
+    if (!document.hidden) draw();
   },
 };
 
@@ -380,8 +406,7 @@ byId("sort").addEventListener("change", (event) => {
   order = event.target.value;
   draw();
 });
-setInterval(() => {
-  goOn();
+document.addEventListener("visibilitychange", () => {
   if (!document.hidden) draw();
-}, 1000);
+});
 run();

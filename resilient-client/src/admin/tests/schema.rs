@@ -24,7 +24,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
             "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
             "minItems" => value.as_array().is_none_or(|all| all.len() as u64 >= rule.as_u64().unwrap()),
             "maxItems" => value.as_array().is_none_or(|all| all.len() as u64 <= rule.as_u64().unwrap()),
-            "required" => names(rule).all(|name| value.get(name).is_some()),
+            "required" => !value.is_object() || names(rule).all(|name| value.get(name).is_some()),
             "anyOf" => rule.as_array().unwrap().iter().any(|one| {
                 let mut of_one = Vec::new();
                 check(root, one, value, at, &mut of_one);

@@ -14,7 +14,7 @@ use crate::call::attempt::RunningAttempt;
 use crate::call::exchange::{Departure, Exchange, Outbound, Target};
 use crate::call::step::Room;
 use crate::error::Error;
-use crate::event::{Event, HedgeEnd};
+use crate::event::{Event, EventKinds, HedgeEnd};
 use crate::hook;
 use crate::hook::{Attempt, Hook};
 use crate::outcome::call_id::CallId;
@@ -53,7 +53,8 @@ impl<X: Exchange> CallState<X> {
             Admission::Refused(why) => self.refused(number, trigger, why),
             Admission::Waits(waiting) => {
                 self.ledger.waits();
-                self.emit(|| Event::AttemptQueued { call: self.call, number });
+                let call = self.call;
+                self.emit(EventKinds::ATTEMPT_QUEUED, |_| Event::AttemptQueued { call, number });
                 self.entry = Some(Box::new(Entry { number, trigger, waiting }));
             }
         }
@@ -99,7 +100,8 @@ impl<X: Exchange> CallState<X> {
             report.waited(since, now);
         }
         let (call, number, waited) = (self.call, entry.number, now.since(since));
-        self.emit(|| Event::AttemptDequeued { call, number, waited, admitted });
+        let dequeued = Event::AttemptDequeued { call, number, waited, admitted };
+        self.emit(EventKinds::ATTEMPT_DEQUEUED, |_| dequeued);
     }
 
     /// When to poll the entry at the latest.
@@ -133,10 +135,8 @@ impl<X: Exchange> CallState<X> {
             self.fault = Some(Error::rejected(rejection).because(cause));
         }
         let call = self.call;
-        self.emit(|| Event::Rejected { call, number, rejection });
-        if trigger == Trigger::Hedge {
-            self.emit(|| Event::HedgeEnded { call, number, end: HedgeEnd::Rejected });
-        }
+        self.emit(EventKinds::REJECTED, |_| Event::Rejected { call, number, rejection });
+        self.hedge_refused(number, trigger);
         self.rejection = Some(Box::new(rejection));
         if number > 1 {
             self.decline(Decline::Rejected(rejection));
@@ -161,12 +161,10 @@ impl<X: Exchange> CallState<X> {
     ) {
         let mut permit = permit.of_attempt(self.call, number, self.ledger.take_grant());
         permit.heard_as(self.heard);
-        if let Some(span) = &mut self.span
-            && let Some(request) = exchange.request()
-        {
+        if let Some(span) = &self.span {
             let endpoint = permit.endpoint().map(|endpoint| endpoint.origin());
-            let departing = Departing { number, trigger, url: &request.url, endpoint };
-            let span = span.attempt(&departing);
+            let departing = Departing { number, trigger, endpoint, beside: room.span() };
+            let span = span.attempt(&departing, || exchange.request().map(|request| request.url));
             permit.traced_by(span);
         }
         let endpoint = permit.endpoint().map(|endpoint| {
@@ -178,6 +176,7 @@ impl<X: Exchange> CallState<X> {
         permit.has_until(until, self.ledger.terms().attempt_timeout != u64::MAX);
         let outbound = Outbound {
             number,
+            trigger,
             last: self.ledger.is_last(),
             until,
             deadline_header: header.cloned(),
@@ -194,28 +193,23 @@ impl<X: Exchange> CallState<X> {
             if number > 1 && !exchange.is_replayable() {
                 self.decline(Decline::BodyNotKept);
             }
-            if trigger == Trigger::Hedge {
-                self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
-            }
+            self.hedge_refused(number, trigger);
             self.ledger.rejected();
             return;
         };
         room.take_in(attempt);
         self.ledger.launched(now);
-        let origin = || endpoint.as_ref().map(|endpoint| endpoint.origin().clone());
         if let Some(report) = &mut self.report {
-            report.launched(number, trigger, origin(), now);
+            let origin = endpoint.as_ref().map(|endpoint| endpoint.origin().clone());
+            report.launched(number, trigger, origin, now);
         }
-        if let Some(method) = self.heard {
-            let (call, at) = (self.call, now);
-            self.upstream.emit(|| Event::AttemptStarted {
-                call,
-                method,
-                number,
-                at,
-                trigger,
-                endpoint: origin(),
-            });
+    }
+
+    /// A hedge was due, and isn't sent.
+    fn hedge_refused(&self, number: u32, trigger: Trigger) {
+        if trigger == Trigger::Hedge {
+            let refused = Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected };
+            self.emit(EventKinds::HEDGE_ENDED, |_| refused);
         }
     }
 }
@@ -276,7 +270,7 @@ pub(super) fn hand_over<X: Exchange>(
     cx: &mut Context<'_>,
     now: Tick,
 ) -> Option<RunningAttempt<X>> {
-    let number = outbound.number;
+    let (number, trigger) = (outbound.number, outbound.trigger);
     permit.leaves();
     let entered = permit.span().map(AttemptSpan::enter);
     let future = exchange.launch(outbound, Departure { upstream: permit.upstream(), cx, now });
@@ -285,5 +279,5 @@ pub(super) fn hand_over<X: Exchange>(
         permit.stays();
         return None;
     };
-    Some(RunningAttempt::launched(future, permit, number))
+    Some(RunningAttempt::launched(future, permit, number, trigger))
 }

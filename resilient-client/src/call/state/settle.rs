@@ -9,7 +9,7 @@ use crate::call::attempt::{AttemptResult, SettledAttempt};
 use crate::call::drain::DrainingResponse;
 use crate::call::exchange::{Exchange, Finished};
 use crate::call::ledger::{Next, World};
-use crate::event::{Event, HedgeEnd};
+use crate::event::{Event, EventKinds, HedgeEnd};
 use crate::outcome::classify::Classified;
 use crate::outcome::report::Decline;
 use crate::outcome::{FailureKind, Outcome, Verdict};
@@ -38,13 +38,19 @@ impl<X: Exchange> CallState<X> {
         settled_attempt: SettledAttempt<X>,
         now: Tick,
     ) -> Option<SettledAttempt<X>> {
-        let SettledAttempt { number, classified, .. } = settled_attempt;
-        self.settled(number, classified.outcome, classified.status, now);
+        let SettledAttempt { number, classified, ref permit, .. } = settled_attempt;
+        // Its time may have been up when its head was there.
+        let headed = permit.as_ref().and_then(AttemptPermit::status);
+        self.settled(number, classified.outcome, classified.status.or(headed), now);
         if classified.is_success() {
             self.hedge_ended(number, HedgeEnd::Won);
             return Some(settled_attempt);
         }
-        self.hedge_ended(number, HedgeEnd::Failed);
+        if permit.as_ref().is_none_or(AttemptPermit::was_launched) {
+            self.hedge_ended(number, HedgeEnd::Failed);
+        } else {
+            self.held_back(number);
+        }
         self.failed(exchange, settled_attempt, now)
     }
 
@@ -129,7 +135,8 @@ impl<X: Exchange> CallState<X> {
                 return Some(settled_attempt);
             }
             Next::Retry { number, delay } => {
-                self.emit(|| Event::RetryScheduled { call: self.call, number, delay, after: outcome });
+                let scheduled = Event::RetryScheduled { call: self.call, number, delay, after: outcome };
+                self.emit(EventKinds::RETRY_SCHEDULED, |_| scheduled);
             }
             Next::Wait => {}
         }
@@ -162,7 +169,8 @@ impl<X: Exchange> CallState<X> {
         self.leave_entry(false, now);
         self.give_grant_back();
         if let Some(number) = waiting {
-            self.emit(|| Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected });
+            let refused = Event::HedgeEnded { call: self.call, number, end: HedgeEnd::Rejected };
+            self.emit(EventKinds::HEDGE_ENDED, |_| refused);
         }
     }
 
@@ -180,9 +188,27 @@ impl<X: Exchange> CallState<X> {
     }
 
     /// Another attempt brought the answer, or the call's time is over.
-    pub(in crate::call) fn lost(&mut self, number: u32, outcome: Outcome, now: Tick) {
-        self.settled(number, outcome, None, now);
-        self.hedge_ended(number, HedgeEnd::Lost);
+    pub(in crate::call) fn lost(
+        &mut self,
+        number: u32,
+        permit: Option<&AttemptPermit>,
+        outcome: Outcome,
+        now: Tick,
+    ) {
+        if permit.is_none_or(AttemptPermit::was_launched) {
+            self.settled(number, outcome, permit.and_then(AttemptPermit::status), now);
+            self.hedge_ended(number, HedgeEnd::Lost);
+        } else {
+            self.held_back(number);
+        }
+    }
+
+    /// A hook held an attempt back to its end: nothing was sent, so it was none.
+    pub(in crate::call) fn held_back(&mut self, number: u32) {
+        self.hedge_ended(number, HedgeEnd::Rejected);
+        if let Some(report) = &mut self.report {
+            report.withdraw(number);
+        }
     }
 
     /// What became of attempt `number`, if it is a hedge.
@@ -190,7 +216,8 @@ impl<X: Exchange> CallState<X> {
     pub(super) fn hedge_ended(&self, number: u32, end: HedgeEnd) {
         // The first never is, and most calls have no other.
         if number > 1 && self.report.as_ref().is_some_and(|report| report.is_hedge(number)) {
-            self.emit(|| Event::HedgeEnded { call: self.call, number, end });
+            let ended = Event::HedgeEnded { call: self.call, number, end };
+            self.emit(EventKinds::HEDGE_ENDED, |_| ended);
         }
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::script::{Piece, Step, answer, answer_with, asks_to_wait, broken, ms};
 use super::*;
 use crate::call::response_body::Guard;
-use crate::event::KnownMethod;
 use crate::outcome::Verdict;
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::{Classified, Ended, Repeat};
@@ -425,11 +424,11 @@ async fn only_the_time_somebody_waited_for_a_piece_counts() {
     for (looks_away, failures) in [(true, 0), (false, 1)] {
         let rig = Rig::new(&standard(), [answer(200)]);
         let mut permit = rig.upstream().place(now()).unwrap().of_attempt(CallId::next(), 1, None);
-        permit.heard_as(Some(KnownMethod::Get));
+        permit.heard_as(rig.upstream().heard(&Method::GET));
         permit.sent();
         permit.head(&Classified::answered(None), now());
         let report = crate::CallReport::new(CallId::next(), "x".into(), 0, now());
-        let mut guard = Guard::new(permit, report, None, Tick::NEVER, u64::MAX);
+        let mut guard = Guard::new(permit, report, Tick::NEVER, u64::MAX);
         std::future::poll_fn(|cx| {
             assert!(guard.judge::<(), crate::error::BoxError>(cx, Poll::Pending).is_pending());
             Poll::Ready(())

@@ -267,3 +267,89 @@ async fn the_failure_of_either_of_two_hooks_ends_the_call() {
         assert_eq!(rig.script.count(), 0);
     }
 }
+
+/// It was counted and reported like one that had been sent, unless its hook had failed at once.
+#[tokio::test(start_paused = true)]
+async fn what_its_hook_held_back_was_no_attempt() {
+    use crate::event::{Event, HedgeEnd};
+    use crate::policy::hedge::{Delay, HedgePolicy};
+
+    enum Holds {
+        Fails,
+        FailsLater,
+        Hangs,
+    }
+    let slow = || Step::Answer { after: ms(80), status: 200, retry_after: None, body: Vec::new() };
+    for holds in [Holds::Fails, Holds::FailsLater, Holds::Hangs].map(Arc::new) {
+        for (held, hedged, dropped) in
+            [(1, false, false), (2, false, false), (2, true, false), (1, false, true), (2, true, true)]
+        {
+            let how = Arc::clone(&holds);
+            let hook = move |attempt: &Attempt<'_>| match *how {
+                _ if attempt.number() < held => Prepared::now(token(1)),
+                Holds::Fails => Prepared::failed(std::io::Error::other("no token")),
+                Holds::FailsLater => Prepared::later(async {
+                    tokio::time::sleep(ms(5)).await;
+                    Err(std::io::Error::other("no token"))
+                }),
+                Holds::Hangs => Prepared::later(std::future::pending::<Result<_, std::io::Error>>()),
+            };
+            let timeout = TimeoutPolicy::standard().attempt(ms(100));
+            let policy = Policy::standard().timeout(timeout);
+            let hedge = HedgePolicy::standard().delay(Delay::Fixed(ms(50)));
+            let policy = if hedged { policy.hedge(hedge) } else { policy };
+            let first = if hedged { slow() } else { answer(503) };
+            let rig = Rig::with(policy.into(), Some(Hook::new(hook)), [first, answer(200)]);
+            let patience = if dropped { ms(60) } else { ms(60_000) };
+            let ended = tokio::time::timeout(patience, rig.get()).await;
+            let story = format!("{held} {hedged} {dropped} {:?}", ended.as_ref().map(Result::is_ok));
+            let sent = rig.script.count();
+            assert!(sent < 2, "{story}");
+            if let Ok(ended) = ended {
+                let report = match &ended {
+                    Ok(response) => response.body().report(),
+                    Err(error) => error.report().unwrap(),
+                };
+                assert_eq!(report.attempts().len(), sent, "{story}: {report}");
+                drop(ended);
+            }
+            let events = rig.events.lock().unwrap();
+            let count = |which: fn(&Event) -> bool| events.iter().filter(|event| which(event)).count();
+            assert_eq!(count(|it| matches!(it, Event::AttemptStarted { .. })), sent, "{story}");
+            assert_eq!(count(|it| matches!(it, Event::AttemptFinished { .. })), sent, "{story}");
+            assert_eq!(count(|it| matches!(it, Event::CallFinished { .. })), 1, "{story}");
+            let rejected = |it: &Event| matches!(it, Event::HedgeEnded { end: HedgeEnd::Rejected, .. });
+            let hedges = count(|it| matches!(it, Event::HedgeEnded { .. }));
+            assert_eq!((hedges, count(rejected)), (usize::from(hedged), usize::from(hedged)), "{story}");
+            assert_eq!(rig.in_use(), 0, "{story}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempts_time_runs_while_its_hook_is_at_it() {
+    use crate::event::Event;
+
+    let hook = |_: &Attempt<'_>| {
+        Prepared::later(async {
+            tokio::time::sleep(ms(30)).await;
+            Ok::<_, std::io::Error>(token(1))
+        })
+    };
+    let rig = rig(hook, [answer(200)]);
+    let call = rig.start(Method::GET, CallOptions::new());
+    let begun = crate::time::now();
+    let call = tokio::spawn(call);
+    tokio::time::sleep(ms(10)).await;
+    let started = |event: &Event| matches!(event, Event::AttemptStarted { .. });
+    assert!(!rig.events.lock().unwrap().iter().any(started), "it isn't with the transport");
+    let response = call.await.unwrap().unwrap();
+    let attempt = &response.body().report().attempts()[0];
+    assert_eq!((attempt.started(), attempt.duration()), (ms(0), ms(31)));
+    let events = rig.events.lock().unwrap();
+    let at = events.iter().find_map(|event| match event {
+        Event::AttemptStarted { at, .. } => Some(at.since(begun)),
+        _ => None,
+    });
+    assert_eq!(at, Some(ms(0)));
+}

@@ -131,6 +131,29 @@ async fn a_page_of_another_origin_is_refused_whatever_name_it_gives_this_host() 
     assert_eq!(ask(&admin, twice).await.0, 403);
 }
 
+/// Behind a reverse proxy on this host, every peer is this host.
+#[tokio::test]
+async fn what_a_proxy_on_this_host_has_passed_on_is_refused_unless_it_may_be() {
+    let (strict, open) = (admin(Access::token(TOKEN)), admin(Access::token(TOKEN).through_proxies()));
+    for passed_on in [
+        ("x-forwarded-for", "203.0.113.7"),
+        ("Forwarded", "for=203.0.113.7;proto=https"),
+        ("via", "1.1 gateway"),
+        ("x-real-ip", "127.0.0.1"),
+        ("x-forwarded-host", "admin.example"),
+    ] {
+        assert_eq!((status(&strict, &[passed_on]).await, status(&open, &[passed_on]).await), (403, 200));
+        // The rest is asked all the same.
+        assert_eq!(status(&open, &[passed_on, ("host", "evil.example")]).await, 403);
+        assert_eq!(status(&open, &[passed_on, ("authorization", "")]).await, 401);
+    }
+    let far = admin(Access::token(TOKEN).anywhere(["admin.example"]));
+    assert_eq!(status(&far, &[("via", "1.1 gateway"), ("host", "admin.example")]).await, 200);
+    let nobodys =
+        Admin::new(Faults::new(Settings::new()).unwrap(), Access::without_token().through_proxies());
+    assert!(nobodys.unwrap_err().to_string().contains("token"));
+}
+
 #[tokio::test]
 async fn rules_are_shown_replaced_and_cleared() {
     let admin = admin(Access::token(TOKEN));

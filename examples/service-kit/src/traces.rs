@@ -1,0 +1,149 @@
+//! `--traces FILE`: the spans of requests and calls, as OpenTelemetry's file exporter writes them.
+//!
+//! All of it is the package `otlp` of this repository over OpenTelemetry's own; here is whether it
+//! is asked for. With it a request's span and an attempt's have the tracer's ids, and those go out
+//! and are in the log; without, resilient-client's trace context does.
+//!
+//! Without the cargo feature `traces` there is no flag.
+
+#[cfg(not(feature = "traces"))]
+pub use off::{TraceOptions, Traces};
+#[cfg(feature = "traces")]
+pub use on::{TraceOptions, Traces};
+
+use resilient_client::{Attempt, AttemptHook, Prepared, trace_context::PropagateTrace};
+
+/// A client's [hook](resilient_client::ClientBuilder::on_attempt): the ids of the attempt's own
+/// span where there is a tracer, otherwise a span id of its own in the request's trace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Propagate;
+
+impl AttemptHook for Propagate {
+    fn prepare(&self, attempt: &Attempt<'_>) -> Prepared {
+        let traced = tracer::headers();
+        Prepared::now(traced.unwrap_or_else(|| PropagateTrace::headers(attempt)))
+    }
+}
+
+/// What a tracer says of the spans of this process, if there is one.
+#[cfg(feature = "traces")]
+pub(crate) mod tracer {
+    use axum::http::HeaderMap;
+    use otlp::propagation::{TracerHeaders, continue_trace};
+    use resilient_client::trace_context::TraceContext;
+    use tracing::Span;
+
+    pub(super) fn headers() -> Option<HeaderMap> {
+        Some(TracerHeaders::headers()).filter(|headers| !headers.is_empty())
+    }
+
+    /// Makes `span` the child of what its request came from; its own context then.
+    pub(crate) fn begin(span: &Span, parent: Option<&TraceContext>) -> Option<TraceContext> {
+        let mut headers = HeaderMap::new();
+        if let Some(parent) = parent {
+            parent.write(&mut headers);
+        }
+        continue_trace(span, &headers);
+        TraceContext::of(&TracerHeaders::of(span))
+    }
+}
+
+#[cfg(not(feature = "traces"))]
+pub(crate) mod tracer {
+    use axum::http::HeaderMap;
+    use resilient_client::trace_context::TraceContext;
+    use tracing::Span;
+
+    pub(super) fn headers() -> Option<HeaderMap> {
+        None
+    }
+
+    pub(crate) fn begin(_: &Span, _: Option<&TraceContext>) -> Option<TraceContext> {
+        None
+    }
+}
+
+#[cfg(feature = "traces")]
+mod on {
+    use std::path::PathBuf;
+
+    use clap::Args;
+    use otlp::{file::FileExporter, spans};
+    use tracing::Subscriber;
+    use tracing_subscriber::{Layer, registry::LookupSpan};
+
+    use crate::error::Error;
+
+    /// Whether spans are written down.
+    #[derive(Args, Clone, Debug, Default)]
+    pub struct TraceOptions {
+        /// Write the spans of requests and calls to this file, which only grows: OTLP in JSON, one
+        /// batch a line
+        #[arg(long, env = "TRACES", value_name = "FILE")]
+        pub traces: Option<PathBuf>,
+    }
+
+    impl TraceOptions {
+        /// Where the spans of this service go.
+        pub fn open(&self, service: &'static str) -> Result<Traces, Error> {
+            let Some(path) = &self.traces else { return Ok(Traces(None)) };
+            let file = FileExporter::open(path)
+                .map_err(|error| Error::config(format!("traces {}: {error}", path.display())))?;
+            Ok(Traces(Some(spans::provider(service, file))))
+        }
+    }
+
+    /// Where spans go, if anywhere.
+    pub struct Traces(Option<spans::SdkTracerProvider>);
+
+    impl Traces {
+        /// What takes them.
+        pub fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
+        where
+            S: Subscriber + for<'span> LookupSpan<'span>,
+        {
+            self.0.as_ref().map(spans::layer)
+        }
+
+        /// Writes down what waits to be. The spans after it are lost.
+        pub fn end(self) {
+            if let Some(Err(error)) = self.0.map(|provider| provider.shutdown()) {
+                tracing::warn!(%error, "not all spans were written down");
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "traces"))]
+mod off {
+    use clap::Args;
+    use tracing_subscriber::layer::Identity;
+
+    use crate::error::Error;
+
+    /// Nothing to be told.
+    #[derive(Args, Clone, Debug, Default)]
+    pub struct TraceOptions {}
+
+    /// Nothing.
+    pub struct Traces;
+
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with the feature")]
+    impl TraceOptions {
+        /// As with the feature.
+        pub fn open(&self, _service: &'static str) -> Result<Traces, Error> {
+            Ok(Traces)
+        }
+    }
+
+    #[allow(clippy::unused_self, reason = "as with the feature")]
+    impl Traces {
+        /// Nobody.
+        pub fn layer(&self) -> Option<Identity> {
+            None
+        }
+
+        /// Does nothing.
+        pub fn end(self) {}
+    }
+}

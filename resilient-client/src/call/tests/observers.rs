@@ -1,0 +1,144 @@
+//! Who hears of what: kinds of events, observers of one upstream, and observers that come later.
+
+use std::sync::OnceLock;
+
+use super::script::{Step, answer, ms};
+use super::*;
+use crate::event::{EventKinds, UpstreamIdentity};
+
+/// Hears of some kinds, at each upstream by one of its own.
+#[derive(Clone)]
+struct Picky {
+    wants: EventKinds,
+    asked: Arc<Mutex<Vec<String>>>,
+    heard: Arc<Mutex<Vec<String>>>,
+    whose: Option<String>,
+}
+
+impl Picky {
+    fn new(wants: EventKinds) -> Self {
+        Self { wants, asked: Arc::default(), heard: Arc::default(), whose: None }
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.heard.lock().unwrap())
+    }
+}
+
+impl Observer for Picky {
+    fn event(&self, _: &str, event: &Event) {
+        let whose = self.whose.as_deref().unwrap_or("nobody");
+        self.heard.lock().unwrap().push(format!("{whose}: {:?}", event.kind()));
+    }
+
+    fn interest(&self) -> EventKinds {
+        self.wants
+    }
+
+    fn of_upstream(&self, upstream: &UpstreamIdentity) -> Option<Arc<dyn Observer>> {
+        self.asked.lock().unwrap().push(upstream.host().to_owned());
+        Some(Arc::new(Self { whose: Some(upstream.host().to_owned()), ..self.clone() }))
+    }
+}
+
+fn observed_by(observers: Vec<Arc<dyn Observer>>, steps: impl IntoIterator<Item = Step>) -> Rig {
+    let script = Script::new(steps);
+    let core = Arc::new(Core::new(Setup { observers, ..Setup::default() }).unwrap());
+    let service = ResilienceLayer::of(Arc::clone(&core)).layer(script.clone());
+    Rig { script, service, core, events: Arc::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_hears_of_the_kinds_it_wants_and_of_no_other() {
+    let wants = EventKinds::ATTEMPT_FINISHED | EventKinds::RETRY_SCHEDULED | EventKinds::UPSTREAM_MADE;
+    let (picky, nothing) = (Picky::new(wants), Picky::new(EventKinds::NONE));
+    let all = Picky::new(EventKinds::ALL);
+    let observers: Vec<Arc<dyn Observer>> =
+        vec![Arc::new(picky.clone()), Arc::new(nothing.clone()), Arc::new(all.clone())];
+    let rig = observed_by(observers, [answer(503), answer(200)]);
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+    let expected = [
+        "users: {UpstreamMade}",
+        "users: {AttemptFinished}",
+        "users: {RetryScheduled}",
+        "users: {AttemptFinished}",
+    ];
+    assert_eq!(picky.take(), expected);
+    assert_eq!(nothing.take(), [""; 0]);
+    assert_eq!(all.take().len(), 9, "what happened in all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_comes_later_has_one_of_its_own_for_an_upstream_already_met() {
+    for others in [false, true] {
+        let other: Arc<dyn Observer> = Arc::new(Picky::new(EventKinds::ALL));
+        let rig = observed_by(others.then_some(other).into_iter().collect(), [answer(200), answer(200)]);
+        rig.get().await.unwrap();
+        let late = Picky::new(EventKinds::CALL_FINISHED);
+        let observer: Arc<dyn Observer> = Arc::new(late.clone());
+        rig.core.observe(&observer);
+        rig.get().await.unwrap();
+        rig.get().await.unwrap();
+        assert_eq!(late.take(), ["users: {CallFinished}"; 2]);
+        assert_eq!(*late.asked.lock().unwrap(), ["users"], "once");
+    }
+}
+
+/// Who counted attempts in flight was one below for ever: it was told of the end alone.
+#[tokio::test(start_paused = true)]
+async fn one_who_comes_in_the_middle_of_a_call_hears_of_those_that_begin_later() {
+    let first = Picky::new(EventKinds::ALL);
+    let slow = Step::Answer { after: ms(40), status: 200, retry_after: None, body: Vec::new() };
+    let rig = observed_by(vec![Arc::new(first.clone())], [slow, answer(200)]);
+    let call = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+    tokio::time::sleep(ms(10)).await;
+    let late = Picky::new(EventKinds::ATTEMPT_STARTED | EventKinds::ATTEMPT_FINISHED);
+    let observer: Arc<dyn Observer> = Arc::new(late.clone());
+    rig.core.observe(&observer);
+    drop(call.await.unwrap().unwrap());
+    assert_eq!(late.take(), [""; 0]);
+    assert!(first.take().contains(&"users: {AttemptFinished}".to_owned()));
+    drop(rig.get().await.unwrap());
+    assert_eq!(late.take(), ["users: {AttemptStarted}", "users: {AttemptFinished}"]);
+}
+
+/// An observer that reloaded, or looked at the client, when it was asked for its own waited for
+/// itself: the registry was locked.
+#[tokio::test(start_paused = true)]
+async fn an_observer_is_asked_for_its_own_while_no_lock_is_held() {
+    struct Reloads(Arc<OnceLock<Arc<Core>>>);
+    impl Observer for Reloads {
+        fn event(&self, _: &str, _: &Event) {}
+        fn of_upstream(&self, _: &UpstreamIdentity) -> Option<Arc<dyn Observer>> {
+            let core = self.0.get().expect("asked for an upstream that is met");
+            core.reload(Policy::standard().into()).unwrap();
+            assert_eq!(core.snapshot().len(), 1, "it is there");
+            Some(Arc::new(Picky::new(EventKinds::ALL)))
+        }
+    }
+    let core = Arc::new(OnceLock::new());
+    let rig = observed_by(vec![Arc::new(Reloads(Arc::clone(&core)))], [answer(200)]);
+    core.set(Arc::clone(&rig.core)).ok().unwrap();
+    assert_eq!(rig.get().await.unwrap().status(), 200);
+}
+
+/// Meters as they come and go don't cost the others what they hear.
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_when_it_is_asked_hears_for_itself() {
+    struct Panics(Arc<Mutex<u32>>);
+    impl Observer for Panics {
+        fn event(&self, _: &str, _: &Event) {
+            *self.0.lock().unwrap() += 1;
+        }
+        fn interest(&self) -> EventKinds {
+            std::panic::resume_unwind(Box::new("interest"))
+        }
+        fn of_upstream(&self, _: &UpstreamIdentity) -> Option<Arc<dyn Observer>> {
+            std::panic::resume_unwind(Box::new("of_upstream"))
+        }
+    }
+    let heard = Arc::<Mutex<u32>>::default();
+    let rig = observed_by(vec![Arc::new(Panics(Arc::clone(&heard)))], [answer(200)]);
+    rig.get().await.unwrap();
+    assert!(*heard.lock().unwrap() >= 5, "all there is");
+}
