@@ -23,7 +23,7 @@ mod compare;
 mod page;
 mod server_log;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -63,9 +63,9 @@ pub(crate) async fn count(
         let page = http.get(&url).send().await?.error_for_status()?.text().await?;
         let mut arrivals = Vec::new();
         for replica in 0..replicas {
-            arrivals.append(&mut lines::<Arrival>(directory.join(arrivals_file(replica)))?);
+            arrivals.append(&mut lines::<Arrival>(&directory.join(arrivals_file(replica)))?);
         }
-        let calls = lines::<ToldCall>(directory.join(CALLS))?;
+        let calls = lines::<ToldCall>(&directory.join(CALLS))?;
         let evidence = Evidence { metrics: Page::read(&page), calls, arrivals, others };
         let counted = Counted::of(&evidence);
         if counted.is_equal() || since.elapsed() > QUIET_LIMIT {
@@ -76,8 +76,8 @@ pub(crate) async fn count(
 }
 
 /// The whole lines of a log. One that was never begun has none.
-fn lines<T: serde::de::DeserializeOwned>(path: PathBuf) -> Result<Vec<T>, Problem> {
-    let text = match std::fs::read_to_string(&path) {
+fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Problem> {
+    let text = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read?,
     };

@@ -3,29 +3,30 @@
 
 mod breakable;
 mod heard;
+mod process;
+mod starting;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::Command;
 use uuid::Uuid;
 
 use self::breakable::Breakable;
-use self::heard::{Arrivals, listen};
+use self::heard::Arrivals;
+use self::process::{Process, log_path, spawn};
 use crate::Problem;
-use crate::breaker_log::{Breaker, BreakerLog};
+use crate::breaker_log::BreakerLog;
 use crate::budget_log::BudgetLog;
 use crate::by_hand::Handle;
-use crate::cli::{ADMIN_TOKEN, Cast, Client, FAULTS_TOKEN, Options};
+use crate::cli::{Cast, Client, Options};
 use crate::clock::now;
-use crate::counted::{self, Counted, arrivals_file};
-use crate::faults::{CONTROL_PATH, Faults, Mark, heard};
-use crate::follow::{StreamLog, Told};
+use crate::counted::{self, Counted};
+use crate::faults::{CONTROL_PATH, Faults, Mark};
+use crate::follow::StreamLog;
 use crate::orphan_guard::{ended, started};
 use crate::parts::Without;
 use crate::ports::Ports;
@@ -82,14 +83,6 @@ pub(crate) struct Held {
     /// What is needed to break it.
     pub(crate) handle: Option<Handle>,
     pub(crate) directory: PathBuf,
-}
-
-struct Process {
-    name: String,
-    pid: u32,
-    child: Child,
-    /// Held, never written to (but for the watchdog's): see [`crate::orphan_guard`].
-    stdin: ChildStdin,
 }
 
 impl Fleet {
@@ -152,127 +145,6 @@ impl Fleet {
             }
         }
         Ok(fleet)
-    }
-
-    /// Starts a replica of user-service (the first is number 0), for the first time or again on the
-    /// same ports, and waits for its first answer. They share one database.
-    pub(crate) async fn start_user_service(&mut self, replica: usize) -> io::Result<()> {
-        let ports = self.ports.users[replica];
-        let mut command = Command::new(&self.program);
-        command.arg("serve-user");
-        for client in self.cast.callers() {
-            command.args(["--door", &format!("{}:{}", client.name(), ports.door[client as usize])]);
-        }
-        command.args(["--control-port", &ports.control.to_string()]);
-        command.arg("--database").arg(self.directory.join("users.db"));
-        command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
-        command.args(self.broker.then_some("--broker"));
-        command.args(["--seed", &self.seed.to_string()]);
-        if let Some(breakable) = &self.breakable {
-            command.env(FAULTS_TOKEN, &breakable.token);
-            command.env("RESILIENT_CLIENT_FAULTS", breakable::NO_CAP);
-        }
-        let name = match self.users.len() {
-            1 => "user-service".to_owned(),
-            _ => format!("user-service {}", replica + 1),
-        };
-        let mut process = self.spawn(&name, command).await?;
-        if let Some(pipe) = process.child.stdout.take() {
-            let arrivals = Arc::clone(&self.arrivals[replica]);
-            tokio::spawn(listen(pipe, move |byte| {
-                if let Some((caller, mark)) = heard(byte) {
-                    arrivals.count(caller, mark);
-                }
-            }));
-        }
-        self.wait_until_ready(&mut process, &self.user_control(replica)).await?;
-        self.users[replica] = Some(process);
-        Ok(())
-    }
-
-    async fn start_order_service(&mut self, client: Client) -> io::Result<()> {
-        let (name, file) =
-            (format!("{} order-service", client.name()), format!("orders-{}.db", client.name()));
-        let mut command = Command::new(&self.program);
-        command.args(["serve-order", "--client", client.name()]);
-        command.args(["--port", &self.ports.order[client as usize].to_string()]);
-        command.arg("--database").arg(self.directory.join(file));
-        if client != Client::Alone {
-            command.args([
-                "--user-service",
-                &self.doors(client).join(","),
-                "--naive",
-                self.cast.naive_client(client).name(),
-            ]);
-        }
-        if client == Client::Resilient {
-            command.args(["--admin-port", &self.ports.admin.to_string()]);
-            command.env(ADMIN_TOKEN, &self.admin_token);
-        }
-        command.args(self.follow.then_some("--streams"));
-        command.args((self.broker && client == Client::Resilient).then_some("--broker"));
-        if client == Client::Resilient && self.counted {
-            command.arg("--reports").arg(&self.directory);
-        }
-        self.take_away(client, &mut command);
-        let mut process = self.spawn(&name, command).await?;
-        if let Some(pipe) = process.child.stdout.take() {
-            let log = Arc::clone(&self.breakers[client as usize]);
-            let streams = Arc::clone(&self.streams[client as usize]);
-            let budget = Arc::clone(&self.budget);
-            tokio::spawn(listen(pipe, move |byte| {
-                budget.note(byte);
-                if let Some(told) = Told::of_byte(byte) {
-                    streams.note(now(), told);
-                }
-                if let Some(state) = Breaker::of_mark(byte) {
-                    log.lock().unwrap_or_else(PoisonError::into_inner).note(now(), state);
-                }
-            }));
-        }
-        self.wait_until_ready(&mut process, &self.order_service(client)).await?;
-        self.orders.push(process);
-        Ok(())
-    }
-
-    async fn start_gateway(&mut self, client: Client) -> io::Result<()> {
-        let mut command = Command::new(&self.program);
-        command.args(["serve-gateway", "--client", client.name()]);
-        command.args(["--port", &self.ports.gateway[client as usize].to_string()]);
-        command.args(["--order-service", &self.order_service(client)]);
-        self.take_away(client, &mut command);
-        let mut process = self.spawn(&format!("{} gateway", client.name()), command).await?;
-        self.wait_until_ready(&mut process, &url(self.ports.gateway[client as usize])).await?;
-        self.gateways.push(process);
-        Ok(())
-    }
-
-    /// Where an order-service finds the user-services.
-    fn doors(&self, client: Client) -> Vec<String> {
-        match &self.breakable {
-            Some(breakable) => breakable.doors(client),
-            None => self.ports.users.iter().map(|ports| url(ports.door[client as usize])).collect(),
-        }
-    }
-
-    /// What whoever breaks a held demo needs.
-    pub(crate) fn handle(&self) -> Option<Handle> {
-        let breakable = self.breakable.as_ref()?;
-        let faults = (0..self.users.len()).map(|replica| format!("{}/faults", self.user_control(replica)));
-        Some(Handle {
-            pid: std::process::id(),
-            token: breakable.token.clone(),
-            faults: faults.collect(),
-            toxics: breakable.toxics.clone(),
-        })
-    }
-
-    /// What the resilient ones have to do without.
-    fn take_away(&self, client: Client, command: &mut Command) {
-        if client == Client::Resilient {
-            command.args(self.without.unprotected.then_some("--unprotected"));
-            command.args(self.without.parts.iter().flat_map(|part| ["--without", part.name()]));
-        }
     }
 
     /// Where the load goes: to the order-service, or to what is in front of it.
@@ -457,23 +329,6 @@ impl Fleet {
         let last = &lines[lines.len().saturating_sub(5)..];
         if last.is_empty() { String::new() } else { format!("\n    {}", last.join("\n    ")) }
     }
-}
-
-/// Starts this program in another role. A process group of its own keeps the terminal's Ctrl-C for
-/// the demo, which then ends its children itself.
-fn spawn(name: &str, command: &mut Command, directory: &Path) -> io::Result<Process> {
-    let log = File::options().create(true).append(true).open(log_path(directory, name))?;
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-    #[cfg(unix)]
-    command.process_group(0);
-    let mut child = command.spawn()?;
-    let pid = child.id().ok_or_else(|| io::Error::other(format!("{name} has no pid")))?;
-    let stdin = child.stdin.take().ok_or_else(|| io::Error::other(format!("{name} has no stdin")))?;
-    Ok(Process { name: name.to_owned(), pid, child, stdin })
-}
-
-fn log_path(directory: &Path, name: &str) -> PathBuf {
-    directory.join(format!("{}.log", name.replace(' ', "-")))
 }
 
 fn url(port: u16) -> String {

@@ -1,6 +1,8 @@
 //! The one engine of all scenarios: goes through the phases under load, does what they say, prints
 //! a line a second, and asks the order-services at the end what they hold.
 
+mod second;
+
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
@@ -9,20 +11,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep, sleep_until};
 
+use self::second::{Counts, difference, figures};
 use crate::Problem;
 use crate::audit::audit;
 use crate::breaker_log::Breaker;
 use crate::cli::{Client, Options};
 use crate::clock::now;
 use crate::colour::Colours;
-use crate::live::{Live, Spark, Standing, TwinStanding};
+use crate::live::{Live, Standing};
 use crate::load::{self, CurrentPhase, Target};
 use crate::page::{Page, Scene};
 use crate::processes::Fleet;
 use crate::report::{self, Line, Second};
-use crate::results::{
-    Machine, Observed, Other, Results, Return, SecondFigures, Seen, Streams, Twin, Work, millis,
-};
+use crate::results::{Machine, Observed, Other, Results, Return, SecondFigures, Seen, Streams, Twin, Work};
 use crate::scenario::{Act, Mood, More, Phase, Scenario};
 
 /// How many customers there are.
@@ -156,9 +157,6 @@ async fn settle(target: &Target) {
         sleep(LOOK_EVERY).await;
     }
 }
-
-/// Calls of each twin that reached each user-service.
-type Counts = [Vec<u64>; Client::ALL.len()];
 
 struct Stage<'a> {
     fleet: &'a mut Fleet,
@@ -386,51 +384,10 @@ impl<'a> Stage<'a> {
     }
 }
 
-impl TwinStanding {
-    fn note(&mut self, second: &Second) {
-        let Second { tally, in_vain, streams, waiting, .. } = second;
-        self.seconds.push(Spark {
-            settled: tally.settled,
-            later: tally.accepted,
-            failed: tally.failed,
-            p99_ms: tally.post.quantile(0.99).map(millis),
-        });
-        self.failed += tally.failed;
-        self.later += tally.accepted;
-        self.in_vain += in_vain;
-        (self.in_flight, self.streams) = (*waiting, streams.unwrap_or_default());
-    }
-}
-
 fn looks() -> Interval {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks
-}
-
-fn figures(at: u64, phase: usize, second: &Second) -> SecondFigures {
-    let Second { tally, calls, in_vain, streams, waiting } = second;
-    SecondFigures {
-        at,
-        phase,
-        settled: tally.settled,
-        accepted: tally.accepted,
-        failed: tally.failed,
-        post_p99_ms: tally.post.quantile(0.99).map(millis),
-        read_p99_ms: tally.read.quantile(0.99).map(millis),
-        reads_failed: tally.reads_failed,
-        calls: calls.iter().sum(),
-        in_vain: *in_vain,
-        streams: *streams,
-        waiting: *waiting,
-    }
-}
-
-fn difference(before: &Counts, after: &Counts) -> Counts {
-    Client::ALL.map(|client| {
-        let (after, before) = (&after[client as usize], &before[client as usize]);
-        after.iter().zip(before).map(|(after, before)| after - before).collect()
-    })
 }
 
 /// Prints a line at once; not `println!`, which panics when nobody reads any more.

@@ -1,6 +1,7 @@
 //! The comparison: pure, so that it can be shown to find what differs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -100,17 +101,17 @@ impl Counted {
         let mut text = format!("{calls} calls, {attempts} attempts, {arrived} of them in user-service's log");
         if !never_came.is_empty() {
             let each: Vec<_> = never_came.iter().map(|(end, count)| format!("{count} {end}")).collect();
-            text += &format!("; never taken up: {}", each.join(", "));
+            let _ = write!(text, "; never taken up: {}", each.join(", "));
         }
         if *dropped > 0 {
-            text += &format!("; {dropped} calls without a report");
+            let _ = write!(text, "; {dropped} calls without a report");
         }
         if *of_others > 0 {
-            text += &format!("; {of_others} requests of the copy's own client");
+            let _ = write!(text, "; {of_others} requests of the copy's own client");
         }
         if !differences.is_empty() {
             let named: Vec<_> = differences.iter().take(MOST_NAMED).map(String::as_str).collect();
-            text += &format!("; {} differ: {}", differences.len(), named.join("; "));
+            let _ = write!(text, "; {} differ: {}", differences.len(), named.join("; "));
         }
         text
     }

@@ -7,6 +7,8 @@ use fault_proxy::{Proxies, ProxySpec};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use super::Fleet;
+use crate::by_hand::Handle;
 use crate::cli::{Cast, Client};
 use crate::ports::UserPorts;
 
@@ -49,5 +51,19 @@ impl Breakable {
     /// Where `client` finds the user-services.
     pub(super) fn doors(&self, client: Client) -> Vec<String> {
         self.doors.iter().map(|doors| doors[client as usize].clone()).collect()
+    }
+}
+
+impl Fleet {
+    /// What whoever breaks a held demo needs.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        let breakable = self.breakable.as_ref()?;
+        let faults = (0..self.users.len()).map(|replica| format!("{}/faults", self.user_control(replica)));
+        Some(Handle {
+            pid: std::process::id(),
+            token: breakable.token.clone(),
+            faults: faults.collect(),
+            toxics: breakable.toxics.clone(),
+        })
     }
 }

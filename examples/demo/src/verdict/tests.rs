@@ -51,9 +51,10 @@ fn good(scenario: &Scenario) -> Twin {
                 _ => vec![300; 3],
             },
             work: Work { begun: 500, in_vain: 0 },
-            streams: match scenario.streams {
-                true => Streams { ended: 0, alive: STREAMS as u64, whole_ms: 2000 },
-                false => Streams::default(),
+            streams: if scenario.streams {
+                Streams { ended: 0, alive: STREAMS as u64, whole_ms: 2000 }
+            } else {
+                Streams::default()
             },
             most_waiting: 5,
         }
