@@ -1,6 +1,7 @@
 //! What a call knows, apart from its futures: it lets attempts in, sends them off, and says what
 //! follows each.
 
+mod begun;
 mod entry;
 mod settle;
 
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use http::{Method, StatusCode};
 use tracing::span::EnteredSpan;
 
+use self::begun::{Begin, began};
 use super::attempt::{AttemptResult, View};
 use super::drain::DrainingResponse;
 use super::exchange::Finished;
@@ -30,7 +32,7 @@ use crate::redact::Template;
 use crate::telemetry::{CallSpan, Heard, spans_heard};
 use crate::time::{self, Tick};
 use crate::upstream::entered::Entered;
-use crate::upstream::{AttemptPermit, Tried, Upstream, Waiting};
+use crate::upstream::{AttemptPermit, Tried, Waiting};
 
 /// How a call treats what its attempts bring, as far as it isn't in its plan.
 #[derive(Clone, Copy, Debug)]
@@ -351,32 +353,6 @@ impl<X: Exchange> CallState<X> {
             self.upstream.give_back(grant);
         }
     }
-}
-
-/// Somebody listens to a call that begins. Its span, if somebody looks at those.
-#[cold]
-fn began(
-    upstream: &Upstream,
-    heard: Heard,
-    template: Option<&Template>,
-    begin: Begin,
-) -> Option<Box<CallSpan>> {
-    let method = heard.method;
-    let span = CallSpan::begin(method, template, || upstream.identity());
-    upstream.emit_of_call(heard, EventKinds::CALL_STARTED, || {
-        let Begin { call, at, policy_version, until } = begin;
-        Event::CallStarted { call, method, at, policy_version, until }
-    });
-    span
-}
-
-/// What is said of a call as it begins.
-#[derive(Clone, Copy)]
-struct Begin {
-    call: CallId,
-    at: Tick,
-    policy_version: u64,
-    until: Option<Tick>,
 }
 
 impl<X: Exchange> Drop for CallState<X> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use self::telling::News;
 use super::endpoints::{Endpoint, EndpointPermit};
 use super::{Part, Upstream, Whose};
 use crate::outcome::Verdict;
@@ -17,7 +18,7 @@ use crate::outcome::report::Trigger;
 use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::grant::Grant;
-use crate::policy::overload::{self, Ended, UNIT_BITS};
+use crate::policy::overload::UNIT_BITS;
 use crate::telemetry::{AttemptSpan, Heard};
 use crate::time::{self, Tick, nanos};
 
@@ -315,29 +316,18 @@ impl AttemptPermit {
         if self.stage == Stage::Sent && self.allowed != 0 && !silent {
             self.tell_overload(outcome, took, now);
         }
-        let ended = match outcome {
-            _ if self.stage != Stage::Sent => Ended::Unsent,
-            Outcome::Failure(FailureKind::Timeout) | Outcome::Abandoned => Ended::Unanswered,
-            _ => Ended::Answered,
-        };
+        let ended = self.ended(outcome);
         if self.endpoint().is_none() && upstream.overload(self.whose.gate()).release(ended) {
             upstream.line(self.whose.gate()).wake();
         }
         if let Some(endpoint) = at(&mut self.beside) {
+            let news = match (self.stage == Stage::Sent && !silent, never_sent) {
+                (true, _) => News::Ended,
+                (false, true) => News::Unsent,
+                (false, false) => News::Silent,
+            };
             endpoint.ended(ended);
-            // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not
-            // attract calls.
-            let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
-            if self.stage == Stage::Sent && !silent {
-                if status.is_some() && matches!(outcome, Outcome::Throttled | Outcome::Ignored) {
-                    endpoint.put_off(took, now);
-                }
-                endpoint.settle_caused(verdict, cause, took, now);
-            } else if never_sent {
-                endpoint.unsent();
-            } else {
-                endpoint.settle(Verdict::Neutral, 0, now);
-            }
+            telling::tell_endpoint(endpoint, end, news, took, now);
         }
         let Held::Head(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
         let probes = permit.is_probe() || at(&mut self.beside).is_some_and(|endpoint| endpoint.probed());
@@ -356,19 +346,6 @@ impl AttemptPermit {
             upstream.probed();
         }
         transition
-    }
-
-    /// Until its head, or its end where the body is part of it, an attempt is in flight to an
-    /// upstream that may be overloaded.
-    #[inline]
-    fn tell_overload(&self, outcome: Outcome, took: u64, now: Tick) {
-        // Who leaves early says nothing.
-        if outcome == Outcome::Abandoned {
-            return;
-        }
-        let allowed_nanos = u64::from(self.allowed) << UNIT_BITS;
-        let sample = overload::Sample { rtt_nanos: took, allowed_nanos };
-        self.upstream.tell_overload(self.endpoint().map(Arc::as_ref), self.whose.gate(), sample, now);
     }
 
     /// Tells those that judge bodies.

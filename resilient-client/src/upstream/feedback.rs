@@ -4,20 +4,44 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::Upstream;
 use super::endpoints::Endpoint;
 use super::host::Part;
-use crate::event::Event;
+use crate::event::{Event, EventKinds};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::concurrency;
 use crate::policy::concurrency::Sample;
 use crate::policy::overload;
 use crate::policy::plan::Modes;
+use crate::telemetry::Heard;
 use crate::time::Tick;
 
 impl Upstream {
+    #[inline]
+    pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
+        self.events.emit(&self.name, event);
+    }
+
+    /// The same of what happened to one of its calls.
+    #[inline]
+    pub(crate) fn emit_of_call(&self, heard: Heard, kind: EventKinds, event: impl FnOnce() -> Event) {
+        self.events.emit_of_call(heard, kind, &self.name, event);
+    }
+
+    /// Whether somebody wants to hear of one of these kinds.
+    #[inline]
+    pub(crate) fn wants(&self, kinds: EventKinds) -> bool {
+        self.events.wants(kinds)
+    }
+
+    /// Whether anybody listens to what happens to a call that begins.
+    #[inline]
+    pub(crate) fn heard(&self, method: &Method) -> Option<Heard> {
+        self.events.heard(method)
+    }
+
     /// Whether the upstream took an attempt on, however that ended.
     pub(super) fn tell_throttle(&self, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
         use FailureKind::{Body, BodyIdle, Status};

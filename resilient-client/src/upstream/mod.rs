@@ -20,13 +20,13 @@ mod snapshot;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::HeaderMap;
 #[cfg(feature = "hyper")]
 use http::HeaderValue;
-use http::{HeaderMap, Method};
 use tokio::sync::Notify;
 
 use crate::authority::identity::UpstreamIdentity;
-use crate::event::{Event, EventKinds};
+use crate::event::Event;
 use crate::policy::breaker::{self, Breaker, ReadyQueue};
 use crate::policy::budget::Budget;
 use crate::policy::bulkhead::Bulkhead;
@@ -39,7 +39,7 @@ use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
 use crate::rng::Entropy;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::telemetry::{Events, Heard};
+use crate::telemetry::Events;
 use crate::time::{self, Tick, nanos};
 
 pub(crate) use admission::{Admission, Ask, Patience, Refusal, Tried, Waiting};
@@ -346,29 +346,6 @@ impl Upstream {
     /// that finds a limit.
     pub(crate) fn in_use(&self) -> u32 {
         self.bulkhead(self.slot()).in_use()
-    }
-
-    #[inline]
-    pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
-        self.events.emit(&self.name, event);
-    }
-
-    /// The same of what happened to one of its calls.
-    #[inline]
-    pub(crate) fn emit_of_call(&self, heard: Heard, kind: EventKinds, event: impl FnOnce() -> Event) {
-        self.events.emit_of_call(heard, kind, &self.name, event);
-    }
-
-    /// Whether somebody wants to hear of one of these kinds.
-    #[inline]
-    pub(crate) fn wants(&self, kinds: EventKinds) -> bool {
-        self.events.wants(kinds)
-    }
-
-    /// Whether anybody listens to what happens to a call that begins.
-    #[inline]
-    pub(crate) fn heard(&self, method: &Method) -> Option<Heard> {
-        self.events.heard(method)
     }
 
     /// Nothing in flight, and nothing to remember that anybody has asked for lately: safe to

@@ -195,9 +195,12 @@ async fn every_name_in_them_is_exported() {
         let (selectors, grouped) = read_expression(expression);
         let has =
             |it: &Selector, label: &str| exported.labels.get(&it.name).is_some_and(|its| its.contains(label));
-        let left = |label: &String| match grouped.is_empty() {
-            true => selectors.iter().any(|it| has(it, label)),
-            false => grouped.contains(label),
+        let left = |label: &String| {
+            if grouped.is_empty() {
+                selectors.iter().any(|it| has(it, label))
+            } else {
+                grouped.contains(label)
+            }
         };
         let unknown = shown.iter().filter(|label| !left(label) && !ITS_OWN.contains(&label.as_str()));
         missing.extend(unknown.map(|label| format!("dashboard: the legend's {label}: {expression}")));

@@ -1,6 +1,6 @@
 //! `docs/reqwest-api.tsv` says for every public item of reqwest's async API what its counterpart
-//! is. Both crates' sources are read, so that no item is forgotten when reqwest has new ones, and no
-//! counterpart is named that isn't there.
+//! is. Both crates' sources are read, so that no item is forgotten when reqwest has new ones, and
+//! no counterpart is named that isn't there.
 
 mod scan;
 

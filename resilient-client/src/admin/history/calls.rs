@@ -79,8 +79,8 @@ impl Call {
         now.since(self.since)
     }
 
-    /// Whether it has had its answer and is read for longer than the call may take: whoever holds it
-    /// reads no more, or its end would have come.
+    /// Whether it has had its answer and is read for longer than the call may take: whoever holds
+    /// it reads no more, or its end would have come.
     pub(crate) fn holds_old_body(&self, now: Tick) -> bool {
         self.doing() == Doing::Body && self.until.is_some_and(|until| now > until)
     }

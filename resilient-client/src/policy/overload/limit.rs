@@ -44,6 +44,12 @@ const fn in_flight(word: u64) -> u32 {
     word as u32
 }
 
+/// No limit is in force, and fewer than [`FEW`] are unanswered with the next: all there is to do is
+/// to count.
+const fn is_plain(word: u64) -> bool {
+    ((word >> 32) as u32).wrapping_sub(UNLIMITED << 8) < FEW - 1
+}
+
 /// One more.
 const fn sent(word: u64) -> u64 {
     word + 1 + if unanswered(word) < MANY { ONE_UNANSWERED } else { 0 }
@@ -127,12 +133,7 @@ impl OverloadLimit {
     /// when the upstream is silent.
     pub fn try_acquire(&self, priority: Priority, now: Tick) -> Result<(), NoPlace> {
         let take = |word: u64| {
-            self.place_in(word, priority, now).ok()?;
-            if unanswered(word) == FEW - 1 {
-                // Before anybody can see that they are so many.
-                self.unanswered_since.store(now.as_nanos(), Ordering::Relaxed);
-            }
-            Some(sent(word))
+            if is_plain(word) { Some(sent(word)) } else { self.take_from(word, priority, now) }
         };
         let Err(word) = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) else {
             return Ok(());
@@ -144,6 +145,16 @@ impl OverloadLimit {
             Ok(()) => {}
         }
         why
+    }
+
+    #[inline(never)]
+    fn take_from(&self, word: u64, priority: Priority, now: Tick) -> Option<u64> {
+        self.place_in(word, priority, now).ok()?;
+        if unanswered(word) == FEW - 1 {
+            // Before anybody can see that they are so many.
+            self.unanswered_since.store(now.as_nanos(), Ordering::Relaxed);
+        }
+        Some(sent(word))
     }
 
     /// Takes a place whether there is one or not, for a limit that only observes. To be given back

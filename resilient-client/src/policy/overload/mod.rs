@@ -36,11 +36,11 @@
 //! - One attempt goes at once, and one each time it has failed to answer for as long again: those
 //!   that it doesn't answer may be slow by themselves.
 //! - *It delays, and refuses nobody.* Who has waited for as long as one waits, or for half of the
-//!   call's time, goes all the same; so does who finds the line full. A breaker that opens meanwhile
-//!   turns away whoever waits. Twenty attempts is what the standard breaker needs for that, so that
-//!   it opens no later.
-//! - Of several endpoints a silent one isn't chosen while another may be asked: a replica that hangs
-//!   is left alone after a few round trips, not after a timeout.
+//!   call's time, goes all the same; so does who finds the line full. A breaker that opens
+//!   meanwhile turns away whoever waits. Twenty attempts is what the standard breaker needs for
+//!   that, so that it opens no later.
+//! - Of several endpoints a silent one isn't chosen while another may be asked: a replica that
+//!   hangs is left alone after a few round trips, not after a timeout.
 //! - When it ends, what was kept back is missing from what ends one round trip later, too: for one
 //!   timeout the limit isn't in force.
 //!

@@ -1,14 +1,19 @@
 //! What is told of an attempt: events, and its span.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
 use super::{AttemptPermit, Stage};
 use crate::event::{Event, EventKinds};
 use crate::outcome::classify::Classified;
 use crate::outcome::report::Trigger;
+use crate::outcome::{FailureKind, Outcome, Verdict};
 use crate::policy::breaker;
+use crate::policy::overload::{self, Ended, UNIT_BITS};
 use crate::telemetry::{AttemptSpan, Heard};
 use crate::time::Tick;
+use crate::upstream::endpoints::EndpointPermit;
 
 impl AttemptPermit {
     /// Whether somebody listens to its call.
@@ -121,4 +126,62 @@ impl AttemptPermit {
     fn tell_transition(&self, transition: breaker::Transition) {
         self.upstream.emit(|| Event::BreakerTransition(transition));
     }
+
+    /// Until its head, or its end where the body is part of it, an attempt is in flight to an
+    /// upstream that may be overloaded.
+    #[inline]
+    pub(super) fn tell_overload(&self, outcome: Outcome, took: u64, now: Tick) {
+        // Who leaves early says nothing.
+        if outcome == Outcome::Abandoned {
+            return;
+        }
+        let allowed_nanos = u64::from(self.allowed) << UNIT_BITS;
+        let sample = overload::Sample { rtt_nanos: took, allowed_nanos };
+        self.upstream.tell_overload(self.endpoint().map(Arc::as_ref), self.whose.gate(), sample, now);
+    }
+
+    /// What its end tells of whether the upstream is silent.
+    #[inline]
+    pub(super) fn ended(&self, outcome: Outcome) -> Ended {
+        match outcome {
+            _ if self.stage != Stage::Sent => Ended::Unsent,
+            Outcome::Failure(FailureKind::Timeout) | Outcome::Abandoned => Ended::Unanswered,
+            _ => Ended::Answered,
+        }
+    }
+}
+
+/// Tells its endpoint how it ended.
+pub(super) fn tell_endpoint(
+    endpoint: &mut EndpointPermit,
+    end: &Classified,
+    news: News,
+    took: u64,
+    now: Tick,
+) {
+    let Classified { outcome, verdict, status, cause, .. } = *end;
+    // A 429 says nothing to the endpoint's breaker. It is quick, though, and so must not attract
+    // calls.
+    let verdict = if outcome == Outcome::Throttled { Verdict::Neutral } else { verdict };
+    match news {
+        News::Ended => {
+            if status.is_some() && matches!(outcome, Outcome::Throttled | Outcome::Ignored) {
+                endpoint.put_off(took, now);
+            }
+            endpoint.settle_caused(verdict, cause, took, now);
+        }
+        News::Unsent => endpoint.unsent(),
+        News::Silent => endpoint.settle(Verdict::Neutral, 0, now),
+    }
+}
+
+/// What an attempt's end tells its endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum News {
+    /// How it answered, or didn't.
+    Ended,
+    /// Nothing: it was lost by no fault of the endpoint's.
+    Silent,
+    /// It was never asked.
+    Unsent,
 }
