@@ -82,6 +82,16 @@ async fn who_has_little_time_keeps_half_of_it_for_the_attempt() {
     assert!(rig.script.launches().into_iter().any(|at| at.since(begun) == ms(50)));
 }
 
+/// Who has waited enough for an answer waits for a slot then, where there is a queue for that.
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_enough_still_stands_in_the_bulkheads_queue() {
+    use crate::policy::bulkhead::BulkheadPolicy;
+    let bulkhead = BulkheadPolicy::standard().max_in_flight(32).max_queued(500).queue_wait(ms(5_000));
+    let (rig, _) = stalled(&Policy::standard().bulkhead(bulkhead), ms(2_000)).await;
+    let waiting = calls(&rig, 250, &CallOptions::new()).await;
+    assert_eq!(served(waiting).await, 250);
+}
+
 /// Slow calls that begin together are a silence of their own making.
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_slow_calls_keeps_no_quick_one_waiting() {

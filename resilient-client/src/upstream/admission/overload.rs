@@ -78,20 +78,20 @@ impl Upstream {
         now: Tick,
     ) -> Admission {
         let gate = self.gate();
-        let is_overloaded = self.is_overloaded();
+        let is_silence = self.is_silence(gate, now);
         // What only may be late isn't given up for it: half of the time is kept for the attempt.
-        let until =
-            if is_overloaded { ask.deadline } else { now.after_nanos(nanos(now.until(ask.deadline)) / 2) };
+        let half = now.after_nanos(nanos(now.until(ask.deadline)) / 2);
+        let until = if is_silence { half } else { ask.deadline };
         let may_wait = ask.patience == Patience::Waits;
         let waiter = if may_wait { self.line(gate).join(ask.priority, now, until) } else { None };
         match waiter {
             Some(waiter) => {
-                if !is_overloaded && self.is_scout_due(gate, now) {
+                if is_silence && self.is_scout_due(gate, now) {
                     self.line(gate).wake();
                 }
                 self.wait(ask, rate, since, Stage::Line(waiter, gate))
             }
-            None if may_wait && !is_overloaded => {
+            None if may_wait && is_silence => {
                 let ask = Ask { patience: Patience::Over, ..*ask };
                 match self.take_slot(ask.priority).and_then(|slot| self.get_in(&ask, slot, now)) {
                     Ok(permit) => Admission::Admitted(permit),
@@ -100,6 +100,16 @@ impl Upstream {
             }
             None => self.refuse(rate, Rejection::Overloaded { limit, waited: now.since(since) }),
         }
+    }
+
+    /// Whether what keeps attempts waiting is a silence: of an upstream without a limit in force or,
+    /// with several endpoints, of one of them. Nobody is refused for that.
+    pub(super) fn is_silence(&self, gate: Part, now: Tick) -> bool {
+        !self.is_overloaded()
+            || match &self.balancer {
+                None => self.overload(gate).is_silent(now),
+                Some(balancer) => balancer.set().is_silent(now),
+            }
     }
 
     /// Whether the next in line may find out if somebody is silent still.

@@ -60,6 +60,7 @@ impl Waiting {
                 Admission::Waits(mut next) => {
                     // What that one holds moves here, and leaves nothing for it to give back.
                     self.rate = next.rate.take();
+                    self.patience = next.patience;
                     self.stage = std::mem::replace(&mut next.stage, Stage::Over);
                 }
             }
@@ -160,17 +161,15 @@ impl Upstream {
     fn admit_from_line(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        turn: Result<AttemptPermit, Refusal>,
+        turn: Result<AttemptPermit, Stuck>,
         rate: Option<InRate>,
         since: Tick,
         now: Tick,
     ) -> Admission {
         match turn {
             Ok(permit) => Admission::Admitted(permit),
-            Err(refusal) => {
-                self.give_rate_back(rate);
-                self.wait_for_ready(ask, refusal, since, now)
-            }
+            // Who has waited for the end of a silence may have to wait for the bulkhead.
+            Err(stuck) => self.stuck(&Ask { patience: Patience::Over, ..*ask }, rate, stuck, since, now),
         }
     }
 
@@ -183,21 +182,22 @@ impl Upstream {
         since: Tick,
         cx: &Context<'_>,
         now: Tick,
-    ) -> Poll<Result<AttemptPermit, Refusal>> {
+    ) -> Poll<Result<AttemptPermit, Stuck>> {
         let (line, waited) = (self.line(gate), now.since(since));
         if let Err(over) = ready!(line.poll(waiter, cx, now)) {
             line.leave(waiter, true);
-            if !self.is_overloaded() {
-                let ask = Ask { patience: Patience::Over, ..*ask };
-                match self.take_slot(ask.priority).and_then(|slot| self.get_in(&ask, slot, now)) {
-                    Ok(permit) => return Poll::Ready(Ok(permit)),
-                    Err(Stuck::Refused(refusal)) => return Poll::Ready(Err(refusal)),
-                    Err(Stuck::Overloaded(_) | Stuck::NoSlot(_) | Stuck::Silent) => {}
-                }
-            }
-            return Poll::Ready(Err(match over {
+            let refused = |over| match over {
                 WaitOver::Displaced => Rejection::QueueWait { waited, displaced: true }.into(),
                 WaitOver::Expired => Rejection::Overloaded { limit: 0, waited }.into(),
+            };
+            if !self.is_silence(gate, now) {
+                return Poll::Ready(Err(refused(over)));
+            }
+            let ask = Ask { patience: Patience::Over, ..*ask };
+            let turn = self.take_slot(ask.priority).and_then(|slot| self.get_in(&ask, slot, now));
+            return Poll::Ready(turn.map_err(|stuck| match stuck {
+                Stuck::Overloaded(_) => refused(over),
+                stuck => stuck,
             }));
         }
         match self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now)) {
@@ -205,9 +205,9 @@ impl Upstream {
                 line.leave(waiter, self.has_room(gate, ask.priority, now));
                 Poll::Ready(Ok(permit))
             }
-            Err(Stuck::Refused(refusal)) => {
+            Err(refused @ Stuck::Refused(_)) => {
                 line.leave(waiter, true);
-                Poll::Ready(Err(refusal))
+                Poll::Ready(Err(refused))
             }
             Err(Stuck::Overloaded(_) | Stuck::NoSlot(_) | Stuck::Silent) => Poll::Pending,
         }

@@ -172,14 +172,18 @@ impl List {
         if self.endpoints.is_empty() {
             return Shut::Empty;
         }
-        let mut full = self.endpoints.iter().filter(|endpoint| rank(endpoint, seek, now).is_some());
-        let full = full.find_map(|endpoint| seek.lacks(endpoint, now).map(|why| (why, endpoint)));
-        match full {
-            Some((NoPlace::Full { .. }, endpoint)) => {
-                return Shut::Full(endpoint.overload.limit().unwrap_or_default());
+        let may_be_asked = self.endpoints.iter().filter(|endpoint| rank(endpoint, seek, now).is_some());
+        let mut full = None;
+        for endpoint in may_be_asked {
+            match seek.lacks(endpoint, now) {
+                // Nobody is refused while there is one that only may be late.
+                Some(NoPlace::Silent) => return Shut::Silent,
+                Some(NoPlace::Full { .. }) => full = Some(endpoint.overload.limit().unwrap_or_default()),
+                None => {}
             }
-            Some((NoPlace::Silent, _)) => return Shut::Silent,
-            None => {}
+        }
+        if let Some(limit) = full {
+            return Shut::Full(limit);
         }
         let first = self.endpoints.iter().filter_map(waits).min_by_key(|(wait, _)| *wait);
         first.map_or(Shut::Open(SOON), |(_, shut)| shut)

@@ -305,6 +305,11 @@ impl EndpointSet {
         self.list.load().endpoints.iter().any(|endpoint| endpoint.overload.limit().is_some())
     }
 
+    /// Whether one of them is silent.
+    pub(crate) fn is_silent(&self, now: Tick) -> bool {
+        self.list.load().silent(now).next().is_some()
+    }
+
     /// Whether one that is silent may be asked whether it is still.
     pub(crate) fn is_scout_due(&self, now: Tick) -> bool {
         self.list.load().silent(now).any(|endpoint| endpoint.overload.is_scout_due(now))

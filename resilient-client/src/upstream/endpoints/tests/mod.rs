@@ -563,3 +563,38 @@ fn after_a_reset_nothing_is_left_of_a_probation() {
     }
     assert!(asked < 60, "{asked} of 1000 calls went to it");
 }
+
+/// One is full, the other only silent: nobody is refused while one may just be late.
+#[test]
+fn beside_one_that_is_overloaded_a_silent_one_is_what_calls_wait_for() {
+    use crate::policy::overload::{OverloadPolicy, Sample};
+    use crate::policy::priority::Priority;
+    for ports in [[1, 2], [2, 1]] {
+        let overload = Some(OverloadPolicy::standard().compile().unwrap());
+        let checks = Checks { overload, entropy: Entropy::seeded(7), ..Checks::default() };
+        let rules = BalancePolicy::standard().compile().unwrap();
+        let set = EndpointSet::new(rules, checks, Duration::from_mins(1));
+        set.update(&origins(ports), START);
+        let (full, silent) = (endpoint(&set, 1), endpoint(&set, 2));
+        let feed = |endpoint: &Endpoint, from: u64, took: u64| {
+            for n in 0..400 {
+                let sample = Sample { rtt_nanos: took * MS, allowed_nanos: 500 * MS };
+                let _ = endpoint.overload.record(sample, after(from + n * 5));
+            }
+        };
+        feed(&full, 0, 20);
+        feed(&silent, 0, 20);
+        feed(&full, 2_000, 450);
+        (0..100).for_each(|_| full.overload.overrun());
+        for _ in 0..20 {
+            silent.overload.try_acquire(Priority::Normal, after(4_000)).unwrap();
+        }
+        let admit = |at| set.admit(&Seek::first(), after(at), &mut Rng::seeded(1));
+        let scout = admit(4_100).unwrap();
+        assert_eq!(scout.endpoint().origin().port(), 2, "it goes to find out");
+        assert_eq!(admit(4_101).unwrap_err(), Shut::Silent);
+        assert!(set.is_silent(after(4_101)) && set.is_overloaded());
+        silent.overload.release(crate::policy::overload::Ended::Answered);
+        assert_eq!(admit(4_102).unwrap().endpoint().origin().port(), 2);
+    }
+}
