@@ -67,7 +67,9 @@ const stories = {
     const sizes = await page.evaluate(() => [...document.querySelectorAll(".grid")].map((grid) => grid.children.length));
     check(sizes.join() === "100,100", `cells: ${sizes}`);
     for (const twin of ["naive", "resilient"]) await until(page, `${twin} is well`, stand, [twin, ["settled"], 95]);
-    const told = await page.locator(".grid li").first().textContent();
+    // The very first may wait yet.
+    const settled = page.locator('.grid li[data-standing="settled"]').first();
+    const told = await settled.textContent({ timeout: soon });
     check(/^✓order \d+: settled at once$/.test(told), told);
     check((await page.locator("#admin").getAttribute("href")) === admin, "the admin page is linked");
     await page.context().close();

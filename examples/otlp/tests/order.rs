@@ -3,6 +3,7 @@
 
 mod processes;
 
+use std::path::Path;
 use std::time::Duration;
 
 use processes::{Service, eventually};
@@ -15,11 +16,19 @@ const FAULTS: &str = r#"{ "seed": 7, "rules": [
     { "kind": "delay", "delay": "120ms", "method": "GET", "path": "/users/{id}" }
 ] }"#;
 
+/// The arguments that the page starts a service with, by its one line for it.
+fn documented<'a>(page: &'a str, service: &str) -> Vec<&'a str> {
+    let command = format!("cargo run -p {service} -- ");
+    let lines: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(command.as_str())).collect();
+    let [arguments] = lines[..] else { panic!("{service}: {lines:?}") };
+    arguments.split_whitespace().collect()
+}
+
 /// The file's spans, each with its service.
 struct Traces(Vec<(String, Value)>);
 
 impl Traces {
-    fn read(file: &std::path::Path) -> Self {
+    fn read(file: &Path) -> Self {
         let text = std::fs::read_to_string(file).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
         let spans = lines.flat_map(|line| {
@@ -105,13 +114,16 @@ fn story<'a>(trace: &[&'a (String, Value)]) -> (&'a Value, &'a Value, Vec<&'a (S
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_file_alone_tells_the_story_of_each_order() {
     let folder = tempfile::tempdir().unwrap();
+    // Both run in this folder, where the page's commands have them write.
     let file = folder.path().join("traces.jsonl");
-    let traces = ["--traces", file.to_str().unwrap()];
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/traces.md");
+    let page = std::fs::read_to_string(page).unwrap();
     let token = "break-it-yourself";
-    let args = [&["--faults", "--faults-token", token][..], &traces].concat();
+    let args = [&["--faults", "--faults-token", token][..], &documented(&page, "user-service")].concat();
     let users =
         Service::start("user-service", folder.path(), &args, &[("RESILIENT_CLIENT_FAULTS", FAULTS)]).await;
-    let args = [&["--admin", "--admin-token", token, "--user-service-url", &users.url][..], &traces].concat();
+    let admin = ["--admin", "--admin-token", token, "--user-service-url", &users.url];
+    let args = [&admin[..], &documented(&page, "order-service")].concat();
     let orders = Service::start("order-service", folder.path(), &args, &[]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let post = async |url: String, body: Value| {

@@ -57,10 +57,27 @@ fn rows() -> Vec<Row> {
     lines.map(row).collect()
 }
 
+/// The target that this is built for, as rustc names it.
+fn host() -> String {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let out = Command::new(rustc).arg("-vV").output().expect("rustc");
+    assert!(out.status.success(), "rustc -vV: {}", String::from_utf8_lossy(&out.stderr));
+    let said = String::from_utf8_lossy(&out.stdout);
+    said.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host").to_owned()
+}
+
+/// What cargo knows of the packages of this workspace. For this target alone: what others need was
+/// never downloaded where nothing but this workspace was built.
+fn metadata() -> serde_json::Value {
+    let args = ["metadata", "--format-version=1", "--locked", "--filter-platform", &host()];
+    let out = Command::new(env!("CARGO")).args(args).output().expect("cargo");
+    assert!(out.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_slice(&out.stdout).expect("JSON")
+}
+
 /// Cargo keeps the sources of the reqwest that this workspace is built with.
 fn theirs() -> BTreeSet<String> {
-    let out = Command::new(env!("CARGO")).args(["metadata", "--format-version=1", "--offline"]).output();
-    let metadata: serde_json::Value = serde_json::from_slice(&out.expect("cargo").stdout).expect("JSON");
+    let metadata = metadata();
     let packages = metadata["packages"].as_array().expect("packages");
     let version = |package: &serde_json::Value| package["version"].as_str().unwrap_or_default().to_owned();
     let is_it =

@@ -4,11 +4,15 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+/// Held while one starts: between choosing its ports and listening there, another could take them.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// Killed when a test fails; its children see that it is gone.
 pub(crate) struct Held {
@@ -23,6 +27,8 @@ pub(crate) struct Held {
 impl Held {
     /// Under a light load, unless `args` say more; returns once it is.
     pub(crate) fn start(args: &[&str]) -> Self {
+        // One that couldn't start is another test's failure.
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let temporary = tempfile::tempdir().expect("a folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
             .args(["--hold", "--reads", "10"])
@@ -66,9 +72,10 @@ impl Held {
     }
 
     /// Ctrl-C, and the end.
-    pub(crate) fn interrupt(&mut self) -> ExitStatus {
-        let interrupt = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
-        assert!(interrupt.is_ok_and(|status| status.success()));
+    #[cfg(unix)]
+    pub(crate) fn interrupt(&mut self) -> std::process::ExitStatus {
+        use rustix::process::{Pid, Signal, kill_process};
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it lives");
         self.child.wait().expect("it ends")
     }
 
