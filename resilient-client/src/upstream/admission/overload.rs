@@ -102,8 +102,8 @@ impl Upstream {
         }
     }
 
-    /// Whether what keeps attempts waiting is a silence: of an upstream without a limit in force or,
-    /// with several endpoints, of one of them. Nobody is refused for that.
+    /// Whether what keeps attempts waiting is a silence: of an upstream without a limit in force
+    /// or, with several endpoints, of one of them. Nobody is refused for that.
     pub(super) fn is_silence(&self, gate: Part, now: Tick) -> bool {
         !self.is_overloaded()
             || match &self.balancer {
