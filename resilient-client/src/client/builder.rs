@@ -114,7 +114,8 @@ impl ClientBuilder {
     ///
     /// A reqwest client that was [given](Self::build_over), or whose redirect policy was set with
     /// [`transport`](Self::transport), follows by itself what it does, before anything is asked
-    /// here. One whose default headers, set there, hold credentials follows none to other origins,
+    /// here. What it was led to elsewhere isn't home any more: only what may go to strangers goes on
+    /// from there. One whose default headers, set there, hold credentials follows none to other origins,
     /// as they can't be left out.
     pub fn redirects(mut self, redirects: Redirects) -> Self {
         self.redirects = Some(redirects);
