@@ -27,6 +27,7 @@ use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
 use crate::event::Observer;
 use crate::invalid::Invalid;
+use crate::origin::Origin;
 use crate::policy::plan::Plan;
 use crate::policy::set::{self, PlanSet};
 use crate::policy::{Policy, PolicySet};
@@ -251,6 +252,15 @@ impl Core {
     /// The header that tells a server how long its answer is waited for.
     pub(crate) fn deadline_header(&self) -> Option<&HeaderName> {
         self.deadline_header.as_ref()
+    }
+
+    /// Whether an endpoint may be told, as far as that is up to it: one of a name that is resolved is
+    /// what the name is, `host`; any other has a name of its own.
+    #[cold]
+    pub(crate) fn tells(&self, host: Option<&http::uri::Authority>, origin: &Origin) -> bool {
+        let named = host.map(|host| format!("http://{host}"));
+        let authority = set::origin(named.as_deref().unwrap_or_else(|| origin.as_str()));
+        authority.is_ok_and(|authority| self.told.has(&authority))
     }
 
     /// Puts other policies in force, all or none. Live state is kept.
