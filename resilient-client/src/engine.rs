@@ -254,8 +254,8 @@ impl Core {
         self.deadline_header.as_ref()
     }
 
-    /// Whether an endpoint may be told, as far as that is up to it: one of a name that is resolved is
-    /// what the name is, `host`; any other has a name of its own.
+    /// Whether an endpoint may be told, as far as that is up to it: one of a name that is resolved
+    /// is what the name is, `host`; any other has a name of its own.
     #[cold]
     pub(crate) fn tells(&self, host: Option<&http::uri::Authority>, origin: &Origin) -> bool {
         let named = host.map(|host| format!("http://{host}"));

@@ -110,6 +110,22 @@ macro_rules! over {
             }
 
             #[tokio::test(flavor = "multi_thread")]
+            async fn the_endpoint_of_a_name_is_home() {
+                let server = Server::start(|request| match &*request.target {
+                    "/old" => to("/new", 308),
+                    _ => Reply::answer(200, "here"),
+                })
+                .await;
+                let endpoints = resilient_client::endpoints::Endpoints::fixed([server.url("")]);
+                let client = $builder.redirects(Redirects::same_origin()).endpoints("http://users", endpoints);
+                let call = client.build().unwrap().put("http://users/old").bearer_auth("s3cret").body("7");
+                assert_eq!(within(SOON, call.send()).await.unwrap().status(), 200);
+                let there = server.requests().pop().unwrap();
+                assert_eq!((&*there.target, &there.body[..]), ("/new", &b"7"[..]));
+                assert_eq!(secrets(&there), ["authorization"]);
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
             async fn a_post_that_is_sent_elsewhere_becomes_a_get_without_its_body() {
                 for status in [301, 302, 303] {
                     let other = Server::start(|_| Reply::answer(200, "there")).await;

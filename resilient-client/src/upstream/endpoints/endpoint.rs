@@ -60,7 +60,7 @@ pub(crate) struct Endpoint {
     pub(super) abandoned_after: AtomicU64,
     pub(super) entropy: Entropy,
     events: Events,
-    /// Whether requests to it say how long their answers are waited for, as far as that is up to it.
+    /// Whether it may be told how long its answers are waited for.
     told: OnceLock<bool>,
     /// What a transport keeps of it: a pool of connections.
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
@@ -111,7 +111,8 @@ impl Endpoint {
         endpoint
     }
 
-    /// Whether it is told how long its answers are waited for: as `decide` says, which is asked once.
+    /// Whether it may be told how long its answers are waited for: as `decide` says, which is asked
+    /// once.
     pub(crate) fn is_told(&self, decide: impl FnOnce() -> bool) -> bool {
         *self.told.get_or_init(decide)
     }
