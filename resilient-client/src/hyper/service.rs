@@ -73,9 +73,10 @@ where
     let Some(length) = body.size_hint().exact() else { return Body::wrap(body) };
     let mut body = Box::pin(body);
     // Who has them all yields them now, as their only frame; who hasn't is asked again later.
-    let mut next = || match body.is_end_stream() {
-        true => Poll::Ready(None),
-        false => body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())),
+    let mut next = || {
+        let ended = body.is_end_stream();
+        let mut cx = Context::from_waker(Waker::noop());
+        if ended { Poll::Ready(None) } else { body.as_mut().poll_frame(&mut cx) }
     };
     let first = match next() {
         Poll::Ready(Some(Ok(frame))) => frame,
