@@ -10,8 +10,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderName, Method};
 
+mod reloaded;
 mod told;
 
+pub use self::reloaded::Reloaded;
+use self::reloaded::Versioned;
 use self::told::Told;
 use super::hook::Hook;
 use crate::authority::Authority;
@@ -24,6 +27,7 @@ use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
 use crate::event::Observer;
 use crate::invalid::Invalid;
+use crate::origin::Origin;
 use crate::policy::plan::Plan;
 use crate::policy::set::{self, PlanSet};
 use crate::policy::{Policy, PolicySet};
@@ -104,39 +108,6 @@ pub(crate) struct Core {
     connections: Option<Arc<Counters>>,
 }
 
-#[derive(Debug)]
-struct Versioned {
-    set: PolicySet,
-    version: u64,
-    /// Since when it is in force.
-    since: Tick,
-}
-
-impl Versioned {
-    /// What a reload to `set` changes.
-    fn compared(&self, set: &PolicySet) -> Reloaded {
-        let changes = self.set.differences(set);
-        let pools = |whose: String| format!("{whose}: timeout.connect belongs to the connection pool");
-        Reloaded {
-            version: self.version + u64::from(!changes.is_empty()),
-            changes,
-            not_applied: self.set.connects_otherwise(set).into_iter().map(pools).collect(),
-        }
-    }
-}
-
-/// What a [reload](crate::Client::reload) changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reloaded {
-    /// The version calls report from now on.
-    pub version: u64,
-    /// Which policies differ from before, as `whose: which`, such as `client: retry` or
-    /// `http://users:3000: breaker`.
-    pub changes: Vec<String>,
-    /// What differs and can't take effect in a client that is built, such as its connect timeout.
-    pub not_applied: Vec<String>,
-}
-
 impl Core {
     pub(crate) fn new(setup: Setup) -> Result<Self, Invalid> {
         if setup.max_upstreams == 0 {
@@ -191,18 +162,20 @@ impl Core {
         }
     }
 
-    /// The upstream of a call to `authority`, with the call in it; and the call's plan.
+    /// The upstream of a call to `authority`, with the call in it; and the call's plan. `goes_on`:
+    /// it follows one that was let in, which no drain refuses.
     pub(crate) fn enter(
         &self,
         address: &Address<'_>,
         key: Option<&Arc<str>>,
         now: Tick,
+        goes_on: bool,
     ) -> Result<(Entered, Arc<Plan>), Error> {
         let plans = self.plans.load();
         let (plan, route) = plans.of_call(&address.authority, address.method, address.path);
         match self.registry.enter_known(&address.authority, scope(key, route)) {
-            Some(upstream) => self.entered(upstream, plan),
-            None => self.enter_anew(address, key, now),
+            Some(upstream) => self.entered(upstream, plan, goes_on),
+            None => self.enter_anew(address, key, now, goes_on),
         }
     }
 
@@ -213,6 +186,7 @@ impl Core {
         address: &Address<'_>,
         key: Option<&Arc<str>>,
         now: Tick,
+        goes_on: bool,
     ) -> Result<(Entered, Arc<Plan>), Error> {
         let authority = address.authority.clone().normal();
         let authority = &authority.map_err(|problem| Error::new(ErrorKind::Request).says(problem))?;
@@ -220,14 +194,19 @@ impl Core {
         let (plan, route) = plans.of_call(authority, address.method, address.path);
         let upstreams = Upstreams { core: self, now };
         let upstream = self.registry.enter(authority, scope(key, route), now, &upstreams);
-        self.entered(upstream, plan)
+        self.entered(upstream, plan, goes_on)
     }
 
     #[inline]
-    fn entered(&self, upstream: Arc<Upstream>, plan: &Arc<Plan>) -> Result<(Entered, Arc<Plan>), Error> {
+    fn entered(
+        &self,
+        upstream: Arc<Upstream>,
+        plan: &Arc<Plan>,
+        goes_on: bool,
+    ) -> Result<(Entered, Arc<Plan>), Error> {
         let upstream = Entered::new(upstream);
         // Asked once the call counts: a drain either sees it or is seen by it.
-        if self.draining.load(Ordering::SeqCst) {
+        if self.draining.load(Ordering::SeqCst) && !goes_on {
             return Err(Error::new(ErrorKind::Draining));
         }
         Ok((upstream, Arc::clone(plan)))
@@ -273,6 +252,15 @@ impl Core {
     /// The header that tells a server how long its answer is waited for.
     pub(crate) fn deadline_header(&self) -> Option<&HeaderName> {
         self.deadline_header.as_ref()
+    }
+
+    /// Whether an endpoint may be told, as far as that is up to it: one of a name that is resolved
+    /// is what the name is, `host`; any other has a name of its own.
+    #[cold]
+    pub(crate) fn tells(&self, host: Option<&http::uri::Authority>, origin: &Origin) -> bool {
+        let named = host.map(|host| format!("http://{host}"));
+        let authority = set::origin(named.as_deref().unwrap_or_else(|| origin.as_str()));
+        authority.is_ok_and(|authority| self.told.has(&authority))
     }
 
     /// Puts other policies in force, all or none. Live state is kept.
@@ -335,7 +323,7 @@ impl Core {
     pub(crate) fn upstream_of(&self, authority: &Authority<'_>) -> Arc<Upstream> {
         let headers = &http::HeaderMap::new();
         let address = Address { authority: authority.clone(), method: &Method::GET, path: "/", headers };
-        let entered = self.enter(&address, None, time::now());
+        let entered = self.enter(&address, None, time::now(), false);
         entered.map(|(upstream, _)| Arc::clone(&upstream)).expect("not draining")
     }
 

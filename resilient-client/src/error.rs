@@ -69,7 +69,8 @@ pub enum ErrorKind {
     Deadline,
     /// The circuit breaker is open. Nothing was sent; [`Error::retry_after`] says how long.
     CircuitOpen,
-    /// The client is [draining](crate::Client::drain) and begins no call. Nothing was sent.
+    /// The client is [draining](crate::Client::drain) and begins no call. Nothing was sent. Calls
+    /// begun before follow redirects still.
     Draining,
     /// A [blocking](crate#where-to-go-on) client was called in async code, whose thread must not
     /// wait. Nothing was sent.

@@ -9,7 +9,10 @@
 //! |---|---|
 //! | 301, 302 to a `POST` | a `GET` without body |
 //! | 303 | a `GET` without body; a `HEAD` stays one |
-//! | 301, 302 to another method, 307, 308 | the same again, if its body isn't a stream |
+//! | 301, 302 to another method, 307, 308 | the same again, if its body is bytes or there is none |
+//!
+//! A stream isn't sent again, even if a `replay_buffer` keeps it for retries, and neither is a form
+//! with files: the redirect is the answer.
 //!
 //! To another origin (another scheme counts) a request takes no `Authorization`, `Cookie`,
 //! `Proxy-Authorization` or `Host`, and no header whose value is marked
@@ -17,7 +20,11 @@
 //! asked from there on, whose headers are meant for the origin that was called. All others go
 //! along, as with other clients: mark an API key of your own sensitive. No `Referer` is added.
 //!
-//! From `https` to `http` no redirect is followed, whatever is allowed.
+//! Where a reqwest client with a redirect policy of its own was led to by itself, everybody is a
+//! stranger, and of what would go on the same only `GET` and `HEAD` do.
+//!
+//! From `https` to `http` no redirect is followed, whatever is allowed. A drain waits for the hops
+//! of calls that were begun before it.
 
 use std::fmt;
 use std::sync::Arc;

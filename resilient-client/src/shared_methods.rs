@@ -64,6 +64,9 @@ macro_rules! setup_methods {
         /// Default: those that are local, as strangers have no use for either. Loopback and private
         /// addresses (10/8, 172.16/12, 192.168/16, 169.254/16, 100.64/10, `fc00::/7`, `fe80::/10`),
         /// names of one label, and below `localhost`, `local`, `internal`, `home.arpa` and `svc`.
+        ///
+        /// With [endpoints](Self::endpoints) it must hold for both: the name that is called, and
+        /// the endpoint's own origin, or the name that is resolved.
         pub fn deadline_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
             self.setup.deadline_origins = Some(origins.into_iter().map(Into::into).collect());
             self

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
+use resilient_client::policy::PolicySet;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::{Attempt, Client, ErrorKind, Policy, Prepared, Redirects, Unfollowed};
 use resilient_client_tests::server::NobodyHome;
-use resilient_client_tests::{Reply, SOON, Server, within};
+use resilient_client_tests::{Gate, Reply, SOON, Server, within};
 
 fn to(location: &str, status: u16) -> Reply {
     Reply::answer_with(status, &[("location", location)], "moved")
@@ -109,6 +110,22 @@ macro_rules! over {
             }
 
             #[tokio::test(flavor = "multi_thread")]
+            async fn the_endpoint_of_a_name_is_home() {
+                let server = Server::start(|request| match &*request.target {
+                    "/old" => to("/new", 308),
+                    _ => Reply::answer(200, "here"),
+                })
+                .await;
+                let endpoints = resilient_client::endpoints::Endpoints::fixed([server.url("")]);
+                let client = $builder.redirects(Redirects::same_origin()).endpoints("http://users", endpoints);
+                let call = client.build().unwrap().put("http://users/old").bearer_auth("s3cret").body("7");
+                assert_eq!(within(SOON, call.send()).await.unwrap().status(), 200);
+                let there = server.requests().pop().unwrap();
+                assert_eq!((&*there.target, &there.body[..]), ("/new", &b"7"[..]));
+                assert_eq!(secrets(&there), ["authorization"]);
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
             async fn a_post_that_is_sent_elsewhere_becomes_a_get_without_its_body() {
                 for status in [301, 302, 303] {
                     let other = Server::start(|_| Reply::answer(200, "there")).await;
@@ -164,6 +181,40 @@ macro_rules! over {
                 let error = within(SOON, call.send()).await.unwrap_err();
                 assert_eq!((error.kind(), error.is_unsent()), (ErrorKind::Connect, false), "{error:?}");
                 assert_eq!(first.count(), 1);
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn a_hop_that_never_begins_leaves_no_doubt_that_the_first_origin_was_asked() {
+                let other = Server::start(|_| Reply::answer(200, "there")).await;
+                let first = sends_to(&other, 307).await;
+                let short = TimeoutPolicy::standard().total(Duration::from_millis(900));
+                let policies = PolicySet::new(Policy::standard());
+                let policies = policies.host(other.url(""), move |policy| policy.timeout(short));
+                let client = $builder.redirects(Redirects::any()).policy(policies).build().unwrap();
+                let call = client.post(first.url("/")).attempt_timeout(Duration::from_secs(1));
+                let error = within(SOON, call.body("7 euros").send()).await.unwrap_err();
+                assert_eq!((error.kind(), first.count(), other.count()), (ErrorKind::Config, 1, 0));
+                assert!(!error.is_unsent() && !error.is_builder(), "{error:?}");
+                assert_eq!(error.report().unwrap().upstream(), first.url(""));
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn a_drain_waits_for_the_hops_of_a_call_that_was_begun_before() {
+                let other = Server::start(|_| Reply::answer(200, "there")).await;
+                let (gate, there) = (Gate::new(), other.url("/there"));
+                let hold = gate.clone();
+                let first = Server::start(move |_| to(&there, 302).after(&hold)).await;
+                let client = client(Redirects::any());
+                let call = tokio::spawn(client.get(first.url("/")).send());
+                within(SOON, first.until_count(1)).await;
+                let done = async {
+                    let newcomer = client.get(other.url("/")).send().await.unwrap_err();
+                    assert_eq!((newcomer.kind(), newcomer.is_unsent()), (ErrorKind::Draining, true));
+                    gate.open();
+                    within(SOON, call).await.unwrap().unwrap().text().await.unwrap()
+                };
+                let (left, text) = tokio::join!(biased; client.drain(SOON), done);
+                assert_eq!((left, &*text), (0, "there"));
             }
 
             #[tokio::test(flavor = "multi_thread")]
@@ -230,6 +281,56 @@ async fn a_call_may_keep_the_redirect_that_its_client_would_follow() {
     let call = client.get(server.url("/old")).redirects(Redirects::none());
     assert_eq!(within(SOON, call.send()).await.unwrap().status(), 302);
     assert_eq!(within(SOON, client.get(server.url("/old")).send()).await.unwrap().status(), 200);
+}
+
+/// A reqwest client that follows the first redirect by itself, and hands over the next.
+fn follows_one() -> reqwest::Client {
+    let policy = reqwest::redirect::Policy::custom(|attempt| match attempt.previous().len() {
+        1 => attempt.follow(),
+        _ => attempt.stop(),
+    });
+    reqwest::Client::builder().no_proxy().redirect(policy).build().unwrap()
+}
+
+/// It was reqwest that went there, and left the credentials behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_transport_was_led_by_itself_is_not_home() {
+    let other = Server::start(|request| match &*request.target {
+        "/there" => to("/further", 302),
+        _ => Reply::answer(200, "there"),
+    })
+    .await;
+    let first = sends_to(&other, 302).await;
+    for (rules, status) in [(Redirects::any(), 200), (Redirects::same_origin(), 302)] {
+        let hook = |_: &Attempt<'_>| {
+            let signed = (http::HeaderName::from_static("x-signed"), HeaderValue::from_static("1"));
+            Prepared::now(HeaderMap::from_iter([signed]))
+        };
+        let client = Client::builder().redirects(rules.clone()).on_attempt(hook);
+        let client = client.build_over(follows_one()).unwrap();
+        let call = client.get(first.url("/")).bearer_auth("s3cret").header(COOKIE, "a=s3cret");
+        let response = within(SOON, call.header("host", "first.example").send()).await.unwrap();
+        assert_eq!(response.status(), status, "{rules:?}");
+        if status == 302 {
+            assert_eq!(response.report().unfollowed().unwrap().1, Unfollowed::OtherOrigin);
+        }
+    }
+    let seen = other.requests();
+    let further: Vec<_> = seen.iter().filter(|request| request.target == "/further").collect();
+    assert_eq!(further.len(), 1);
+    assert_eq!(secrets(further[0]), [""; 0]);
+    assert_eq!(further[0].header("host"), Some(&*other.address().to_string()));
+}
+
+/// reqwest made a `GET` of it on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_is_not_sent_again_for_the_sake_of_what_the_transport_made_of_it() {
+    let other = Server::start(|_| to("/further", 307)).await;
+    let first = sends_to(&other, 303).await;
+    let client = Client::builder().redirects(Redirects::any()).build_over(follows_one()).unwrap();
+    let response = within(SOON, client.post(first.url("/")).body("7 euros").send()).await.unwrap();
+    assert_eq!(response.report().unfollowed().unwrap().1, Unfollowed::Transport);
+    assert_eq!((first.count(), other.count()), (1, 1));
 }
 
 /// They would be put on every request that lacks them, and can't be taken off again.

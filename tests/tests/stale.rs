@@ -412,3 +412,24 @@ async fn many_urls() {
     assert!(grown <= 2 * BYTES / 1024, "grew by {grown} KiB");
     serving.abort();
 }
+
+/// The server has taken the POST, whatever comes of where it redirects to.
+#[tokio::test]
+async fn a_change_whose_answer_leads_to_nobody_makes_the_older_answer_obsolete() {
+    let nobody = resilient_client_tests::server::NobodyHome::new();
+    let there = nobody.url();
+    let server = Server::start(move |request| match &*request.method {
+        "POST" => Reply::answer_with(303, &[("location", &there)], "see there"),
+        _ => Reply::answer_with(200, &[WINDOW], "an answer"),
+    })
+    .await;
+    let timeout = TimeoutPolicy::standard().total(Duration::from_secs(5)).attempt(Duration::from_secs(2));
+    let policy = Policy::standard().timeout(timeout).retry(None).breaker(None);
+    let builder = Client::builder().policy(policy).transport(reqwest::ClientBuilder::no_proxy);
+    let builder = builder.redirects(resilient_client::Redirects::any()).stale_if_error(StaleIfError::new());
+    let (client, url) = (builder.build().unwrap(), server.url("/users/7"));
+    text(client.get(&url).send().await.unwrap()).await;
+    assert_eq!(entries(&client), 1);
+    client.post(&url).body("new").send().await.unwrap_err();
+    assert_eq!(entries(&client), 0);
+}

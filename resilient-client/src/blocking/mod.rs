@@ -94,7 +94,9 @@ impl Client {
 
     /// The same policies, breakers, budgets and connections as an async client has, from threads
     /// that may wait: for a program with both. A connection belongs to the runtime on which it was
-    /// made, so the async one should live as long as this.
+    /// made, so the async one should live as long as this. Nor should this be dropped while the
+    /// async client is in use: with its thread end the connections that were made there, which
+    /// calls of the async client may be using; they fail as on any connection that breaks.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when there is no thread to be had.

@@ -29,7 +29,7 @@ pub(super) fn begin<X: Exchange>(
     if address.headers.keys_len() > MOST_HEADERS {
         return Err(too_many_headers(address.headers.keys_len()));
     }
-    let (upstream, plan) = core.enter(&address, options.key.as_ref(), now)?;
+    let (upstream, plan) = core.enter(&address, options.key.as_ref(), now, options.hop().is_some())?;
     let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
     let own = now.after_nanos(timeout.total);
     let own = options.hop().map_or(own, |hop| own.min(hop.until));

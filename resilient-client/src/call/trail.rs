@@ -12,8 +12,10 @@ use super::options::{CallOptions, Hop};
 use crate::authority::Authority;
 use crate::engine::{Address, Core};
 use crate::error::{Error, ErrorKind};
-use crate::outcome::report::CallReport;
+use crate::outcome::report::{AttemptReport, CallReport};
 use crate::redirects::{self, Redirects, Unfollowed};
+use crate::time;
+use crate::upstream::entered::Entered;
 
 /// What a request's body can be made from again.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub(crate) struct Trail {
     options: CallOptions,
     /// The calls that led here.
     earlier: Vec<CallReport>,
+    /// Keeps a drain waiting from the end of a call to the beginning of the next.
+    between: Option<Entered>,
 }
 
 /// An answer, as far as it may lead elsewhere.
@@ -70,7 +74,7 @@ pub(crate) struct Answered<'a> {
 
 impl Trail {
     pub(crate) fn new(rules: Redirects, head: Head, body: Carried, options: CallOptions) -> Self {
-        Self { rules, head, body, options, earlier: Vec::new() }
+        Self { rules, head, body, options, earlier: Vec::new(), between: None }
     }
 
     /// What follows an answer, whose report is `report`. `clean`: nothing secret is added to a
@@ -90,13 +94,20 @@ impl Trail {
         };
         // Credentials in it are the server's idea, and nobody's to send.
         let _ = (to.set_username(""), to.set_password(None));
-        let foreign = to.origin() != answered.url.origin();
+        // A transport that follows by itself may have been led elsewhere: nobody's home.
+        let led = !self.is_home(answered.url, report);
+        let foreign = led || to.origin() != answered.url.origin();
         let mut head = self.head.clone();
         let keeps = redirects::rewrite(answered.status, &mut head.method, &mut head.headers);
         let why = if !matches!(to.scheme(), "http" | "https") {
             Some(Unfollowed::Scheme)
         } else if let Some(why) = self.rules.refuse(answered.url, &to) {
             Some(why)
+        } else if let Some(why) = led.then(|| self.rules.refuse(&self.head.url, &to)).flatten() {
+            Some(why)
+        } else if led && keeps && !matches!(self.head.method, Method::GET | Method::HEAD) {
+            // It may have gone on as a `GET` without the body: nobody knows what was answered.
+            Some(Unfollowed::Transport)
         } else if keeps && matches!(self.body, Carried::Stream) {
             Some(Unfollowed::BodyIsStream)
         } else {
@@ -119,17 +130,30 @@ impl Trail {
         let hop = Hop { abroad: hop.abroad || foreign, ..hop };
         self.options.rare.get_or_insert_default().hop = Some(hop);
         self.earlier.push(report.clone());
+        let entered = core.enter(&self.address(), self.options.key.as_ref(), time::now(), true);
+        self.between = entered.ok().map(|(upstream, _)| upstream);
         head.url = to;
         self.head = head.clone();
         let body = if let Carried::Bytes(bytes) = &self.body { Some(bytes.clone()) } else { None };
         Ok(Turn::Follow(Box::new(Next { head, body, options: self.options.clone() })))
     }
 
+    /// Whether an answer from there is one of whom the request was sent to: the origin of its URL,
+    /// or an endpoint behind it.
+    fn is_home(&self, url: &Url, report: &CallReport) -> bool {
+        let here = |origin: &Url| origin.origin() == url.origin();
+        let mut endpoints = report.attempts().iter().filter_map(AttemptReport::endpoint);
+        here(&self.head.url) || endpoints.any(|endpoint| here(endpoint.url()))
+    }
+
+    fn address(&self) -> Address<'_> {
+        let Head { method, url, headers, .. } = &self.head;
+        Address { authority: Authority::of_url(url), method, path: url.path(), headers }
+    }
+
     /// The time of all hops is that of the call that was made.
     fn first_hop(&self, core: &Core, report: &CallReport) -> Hop {
-        let Head { method, url, headers, .. } = &self.head;
-        let address = Address { authority: Authority::of_url(url), method, path: url.path(), headers };
-        Hop { until: core.over(&address, self.options.total, report.began()), abroad: false }
+        Hop { until: core.over(&self.address(), self.options.total, report.began()), abroad: false }
     }
 
     #[allow(clippy::unnecessary_wraps, reason = "one of its caller's ends")]
@@ -141,8 +165,14 @@ impl Trail {
         Ok(Turn::Stay)
     }
 
+    /// The next call has begun, or waits to.
+    pub(crate) fn goes_on(&mut self) {
+        self.between = None;
+    }
+
     /// A report says which calls led to it.
     fn led_to(&mut self, report: &mut CallReport) {
+        self.between = None;
         if !self.earlier.is_empty() {
             report.follows(std::mem::take(&mut self.earlier));
         }
@@ -155,7 +185,14 @@ impl Trail {
                 self.led_to(&mut report);
                 error.with_report(report)
             }
-            None => error,
+            // The hop never began. Those before it were sent.
+            None => match self.earlier.pop() {
+                Some(mut last) => {
+                    self.led_to(&mut last);
+                    error.with_report(last)
+                }
+                None => error,
+            },
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::client::redirect::ReqwestFacts;
 use crate::engine::{Core, Setup};
 use crate::error::{Error, ErrorKind};
 use crate::faulted::Injector;
+use crate::invalid::Invalid;
 use crate::policy::plan::Plan;
 use crate::policy::set::PlanSet;
 use crate::pool_defaults::MAX_BODY;
@@ -36,6 +37,9 @@ pub struct ClientBuilder {
     max_body: usize,
     redirects: Option<Redirects>,
     faults: Injector,
+    /// It keeps cookies.
+    #[cfg(feature = "cookies")]
+    cookies: bool,
     #[cfg(feature = "cache")]
     stale: Option<crate::stale::StaleIfError>,
 }
@@ -50,6 +54,8 @@ impl ClientBuilder {
             max_body: MAX_BODY,
             redirects: None,
             faults: Injector::none(),
+            #[cfg(feature = "cookies")]
+            cookies: false,
             #[cfg(feature = "cache")]
             stale: None,
         }
@@ -84,20 +90,44 @@ impl ClientBuilder {
     /// The jar is asked for each attempt and at each redirect that is followed, and filled by each
     /// answer, whether a call ends with it or not: a retry sends what the answer before it set, and
     /// each cookie once. A request's own `cookie` header goes in place of the jar's.
+    ///
+    /// Not together with [`endpoints`](Self::endpoints), which [`build`](Self::build) refuses:
+    /// reqwest keeps cookies by the URL that an attempt goes to, which is an endpoint's. Two names
+    /// with an endpoint in common would send each other's cookies, and one set for a `Domain` would
+    /// be refused. The same holds for a store set with [`transport`](Self::transport), which isn't
+    /// seen here.
     #[cfg(feature = "cookies")]
     pub fn cookie_store(self, enable: bool) -> Self {
         if enable {
             self.cookie_provider(Arc::new(reqwest::cookie::Jar::default()))
         } else {
-            self.transport(|inner| inner.cookie_store(false))
+            Self { cookies: false, ..self.transport(|inner| inner.cookie_store(false)) }
         }
     }
 
     /// The same with a store of your own, such as a [`Jar`](reqwest::cookie::Jar) with cookies in
-    /// it.
+    /// it; and as little together with [`endpoints`](Self::endpoints).
     #[cfg(feature = "cookies")]
     pub fn cookie_provider<C: reqwest::cookie::CookieStore + 'static>(self, store: Arc<C>) -> Self {
-        self.transport(move |inner| inner.cookie_provider(Arc::clone(&store)))
+        Self { cookies: true, ..self.transport(move |inner| inner.cookie_provider(Arc::clone(&store))) }
+    }
+
+    /// A jar goes by where an attempt is sent to, and not by the name that was called.
+    #[cfg(feature = "cookies")]
+    fn keeps_cookies_apart(&self) -> Result<(), Invalid> {
+        match self.setup.endpoints.first() {
+            Some((name, _)) if self.cookies => {
+                let problem = "can't be kept apart by name where a name stands for endpoints";
+                Err(Invalid::new("cookie_store", problem).of(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(not(feature = "cookies"))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with the feature")]
+    fn keeps_cookies_apart(&self) -> Result<(), Invalid> {
+        Ok(())
     }
 
     /// The most bytes `bytes()`, `text()` and `json()` read of a body, after decompression. Default
@@ -114,8 +144,9 @@ impl ClientBuilder {
     ///
     /// A reqwest client that was [given](Self::build_over), or whose redirect policy was set with
     /// [`transport`](Self::transport), follows by itself what it does, before anything is asked
-    /// here. One whose default headers, set there, hold credentials follows none to other origins,
-    /// as they can't be left out.
+    /// here. Where it was led to elsewhere is no home: what goes on from there is what may go to
+    /// strangers. One whose default headers, set there, hold credentials follows none to other
+    /// origins, as they can't be left out.
     pub fn redirects(mut self, redirects: Redirects) -> Self {
         self.redirects = Some(redirects);
         self
@@ -167,10 +198,11 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the policy can't work, when a host's policy has a connect timeout
-    /// of its own (reqwest has one for all; `hyper::Client` can), or when reqwest refuses its
-    /// settings.
+    /// of its own (reqwest has one for all; `hyper::Client` can), when cookies are kept and there
+    /// are [`endpoints`](Self::endpoints), or when reqwest refuses its settings.
     pub fn build(mut self) -> Result<Client, Error> {
         self.setup.policies.has_one_connect_timeout().map_err(Error::config)?;
+        self.keeps_cookies_apart().map_err(Error::config)?;
         self.recipe.connect = self.setup.policies.base().timeout.effective_connect();
         let answers = self.answers()?;
         let core = Core::new(self.setup).map_err(Error::config)?;

@@ -63,6 +63,13 @@ mod on {
             Self(None)
         }
 
+        /// The answer leads elsewhere, and a request that changes something has been taken.
+        pub(in crate::client) fn redirected(&self) {
+            if let Some((Asked::Write { cache, url }, ..)) = self.0.as_deref() {
+                cache.changed(url);
+            }
+        }
+
         /// The call's result: its own, or an older answer in its place.
         pub(in crate::client) fn settle(
             &mut self,
@@ -181,6 +188,9 @@ mod off {
         pub(in crate::client) fn none() -> Self {
             Self
         }
+
+        #[allow(clippy::unused_self, reason = "as with the feature")]
+        pub(in crate::client) fn redirected(&self) {}
 
         #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(in crate::client) fn settle(

@@ -58,6 +58,11 @@ impl Following {
         Some(Box::new(Self { client: client.clone(), trail }))
     }
 
+    /// Its call has been polled.
+    pub(super) fn goes_on(&mut self) {
+        self.trail.goes_on();
+    }
+
     /// What follows the end of its call.
     #[cold]
     pub(super) fn then(&mut self, ended: Result<Response, Error>) -> Then {

@@ -240,12 +240,17 @@ impl Future for Pending {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let ended = ready!(this.call.as_mut().poll(cx));
+            let polled = this.call.as_mut().poll(cx);
+            if let Some(following) = this.following {
+                following.goes_on();
+            }
+            let ended = ready!(polled);
             let ended = match this.following {
                 None => ended,
                 Some(following) => match following.then(ended) {
                     Then::End(ended) => ended,
                     Then::Call(next) => {
+                        this.fallback.redirected();
                         this.call.set(next);
                         continue;
                     }

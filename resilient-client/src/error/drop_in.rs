@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use reqwest::Url;
 
 use super::{BoxError, Error, ErrorKind};
+use crate::outcome::report::CallReport;
 use crate::redact::redacted;
 
 /// What an error says of a connection that didn't change its protocol.
@@ -16,9 +17,13 @@ impl Error {
     }
 
     /// Something couldn't be built: a request of bad parts, or a client of settings that can't
-    /// work. Nothing was sent.
+    /// work. Nothing was sent: not where an answer led to what couldn't.
     pub fn is_builder(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Request | ErrorKind::Config)
+        // What follows a redirect may be what couldn't.
+        let answered = |report: &CallReport| {
+            !report.redirected_from().is_empty() || report.attempts().iter().any(|it| it.status().is_some())
+        };
+        matches!(self.kind(), ErrorKind::Request | ErrorKind::Config) && !self.report().is_some_and(answered)
     }
 
     /// Too many redirects, or one the policy forbids.

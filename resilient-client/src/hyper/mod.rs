@@ -240,7 +240,11 @@ impl Future for Pending {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let ended = ready!(this.call.as_mut().poll(cx));
+            let polled = this.call.as_mut().poll(cx);
+            if let Some(following) = this.following {
+                following.goes_on();
+            }
+            let ended = ready!(polled);
             let Some(following) = this.following else { return Poll::Ready(ended) };
             match following.then(ended) {
                 Then::End(ended) => return Poll::Ready(ended),

@@ -2,6 +2,7 @@
 //! one, layers of tower's.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::Request;
+use http_body::Frame;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -71,45 +73,60 @@ where
     let Some(length) = body.size_hint().exact() else { return Body::wrap(body) };
     let mut body = Box::pin(body);
     // Who has them all yields them now, as their only frame; who hasn't is asked again later.
-    match body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-            Ok(bytes) if bytes.len() as u64 == length => bytes.into(),
-            Ok(bytes) => Body::wrap(Begun { first: Some(bytes), rest: body }),
-            // Trailers, in the place of what was promised.
-            Err(_) => Body::empty(),
-        },
-        Poll::Ready(Some(Err(error))) => Body::wrap(Broken(Some(error.into()))),
-        Poll::Ready(None) => Body::empty(),
-        Poll::Pending => Body::wrap(body),
+    let mut next = || {
+        let ended = body.is_end_stream();
+        let mut cx = Context::from_waker(Waker::noop());
+        if ended { Poll::Ready(None) } else { body.as_mut().poll_frame(&mut cx) }
+    };
+    let first = match next() {
+        Poll::Ready(Some(Ok(frame))) => frame,
+        Poll::Ready(Some(Err(error))) => return Body::wrap(Broken(Some(error.into()))),
+        Poll::Ready(None) => return Body::empty(),
+        Poll::Pending => return Body::wrap(body),
+    };
+    let whole = first.data_ref().filter(|bytes| bytes.len() as u64 == length).cloned();
+    let mut begun = VecDeque::from([Ok(first)]);
+    if let Some(bytes) = whole {
+        match next() {
+            Poll::Ready(None) => return bytes.into(),
+            // Trailers, as a rule.
+            Poll::Ready(Some(second)) => begun.push_back(second.map_err(Into::into)),
+            Poll::Pending => {}
+        }
     }
+    Body::wrap(Begun { first: begun, rest: body })
 }
 
-/// A stream whose first piece has been taken out.
+/// A stream whose first frames have been taken out.
 struct Begun<B> {
-    first: Option<Bytes>,
+    first: VecDeque<Result<Frame<Bytes>, BoxError>>,
     rest: Pin<Box<B>>,
 }
 
-impl<B: http_body::Body<Data = Bytes>> http_body::Body for Begun<B> {
+impl<B> http_body::Body for Begun<B>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
-        match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(http_body::Frame::data(first)))),
-            None => self.rest.as_mut().poll_frame(cx),
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.first.pop_front() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => self.rest.as_mut().poll_frame(cx).map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.rest.is_end_stream()
+        self.first.is_empty() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        let first = self.first.as_ref().map_or(0, |first| first.len() as u64);
+        let pieces = self.first.iter().flatten().filter_map(Frame::data_ref);
+        let first = pieces.map(|piece| piece.len() as u64).sum::<u64>();
         let (rest, mut hint) = (self.rest.size_hint(), http_body::SizeHint::new());
         hint.set_lower(rest.lower().saturating_add(first));
         if let Some(upper) = rest.upper() {
@@ -171,6 +188,21 @@ mod tests {
         assert_eq!(body(whole).as_bytes(), Some(&b"tea"[..]));
         assert_eq!(body(Body::from("tea")).as_bytes(), Some(&b"tea"[..]));
         assert_eq!(body(Empty::<Bytes>::new()).as_bytes(), Some(&b""[..]));
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_bytes_is_sent_with_them() {
+        let trailers = || http::HeaderMap::from_iter([(http::header::ETAG, "7".parse().unwrap())]);
+        for bytes in ["tea", ""] {
+            let with = Full::new(Bytes::from(bytes)).with_trailers(async move { Some(Ok(trailers())) });
+            let body = body(with);
+            assert!(!body.is_replayable());
+            let whole = body.collect().await.unwrap();
+            assert_eq!(whole.trailers(), Some(&trailers()));
+            assert_eq!(whole.to_bytes(), bytes);
+        }
+        let without = Full::new(Bytes::from("tea")).with_trailers(std::future::ready(None));
+        assert_eq!(body(without).as_bytes(), Some(&b"tea"[..]), "none came");
     }
 
     /// Two pieces, and whether it says how long it is.

@@ -7,7 +7,8 @@ macro_rules! defaults_methods {
         /// `get("/7")` and `get("7")` both ask for `https://users:3000/v1/7`. A path is put below
         /// the base's, never in its place, and one that leads out of it (`..`) is
         /// [`ErrorKind::Request`](crate::ErrorKind::Request). Absolute URLs stay what they are.
-        /// Default none: every URL must be absolute.
+        /// Default none: every URL must be absolute. With `hyper::Client` write the `/` first: `7`
+        /// is an `http::Uri` that names a host.
         ///
         /// [`build`](Self::build) refuses a base that isn't `http` or `https`, or has credentials,
         /// a query or a fragment.

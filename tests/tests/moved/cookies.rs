@@ -89,3 +89,18 @@ async fn a_jar_of_ones_own_is_filled_and_asked() {
     within(SOON, without.get(server.url("/")).send()).await.unwrap();
     assert_eq!(sent(&server.requests()[1]), [""; 0]);
 }
+
+/// reqwest's jar would go by the endpoint's address, which two names may have in common.
+#[test]
+fn a_jar_and_endpoints_are_refused_together() {
+    use resilient_client::endpoints::Endpoints;
+
+    let builder = || Client::builder().endpoints("http://users", Endpoints::fixed(["http://127.0.0.1:1"]));
+    let jar = Arc::new(Jar::default());
+    for builder in [builder().cookie_store(true), builder().cookie_provider(jar)] {
+        let error = builder.build().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("cookie_store"), "{error}");
+        assert!(error.to_string().contains("http://users"), "{error}");
+    }
+    builder().cookie_store(true).cookie_store(false).build().unwrap();
+}

@@ -171,7 +171,11 @@ impl<X: Exchange> CallState<X> {
             self.tried.push(Trial::of(endpoint.id()));
             Arc::clone(endpoint)
         });
-        let header = if self.settings.tells { self.core.deadline_header() } else { None };
+        // The name may be one of ours, and what is behind it a stranger's.
+        let told = endpoint.as_ref().is_none_or(|endpoint| {
+            endpoint.is_told(|| self.core.tells(self.upstream.host(), endpoint.origin()))
+        });
+        let header = if self.settings.tells && told { self.core.deadline_header() } else { None };
         let until = self.ledger.would_end(now);
         permit.has_until(until, self.ledger.terms().attempt_timeout != u64::MAX);
         let outbound = Outbound {
@@ -180,7 +184,7 @@ impl<X: Exchange> CallState<X> {
             last: self.ledger.is_last(),
             until,
             deadline_header: header.cloned(),
-            counts: self.upstream.is_told(),
+            counts: told && self.upstream.is_told(),
             usual: until == now.after_nanos(self.plan.timeout.attempt) && !until.is_never(),
             target: endpoint
                 .clone()

@@ -9,6 +9,7 @@ use super::*;
 use crate::ErrorKind;
 use crate::advice::{RETRY, SHED};
 use crate::deadline::{self, Deadline};
+use crate::endpoints::{Endpoints, Resolve, Resolving};
 use crate::outcome::Outcome;
 use crate::outcome::report::Decline;
 use crate::policy::timeout::TimeoutPolicy;
@@ -160,6 +161,45 @@ async fn a_stranger_is_told_nothing_unless_somebody_says_so() {
             (expected, expected, expected),
             "{url}"
         );
+    }
+}
+
+/// Resolves whatever it is asked to this address.
+struct To(&'static str);
+
+impl Resolve for To {
+    fn resolve(&self, _: &str, _: u16) -> Resolving {
+        let address = self.0.parse().unwrap();
+        Box::pin(async move { Ok(vec![address]) })
+    }
+}
+
+/// Behind a name of ours a stranger was told all the same.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_behind_a_local_name_is_a_stranger() {
+    let stranger = || Endpoints::fixed(["http://eu.api.example"]);
+    let dns = |name: &str, address| Endpoints::dns(name).resolver(To(address));
+    for (endpoints, origins, expected) in [
+        (stranger(), &[][..], false),
+        (Endpoints::fixed(["http://10.0.0.7:3000"]), &[], true),
+        (dns("http://api.example", "10.0.0.7:80"), &[], false),
+        (dns("http://payments", "8.8.8.8:80"), &[], true),
+        (stranger(), &["http://payments"], false),
+        (stranger(), &["http://payments", "*.api.example"], true),
+        (stranger(), &["*"], true),
+    ] {
+        let said = format!("{endpoints:?} {origins:?}");
+        let deadline_origins = (!origins.is_empty())
+            .then(|| origins.iter().map(|&origin: &&str| origin.to_owned()).collect::<Vec<_>>());
+        let endpoints = vec![("http://payments".to_owned(), endpoints)];
+        let setup = Setup { deadline_origins, endpoints, ..Setup::default() };
+        let rig = Rig::set_up(setup, [answer(503), answer(200)]);
+        let mut request = Rig::request(Method::GET, CallOptions::new());
+        *request.uri_mut() = "http://payments/x".parse().unwrap();
+        assert_eq!(rig.service.clone().call(request).await.unwrap().status(), 200, "{said}");
+        let counted = rig.script.headers()[1].contains_key(crate::ATTEMPT_COUNT);
+        let all = (told(&rig)[0].is_some(), told(&rig)[1].is_some(), counted);
+        assert_eq!(all, (expected, expected, expected), "{said}");
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Endpoint {
     pub(super) abandoned_after: AtomicU64,
     pub(super) entropy: Entropy,
     events: Events,
+    /// Whether it may be told how long its answers are waited for.
+    told: OnceLock<bool>,
     /// What a transport keeps of it: a pool of connections.
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -101,11 +103,18 @@ impl Endpoint {
             abandoned_after: AtomicU64::new(u64::MAX),
             entropy: checks.entropy.clone(),
             events: checks.events.clone(),
+            told: OnceLock::new(),
             kept: OnceLock::new(),
         };
         // Not `follow`: that a new breaker is closed is nobody's news.
         endpoint.take_rules(checks);
         endpoint
+    }
+
+    /// Whether it may be told how long its answers are waited for: as `decide` says, which is asked
+    /// once.
+    pub(crate) fn is_told(&self, decide: impl FnOnce() -> bool) -> bool {
+        *self.told.get_or_init(decide)
     }
 
     /// Follows other rules, and keeps its state.
