@@ -259,7 +259,7 @@ async fn several_processes_may_open_a_new_database_at_once() {
     for state in opened.await {
         assert_eq!(get(&app(state.unwrap().unwrap()), "/users").await.status, 200);
     }
-    assert_eq!(database.count("schema_migrations").await, 6);
+    assert_eq!(database.count("schema_migrations").await, 7);
 }
 
 #[tokio::test]
