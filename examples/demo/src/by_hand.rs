@@ -35,8 +35,8 @@ A share is of requests. What is set takes the place of what was.
   cargo demo fault user-service delay 500ms 30%
   cargo demo fault clear")]
 pub(crate) struct FaultArgs {
-    /// SERVICE KIND [VALUE] [SHARE], or `list`, or `clear`
-    #[arg(value_name = "WHAT")]
+    // Not a comment for rustdoc, which would take the brackets for links.
+    #[arg(value_name = "WHAT", help = "SERVICE KIND [VALUE] [SHARE], or `list`, or `clear`")]
     what: Vec<String>,
     /// Beside what is in force: the first that takes a request has it
     #[arg(long)]
@@ -56,8 +56,8 @@ A share is of connections. Another of the same kind and direction replaces it.
   cargo demo toxic latency 200ms --upstream
   cargo demo toxic clear")]
 pub(crate) struct ToxicArgs {
-    /// KIND [VALUE] [SHARE], or `list`, or `clear`
-    #[arg(value_name = "WHAT")]
+    // Not a comment for rustdoc, which would take the brackets for links.
+    #[arg(value_name = "WHAT", help = "KIND [VALUE] [SHARE], or `list`, or `clear`")]
     what: Vec<String>,
     /// What order-service sends, rather than what it is answered
     #[arg(long)]
