@@ -275,7 +275,7 @@ impl Upstream {
         if self.line(self.gate()).is_before(ask.priority) && !self.is_circuit_open(now) {
             return self.stand_in_line(ask, rate, 0, since, now);
         }
-        match self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now)) {
+        match self.try_enter(ask, now) {
             Ok(permit) => Admission::Admitted(permit),
             Err(stuck) => self.stuck(ask, rate, stuck, since, now),
         }
@@ -324,6 +324,13 @@ impl Upstream {
             return Ok(slot);
         }
         Err(Stuck::NoSlot(limit))
+    }
+
+    /// A slot, and the rest of the way.
+    #[allow(clippy::inline_always, reason = "what it returns is large, and is moved on at once")]
+    #[inline(always)]
+    fn try_enter(self: &Arc<Self>, ask: &Ask<'_>, now: Tick) -> Result<AttemptPermit, Stuck> {
+        self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now))
     }
 
     /// The rest of the way, with a slot, which goes back if that leads nowhere. Nobody is woken for

@@ -166,11 +166,13 @@ impl OverloadLimit {
 
     /// Gives a place back. Whether somebody may wait for it. One release too many is ignored.
     pub fn release(&self, ended: Ended) -> bool {
-        let kept = if ended == Ended::Answered { !UNANSWERED } else { u64::MAX };
-        let unsent = if ended == Ended::Unsent { ONE_UNANSWERED } else { 0 };
         let give = |word: u64| {
-            let unsent = if unanswered(word) > 0 { unsent } else { 0 };
-            (in_flight(word) > 0).then(|| (word - 1 - unsent) & kept)
+            let given = (in_flight(word) > 0).then(|| word - 1)?;
+            Some(match ended {
+                Ended::Answered => given & !UNANSWERED,
+                Ended::Unsent if unanswered(given) > 0 => given - ONE_UNANSWERED,
+                Ended::Unsent | Ended::Unanswered => given,
+            })
         };
         let word = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);
         let word = word.unwrap_or_else(|word| word);

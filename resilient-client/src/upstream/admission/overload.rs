@@ -93,7 +93,7 @@ impl Upstream {
             }
             None if may_wait && is_silence => {
                 let ask = Ask { patience: Patience::Over, ..*ask };
-                match self.take_slot(ask.priority).and_then(|slot| self.get_in(&ask, slot, now)) {
+                match self.try_enter(&ask, now) {
                     Ok(permit) => Admission::Admitted(permit),
                     Err(stuck) => self.stuck(&ask, rate, stuck, since, now),
                 }

@@ -194,13 +194,13 @@ impl Upstream {
                 return Poll::Ready(Err(refused(over)));
             }
             let ask = Ask { patience: Patience::Over, ..*ask };
-            let turn = self.take_slot(ask.priority).and_then(|slot| self.get_in(&ask, slot, now));
+            let turn = self.try_enter(&ask, now);
             return Poll::Ready(turn.map_err(|stuck| match stuck {
                 Stuck::Overloaded(_) => refused(over),
                 stuck => stuck,
             }));
         }
-        match self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now)) {
+        match self.try_enter(ask, now) {
             Ok(permit) => {
                 line.leave(waiter, self.has_room(gate, ask.priority, now));
                 Poll::Ready(Ok(permit))
