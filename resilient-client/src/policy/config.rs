@@ -80,7 +80,14 @@ impl<C> Switch<C> {
 }
 
 table!(Timeout { total: Switch<Human>, attempt: Switch<Human>, connect: Switch<Human>, body_idle: Switch<Human>, stream_idle: Switch<Human> });
-table!(Retry { max_attempts: u32, initial: Human, cap: Human, jitter: JitterName, hold_back_on_429: bool });
+table!(Retry {
+    max_attempts: u32,
+    initial: Human,
+    cap: Human,
+    jitter: JitterName,
+    hold_back_on_429: bool,
+    idempotent: bool
+});
 table!(Budget { capacity: u32, initial: u32, deposit_per_success: f64 });
 table!(Breaker {
     failure_rate: f64,
@@ -208,7 +215,7 @@ impl Change<TimeoutPolicy> for Timeout {
 
 impl Change<RetryPolicy> for Retry {
     fn apply(self, mut to: RetryPolicy) -> RetryPolicy {
-        set!(to, self, { max_attempts, initial.0, cap.0, jitter.0, hold_back_on_429 });
+        set!(to, self, { max_attempts, initial.0, cap.0, jitter.0, hold_back_on_429, idempotent });
         to
     }
 }
