@@ -13,8 +13,8 @@
 //! - the caller's `grpc-timeout` is the call's time, if it is less than the policy's, and each
 //!   attempt's server is told what is left of it ([decision 0044]);
 //! - from the second attempt on `grpc-previous-rpc-attempts` says how many there were;
-//! - behind a layer its caller gets statuses, and no [`Error`]s: see [`code_of`]. The error itself is
-//!   in the extensions of an answer whose head says so, as an `Arc<Error>`.
+//! - behind a layer its caller gets statuses, and no [`Error`]s: see [`code_of`]. The error itself
+//!   is in the extensions of an answer whose head says so, as an `Arc<Error>`.
 //!
 //! Calls of gRPC-Web are `POST`s like others. A call whose stream outlasts the policy's total is
 //! marked [streaming](crate::CallOptions::streaming).
