@@ -11,6 +11,7 @@ use resilient_client::grpc::PREVIOUS_ATTEMPTS;
 use resilient_client::policy::PolicySet;
 use resilient_client::policy::hedge::{Delay, HedgePolicy};
 use resilient_client::policy::retry::RetryPolicy;
+use resilient_client::time::now;
 use resilient_client::{
     CallOptions, CallReport, Client, Decline, Error, Event, Policy, ReplayBody, ResilienceLayer, ResponseBody,
 };
@@ -277,9 +278,9 @@ async fn a_route_says_which_methods_may_be_repeated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pushback_is_obeyed() {
     let mut rig = Rig::new(Policy::standard(), fails_until(2, pushes_back("300"))).await;
-    let begun = std::time::Instant::now();
+    let begun = now();
     assert_eq!(rig.get(asks(safe())).await.unwrap(), "a note");
-    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert!(now().since(begun) >= Duration::from_millis(300), "{:?}", now().since(begun));
 
     let mut rig = Rig::new(Policy::standard(), fails_until(2, pushes_back("-1"))).await;
     assert_eq!(rig.get(asks(safe())).await.unwrap_err().code(), Code::Unavailable);
@@ -296,9 +297,9 @@ async fn what_retry_info_asks_for_is_obeyed() {
     let details = in_message(3, &any.concat());
     let busy = Status::with_details(Code::ResourceExhausted, "busy", details.into());
     let mut rig = Rig::new(Policy::standard(), fails_until(2, busy)).await;
-    let begun = std::time::Instant::now();
+    let begun = now();
     assert_eq!(rig.get(asks(safe())).await.unwrap(), "a note");
-    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert!(now().since(begun) >= Duration::from_millis(300), "{:?}", now().since(begun));
     assert_eq!(rig.failures(), 0, "throttled");
 }
 
@@ -351,9 +352,9 @@ async fn a_hedge_answers_for_a_call_that_is_late() {
     let late = Act::AnswersAfter(Duration::from_secs(8), "late");
     let mut rig =
         Rig::new(policy, move |nth| if nth == 1 { late.clone() } else { Act::Answers("a note") }).await;
-    let begun = std::time::Instant::now();
+    let begun = now();
     assert_eq!(rig.get(asks(safe())).await.unwrap(), "a note");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(now().since(begun) < Duration::from_secs(2), "{:?}", now().since(begun));
     assert_eq!(rig.notes.count(), 2);
 }
 
@@ -362,9 +363,9 @@ async fn the_deadline_that_a_caller_sets_reaches_the_server_and_ends_the_call() 
     let mut rig = Rig::new(Policy::standard(), |_| Act::AnswersAfter(Duration::from_secs(8), "late")).await;
     let mut request = asks(safe());
     request.set_timeout(Duration::from_millis(300));
-    let begun = std::time::Instant::now();
+    let begun = now();
     let status = rig.get(request).await.unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(now().since(begun) < Duration::from_secs(3), "{:?}", now().since(begun));
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
     let told = rig.notes.said("grpc-timeout")[0].clone().unwrap();
     let told = told.strip_suffix('u').map_or(300_000, |micros| micros.parse::<u64>().unwrap());
