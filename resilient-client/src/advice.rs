@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | [`SHED`] | `deadline` | `DeadlineLayer`, on a 504 | the caller's time was over or too short to begin; says nothing of the server's health |
 //! | [`SHED`] | `cut` | `DeadlineLayer`, on a 504 | the work was begun, and cut off when the caller's time was over |
-//! | [`RETRY`] | `never` | `RetryAdviceLayer`, on a 5xx | a call made for this one had no retry budget left |
+//! | [`RETRY`] | `never` | `RetryAdviceLayer`, on a 5xx, or gRPC's equal of one | a call made for this one had no retry budget left |
 //!
 //! Our client doesn't repeat a call whose response says `deadline` or `never`, whatever its policy.
 //! Work that was cut off is to it what its own attempt timeout is, which ends at the same moment:

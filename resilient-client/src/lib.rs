@@ -65,6 +65,7 @@
 //! telemetry                                         sends events to observers and to the log
 //! event                                             what happens, as values
 //! policy, endpoints                                 what you ask for, and the pure machines; the addresses behind a name
+//! grpc                                              what a gRPC call is sent with, and what its errors are to its caller
 //! outcome::classify, header_limit                   what an attempt's end means
 //! replay                                            bodies that can be sent again
 //! access                                            who may use an admin service
@@ -107,6 +108,8 @@
 //! - `blocking`, with the feature of that name: the same client for code that isn't async.
 //! - `multipart`, with the feature of that name: forms that can be sent again.
 //! - [`ResilienceLayer`]: the same for a tower service of your own.
+//! - `grpc`, with the feature of that name: gRPC's status, pushback and deadlines, round tonic's
+//!   channel.
 //! - `stale`, with the feature `cache`: an older answer when the server fails.
 //! - `server`, with the feature of that name: layers for servers, who read their callers' deadlines
 //!   and shed what comes too late.
@@ -146,6 +149,8 @@ pub mod event;
 #[cfg(feature = "fault")]
 pub mod fault;
 mod faulted;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod header_limit;
 mod hook;
 #[cfg(feature = "hyper")]

@@ -1,8 +1,12 @@
 //! Media types, as far as they matter here (RFC 9110, section 8.3.1): compared without regard to
 //! case and parameters.
 
+#[cfg(feature = "grpc")]
+use http::Method;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+
+const GRPC: &[u8] = b"application/grpc";
 
 /// Type and subtype of what the headers announce, as they are written; empty where they announce
 /// nothing.
@@ -26,10 +30,17 @@ pub(crate) fn is_unending(headers: &HeaderMap) -> bool {
 /// Whether it is gRPC: `application/grpc`, with or without a message format (`+proto`), or
 /// gRPC-Web.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
     let Some((first, rest)) = essence(headers).split_at_checked(GRPC.len()) else { return false };
     first.eq_ignore_ascii_case(GRPC)
         && (rest.is_empty() || rest.starts_with(b"+") || rest.to_ascii_lowercase().starts_with(b"-web"))
+}
+
+/// Whether a request is a call by gRPC. Those by gRPC-Web, whose trailers are part of the body,
+/// aren't any.
+#[cfg(feature = "grpc")]
+#[inline]
+pub(crate) fn calls_grpc(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::POST && is_grpc(headers) && essence(headers).get(GRPC.len()) != Some(&b'-')
 }
 
 #[cfg(test)]
@@ -66,6 +77,18 @@ mod tests {
         }
         for value in ["application/grpcx", "application/json", "text/grpc", ""] {
             assert!(!is_grpc(&of(value)), "{value}");
+        }
+    }
+
+    #[cfg(feature = "grpc")]
+    #[test]
+    fn a_call_by_grpc_is_a_post_with_its_type() {
+        for value in ["application/grpc", "Application/gRPC+proto", "application/grpc+my-own"] {
+            assert!(calls_grpc(&Method::POST, &of(value)), "{value}");
+            assert!(!calls_grpc(&Method::GET, &of(value)), "{value}");
+        }
+        for value in ["application/grpc-web", "application/grpc-web+proto", "application/json"] {
+            assert!(!calls_grpc(&Method::POST, &of(value)), "{value}");
         }
     }
 }

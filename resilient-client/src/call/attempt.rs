@@ -10,13 +10,15 @@ use tracing::span::Entered;
 
 use super::drain::{End, Reading};
 use super::idle_timer::IdleTimer;
+#[cfg(feature = "grpc")]
+use super::response_body::grpc;
 use crate::call::exchange::{Departure, Exchange, Expired, Outbound, Overdue, Reached};
 use crate::call::kept_body::KeptBody;
 use crate::call::response_body::body_failure;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::hook::{self, Later};
 use crate::outcome::classify::connecting;
-use crate::outcome::classify::{Classified, Classifier, Repeat};
+use crate::outcome::classify::{Classified, Classifier, Repeat, Speech};
 use crate::outcome::report::Trigger;
 use crate::outcome::{Cause, FailureKind};
 use crate::telemetry::AttemptSpan;
@@ -45,6 +47,9 @@ struct Whole<X: Exchange> {
     idle_timer: IdleTimer,
     /// Its connection may be the cause of its stalling.
     shared: bool,
+    /// It is gRPC's, and its head hasn't said what it is.
+    #[cfg(feature = "grpc")]
+    owes_status: bool,
 }
 
 /// What came of an attempt.
@@ -75,6 +80,22 @@ pub(super) struct View<'a> {
     pub(super) buffer: Option<usize>,
     /// The longest pause in such a body, in nanoseconds.
     pub(super) body_idle: u64,
+    /// The call is by gRPC.
+    #[cfg(feature = "grpc")]
+    pub(super) grpc: bool,
+}
+
+impl View<'_> {
+    /// What is known of an answer before its headers are looked at; `may_be_grpc` when it is over
+    /// with its head, and came over HTTP/2.
+    #[inline]
+    fn speech(&self, may_be_grpc: bool) -> Speech {
+        #[cfg(feature = "grpc")]
+        if self.grpc {
+            return Speech::Grpc { whole: may_be_grpc };
+        }
+        if may_be_grpc { Speech::MayBeGrpc } else { Speech::Http }
+    }
 }
 
 /// The attempt's span is the current one while its future is polled.
@@ -179,7 +200,7 @@ impl<X: Exchange> RunningAttempt<X> {
         loop {
             if this.reading.is_some() {
                 let _entered = entered(this.permit.as_ref());
-                return poll_body(this.reading, cx, exchange);
+                return poll_body(this.reading, cx, exchange, view, this.permit.as_ref());
             }
             let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
             if let Some(permit) = this.permit {
@@ -192,7 +213,12 @@ impl<X: Exchange> RunningAttempt<X> {
             this.future.set(None);
             let may_be_grpc = end.as_ref().is_ok_and(X::may_be_grpc);
             let evidence = exchange.evidence(&end, this.permit.as_ref().map(AttemptPermit::upstream));
-            let classified = Classifier::classify(view.classifier, X::end(&end), evidence, may_be_grpc);
+            #[cfg(feature = "grpc")]
+            if view.grpc {
+                grpc::record(this.permit.as_ref(), end.as_ref().ok().map(X::headers));
+            }
+            let speech = view.speech(may_be_grpc);
+            let classified = Classifier::classify(view.classifier, X::end(&end), evidence, speech);
             let answer = match end {
                 Ok(answer) => answer,
                 Err(fault) => {
@@ -207,12 +233,16 @@ impl<X: Exchange> RunningAttempt<X> {
                 permit.has_status(classified.status);
             }
             let shared = X::is_shared(&answer);
+            #[cfg(feature = "grpc")]
+            let owes_status = view.grpc && !grpc::has_status::<X>(&answer);
             *this.reading = Some(Box::new(Whole {
                 shared,
                 reading: Reading::new(exchange, answer, limit),
                 head: classified,
                 limit,
                 idle_timer: IdleTimer::new(view.body_idle),
+                #[cfg(feature = "grpc")]
+                owes_status,
             }));
         }
     }
@@ -275,6 +305,8 @@ fn poll_body<X: Exchange>(
     reading: &mut Option<Box<Whole<X>>>,
     cx: &mut Context<'_>,
     exchange: &mut X,
+    view: View<'_>,
+    permit: Option<&AttemptPermit>,
 ) -> Poll<(AttemptResult<X>, Classified)> {
     let Some(whole) = reading else { return Poll::Pending };
     let end = ready!(whole.poll(cx));
@@ -282,7 +314,7 @@ fn poll_body<X: Exchange>(
     if matches!(end, End::Failed(_) | End::Stalled) {
         exchange.body_failed();
     }
-    Poll::Ready(whole.end(end))
+    Poll::Ready(whole.end(end, view, permit))
 }
 
 /// What it is put down to when a body doesn't come. Nobody knows which connection those were on
@@ -315,11 +347,21 @@ impl<X: Exchange> Whole<X> {
     }
 
     /// The attempt's result, and what it means.
-    fn end(self, end: End) -> (AttemptResult<X>, Classified) {
+    #[cfg_attr(not(feature = "grpc"), allow(unused_variables, reason = "the head has said it"))]
+    fn end(self, end: End, view: View<'_>, permit: Option<&AttemptPermit>) -> (AttemptResult<X>, Classified) {
+        #[cfg(feature = "grpc")]
+        let owes_status = self.owes_status;
         let Self { reading, head, limit, shared, .. } = self;
         let failed = |end: Classified| Classified { status: head.status, ..end };
         match end {
             End::Whole => {
+                #[cfg(feature = "grpc")]
+                let head = if owes_status {
+                    grpc::record(permit, reading.trailers());
+                    grpc::judge(view.classifier, reading.trailers())
+                } else {
+                    head
+                };
                 let (parts, body) = reading.finish(false);
                 (AttemptResult::Whole(Box::new((parts, body))), head)
             }

@@ -8,6 +8,8 @@ use crate::call::ledger::Terms;
 use crate::call::options::CallOptions;
 use crate::call::state::{CallSettings, CallState};
 use crate::deadline;
+#[cfg(feature = "grpc")]
+use crate::engine::Address;
 use crate::engine::Core;
 use crate::error::Error;
 use crate::header_limit::{MOST_HEADERS, too_many_headers};
@@ -33,6 +35,10 @@ pub(super) fn begin<X: Exchange>(
     let timeout = plan.timeout.overridden(options.total, options.attempt).map_err(Error::config)?;
     let own = now.after_nanos(timeout.total);
     let own = options.hop().map_or(own, |hop| own.min(hop.until));
+    #[cfg(feature = "grpc")]
+    let (grpc, asked) = by_grpc(&core, &address, options);
+    #[cfg(feature = "grpc")]
+    let own = asked.map_or(own, |time| own.min(now.after(time)));
     let deadline = deadline::for_calls().map_or(own, |ambient| own.min(ambient.tick()));
     let (chance, hurried) = chance(deadline.nanos_since(now), timeout.attempt);
     let terms = Terms {
@@ -42,7 +48,7 @@ pub(super) fn begin<X: Exchange>(
         hedge_after: plan.hedge.and_then(|hedge| upstream.hedge_after(hedge, now)),
         hedges: plan.hedge.map_or(0, |hedge| hedge.max_hedges()),
         replayable: exchange.is_replayable(),
-        safe: options.is_safe(address.method, address.headers),
+        safe: options.is_safe(address.method, address.headers, plan.retry.as_ref()),
         obeys_retry_after: !options.ignores_retry_after,
         for_ready: match options.wait_for_ready {
             Some(true) => ForReady::Always,
@@ -58,8 +64,38 @@ pub(super) fn begin<X: Exchange>(
         tells: !options.streaming && upstream.is_told(),
         chance,
         hurried,
+        #[cfg(feature = "grpc")]
+        grpc,
     };
     let template = options.url_template.clone().or_else(|| plan.template.clone());
     *state = Some(CallState::new(core, plan, upstream, terms, settings, (address.method, template), now));
     Ok(())
+}
+
+/// Whether a call is by gRPC, and its server told how much of its time is left.
+#[cfg(feature = "grpc")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GrpcCall {
+    No,
+    Untold,
+    Told,
+}
+
+/// Whether a request is a call by gRPC, and how long its caller gives it with `grpc-timeout`, if it
+/// does.
+#[cfg(feature = "grpc")]
+#[inline]
+fn by_grpc(
+    core: &Core,
+    address: &Address<'_>,
+    options: &CallOptions,
+) -> (GrpcCall, Option<std::time::Duration>) {
+    if !crate::media::calls_grpc(address.method, address.headers) {
+        return (GrpcCall::No, None);
+    }
+    // What the caller says goes out with what is left of it. Otherwise a call's time is the
+    // policy's, which doesn't bound what is marked streaming.
+    let asked = deadline::header::parse_grpc(address.headers);
+    let told = asked.is_some() || !options.streaming && core.deadline_header().is_some();
+    (if told { GrpcCall::Told } else { GrpcCall::Untold }, asked)
 }

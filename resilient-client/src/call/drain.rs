@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::Body;
 
 use crate::body_length::Expected;
@@ -45,6 +46,7 @@ pub(super) struct Reading<X: Exchange> {
     expected: Expected,
     first: Bytes,
     more: BytesMut,
+    trailers: Option<Box<HeaderMap>>,
     limit: usize,
     progress: bool,
 }
@@ -59,12 +61,13 @@ impl<X: Exchange> Reading<X> {
             expected,
             first: Bytes::new(),
             more: BytesMut::new(),
+            trailers: None,
             limit,
             progress: false,
         }
     }
 
-    /// Reads on. Trailers are dropped.
+    /// Reads on.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         while !(self.expected.is_met() && self.body.is_end_stream()) {
             let polled = self.body.as_mut().poll_frame(cx);
@@ -76,15 +79,24 @@ impl<X: Exchange> Reading<X> {
                 Some(Err(error)) => return Poll::Ready(End::Failed(error.into())),
                 Some(Ok(frame)) => {
                     self.progress = true;
-                    if let Ok(data) = frame.into_data()
-                        && !self.take_in(data)
-                    {
-                        return Poll::Ready(End::TooLong);
+                    match frame.into_data() {
+                        Ok(data) => {
+                            if !self.take_in(data) {
+                                return Poll::Ready(End::TooLong);
+                            }
+                        }
+                        Err(other) => self.trailers = other.into_trailers().ok().map(Box::new),
                     }
                 }
             }
         }
         Poll::Ready(End::Whole)
+    }
+
+    /// What came after the body, if it has ended.
+    #[cfg(feature = "grpc")]
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_deref()
     }
 
     /// Whether anything has come since this was asked last.
@@ -117,7 +129,7 @@ impl<X: Exchange> Reading<X> {
             whole.extend_from_slice(&self.more);
             whole.freeze()
         };
-        (self.head, KeptBody { bytes, cut })
+        (self.head, KeptBody { bytes, cut, trailers: self.trailers })
     }
 }
 

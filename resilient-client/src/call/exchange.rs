@@ -52,6 +52,9 @@ pub(crate) struct Outbound {
     pub(crate) target: Option<Box<Target>>,
     /// Headers to put over the request's own.
     pub(crate) headers: Option<Box<HeaderMap>>,
+    /// It is a call by gRPC, whose server is told that it has until then; never for not at all.
+    #[cfg(feature = "grpc")]
+    pub(crate) grpc: Option<Tick>,
 }
 
 /// An endpoint behind the name that a request is addressed to.
@@ -135,6 +138,10 @@ impl Outbound {
         }
         if self.counts && self.number > 1 {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from(self.number));
+        }
+        #[cfg(feature = "grpc")]
+        if let Some(until) = self.grpc {
+            crate::grpc::write(headers, (!until.is_never()).then(|| now.until(until)), self.number);
         }
     }
 }
@@ -258,6 +265,14 @@ pub(crate) trait Exchange {
 
     /// Whether an answer may be gRPC's without messages: over HTTP/2, and over with its head.
     fn may_be_grpc(answer: &Self::Answer) -> bool;
+
+    /// Whether who reads an answer's body sees its trailers, whatever it is read with.
+    #[cfg(feature = "grpc")]
+    const SHOWS_TRAILERS: bool;
+
+    /// An answer's headers.
+    #[cfg(feature = "grpc")]
+    fn headers(answer: &Self::Answer) -> &HeaderMap;
 
     /// Whether an answer's body has no end in sight: an upgrade, or server-sent events.
     fn is_unending(answer: &Self::Answer) -> bool;

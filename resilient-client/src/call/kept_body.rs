@@ -1,22 +1,16 @@
 //! The body of an answer that was read inside its call.
 
 use std::pin::Pin;
-
-use std::task::Context;
-
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-
-use http_body::Body;
-
-use http_body::Frame;
-
-use http_body::SizeHint;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
 
 use crate::error::{Error, ErrorKind};
 
-/// The body of an answer that was read inside the call: its bytes, and whether they are all of it.
+/// The body of an answer that was read inside the call: its bytes, whether they are all of it, and
+/// what came after them.
 ///
 /// Reading one that was cut yields its bytes and then an error: bytes passed off as the whole would
 /// be a silent success.
@@ -24,6 +18,8 @@ use crate::error::{Error, ErrorKind};
 pub(crate) struct KeptBody {
     pub(crate) bytes: Bytes,
     pub(crate) cut: bool,
+    /// Boxed, as few answers have any.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
 }
 
 impl Body for KeptBody {
@@ -38,14 +34,15 @@ impl Body for KeptBody {
         if !bytes.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        Poll::Ready(std::mem::take(&mut self.cut).then(|| {
-            Err(Error::new(ErrorKind::Body)
-                .says("set aside for a retry, and longer or slower than could be kept"))
-        }))
+        if std::mem::take(&mut self.cut) {
+            return Poll::Ready(Some(Err(Error::new(ErrorKind::Body)
+                .says("set aside for a retry, and longer or slower than could be kept"))));
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_empty() && !self.cut
+        self.bytes.is_empty() && !self.cut && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 
 use crate::outcome::classify::is_idempotent;
 use crate::policy::priority::Priority;
+use crate::policy::retry;
 use crate::redact::Template;
 use crate::redirects::Redirects;
 use crate::time::Tick;
@@ -89,7 +90,7 @@ impl CallOptions {
         self
     }
 
-    /// Whether repeating this request does no harm, whatever its method says.
+    /// Whether repeating this request does no harm, whatever its method and its policy say.
     #[must_use]
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = Some(idempotent);
@@ -181,10 +182,11 @@ impl CallOptions {
     }
 
     /// Whether the request may be repeated although the server may have processed it.
-    pub(crate) fn is_safe(&self, method: &Method, headers: &HeaderMap) -> bool {
+    pub(crate) fn is_safe(&self, method: &Method, headers: &HeaderMap, retry: Option<&retry::Rules>) -> bool {
         // A key of nothing tells no request from another: no server recognises a repetition by it.
         let has_key =
             || headers.get(IDEMPOTENCY_KEY).is_some_and(|key| !key.as_bytes().trim_ascii().is_empty());
-        self.idempotent.unwrap_or_else(|| is_idempotent(method) || has_key())
+        let is_said = || retry.is_some_and(retry::Rules::idempotent);
+        self.idempotent.unwrap_or_else(|| is_idempotent(method) || has_key() || is_said())
     }
 }

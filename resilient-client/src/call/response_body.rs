@@ -12,6 +12,10 @@
 //! | the same of a stream (an upgrade, server-sent events, a call marked streaming) that had brought something | nothing: streams end so, and may be silent |
 //! | the call's deadline passed, or the body was dropped, while somebody waited for it for longer than `abandoned_after` | a failure |
 //! | the same after a shorter wait, or while nobody waited | nothing: the caller wanted no more |
+//! | it ended with a [gRPC status](crate::outcome::classify::grpc) (feature `grpc`) | what that says |
+
+#[cfg(feature = "grpc")]
+pub(crate) mod grpc;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -46,6 +50,9 @@ pub(crate) struct Guard {
     shared: bool,
     /// The reader has been given an error. Nobody watches what comes after that, so nothing does.
     failed: bool,
+    /// What of a gRPC call its head hasn't said.
+    #[cfg(feature = "grpc")]
+    owed: Option<Box<grpc::Owed>>,
 }
 
 impl Guard {
@@ -60,6 +67,8 @@ impl Guard {
             begun: false,
             shared: false,
             failed: false,
+            #[cfg(feature = "grpc")]
+            owed: None,
         }
     }
 
@@ -88,6 +97,10 @@ impl Guard {
     }
 
     fn ended_at(&mut self, now: impl FnOnce() -> Tick) {
+        #[cfg(feature = "grpc")]
+        if self.lacks_status() {
+            return self.failed_as(&Classified::WITHOUT_STATUS, now());
+        }
         if let Some(mut permit) = self.permit.take() {
             permit.body(Verdict::Success, &Classified::answered(None), now());
         }
@@ -303,10 +316,14 @@ where
         match self.project().state.project() {
             StateProj::Live { mut body, guard, expected } => {
                 let polled = body.as_mut().poll_frame(cx);
-                if let Err(short) = expected.see(&polled) {
-                    return guard.judge(cx, Poll::Ready(Some(Err(short))));
-                }
-                let judged = guard.judge(cx, polled);
+                #[cfg(feature = "grpc")]
+                guard.hear_status(&polled);
+                let judged = match expected.see(&polled) {
+                    Ok(()) => guard.judge(cx, polled),
+                    Err(short) => guard.judge(cx, Poll::Ready(Some(Err(short)))),
+                };
+                #[cfg(feature = "grpc")]
+                let judged = guard.in_its_words(judged);
                 // Readers that trust `is_end_stream` never ask for the `None` that would end the
                 // guard.
                 if body.is_end_stream() && expected.is_met() && matches!(judged, Poll::Ready(Some(Ok(_)))) {

@@ -13,6 +13,8 @@ use tracing::span::EnteredSpan;
 
 use self::begun::{Begin, began};
 use super::attempt::{AttemptResult, View};
+#[cfg(feature = "grpc")]
+use super::begin::GrpcCall;
 use super::drain::DrainingResponse;
 use super::exchange::Finished;
 use super::ledger::{Ledger, Terms};
@@ -54,6 +56,8 @@ pub(super) struct CallSettings {
     /// The call has less time than an attempt may take, because whoever waits for its caller has no
     /// more.
     pub(super) hurried: bool,
+    #[cfg(feature = "grpc")]
+    pub(super) grpc: GrpcCall,
 }
 
 /// With less than this, in nanoseconds, nobody's deadline says anything about a server.
@@ -175,7 +179,13 @@ impl<X: Exchange> CallState<X> {
         // The attempt's own timer is there already: another is needed only if it could fire first.
         let body_idle = if body_idle < self.ledger.terms().attempt_timeout { body_idle } else { u64::MAX };
         let classifier = self.plan.classifier.as_ref();
-        View { classifier, buffer: self.settings.buffer, body_idle }
+        View {
+            classifier,
+            buffer: self.settings.buffer,
+            body_idle,
+            #[cfg(feature = "grpc")]
+            grpc: self.settings.grpc != GrpcCall::No,
+        }
     }
 
     /// Reads on in an answer that is being set aside: ready when that is done.
@@ -276,6 +286,10 @@ impl<X: Exchange> CallState<X> {
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
                 let mut guard = Guard::new(permit, report, deadline, idle);
                 guard.on_shared(X::is_shared(&answer));
+                #[cfg(feature = "grpc")]
+                if self.settings.grpc != GrpcCall::No && end.is_success() {
+                    guard.owes_status::<X>(&answer, self.plan.classifier.clone());
+                }
                 Some(Ok(exchange.seal(answer, guard)))
             }
             AttemptResult::Whole(whole) => {

@@ -345,6 +345,15 @@ impl Exchange for ReqwestExchange {
         answer.version() == http::Version::HTTP_2 && answer.content_length() == Some(0)
     }
 
+    // `Response::chunk` doesn't.
+    #[cfg(feature = "grpc")]
+    const SHOWS_TRAILERS: bool = false;
+
+    #[cfg(feature = "grpc")]
+    fn headers(answer: &Self::Answer) -> &http::HeaderMap {
+        answer.headers()
+    }
+
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
     }
@@ -455,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_sent_once() {
-        let stream = Body::wrap(KeptBody { bytes: Bytes::from_static(b"x"), cut: false });
+        let stream = Body::wrap(KeptBody { bytes: Bytes::from_static(b"x"), cut: false, trailers: None });
         let mut exchange = exchange(post(stream));
         assert!(!exchange.is_replayable());
         let outbound = |number| Outbound {
@@ -468,6 +477,8 @@ mod tests {
             usual: false,
             target: None,
             headers: None,
+            #[cfg(feature = "grpc")]
+            grpc: None,
         };
         let core = Core::of(Setup::default(), PlanSet::of(Plan::standard()));
         let upstream = &core.upstream_of(&exchange.address().unwrap().authority);

@@ -145,7 +145,7 @@ mod on {
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         response.extensions_mut().insert(degraded);
         let (parts, ()) = response.into_parts();
-        let body = Body::wrap(KeptBody { bytes: body, cut: false });
+        let body = Body::wrap(KeptBody { bytes: body, cut: false, trailers: None });
         Response::kept(assemble(url, parts, body), report, max_body)
     }
 

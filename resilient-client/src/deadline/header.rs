@@ -2,7 +2,8 @@
 //!
 //! Two headers are read: `x-envoy-expected-rq-timeout-ms` ([Envoy]; the name can be another), a
 //! number of milliseconds, and `grpc-timeout` ([gRPC over HTTP/2]), one to eight digits and a unit.
-//! The first is written. Both come from outside, so every value they can hold means one thing:
+//! The first is written, and by calls of gRPC the second, too. Both come from outside, so every
+//! value they can hold means one thing:
 //!
 //! | value | meaning |
 //! |---|---|
@@ -95,6 +96,28 @@ fn made(ms: usize) -> Option<HeaderValue> {
     }
     // Digits: UTF-8, and valid in a header.
     std::str::from_utf8(in_table(ms)).ok().map(HeaderValue::from_static)
+}
+
+/// The time that `grpc-timeout` alone says.
+#[cfg(feature = "grpc")]
+pub(crate) fn parse_grpc(headers: &HeaderMap) -> Option<Duration> {
+    shortest(headers, &GRPC_TIMEOUT, with_unit)
+}
+
+/// The value of `grpc-timeout`: `remaining` in microseconds, or in milliseconds from 100 s on,
+/// rounded down, at most 24 hours. Never zero, which isn't allowed: what is less than a microsecond
+/// is `1n`.
+#[cfg(feature = "grpc")]
+pub(crate) fn grpc_value(remaining: Duration) -> HeaderValue {
+    // Eight digits.
+    const MOST: u128 = 99_999_999;
+    let remaining = remaining.min(LONGEST);
+    let text = match remaining.as_micros() {
+        0 => "1n".to_owned(),
+        micros @ 1..=MOST => format!("{micros}u"),
+        _ => format!("{}m", remaining.as_millis()),
+    };
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("1n"))
 }
 
 /// The shortest valid answer in every line and list of this header.
@@ -402,6 +425,38 @@ mod tests {
             });
             let read = read.unwrap();
             prop_assert!(read <= remaining && remaining < read + MS);
+        }
+    }
+
+    #[cfg(feature = "grpc")]
+    #[test]
+    fn grpcs_value_has_eight_digits_at_most_and_never_says_more() {
+        let text = |time| grpc_value(time).to_str().unwrap().to_owned();
+        for (time, expected) in [
+            (Duration::ZERO, "1n"),
+            (Duration::from_nanos(999), "1n"),
+            (Duration::from_nanos(1999), "1u"),
+            (Duration::from_millis(2995), "2995000u"),
+            (Duration::from_micros(99_999_999), "99999999u"),
+            (Duration::from_micros(100_000_999), "100000m"),
+            (Duration::from_hours(24), "86400000m"),
+            (Duration::MAX, "86400000m"),
+        ] {
+            assert_eq!(text(time), expected);
+        }
+    }
+
+    #[cfg(feature = "grpc")]
+    proptest! {
+        #[test]
+        fn what_grpcs_value_says_is_read_as_no_more(nanos in 1_000_u64..=86_400_000_000_000) {
+            let time = Duration::from_nanos(nanos);
+            let mut headers = HeaderMap::new();
+            headers.insert(GRPC_TIMEOUT, grpc_value(time));
+            let read = parse_grpc(&headers).unwrap();
+            let unit = Duration::from_nanos(if nanos < 100_000_000_000 { 1_000 } else { 1_000_000 });
+            prop_assert!(read <= time && time < read + unit, "{:?} of {:?}", read, time);
+            prop_assert!(headers[GRPC_TIMEOUT].len() <= 9);
         }
     }
 }

@@ -155,6 +155,14 @@ impl Exchange for HyperExchange {
         answer.version() == Version::HTTP_2 && answer.body().is_end_stream()
     }
 
+    #[cfg(feature = "grpc")]
+    const SHOWS_TRAILERS: bool = true;
+
+    #[cfg(feature = "grpc")]
+    fn headers(answer: &Self::Answer) -> &http::HeaderMap {
+        answer.headers()
+    }
+
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
     }

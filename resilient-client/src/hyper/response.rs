@@ -223,7 +223,7 @@ impl<T: Into<Bytes>> From<http::Response<T>> for Response {
     /// at most.
     fn from(response: http::Response<T>) -> Self {
         let (head, body) = response.into_parts();
-        let body = KeptBody { bytes: body.into(), cut: false };
+        let body = KeptBody { bytes: body.into(), cut: false, trailers: None };
         Self::kept(head, body, CallReport::of_none(""), Uri::default(), MAX_BODY)
     }
 }

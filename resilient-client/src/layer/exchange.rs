@@ -129,6 +129,14 @@ where
         answer.version() == http::Version::HTTP_2 && answer.body().is_end_stream()
     }
 
+    #[cfg(feature = "grpc")]
+    const SHOWS_TRAILERS: bool = true;
+
+    #[cfg(feature = "grpc")]
+    fn headers(answer: &Self::Answer) -> &http::HeaderMap {
+        answer.headers()
+    }
+
     fn is_unending(answer: &Self::Answer) -> bool {
         announces_stream(answer.status(), answer.headers())
     }
@@ -141,7 +149,10 @@ where
         answer.into_parts()
     }
 
-    fn seal(&mut self, answer: Self::Answer, guard: Guard) -> Self::Response {
+    #[cfg_attr(not(feature = "grpc"), allow(unused_mut, reason = "it has nothing else to be told"))]
+    fn seal(&mut self, answer: Self::Answer, mut guard: Guard) -> Self::Response {
+        #[cfg(feature = "grpc")]
+        guard.ends_in_a_status();
         let expected = self.expected(&answer);
         let (head, body) = answer.into_parts();
         let mut response = http::Response::from_parts(head, ResponseBody::watched(body, guard, expected));

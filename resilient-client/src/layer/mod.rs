@@ -4,6 +4,8 @@
 //! Everything a [`Client`](crate::Client) does to a call happens here too, in the same order,
 //! because it is the same code.
 //!
+//! With the feature `grpc` a gRPC client gets statuses in place of errors: see `grpc`.
+//!
 //! Three things differ. The connect timeout and hidden retries belong to the service inside, so
 //! counts are exact only if it has no retries of its own. No error proves that a request was never
 //! sent, as the service may follow redirects, unless
@@ -26,12 +28,16 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+#[cfg(feature = "grpc")]
+use crate::call::kept_body::KeptBody;
 use crate::call::options::CallOptions;
 use crate::call::pending::Pending;
 use crate::call::response_body::ResponseBody;
 use crate::engine::{Core, Reloaded, Setup};
 use crate::error::{BoxError, Error};
 use crate::layer::exchange::ServiceExchange;
+#[cfg(feature = "grpc")]
+use crate::outcome::report::CallReport;
 use crate::policy::PolicySet;
 use crate::replay::Replay;
 use crate::shared_methods::{control_methods, setup_methods};
@@ -196,8 +202,12 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let options = request.extensions().get::<CallOptions>().cloned().unwrap_or_default();
+        #[cfg(feature = "grpc")]
+        let grpc = crate::media::calls_grpc(request.method(), request.headers());
+        #[cfg(not(feature = "grpc"))]
+        let grpc = false;
         let exchange = ServiceExchange::new(self.service.clone(), request, self.direct);
-        ResponseFuture { call: Pending::new(Arc::clone(&self.core), exchange, options) }
+        ResponseFuture { call: Pending::new(Arc::clone(&self.core), exchange, options), grpc }
     }
 }
 
@@ -215,6 +225,26 @@ pin_project! {
     {
         #[pin]
         call: Pending<ServiceExchange<S, B>>,
+        // Its caller knows statuses, and no errors of ours. Without the feature nobody does.
+        grpc: bool,
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl<S, B, R> ResponseFuture<S, B, R>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>, Error: Into<BoxError>> + Clone,
+    B: Replay,
+    R: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    /// The same for a gRPC client, to whom an error is a status.
+    fn poll_in_statuses(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
+        self.project().call.poll(cx).map(|result| {
+            result.or_else(|error| {
+                let report = error.report().cloned().unwrap_or_else(|| CallReport::of_none(""));
+                Ok(crate::grpc::answer(error, ResponseBody::kept(KeptBody::default(), report)))
+            })
+        })
     }
 }
 
@@ -227,6 +257,11 @@ where
     type Output = Result<http::Response<ResponseBody<R>>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Asked first: results are large, and go on as they are.
+        #[cfg(feature = "grpc")]
+        if self.grpc {
+            return self.poll_in_statuses(cx);
+        }
         self.project().call.poll(cx)
     }
 }

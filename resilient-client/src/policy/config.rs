@@ -41,7 +41,7 @@ mod write;
 
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Error};
 
 use self::hedge_delay::HedgeDelay;
 use self::read::{Human, Several, Switch, names, table};
@@ -58,7 +58,6 @@ use super::retry::{Jitter, RetryPolicy};
 use super::throttle::ThrottlePolicy;
 use super::timeout::TimeoutPolicy;
 use super::{Policy, PolicySet};
-use serde::de::Error;
 
 /// A change to `T`, as a file says it.
 trait Change<T> {
@@ -80,7 +79,8 @@ impl<C> Switch<C> {
 }
 
 table!(Timeout { total: Switch<Human>, attempt: Switch<Human>, connect: Switch<Human>, body_idle: Switch<Human>, stream_idle: Switch<Human> });
-table!(Retry { max_attempts: u32, initial: Human, cap: Human, jitter: JitterName, hold_back_on_429: bool });
+#[rustfmt::skip]
+table!(Retry { max_attempts: u32, initial: Human, cap: Human, jitter: JitterName, hold_back_on_429: bool, idempotent: bool });
 table!(Budget { capacity: u32, initial: u32, deposit_per_success: f64 });
 table!(Breaker {
     failure_rate: f64,
@@ -208,7 +208,7 @@ impl Change<TimeoutPolicy> for Timeout {
 
 impl Change<RetryPolicy> for Retry {
     fn apply(self, mut to: RetryPolicy) -> RetryPolicy {
-        set!(to, self, { max_attempts, initial.0, cap.0, jitter.0, hold_back_on_429 });
+        set!(to, self, { max_attempts, initial.0, cap.0, jitter.0, hold_back_on_429, idempotent });
         to
     }
 }

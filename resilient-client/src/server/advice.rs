@@ -10,12 +10,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::advice::{RETRY, RETRY_NEVER, listen};
+use crate::outcome::classify::grpc;
 
 /// Marks a 5xx with `x-resilient-client-retry: never` when a call made while handling the request
 /// had no retry budget left, or the handler said so itself
 /// ([`advice::forbid_retry`](crate::advice::forbid_retry)).
 ///
-/// A response of another status goes unmarked: the handler coped.
+/// A response of another status goes unmarked: the handler coped. One of gRPC's whose head says
+/// that the server has failed bears `grpc-retry-pushback-ms: -1` as well, which others' clients
+/// know.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetryAdviceLayer {}
 
@@ -82,10 +85,16 @@ where
         let mut result = std::task::ready!(polled);
         if let Ok(response) = &mut result
             && *this.forbidden
-            && response.status().is_server_error()
         {
+            let status = response.status();
+            let in_grpc = grpc::is_failure(status, response.headers());
             // Without room for it nothing is said.
-            let _ = response.headers_mut().try_insert(RETRY, RETRY_NEVER);
+            if in_grpc || status.is_server_error() {
+                let _ = response.headers_mut().try_insert(RETRY, RETRY_NEVER);
+            }
+            if in_grpc {
+                let _ = response.headers_mut().try_insert(grpc::PUSHBACK, grpc::PUSHBACK_NEVER);
+            }
         }
         Poll::Ready(result)
     }

@@ -349,6 +349,27 @@ async fn a_failure_is_marked_when_its_repetition_is_pointless() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_of_grpcs_is_marked_in_its_own_words_too() {
+    let answered = |code: &'static str| async move {
+        let service = RetryAdviceLayer::new().layer(service_fn(move |_: Request<Body>| {
+            advice::forbid_retry();
+            let head =
+                Response::builder().header("content-type", "application/grpc").header("grpc-status", code);
+            ready(Ok::<_, Infallible>(head.body(Body::empty()).unwrap()))
+        }));
+        let response = service.oneshot(request("100")).await.unwrap();
+        let pushback = response.headers().get("grpc-retry-pushback-ms").cloned();
+        (forbids_retry(response.headers()), pushback.map(|value| value.to_str().unwrap().to_owned()))
+    };
+    for code in ["14", "13", "4"] {
+        assert_eq!(answered(code).await, (true, Some("-1".to_owned())), "{code}");
+    }
+    for code in ["0", "5"] {
+        assert_eq!(answered(code).await, (false, None), "{code}: the handler coped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_that_take_turns_on_a_thread_do_not_advise_for_each_other() {
     let forbids = || async {
         sleep(MS).await;

@@ -32,6 +32,8 @@ use crate::authority::identity::UpstreamIdentity;
 use crate::event::{CallEnd, KnownMethod};
 use crate::origin::Origin;
 use crate::outcome::Outcome;
+#[cfg(feature = "grpc")]
+use crate::outcome::classify::grpc::Code;
 use crate::outcome::report::Trigger;
 use crate::redact::{Template, redacted, redacted_text};
 
@@ -121,6 +123,7 @@ impl CallSpan {
             url.template = template,
             http.request.resend_count = (departing.number > 1).then(|| i64::from(departing.number) - 1),
             http.response.status_code = Empty,
+            rpc.grpc.status_code = Empty,
             "error.type" = Empty,
             resilient_client.trigger = departing.trigger.as_str(),
             resilient_client.endpoint = departing.endpoint.map(Origin::as_str),
@@ -168,6 +171,12 @@ impl AttemptSpan {
     pub(crate) fn not_sent(&self) {
         self.0.record("otel.kind", "internal");
         record_error(&self.0, "not_sent");
+    }
+
+    /// What the attempt came to, in gRPC's words.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn has_grpc_status(&self, code: Code) {
+        self.0.record("rpc.grpc.status_code", i64::from(code.number()));
     }
 
     /// What the attempt came to.

@@ -26,6 +26,8 @@ pub enum Step {
     Marked { status: u16, name: http::HeaderName, value: &'static str },
     /// Answers at once over HTTP/2, with these headers and no body.
     Headed { status: u16, headers: HeaderMap },
+    /// Answers at once over HTTP/2, with these headers and this body.
+    Streamed { headers: HeaderMap, body: Vec<Piece> },
     /// Breaks the connection after a while.
     Break { after: Duration },
     /// The same with the error of the operating system, which many requests may share.
@@ -43,6 +45,7 @@ pub enum Step {
 pub enum Piece {
     Data(Bytes),
     Pause(Duration),
+    Trailers(HeaderMap),
     Break,
 }
 
@@ -153,6 +156,12 @@ impl Step {
                 *response.version_mut() = http::Version::HTTP_2;
                 Ok(response)
             }
+            Self::Streamed { headers, body } => {
+                let mut response = Response::new(ScriptBody { pieces: body.into(), pause: None });
+                *response.headers_mut() = headers;
+                *response.version_mut() = http::Version::HTTP_2;
+                Ok(response)
+            }
             Self::Answer { after, status, retry_after, body } => {
                 tokio::time::sleep(after).await;
                 let mut response = Response::builder().status(status);
@@ -187,6 +196,7 @@ impl Body for ScriptBody {
             match self.pieces.pop_front() {
                 None => return Poll::Ready(None),
                 Some(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
                 Some(Piece::Break) => return Poll::Ready(Some(Err("connection reset".into()))),
                 Some(Piece::Pause(duration)) => self.pause = Some(Box::pin(tokio::time::sleep(duration))),
             }

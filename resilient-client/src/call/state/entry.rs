@@ -11,6 +11,8 @@ use std::task::ready;
 use super::{CallState, Entry};
 use crate::call::attempt;
 use crate::call::attempt::RunningAttempt;
+#[cfg(feature = "grpc")]
+use crate::call::begin::GrpcCall;
 use crate::call::exchange::{Departure, Exchange, Outbound, Target};
 use crate::call::step::Room;
 use crate::error::Error;
@@ -194,6 +196,8 @@ impl<X: Exchange> CallState<X> {
                 .clone()
                 .map(|endpoint| Box::new(Target { endpoint, host: self.upstream.host().cloned() })),
             headers: None,
+            #[cfg(feature = "grpc")]
+            grpc: self.served_until(until),
         };
         let (hook, fault) = (self.core.hook().filter(|_| self.settings.hooked), &mut self.fault);
         let Some(attempt) = depart(exchange, self.call, hook, outbound, permit, fault, cx, now) else {
@@ -211,6 +215,23 @@ impl<X: Exchange> CallState<X> {
         if let Some(report) = &mut self.report {
             let origin = endpoint.as_ref().map(|endpoint| endpoint.origin().clone());
             report.launched(number, trigger, origin, now);
+        }
+    }
+
+    /// Until when the server of a gRPC call is told to be at work on an attempt that is waited for
+    /// until then; `None` for what isn't gRPC's.
+    ///
+    /// That is the call's time, and not the attempt's: `grpc-timeout` bounds a stream to its last
+    /// message, and the attempt timeout ends with its head. What we stop to wait for is cancelled,
+    /// of which servers hear.
+    #[cfg(feature = "grpc")]
+    fn served_until(&self, until: Tick) -> Option<Tick> {
+        match self.settings.grpc {
+            GrpcCall::No => None,
+            GrpcCall::Untold => Some(Tick::NEVER),
+            // The body is part of the attempt.
+            GrpcCall::Told if self.settings.buffer.is_some() => Some(until),
+            GrpcCall::Told => Some(self.ledger.terms().deadline),
         }
     }
 

@@ -6,6 +6,8 @@ use http::StatusCode;
 
 use super::CallState;
 use crate::call::attempt::{AttemptResult, SettledAttempt};
+#[cfg(feature = "grpc")]
+use crate::call::begin::GrpcCall;
 use crate::call::drain::DrainingResponse;
 use crate::call::exchange::{Exchange, Finished};
 use crate::call::ledger::{Next, World};
@@ -90,17 +92,8 @@ impl<X: Exchange> CallState<X> {
         mut settled_attempt: SettledAttempt<X>,
         now: Tick,
     ) -> Option<SettledAttempt<X>> {
-        let (chance, terms) = (self.chance(now), self.ledger.terms());
-        let (attempt_timeout, deadline) = (terms.attempt_timeout, terms.deadline);
+        self.judge_as_timed_out(&mut settled_attempt, now);
         let permit = settled_attempt.permit.as_mut()?;
-        let until = permit.started().after_nanos(attempt_timeout).min(deadline);
-        if is_cut_off(&settled_attempt.classified) && is_about(until, permit.started(), now) {
-            // It is what our own timer would have said in a moment, and judged alike.
-            permit.timed(now);
-            if !permit.is_late(now.since(permit.started()), chance) {
-                settled_attempt.classified.verdict = Verdict::Neutral;
-            }
-        }
         let SettledAttempt { number, classified, .. } = settled_attempt;
         let outcome = classified.outcome;
         // What an attempt in its place takes over, if there is one.
@@ -155,6 +148,41 @@ impl<X: Exchange> CallState<X> {
         }
         self.keep(exchange, settled_attempt, now);
         None
+    }
+
+    /// An attempt of which another timer has said what our own would have said in a moment is
+    /// judged alike: the server's, or that of a gRPC transport, which goes by what the server is
+    /// told.
+    fn judge_as_timed_out(&self, settled_attempt: &mut SettledAttempt<X>, now: Tick) {
+        let (chance, terms) = (self.chance(now), self.ledger.terms());
+        let Some(started) = settled_attempt.permit.as_ref().map(AttemptPermit::started) else { return };
+        let until = started.after_nanos(terms.attempt_timeout).min(terms.deadline);
+        let timed_out = is_cut_off(&settled_attempt.classified) && is_about(until, started, now);
+        #[cfg(feature = "grpc")]
+        let timed_out = timed_out || now >= until && self.is_timed_by_transport(settled_attempt, now);
+        let SettledAttempt { permit: Some(permit), classified, .. } = settled_attempt else { return };
+        if timed_out {
+            permit.timed(now);
+            if !permit.is_late(now.since(started), chance) {
+                classified.verdict = Verdict::Neutral;
+            }
+        }
+    }
+
+    /// Whether a gRPC transport has ended an attempt whose time is up, by a timer of its own: its
+    /// error has a type that isn't known here, and is replaced by ours.
+    #[cfg(feature = "grpc")]
+    fn is_timed_by_transport(&self, settled_attempt: &mut SettledAttempt<X>, now: Tick) -> bool {
+        let Classified { outcome, status, .. } = settled_attempt.classified;
+        let broken = status.is_none() && outcome == Outcome::Failure(FailureKind::Transport);
+        if !broken || self.settings.grpc == GrpcCall::No {
+            return false;
+        }
+        let over = now >= self.ledger.terms().deadline;
+        let error = if over { Error::new(ErrorKind::Deadline) } else { self.timed_out() };
+        settled_attempt.result = AttemptResult::Fault(error);
+        settled_attempt.classified = Classified::TIMEOUT;
+        true
     }
 
     /// Keeps an attempt's result in case nothing better comes.

@@ -9,6 +9,8 @@ mod controls;
 mod deadlines;
 mod doors;
 mod endpoints;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod heads;
 mod hedging;
 mod hooks;

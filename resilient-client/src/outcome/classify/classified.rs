@@ -97,6 +97,10 @@ impl Classified {
         Self { outcome: Outcome::Success, verdict: Verdict::Success, status, ..Self::IGNORED }
     }
 
+    /// A gRPC answer whose body ended without saying how the call went.
+    #[cfg(feature = "grpc")]
+    pub(crate) const WITHOUT_STATUS: Self = Self::lost(FailureKind::Body, Repeat::IfSafe);
+
     /// Nobody waited for the answer, or not for long.
     pub(crate) const ABANDONED: Self = Self { outcome: Outcome::Abandoned, ..Self::IGNORED };
 

@@ -96,6 +96,10 @@ fn known(error: &(dyn StdError + 'static), evidence: Evidence) -> Option<Classif
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         return error.is_connect().then(|| unconnected(error));
     }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        // Nothing but `connect` ends so, whoever's transport called it.
+        return (error.kind() == io::ErrorKind::ConnectionRefused).then(|| unconnected(error));
+    }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         return of_hyper(error, evidence);
     }
@@ -272,6 +276,13 @@ mod tests {
         {
             assert!(!is_shortage(&io::Error::from(other)), "{other}");
         }
+    }
+
+    #[test]
+    fn a_refused_connection_is_known_whoevers_transport_it_was() {
+        let refused: io::Error = io::ErrorKind::ConnectionRefused.into();
+        assert_eq!(on(Sent::Direct, &refused), Classified::lost(FailureKind::Connect, Repeat::Unprocessed));
+        assert_eq!(on(Sent::Unknown, &refused).repeat, Repeat::IfSafe, "it may be a hop's");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | 501, 505 and other 5xx | failure | failure | no |
 //! | 504 that a server's [deadline layer](crate::advice::SHED) gave for want of time | ignored | nothing | no |
 //! | 504 with which it cut off what it had begun | as the attempt timeout | failure | if safe to repeat |
-//! | 200 of gRPC with its status in the head | [by that status](super::classify::grpc) | | |
+//! | gRPC | [by its status](super::classify::grpc) | | |
 //! | any of these, with [retry advice](crate::advice) not to | as above | as above | no |
 //! | connect, DNS, TLS, a connection that ends as it is made | failure | failure | yes |
 //! | the same for want of descriptors, ports or buffers of our own | failure | nothing | yes |
@@ -77,21 +77,43 @@ impl Ended<'_> {
     /// What the table above says, of an error on its own evidence: without a transport that knows
     /// better, none proves that the request wasn't sent.
     pub fn standard(self) -> Classified {
-        self.on(Evidence::default(), true)
+        self.on(Evidence::default(), Speech::MayBeGrpc)
     }
 
-    /// The same on a transport's evidence. `may_be_grpc` says whether an answer can be gRPC's
-    /// without messages: to look for that in every head is dear.
-    fn on(self, evidence: Evidence, may_be_grpc: bool) -> Classified {
+    /// The same on a transport's evidence. To look for gRPC's status in every head is dear, so
+    /// `speech` says in which there can be one.
+    fn on(self, evidence: Evidence, speech: Speech) -> Classified {
         match self {
             Self::Response(status, headers) => {
-                let said =
-                    if may_be_grpc && status == StatusCode::OK { grpc::classify(headers) } else { None };
+                let said = match speech {
+                    Speech::Http => None,
+                    Speech::MayBeGrpc if status == StatusCode::OK => grpc::classify(headers),
+                    Speech::MayBeGrpc => None,
+                    #[cfg(feature = "grpc")]
+                    Speech::Grpc { whole } => Some(grpc::head(status, headers, whole)),
+                    #[cfg(feature = "grpc")]
+                    Speech::GrpcTrailers => Some(grpc::trailers(headers)),
+                };
                 said.unwrap_or_else(|| response(status, headers))
             }
             Self::Error(source) => errors::classify(source, evidence),
         }
     }
+}
+
+/// What is known of an answer before its headers are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// It isn't gRPC's, or has messages.
+    Http,
+    /// It came over HTTP/2 and is over with its head.
+    MayBeGrpc,
+    /// It answers a gRPC request; `whole` when it is over with its head.
+    #[cfg(feature = "grpc")]
+    Grpc { whole: bool },
+    /// These are the trailers of such an answer.
+    #[cfg(feature = "grpc")]
+    GrpcTrailers,
 }
 
 /// Your own reading of how an attempt ended, in place of the [table](self).
@@ -140,14 +162,14 @@ impl Classifier {
     }
 
     /// What `this` says of the end; or the table, on the transport's evidence, where there is none
-    /// or it panics. `may_be_grpc`: it is an answer over HTTP/2 that has ended with its head.
+    /// or it panics.
     pub(crate) fn classify(
         this: Option<&Self>,
         end: Ended<'_>,
         evidence: Evidence,
-        may_be_grpc: bool,
+        speech: Speech,
     ) -> Classified {
-        let standard = end.on(evidence, may_be_grpc);
+        let standard = end.on(evidence, speech);
         let Some(this) = this else { return standard };
         let said = catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard)));
         // Whatever it means, the status is the response's.

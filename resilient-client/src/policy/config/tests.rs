@@ -24,7 +24,7 @@ fn every_setting_reaches_its_policy() {
     let set = read(
         r#"
         timeout = { total = "2s", attempt = "500ms", connect = "off", body_idle = "1m 30s" }
-        retry = { max_attempts = 3, initial = "5ms", cap = "1s", jitter = "decorrelated", hold_back_on_429 = true }
+        retry = { max_attempts = 3, initial = "5ms", cap = "1s", jitter = "decorrelated", hold_back_on_429 = true, idempotent = true }
         budget = { capacity = 50, initial = 5, deposit_per_success = 0.1 }
         bulkhead = { max_in_flight = 8 }
         [breaker]
@@ -55,7 +55,8 @@ fn every_setting_reaches_its_policy() {
         .initial(Duration::from_millis(5))
         .cap(seconds(1))
         .jitter(Jitter::Decorrelated)
-        .hold_back_on_429(true);
+        .hold_back_on_429(true)
+        .idempotent(true);
     let breaker = BreakerPolicy::standard()
         .failure_rate(0.4)
         .window(seconds(20))
@@ -300,7 +301,7 @@ fn every_policy_can_be_set_in_a_file_but_the_classifier_which_is_code() {
 const TOML: &str = r#"
 preset = "standard"
 timeout = { total = "2s", attempt = "500ms", connect = "off", body_idle = "1m 30s" }
-retry = { max_attempts = 3, initial = "5ms", cap = "1s", jitter = "decorrelated", hold_back_on_429 = true }
+retry = { max_attempts = 3, initial = "5ms", cap = "1s", jitter = "decorrelated", hold_back_on_429 = true, idempotent = true }
 budget = { capacity = 50, initial = 5, deposit_per_success = 0.1 }
 bulkhead = { max_in_flight = 8, max_queued = 4, queue_wait = "200ms" }
 rate_limit = { count = 100, per = "1s", wait = true }
@@ -436,7 +437,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             TimeoutPolicy::standard().total(total).connect(connect).body_idle(idle)
         });
     let retry = (count(), millis(), any::<bool>()).prop_map(|(most, cap, hold)| {
-        RetryPolicy::standard().max_attempts(most).cap(cap).hold_back_on_429(hold)
+        RetryPolicy::standard().max_attempts(most).cap(cap).hold_back_on_429(hold).idempotent(!hold)
     });
     let breaker = (share(), option::of(count()), option::of((millis(), share())), millis()).prop_map(
         |(rate, calls, slow, open)| {

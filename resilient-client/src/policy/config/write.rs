@@ -154,7 +154,7 @@ impl TimeoutPolicy {
 
 impl RetryPolicy {
     fn written(&self) -> Value {
-        let Self { max_attempts, initial, cap, jitter, hold_back_on_429, delays: _ } = self;
+        let Self { max_attempts, initial, cap, jitter, hold_back_on_429, idempotent, delays: _ } = self;
         let jitter = match jitter {
             Jitter::Full => "full",
             Jitter::Decorrelated => "decorrelated",
@@ -166,6 +166,7 @@ impl RetryPolicy {
             ("cap", Some(Value::Time(*cap))),
             ("jitter", Some(Value::Text(jitter.to_owned()))),
             ("hold_back_on_429", Some(Value::Flag(*hold_back_on_429))),
+            ("idempotent", Some(Value::Flag(*idempotent))),
         ])
     }
 }

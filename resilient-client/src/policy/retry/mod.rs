@@ -11,8 +11,8 @@
 //! - A server's `Retry-After` is a floor. The wait is the floor plus up to 1.25 times as much
 //!   again, so that those told the same thing don't all come back in the same instant.
 //!
-//! One caveat: this policy doesn't decide *what* may be repeated. That depends on the request
-//! and on what became of it.
+//! One caveat: but for [`idempotent`](RetryPolicy::idempotent) this policy doesn't decide *what*
+//! may be repeated. That depends on the request and on what became of it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -67,6 +67,7 @@ pub struct RetryPolicy {
     pub(crate) cap: Duration,
     pub(crate) jitter: Jitter,
     pub(crate) hold_back_on_429: bool,
+    pub(crate) idempotent: bool,
     pub(crate) delays: Option<Delays>,
 }
 
@@ -79,6 +80,7 @@ impl RetryPolicy {
             cap: Duration::from_secs(2),
             jitter: Jitter::Full,
             hold_back_on_429: false,
+            idempotent: false,
             delays: None,
         }
     }
@@ -117,6 +119,14 @@ impl RetryPolicy {
         self
     }
 
+    /// Whether every request that follows this policy is safe to repeat, whatever its method: for a
+    /// route whose `POST`s only ask, or that is called by gRPC. A call
+    /// [says otherwise](crate::CallOptions::idempotent) for itself. Default false.
+    pub const fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+
     /// Waits of one's own, in place of the exponential ones: `make` is asked by each call that
     /// retries for the first time, and the call makes no other attempt when what it got ends.
     /// They are kept to as they are, without jitter, but a server's `Retry-After` is a floor
@@ -152,6 +162,7 @@ impl RetryPolicy {
             cap_nanos: positive("retry.cap", self.cap)?,
             jitter: self.jitter,
             hold_back_on_429: self.hold_back_on_429,
+            idempotent: self.idempotent,
         };
         if self.initial > self.cap {
             let problem = format!("must be at most retry.cap ({:?}), got {:?}", self.cap, self.initial);
@@ -175,6 +186,7 @@ pub struct Rules {
     max_attempts: u32,
     jitter: Jitter,
     hold_back_on_429: bool,
+    idempotent: bool,
 }
 
 impl Rules {
@@ -186,6 +198,11 @@ impl Rules {
     /// Whether a 429 with `Retry-After` holds back other calls.
     pub const fn hold_back_on_429(&self) -> bool {
         self.hold_back_on_429
+    }
+
+    /// Whether every request is safe to repeat.
+    pub const fn idempotent(&self) -> bool {
+        self.idempotent
     }
 }
 

@@ -1,0 +1,291 @@
+//! Calls by gRPC: what their statuses mean, and what they are sent with.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+
+use super::script::{Piece, Step, ms};
+use super::*;
+use crate::deadline::header::{GRPC_TIMEOUT, parse_grpc};
+use crate::outcome::classify::grpc::Code;
+use crate::outcome::{FailureKind, Outcome};
+use crate::policy::retry::RetryPolicy;
+use crate::policy::timeout::TimeoutPolicy;
+use crate::time::now;
+use crate::{ErrorKind, grpc::PREVIOUS_ATTEMPTS};
+
+fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let kind = [("content-type", "application/grpc")];
+    let fields = kind.iter().chain(fields);
+    fields.map(|(name, value)| ((*name).parse().unwrap(), HeaderValue::from_static(value))).collect()
+}
+
+/// An answer without messages.
+fn says(status: &'static str) -> Step {
+    Step::Headed { status: 200, headers: headers(&[("grpc-status", status)]) }
+}
+
+fn pushes_back(ms: &'static str) -> Step {
+    let fields = [("grpc-status", "14"), ("grpc-retry-pushback-ms", ms)];
+    Step::Headed { status: 200, headers: headers(&fields) }
+}
+
+/// A message, and this status behind it.
+fn ends_with(status: &'static str) -> Step {
+    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(status))]);
+    streams(vec![Piece::Data("message".into()), Piece::Trailers(trailers)])
+}
+
+fn streams(body: Vec<Piece>) -> Step {
+    Step::Streamed { headers: headers(&[]), body }
+}
+
+async fn call(rig: &Rig, options: CallOptions) -> Answer {
+    call_within(rig, options, None).await
+}
+
+async fn call_within(rig: &Rig, options: CallOptions, timeout: Option<&'static str>) -> Answer {
+    let mut request = Rig::request(Method::POST, options);
+    *request.headers_mut() = headers(&[("te", "trailers")]);
+    if let Some(timeout) = timeout {
+        request.headers_mut().insert(GRPC_TIMEOUT, HeaderValue::from_static(timeout));
+    }
+    rig.service.clone().call(request).await
+}
+
+fn safe() -> CallOptions {
+    CallOptions::new().idempotent(true)
+}
+
+fn code(answer: Answer) -> Option<Code> {
+    Code::of(answer.unwrap().headers())
+}
+
+/// Data and trailers of an answer.
+async fn read(answer: Answer) -> (String, Option<Code>) {
+    let body = answer.unwrap().into_body().collect().await.unwrap();
+    let code = body.trailers().and_then(Code::of);
+    (String::from_utf8(body.to_bytes().to_vec()).unwrap(), code)
+}
+
+/// What each attempt was told, in milliseconds.
+fn told(rig: &Rig) -> Vec<Option<u128>> {
+    rig.script.headers().iter().map(|headers| parse_grpc(headers).map(|time| time.as_millis())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn unavailable_is_tried_again_where_that_is_said_to_be_safe() {
+    let rig = Rig::new(&Policy::standard(), [says("14"), says("14"), ends_with("0")]);
+    assert_eq!(code(call(&rig, CallOptions::new()).await), Some(Code::Unavailable));
+    assert_eq!(rig.script.count(), 1, "a POST like others");
+
+    assert_eq!(read(call(&rig, safe()).await).await, ("message".to_owned(), Some(Code::Ok)));
+    assert_eq!(rig.script.count(), 3);
+
+    let policy = Policy::standard().retry(RetryPolicy::standard().idempotent(true));
+    let rig = Rig::new(&policy, [says("14"), ends_with("0"), says("14")]);
+    read(call(&rig, CallOptions::new()).await).await;
+    assert_eq!(rig.script.count(), 2, "its policy says so");
+    call(&rig, CallOptions::new().idempotent(false)).await.unwrap();
+    assert_eq!(rig.script.count(), 3, "a call speaks for itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_caller_can_mend_is_its_answer_and_no_failure() {
+    for status in ["3", "5", "7", "10", "12", "16"] {
+        let rig = Rig::new(&Policy::standard(), [says(status)]);
+        for _ in 0..30 {
+            call(&rig, safe()).await.unwrap();
+        }
+        assert_eq!(
+            (rig.script.count(), rig.upstream().breaker_snapshot(now()).failures),
+            (30, 0),
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pushback_is_obeyed_and_a_refusal_is_final() {
+    let rig = Rig::new(&Policy::standard(), [pushes_back("400"), ends_with("0")]);
+    read(call(&rig, safe()).await).await;
+    let launches = rig.script.launches();
+    let wait = launches[1].since(launches[0]);
+    assert!(wait >= ms(400) && wait <= ms(900), "{wait:?}");
+
+    let rig = Rig::new(&Policy::standard(), [pushes_back("-1"), ends_with("0")]);
+    assert_eq!(code(call(&rig, safe()).await), Some(Code::Unavailable));
+    assert_eq!(rig.script.count(), 1);
+}
+
+/// It counted as a success.
+#[tokio::test(start_paused = true)]
+async fn a_status_in_the_trailers_is_what_the_call_came_to() {
+    let rig = Rig::new(&Policy::standard(), [ends_with("14")]);
+    for _ in 0..5 {
+        assert_eq!(read(call(&rig, safe()).await).await.1, Some(Code::Unavailable));
+    }
+    assert_eq!(rig.script.count(), 5, "who has the message has the answer: nothing is tried again");
+    assert!(matches!(rig.state(), State::Open), "{:?}", rig.state());
+    let events = rig.events.lock().unwrap();
+    let outcome = events.iter().find_map(|event| match event {
+        Event::AttemptFinished { outcome, .. } => Some(*outcome),
+        _ => None,
+    });
+    assert_eq!(outcome, Some(Outcome::Failure(FailureKind::Status)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_without_a_status_was_cut_off() {
+    let rig = Rig::new(&Policy::standard(), [streams(vec![Piece::Data("message".into())])]);
+    for _ in 0..5 {
+        assert_eq!(read(call(&rig, CallOptions::new()).await).await.1, None);
+        // All at once they might tell of one lost connection.
+        tokio::time::sleep(ms(300)).await;
+    }
+    assert!(matches!(rig.state(), State::Open), "{:?}", rig.state());
+    // One that is dropped half-read says nothing.
+    let rig = Rig::new(&Policy::standard(), [ends_with("14")]);
+    for _ in 0..30 {
+        let mut body = call(&rig, CallOptions::new()).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+    }
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_body_is_part_of_the_attempt_its_trailers_are() {
+    let rig = Rig::new(&Policy::standard(), [ends_with("14"), ends_with("0")]);
+    let answer = call(&rig, safe().buffered(100)).await;
+    let attempts = answer.as_ref().unwrap().body().report().attempts().to_vec();
+    assert_eq!(attempts[0].outcome(), Some(Outcome::Failure(FailureKind::Status)));
+    assert_eq!(read(answer).await, ("message".to_owned(), Some(Code::Ok)));
+    assert_eq!(rig.script.count(), 2);
+
+    let rig = Rig::new(&Policy::standard(), [ends_with("14")]);
+    let answer = call(&rig, safe().buffered(100)).await;
+    assert_eq!(read(answer).await, ("message".to_owned(), Some(Code::Unavailable)), "the last real one");
+    assert_eq!(rig.script.count(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_tells_what_is_left_of_the_call_and_how_many_there_were() {
+    let rig = Rig::new(&Policy::standard(), [pushes_back("400"), ends_with("0")]);
+    read(call(&rig, safe()).await).await;
+    let told = told(&rig);
+    assert_eq!(told[0], Some(10_000), "the call's time, and not the attempt's");
+    assert!(told[1].is_some_and(|left| (9_000..=9_600).contains(&left)), "{told:?}");
+    let sent = rig.script.headers();
+    let previous = sent.iter().map(|headers| headers.get(PREVIOUS_ATTEMPTS).cloned());
+    assert_eq!(previous.collect::<Vec<_>>(), [None, Some(HeaderValue::from_static("1"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_caller_says_is_the_calls_time_and_is_only_shortened() {
+    let hangs = || [pushes_back("20"), Step::Hang];
+    let rig = Rig::new(&Policy::standard(), hangs());
+    let begun = now();
+    assert_eq!(code(call_within(&rig, safe(), Some("500m")).await), Some(Code::Unavailable), "kept");
+    assert_eq!(now().since(begun), ms(500));
+    let told_then = told(&rig);
+    assert_eq!(told_then[0], Some(500));
+    assert!(told_then[1].is_some_and(|left| left <= 480), "{told_then:?}");
+
+    let rig = Rig::new(&Policy::standard(), [ends_with("0")]);
+    read(call_within(&rig, safe(), Some("1M")).await).await;
+    read(call_within(&rig, safe(), Some("1H")).await).await;
+    assert_eq!(told(&rig), [Some(10_000); 2], "the policy's is shorter");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_an_end_is_bounded_by_its_caller_alone() {
+    let rig = Rig::new(&Policy::standard(), [ends_with("0")]);
+    read(call(&rig, safe().streaming()).await).await;
+    read(call_within(&rig, safe().streaming(), Some("2S")).await).await;
+    read(call(&rig, safe().buffered(100)).await).await;
+    assert_eq!(told(&rig), [None, Some(2_000), Some(3_000)], "the last has its body in the attempt");
+    let rig = Rig::new(&Policy::none(), [ends_with("0")]);
+    read(call(&rig, safe()).await).await;
+    assert_eq!(told(&rig), [None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_where_nobody_is_to_be() {
+    let setup = Setup { deadline_header: None, ..Setup::default() };
+    let rig = Rig::set_up(setup, [ends_with("0")]);
+    read(call(&rig, safe()).await).await;
+    read(call_within(&rig, safe(), Some("2S")).await).await;
+    assert_eq!(told(&rig), [None, Some(2_000)], "but by its caller");
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_caller_gets_a_status_where_others_get_an_error() {
+    let rig = Rig::new(&Policy::standard(), [says("14")]);
+    for _ in 0..5 {
+        call(&rig, CallOptions::new()).await.unwrap();
+    }
+    let refused = call(&rig, CallOptions::new()).await.unwrap();
+    assert_eq!(rig.script.count(), 5);
+    assert_eq!(Code::of(refused.headers()), Some(Code::Unavailable));
+    assert_eq!(
+        refused.headers()["grpc-message"].to_str().unwrap().split(':').next(),
+        Some("circuit breaker is open")
+    );
+    assert_eq!(refused.extensions().get::<Arc<Error>>().unwrap().kind(), ErrorKind::CircuitOpen);
+    assert!(rig.post().await.unwrap_err().is_circuit_open(), "a POST that isn't gRPC's");
+
+    let rig = Rig::new(&Policy::standard(), [Step::Hang]);
+    assert_eq!(code(call(&rig, CallOptions::new()).await), Some(Code::DeadlineExceeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_fails_ends_in_a_status() {
+    for (end, expected) in
+        [(Piece::Break, Code::Unavailable), (Piece::Pause(Duration::from_mins(1)), Code::DeadlineExceeded)]
+    {
+        let rig = Rig::new(&Policy::standard(), [streams(vec![Piece::Data("message".into()), end])]);
+        assert_eq!(read(call(&rig, safe()).await).await, ("message".to_owned(), Some(expected)));
+        assert_eq!((rig.script.count(), rig.upstream().breaker_snapshot(now()).failures), (1, 1));
+    }
+}
+
+/// tonic's channel ends an attempt by the same header that its server is sent.
+#[tokio::test(start_paused = true)]
+async fn a_transport_whose_own_timer_is_as_long_is_no_worse_than_ours() {
+    let timeout = TimeoutPolicy::standard().total(ms(400)).attempt(ms(400));
+    let late = Step::Break { after: ms(400) };
+    let rig = Rig::new(&Policy::standard().timeout(timeout), [late.clone()]);
+    assert_eq!(code(call(&rig, CallOptions::new()).await), Some(Code::DeadlineExceeded));
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 1, "it had all the time there was");
+
+    let rig = Rig::new(&Policy::standard(), [Step::Break { after: ms(50) }]);
+    assert_eq!(code(call_within(&rig, safe(), Some("50m")).await), Some(Code::DeadlineExceeded));
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0, "its caller was in a hurry");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_of_a_server_that_was_told_is_judged_as_our_own_timer() {
+    let cuts = |status| {
+        let mut body = vec![Piece::Pause(ms(50))];
+        let trailers =
+            HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(status))]);
+        body.push(Piece::Trailers(trailers));
+        streams(body)
+    };
+    for status in ["1", "4"] {
+        let rig = Rig::new(&Policy::standard(), [cuts(status)]);
+        call_within(&rig, safe(), Some("51m")).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0, "{status}: a hurried caller's");
+        let rig = Rig::new(&Policy::standard(), [cuts(status)]);
+        call(&rig, safe()).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 1, "{status}: the server's own");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_says_in_http_is_read_as_grpc_reads_it() {
+    let page = |status| Step::Headed { status, headers: HeaderMap::new() };
+    let rig = Rig::new(&Policy::standard(), [page(503), page(500)]);
+    assert_eq!(call(&rig, safe()).await.unwrap().status(), 500);
+    assert_eq!(rig.script.count(), 2, "UNAVAILABLE is tried again, UNKNOWN isn't");
+}
