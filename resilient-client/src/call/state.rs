@@ -209,18 +209,22 @@ impl<X: Exchange> CallState<X> {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn tell_finished(&self, heard: Heard, report: &CallReport, end: CallEnd) {
         if let Some(span) = &self.span {
             span.ended(end, report.attempts().len());
         }
-        self.upstream.emit_of_call(heard, EventKinds::CALL_FINISHED, || Event::CallFinished {
-            call: self.call,
-            method: heard.method,
+        let (call, method) = (self.call, heard.method);
+        let finished = move || Event::CallFinished {
+            call,
+            method,
             duration: report.elapsed(),
             end,
             cut: report.is_cut(),
             streaming: report.is_streaming(),
+        };
+        self.upstream.count_of_call(heard, EventKinds::CALL_FINISHED, finished, move |counts| {
+            counts.call_finished(method, report.elapsed, end);
         });
     }
 

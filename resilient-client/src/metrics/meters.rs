@@ -3,17 +3,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use http::StatusCode;
 
 use super::instruments as names;
 use super::instruments::Instrument;
 use super::labels::{End, STATUSES, Status, Whom};
-use crate::event::{Event, EventKinds, KnownMethod, Observer};
+use crate::event::{CallEnd, Counts, Event, EventKinds, KnownMethod, Observer};
+use crate::outcome::Outcome;
 use crate::outcome::report::Trigger;
 use crate::policy::breaker::State;
 use crate::sync::Mutex;
+use crate::time::nanos;
 use crate::upstream::UpstreamSnapshot;
 
 /// Where instruments are registered.
@@ -225,20 +227,22 @@ impl Durations {
     }
 
     #[inline]
-    fn record(&self, meters: &Meters, method: KnownMethod, end: End, duration: Duration) {
+    fn record(&self, meters: &Meters, method: KnownMethod, end: End, nanos: u64) {
+        // Signed ones become floats in one step, and no duration is that long.
+        let seconds = nanos.cast_signed() as f64 / 1e9;
         match end.error {
             None => match self.by_status[end.status.index()].get() {
-                Some(known) => known.record(duration.as_secs_f64()),
-                None => self.record_first(meters, method, end, duration),
+                Some(known) => known.record(seconds),
+                None => self.record_first(meters, method, end, seconds),
             },
-            Some(error) => self.record_other(meters, method, end, error, duration),
+            Some(error) => self.record_other(meters, method, end, error, seconds),
         }
     }
 
     #[cold]
-    fn record_first(&self, meters: &Meters, method: KnownMethod, end: End, duration: Duration) {
+    fn record_first(&self, meters: &Meters, method: KnownMethod, end: End, seconds: f64) {
         let histogram = self.by_status[end.status.index()].get_or_init(|| self.make(meters, method, end));
-        histogram.record(duration.as_secs_f64());
+        histogram.record(seconds);
     }
 
     #[cold]
@@ -248,11 +252,11 @@ impl Durations {
         method: KnownMethod,
         end: End,
         error: &'static str,
-        duration: Duration,
+        seconds: f64,
     ) {
         let made = || self.make(meters, method, end);
         let histogram = self.others.lock().entry((end.status, error)).or_insert_with(made).clone();
-        histogram.record(duration.as_secs_f64());
+        histogram.record(seconds);
     }
 
     #[cold]
@@ -284,20 +288,76 @@ impl Observer for Meters {
 
     fn event(&self, _upstream: &str, event: &Event) {
         match *event {
-            Event::AttemptStarted { method, trigger, .. } => {
-                self.attempts[trigger as usize].increment(1);
-                self.of(method).active.increment(1.0);
-            }
+            Event::AttemptStarted { method, trigger, .. } => self.attempt_started(method, trigger),
             Event::AttemptFinished { method, duration, outcome, status, .. } => {
-                let of_method = self.of(method);
-                of_method.active.decrement(1.0);
-                of_method.attempts.record(self, method, End::of_attempt(outcome, status), duration);
+                self.attempt_finished(method, nanos(duration), outcome, status);
             }
             Event::CallFinished { method, duration, end, .. } => {
-                self.of(method).calls.record(self, method, End::of_call(end), duration);
+                self.call_finished(method, nanos(duration), end);
             }
             _ => self.rare(event),
         }
+    }
+
+    fn counts(self: Arc<Self>) -> Option<Arc<dyn Counts>> {
+        Some(self)
+    }
+}
+
+/// What is there is found first and what isn't in a function of its own, and each ends with a call:
+/// so these keep next to nothing while they tell others.
+impl Counts for Meters {
+    fn attempt_started(&self, method: KnownMethod, trigger: Trigger) {
+        let Some(of_method) = self.methods[method as usize].get() else {
+            return self.attempt_started_first(method, trigger);
+        };
+        self.attempts[trigger as usize].increment(1);
+        of_method.active.increment(1.0);
+    }
+
+    fn attempt_finished(
+        &self,
+        method: KnownMethod,
+        nanos: u64,
+        outcome: Outcome,
+        status: Option<StatusCode>,
+    ) {
+        // What began has made it.
+        let of_method = self.of(method);
+        match status {
+            Some(status) if outcome == Outcome::Success => {
+                let end = End { status: Status::of(status), error: None };
+                of_method.attempts.record(self, method, end, nanos);
+            }
+            _ => self.record_failed(of_method, method, nanos, outcome, status),
+        }
+        of_method.active.decrement(1.0);
+    }
+
+    fn call_finished(&self, method: KnownMethod, nanos: u64, end: CallEnd) {
+        let of_method = self.of(method);
+        of_method.calls.record(self, method, End::of_call(end), nanos);
+    }
+}
+
+impl Meters {
+    #[cold]
+    fn attempt_started_first(&self, method: KnownMethod, trigger: Trigger) {
+        let of_method = self.of(method);
+        self.attempts[trigger as usize].increment(1);
+        of_method.active.increment(1.0);
+    }
+
+    #[cold]
+    fn record_failed(
+        &self,
+        of_method: &OfMethod,
+        method: KnownMethod,
+        nanos: u64,
+        outcome: Outcome,
+        status: Option<StatusCode>,
+    ) {
+        of_method.attempts.record(self, method, End::of_attempt(outcome, status), nanos);
     }
 }
 

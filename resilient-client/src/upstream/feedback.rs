@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use super::Upstream;
 use super::endpoints::Endpoint;
 use super::host::Part;
-use crate::event::{Event, EventKinds};
+use crate::event::{Counts, Event, EventKinds};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::concurrency;
 use crate::policy::concurrency::Sample;
@@ -28,6 +28,18 @@ impl Upstream {
     #[inline]
     pub(crate) fn emit_of_call(&self, heard: Heard, kind: EventKinds, event: impl FnOnce() -> Event) {
         self.events.emit_of_call(heard, kind, &self.name, event);
+    }
+
+    /// The same of what every call tells, which whoever only counts is told in values.
+    #[inline]
+    pub(crate) fn count_of_call(
+        &self,
+        heard: Heard,
+        kind: EventKinds,
+        event: impl FnOnce() -> Event,
+        count: impl Fn(&dyn Counts),
+    ) {
+        self.events.count_of_call(heard, kind, &self.name, event, count);
     }
 
     /// Whether somebody wants to hear of one of these kinds.

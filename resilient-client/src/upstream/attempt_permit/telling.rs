@@ -42,15 +42,19 @@ impl AttemptPermit {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn started_of(&self, heard: Heard, trigger: Trigger) {
-        self.upstream.emit_of_call(heard, EventKinds::ATTEMPT_STARTED, || Event::AttemptStarted {
+        let method = heard.method;
+        let started = move || Event::AttemptStarted {
             call: self.call,
-            method: heard.method,
+            method,
             number: self.number,
             at: self.started,
             trigger,
             endpoint: self.endpoint().map(|endpoint| endpoint.origin().clone()),
+        };
+        self.upstream.count_of_call(heard, EventKinds::ATTEMPT_STARTED, started, move |counts| {
+            counts.attempt_started(method, trigger);
         });
     }
 
@@ -88,30 +92,35 @@ impl AttemptPermit {
 
     #[inline]
     pub(super) fn finished(&self, end: &Classified, now: Tick) {
-        if self.heard.is_some() {
-            self.tell_finished(end, now);
+        if let Some(heard) = self.heard {
+            self.tell_finished(heard, end, now);
         }
     }
 
-    #[cold]
-    fn tell_finished(&self, end: &Classified, now: Tick) {
-        match (self.stage, self.span()) {
-            (Stage::Launched | Stage::Sent, Some(span)) => span.ended(end.outcome, self.status),
-            (Stage::Admitted | Stage::Preparing, Some(span)) => span.not_sent(),
-            _ => {}
+    #[inline(never)]
+    fn tell_finished(&self, heard: Heard, end: &Classified, now: Tick) {
+        if let Some(span) = self.span() {
+            match self.stage {
+                Stage::Launched | Stage::Sent => span.ended(end.outcome, self.status),
+                Stage::Admitted | Stage::Preparing => span.not_sent(),
+                Stage::Leaving => {}
+            }
         }
         if !self.was_launched() {
             return;
         }
-        let Some(heard) = self.heard else { return };
-        self.upstream.emit_of_call(heard, EventKinds::ATTEMPT_FINISHED, || Event::AttemptFinished {
+        let (method, outcome, status) = (heard.method, end.outcome, self.status);
+        let finished = move || Event::AttemptFinished {
             call: self.call,
-            method: heard.method,
+            method,
             number: self.number,
             duration: now.since(self.started),
-            outcome: end.outcome,
-            status: self.status,
+            outcome,
+            status,
             unprocessed: end.repeat.is_proof(),
+        };
+        self.upstream.count_of_call(heard, EventKinds::ATTEMPT_FINISHED, finished, move |counts| {
+            counts.attempt_finished(method, now.nanos_since(self.started), outcome, status);
         });
     }
 
