@@ -306,8 +306,8 @@ pub enum Event {
 /// Hears every event. Called in line with the call, on whatever task it runs: be quick and don't
 /// block.
 ///
-/// A panic in an observer is caught and dropped: it must not cost a call its permit, or abort a
-/// process that is already unwinding.
+/// A panic in an observer is caught: it must not cost a call its permit, or abort a process that is
+/// already unwinding. The event is lost to that observer, which metrics count.
 pub trait Observer: Send + Sync + 'static {
     /// `upstream` is the authority the event belongs to, such as `http://users:3000`.
     fn event(&self, upstream: &str, event: &Event);

@@ -17,6 +17,8 @@ pub trait Counts: Send + Sync + 'static {
     fn attempt_finished(&self, method: KnownMethod, nanos: u64, outcome: Outcome, status: Option<StatusCode>);
     /// [`Event::CallFinished`](super::Event::CallFinished), after so many nanoseconds.
     fn call_finished(&self, method: KnownMethod, nanos: u64, end: CallEnd);
+    /// Another observer has panicked at an event, which is lost to it.
+    fn event_lost(&self);
 }
 
 impl EventKinds {

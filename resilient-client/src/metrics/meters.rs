@@ -49,10 +49,14 @@ pub(super) struct Meters {
     source: Source,
     whom: Vec<Label>,
     attempts: [Counter; TRIGGERS.len()],
+    /// There from the beginning: what grows from nothing to one is no growth to who looks later.
+    lost: Counter,
     methods: [OnceLock<Box<OfMethod>>; METHODS],
     /// Counters of what is rare, by instrument and labels' values.
     rare: Mutex<HashMap<(&'static str, &'static str, &'static str), Counter>>,
     state: OnceLock<StateOf>,
+    /// Idle and active ones.
+    connections: OnceLock<[Gauge; 2]>,
 }
 
 /// What requests of one method have.
@@ -124,13 +128,16 @@ impl Meters {
         labels.extend(whom.template.clone().map(|template| Label::new("url.template", template)));
         let attempts =
             TRIGGERS.map(|trigger| counter(&source, &labels, &names::ATTEMPTS, [trigger.as_str()]));
+        let lost = counter(&source, &labels, &names::LOST, []);
         Self {
             source,
             whom: labels,
             attempts,
+            lost,
             methods: [const { OnceLock::new() }; METHODS],
             rare: Mutex::new(HashMap::new()),
             state: OnceLock::new(),
+            connections: OnceLock::new(),
         }
     }
 
@@ -186,6 +193,19 @@ impl Meters {
         }
     }
 
+    /// How many connections are open to a host, and how many of them are in use.
+    pub(super) fn tell_connections(&self, open: u64, active: u64) {
+        let gauges = || ["idle", "active"].map(|state| self.gauge(&names::CONNECTIONS, &[state]));
+        let [idle, busy] = self.connections.get_or_init(gauges);
+        idle.set((open - active.min(open)) as f64);
+        busy.set(active.min(open) as f64);
+    }
+
+    /// Whether any were told of.
+    pub(super) fn has_connections(&self) -> bool {
+        self.connections.get().is_some()
+    }
+
     /// Whether a snapshot has been told.
     pub(super) fn has_state(&self) -> bool {
         self.state.get().is_some()
@@ -217,6 +237,12 @@ fn counter<const N: usize>(
     source.with(|recorder| recorder.register_counter(&key, &METADATA))
 }
 
+#[inline]
+fn seconds(nanos: u64) -> f64 {
+    // Signed ones become floats in one step, and no duration is that long.
+    nanos.cast_signed() as f64 / 1e9
+}
+
 impl Durations {
     fn new(instrument: Instrument) -> Self {
         Self {
@@ -226,37 +252,15 @@ impl Durations {
         }
     }
 
-    #[inline]
     fn record(&self, meters: &Meters, method: KnownMethod, end: End, nanos: u64) {
-        // Signed ones become floats in one step, and no duration is that long.
-        let seconds = nanos.cast_signed() as f64 / 1e9;
-        match end.error {
-            None => match self.by_status[end.status.index()].get() {
-                Some(known) => known.record(seconds),
-                None => self.record_first(meters, method, end, seconds),
-            },
-            Some(error) => self.record_other(meters, method, end, error, seconds),
-        }
-    }
-
-    #[cold]
-    fn record_first(&self, meters: &Meters, method: KnownMethod, end: End, seconds: f64) {
-        let histogram = self.by_status[end.status.index()].get_or_init(|| self.make(meters, method, end));
-        histogram.record(seconds);
-    }
-
-    #[cold]
-    fn record_other(
-        &self,
-        meters: &Meters,
-        method: KnownMethod,
-        end: End,
-        error: &'static str,
-        seconds: f64,
-    ) {
         let made = || self.make(meters, method, end);
-        let histogram = self.others.lock().entry((end.status, error)).or_insert_with(made).clone();
-        histogram.record(seconds);
+        match end.error {
+            None => self.by_status[end.status.index()].get_or_init(made).record(seconds(nanos)),
+            Some(error) => {
+                let histogram = self.others.lock().entry((end.status, error)).or_insert_with(made).clone();
+                histogram.record(seconds(nanos));
+            }
+        }
     }
 
     #[cold]
@@ -304,8 +308,8 @@ impl Observer for Meters {
     }
 }
 
-/// What is there is found first and what isn't in a function of its own, and each ends with a call:
-/// so these keep next to nothing while they tell others.
+/// What every call needs is found first, and what isn't there yet, or isn't a success, is left to a
+/// function of its own: so these keep next to nothing while they tell others.
 impl Counts for Meters {
     fn attempt_started(&self, method: KnownMethod, trigger: Trigger) {
         let Some(of_method) = self.methods[method as usize].get() else {
@@ -322,21 +326,31 @@ impl Counts for Meters {
         outcome: Outcome,
         status: Option<StatusCode>,
     ) {
-        // What began has made it.
-        let of_method = self.of(method);
-        match status {
-            Some(status) if outcome == Outcome::Success => {
-                let end = End { status: Status::of(status), error: None };
-                of_method.attempts.record(self, method, end, nanos);
-            }
-            _ => self.record_failed(of_method, method, nanos, outcome, status),
+        if outcome == Outcome::Success
+            && let Some(code) = status
+            && let Some(of_method) = self.methods[method as usize].get()
+            && let Some(durations) = of_method.attempts.by_status[Status::of(code).index()].get()
+        {
+            durations.record(seconds(nanos));
+            of_method.active.decrement(1.0);
+        } else {
+            self.attempt_finished_otherwise(method, nanos, outcome, status);
         }
-        of_method.active.decrement(1.0);
     }
 
     fn call_finished(&self, method: KnownMethod, nanos: u64, end: CallEnd) {
-        let of_method = self.of(method);
-        of_method.calls.record(self, method, End::of_call(end), nanos);
+        if let CallEnd::Response(code) = end
+            && let Some(of_method) = self.methods[method as usize].get()
+            && let Some(durations) = of_method.calls.by_status[Status::of(code).index()].get()
+        {
+            durations.record(seconds(nanos));
+        } else {
+            self.call_finished_otherwise(method, nanos, end);
+        }
+    }
+
+    fn event_lost(&self) {
+        self.lost.increment(1);
     }
 }
 
@@ -349,15 +363,21 @@ impl Meters {
     }
 
     #[cold]
-    fn record_failed(
+    fn attempt_finished_otherwise(
         &self,
-        of_method: &OfMethod,
         method: KnownMethod,
         nanos: u64,
         outcome: Outcome,
         status: Option<StatusCode>,
     ) {
+        let of_method = self.of(method);
+        of_method.active.decrement(1.0);
         of_method.attempts.record(self, method, End::of_attempt(outcome, status), nanos);
+    }
+
+    #[cold]
+    fn call_finished_otherwise(&self, method: KnownMethod, nanos: u64, end: CallEnd) {
+        self.of(method).calls.record(self, method, End::of_call(end), nanos);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::listeners::{EVERYBODY, Few, Listeners, Observers};
+use super::listeners::{EVERYBODY, Few, Listeners, Observers, OnlyOne};
 use super::{log, spans};
 use crate::event::{Counts, Event, EventKinds, KnownMethod, Observer, UpstreamIdentity};
 
@@ -148,9 +148,20 @@ impl Events {
         }
     }
 
-    /// The same of what every call tells: whoever only counts is told in values, by `count`. The
-    /// event is built when somebody wants it as one, or when it has to wait.
+    /// The one to be told in values of something that happened to a call that is heard, where that
+    /// is all there is to do; else it is [`count_of_call`](Self::count_of_call)'s.
     #[inline]
+    pub(crate) fn only_counted(&self, heard: Heard, kind: EventKinds) -> Option<OnlyOne<'_>> {
+        debug_assert!(EventKinds::IN_VALUES.contains(kind));
+        let summary = self.listeners.summary();
+        if summary.as_events().has_any(kind) || log::written().has_any(kind) || HOLDS.get() {
+            return None;
+        }
+        self.listeners.only_one(summary, heard.by)
+    }
+
+    /// Tells of what every call tells: whoever only counts is told in values, by `count`. The event
+    /// is built when somebody wants it as one, or when it has to wait.
     pub(crate) fn count_of_call(
         &self,
         heard: Heard,
@@ -162,16 +173,10 @@ impl Events {
         debug_assert!(EventKinds::IN_VALUES.contains(kind));
         let summary = self.listeners.summary();
         if summary.as_events().has_any(kind) || log::written().has_any(kind) || HOLDS.get() {
-            self.emit_built(heard, kind, upstream, event);
+            self.emit_of_call(heard, kind, upstream, event);
         } else if summary.want().has_any(kind) {
-            self.listeners.count(summary, heard.by, count);
+            self.listeners.count(heard.by, count);
         }
-    }
-
-    /// Apart, so that those who are told in values don't carry the room for an event.
-    #[inline(never)]
-    fn emit_built(&self, heard: Heard, kind: EventKinds, upstream: &str, event: impl FnOnce() -> Event) {
-        self.emit_of_call(heard, kind, upstream, event);
     }
 
     #[inline(never)]

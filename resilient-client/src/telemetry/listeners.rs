@@ -51,6 +51,21 @@ pub(super) struct Listeners {
     counting: OnceLock<Counting>,
 }
 
+/// The one who only counts, where there is no other.
+pub(crate) struct OnlyOne<'a> {
+    counts: &'a dyn Counts,
+    all: &'a Listeners,
+}
+
+impl OnlyOne<'_> {
+    #[inline]
+    pub(crate) fn tell(self, tell: impl FnOnce(&dyn Counts)) {
+        if catch_unwind(AssertUnwindSafe(|| tell(self.counts))).is_err() {
+            self.all.lost_one();
+        }
+    }
+}
+
 /// One who only counts, and how many are in the chain before it.
 struct Counting {
     counts: Arc<dyn Counts>,
@@ -183,30 +198,39 @@ impl Listeners {
         Listener { wants, counts, observer }
     }
 
-    /// Tells those of the first so many who only count, in values.
+    /// The one among the first so many who only counts, if there is one and no more.
     #[inline]
-    pub(super) fn count(&self, summary: Summary, most: Few, tell: impl Fn(&dyn Counts)) {
-        match self.counting.get() {
-            Some(one) if !summary.has_several() => {
-                if one.behind < most {
-                    let _ = catch_unwind(AssertUnwindSafe(|| tell(&*one.counts)));
-                }
-            }
-            _ => self.count_all(most, &tell),
-        }
+    pub(super) fn only_one(&self, summary: Summary, most: Few) -> Option<OnlyOne<'_>> {
+        let one = self.counting.get()?;
+        let only = !summary.has_several() && one.behind < most;
+        only.then(|| OnlyOne { counts: &*one.counts, all: self })
     }
 
-    #[cold]
-    fn count_all(&self, most: Few, tell: &dyn Fn(&dyn Counts)) {
+    /// Tells those of the first so many who only count, in values.
+    pub(super) fn count(&self, most: Few, tell: impl Fn(&dyn Counts)) {
         let mut left = if most == EVERYBODY { usize::MAX } else { most.into() };
         let mut next = self.first.get();
         while let Some(link) = next {
             for listener in link.listeners.iter().take(left) {
-                if let Some(counts) = &listener.counts {
-                    let _ = catch_unwind(AssertUnwindSafe(|| tell(&**counts)));
+                if let Some(counts) = &listener.counts
+                    && catch_unwind(AssertUnwindSafe(|| tell(&**counts))).is_err()
+                {
+                    self.lost_one();
                 }
             }
             left = left.saturating_sub(link.listeners.len());
+            next = link.next.get();
+        }
+    }
+
+    /// An observer has panicked: whoever counts is told, and if that one does as well, nobody.
+    #[cold]
+    fn lost_one(&self) {
+        let mut next = self.first.get();
+        while let Some(link) = next {
+            for counts in link.listeners.iter().filter_map(|listener| listener.counts.as_ref()) {
+                let _ = catch_unwind(AssertUnwindSafe(|| counts.event_lost()));
+            }
             next = link.next.get();
         }
     }
@@ -223,8 +247,10 @@ impl Listeners {
                     return;
                 }
                 left -= 1;
-                if listener.wants.has_any(kind) {
-                    let _ = catch_unwind(AssertUnwindSafe(|| listener.observer.event(upstream, event)));
+                if listener.wants.has_any(kind)
+                    && catch_unwind(AssertUnwindSafe(|| listener.observer.event(upstream, event))).is_err()
+                {
+                    self.lost_one();
                 }
             }
             next = link.next.get();

@@ -15,7 +15,7 @@ use crate::policy::concurrency;
 use crate::policy::concurrency::Sample;
 use crate::policy::overload;
 use crate::policy::plan::Modes;
-use crate::telemetry::Heard;
+use crate::telemetry::{Heard, OnlyOne};
 use crate::time::Tick;
 
 impl Upstream {
@@ -30,8 +30,13 @@ impl Upstream {
         self.events.emit_of_call(heard, kind, &self.name, event);
     }
 
-    /// The same of what every call tells, which whoever only counts is told in values.
+    /// The one to be told in values, where that is all there is to do.
     #[inline]
+    pub(crate) fn only_counted(&self, heard: Heard, kind: EventKinds) -> Option<OnlyOne<'_>> {
+        self.events.only_counted(heard, kind)
+    }
+
+    /// Tells of what every call tells, which whoever only counts is told in values.
     pub(crate) fn count_of_call(
         &self,
         heard: Heard,

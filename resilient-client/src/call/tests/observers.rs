@@ -203,6 +203,10 @@ impl Counts for Tally {
         self.note(format!("{} {outcome} {status}", method.as_str()));
     }
 
+    fn event_lost(&self) {
+        self.note("lost".to_owned());
+    }
+
     fn call_finished(&self, method: KnownMethod, nanos: u64, end: CallEnd) {
         assert!(nanos < 1_000_000_000, "{nanos} of a call that takes no time");
         self.note(format!("{} {end:?}", method.as_str()));
@@ -249,4 +253,20 @@ async fn one_who_only_counts_and_came_in_the_middle_of_a_call_is_told_of_those_t
     assert_eq!(first.take().len(), 3);
     drop(rig.get().await.unwrap());
     assert_eq!(late.take(), ["GET first", "GET Response(200)", "GET success 200"]);
+}
+
+/// It was caught, and nobody knew that something else went without its events.
+#[tokio::test(start_paused = true)]
+async fn an_event_at_which_an_observer_panics_is_counted_as_lost() {
+    let sick = |_: &str, event: &Event| {
+        if matches!(event, Event::AttemptHead { .. }) {
+            std::panic::resume_unwind(Box::new("sick"));
+        }
+    };
+    let (tally, well) = (Tally::default(), Picky::new(EventKinds::ATTEMPT_HEAD));
+    let rig =
+        observed_by(vec![Arc::new(tally.clone()), Arc::new(sick), Arc::new(well.clone())], [answer(200)]);
+    rig.get().await.unwrap();
+    assert_eq!(tally.take().iter().filter(|told| *told == "lost").count(), 1);
+    assert_eq!(well.take(), ["users: {AttemptHead}"], "the others hear it");
 }

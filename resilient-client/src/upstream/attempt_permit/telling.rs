@@ -44,8 +44,16 @@ impl AttemptPermit {
 
     #[inline(never)]
     fn started_of(&self, heard: Heard, trigger: Trigger) {
+        match self.upstream.only_counted(heard, EventKinds::ATTEMPT_STARTED) {
+            Some(one) => one.tell(|counts| counts.attempt_started(heard.method, trigger)),
+            None => self.started_for_all(heard, trigger),
+        }
+    }
+
+    #[cold]
+    fn started_for_all(&self, heard: Heard, trigger: Trigger) {
         let method = heard.method;
-        let started = move || Event::AttemptStarted {
+        let started = || Event::AttemptStarted {
             call: self.call,
             method,
             number: self.number,
@@ -53,7 +61,7 @@ impl AttemptPermit {
             trigger,
             endpoint: self.endpoint().map(|endpoint| endpoint.origin().clone()),
         };
-        self.upstream.count_of_call(heard, EventKinds::ATTEMPT_STARTED, started, move |counts| {
+        self.upstream.count_of_call(heard, EventKinds::ATTEMPT_STARTED, started, |counts| {
             counts.attempt_started(method, trigger);
         });
     }
@@ -100,17 +108,24 @@ impl AttemptPermit {
     #[inline(never)]
     fn tell_finished(&self, heard: Heard, end: &Classified, now: Tick) {
         if let Some(span) = self.span() {
-            match self.stage {
-                Stage::Launched | Stage::Sent => span.ended(end.outcome, self.status),
-                Stage::Admitted | Stage::Preparing => span.not_sent(),
-                Stage::Leaving => {}
-            }
+            self.span_ends(span, end);
         }
         if !self.was_launched() {
             return;
         }
+        match self.upstream.only_counted(heard, EventKinds::ATTEMPT_FINISHED) {
+            Some(one) => one.tell(|counts| {
+                let took = now.nanos_since(self.started);
+                counts.attempt_finished(heard.method, took, end.outcome, self.status);
+            }),
+            None => self.finished_for_all(heard, end, now),
+        }
+    }
+
+    #[cold]
+    fn finished_for_all(&self, heard: Heard, end: &Classified, now: Tick) {
         let (method, outcome, status) = (heard.method, end.outcome, self.status);
-        let finished = move || Event::AttemptFinished {
+        let finished = || Event::AttemptFinished {
             call: self.call,
             method,
             number: self.number,
@@ -119,9 +134,18 @@ impl AttemptPermit {
             status,
             unprocessed: end.repeat.is_proof(),
         };
-        self.upstream.count_of_call(heard, EventKinds::ATTEMPT_FINISHED, finished, move |counts| {
+        self.upstream.count_of_call(heard, EventKinds::ATTEMPT_FINISHED, finished, |counts| {
             counts.attempt_finished(method, now.nanos_since(self.started), outcome, status);
         });
+    }
+
+    #[cold]
+    fn span_ends(&self, span: &AttemptSpan, end: &Classified) {
+        match self.stage {
+            Stage::Launched | Stage::Sent => span.ended(end.outcome, self.status),
+            Stage::Admitted | Stage::Preparing => span.not_sent(),
+            Stage::Leaving => {}
+        }
     }
 
     #[inline]

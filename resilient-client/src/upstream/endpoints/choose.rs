@@ -192,8 +192,8 @@ impl List {
         first.map_or(Shut::Open(Some(SOON)), |(_, shut)| shut)
     }
 
-    /// An attempt goes to an endpoint whose breaker would have refused it, did it more than observe.
-    /// It would have gone to another, or, if theirs all would, been refused.
+    /// An attempt goes to an endpoint whose breaker would have refused it, did it more than
+    /// observe. It would have gone to another, or, if theirs all would, been refused.
     #[cold]
     pub(super) fn would_refuse(&self, to: &Endpoint, now: Tick) {
         let refusals = self.endpoints.iter().map(|endpoint| endpoint.breaker.would_reject(now));
