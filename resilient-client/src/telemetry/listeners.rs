@@ -195,7 +195,7 @@ impl Listeners {
         let wants = catch_unwind(AssertUnwindSafe(|| observer.interest()));
         let wants = wants.unwrap_or(EventKinds::ALL);
         let counts = catch_unwind(AssertUnwindSafe(|| Arc::clone(&observer).counts())).ok().flatten();
-        Listener { wants, counts, observer }
+        Listener { observer, wants, counts }
     }
 
     /// The one among the first so many who only counts, if there is one and no more.
