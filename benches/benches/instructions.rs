@@ -100,8 +100,7 @@ fn main() {
 /// What a change must not make dearer unnoticed: subjects of ours, counted against committed
 /// ceilings.
 const WATCHED: [&str; 4] = ["call-ours", "http-ours", "http-ours-hyper", METRICS];
-/// What metrics add to a call when somebody records them. 400 is what it should be; handing three
-/// events on takes most of it.
+/// What metrics add to a call when somebody records them: at most 400 is what was asked for.
 const METRICS: &str = "call-metrics";
 /// A ceiling above what was measured: the counts of two runs differ by a few in a thousand.
 const SLACK: f64 = 1.03;

@@ -32,7 +32,7 @@
 //!     let _ = database.call_if(is_failure, find_user(9)).await;
 //! }
 //! match database.call_if(is_failure, find_user(7)).await {
-//!     Err(CircuitError::Open { retry_after }) => assert!(retry_after > Duration::ZERO),
+//!     Err(CircuitError::Open { retry_after }) => assert!(retry_after > Some(Duration::ZERO)),
 //!     other => panic!("the database wasn't to be asked: {other:?}"),
 //! }
 //! # Ok::<(), resilient_client::policy::Invalid>(())
@@ -156,12 +156,12 @@ impl CircuitBreaker {
                 self.shared.observe(admitted.transition);
                 Ok(CircuitPermit {
                     shared: Arc::clone(&self.shared),
-                    would_reject: admitted.would_reject,
+                    would_reject: admitted.would_reject.map(Open::from),
                     permit: Some(admitted.permit),
                     started: now,
                 })
             }
-            Err(breaker::Rejected { retry_after }) => Err(Open { retry_after }),
+            Err(rejected) => Err(rejected.into()),
         }
     }
 
@@ -244,7 +244,7 @@ pub struct CircuitPermit {
     shared: Arc<Shared>,
     /// `None` once settled.
     permit: Option<breaker::Permit>,
-    would_reject: Option<Duration>,
+    would_reject: Option<Open>,
     started: Tick,
 }
 
@@ -269,9 +269,9 @@ impl CircuitPermit {
         self.permit.as_ref().is_some_and(breaker::Permit::is_probe)
     }
 
-    /// The wait in the rejection that this call would have had, were the breaker not in
+    /// The rejection that this call would have had, were the breaker not in
     /// [`observe_only`](BreakerPolicy::observe_only).
-    pub fn would_reject(&self) -> Option<Duration> {
+    pub fn would_reject(&self) -> Option<Open> {
         self.would_reject
     }
 
@@ -303,12 +303,15 @@ impl Drop for CircuitPermit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
     /// When to try again, as [`Rejected::retry_after`](breaker::Rejected).
-    pub retry_after: Duration,
+    pub retry_after: Option<Duration>,
 }
 
 impl fmt::Display for Open {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "circuit breaker is open: next probe in {:.1?}", self.retry_after)
+        match self.retry_after {
+            Some(wait) => write!(f, "circuit breaker is open: next probe in {wait:.1?}"),
+            None => f.write_str("circuit breaker is open: somebody has forced it"),
+        }
     }
 }
 
@@ -320,10 +323,16 @@ pub enum CircuitError<E> {
     /// It wasn't made: the breaker rejects calls.
     Open {
         /// When to try again, as [`Rejected::retry_after`](breaker::Rejected).
-        retry_after: Duration,
+        retry_after: Option<Duration>,
     },
     /// It was made, and this came of it.
     Inner(E),
+}
+
+impl From<breaker::Rejected> for Open {
+    fn from(breaker::Rejected { retry_after }: breaker::Rejected) -> Self {
+        Self { retry_after }
+    }
 }
 
 impl<E> From<Open> for CircuitError<E> {

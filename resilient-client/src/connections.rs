@@ -5,7 +5,11 @@
 //! cancelled over HTTP/1.1. reqwest makes its connections itself and tells nothing, and what is
 //! below a tower service is that service's.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::Mutex;
 
 /// Connections of a client since it was built. Read while they come and go, so its parts may be one
 /// apart.
@@ -58,6 +62,9 @@ pub(crate) struct Counters {
     closed: AtomicU64,
     pings: AtomicU64,
     pongs: AtomicU64,
+    /// How many are open to each origin, as URLs have it, those to which any are. A lock, because
+    /// it is taken when one is made and when it is closed, and by who looks.
+    open_to: Mutex<HashMap<Arc<str>, u64>>,
 }
 
 #[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "only hyper tells"))]
@@ -71,8 +78,10 @@ impl Counters {
         self.begun.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn made(&self) {
+    /// One was made to this origin.
+    pub(crate) fn made(&self, to: &Arc<str>) {
         self.made.fetch_add(1, Ordering::Relaxed);
+        *self.open_to.lock().entry(Arc::clone(to)).or_default() += 1;
     }
 
     pub(crate) fn failed(&self, timed_out: bool) {
@@ -80,13 +89,29 @@ impl Counters {
         self.timed_out.fetch_add(u64::from(timed_out), Ordering::Relaxed);
     }
 
-    pub(crate) fn closed(&self, why: Closed) {
+    /// One to this origin was closed.
+    pub(crate) fn closed(&self, to: &str, why: Closed) {
+        {
+            let mut open_to = self.open_to.lock();
+            let left = open_to.get_mut(to).map_or(0, |open| {
+                *open = open.saturating_sub(1);
+                *open
+            });
+            if left == 0 {
+                open_to.remove(to);
+            }
+        }
         let counter = match why {
             Closed::Retired => &self.retired,
             Closed::SentAway => &self.sent_away,
             Closed::Otherwise => &self.closed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many are open to this origin, written as URLs have it.
+    pub(crate) fn open_to(&self, origin: &str) -> u64 {
+        self.open_to.lock().get(origin).copied().unwrap_or_default()
     }
 
     pub(crate) fn ping(&self) {

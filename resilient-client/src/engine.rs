@@ -330,7 +330,13 @@ impl Core {
     /// Every upstream, by name; what those without a place share only while a call is in one.
     pub(crate) fn snapshot(&self) -> Vec<UpstreamSnapshot> {
         let now = time::now();
-        let mut all = self.registry.map(|upstream| upstream.snapshot(now));
+        let mut all = self.registry.map(|upstream| {
+            let mut snapshot = upstream.snapshot(now);
+            if let Some(connections) = &self.connections {
+                snapshot.connected(upstream.key().authority(), |origin| connections.open_to(origin));
+            }
+            snapshot
+        });
         if all.last().is_some_and(|overflow| overflow.calls == 0) {
             all.pop();
         }

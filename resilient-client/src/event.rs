@@ -6,6 +6,7 @@
 //! costs one branch; and one of a [kind](EventKinds) that nobody [wants](Observer::interest) isn't
 //! built.
 
+mod counts;
 mod kinds;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+pub use self::counts::Counts;
 pub use self::kinds::EventKinds;
 pub use crate::authority::identity::UpstreamIdentity;
 use crate::error::ErrorKind;
@@ -304,8 +306,8 @@ pub enum Event {
 /// Hears every event. Called in line with the call, on whatever task it runs: be quick and don't
 /// block.
 ///
-/// A panic in an observer is caught and dropped: it must not cost a call its permit, or abort a
-/// process that is already unwinding.
+/// A panic in an observer is caught: it must not cost a call its permit, or abort a process that is
+/// already unwinding. The event is lost to that observer, which metrics count.
 pub trait Observer: Send + Sync + 'static {
     /// `upstream` is the authority the event belongs to, such as `http://users:3000`.
     fn event(&self, upstream: &str, event: &Event);
@@ -324,6 +326,13 @@ pub trait Observer: Send + Sync + 'static {
     /// route and key. By default `None`: this observer.
     fn of_upstream(&self, upstream: &UpstreamIdentity) -> Option<Arc<dyn Observer>> {
         let _ = upstream;
+        None
+    }
+
+    /// Whether it only counts, and has no use for events: then it is told the same in values.
+    /// For this crate's own, since what there is to count may change.
+    #[doc(hidden)]
+    fn counts(self: Arc<Self>) -> Option<Arc<dyn Counts>> {
         None
     }
 }

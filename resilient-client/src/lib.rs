@@ -73,8 +73,8 @@
 //! outcome                                           the words all share: outcome, verdict, rejection, report
 //! origin, authority, redirects                      whom a call is addressed to, and where an answer may lead
 //! invalid                                           why a setting can't work
-//! redact                                            URLs without their secrets
-//! deadline, advice, media, body_length, connections, rng, sync   small things that know nothing of the rest
+//! redact, connections                               URLs without their secrets; connections, counted
+//! deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
 //! time                                              the only clock
 //! ```
 //!

@@ -20,6 +20,12 @@ use std::sync as imp;
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(imp::Mutex<T>);
 
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))

@@ -1,6 +1,6 @@
 //! What the other processes run: the two services, as they are, with what the demo puts round them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,6 +12,7 @@ use service_kit::faults::FaultOptions;
 use service_kit::health::Health;
 use service_kit::limits::Limits;
 use service_kit::meters::Meters;
+use service_kit::traces::{TraceOptions, Traces};
 use tokio::net::TcpListener;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -37,7 +38,7 @@ use crate::parts::{Part, Without};
 /// user-service, several times: for each order-service behind the faults, and for the demo without.
 pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     orphan_guard::exit_with_parent();
-    log()?;
+    let _traces = log("user-service", options.traces)?;
     let mut config = user_service::Config {
         database_url: sqlite(&options.database),
         events_heartbeat_ms: HEARTBEAT.as_millis() as u64,
@@ -87,7 +88,7 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
 /// order-service with one client or the other.
 pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
     orphan_guard::exit_with_parent();
-    log()?;
+    let _traces = log(&format!("{} order-service", options.client.name()), options.traces)?;
     let mut config = order_service::Config {
         database_url: sqlite(&options.database),
         // Nobody pulls the plug here, and a commit that waits for the disk would show what else is
@@ -164,7 +165,7 @@ fn show_operator(client: &resilient_client::Client, port: u16, token: &str) -> R
 /// What stands in front of an order-service in a chain of three.
 pub(crate) async fn serve_gateway(options: ServeGateway) -> Result<(), Problem> {
     orphan_guard::exit_with_parent();
-    log()?;
+    let _traces = log(&format!("{} gateway", options.client.name()), options.traces)?;
     let without = Without { unprotected: options.unprotected, parts: options.without };
     let router = gateway::router(options.client, &options.order_service, &without)?;
     let mut limits = Limits::default();
@@ -223,10 +224,11 @@ fn sqlite(file: &Path) -> String {
     format!("sqlite://{}?mode=rwc", file.display())
 }
 
-/// Warnings, and all that circuit breakers do, to the log.
-fn log() -> Result<(), Problem> {
+/// Warnings, and all that circuit breakers do, to the log; what it does for whom to `traces`.
+fn log(service: &str, traces: Option<PathBuf>) -> Result<Traces, Problem> {
+    let traces = TraceOptions::to_file(traces).open(service)?;
     let interesting = Targets::new().with_default(Level::WARN).with_target("resilient_client", Level::INFO);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    tracing_subscriber::registry().with(lines.with_filter(interesting)).try_init()?;
-    Ok(())
+    tracing_subscriber::registry().with(lines.with_filter(interesting)).with(traces.layer()).try_init()?;
+    Ok(traces)
 }

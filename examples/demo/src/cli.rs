@@ -93,6 +93,10 @@ pub(crate) struct Options {
     /// Also write a page of HTML here, with both twins' timelines
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+    /// Write the spans of every order-service, gateway and user-service into this folder, a file
+    /// each: OTLP in JSON
+    #[arg(long, value_name = "DIR")]
+    pub(crate) traces: Option<PathBuf>,
     /// Keep databases and logs here (otherwise they go to a temporary directory that is removed)
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
@@ -213,6 +217,9 @@ pub(crate) struct ServeUser {
     /// Lets faults be injected by whoever bears it. Not as an argument, which others could read.
     #[arg(long, env = FAULTS_TOKEN, hide_env_values = true)]
     pub(crate) faults_token: Option<String>,
+    /// Where its spans go, if anywhere
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -247,6 +254,9 @@ pub(crate) struct ServeOrder {
     /// Where it writes its calls' reports, if it does
     #[arg(long)]
     pub(crate) reports: Option<PathBuf>,
+    /// Where its spans go, if anywhere
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -261,6 +271,9 @@ pub(crate) struct ServeGateway {
     pub(crate) port: u16,
     #[arg(long)]
     pub(crate) order_service: String,
+    /// Where its spans go, if anywhere
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
 }
 
 /// Which naive clients to compare with.

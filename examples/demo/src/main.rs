@@ -117,6 +117,9 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
     enough_open_files(&options)?;
     let files = Files::create(&options)?;
     let directory = Directory::open(options.keep.as_deref())?;
+    if let Some(traces) = &options.traces {
+        empty(traces, "an older run's orders would be told of")?;
+    }
     let handle = options.hold.then(by_hand::directory).transpose()?;
     let not_kept = options.keep.is_none().then(|| directory.path());
     let remove: Vec<_> = not_kept.into_iter().chain(handle.as_ref().map(TempDir::path)).collect();
@@ -149,6 +152,9 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
 
     let verdict = Verdict::of(scenario, &results);
     say(&format!("\n{}", report::summary(colours, scenario, &results, &verdict)))?;
+    if let Some(traces) = &options.traces {
+        say(&report::traced(traces))?;
+    }
     files.write(scenario, &results, &verdict)?;
     Ok(match verdict.judgement {
         _ if !options.check => ExitCode::SUCCESS,
@@ -225,6 +231,15 @@ fn about(path: &Path, error: &io::Error) -> Problem {
     format!("{}: {error}", path.display()).into()
 }
 
+/// Makes a folder that is empty, or says why one that isn't won't do.
+fn empty(path: &Path, why: &str) -> Result<(), Problem> {
+    std::fs::create_dir_all(path).map_err(|error| about(path, &error))?;
+    if std::fs::read_dir(path).map_err(|error| about(path, &error))?.next().is_some() {
+        return Err(format!("{}: not empty, and {why}", path.display()).into());
+    }
+    Ok(())
+}
+
 /// Where databases and logs go.
 enum Directory {
     Temporary(TempDir),
@@ -234,12 +249,7 @@ enum Directory {
 impl Directory {
     fn open(keep: Option<&Path>) -> Result<Self, Problem> {
         let Some(path) = keep else { return Ok(Self::Temporary(tempfile::tempdir()?)) };
-        std::fs::create_dir_all(path).map_err(|error| about(path, &error))?;
-        if std::fs::read_dir(path).map_err(|error| about(path, &error))?.next().is_some() {
-            return Err(
-                format!("{}: not empty, and an older run's orders would be audited", path.display()).into()
-            );
-        }
+        empty(path, "an older run's orders would be audited")?;
         Ok(Self::Kept(path.to_owned()))
     }
 

@@ -40,6 +40,9 @@ const STARTUP_LIMIT: Duration = Duration::from_secs(15);
 /// How long a process may take to end once it was told to.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long after it has ended a span is in its file: a second, and what a busy machine needs.
+const TRACED_WITHIN: Duration = Duration::from_millis(1500);
+
 /// All the processes. Dropping it kills them.
 pub(crate) struct Fleet {
     program: PathBuf,
@@ -64,6 +67,8 @@ pub(crate) struct Fleet {
     watchdog: Process,
     /// What the resilient one's admin page asks for.
     admin_token: String,
+    /// Where spans go, if anywhere.
+    traces: Option<PathBuf>,
     /// Only in a held demo.
     breakable: Option<Breakable>,
     /// By replica; `None` for a dead one.
@@ -127,6 +132,7 @@ impl Fleet {
             counted: !options.hold,
             watchdog,
             admin_token: Uuid::new_v4().simple().to_string(),
+            traces: options.traces.clone(),
             breakable,
             users: (0..user_services).map(|_| None).collect(),
             orders: Vec::new(),
@@ -279,6 +285,10 @@ impl Fleet {
 
     /// Ends every process and waits until each is gone.
     pub(crate) async fn stop(mut self) -> io::Result<()> {
+        if self.traces.is_some() {
+            // They are killed, and what has ended waits for company for a second.
+            tokio::time::sleep(TRACED_WITHIN).await;
+        }
         let users = self.users.drain(..).flatten();
         let rest = std::mem::take(&mut self.orders).into_iter().chain(std::mem::take(&mut self.gateways));
         for process in users.chain(rest).collect::<Vec<_>>() {

@@ -5,6 +5,7 @@ mod html;
 mod summary;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 pub(crate) use self::html::page;
@@ -106,6 +107,15 @@ wait {patience} s.
 /// Where it can be watched.
 pub(crate) fn to_watch(url: &str, admin: &str, token: &str) -> String {
     format!("Both twins' last orders:    {url}/\nThe resilient client's own: {admin}\n  its token: {token}\n")
+}
+
+/// Where the traces are, and how to read them.
+pub(crate) fn traced(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "Traces of each process: {folder}\nWhich orders have a story, and one order's:\n  \
+         cargo run -p otlp -- story {folder}\n  cargo run -p otlp -- story {folder} <id>"
+    )
 }
 
 /// What to type; `cargo demo fault --help` has the rest.

@@ -40,6 +40,14 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("cargo run -p fault-proxy", By::Stage("tests")),
     ("cargo run -p otlp -- send", By::Stage("tests")),
     ("cargo run -p otlp -- story traces.jsonl <id>", By::Stage("tests")),
+    // In examples/otlp: a quick run, and its stories; and a service beside a collector.
+    ("cargo demo --traces traces", By::Stage("tests")),
+    ("cargo run -p otlp -- story traces", By::Stage("tests")),
+    ("cargo run -p otlp -- story traces <id>", By::Stage("tests")),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run -p order-service",
+        By::Stage("tests"),
+    ),
     ("scripts/check alerts", By::Stage("alerts on a recorded outage")),
     ("cargo room policy::breaker", By::Stage("tests")),
     (

@@ -6,16 +6,20 @@
 //!
 //! asks a little server of its own, which refuses the first question, and sends the call's span,
 //! its attempts' and the server's to the collector at `http://localhost:4318`, or where
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` says. `story` reads a file of traces, which the example services
-//! write.
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` says. `story` reads files of traces, which the example services
+//! and the demo write.
 
 mod users;
 
-use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
-use opentelemetry_otlp::SpanExporter;
-use otlp::{propagation::TracerHeaders, spans, story};
+use otlp::{collector, file, propagation::TracerHeaders, spans, story};
 use resilient_client::policy::hedge::{Delay, HedgePolicy};
 use resilient_client::{Client, Policy};
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -33,17 +37,17 @@ enum Cli {
     },
     /// Says what a file of traces has about an order
     Story {
-        /// What `--traces` of the services wrote
+        /// What `--traces` of the services wrote, or a folder of such files, as the demo's
         file: PathBuf,
-        /// An order's id, a request's or a trace's
-        sought: String,
+        /// An order's id, a request's or a trace's; without it, which orders there is a story of
+        sought: Option<String>,
     },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
         Cli::Send { url, hedge } => send(url, hedge),
-        Cli::Story { file, sought } => tell(&file, &sought),
+        Cli::Story { file, sought } => tell(&file, sought.as_deref()),
     };
     done.map_or_else(
         |error| {
@@ -55,8 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn send(url: Option<String>, hedge: Option<Duration>) -> Result<(), Box<dyn Error>> {
-    let exporter = SpanExporter::builder().with_http().build()?;
-    let provider = spans::provider("otlp-example", exporter);
+    let provider = spans::provider("otlp-example", collector::exporter_of_environment()?);
     tracing_subscriber::registry().with(spans::layer(&provider)).init();
     tokio::runtime::Runtime::new()?.block_on(call(url, hedge))?;
     // What has ended and waits for company goes now.
@@ -79,9 +82,15 @@ async fn call(url: Option<String>, hedge: Option<Duration>) -> Result<(), Box<dy
     Ok(())
 }
 
-fn tell(file: &std::path::Path, sought: &str) -> Result<(), Box<dyn Error>> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let story = story::tell(&otlp::file::read(&text), sought);
-    println!("{}", story.ok_or_else(|| format!("{}: nothing about {sought}", file.display()))?);
+fn tell(path: &Path, sought: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let spans = file::read_from(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let Some(sought) = sought else {
+        let troubled = story::troubled(&spans);
+        println!("{} orders whose question took more than one attempt, or failed", troubled.len());
+        troubled.iter().for_each(|order| println!("{order}"));
+        return Ok(());
+    };
+    let story = story::tell(&spans, sought);
+    println!("{}", story.ok_or_else(|| format!("{}: nothing about {sought}", path.display()))?);
     Ok(())
 }

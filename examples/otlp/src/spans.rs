@@ -6,24 +6,32 @@ use opentelemetry::trace::TracerProvider as _;
 pub use opentelemetry_sdk::trace::SdkTracerProvider;
 use opentelemetry_sdk::{
     Resource,
-    trace::{BatchConfigBuilder, BatchSpanProcessor, SpanExporter},
+    trace::{BatchConfigBuilder, BatchSpanProcessor, SpanExporter, TracerProviderBuilder},
 };
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
 /// How long a span that has ended waits for others to go with.
-const WAIT: Duration = Duration::from_secs(1);
+pub const WAIT: Duration = Duration::from_secs(1);
 
-/// Gives the spans of a service of this name to `exporter`, from a thread of its own.
+/// Gives the spans of a service of this name to `exporter`.
 ///
-/// Keep it: what isn't given yet when the process ends is, if `shutdown` is called. Of spans that
-/// come faster than they go 2,048 wait, and the others are lost.
-pub fn provider(service: &'static str, exporter: impl SpanExporter + 'static) -> SdkTracerProvider {
+/// Keep it: what isn't given yet when the process ends is, if `shutdown` is called.
+pub fn provider(service: &str, exporter: impl SpanExporter + 'static) -> SdkTracerProvider {
+    builder(service).with_span_processor(batches(exporter)).build()
+}
+
+/// Of the spans of a service of this name; who gets them is to be said.
+pub fn builder(service: &str) -> TracerProviderBuilder {
+    let resource = Resource::builder().with_service_name(service.to_owned()).build();
+    SdkTracerProvider::builder().with_resource(resource)
+}
+
+/// Gives spans to `exporter`, from a thread of its own. Of those that come faster than they go
+/// 2,048 wait, and the others are lost.
+pub fn batches(exporter: impl SpanExporter + 'static) -> BatchSpanProcessor {
     let config = BatchConfigBuilder::default().with_scheduled_delay(WAIT).build();
-    SdkTracerProvider::builder()
-        .with_resource(Resource::builder().with_service_name(service).build())
-        .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(config).build())
-        .build()
+    BatchSpanProcessor::builder(exporter).with_batch_config(config).build()
 }
 
 /// The layer that makes them of `tracing`'s.

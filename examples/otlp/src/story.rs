@@ -10,7 +10,10 @@
 //!    16.8 ms        user-service  GET /users/{id} (status 200): 7.7 ms
 //! ```
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -51,6 +54,52 @@ pub fn tell(spans: &[(String, Span)], sought: &str) -> Option<String> {
     told.sort_by_key(|spans| begun(spans));
     let told: Vec<_> = told.iter().map(|spans| trace(spans, begun(spans).unwrap_or_default())).collect();
     (!told.is_empty()).then(|| told.join("\n"))
+}
+
+/// An order whose question didn't go straight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Troubled {
+    /// Its id.
+    pub order: String,
+    /// Which service stored it.
+    pub service: String,
+    /// How many attempts were sent.
+    pub attempts: usize,
+    /// What the call came to, if that was an error.
+    pub error: Option<String>,
+}
+
+/// The orders whose calls had more than one attempt, or none, or failed, oldest first.
+pub fn troubled(spans: &[(String, Span)]) -> Vec<Troubled> {
+    let mut calls: BTreeMap<&[u8], &Span> = BTreeMap::new();
+    for (_, span) in spans.iter().filter(|(_, span)| span.name == "resilient_client.call") {
+        calls.insert(&span.parent_span_id, span);
+    }
+    let mut stored: Vec<_> = spans
+        .iter()
+        .filter_map(|(service, span)| {
+            let stored = span.events.iter().find(|event| event.name == "order stored")?;
+            Some((stored.time_unix_nano, attribute(&stored.attributes, "order.id")?, service, span))
+        })
+        .collect();
+    stored.sort_by_key(|(at, ..)| *at);
+    let troubled = stored.into_iter().filter_map(|(_, order, service, request)| {
+        let call = calls.get(&*request.span_id)?;
+        let attempts = attribute(&call.attributes, "resilient_client.call.attempts")?.parse().ok()?;
+        let error = attribute(&call.attributes, "error.type");
+        let went_straight = attempts == 1 && error.is_none();
+        (!went_straight).then(|| Troubled { order, service: service.clone(), attempts, error })
+    });
+    troubled.collect()
+}
+
+impl fmt::Display for Troubled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { order, service, attempts, error } = self;
+        let plural = if *attempts == 1 { "" } else { "s" };
+        let ended = error.as_deref().unwrap_or("answered");
+        write!(f, "{order}  {service}: {attempts} attempt{plural}, {ended}")
+    }
 }
 
 fn names(span: &Span, sought: &str) -> bool {

@@ -1,6 +1,8 @@
 //! The example against a collector: what arrives there is what OpenTelemetry's conventions for HTTP
 //! have, and what is on the wire are the attempts' ids.
 
+#[allow(dead_code, reason = "another test's")]
+mod processes;
 mod stub;
 
 use std::{
@@ -22,6 +24,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::SpanKind, status::StatusCode as SpanStatus},
 };
 use otlp::story::hex;
+use processes::Service;
 use stub::Collector;
 use tokio::{net::TcpListener, process::Command, time::timeout};
 
@@ -211,4 +214,23 @@ async fn a_hedge_is_linked_to_the_attempt_it_was_begun_beside() {
     assert!(!is_error(first) && first.links.is_empty(), "the loser is nobody's error");
     let took = Duration::from_nanos(first.end_time_unix_nano - first.start_time_unix_nano);
     assert!(took >= Duration::from_millis(50), "it was in flight until it was given up: {took:?}");
+}
+
+#[tokio::test]
+async fn a_service_sends_its_spans_where_it_is_told_to_and_nowhere_unless_it_is() {
+    let (collector, folder) = (Collector::start().await, tempfile::tempdir().unwrap());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let told = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()), ("NO_PROXY", "127.0.0.1")];
+    for (environment, expected) in [(&told[1..], 0), (&told[..], 1)] {
+        let users = Service::start("user-service", folder.path(), &[], environment).await;
+        let answer = client.get(format!("{}/users", users.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        // What waits to be sent is as it ends.
+        users.stop().await;
+        let spans = collector.spans();
+        let requests: Vec<_> = spans.iter().filter(|span| span.name == "GET /users").collect();
+        assert_eq!(requests.len(), expected, "{spans:#?}");
+        assert!(requests.iter().all(|span| kind(span) == SpanKind::Server));
+    }
+    assert_eq!(collector.services(), ["user-service"]);
 }

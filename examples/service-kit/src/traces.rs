@@ -1,10 +1,11 @@
 //! `--traces FILE`: the spans of requests and calls, as OpenTelemetry's file exporter writes them.
+//! `OTEL_EXPORTER_OTLP_ENDPOINT`: the same to a collector.
 //!
 //! All of it is the package `otlp` of this repository over OpenTelemetry's own; here is whether it
 //! is asked for. With it a request's span and an attempt's have the tracer's ids, and those go out
 //! and are in the log; without, resilient-client's trace context does.
 //!
-//! Without the cargo feature `traces` there is no flag.
+//! Without the cargo feature `traces` there is no flag, and without `collector` no collector.
 
 #[cfg(not(feature = "traces"))]
 pub use off::{TraceOptions, Traces};
@@ -81,15 +82,38 @@ mod on {
         /// batch a line
         #[arg(long, env = "TRACES", value_name = "FILE")]
         pub traces: Option<PathBuf>,
+        /// Send the spans to the collector at this base, such as http://localhost:4318: OTLP over
+        /// HTTP in Protobuf
+        #[cfg(feature = "collector")]
+        #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+        pub traces_collector: Option<String>,
     }
 
     impl TraceOptions {
-        /// Where the spans of this service go.
-        pub fn open(&self, service: &'static str) -> Result<Traces, Error> {
-            let Some(path) = &self.traces else { return Ok(Traces(None)) };
-            let file = FileExporter::open(path)
-                .map_err(|error| Error::config(format!("traces {}: {error}", path.display())))?;
-            Ok(Traces(Some(spans::provider(service, file))))
+        /// To this file and to nobody else, whatever the environment says.
+        pub fn to_file(traces: Option<PathBuf>) -> Self {
+            Self {
+                traces,
+                #[cfg(feature = "collector")]
+                traces_collector: None,
+            }
+        }
+
+        /// Where the spans of this service go. Call it outside of a runtime.
+        pub fn open(&self, service: &str) -> Result<Traces, Error> {
+            let (mut provider, mut asked) = (spans::builder(service), false);
+            if let Some(path) = &self.traces {
+                let file = FileExporter::open(path)
+                    .map_err(|error| Error::config(format!("traces {}: {error}", path.display())))?;
+                (provider, asked) = (provider.with_span_processor(spans::batches(file)), true);
+            }
+            #[cfg(feature = "collector")]
+            if let Some(base) = self.traces_collector.as_deref().filter(|base| !base.is_empty()) {
+                let collector = otlp::collector::exporter(base)
+                    .map_err(|error| Error::config(format!("traces-collector {base}: {error}")))?;
+                (provider, asked) = (provider.with_span_processor(spans::batches(collector)), true);
+            }
+            Ok(Traces(asked.then(|| provider.build())))
         }
     }
 
@@ -131,7 +155,7 @@ mod off {
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with the feature")]
     impl TraceOptions {
         /// As with the feature.
-        pub fn open(&self, _service: &'static str) -> Result<Traces, Error> {
+        pub fn open(&self, _service: &str) -> Result<Traces, Error> {
             Ok(Traces)
         }
     }

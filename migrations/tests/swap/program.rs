@@ -132,6 +132,51 @@ async fn built(client: &Client, base: &str, told: &mut Told) -> Result<(), Error
     Ok(())
 }
 
+async fn forms(client: &Client, base: &str, told: &mut Told) -> Result<(), Error> {
+    let invoice = || Part::bytes(b"%PDF-1.7".as_slice()).mime_str("application/pdf");
+    let own = http::HeaderMap::from_iter([(http::header::CONTENT_LANGUAGE, "en".parse().expect("a value"))]);
+    let form = Form::new()
+        .text("title", "Invoice 7")
+        .part("invoice", invoice()?.file_name("invoice 7.pdf"))
+        .part("note", Part::text("caf\u{e9}").headers(own));
+    told.push(("parts", text(client.post(format!("{base}/form")).multipart(form).send().await).await));
+    told.push((
+        "no parts",
+        text(client.put(format!("{base}/form")).multipart(Form::new()).send().await).await,
+    ));
+    let wrong = Part::text("a").mime_str("no type").err();
+    told.push(("no type", wrong.map_or_else(String::new, |error| error.is_builder().to_string())));
+    let form = Form::new().text("full name", "Ada").part("file", invoice()?.file_name("the \"7th\".pdf"));
+    told.push(("form names", text(client.post(format!("{base}/form")).multipart(form).send().await).await));
+    Ok(())
+}
+
+/// For a client with a jar.
+async fn cookies(client: &Client, base: &str, told: &mut Told) -> Result<(), Error> {
+    told.push(("no cookies", text(client.get(format!("{base}/cookies")).send().await).await));
+    let response = client.post(format!("{base}/login")).body("Ada").send().await?;
+    let set = response.cookies().map(|it| {
+        format!(
+            "{}={} {:?} {:?} {} {}",
+            it.name(),
+            it.value(),
+            it.path(),
+            it.max_age(),
+            it.http_only(),
+            it.secure()
+        )
+    });
+    told.push(("cookies set", set.collect::<Vec<_>>().join(", ")));
+    told.push(("cookies", text(client.get(format!("{base}/cookies")).send().await).await));
+    told.push(("cookies below", text(client.get(format!("{base}/below/cookies")).send().await).await));
+    let call = client.get(format!("{base}/cookies")).header("cookie", "mine=1");
+    told.push(("cookies of one's own", text(call.send().await).await));
+    // It is redirected, and answered with other cookies on the way.
+    told.push(("cookies on the way", text(client.get(format!("{base}/renew")).send().await).await));
+    told.push(("cookies after it", text(client.get(format!("{base}/cookies")).send().await).await));
+    Ok(())
+}
+
 /// What the page of differences is about.
 async fn differences(client: &Client, base: &str, other: &str, told: &mut Told) -> Result<(), Error> {
     told.push(("headers", text(client.get(format!("{base}/headers")).send().await).await));
@@ -151,6 +196,8 @@ async fn differences(client: &Client, base: &str, other: &str, told: &mut Told) 
 async fn run(client: &Client, base: &str, other: &str, nobody: &str) -> Result<Told, Error> {
     let mut told = Told::new();
     verbs(client, base, &mut told).await?;
+    forms(client, base, &mut told).await?;
+    cookies(client, base, &mut told).await?;
     answers(client, base, &mut told).await?;
     redirects(client, base, &mut told).await?;
     built(client, base, &mut told).await?;

@@ -81,7 +81,7 @@ mod tests {
 
     /// How long it is shut, having just opened.
     fn open_for(breaker: &CircuitBreaker) -> Duration {
-        breaker.try_acquire().unwrap_err().retry_after
+        breaker.try_acquire().unwrap_err().retry_after.unwrap()
     }
 
     #[tokio::test(start_paused = true)]

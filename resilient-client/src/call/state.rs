@@ -219,18 +219,30 @@ impl<X: Exchange> CallState<X> {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn tell_finished(&self, heard: Heard, report: &CallReport, end: CallEnd) {
         if let Some(span) = &self.span {
             span.ended(end, report.attempts().len());
         }
-        self.upstream.emit_of_call(heard, EventKinds::CALL_FINISHED, || Event::CallFinished {
-            call: self.call,
-            method: heard.method,
+        match self.upstream.only_counted(heard, EventKinds::CALL_FINISHED) {
+            Some(one) => one.tell(|counts| counts.call_finished(heard.method, report.elapsed, end)),
+            None => self.finished_for_all(heard, report, end),
+        }
+    }
+
+    #[cold]
+    fn finished_for_all(&self, heard: Heard, report: &CallReport, end: CallEnd) {
+        let (call, method) = (self.call, heard.method);
+        let finished = || Event::CallFinished {
+            call,
+            method,
             duration: report.elapsed(),
             end,
             cut: report.is_cut(),
             streaming: report.is_streaming(),
+        };
+        self.upstream.count_of_call(heard, EventKinds::CALL_FINISHED, finished, |counts| {
+            counts.call_finished(method, report.elapsed, end);
         });
     }
 

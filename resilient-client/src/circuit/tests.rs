@@ -32,7 +32,7 @@ async fn succeed(breaker: &CircuitBreaker) -> Result<u32, CircuitError<&'static 
 async fn reopening(breaker: &CircuitBreaker) {
     while fail(breaker).await == Err(CircuitError::Inner("broken")) {}
     let open = breaker.try_acquire().unwrap_err();
-    tokio::time::advance(open.retry_after).await;
+    tokio::time::advance(open.retry_after.unwrap()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,7 +42,9 @@ async fn failures_open_it_for_every_clone_and_a_probe_closes_it() {
     for _ in 0..2 {
         assert_eq!(fail(&breaker).await, Err(CircuitError::Inner("broken")));
     }
-    let Err(CircuitError::Open { retry_after }) = succeed(&other).await else { panic!("open") };
+    let Err(CircuitError::Open { retry_after: Some(retry_after) }) = succeed(&other).await else {
+        panic!("open")
+    };
     assert!(retry_after >= ms(225) && retry_after <= ms(275), "{retry_after:?}");
     tokio::time::advance(retry_after).await;
     assert_eq!(succeed(&other).await, Ok(7));
@@ -54,7 +56,7 @@ async fn a_rejected_call_is_not_polled() {
     let breaker = breaker();
     breaker.force_open();
     let call = async { unreachable!("polled") };
-    assert_eq!(breaker.call::<(), ()>(call).await, Err(CircuitError::Open { retry_after: ms(250) }));
+    assert_eq!(breaker.call::<(), ()>(call).await, Err(CircuitError::Open { retry_after: None }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +105,7 @@ async fn a_dropped_probe_gives_its_slot_back() {
     assert!(breaker.try_acquire().is_err());
     drop(probe);
     let held_back = breaker.try_acquire().unwrap_err();
-    tokio::time::advance(held_back.retry_after).await;
+    tokio::time::advance(held_back.retry_after.unwrap()).await;
     assert_eq!(succeed(&breaker).await, Ok(7));
     assert_eq!(breaker.state(), State::Closed);
 }
@@ -226,14 +228,15 @@ async fn observing_only_it_says_what_it_would_have_done() {
     }
     assert_eq!(breaker.state(), State::Open);
     let permit = breaker.try_acquire().unwrap();
-    assert!(permit.would_reject().is_some_and(|wait| wait >= ms(225)));
+    assert!(permit.would_reject().is_some_and(|open| open.retry_after >= Some(ms(225))));
     assert_eq!(succeed(&breaker).await, Ok(7));
 }
 
 #[test]
 fn errors_speak_for_themselves() {
-    let open = CircuitError::<io::Error>::from(Open { retry_after: ms(1500) });
-    assert_eq!(open.to_string(), "circuit breaker is open: next probe in 1.5s");
+    let open = |retry_after| CircuitError::<io::Error>::from(Open { retry_after });
+    assert_eq!(open(Some(ms(1500))).to_string(), "circuit breaker is open: next probe in 1.5s");
+    assert_eq!(open(None).to_string(), "circuit breaker is open: somebody has forced it");
     let inner = CircuitError::Inner(io::Error::other("no route"));
     assert_eq!(inner.to_string(), "no route");
 }

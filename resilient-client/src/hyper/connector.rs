@@ -178,7 +178,8 @@ impl Service<Uri> for Connector {
             let counters = Arc::clone(sends.connections());
             let connecting = async {
                 std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
-                Ok::<_, BoxError>(Linked::new(inner.call(to).await?, options, sends))
+                let origin = origin(&to);
+                Ok::<_, BoxError>(Linked::new(inner.call(to).await?, options, sends, origin))
             };
             let made = match timeout {
                 None => Ok(connecting.await),
@@ -197,6 +198,12 @@ impl Service<Uri> for Connector {
             Err(error)
         })
     }
+}
+
+/// As URLs have it, which is how upstreams and endpoints are known.
+fn origin(to: &Uri) -> Arc<str> {
+    let authority = crate::authority::Authority::read(to).and_then(crate::authority::Authority::normal);
+    authority.map_or_else(|_| "".into(), |authority| authority.to_string().into())
 }
 
 /// The connect timeout has passed.
@@ -235,12 +242,12 @@ pin_project! {
 }
 
 impl<T: Connection> Linked<T> {
-    fn new(io: T, options: Options, sends: Sends) -> Self {
+    fn new(io: T, options: Options, sends: Sends, to: Arc<str>) -> Self {
         let mut extras = Extensions::new();
         io.connected().get_extras(&mut extras);
         let shared = options.http2_only || io.connected().is_negotiated_h2();
         let link = Link::new(extras.get().map(HttpInfo::remote_addr), shared, sends);
-        let (life, tell) = (Life::of(&link), options.tell || shared);
+        let (life, tell) = (Life::of(&link, to), options.tell || shared);
         Self { io, link, life, tell, written: Frames::written(), read: Frames::read() }
     }
 }

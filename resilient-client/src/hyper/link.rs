@@ -176,18 +176,22 @@ impl Link {
 
 /// A connection for as long as it is open, which its link may outlive in a response.
 #[derive(Debug)]
-pub(super) struct Life(Link);
+pub(super) struct Life {
+    link: Link,
+    /// The origin that it goes to.
+    to: Arc<str>,
+}
 
 impl Life {
-    pub(super) fn of(link: &Link) -> Self {
-        link.0.sends.connections().made();
-        Self(link.clone())
+    pub(super) fn of(link: &Link, to: Arc<str>) -> Self {
+        link.0.sends.connections().made(&to);
+        Self { link: link.clone(), to }
     }
 }
 
 impl Drop for Life {
     fn drop(&mut self) {
-        self.0.0.sends.connections().closed(self.0.why_closed());
+        self.link.0.sends.connections().closed(&self.to, self.link.why_closed());
     }
 }
 

@@ -16,7 +16,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Instrument {
-    /// Its name. The first two are OpenTelemetry's, whose semantic conventions for HTTP say what
+    /// Its name. The first three are OpenTelemetry's, whose semantic conventions for HTTP say what
     /// they are.
     pub name: &'static str,
     /// What kind it is.
@@ -50,6 +50,9 @@ instruments! {
     ACTIVE_REQUESTS: Gauge "http.client.active_requests" "{request}"
         ["http.request.method"]
         "Attempts in flight, responses whose bodies haven't ended among them.";
+    CONNECTIONS: Gauge "http.client.open_connections" "{connection}"
+        ["http.connection.state"]
+        "Open connections to a host, active ones with an attempt on them; absent where the transport doesn't tell.";
     CALL_DURATION: Histogram "resilient_client.call.duration" "s"
         ["http.request.method" "http.response.status_code" "error.type"]
         "Duration of a call: every attempt and the waits between them, to its response's head or its error.";
@@ -74,6 +77,8 @@ instruments! {
     TRANSITIONS: Counter "resilient_client.breaker.transitions" "{transition}"
         ["from" "to"]
         "Changes of circuit breakers' states: the upstream's, or its endpoints'.";
+    LOST: Counter "resilient_client.events.lost" "{event}" []
+        "Events that an observer of the client lost, because it panicked.";
     BREAKER_STATE: Gauge "resilient_client.breaker.state" "{breaker}"
         ["state"]
         "Circuit breakers in this state: of an upstream that is one, 1 in one state and 0 in the others; else its endpoints'.";

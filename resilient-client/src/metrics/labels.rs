@@ -37,6 +37,11 @@ impl Whom {
         Self { address: known(upstream.host()), port: upstream.port(), template: template.map(known) }
     }
 
+    /// Its host, whatever route it is for.
+    pub(super) fn of_host(upstream: &UpstreamIdentity) -> Self {
+        Self { template: None, ..Self::of(upstream) }
+    }
+
     pub(super) fn other() -> Self {
         Self { address: OTHER.to_owned(), port: None, template: None }
     }

@@ -3,17 +3,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use http::StatusCode;
 
 use super::instruments as names;
 use super::instruments::Instrument;
 use super::labels::{End, STATUSES, Status, Whom};
-use crate::event::{Event, EventKinds, KnownMethod, Observer};
+use crate::event::{CallEnd, Counts, Event, EventKinds, KnownMethod, Observer};
+use crate::outcome::Outcome;
 use crate::outcome::report::Trigger;
 use crate::policy::breaker::State;
 use crate::sync::Mutex;
+use crate::time::nanos;
 use crate::upstream::UpstreamSnapshot;
 
 /// Where instruments are registered.
@@ -47,10 +49,14 @@ pub(super) struct Meters {
     source: Source,
     whom: Vec<Label>,
     attempts: [Counter; TRIGGERS.len()],
+    /// There from the beginning: what grows from nothing to one is no growth to who looks later.
+    lost: Counter,
     methods: [OnceLock<Box<OfMethod>>; METHODS],
     /// Counters of what is rare, by instrument and labels' values.
     rare: Mutex<HashMap<(&'static str, &'static str, &'static str), Counter>>,
     state: OnceLock<StateOf>,
+    /// Idle and active ones.
+    connections: OnceLock<[Gauge; 2]>,
 }
 
 /// What requests of one method have.
@@ -122,13 +128,16 @@ impl Meters {
         labels.extend(whom.template.clone().map(|template| Label::new("url.template", template)));
         let attempts =
             TRIGGERS.map(|trigger| counter(&source, &labels, &names::ATTEMPTS, [trigger.as_str()]));
+        let lost = counter(&source, &labels, &names::LOST, []);
         Self {
             source,
             whom: labels,
             attempts,
+            lost,
             methods: [const { OnceLock::new() }; METHODS],
             rare: Mutex::new(HashMap::new()),
             state: OnceLock::new(),
+            connections: OnceLock::new(),
         }
     }
 
@@ -184,6 +193,19 @@ impl Meters {
         }
     }
 
+    /// How many connections are open to a host, and how many of them are in use.
+    pub(super) fn tell_connections(&self, open: u64, active: u64) {
+        let gauges = || ["idle", "active"].map(|state| self.gauge(&names::CONNECTIONS, &[state]));
+        let [idle, busy] = self.connections.get_or_init(gauges);
+        idle.set((open - active.min(open)) as f64);
+        busy.set(active.min(open) as f64);
+    }
+
+    /// Whether any were told of.
+    pub(super) fn has_connections(&self) -> bool {
+        self.connections.get().is_some()
+    }
+
     /// Whether a snapshot has been told.
     pub(super) fn has_state(&self) -> bool {
         self.state.get().is_some()
@@ -215,6 +237,12 @@ fn counter<const N: usize>(
     source.with(|recorder| recorder.register_counter(&key, &METADATA))
 }
 
+#[inline]
+fn seconds(nanos: u64) -> f64 {
+    // Signed ones become floats in one step, and no duration is that long.
+    nanos.cast_signed() as f64 / 1e9
+}
+
 impl Durations {
     fn new(instrument: Instrument) -> Self {
         Self {
@@ -224,35 +252,15 @@ impl Durations {
         }
     }
 
-    #[inline]
-    fn record(&self, meters: &Meters, method: KnownMethod, end: End, duration: Duration) {
-        match end.error {
-            None => match self.by_status[end.status.index()].get() {
-                Some(known) => known.record(duration.as_secs_f64()),
-                None => self.record_first(meters, method, end, duration),
-            },
-            Some(error) => self.record_other(meters, method, end, error, duration),
-        }
-    }
-
-    #[cold]
-    fn record_first(&self, meters: &Meters, method: KnownMethod, end: End, duration: Duration) {
-        let histogram = self.by_status[end.status.index()].get_or_init(|| self.make(meters, method, end));
-        histogram.record(duration.as_secs_f64());
-    }
-
-    #[cold]
-    fn record_other(
-        &self,
-        meters: &Meters,
-        method: KnownMethod,
-        end: End,
-        error: &'static str,
-        duration: Duration,
-    ) {
+    fn record(&self, meters: &Meters, method: KnownMethod, end: End, nanos: u64) {
         let made = || self.make(meters, method, end);
-        let histogram = self.others.lock().entry((end.status, error)).or_insert_with(made).clone();
-        histogram.record(duration.as_secs_f64());
+        match end.error {
+            None => self.by_status[end.status.index()].get_or_init(made).record(seconds(nanos)),
+            Some(error) => {
+                let histogram = self.others.lock().entry((end.status, error)).or_insert_with(made).clone();
+                histogram.record(seconds(nanos));
+            }
+        }
     }
 
     #[cold]
@@ -284,20 +292,92 @@ impl Observer for Meters {
 
     fn event(&self, _upstream: &str, event: &Event) {
         match *event {
-            Event::AttemptStarted { method, trigger, .. } => {
-                self.attempts[trigger as usize].increment(1);
-                self.of(method).active.increment(1.0);
-            }
+            Event::AttemptStarted { method, trigger, .. } => self.attempt_started(method, trigger),
             Event::AttemptFinished { method, duration, outcome, status, .. } => {
-                let of_method = self.of(method);
-                of_method.active.decrement(1.0);
-                of_method.attempts.record(self, method, End::of_attempt(outcome, status), duration);
+                self.attempt_finished(method, nanos(duration), outcome, status);
             }
             Event::CallFinished { method, duration, end, .. } => {
-                self.of(method).calls.record(self, method, End::of_call(end), duration);
+                self.call_finished(method, nanos(duration), end);
             }
             _ => self.rare(event),
         }
+    }
+
+    fn counts(self: Arc<Self>) -> Option<Arc<dyn Counts>> {
+        Some(self)
+    }
+}
+
+/// What every call needs is found first, and what isn't there yet, or isn't a success, is left to a
+/// function of its own: so these keep next to nothing while they tell others.
+impl Counts for Meters {
+    fn attempt_started(&self, method: KnownMethod, trigger: Trigger) {
+        let Some(of_method) = self.methods[method as usize].get() else {
+            return self.attempt_started_first(method, trigger);
+        };
+        self.attempts[trigger as usize].increment(1);
+        of_method.active.increment(1.0);
+    }
+
+    fn attempt_finished(
+        &self,
+        method: KnownMethod,
+        nanos: u64,
+        outcome: Outcome,
+        status: Option<StatusCode>,
+    ) {
+        if outcome == Outcome::Success
+            && let Some(code) = status
+            && let Some(of_method) = self.methods[method as usize].get()
+            && let Some(durations) = of_method.attempts.by_status[Status::of(code).index()].get()
+        {
+            durations.record(seconds(nanos));
+            of_method.active.decrement(1.0);
+        } else {
+            self.attempt_finished_otherwise(method, nanos, outcome, status);
+        }
+    }
+
+    fn call_finished(&self, method: KnownMethod, nanos: u64, end: CallEnd) {
+        if let CallEnd::Response(code) = end
+            && let Some(of_method) = self.methods[method as usize].get()
+            && let Some(durations) = of_method.calls.by_status[Status::of(code).index()].get()
+        {
+            durations.record(seconds(nanos));
+        } else {
+            self.call_finished_otherwise(method, nanos, end);
+        }
+    }
+
+    fn event_lost(&self) {
+        self.lost.increment(1);
+    }
+}
+
+impl Meters {
+    #[cold]
+    fn attempt_started_first(&self, method: KnownMethod, trigger: Trigger) {
+        let of_method = self.of(method);
+        self.attempts[trigger as usize].increment(1);
+        of_method.active.increment(1.0);
+    }
+
+    #[cold]
+    fn attempt_finished_otherwise(
+        &self,
+        method: KnownMethod,
+        nanos: u64,
+        outcome: Outcome,
+        status: Option<StatusCode>,
+    ) {
+        let of_method = self.of(method);
+        of_method.active.decrement(1.0);
+        of_method.attempts.record(self, method, End::of_attempt(outcome, status), nanos);
+    }
+
+    #[cold]
+    fn call_finished_otherwise(&self, method: KnownMethod, nanos: u64, end: CallEnd) {
+        self.of(method).calls.record(self, method, End::of_call(end), nanos);
     }
 }
 

@@ -34,6 +34,7 @@
 //! | `http.request.method` | nine methods, and `_OTHER` |
 //! | `http.response.status_code` | the statuses that HTTP's registry has; others are `1xx` to `5xx`, or `other`. Absent without a response |
 //! | `error.type` | absent for a success; the status, where that says it; else [`Outcome::as_str`](crate::outcome::Outcome::as_str) of an attempt, [`ErrorKind::as_str`](crate::ErrorKind::as_str) of a call, or `dropped` |
+//! | `http.connection.state` | `idle`, `active` |
 //! | `reason`, `outcome`, `trigger`, `from`, `to`, `state` | the names that the types of events give themselves |
 //!
 //! A recorder makes histograms when it is told to: [`DURATION_BUCKETS`] are those that
@@ -111,8 +112,8 @@ impl Metrics {
         self
     }
 
-    /// Tells what has a level: places, tokens, breakers. All of its clients' upstreams at once, as
-    /// what isn't among them is told to be gone.
+    /// Tells what has a level: places, tokens, breakers, connections. All of its clients' upstreams
+    /// at once, as what isn't among them is told to be gone.
     pub fn record_snapshot(&self, upstreams: &[UpstreamSnapshot]) {
         let mut totals: HashMap<*const Meters, (Arc<Meters>, Totals)> = HashMap::new();
         for upstream in upstreams {
@@ -133,12 +134,50 @@ impl Metrics {
         for (meters, totals) in totals.values() {
             meters.tell(totals);
         }
+        self.record_connections(upstreams);
+    }
+
+    /// Connections are a host's, whatever routes and keys its upstreams are for.
+    fn record_connections(&self, upstreams: &[UpstreamSnapshot]) {
+        let mut hosts: HashMap<_, (Whom, u64, u64)> = HashMap::new();
+        for upstream in upstreams {
+            let identity = &upstream.identity;
+            let Some(open) = upstream.open_connections.filter(|_| !identity.is_overflow()) else { continue };
+            let host = (identity.scheme(), identity.host(), identity.port());
+            let (_, all, in_flight) = hosts.entry(host).or_insert_with(|| (Whom::of_host(identity), 0, 0));
+            *all = open.max(*all);
+            let own = u64::from(upstream.in_flight);
+            // Where a limit is found each tells its host's.
+            *in_flight = if upstream.concurrency.is_some() { own.max(*in_flight) } else { *in_flight + own };
+        }
+        let mut told: HashMap<*const Meters, (Arc<Meters>, u64, u64)> = HashMap::new();
+        for (whom, open, in_flight) in hosts.into_values() {
+            let meters = self.meters_of(whom);
+            let (_, all, active) = told.entry(Arc::as_ptr(&meters)).or_insert((meters, 0, 0));
+            (*all, *active) = (*all + open, *active + in_flight.min(open));
+        }
+        let gone: Vec<_> = {
+            let known = self.0.known.lock();
+            let all = known.by_labels.values().chain(&known.other);
+            let gone =
+                all.filter(|meters| meters.has_connections() && !told.contains_key(&Arc::as_ptr(meters)));
+            gone.cloned().collect()
+        };
+        for meters in gone {
+            meters.tell_connections(0, 0);
+        }
+        for (meters, open, active) in told.values() {
+            meters.tell_connections(*open, *active);
+        }
     }
 
     /// The instruments of an upstream's labels.
     fn meters(&self, upstream: &UpstreamIdentity) -> Arc<Meters> {
+        self.meters_of(Whom::of(upstream))
+    }
+
+    fn meters_of(&self, whom: Whom) -> Arc<Meters> {
         let Shared { source, most, known } = &*self.0;
-        let whom = Whom::of(upstream);
         let has_own = whom != Whom::other();
         let mut known = known.lock();
         if !known.described {

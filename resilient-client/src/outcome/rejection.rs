@@ -10,8 +10,8 @@ use std::time::Duration;
 pub enum Rejection {
     /// The circuit breaker is open, or half-open with all its probes out.
     CircuitOpen {
-        /// How long until a probe may pass.
-        retry_after: Duration,
+        /// How long until a probe may pass; `None` when none will, as somebody has forced it open.
+        retry_after: Option<Duration>,
     },
     /// As many attempts as allowed are in flight, and there is no place to wait.
     BulkheadFull {
@@ -71,9 +71,8 @@ impl Rejection {
     /// How long until another call has a chance, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match *self {
-            Self::CircuitOpen { retry_after }
-            | Self::HeldBack { retry_after }
-            | Self::RateLimited { retry_after } => Some(retry_after),
+            Self::CircuitOpen { retry_after } => retry_after,
+            Self::HeldBack { retry_after } | Self::RateLimited { retry_after } => Some(retry_after),
             Self::BulkheadFull { .. }
             | Self::QueueWait { .. }
             | Self::Overloaded { .. }
@@ -86,7 +85,8 @@ impl Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CircuitOpen { retry_after } => write!(f, "next probe in {retry_after:.1?}"),
+            Self::CircuitOpen { retry_after: Some(wait) } => write!(f, "next probe in {wait:.1?}"),
+            Self::CircuitOpen { retry_after: None } => f.write_str("somebody has forced it open"),
             Self::BulkheadFull { limit } => write!(f, "{limit} attempts in flight"),
             Self::Overloaded { limit, waited } if waited.is_zero() => {
                 write!(f, "{limit} attempts in flight are all it can answer in time")

@@ -209,7 +209,7 @@ pub struct CallReport {
     template: Option<Template>,
     began: Tick,
     /// In nanoseconds.
-    elapsed: u64,
+    pub(crate) elapsed: u64,
     /// In nanoseconds.
     queued: u64,
     attempts: SmallVec<[AttemptReport; 1]>,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::listeners::{EVERYBODY, Few, Listeners, Observers};
+use super::listeners::{EVERYBODY, Few, Listeners, Observers, OnlyOne};
 use super::{log, spans};
-use crate::event::{Event, EventKinds, KnownMethod, Observer, UpstreamIdentity};
+use crate::event::{Counts, Event, EventKinds, KnownMethod, Observer, UpstreamIdentity};
 
 thread_local! {
     /// Whether events wait for locks to be released. Apart, because every event asks, and what is
@@ -94,6 +94,20 @@ impl Events {
 
     #[inline(never)]
     fn hearing(&self, method: &Method) -> Option<Heard> {
+        let summary = self.listeners.summary();
+        if summary.known() != self.observers.count() {
+            return self.hearing_anew(method);
+        }
+        let heard = summary.want().has_any(EventKinds::OF_CALLS)
+            || spans::heard()
+            || log::written().has_any(EventKinds::OF_CALLS);
+        let by = summary.known().min(EVERYBODY.into()) as Few;
+        heard.then(|| Heard { method: KnownMethod::of(method), by })
+    }
+
+    /// Somebody is new.
+    #[cold]
+    fn hearing_anew(&self, method: &Method) -> Option<Heard> {
         let by = self.listeners.known(&self.observers).min(EVERYBODY.into()) as Few;
         let heard = spans::heard() || self.wants(EventKinds::OF_CALLS);
         heard.then(|| Heard { method: KnownMethod::of(method), by })
@@ -102,7 +116,7 @@ impl Events {
     /// Whether somebody wants to hear of one of these kinds, or the log writes one.
     #[inline]
     pub(crate) fn wants(&self, kinds: EventKinds) -> bool {
-        self.listeners.want().has_any(kinds) || log::written().has_any(kinds)
+        self.listeners.summary().want().has_any(kinds) || log::written().has_any(kinds)
     }
 
     /// Tells of something that happened to an upstream. Builds the event only when somebody
@@ -131,6 +145,37 @@ impl Events {
     ) {
         if self.wants(kind) {
             self.hand_on(upstream, kind, &event(), heard.by);
+        }
+    }
+
+    /// The one to be told in values of something that happened to a call that is heard, where that
+    /// is all there is to do; else it is [`count_of_call`](Self::count_of_call)'s.
+    #[inline]
+    pub(crate) fn only_counted(&self, heard: Heard, kind: EventKinds) -> Option<OnlyOne<'_>> {
+        debug_assert!(EventKinds::IN_VALUES.contains(kind));
+        let summary = self.listeners.summary();
+        if summary.as_events().has_any(kind) || log::written().has_any(kind) || HOLDS.get() {
+            return None;
+        }
+        self.listeners.only_one(summary, heard.by)
+    }
+
+    /// Tells of what every call tells: whoever only counts is told in values, by `count`. The event
+    /// is built when somebody wants it as one, or when it has to wait.
+    pub(crate) fn count_of_call(
+        &self,
+        heard: Heard,
+        kind: EventKinds,
+        upstream: &str,
+        event: impl FnOnce() -> Event,
+        count: impl Fn(&dyn Counts),
+    ) {
+        debug_assert!(EventKinds::IN_VALUES.contains(kind));
+        let summary = self.listeners.summary();
+        if summary.as_events().has_any(kind) || log::written().has_any(kind) || HOLDS.get() {
+            self.emit_of_call(heard, kind, upstream, event);
+        } else if summary.want().has_any(kind) {
+            self.listeners.count(heard.by, count);
         }
     }
 

@@ -10,4 +10,5 @@ mod log;
 mod spans;
 
 pub(crate) use self::dispatch::{Events, Heard, Held};
+pub(crate) use self::listeners::OnlyOne;
 pub(crate) use self::spans::{AttemptSpan, CallSpan, Departing, heard as spans_heard};

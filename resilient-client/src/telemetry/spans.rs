@@ -138,6 +138,7 @@ impl CallSpan {
     }
 
     /// What the call came to.
+    #[cold]
     pub(crate) fn ended(&self, end: CallEnd, attempts: usize) {
         self.span.record("resilient_client.call.attempts", i64::try_from(attempts).unwrap_or(i64::MAX));
         match end {

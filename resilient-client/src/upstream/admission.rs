@@ -369,6 +369,9 @@ impl Upstream {
         if let Some(transition) = admitted.transition {
             self.emit(|| Event::BreakerTransition(transition));
         }
+        if let Some(Rejected { retry_after }) = admitted.would_reject {
+            self.emit(|| Event::WouldReject { rejection: Rejection::CircuitOpen { retry_after } });
+        }
         Ok(AttemptPermit::new(Arc::clone(self), admitted.permit, endpoint, slot, gate, now))
     }
 

@@ -9,13 +9,13 @@ use http::{Method, StatusCode};
 use super::Upstream;
 use super::endpoints::Endpoint;
 use super::host::Part;
-use crate::event::{Event, EventKinds};
+use crate::event::{Counts, Event, EventKinds};
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::concurrency;
 use crate::policy::concurrency::Sample;
 use crate::policy::overload;
 use crate::policy::plan::Modes;
-use crate::telemetry::Heard;
+use crate::telemetry::{Heard, OnlyOne};
 use crate::time::Tick;
 
 impl Upstream {
@@ -28,6 +28,23 @@ impl Upstream {
     #[inline]
     pub(crate) fn emit_of_call(&self, heard: Heard, kind: EventKinds, event: impl FnOnce() -> Event) {
         self.events.emit_of_call(heard, kind, &self.name, event);
+    }
+
+    /// The one to be told in values, where that is all there is to do.
+    #[inline]
+    pub(crate) fn only_counted(&self, heard: Heard, kind: EventKinds) -> Option<OnlyOne<'_>> {
+        self.events.only_counted(heard, kind)
+    }
+
+    /// Tells of what every call tells, which whoever only counts is told in values.
+    pub(crate) fn count_of_call(
+        &self,
+        heard: Heard,
+        kind: EventKinds,
+        event: impl FnOnce() -> Event,
+        count: impl Fn(&dyn Counts),
+    ) {
+        self.events.count_of_call(heard, kind, &self.name, event, count);
     }
 
     /// Whether somebody wants to hear of one of these kinds.

@@ -316,12 +316,14 @@ impl Upstream {
     }
 
     /// For how long that is so, as far as it is known.
-    fn shut_for(&self, now: Tick) -> Option<Duration> {
+    fn shut_for(&self, now: Tick) -> Option<breaker::Rejected> {
+        let wait = |wait: Duration| Some(wait.max(Duration::from_nanos(1)));
         let shut = |balancer: &Balancer| match balancer.set().shut(now)? {
             _ if self.breaker.state() == breaker::State::ForcedClosed => None,
             Shut::Full(_) | Shut::Silent => None,
-            Shut::Open(wait) | Shut::Held(wait) => Some(wait),
-            Shut::Empty => Some(Duration::ZERO),
+            Shut::Open(retry_after) => Some(breaker::Rejected { retry_after }),
+            Shut::Held(held) => Some(breaker::Rejected { retry_after: wait(held) }),
+            Shut::Empty => Some(breaker::Rejected { retry_after: wait(Duration::ZERO) }),
         };
         self.breaker.rejects_now(now).or_else(|| self.balancer.as_deref().and_then(shut))
     }

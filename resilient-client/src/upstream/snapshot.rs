@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Upstream;
 use super::endpoints::EndpointSnapshot;
+use crate::authority::Authority;
 use crate::authority::identity::UpstreamIdentity;
 use crate::policy::breaker;
 use crate::policy::concurrency::{self, Concurrency};
@@ -56,6 +57,18 @@ pub struct UpstreamSnapshot {
     pub endpoints: Vec<EndpointSnapshot>,
     /// What is left of a wait the upstream asked for; usually zero.
     pub held_back_for: Duration,
+    /// Connections that are open to its host, or to its endpoints, whatever route or key they were
+    /// made for; `None` where the transport doesn't tell, as hyper alone does.
+    pub open_connections: Option<u64>,
+}
+
+impl UpstreamSnapshot {
+    /// Counts its connections, by the origin they go to.
+    pub(crate) fn connected(&mut self, authority: &Authority<'_>, open_to: impl Fn(&str) -> u64) {
+        let endpoints = self.endpoints.iter().map(|endpoint| open_to(endpoint.origin.as_str()));
+        let own = self.endpoints.is_empty().then(|| open_to(&authority.to_string()));
+        self.open_connections = Some(endpoints.chain(own).sum());
+    }
 }
 
 impl Upstream {
@@ -87,6 +100,7 @@ impl Upstream {
             hedges: self.hedges.available(),
             endpoints: self.balancer.as_ref().map_or_else(Vec::new, |balancer| balancer.set().snapshot(now)),
             held_back_for: now.until(self.held_until()),
+            open_connections: None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What becomes of connections is counted: made or not, closed and why, pinged.
 
 use super::*;
-use resilient_client::Connections;
+use resilient_client::{Connections, Metrics};
+use service_kit::meters::Meters;
 
 /// Waits until the counts are these, for what ends a moment later.
 async fn until(client: &Client, what: &str, holds: impl Fn(Connections) -> bool) {
@@ -68,4 +69,50 @@ async fn a_connection_that_the_server_sends_away_says_so() {
     call(client.get(server.url("/"))).await.unwrap();
     until(&client, "one is sent away", |it| (it.sent_away, it.made, it.open) == (1, 2, 1)).await;
     assert_eq!(client.connections().retired, 0);
+}
+
+/// What a page of metrics says: how many connections are idle and active; nothing before any host
+/// was met.
+fn told(metrics: &Metrics, meters: &Meters, client: &Client) -> Option<(u64, u64)> {
+    metrics.record_snapshot(&client.snapshot());
+    let page = meters.render();
+    let of = |state: &str| {
+        let mut lines = page.lines().filter(|line| line.starts_with("http_client_open_connections{"));
+        let line = lines.find(|line| line.contains(&format!("http_connection_state=\"{state}\"")))?;
+        assert!(line.contains("server_address=\"127.0.0.1\"") && !line.contains("url_template"), "{line}");
+        line.rsplit_once(' ')?.1.parse().ok()
+    };
+    Some((of("idle")?, of("active")?))
+}
+
+#[tokio::test]
+async fn open_connections_are_told_by_host_and_by_whether_attempts_are_on_them() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let server = Server::start(move |request| match request.target.as_str() {
+        "/bye" => Reply::answer(200, "bye").then_close(),
+        _ => Reply::answer(200, "hi").after(&held),
+    })
+    .await;
+    let (meters, origin) = (Meters::default(), server.url(""));
+    let metrics = Metrics::with_recorder(meters.recorder());
+    // A route has state of its own, and its host's connections.
+    let policies = PolicySet::new(Policy::standard()).route(&origin, "GET", "/slow/{n}", |policy| policy);
+    let client = Client::builder().policy(policies).observer(metrics.clone()).build().unwrap();
+    let told = || told(&metrics, &meters, &client);
+    assert_eq!(told(), None, "nobody was met");
+    let mut calls = JoinSet::new();
+    for path in ["/slow/1", "/slow/2", "/other"] {
+        let request = client.get(server.url(path));
+        calls.spawn(async move { call(request).await.unwrap() });
+    }
+    within(SOON, server.until_count(3)).await;
+    assert_eq!(told(), Some((0, 3)));
+    gate.open();
+    within(SOON, calls.join_all()).await;
+    assert_eq!(told(), Some((3, 0)));
+    assert!(client.snapshot().iter().all(|upstream| upstream.open_connections == Some(3)));
+    call(client.get(server.url("/bye"))).await.unwrap();
+    until(&client, "the server closed one", |it| it.open == 2).await;
+    assert_eq!(told(), Some((2, 0)));
 }

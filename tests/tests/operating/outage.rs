@@ -1,10 +1,12 @@
 //! A service through more than an hour of trouble, on a virtual clock: its calls are the library's,
 //! and so are its metrics, by the exporter that both example services have.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
+use resilient_client::event::Event;
 use resilient_client::policy::bulkhead::BulkheadPolicy;
 use resilient_client::policy::hedge::HedgePolicy;
 use resilient_client::policy::rate_limit::RateLimitPolicy;
@@ -48,11 +50,14 @@ pub(crate) struct Phase {
     pub(crate) stock: Weather,
     /// What an operator does to the breaker for users meanwhile.
     pub(crate) hand: Option<Control>,
+    /// Whether somebody's observer panics.
+    pub(crate) sick_observer: bool,
 }
 
 impl Phase {
     pub(crate) const fn calm(minutes: u64) -> Self {
-        Self { minutes, users: Weather::Fine, stock: Weather::Fine, hand: None }
+        let (users, stock) = (Weather::Fine, Weather::Fine);
+        Self { minutes, users, stock, hand: None, sick_observer: false }
     }
 
     pub(crate) const fn users(minutes: u64, users: Weather) -> Self {
@@ -73,10 +78,18 @@ pub(crate) async fn record(phases: &[Phase]) -> Recording {
     let policies = PolicySet::new(Policy::standard())
         .host(USERS, |policy| policy.bulkhead(BulkheadPolicy::standard().max_in_flight(32)))
         .host(STOCK, |policy| policy.hedge(HedgePolicy::standard()).rate_limit(rate));
+    let sick = Arc::new(AtomicBool::new(false));
+    let is_sick = Arc::clone(&sick);
+    let observer = move |_: &str, event: &Event| {
+        if is_sick.load(Ordering::Relaxed) && matches!(event, Event::CallFinished { .. }) {
+            std::panic::resume_unwind(Box::new("it is"));
+        }
+    };
     let replicas = ["a", "b", "c"].map(|replica| format!("http://{replica}:3000"));
     let layer = ResilienceLayer::builder()
         .policy(policies)
         .observer(metrics.clone())
+        .observer(observer)
         .endpoints(STOCK, Endpoints::fixed(replicas))
         .seed(7)
         .build()
@@ -86,6 +99,7 @@ pub(crate) async fn record(phases: &[Phase]) -> Recording {
 
     let mut recording = Recording::default();
     for phase in phases {
+        sick.store(phase.sick_observer, Ordering::Relaxed);
         if let Some(control) = phase.hand {
             layer.breaker(USERS).unwrap().control(control).unwrap();
         }
@@ -155,6 +169,8 @@ pub(crate) const TROUBLE: &[Phase] = &[
     Phase::calm(2),
     Phase::users(3, Weather::Crowded),
     Phase::calm(6),
+    Phase { sick_observer: true, ..Phase::calm(3) },
+    Phase::calm(8),
 ];
 
 /// All there is to count, in a few minutes.

@@ -37,6 +37,7 @@ impl Fleet {
             1 => "user-service".to_owned(),
             _ => format!("user-service {}", replica + 1),
         };
+        self.trace(&name, &mut command);
         let mut process = self.spawn(&name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
             let arrivals = Arc::clone(&self.arrivals[replica]);
@@ -76,6 +77,7 @@ impl Fleet {
             command.arg("--reports").arg(&self.directory);
         }
         self.take_away(client, &mut command);
+        self.trace(&name, &mut command);
         let mut process = self.spawn(&name, command).await?;
         if let Some(pipe) = process.child.stdout.take() {
             let log = Arc::clone(&self.breakers[client as usize]);
@@ -102,10 +104,19 @@ impl Fleet {
         command.args(["--port", &self.ports.gateway[client as usize].to_string()]);
         command.args(["--order-service", &self.order_service(client)]);
         self.take_away(client, &mut command);
-        let mut process = self.spawn(&format!("{} gateway", client.name()), command).await?;
+        let name = format!("{} gateway", client.name());
+        self.trace(&name, &mut command);
+        let mut process = self.spawn(&name, command).await?;
         self.wait_until_ready(&mut process, &url(self.ports.gateway[client as usize])).await?;
         self.gateways.push(process);
         Ok(())
+    }
+
+    /// A file for each: one that is killed at a line spoils no other's.
+    fn trace(&self, name: &str, command: &mut Command) {
+        if let Some(folder) = &self.traces {
+            command.arg("--traces").arg(folder.join(format!("{}.jsonl", name.replace(' ', "-"))));
+        }
     }
 
     /// Where an order-service finds the user-services.

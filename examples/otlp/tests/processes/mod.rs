@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// `cargo test --workspace` makes them anew, for their own tests; with `-p otlp` alone they are
 /// those of an earlier build.
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_otlp")).with_file_name(name);
     assert!(path.exists(), "{name} isn't built: test the whole workspace, or first build -p {name}");
     path
@@ -40,6 +40,7 @@ impl Service {
             .args(args)
             .current_dir(folder)
             .env_remove("DATABASE_URL")
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

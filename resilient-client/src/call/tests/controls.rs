@@ -121,3 +121,79 @@ fn every_door_has_the_same_hand() {
         assert_eq!(control.enable().unwrap().unwrap().to, State::Closed);
     }
 }
+
+/// How many attempts a breaker that only observes would have refused.
+fn would_refuse(rig: &Rig) -> usize {
+    let refused = |event: &&Event| matches!(event, Event::WouldReject { rejection } if rejection.as_str() == "circuit_open");
+    rig.events.lock().unwrap().iter().filter(refused).count()
+}
+
+/// It judged on, and nobody was told what would have come of that.
+#[tokio::test(start_paused = true)]
+async fn one_that_only_observes_says_whom_it_would_have_refused() {
+    for by_hand in [false, true] {
+        let breaker = BreakerPolicy::standard().observe_only(!by_hand);
+        let rig = Rig::new(&Policy::standard().retry(None).breaker(breaker), [answer(500)]);
+        if by_hand {
+            rig.service.breaker(USERS).unwrap().observe().unwrap();
+        }
+        for _ in 0..30 {
+            assert_eq!(rig.get().await.unwrap().status(), 500);
+        }
+        assert_eq!(rig.script.count(), 30);
+        assert_eq!(would_refuse(&rig), 25, "all after those that opened it");
+        assert!(!rig.events.lock().unwrap().iter().any(|event| matches!(event, Event::Rejected { .. })));
+    }
+}
+
+/// With others to ask an attempt would have gone there.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_only_observe_would_have_refused_when_all_of_them_would() {
+    let endpoints = Endpoints::fixed(["http://10.0.0.1", "http://10.0.0.2"]);
+    let setup = Setup { endpoints: vec![(USERS.into(), endpoints)], ..Setup::default() };
+    let rig = Rig::set_up(setup, [answer(200)]);
+    let users = rig.service.breaker(USERS).unwrap();
+    for (origin, expected) in [("http://10.0.0.1", 0), ("http://10.0.0.2", 20)] {
+        let endpoint = users.endpoint(origin).unwrap();
+        endpoint.force_open().unwrap();
+        endpoint.observe().unwrap();
+        for _ in 0..20 {
+            assert_eq!(rig.get().await.unwrap().status(), 200);
+        }
+        assert_eq!(would_refuse(&rig), expected, "{origin}");
+    }
+}
+
+/// It said "next probe in 250ms", and there was none.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_when_to_ask_again_what_somebody_has_forced_open() {
+    let endpoints = Endpoints::fixed(["http://10.0.0.1", "http://10.0.0.2"]);
+    for named in [None, Some(endpoints)] {
+        let endpoints = named.into_iter().map(|endpoints| (USERS.into(), endpoints)).collect();
+        let rig = Rig::set_up(Setup { endpoints, ..Setup::default() }, [answer(200)]);
+        let users = rig.service.breaker(USERS).unwrap();
+        let refused = async || {
+            let error = rig.get().await.unwrap_err();
+            assert_eq!((error.kind(), error.retry_after()), (ErrorKind::CircuitOpen, None));
+            let told = error.to_string();
+            assert!(told.contains("forced it open") && !told.contains("probe"), "{told}");
+        };
+        users.force_open().unwrap();
+        refused().await;
+        // It waits, and no longer than it has to.
+        let waits = tokio::spawn(rig.start(Method::GET, CallOptions::new().wait_for_ready(true)));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let lifted = crate::time::now();
+        users.enable().unwrap();
+        assert_eq!(waits.await.unwrap().unwrap().status(), 200);
+        assert!(crate::time::now().since(lifted) <= Duration::from_millis(1));
+        for origin in ["http://10.0.0.1", "http://10.0.0.2"] {
+            let Ok(endpoint) = users.endpoint(origin) else { continue };
+            endpoint.force_open().unwrap();
+        }
+        if rig.core.snapshot()[0].endpoints.is_empty() {
+            continue;
+        }
+        refused().await;
+    }
+}

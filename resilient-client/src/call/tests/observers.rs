@@ -2,9 +2,13 @@
 
 use std::sync::OnceLock;
 
+use http::StatusCode;
+
 use super::script::{Step, answer, ms};
 use super::*;
-use crate::event::{EventKinds, UpstreamIdentity};
+use crate::event::{CallEnd, Counts, EventKinds, KnownMethod, UpstreamIdentity};
+use crate::outcome::Outcome;
+use crate::outcome::report::Trigger;
 
 /// Hears of some kinds, at each upstream by one of its own.
 #[derive(Clone)]
@@ -141,4 +145,128 @@ async fn an_observer_that_panics_when_it_is_asked_hears_for_itself() {
     let rig = observed_by(vec![Arc::new(Panics(Arc::clone(&heard)))], [answer(200)]);
     rig.get().await.unwrap();
     assert!(*heard.lock().unwrap() >= 5, "all there is");
+}
+
+/// Counts, and notes whether it was told in values or by events.
+#[derive(Clone, Default)]
+struct Tally(Arc<Mutex<Vec<String>>>);
+
+impl Tally {
+    fn note(&self, what: String) {
+        self.0.lock().unwrap().push(what);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl Observer for Tally {
+    fn interest(&self) -> EventKinds {
+        EventKinds::IN_VALUES | EventKinds::RETRY_SCHEDULED
+    }
+
+    fn event(&self, _: &str, event: &Event) {
+        match *event {
+            Event::AttemptStarted { method, trigger, .. } => self.attempt_started(method, trigger),
+            Event::AttemptFinished { method, duration, outcome, status, .. } => {
+                self.attempt_finished(method, crate::time::nanos(duration), outcome, status);
+            }
+            Event::CallFinished { method, duration, end, .. } => {
+                self.call_finished(method, crate::time::nanos(duration), end);
+            }
+            ref other => return self.note(format!("event {:?}", other.kind())),
+        }
+        let last = self.0.lock().unwrap().pop().unwrap();
+        self.note(format!("event {last}"));
+    }
+
+    fn counts(self: Arc<Self>) -> Option<Arc<dyn Counts>> {
+        Some(self)
+    }
+}
+
+impl Counts for Tally {
+    fn attempt_started(&self, method: KnownMethod, trigger: Trigger) {
+        self.note(format!("{} {trigger}", method.as_str()));
+    }
+
+    fn attempt_finished(
+        &self,
+        method: KnownMethod,
+        nanos: u64,
+        outcome: Outcome,
+        status: Option<StatusCode>,
+    ) {
+        let status = status.map_or(0, |status| status.as_u16());
+        assert!(nanos < 1_000_000_000, "{nanos} of a call that takes no time");
+        self.note(format!("{} {outcome} {status}", method.as_str()));
+    }
+
+    fn event_lost(&self) {
+        self.note("lost".to_owned());
+    }
+
+    fn call_finished(&self, method: KnownMethod, nanos: u64, end: CallEnd) {
+        assert!(nanos < 1_000_000_000, "{nanos} of a call that takes no time");
+        self.note(format!("{} {end:?}", method.as_str()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_only_counts_is_told_in_values_and_by_events_where_somebody_else_wants_those() {
+    let expected = [
+        "GET first",
+        "GET status 503",
+        "event {RetryScheduled}",
+        "GET retry",
+        "GET Response(200)",
+        "GET success 200",
+    ];
+    for (others, by_events) in [(EventKinds::NONE, 0), (EventKinds::CALL_FINISHED, 1), (EventKinds::ALL, 5)] {
+        let (first, second) = (Tally::default(), Tally::default());
+        let observers: Vec<Arc<dyn Observer>> =
+            vec![Arc::new(first.clone()), Arc::new(Picky::new(others)), Arc::new(second.clone())];
+        let rig = observed_by(observers, [answer(503), answer(200)]);
+        drop(rig.get().await.unwrap());
+        let told = first.take();
+        assert_eq!(second.take(), told, "each is told all of it");
+        let events = told.iter().filter(|it| it.starts_with("event GET")).count();
+        assert_eq!(events, by_events, "{told:?}");
+        let told: Vec<_> = told.iter().map(|it| it.replace("event GET", "GET")).collect();
+        assert_eq!(told, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_only_counts_and_came_in_the_middle_of_a_call_is_told_of_those_that_begin_later() {
+    let slow = Step::Answer { after: ms(40), status: 200, retry_after: None, body: Vec::new() };
+    let first = Tally::default();
+    let rig = observed_by(vec![Arc::new(first.clone())], [slow, answer(200)]);
+    let call = tokio::spawn(rig.start(Method::GET, CallOptions::new()));
+    tokio::time::sleep(ms(10)).await;
+    let late = Tally::default();
+    let observer: Arc<dyn Observer> = Arc::new(late.clone());
+    rig.core.observe(&observer);
+    drop(call.await.unwrap().unwrap());
+    assert_eq!(late.take(), [""; 0]);
+    assert_eq!(first.take().len(), 3);
+    drop(rig.get().await.unwrap());
+    assert_eq!(late.take(), ["GET first", "GET Response(200)", "GET success 200"]);
+}
+
+/// It was caught, and nobody knew that something else went without its events.
+#[tokio::test(start_paused = true)]
+async fn an_event_at_which_an_observer_panics_is_counted_as_lost() {
+    let sick = |_: &str, event: &Event| {
+        if matches!(event, Event::AttemptHead { .. }) {
+            std::panic::resume_unwind(Box::new("sick"));
+        }
+    };
+    let (tally, well) = (Tally::default(), Picky::new(EventKinds::ATTEMPT_HEAD));
+    let rig =
+        observed_by(vec![Arc::new(tally.clone()), Arc::new(sick), Arc::new(well.clone())], [answer(200)]);
+    rig.get().await.unwrap();
+    assert_eq!(tally.take().iter().filter(|told| *told == "lost").count(), 1);
+    assert_eq!(well.take(), ["users: {AttemptHead}"], "the others hear it");
 }

@@ -116,16 +116,21 @@ impl Breaker {
             return Ok(Admitted::plainly(word, None));
         }
         match self.shut_for(word, now) {
-            Some(retry_after) => self.refuse(word, retry_after),
+            Some(rejected) => self.refuse(word, rejected),
             None => self.acquire_probe(now),
         }
     }
 
     /// Whether [`try_acquire`](Self::try_acquire) would reject now, and for how long. Changes
     /// nothing and promises nothing.
-    pub fn rejects_now(&self, now: Tick) -> Option<Duration> {
+    pub fn rejects_now(&self, now: Tick) -> Option<Rejected> {
+        if self.only_observes() { None } else { self.would_reject(now) }
+    }
+
+    /// The same of one that only observes: whether it would, did it what it says.
+    pub(crate) fn would_reject(&self, now: Tick) -> Option<Rejected> {
         let word = self.word();
-        if word.admits() || self.only_observes() { None } else { self.shut_for(word, now) }
+        if word.admits() { None } else { self.shut_for(word, now) }
     }
 
     /// Reports how a call ended. A result from another generation is ignored.
@@ -226,7 +231,7 @@ impl Breaker {
             successes: window.successes,
             slow: window.slow,
             streak: word.streak(),
-            open_for: open_for.unwrap_or_default(),
+            open_for: open_for.and_then(|open| open.retry_after).unwrap_or_default(),
             reopens: locked.reopens.into(),
             probes: if state == State::HalfOpen { locked.taken - locked.succeeded } else { 0 },
         }
@@ -249,19 +254,21 @@ impl Breaker {
     }
 
     /// Turns a call away or, observing only, lets it go uncounted.
-    pub(super) fn refuse(&self, word: Word, retry_after: Duration) -> Result<Admitted, Rejected> {
+    pub(super) fn refuse(&self, word: Word, rejected: Rejected) -> Result<Admitted, Rejected> {
         self.turn_away();
-        let rejected = Rejected { retry_after };
         if self.only_observes() { Ok(Admitted::all_the_same(word, rejected)) } else { Err(rejected) }
     }
 
     /// How long a breaker that is open, by force or not, or half-open surely admits no one; `None`
     /// if someone might get in. When the state changes between the loads the wait may be the other
     /// state's: it is advice, and no admission rests on it.
-    pub(super) fn shut_for(&self, word: Word, now: Tick) -> Option<Duration> {
+    pub(super) fn shut_for(&self, word: Word, now: Tick) -> Option<Rejected> {
+        if word.state() == State::ForcedOpen {
+            return Some(Rejected { retry_after: None });
+        }
         let hint = u64::from(self.hint.load(Ordering::Relaxed)) * 1000;
-        let left = if word.state() == State::ForcedOpen { hint } else { self.pause.left(now, hint)? };
-        Some(Duration::from_nanos(left))
+        let left = self.pause.left(now, hint)?;
+        Some(Rejected { retry_after: Some(Duration::from_nanos(left)) })
     }
 
     /// What is known to whoever might send a probe now. Like [`rejects_now`](Self::rejects_now)

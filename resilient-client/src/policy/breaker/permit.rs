@@ -111,9 +111,9 @@ pub struct Admitted {
     pub permit: Permit,
     /// The change this call brought about by arriving, if any.
     pub transition: Option<Transition>,
-    /// The `retry_after` of the rejection this would have been, were the breaker not in
+    /// The rejection this would have been, were the breaker not in
     /// [`observe_only`](super::BreakerPolicy::observe_only). The call's result doesn't count then.
-    pub would_reject: Option<Duration>,
+    pub would_reject: Option<Rejected>,
 }
 
 impl Admitted {
@@ -129,7 +129,7 @@ impl Admitted {
     /// Let through by a breaker that only observes.
     pub(super) fn all_the_same(word: Word, rejected: Rejected) -> Self {
         let permit = Permit { word: word.uncounted() };
-        Self { permit, transition: None, would_reject: Some(rejected.retry_after) }
+        Self { permit, transition: None, would_reject: Some(rejected) }
     }
 }
 
@@ -138,8 +138,9 @@ impl Admitted {
 pub struct Rejected {
     /// When to try again: the rest of the open time, should calls go on to come as they have, and
     /// never more than is left when none do. Half-open with every probe out, at most the shortest
-    /// open time; forced open, when nobody knows, that time. Never zero.
-    pub retry_after: Duration,
+    /// open time. Never zero. `None` when somebody has forced it open: there is no next probe, and
+    /// whoever did that lifts it.
+    pub retry_after: Option<Duration>,
 }
 
 /// A breaker at one moment.

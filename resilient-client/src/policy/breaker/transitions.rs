@@ -22,8 +22,8 @@ impl Breaker {
             // Someone else got here first and the news was good.
             return Ok(Admitted::plainly(word, None));
         }
-        if let Some(retry_after) = self.shut_for(word, now) {
-            return self.refuse(word, retry_after);
+        if let Some(rejected) = self.shut_for(word, now) {
+            return self.refuse(word, rejected);
         }
         // Open and half-open there are always rules.
         let Some(rules) = locked.rules else { return Ok(Admitted::plainly(word, None)) };

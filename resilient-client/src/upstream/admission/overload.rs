@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Admission, Ask, InRate, Patience, Stage, Stuck};
 use crate::outcome::rejection::Rejection;
+use crate::policy::breaker::Rejected;
 use crate::policy::overload::NoPlace;
 use crate::policy::plan::Modes;
 use crate::policy::priority::Priority;
@@ -16,7 +17,7 @@ impl Upstream {
     /// With the breaker open, or each endpoint's, a place would be of no use: the call is turned
     /// away by that.
     pub(super) fn is_of_no_use(&self, ask: &Ask<'_>, now: Tick) -> Option<Stuck> {
-        if let Some(retry_after) = self.breaker.rejects_now(now) {
+        if let Some(Rejected { retry_after }) = self.breaker.rejects_now(now) {
             self.breaker.turn_away();
             return Some(Rejection::CircuitOpen { retry_after }.into());
         }

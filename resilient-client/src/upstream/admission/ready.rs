@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Admission, Ask, Refusal, Stage, Stuck};
 use crate::outcome::rejection::Rejection;
-use crate::policy::breaker::{ForReady, ReadyWaiter, State};
+use crate::policy::breaker::{ForReady, ReadyWaiter, Rejected, State};
 use crate::policy::plan::Modes;
 use crate::time::Tick;
 use crate::upstream::Upstream;
@@ -104,14 +104,15 @@ impl Upstream {
         has_gone: bool,
         cx: &Context<'_>,
         now: Tick,
-    ) -> Poll<Option<Duration>> {
+    ) -> Poll<Option<Rejected>> {
         const MOMENT: Duration = Duration::from_millis(1);
+        // Whoever lifts what was forced wakes those that wait.
+        const FORCED: Duration = Duration::from_secs(1);
         const NEW_ENDPOINTS: Duration = Duration::from_millis(100);
         // Before it looks, so that no news are missed.
         waiter.note(cx);
-        let left = || self.shut_for(now).map(|left| left.max(Duration::from_nanos(1)));
         if now >= waiter.ends() {
-            return Poll::Ready(left());
+            return Poll::Ready(self.shut_for(now));
         }
         if wants == ForReady::LastProbes && !self.is_recovering() {
             // They are decided: it goes, or is refused.
@@ -123,8 +124,8 @@ impl Upstream {
         if let Some(balancer) = &self.balancer {
             balancer.catch_up(now);
         }
-        let left = match left() {
-            Some(left) => left,
+        let left = match self.shut_for(now) {
+            Some(Rejected { retry_after }) => retry_after.unwrap_or(FORCED),
             None if has_gone => MOMENT,
             None => return Poll::Ready(None),
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Admission, Ask, InRate, Patience, Refusal, Stage, Stuck, Waiting};
 use crate::endpoints::NoEndpoint;
 use crate::outcome::rejection::Rejection;
+use crate::policy::breaker::Rejected;
 use crate::policy::bulkhead::{WaitOver, Waiter};
 use crate::time::{self, Tick};
 use crate::upstream::{AttemptPermit, Part, Upstream};
@@ -102,7 +103,9 @@ impl Waiting {
                 let place = Some(waiter.place());
                 match refused {
                     None => upstream.admit(Ask { place, ..ask }, now),
-                    Some(retry_after) => Admission::Refused(Rejection::CircuitOpen { retry_after }.into()),
+                    Some(Rejected { retry_after }) => {
+                        Admission::Refused(Rejection::CircuitOpen { retry_after }.into())
+                    }
                 }
             }
             Stage::Over => return Poll::Pending,

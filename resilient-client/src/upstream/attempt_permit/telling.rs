@@ -42,15 +42,27 @@ impl AttemptPermit {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn started_of(&self, heard: Heard, trigger: Trigger) {
-        self.upstream.emit_of_call(heard, EventKinds::ATTEMPT_STARTED, || Event::AttemptStarted {
+        match self.upstream.only_counted(heard, EventKinds::ATTEMPT_STARTED) {
+            Some(one) => one.tell(|counts| counts.attempt_started(heard.method, trigger)),
+            None => self.started_for_all(heard, trigger),
+        }
+    }
+
+    #[cold]
+    fn started_for_all(&self, heard: Heard, trigger: Trigger) {
+        let method = heard.method;
+        let started = || Event::AttemptStarted {
             call: self.call,
-            method: heard.method,
+            method,
             number: self.number,
             at: self.started,
             trigger,
             endpoint: self.endpoint().map(|endpoint| endpoint.origin().clone()),
+        };
+        self.upstream.count_of_call(heard, EventKinds::ATTEMPT_STARTED, started, |counts| {
+            counts.attempt_started(method, trigger);
         });
     }
 
@@ -88,31 +100,52 @@ impl AttemptPermit {
 
     #[inline]
     pub(super) fn finished(&self, end: &Classified, now: Tick) {
-        if self.heard.is_some() {
-            self.tell_finished(end, now);
+        if let Some(heard) = self.heard {
+            self.tell_finished(heard, end, now);
         }
     }
 
-    #[cold]
-    fn tell_finished(&self, end: &Classified, now: Tick) {
-        match (self.stage, self.span()) {
-            (Stage::Launched | Stage::Sent, Some(span)) => span.ended(end.outcome, self.status),
-            (Stage::Admitted | Stage::Preparing, Some(span)) => span.not_sent(),
-            _ => {}
+    #[inline(never)]
+    fn tell_finished(&self, heard: Heard, end: &Classified, now: Tick) {
+        if let Some(span) = self.span() {
+            self.span_ends(span, end);
         }
         if !self.was_launched() {
             return;
         }
-        let Some(heard) = self.heard else { return };
-        self.upstream.emit_of_call(heard, EventKinds::ATTEMPT_FINISHED, || Event::AttemptFinished {
+        match self.upstream.only_counted(heard, EventKinds::ATTEMPT_FINISHED) {
+            Some(one) => one.tell(|counts| {
+                let took = now.nanos_since(self.started);
+                counts.attempt_finished(heard.method, took, end.outcome, self.status);
+            }),
+            None => self.finished_for_all(heard, end, now),
+        }
+    }
+
+    #[cold]
+    fn finished_for_all(&self, heard: Heard, end: &Classified, now: Tick) {
+        let (method, outcome, status) = (heard.method, end.outcome, self.status);
+        let finished = || Event::AttemptFinished {
             call: self.call,
-            method: heard.method,
+            method,
             number: self.number,
             duration: now.since(self.started),
-            outcome: end.outcome,
-            status: self.status,
+            outcome,
+            status,
             unprocessed: end.repeat.is_proof(),
+        };
+        self.upstream.count_of_call(heard, EventKinds::ATTEMPT_FINISHED, finished, |counts| {
+            counts.attempt_finished(method, now.nanos_since(self.started), outcome, status);
         });
+    }
+
+    #[cold]
+    fn span_ends(&self, span: &AttemptSpan, end: &Classified) {
+        match self.stage {
+            Stage::Launched | Stage::Sent => span.ended(end.outcome, self.status),
+            Stage::Admitted | Stage::Preparing => span.not_sent(),
+            Stage::Leaving => {}
+        }
     }
 
     #[inline]

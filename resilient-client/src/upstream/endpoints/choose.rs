@@ -20,11 +20,14 @@
 //! not have to win a comparison: what is known of a broken endpoint speaks against it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::endpoint::{Endpoint, Takes};
 use super::{Heeds, List, Seek, Shut, has_been, rests_until};
+use crate::event::Event;
+use crate::outcome::rejection::Rejection;
 use crate::policy::breaker::Probing;
 use crate::policy::overload::NoPlace;
 use crate::rng::Rng;
@@ -159,9 +162,9 @@ impl List {
     #[cold]
     pub(super) fn shut(&self, seek: &Seek<'_>, now: Tick) -> Shut {
         // The refusal where no endpoint refuses any more.
-        const SOON: std::time::Duration = std::time::Duration::from_millis(1);
+        const SOON: Duration = Duration::from_millis(1);
         let waits = |endpoint: &Arc<Endpoint>| match endpoint.takes(now) {
-            Takes::Nothing(wait) => Some((wait, Shut::Open(wait))),
+            Takes::Nothing(wait) => Some((wait.unwrap_or(Duration::MAX), Shut::Open(wait))),
             Takes::Held(wait) => Some((wait, Shut::Held(wait))),
             Takes::Any | Takes::Probe if seek.rests(endpoint, now) => {
                 let wait = now.until(rests_until(seek.tried, endpoint));
@@ -186,7 +189,17 @@ impl List {
             return Shut::Full(limit);
         }
         let first = self.endpoints.iter().filter_map(waits).min_by_key(|(wait, _)| *wait);
-        first.map_or(Shut::Open(SOON), |(_, shut)| shut)
+        first.map_or(Shut::Open(Some(SOON)), |(_, shut)| shut)
+    }
+
+    /// An attempt goes to an endpoint whose breaker would have refused it, did it more than
+    /// observe. It would have gone to another, or, if theirs all would, been refused.
+    #[cold]
+    pub(super) fn would_refuse(&self, to: &Endpoint, now: Tick) {
+        let refusals = self.endpoints.iter().map(|endpoint| endpoint.breaker.would_reject(now));
+        let Some(refusals) = refusals.collect::<Option<Vec<_>>>() else { return };
+        let retry_after = refusals.into_iter().filter_map(|refusal| refusal.retry_after).min();
+        to.tell(|| Event::WouldReject { rejection: Rejection::CircuitOpen { retry_after } });
     }
 
     /// The one of two that costs less, if both stand for the draw. In place of one that doesn't, a

@@ -29,8 +29,9 @@ pub(super) enum Takes {
     Any,
     /// The next call would be a probe.
     Probe,
-    /// None: its breaker is open, or its probes are out, for another so long.
-    Nothing(Duration),
+    /// None: its breaker is open, or its probes are out, for another so long; or until somebody
+    /// lifts what was forced.
+    Nothing(Option<Duration>),
     /// None: it asked everybody to stay away, for another so long.
     Held(Duration),
 }
@@ -222,7 +223,7 @@ impl Endpoint {
         if self.takes_any() {
             return Takes::Any;
         }
-        self.breaker.rejects_now(now).map_or(Takes::Probe, Takes::Nothing)
+        self.breaker.rejects_now(now).map_or(Takes::Probe, |rejected| Takes::Nothing(rejected.retry_after))
     }
 
     /// It answered with `Retry-After`: others are asked first for so long. For how long nobody may
@@ -281,7 +282,11 @@ impl Endpoint {
     }
 
     pub(super) fn emit(&self, transition: Transition) {
-        self.events.emit(self.origin.as_str(), || Event::BreakerTransition(transition));
+        self.tell(|| Event::BreakerTransition(transition));
+    }
+
+    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+        self.events.emit(self.origin.as_str(), event);
     }
 
     pub(crate) fn snapshot(&self, rules: &balance::Rules, now: Tick) -> EndpointSnapshot {

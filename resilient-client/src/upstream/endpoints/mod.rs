@@ -143,8 +143,9 @@ fn rests_until(tried: &[Trial], endpoint: &Endpoint) -> Tick {
 pub(crate) enum Shut {
     /// There is none.
     Empty,
-    /// Their breakers refuse: the first to let a probe through does so after this.
-    Open(Duration),
+    /// Their breakers refuse: the first to let a probe through does so after this, or none does, as
+    /// somebody has forced all of them open.
+    Open(Option<Duration>),
     /// They asked to be left alone: the first may be asked after this.
     Held(Duration),
     /// Those that may be asked have as much in flight as they can answer in time, one of them so
@@ -281,6 +282,9 @@ impl EndpointSet {
             }
             if let Some(transition) = admitted.transition {
                 endpoint.emit(transition);
+            }
+            if admitted.would_reject.is_some() {
+                list.would_refuse(endpoint, now);
             }
             return permit(endpoint, Some(admitted.permit));
         }

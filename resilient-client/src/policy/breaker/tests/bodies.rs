@@ -119,7 +119,7 @@ fn bodies_that_failed_before_it_opened_are_remembered_until_one_ends_well() {
             }
         };
         assert!(matches!(opened.cause, Cause::ColdFailures(_)));
-        let lasts_for = breaker.rejects_now(now).unwrap();
+        let lasts_for = shut_for(&breaker, now).unwrap();
         lasts.push(lasts_for.as_millis() as u64);
         now = now.after(lasts_for);
         assert_eq!(recover(&breaker, now).to, State::Closed);

@@ -39,9 +39,9 @@ fn a_rejected_probe_is_told_to_wait_the_open_time_of_the_rules_in_force() {
     let now = START.after(ms(300));
     breaker.record(probe(&breaker, now), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     let _probe = probe(&breaker, now);
-    assert_eq!(breaker.rejects_now(now), Some(ms(300)));
+    assert_eq!(shut_for(&breaker, now), Some(ms(300)));
     breaker.set_rules(Some(policy(700)));
-    assert_eq!(breaker.rejects_now(now), Some(ms(700)));
+    assert_eq!(shut_for(&breaker, now), Some(ms(700)));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn new_rules_keep_the_state_and_the_counts() {
     assert_eq!(opened.cause, Cause::ColdFailures(4));
     let longer = policy().open_for(ms(3000)).compile().unwrap();
     assert_eq!(breaker.set_rules(Some(longer)), None);
-    assert_eq!(breaker.rejects_now(START), Some(ms(250)), "the opening under way keeps its length");
+    assert_eq!(shut_for(&breaker, START), Some(ms(250)), "the opening under way keeps its length");
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn the_first_probe_goes_alone_and_the_others_the_moment_it_has_succeeded() {
     let first = probe(&breaker, now);
     let later = now.after(ms(249));
     for _ in 0..1000 {
-        assert_eq!(breaker.try_acquire(later).unwrap_err().retry_after, ms(1), "until another follows");
+        assert_eq!(breaker.try_acquire(later).unwrap_err().retry_after, Some(ms(1)), "until another follows");
     }
     assert_eq!(breaker.record(first, CallResult::new(Verdict::Success, QUICK), later, MIDDLE), None);
     let others: Vec<_> = (0..100).filter_map(|_| breaker.try_acquire(later).ok()).collect();
@@ -42,7 +42,7 @@ fn a_probe_that_does_not_answer_is_followed_when_one_that_failed_would_be() {
     let (breaker, mut now) = opened(BreakerPolicy::standard());
     let mut hang = vec![probe(&breaker, now)];
     for expected in [250, 500, 1000, 2000, 4000].map(ms) {
-        assert!(breaker.rejects_now(now.after(expected.mul_f64(0.9))).is_some());
+        assert!(shut_for(&breaker, now.after(expected.mul_f64(0.9))).is_some());
         now = now.after(expected);
         hang.push(probe(&breaker, now));
         assert_eq!((breaker.state(), breaker.snapshot(now).probes), (State::HalfOpen, 1), "one slot");
@@ -52,10 +52,10 @@ fn a_probe_that_does_not_answer_is_followed_when_one_that_failed_would_be() {
     let newest = hang.pop().unwrap();
     let mut hang = hang.into_iter();
     for verdict in [Verdict::Failure, Verdict::Neutral] {
-        let wait = breaker.rejects_now(now);
+        let wait = shut_for(&breaker, now);
         assert_eq!(breaker.record(hang.next().unwrap(), CallResult::new(verdict, QUICK), now, MIDDLE), None);
         breaker.release(hang.next().unwrap());
-        assert_eq!((breaker.rejects_now(now), breaker.snapshot(now).probes), (wait, 1));
+        assert_eq!((shut_for(&breaker, now), breaker.snapshot(now).probes), (wait, 1));
     }
     // Unless it is an answer.
     breaker.record(hang.next().unwrap(), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
@@ -94,7 +94,7 @@ fn one_is_told_no_more_than_the_shortest_open_time_while_a_probe_is_out() {
         now = now.after(ms(6_000));
     }
     let _probe = probe(&breaker, now);
-    assert!(breaker.rejects_now(now).unwrap() <= ms(250));
+    assert!(shut_for(&breaker, now).unwrap() <= ms(250));
     assert!(breaker.try_acquire(now.after(ms(300))).is_err(), "though the next goes later");
 }
 
@@ -132,12 +132,12 @@ fn a_probe_that_decides_nothing_gives_its_slot_back_and_holds_the_next_back() {
             None
         );
         assert_eq!((breaker.state(), breaker.snapshot(now).probes), (State::HalfOpen, 0));
-        assert_eq!(breaker.rejects_now(now), Some(expected));
+        assert_eq!(shut_for(&breaker, now), Some(expected));
         now = now.after(expected);
     }
     breaker.record(probe(&breaker, now), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
     breaker.record(probe(&breaker, now), CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
-    assert_eq!(breaker.rejects_now(now), Some(ms(250)), "one that decides ends the row");
+    assert_eq!(shut_for(&breaker, now), Some(ms(250)), "one that decides ends the row");
     assert_eq!(recover(&breaker, now.after(ms(250))).cause, Cause::ProbesSucceeded);
 }
 
@@ -146,7 +146,7 @@ fn a_probe_that_was_never_sent_holds_nobody_back() {
     let (breaker, now) = opened(BreakerPolicy::standard());
     for _ in 0..10 {
         breaker.release(probe(&breaker, now));
-        assert_eq!((breaker.snapshot(now).probes, breaker.rejects_now(now)), (0, None));
+        assert_eq!((breaker.snapshot(now).probes, shut_for(&breaker, now)), (0, None));
     }
     assert_eq!(recover(&breaker, now).cause, Cause::ProbesSucceeded);
     let late = breaker.try_acquire(now).unwrap().permit;
@@ -182,7 +182,7 @@ fn new_rules_end_no_wait_between_probes() {
     let (breaker, now) = opened(BreakerPolicy::standard());
     breaker.record(probe(&breaker, now), CallResult::new(Verdict::Neutral, QUICK), now, MIDDLE);
     breaker.set_rules(Some(BreakerPolicy::standard().probes(5).compile().unwrap()));
-    assert_eq!(breaker.rejects_now(now), Some(ms(250)));
+    assert_eq!(shut_for(&breaker, now), Some(ms(250)));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn lost_probes_expire_and_their_late_results_move_nothing() {
     let lease_end = now.after(ms(10_000));
     let almost = Tick::from_nanos(lease_end.as_nanos() - 1);
     assert_eq!(lost.len(), 2);
-    assert_eq!(breaker.try_acquire(almost).unwrap_err().retry_after, Duration::from_nanos(1));
+    assert_eq!(breaker.try_acquire(almost).unwrap_err().retry_after, Some(Duration::from_nanos(1)));
     let fresh = breaker.try_acquire(lease_end).unwrap();
     let transition = fresh.transition.unwrap();
     assert_eq!((transition.from, transition.to), (State::HalfOpen, State::HalfOpen));
@@ -216,7 +216,7 @@ fn dropping_every_probe_for_ever_never_wedges_it() {
             drop(admitted.permit);
         }
         // The one turned away just now may have brought the end.
-        let Some(wait) = breaker.rejects_now(now) else { continue };
+        let Some(wait) = shut_for(&breaker, now) else { continue };
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(5), "{wait:?}");
         now = now.after(wait);
     }

@@ -37,6 +37,11 @@ fn breaker(policy: BreakerPolicy) -> Breaker {
     Breaker::new(policy.compile().unwrap())
 }
 
+/// For how long it rejects calls, if it does. Nobody has forced it open.
+fn shut_for(breaker: &Breaker, now: Tick) -> Option<Duration> {
+    breaker.rejects_now(now).map(|rejected| rejected.retry_after.expect("not forced"))
+}
+
 fn call(breaker: &Breaker, verdict: Verdict, now: Tick) -> Option<Transition> {
     let admitted = breaker.try_acquire(now).expect("admitted");
     breaker.record(admitted.permit, CallResult::new(verdict, QUICK), now, MIDDLE)
@@ -57,7 +62,7 @@ fn failures_to_open(breaker: &Breaker, now: Tick) -> (u32, Cause) {
 fn opened(policy: BreakerPolicy) -> (Breaker, Tick) {
     let breaker = breaker(policy);
     failures_to_open(&breaker, START);
-    let wait = breaker.rejects_now(START).expect("open");
+    let wait = shut_for(&breaker, START).expect("open");
     (breaker, START.after(wait))
 }
 

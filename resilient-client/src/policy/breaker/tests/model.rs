@@ -110,15 +110,15 @@ fn acquire(
             Ok((Some(admitted.permit), Some(shadow.permit)))
         }
         (Err(rejected), Err(wait), Ok(shadow)) => {
-            prop_assert_eq!(rejected.retry_after, Duration::from_nanos(wait));
-            prop_assert_eq!((peek, shadow_peek), (Some(rejected.retry_after), None));
-            prop_assert_eq!(shadow.would_reject, Some(rejected.retry_after));
+            prop_assert_eq!(rejected.retry_after, wait.map(Duration::from_nanos));
+            prop_assert_eq!((peek, shadow_peek), (Some(rejected), None));
+            prop_assert_eq!(shadow.would_reject, Some(rejected));
             prop_assert_eq!(shadow.transition, None);
             prop_assert!(!shadow.permit.is_probe());
             Ok((None, Some(shadow.permit)))
         }
         (Err(rejected), Err(wait), Err(shadow)) if model.rules.is_none() => {
-            prop_assert_eq!((rejected.retry_after, shadow), (Duration::from_nanos(wait), rejected));
+            prop_assert_eq!((rejected.retry_after, shadow), (wait.map(Duration::from_nanos), rejected));
             Ok((None, None))
         }
         answers => Err(TestCaseError::fail(format!("they disagree: {answers:?}"))),

@@ -126,7 +126,7 @@ fn a_probe_that_succeeds_slowly_opens_it_again_for_longer() {
     let reopened =
         breaker.record(permit, CallResult::from_nanos(Verdict::Success, SLOW + 1), now, MIDDLE).unwrap();
     assert_eq!((reopened.to, reopened.cause), (State::Open, Cause::ProbeSlow));
-    assert_eq!(breaker.rejects_now(now), Some(ms(500)));
+    assert_eq!(shut_for(&breaker, now), Some(ms(500)));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn tripping(policy: &BreakerPolicy) -> Breaker {
 fn a_rule_of_ones_own_decides_alone_and_for_how_long() {
     let breaker = tripping(&every(100).cold_consecutive_failures(1));
     assert_eq!(failures_to_open(&breaker, START), (100, Cause::Tripped));
-    assert_eq!(breaker.rejects_now(START), Some(Duration::from_secs(100)));
+    assert_eq!(shut_for(&breaker, START), Some(Duration::from_secs(100)));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_rule_of_ones_own_hears_every_success_and_of_the_revival() {
     // Its fourth failure: it says nothing, so the breaker opens for as long as before.
     let permit = probe(&breaker, now);
     breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE);
-    assert_eq!(breaker.rejects_now(now), Some(ms(3000)));
+    assert_eq!(shut_for(&breaker, now), Some(ms(3000)));
     let now = now.after(ms(3000));
     let permit = probe(&breaker, now);
     breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
@@ -213,7 +213,7 @@ fn a_panic_in_a_rule_of_ones_own_opens_nothing_and_breaks_nothing() {
 fn a_silent_probe_is_followed_no_sooner_than_its_own_rule_would_have_a_failed_one_followed() {
     let breaker = tripping(&every(1));
     call(&breaker, Verdict::Failure, START);
-    let wait = breaker.rejects_now(START).unwrap();
+    let wait = shut_for(&breaker, START).unwrap();
     let now = START.after(wait);
     let _silent = probe(&breaker, now);
     assert!((1..100).all(|n| breaker.try_acquire(now.after(ms(n * 90))).is_err()));
@@ -287,15 +287,15 @@ fn forced(breaker: &Breaker, control: Control) -> Transition {
 }
 
 #[test]
-fn forced_open_it_rejects_for_ever_and_says_one_open_time() {
+fn forced_open_it_rejects_for_ever_and_says_so() {
     for breaker in [breaker(BreakerPolicy::standard().open_for(ms(300))), Breaker::disabled()] {
-        let hint = if breaker.state() == State::Closed { ms(300) } else { ms(250) };
         let change = forced(&breaker, Control::ForceOpen);
         assert_eq!((change.to, change.cause), (State::ForcedOpen, Cause::Forced));
         assert_eq!(breaker.control(Control::ForceOpen), None, "it is already");
         for now in [START, START.after(Duration::from_hours(100))] {
-            assert_eq!(breaker.try_acquire(now).unwrap_err().retry_after, hint);
-            assert_eq!(breaker.rejects_now(now), Some(hint));
+            let nobody_knows = Rejected { retry_after: None };
+            assert_eq!(breaker.try_acquire(now).unwrap_err(), nobody_knows);
+            assert_eq!(breaker.rejects_now(now), Some(nobody_knows));
         }
         assert!(breaker.snapshot(START).forced);
     }
@@ -348,7 +348,7 @@ fn a_forced_state_outlives_new_rules_and_ends_with_them_in_force() {
     forced(&breaker, Control::ForceOpen);
     let stricter = BreakerPolicy::standard().cold_consecutive_failures(2).open_for(ms(700));
     assert_eq!(breaker.set_rules(Some(stricter.compile().unwrap())), None);
-    assert_eq!(breaker.rejects_now(START), Some(ms(700)));
+    assert_eq!(breaker.rejects_now(START), Some(Rejected { retry_after: None }));
     forced(&breaker, Control::Enable);
     assert_eq!(failures_to_open(&breaker, START).0, 2);
     forced(&breaker, Control::ForceClosed);
@@ -420,7 +420,7 @@ fn observing_only_the_first_calls_are_the_probes_and_the_others_do_not_count() {
         (breaker, START.after(ms(1000)))
     };
     let early = breaker.try_acquire(START).unwrap();
-    assert_eq!(early.would_reject, Some(ms(250)));
+    assert_eq!(early.would_reject, Some(Rejected { retry_after: Some(ms(250)) }));
     let calls = || {
         let calls: Vec<_> = (0..6).map(|_| breaker.try_acquire(now).unwrap()).collect();
         let probes: Vec<_> = calls.iter().map(|call| call.permit.is_probe()).collect();
@@ -446,9 +446,9 @@ fn observing_only_the_first_calls_are_the_probes_and_the_others_do_not_count() {
 fn observing_only_ends_at_once_when_the_rules_say_so() {
     let breaker = breaker(BreakerPolicy::standard().observe_only(true));
     failures_to_open(&breaker, START);
-    assert_eq!(breaker.rejects_now(START), None);
+    assert_eq!(shut_for(&breaker, START), None);
     breaker.set_rules(Some(BreakerPolicy::standard().compile().unwrap()));
-    assert_eq!(breaker.rejects_now(START), Some(ms(250)));
+    assert_eq!(shut_for(&breaker, START), Some(ms(250)));
     assert!(breaker.try_acquire(START).is_err());
 }
 

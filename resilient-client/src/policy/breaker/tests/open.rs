@@ -7,10 +7,10 @@ fn an_open_breaker_rejects_until_the_open_time_is_over_and_says_how_long() {
     let (breaker, until) = opened(BreakerPolicy::standard());
     assert_eq!(START.until(until), ms(250), "the middle of the jitter");
     for (now, left) in [(START, ms(250)), (START.after(ms(249)), ms(1))] {
-        assert_eq!(breaker.try_acquire(now).unwrap_err(), Rejected { retry_after: left });
-        assert_eq!(breaker.rejects_now(now), Some(left));
+        assert_eq!(breaker.try_acquire(now).unwrap_err(), Rejected { retry_after: Some(left) });
+        assert_eq!(shut_for(&breaker, now), Some(left));
     }
-    assert_eq!(breaker.rejects_now(until), None);
+    assert_eq!(shut_for(&breaker, until), None);
     assert_eq!(breaker.snapshot(until).state, State::Open, "peeking moves nothing");
     let first = breaker.try_acquire(until).unwrap();
     let expected =
@@ -25,7 +25,7 @@ fn the_open_time_doubles_to_its_cap_and_starts_over_after_closing() {
         let permit = probe(&breaker, now);
         let reopened = breaker.record(permit, CallResult::new(Verdict::Failure, QUICK), now, MIDDLE).unwrap();
         assert_eq!((reopened.to, reopened.cause), (State::Open, Cause::ProbeFailed));
-        let wait = breaker.rejects_now(now).unwrap();
+        let wait = shut_for(&breaker, now).unwrap();
         assert_eq!(wait, expected);
         now = now.after(wait);
     }
@@ -33,7 +33,7 @@ fn the_open_time_doubles_to_its_cap_and_starts_over_after_closing() {
     let closed = breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE).unwrap();
     assert_eq!((closed.to, closed.cause), (State::Closed, Cause::ProbesSucceeded));
     failures_to_open(&breaker, now);
-    assert_eq!(breaker.rejects_now(now), Some(ms(250)));
+    assert_eq!(shut_for(&breaker, now), Some(ms(250)));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn calls_turned_away_while_a_probe_is_out_bring_the_next_one_forward() {
         assert!((0..turned_away).all(|_| breaker.try_acquire(later).is_err()));
         let failed = later.after(ms(3000));
         breaker.record(hangs, CallResult::new(Verdict::Failure, QUICK), failed, MIDDLE);
-        breaker.rejects_now(failed).unwrap()
+        shut_for(&breaker, failed).unwrap()
     });
     assert!(probes[0] > ms(4500), "{probes:?}");
     assert_eq!(probes[1], ms(250));

@@ -99,7 +99,7 @@ fn a_single_endpoints_breaker_judges_like_any_other() {
         assert_eq!(attempt(&set, Verdict::Failure, 0, START, &mut rng), 1);
     }
     let open = endpoint(&set, 1).breaker.snapshot(START).open_for;
-    assert_eq!(set.admit(&Seek::first(), START, &mut rng).unwrap_err(), Shut::Open(open));
+    assert_eq!(set.admit(&Seek::first(), START, &mut rng).unwrap_err(), Shut::Open(Some(open)));
     let probe = set.admit(&Seek::first(), START.after(open), &mut rng).unwrap();
     assert!(probe.is_probe());
     assert!(matches!(set.admit(&Seek::first(), START.after(open), &mut rng), Err(Shut::Open(_))));
@@ -193,8 +193,8 @@ fn who_is_out_takes_no_calls_however_many_are() {
     trip(&set, 10, START);
     let refused = set.admit(&Seek::first(), START, &mut rng).unwrap_err();
     let first = (1..=10).map(|port| endpoint(&set, port).breaker.snapshot(START).open_for).min().unwrap();
-    assert_eq!(refused, Shut::Open(first));
-    assert_eq!(set.shut(START), Some(Shut::Open(first)));
+    assert_eq!(refused, Shut::Open(Some(first)));
+    assert_eq!(set.shut(START), Some(Shut::Open(Some(first))));
     let later = START.after(first);
     assert_eq!(set.shut(later), None);
     let held: Vec<_> = (0..50).filter_map(|_| set.admit(&Seek::first(), later, &mut rng).ok()).collect();

@@ -81,9 +81,13 @@ proptest! {
                             prop_assert!(listed.is_empty());
                             continue;
                         }
-                        Err(Shut::Open(wait) | Shut::Held(wait)) => {
+                        Err(Shut::Open(Some(wait)) | Shut::Held(wait)) => {
                             prop_assert!(!before.iter().any(may), "there is somebody to ask");
                             prop_assert!(!wait.is_zero() && wait <= Duration::from_secs(10), "{:?}", wait);
+                            continue;
+                        }
+                        Err(Shut::Open(None)) => {
+                            prop_assert!(false, "nobody has forced any");
                             continue;
                         }
                         Err(Shut::Full(_) | Shut::Silent) => {

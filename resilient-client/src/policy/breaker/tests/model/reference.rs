@@ -157,14 +157,15 @@ impl Model {
         self.go(if self.rules.is_some() { State::Closed } else { State::Disabled }, cause)
     }
 
-    pub(super) fn acquire(&mut self, now: u64) -> Result<(u64, Option<Transition>), u64> {
+    /// Its generation, or how long to wait if anybody knows.
+    pub(super) fn acquire(&mut self, now: u64) -> Result<(u64, Option<Transition>), Option<u64>> {
         let mut transition = None;
         match self.state {
-            State::ForcedOpen => return Err(self.rules.map_or(250_000_000, |rules| rules.open_nanos)),
+            State::ForcedOpen => return Err(None),
             State::Open | State::HalfOpen => {
                 if let Some(left) = self.left(now) {
                     self.turned_away.0 += 1;
-                    return Err(left);
+                    return Err(Some(left));
                 }
                 if self.state == State::Open {
                     transition = Some(self.go(State::HalfOpen, Cause::OpenTimeElapsed));
