@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
-use reqwest::Url;
+use url::Url;
 
 use super::options::{CallOptions, Hop};
 use crate::authority::Authority;

@@ -48,7 +48,7 @@ pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The longest time read or written. Far beyond what anybody waits for, and small enough for any
 /// sum.
-const LONGEST: Duration = Duration::from_hours(24);
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// The time left, at most 24 hours; `None` when no header says. The module's table says what each
 /// value means.
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
-    const DAY: Duration = Duration::from_hours(24);
+    const DAY: Duration = Duration::from_secs(86_400);
 
     fn headers(plain: &[&[u8]], grpc: &[&[u8]]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn each_row_of_the_table_holds_for_grpc() {
         for (value, expected) in [
-            ("2H", Some(Duration::from_hours(2))),
-            ("2M", Some(Duration::from_mins(2))),
+            ("2H", Some(Duration::from_secs(7200))),
+            ("2M", Some(Duration::from_secs(120))),
             ("2S", Some(2_000 * MS)),
             ("250m", Some(250 * MS)),
             ("250u", Some(Duration::from_micros(250))),
