@@ -45,8 +45,8 @@ async fn server() -> Server {
     .await
 }
 
-/// Without a breaker and a budget, which would end most of it, and with a hedge for whoever is late:
-/// a failure is repeated at once out of the same share, and here would leave little of it.
+/// Without a breaker and a budget, which would end most of it, and with a hedge for whoever is
+/// late: a failure is repeated at once out of the same share, and here would leave little of it.
 fn policy() -> Policy {
     let timeout = TimeoutPolicy::standard().total(Duration::from_secs(1)).attempt(Duration::from_millis(200));
     Policy::standard()

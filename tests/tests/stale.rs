@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
+use resilient_client::endpoints::{Resolve, Resolving};
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::stale::StaleIfError;
-use resilient_client::{Attempt, Client, ErrorKind, Policy, Prepared, Response};
+use resilient_client::{Attempt, Client, Endpoints, ErrorKind, Policy, Prepared, Response};
 use resilient_client_tests::server::Accept;
 use resilient_client_tests::{Reply, SOON, Server, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -432,4 +433,28 @@ async fn a_change_whose_answer_leads_to_nobody_makes_the_older_answer_obsolete()
     assert_eq!(entries(&client), 1);
     client.post(&url).body("new").send().await.unwrap_err();
     assert_eq!(entries(&client), 0);
+}
+
+/// Its answers were nobody's: they bear the name, and came from an address.
+#[tokio::test]
+async fn the_answers_of_a_name_that_is_resolved_stand_in_too() {
+    struct At(std::net::SocketAddr);
+    impl Resolve for At {
+        fn resolve(&self, _host: &str, _port: u16) -> Resolving {
+            let address = self.0;
+            Box::pin(async move { Ok(vec![address]) })
+        }
+    }
+    let server = counting(&[WINDOW]).await;
+    let name = "http://users.internal:3000";
+    let dns = Endpoints::dns(name).resolver(At(server.address()));
+    let builder = Client::builder().endpoints(name, dns).transport(reqwest::ClientBuilder::no_proxy);
+    let client = builder.stale_if_error(StaleIfError::new()).build().unwrap();
+    let url = format!("{name}/users/7");
+    assert_eq!(text(client.get(&url).send().await.unwrap()).await, "1");
+    assert_eq!(entries(&client), 1);
+    gone(&server);
+    let response = within(SOON, client.get(&url).send()).await.unwrap();
+    assert!(response.is_degraded());
+    assert_eq!(text(response).await, "1");
 }

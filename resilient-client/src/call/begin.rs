@@ -11,7 +11,7 @@ use crate::deadline;
 use crate::engine::Core;
 use crate::error::Error;
 use crate::header_limit::{MOST_HEADERS, too_many_headers};
-use crate::policy::breaker;
+use crate::policy::breaker::{self, ForReady};
 use crate::time::Tick;
 
 /// A call begins: it is in its upstream from here on, and its time runs. Its state is made where it
@@ -44,9 +44,11 @@ pub(super) fn begin<X: Exchange>(
         replayable: exchange.is_replayable(),
         safe: options.is_safe(address.method, address.headers),
         obeys_retry_after: !options.ignores_retry_after,
-        waits_for_ready: options
-            .wait_for_ready
-            .unwrap_or_else(|| plan.breaker.as_ref().is_some_and(breaker::Rules::waits_for_ready)),
+        for_ready: match options.wait_for_ready {
+            Some(true) => ForReady::Always,
+            Some(false) => ForReady::Never,
+            None => plan.breaker.as_ref().map_or(ForReady::Never, breaker::Rules::for_ready),
+        },
     };
     let settings = CallSettings {
         buffer: options.buffer,

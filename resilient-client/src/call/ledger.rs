@@ -31,6 +31,7 @@ use smallvec::SmallVec;
 
 use crate::outcome::classify::Repeat;
 use crate::outcome::report::{Decline, Trigger};
+use crate::policy::breaker::ForReady;
 use crate::policy::budget::Budget;
 use crate::policy::grant::Grant;
 use crate::policy::hedge::Cap;
@@ -66,8 +67,8 @@ pub(crate) struct Terms {
     pub(crate) safe: bool,
     /// Whether the next attempt waits for as long as the server asks with `Retry-After`.
     pub(crate) obeys_retry_after: bool,
-    /// Whether an attempt waits for an open breaker rather than be refused.
-    pub(crate) waits_for_ready: bool,
+    /// What an attempt waits for rather than be refused by the breaker.
+    pub(crate) for_ready: ForReady,
 }
 
 /// What the call should do now.

@@ -126,7 +126,7 @@ impl CallOptions {
     }
 
     /// Whether this call waits for an open circuit breaker rather than fail at once, in place of
-    /// what its policy says; see
+    /// what its policy says; with `false` not even for the last probes of one about to close. See
     /// [`BreakerPolicy::wait_for_ready`](crate::policy::breaker::BreakerPolicy::wait_for_ready).
     #[must_use]
     pub fn wait_for_ready(mut self, wait: bool) -> Self {

@@ -4,11 +4,17 @@
 //! that may be redirected has a trail, which keeps what its next request is made from, and the
 //! reports of those before it.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 use url::Url;
 
+use super::exchange::Exchange;
 use super::options::{CallOptions, Hop};
+use super::pending::Pending;
 use crate::authority::Authority;
 use crate::engine::{Address, Core};
 use crate::error::{Error, ErrorKind};
@@ -64,6 +70,53 @@ pub(crate) struct Trail {
     between: Option<Entered>,
 }
 
+/// A call of one kind that follows redirects: how it reads an answer, and makes the next call.
+pub(crate) trait Follow<X: Exchange> {
+    fn trail(&mut self) -> &mut Trail;
+
+    /// An answer's report, as its caller will find it.
+    fn report(response: &mut X::Response) -> &mut CallReport;
+
+    /// What follows an answer, as [`Trail::turn`] has it.
+    fn turn(&mut self, response: &X::Response, report: &mut CallReport) -> Result<Turn, Error>;
+
+    /// The call that follows.
+    fn call(&self, next: Next) -> Result<Pending<X>, Error>;
+
+    /// Polls the call that is under way, and those that follow it. `hops` hears of each.
+    #[cold]
+    fn poll(
+        &mut self,
+        mut call: Pin<&mut Pending<X>>,
+        cx: &mut Context<'_>,
+        hops: impl Fn(),
+    ) -> Poll<Result<X::Response, Error>> {
+        loop {
+            let polled = call.as_mut().poll(cx);
+            self.trail().goes_on();
+            let mut response = match ready!(polled) {
+                Ok(response) => response,
+                Err(error) => return Poll::Ready(Err(self.trail().ended(error))),
+            };
+            let mut report = Self::report(&mut response).clone();
+            let next = match self.turn(&response, &mut report) {
+                Ok(Turn::Follow(next)) => *next,
+                Ok(Turn::Stay) => {
+                    *Self::report(&mut response) = report;
+                    return Poll::Ready(Ok(response));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            drop(response);
+            match self.call(next) {
+                Ok(next) => call.set(next),
+                Err(error) => return Poll::Ready(Err(self.trail().ended(error.with_report(report)))),
+            }
+            hops();
+        }
+    }
+}
+
 /// An answer, as far as it may lead elsewhere.
 pub(crate) struct Answered<'a> {
     pub(crate) status: StatusCode,
@@ -95,7 +148,7 @@ impl Trail {
         // Credentials in it are the server's idea, and nobody's to send.
         let _ = (to.set_username(""), to.set_password(None));
         // A transport that follows by itself may have been led elsewhere: nobody's home.
-        let led = !self.is_home(answered.url, report);
+        let led = !is_home(&self.head.url, answered.url, report);
         let foreign = led || to.origin() != answered.url.origin();
         let mut head = self.head.clone();
         let keeps = redirects::rewrite(answered.status, &mut head.method, &mut head.headers);
@@ -138,14 +191,6 @@ impl Trail {
         Ok(Turn::Follow(Box::new(Next { head, body, options: self.options.clone() })))
     }
 
-    /// Whether an answer from there is one of whom the request was sent to: the origin of its URL,
-    /// or an endpoint behind it.
-    fn is_home(&self, url: &Url, report: &CallReport) -> bool {
-        let here = |origin: &Url| origin.origin() == url.origin();
-        let mut endpoints = report.attempts().iter().filter_map(AttemptReport::endpoint);
-        here(&self.head.url) || endpoints.any(|endpoint| here(endpoint.url()))
-    }
-
     fn address(&self) -> Address<'_> {
         let Head { method, url, headers, .. } = &self.head;
         Address { authority: Authority::of_url(url), method, path: url.path(), headers }
@@ -166,7 +211,7 @@ impl Trail {
     }
 
     /// The next call has begun, or waits to.
-    pub(crate) fn goes_on(&mut self) {
+    fn goes_on(&mut self) {
         self.between = None;
     }
 
@@ -179,7 +224,7 @@ impl Trail {
     }
 
     /// An error says it, too.
-    pub(crate) fn ended(&mut self, error: Error) -> Error {
+    fn ended(&mut self, error: Error) -> Error {
         match error.report().cloned() {
             Some(mut report) => {
                 self.led_to(&mut report);
@@ -195,4 +240,12 @@ impl Trail {
             },
         }
     }
+}
+
+/// Whether an answer from `answered` is one of whom a request for `called` was sent to: the origin
+/// of its URL, or an endpoint behind it.
+pub(crate) fn is_home(called: &Url, answered: &Url, report: &CallReport) -> bool {
+    let here = |origin: &Url| origin.origin() == answered.origin();
+    let mut endpoints = report.attempts().iter().filter_map(AttemptReport::endpoint);
+    here(called) || endpoints.any(|endpoint| here(endpoint.url()))
 }

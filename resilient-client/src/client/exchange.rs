@@ -56,18 +56,21 @@ pub(crate) struct ReqwestExchange {
     request: Request,
     body: Payload,
     /// Redirects are for the engine to follow.
-    pub(super) stays: bool,
+    stays: bool,
     /// The addresses of the host that the URL names, where attempts went.
     named: Vec<Arc<Endpoint>>,
 }
 
 impl ReqwestExchange {
-    /// A streamed body is sent once, or kept in a replay buffer of so many bytes.
-    #[inline]
+    /// A streamed body is sent once, or kept in a replay buffer of so many bytes. `stays`:
+    /// redirects are for the engine to follow.
+    #[allow(clippy::inline_always, reason = "an exchange is large, and is made where it stays")]
+    #[inline(always)]
     pub(crate) fn new(
         (client, facts): (reqwest::Client, Arc<ReqwestFacts>),
         mut request: Request,
         replay_buffer: Option<usize>,
+        stays: bool,
     ) -> Self {
         // The engine keeps time; a second timer inside reqwest would only fire with a less telling
         // error. Asked first: clearing a timeout that was never set allocates the map it isn't in.
@@ -79,7 +82,7 @@ impl ReqwestExchange {
         let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
         let none =
             matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
-        Self { client, facts, content, none, leaves: false, request, body, stays: false, named: Vec::new() }
+        Self { client, facts, content, none, leaves: false, request, body, stays, named: Vec::new() }
     }
 
     /// The same with a form for the body, which is in the request as a stream.
@@ -405,6 +408,7 @@ mod tests {
             (client, ReqwestFacts::new(true, usize::MAX, None, Injector::none()).redirecting(None, false)),
             request,
             None,
+            false,
         )
     }
 

@@ -15,6 +15,7 @@ mod on {
     use crate::call::exchange::announces_stream;
     use crate::call::kept_body::KeptBody;
     use crate::call::options::CallOptions;
+    use crate::call::trail::is_home;
     use crate::client::Response;
     use crate::client::response::assemble;
     use crate::error::Error;
@@ -151,12 +152,9 @@ mod on {
     /// Whether the answer came from the URL that was asked, at its own place or at one of its
     /// endpoints, and not from where a redirect led.
     fn is_own(asked: &Url, answered: &Url, report: &CallReport) -> bool {
-        let here = |origin: &Url| origin.origin() == answered.origin();
-        let endpoint = |url: &Url| {
-            let mut endpoints = report.attempts().iter().filter_map(|attempt| attempt.endpoint()).peekable();
-            if endpoints.peek().is_none() { here(url) } else { endpoints.any(|origin| here(origin.url())) }
-        };
-        asked.path() == answered.path() && asked.query() == answered.query() && endpoint(asked)
+        asked.path() == answered.path()
+            && asked.query() == answered.query()
+            && is_home(asked, answered, report)
     }
 }
 

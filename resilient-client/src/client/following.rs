@@ -7,22 +7,16 @@ use reqwest::{Body, Request};
 use super::payload::whole_bytes;
 use super::{Client, Response};
 use crate::call::options::CallOptions;
-use crate::call::pending;
-use crate::call::trail::{Answered, Carried, Head, Next, Trail, Turn};
+use crate::call::pending::Pending;
+use crate::call::trail::{Answered, Carried, Follow, Head, Next, Trail, Turn};
 use crate::client::exchange::ReqwestExchange;
 use crate::error::Error;
+use crate::outcome::report::CallReport;
 
 /// A call's trail, and the client that goes on with it.
 pub(super) struct Following {
     client: Client,
     trail: Trail,
-}
-
-/// What comes of a call's end.
-#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
-pub(super) enum Then {
-    Call(pending::Pending<ReqwestExchange>),
-    End(Result<Response, Error>),
 }
 
 impl Following {
@@ -57,40 +51,30 @@ impl Following {
         let trail = Trail::new(rules, head, body, options.clone());
         Some(Box::new(Self { client: client.clone(), trail }))
     }
+}
 
-    /// Its call has been polled.
-    pub(super) fn goes_on(&mut self) {
-        self.trail.goes_on();
+impl Follow<ReqwestExchange> for Following {
+    fn trail(&mut self) -> &mut Trail {
+        &mut self.trail
     }
 
-    /// What follows the end of its call.
-    #[cold]
-    pub(super) fn then(&mut self, ended: Result<Response, Error>) -> Then {
-        let mut response = match ended {
-            Ok(response) => response,
-            Err(error) => return Then::End(Err(self.trail.ended(error))),
-        };
-        let mut report = response.report().clone();
+    fn report(response: &mut Response) -> &mut CallReport {
+        response.report_mut()
+    }
+
+    fn turn(&mut self, response: &Response, report: &mut CallReport) -> Result<Turn, Error> {
         let answered =
             Answered { status: response.status(), headers: response.headers(), url: response.url() };
         let clean = || self.client.transport.as_ref().is_some_and(adds_no_credentials);
-        let turn = self.trail.turn(&self.client.core, &answered, &mut report, clean);
-        Then::End(match turn {
-            Ok(Turn::Follow(next)) => return Then::Call(self.call(*next)),
-            Ok(Turn::Stay) => {
-                *response.report_mut() = report;
-                Ok(response)
-            }
-            Err(error) => Err(error),
-        })
+        self.trail.turn(&self.client.core, &answered, report, clean)
     }
 
-    fn call(&self, next: Next) -> pending::Pending<ReqwestExchange> {
+    fn call(&self, next: Next) -> Result<Pending<ReqwestExchange>, Error> {
         let Next { head, body, options } = next;
         let mut request = Request::new(head.method, head.url);
         (*request.headers_mut(), *request.version_mut()) = (head.headers, head.version);
         *request.body_mut() = body.map(Body::from);
-        self.client.follow(request, options)
+        Ok(self.client.follow(request, options))
     }
 }
 

@@ -19,14 +19,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use reqwest::{IntoUrl, Method, Request};
 use tower_service::Service;
 
 use fallback::{Answers, Fallback};
-use following::{Following, Then};
+use following::Following;
 
 pub use builder::ClientBuilder;
 pub use request::RequestBuilder;
@@ -34,6 +34,7 @@ pub use response::Response;
 
 use crate::call::options::CallOptions;
 use crate::call::pending;
+use crate::call::trail::Follow as _;
 use crate::client::exchange::ReqwestExchange;
 use crate::client::redirect::ReqwestFacts;
 use crate::engine::Core;
@@ -83,10 +84,14 @@ impl Client {
 
     /// Starts a request. A bad URL shows when it is built or sent.
     pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
-        let inner = match (&self.transport, self.core.defaults().below_base(url.as_str())) {
-            (Some(transport), None) => Ok(transport.request(method, url)),
-            (Some(transport), Some(below)) => below.map(|url| transport.request(method, url)),
-            (None, _) => Err(self.core.no_transport()),
+        let defaults = self.core.defaults();
+        let inner = match &self.transport {
+            Some(transport) if defaults.has_no_base() => Ok(transport.request(method, url)),
+            Some(transport) => match defaults.below_base(url.as_str()) {
+                Some(below) => below.map(|url| transport.request(method, url)),
+                None => Ok(transport.request(method, url)),
+            },
+            None => Err(self.core.no_transport()),
         };
         RequestBuilder::new(self.clone(), inner)
     }
@@ -132,18 +137,18 @@ impl Client {
         let Self { transport, facts, core, max_body, answers } = self;
         let Some(transport) = transport else { return Pending::failed(core.no_transport()) };
         let fallback = answers.about(&request, &options, max_body);
-        let mut exchange = ReqwestExchange::new((transport, facts), request, options.replay_buffer());
-        exchange.stays = following.is_some();
-        Pending { call: pending::Pending::new(core, change(exchange), options), fallback, following }
+        let (wire, buffer, stays) = ((transport, facts), options.replay_buffer(), following.is_some());
+        let exchange = change(ReqwestExchange::new(wire, request, buffer, stays));
+        Pending { call: pending::Pending::new(core, exchange, options), fallback, following }
     }
 
     /// A call that follows another, whose headers it has already.
+    #[cold]
     fn follow(&self, request: Request, options: CallOptions) -> pending::Pending<ReqwestExchange> {
         let Some(transport) = self.transport.clone() else {
             return pending::Pending::failed(self.core.no_transport());
         };
-        let mut exchange = ReqwestExchange::new((transport, Arc::clone(&self.facts)), request, None);
-        exchange.stays = true;
+        let exchange = ReqwestExchange::new((transport, Arc::clone(&self.facts)), request, None, true);
         pending::Pending::new(Arc::clone(&self.core), exchange, options)
     }
 
@@ -238,25 +243,14 @@ impl Future for Pending {
     type Output = Result<Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let polled = this.call.as_mut().poll(cx);
-            if let Some(following) = this.following {
-                following.goes_on();
-            }
-            let ended = ready!(polled);
-            let ended = match this.following {
-                None => ended,
-                Some(following) => match following.then(ended) {
-                    Then::End(ended) => ended,
-                    Then::Call(next) => {
-                        this.fallback.redirected();
-                        this.call.set(next);
-                        continue;
-                    }
-                },
-            };
-            return Poll::Ready(this.fallback.settle(ended));
+        let this = self.project();
+        let polled = match this.following {
+            None => this.call.poll(cx),
+            Some(following) => following.poll(this.call, cx, || this.fallback.redirected()),
+        };
+        match polled {
+            Poll::Ready(ended) => Poll::Ready(this.fallback.settle(ended)),
+            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -5,23 +5,17 @@ use url::Url;
 
 use super::{Body, Client, Response};
 use crate::call::options::CallOptions;
-use crate::call::pending;
-use crate::call::trail::{Answered, Carried, Head, Next, Trail, Turn};
+use crate::call::pending::Pending;
+use crate::call::trail::{Answered, Carried, Follow, Head, Next, Trail, Turn};
 use crate::error::{Error, ErrorKind};
 use crate::hyper::exchange::HyperExchange;
+use crate::outcome::report::CallReport;
 use crate::redirects::Redirects;
 
 /// A call's trail, and the client that goes on with it.
 pub(super) struct Following {
     client: Client,
     trail: Trail,
-}
-
-/// What comes of a call's end.
-#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
-pub(super) enum Then {
-    Call(pending::Pending<HyperExchange>),
-    End(Result<Response, Error>),
 }
 
 impl Following {
@@ -51,33 +45,26 @@ impl Following {
         let trail = Trail::new(rules, head, body, options.clone());
         Some(Box::new(Self { client: client.clone(), trail }))
     }
+}
 
-    /// Its call has been polled.
-    pub(super) fn goes_on(&mut self) {
-        self.trail.goes_on();
+impl Follow<HyperExchange> for Following {
+    fn trail(&mut self) -> &mut Trail {
+        &mut self.trail
     }
 
-    /// What follows the end of its call.
-    #[cold]
-    pub(super) fn then(&mut self, ended: Result<Response, Error>) -> Then {
-        let mut response = match ended {
-            Ok(response) => response,
-            Err(error) => return Then::End(Err(self.trail.ended(error))),
-        };
-        let mut report = response.report().clone();
-        let Some(url) = absolute(response.uri()) else { return Then::End(Ok(response)) };
+    fn report(response: &mut Response) -> &mut CallReport {
+        response.report_mut()
+    }
+
+    fn turn(&mut self, response: &Response, report: &mut CallReport) -> Result<Turn, Error> {
+        let Some(url) = absolute(response.uri()) else { return Ok(Turn::Stay) };
         let answered = Answered { status: response.status(), headers: response.headers(), url: &url };
-        Then::End(match self.trail.turn(&self.client.core, &answered, &mut report, || true) {
-            Ok(Turn::Follow(next)) => match request_of(*next) {
-                Ok((request, options)) => return Then::Call(self.client.follow(request, options)),
-                Err(error) => Err(self.trail.ended(error.with_report(report))),
-            },
-            Ok(Turn::Stay) => {
-                *response.report_mut() = report;
-                Ok(response)
-            }
-            Err(error) => Err(error),
-        })
+        self.trail.turn(&self.client.core, &answered, report, || true)
+    }
+
+    fn call(&self, next: Next) -> Result<Pending<HyperExchange>, Error> {
+        let (request, options) = request_of(next)?;
+        Ok(self.client.follow(request, options))
     }
 }
 

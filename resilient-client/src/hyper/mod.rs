@@ -53,7 +53,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::{Method, Request, Uri};
 use pin_project_lite::pin_project;
@@ -66,10 +66,11 @@ pub use service::Answered;
 
 use crate::call::options::CallOptions;
 use crate::call::pending;
+use crate::call::trail::Follow as _;
 use crate::engine::Core;
 use crate::error::{Error, ErrorKind};
 use crate::hyper::exchange::HyperExchange;
-use crate::hyper::following::{Following, Then};
+use crate::hyper::following::Following;
 use crate::hyper::pool::Wire;
 use crate::shared_methods::client_methods;
 
@@ -167,6 +168,7 @@ impl Client {
     }
 
     /// A call that follows another, whose headers it has already.
+    #[cold]
     fn follow(&self, request: Request<Body>, options: CallOptions) -> pending::Pending<HyperExchange> {
         let Some(wire) = self.wire.clone() else { return pending::Pending::failed(self.core.no_transport()) };
         let exchange = HyperExchange::new(wire, request, self.max_body, true);
@@ -184,8 +186,12 @@ impl Client {
 }
 
 /// Refuses what the pool would refuse only when the call has been counted already.
+#[inline]
 fn check(uri: &Uri) -> Result<(), Error> {
-    let says = |what: &str| Err(Error::new(ErrorKind::Request).says(what));
+    #[cold]
+    fn says(what: &str) -> Result<(), Error> {
+        Err(Error::new(ErrorKind::Request).says(what))
+    }
     let authority = uri.authority().map_or("", http::uri::Authority::as_str);
     // Not `host()`, which looks through the text twice.
     if authority.is_empty() || authority.starts_with(':') {
@@ -238,18 +244,11 @@ impl Future for Pending {
     // Not inlined: the whole engine, and hyper with it, would be compiled once more in every crate
     // that awaits a call.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let polled = this.call.as_mut().poll(cx);
-            if let Some(following) = this.following {
-                following.goes_on();
-            }
-            let ended = ready!(polled);
-            let Some(following) = this.following else { return Poll::Ready(ended) };
-            match following.then(ended) {
-                Then::End(ended) => return Poll::Ready(ended),
-                Then::Call(next) => this.call.set(next),
-            }
+        let this = self.project();
+        match this.following {
+            // As it comes: what a call ends with is large.
+            None => this.call.poll(cx),
+            Some(following) => following.poll(this.call, cx, || ()),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{AttemptPermit, Part, Upstream};
 use crate::endpoints::NoEndpoint;
 use crate::event::Event;
 use crate::outcome::rejection::Rejection;
-use crate::policy::breaker::{Place, ReadyWaiter, Rejected};
+use crate::policy::breaker::{ForReady, Place, ReadyWaiter, Rejected};
 use crate::policy::bulkhead::{Full, Waiter};
 use crate::policy::overload::Ended;
 use crate::policy::plan::Modes;
@@ -48,8 +48,8 @@ pub(crate) struct Ask<'a> {
     /// Another attempt could follow, whatever comes of this one.
     pub(crate) repeatable: bool,
     pub(crate) patience: Patience,
-    /// It would rather wait for an open breaker than be refused.
-    pub(crate) waits_for_ready: bool,
+    /// What it waits for rather than be refused by the breaker.
+    pub(crate) for_ready: ForReady,
     /// Where it stood among those.
     pub(crate) place: Option<Place>,
 }
@@ -61,7 +61,7 @@ impl Ask<'_> {
         let (priority, deadline) = (Priority::Normal, Tick::NEVER);
         let place = None;
         let patience = Patience::Waits;
-        Ask { priority, deadline, tried: &[], repeatable: false, patience, waits_for_ready: false, place }
+        Ask { priority, deadline, tried: &[], repeatable: false, patience, for_ready: ForReady::Never, place }
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Waiting {
     tried: Tried,
     repeatable: bool,
     patience: Patience,
-    waits_for_ready: bool,
+    for_ready: ForReady,
     place: Option<Place>,
     since: Tick,
     /// Ready when the server has asked everybody to stay away: waiting attempts are refused at
@@ -165,7 +165,7 @@ impl Upstream {
     }
 
     fn wait(self: &Arc<Self>, ask: &Ask<'_>, rate: Option<InRate>, since: Tick, stage: Stage) -> Admission {
-        let Ask { priority, deadline, repeatable, patience, waits_for_ready, place, .. } = *ask;
+        let Ask { priority, deadline, repeatable, patience, for_ready, place, .. } = *ask;
         Admission::Waits(Box::new(Waiting {
             upstream: Arc::clone(self),
             priority,
@@ -173,7 +173,7 @@ impl Upstream {
             tried: ask.tried.into(),
             repeatable,
             patience,
-            waits_for_ready,
+            for_ready,
             place,
             since,
             held: self.next_hold(),
@@ -330,7 +330,8 @@ impl Upstream {
     #[allow(clippy::inline_always, reason = "what it returns is large, and is moved on at once")]
     #[inline(always)]
     fn try_enter(self: &Arc<Self>, ask: &Ask<'_>, now: Tick) -> Result<AttemptPermit, Stuck> {
-        self.take_slot(ask.priority).and_then(|slot| self.get_in(ask, slot, now))
+        let slot = self.take_slot(ask.priority)?;
+        self.get_in(ask, slot, now)
     }
 
     /// The rest of the way, with a slot, which goes back if that leads nowhere. Nobody is woken for

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::outcome::classify::Classified;
 use crate::outcome::{FailureKind, Verdict};
+use crate::policy::breaker::ForReady;
 use crate::policy::budget::BudgetPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::rng::Rng;
@@ -24,7 +25,7 @@ fn terms() -> Terms {
         replayable: true,
         safe: true,
         obeys_retry_after: true,
-        waits_for_ready: false,
+        for_ready: ForReady::Never,
     }
 }
 
@@ -408,7 +409,7 @@ proptest! {
             replayable: story.replayable,
             safe: story.safe,
             obeys_retry_after: true,
-            waits_for_ready: false,
+            for_ready: ForReady::Never,
         };
         let (budget, mut rng) = (budget(story.tokens), Rng::seeded(story.seed));
         let mut ledger = Ledger::new(terms, START);

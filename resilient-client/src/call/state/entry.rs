@@ -20,7 +20,8 @@ use crate::hook::{Attempt, Hook};
 use crate::outcome::call_id::CallId;
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::{Decline, Trigger};
-use crate::telemetry::{AttemptSpan, Departing};
+use crate::policy::breaker::ForReady;
+use crate::telemetry::Departing;
 use crate::time;
 use crate::time::Tick;
 use crate::upstream::endpoints::Trial;
@@ -45,7 +46,10 @@ impl<X: Exchange> CallState<X> {
             repeatable: self.ledger.has_room_for_another(now),
             patience: if trigger == Trigger::Hedge { Patience::None } else { Patience::Waits },
             // Beside an attempt in flight there is no need to.
-            waits_for_ready: self.ledger.terms().waits_for_ready && trigger != Trigger::Hedge,
+            for_ready: match trigger {
+                Trigger::Hedge => ForReady::Never,
+                _ => self.ledger.terms().for_ready,
+            },
             place: None,
         };
         match self.upstream.admit(ask, now) {
@@ -256,7 +260,7 @@ pub(super) fn depart<X: Exchange>(
                 return Some(RunningAttempt::overdue(permit, number));
             }
             let outbound = Outbound { headers: Some(Box::new(headers)), ..outbound };
-            hand_over(exchange, outbound, permit, cx, now)
+            hand_over_prepared(exchange, outbound, permit, cx, now)
         }
         hook::State::Now(Err(error)) => {
             *fault = Some(attempt::unprepared(error));
@@ -266,9 +270,22 @@ pub(super) fn depart<X: Exchange>(
     }
 }
 
+/// [`hand_over`], once for all that a hook has prepared.
+#[inline(never)]
+fn hand_over_prepared<X: Exchange>(
+    exchange: &mut X,
+    outbound: Outbound,
+    permit: AttemptPermit,
+    cx: &mut Context<'_>,
+    now: Tick,
+) -> Option<RunningAttempt<X>> {
+    hand_over(exchange, outbound, permit, cx, now)
+}
+
 /// Hands an attempt to the transport; `None` when there is nothing left to send.
-#[inline]
-pub(super) fn hand_over<X: Exchange>(
+#[allow(clippy::inline_always, reason = "an attempt is large, and is made where it stays")]
+#[inline(always)]
+fn hand_over<X: Exchange>(
     exchange: &mut X,
     outbound: Outbound,
     mut permit: AttemptPermit,
@@ -277,9 +294,14 @@ pub(super) fn hand_over<X: Exchange>(
 ) -> Option<RunningAttempt<X>> {
     let (number, trigger) = (outbound.number, outbound.trigger);
     permit.leaves();
-    let entered = permit.span().map(AttemptSpan::enter);
-    let future = exchange.launch(outbound, Departure { upstream: permit.upstream(), cx, now });
-    drop(entered);
+    let departure = Departure { upstream: permit.upstream(), cx, now };
+    let future = match permit.span() {
+        None => exchange.launch(outbound, departure),
+        Some(span) => {
+            let _entered = span.enter();
+            exchange.launch(outbound, departure)
+        }
+    };
     let Some(future) = future else {
         permit.stays();
         return None;

@@ -14,6 +14,7 @@ use crate::event::{Event, EventKinds, HedgeEnd};
 use crate::outcome::classify::Classified;
 use crate::outcome::report::Decline;
 use crate::outcome::{FailureKind, Outcome, Verdict};
+use crate::policy::breaker::ForReady;
 use crate::policy::plan::Plan;
 use crate::policy::retry;
 use crate::rng::Rng;
@@ -127,7 +128,7 @@ impl<X: Exchange> CallState<X> {
         let mut world =
             world(&self.upstream, &self.plan, &self.tried, exchange.is_replayable(), now, &mut rng);
         // Such a call's retry waits for the breaker, too.
-        world.circuit_open &= !self.ledger.terms().waits_for_ready;
+        world.circuit_open &= self.ledger.terms().for_ready != ForReady::Always;
         let next = self.ledger.failed(number, &classified, now, world);
         match (grant, &next) {
             (Some(grant), Next::Retry { .. }) if !self.ledger.has_grant() => self.ledger.inherit(grant),

@@ -287,3 +287,88 @@ async fn a_waiting_call_dropped_after_any_poll_gives_everything_back() {
         assert!(is_idle(&rig), "after {polls} polls");
     }
 }
+
+fn answers_after(millis: u64, status: u16) -> Step {
+    Step::Answer { after: ms(millis), status, retry_after: None, body: Vec::new() }
+}
+
+/// Open, and with a first probe that has succeeded; two calls that are the others, under way.
+async fn recovering(policy: &Policy, others: Step) -> (Rig, [JoinHandle<Answer>; 2]) {
+    let rig = broken(&Policy::standard()).await;
+    rig.core.reload(policy.clone().into()).unwrap();
+    sleep(ms(300)).await;
+    rig.script.then([answer(200)]);
+    rig.get().await.unwrap();
+    rig.script.then([others]);
+    let probes = [spawn(&rig, CallOptions::new()), spawn(&rig, CallOptions::new())];
+    sleep(ms(1)).await;
+    (rig, probes)
+}
+
+/// They were refused for as long as the last probes took, by a server that answered.
+#[tokio::test(start_paused = true)]
+async fn once_a_probe_has_succeeded_calls_wait_for_the_others_unasked() {
+    let (rig, probes) = recovering(&Policy::standard(), answers_after(50, 200)).await;
+    let begun = now();
+    let calls: Vec<_> = (0..20).map(|_| spawn(&rig, CallOptions::new())).collect();
+    let error = rig.start(Method::GET, CallOptions::new().wait_for_ready(false)).await.unwrap_err();
+    assert_eq!((error.kind(), now()), (ErrorKind::CircuitOpen, begun));
+    sleep(ms(1)).await;
+    assert_eq!(waiting(&rig), 20);
+    rig.script.then([answer(200)]);
+    for call in probes.into_iter().chain(calls) {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+    assert!(now().since(begun) <= ms(55), "{:?}", now().since(begun));
+    assert!(is_idle(&rig));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_fails_after_all_turns_away_who_waited_for_it_at_once() {
+    let policy = Policy::standard().retry(None);
+    let (rig, _probes) = recovering(&policy, answers_after(50, 503)).await;
+    let begun = now();
+    let calls: Vec<_> = (0..20).map(|_| spawn(&rig, CallOptions::new())).collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::CircuitOpen);
+    }
+    assert!(now().since(begun) <= ms(50), "{:?}", now().since(begun));
+    assert!(is_idle(&rig));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_long_for_probes_that_hang_or_for_more_than_half_of_its_time() {
+    let (rig, _probes) = recovering(&Policy::standard(), Step::Hang).await;
+    for (options, longest) in
+        [(CallOptions::new(), 250), (CallOptions::new().timeout(ms(100)), 50), (CallOptions::new(), 250)]
+    {
+        let begun = now();
+        let error = rig.start(Method::GET, options).await.unwrap_err();
+        assert_eq!((error.kind(), now().since(begun)), (ErrorKind::CircuitOpen, ms(longest)));
+    }
+    let call = spawn(&rig, CallOptions::new());
+    sleep(ms(10)).await;
+    call.abort();
+    sleep(ms(1)).await;
+    assert_eq!(waiting(&rig), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_name_they_wait_for_the_endpoint_that_answers_again() {
+    let network = Network::of(&["a:1", "b:2", "c:3"].map(|authority| (authority, Replica::Refuses)));
+    let layer = layer(Policy::standard().hedge(None), three());
+    let get = || start(&layer, &network, Method::GET, CallOptions::new());
+    while get().await.unwrap_err().kind() != ErrorKind::CircuitOpen {}
+    network.set("b:2", Replica::Answers(20));
+    // One call a millisecond.
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..600 {
+        let (begun, call) = (now(), get());
+        calls.spawn(async move { (begun, call.await.is_ok(), now()) });
+        sleep(ms(1)).await;
+    }
+    let ended = calls.join_all().await;
+    let proven = ended.iter().filter(|(_, served, _)| *served).map(|(.., at)| *at).min().unwrap();
+    assert!(ended.iter().any(|(_, served, _)| !served), "as long as it was open");
+    assert!(ended.iter().all(|(begun, served, _)| *served || *begun < proven));
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::custom_trip::TripFactory;
+use super::ready::ForReady;
 use super::rules::Numbers;
 
 /// Checked settings, with the [rule of one's own](super::Trip) if the policy has one. Made by
@@ -23,8 +24,8 @@ impl Rules {
         self.abandoned_after
     }
 
-    /// Whether calls that don't say otherwise wait for an open breaker.
-    pub(crate) const fn waits_for_ready(&self) -> bool {
-        self.wait_for_ready
+    /// What calls that don't say otherwise wait for.
+    pub(crate) const fn for_ready(&self) -> ForReady {
+        if self.wait_for_ready { ForReady::Always } else { ForReady::LastProbes }
     }
 }

@@ -278,6 +278,12 @@ impl Breaker {
         }
     }
 
+    /// Whether a probe has succeeded, and the others are out. Like
+    /// [`rejects_now`](Self::rejects_now) this is advice.
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.word().state() == State::HalfOpen && self.pause.is_proven()
+    }
+
     /// A call went without asking, because [`rejects_now`](Self::rejects_now) said so.
     pub(crate) fn turn_away(&self) {
         self.pause.turn_away();

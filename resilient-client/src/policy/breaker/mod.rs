@@ -33,8 +33,9 @@
 //! - A first probe that doesn't answer loses its slot to another when one that failed would be
 //!   followed, so that a server that hung is found well before the probe's time is up. What it says
 //!   then is old: only a success counts.
-//! - A call may [wait](BreakerPolicy::wait_for_ready) for an open breaker rather than fail at once:
-//!   off by default.
+//! - Once a probe has succeeded, calls wait for the others, a quarter of a second at most, rather
+//!   than fail in front of a server that answers. They may
+//!   [wait](BreakerPolicy::wait_for_ready) for an open breaker as well: off by default.
 //! - A [`Permit`] bears the generation it was issued in. A result that arrives after a change of
 //!   state moves nothing.
 //! - Memory is fixed whatever the rate: at most 336 bytes, and 416 with the slow-call rule. A
@@ -97,5 +98,5 @@ pub use machine::Breaker;
 pub(crate) use machine::Probing;
 pub use permit::{Admitted, BodyPermit, BodyResult, CallResult, Permit, Rejected, Snapshot};
 pub use policy::BreakerPolicy;
-pub(crate) use ready::{Place, ReadyQueue, ReadyWaiter};
+pub(crate) use ready::{ForReady, Place, ReadyQueue, ReadyWaiter};
 pub use state::{Cause, State, Transition};

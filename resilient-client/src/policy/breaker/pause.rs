@@ -54,6 +54,8 @@ pub(super) enum After {
     Undecided,
     /// A probe set out alone.
     Departure,
+    /// A probe succeeded: begins only leases.
+    Success,
 }
 
 /// See the [module docs](self). Changed under the breaker's lock, but for counting the calls turned
@@ -83,7 +85,10 @@ impl Pause {
     }
 
     /// Nobody is let in before the probes that are out have been decided or their lease is over.
-    pub(super) fn lease(&self, until: Tick) {
+    /// `proven`: one of them has succeeded.
+    pub(super) fn lease(&self, until: Tick, proven: bool) {
+        let after = if proven { After::Success } else { After::Departure };
+        self.after.store(after as u32, Ordering::Relaxed);
         self.earliest.store(LEASE, Ordering::Relaxed);
         self.forward.store(0, Ordering::Relaxed);
         self.latest.store(until.as_nanos(), Ordering::Release);
@@ -103,6 +108,11 @@ impl Pause {
     /// Whether it is one after a probe that decided nothing.
     pub(super) fn is_undecided(&self) -> bool {
         self.is_one() && self.after.load(Ordering::Relaxed) == After::Undecided as u32
+    }
+
+    /// Whether a probe has succeeded, and those that are out are all it takes.
+    pub(super) fn is_proven(&self) -> bool {
+        !self.is_one() && !self.is_over() && self.after.load(Ordering::Relaxed) == After::Success as u32
     }
 
     /// Whether anybody gets in because [somebody said so](Self::end), and not for the time that has
@@ -217,7 +227,7 @@ mod tests {
     #[test]
     fn under_a_lease_one_is_told_no_more_than_the_hint() {
         let pause = begun(LENGTH);
-        pause.lease(after(10_000));
+        pause.lease(after(10_000), false);
         assert_eq!((pause.left(NOW, 250 * MS), pause.is_one()), (Some(250 * MS), false));
         assert_eq!(pause.left(after(9_900), 250 * MS), Some(100 * MS));
         (0..1000).for_each(|_| pause.turn_away());

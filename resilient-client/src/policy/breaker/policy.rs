@@ -192,7 +192,8 @@ impl BreakerPolicy {
     }
 
     /// Whether a call waits, when the breaker rejects it, until the breaker would let it go, rather
-    /// than fail at once. Default false;
+    /// than fail at once. Default false: then they wait for the last probes only, once one has
+    /// succeeded, for 250 ms or half of their time at most.
     /// [`CallOptions::wait_for_ready`](crate::CallOptions::wait_for_ready) says otherwise for one
     /// call.
     ///

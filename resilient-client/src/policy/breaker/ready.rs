@@ -14,6 +14,17 @@ use super::compiled::Rules;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::time::Tick;
 
+/// How much of a recovery an attempt waits for, rather than fail at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForReady {
+    /// Nothing.
+    Never,
+    /// The last probes, once one has succeeded.
+    LastProbes,
+    /// All of it.
+    Always,
+}
+
 /// Who waits, for each upstream.
 #[derive(Debug)]
 pub(crate) struct ReadyQueue {

@@ -221,7 +221,11 @@ impl Breaker {
 
     /// Lets a probe in if there is a slot for it.
     pub(super) fn offer_slots(&self, locked: &LockedState, rules: &Numbers) {
-        if locked.is_full(rules) { self.pause.lease(locked.lease_end) } else { self.pause.end() }
+        if locked.is_full(rules) {
+            self.pause.lease(locked.lease_end, locked.succeeded > 0);
+        } else {
+            self.pause.end();
+        }
     }
 
     fn half_open(&self, locked: &mut LockedState, word: Word, cause: Cause) -> Transition {

@@ -42,7 +42,7 @@ const FIRST: f64 = 50.0;
 const HELD: u64 = 1_000_000_000;
 
 /// Silence is no chance after so many round trips, recent or usual ...
-const PATIENCE: f64 = 3.0;
+const PATIENCE: f64 = 2.0;
 /// ... and not before this, in nanoseconds.
 const SHORTEST: f64 = 50e6;
 

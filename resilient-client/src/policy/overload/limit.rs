@@ -9,8 +9,11 @@ use crate::time::Tick;
 
 /// The limit while none is in force: the counter's own.
 const UNLIMITED: u32 = u32::MAX >> 8;
-/// So many attempts in flight without an answer may be chance, or slow by themselves.
+/// Fewer attempts in flight without an answer may be chance, or slow by themselves.
 const FEW: u32 = 8;
+/// Silence is counted from this attempt after an answer: those before it may be slow by themselves,
+/// and no burst that follows them is met with silence.
+const FOURTH: u32 = 4;
 /// Nobody is kept back before so many have been sent in vain: a breaker that opens after as many
 /// failures in a row, as the standard one does, opens no later.
 const MANY: u32 = 20;
@@ -44,15 +47,9 @@ const fn in_flight(word: u64) -> u32 {
     word as u32
 }
 
-/// No limit is in force, and fewer than [`FEW`] are unanswered with the next: all there is to do is
-/// to count.
+/// No limit is in force, and fewer than [`MANY`] are unanswered: all there is to do is to count.
 const fn is_plain(word: u64) -> bool {
-    ((word >> 32) as u32).wrapping_sub(UNLIMITED << 8) < FEW - 1
-}
-
-/// One more.
-const fn sent(word: u64) -> u64 {
-    word + 1 + if unanswered(word) < MANY { ONE_UNANSWERED } else { 0 }
+    ((word >> 32) as u32).wrapping_sub(UNLIMITED << 8) < MANY
 }
 
 /// How many slots of `limit` a class may fill.
@@ -75,7 +72,7 @@ pub struct OverloadLimit {
     slot: Slot,
     /// An attempt has found no place in this slot.
     reached: AtomicBool,
-    /// When the last of the first [`FEW`] attempts since an answer was sent, as a `Tick`.
+    /// When the [`FOURTH`] attempt since the last answer was sent, as a `Tick`.
     unanswered_since: AtomicU64,
     /// How long after that the upstream is silent, in nanoseconds.
     patience: AtomicU64,
@@ -133,7 +130,11 @@ impl OverloadLimit {
     /// when the upstream is silent.
     pub fn try_acquire(&self, priority: Priority, now: Tick) -> Result<(), NoPlace> {
         let take = |word: u64| {
-            if is_plain(word) { Some(sent(word)) } else { self.take_from(word, priority, now) }
+            if is_plain(word) || self.place_in(word, priority, now).is_ok() {
+                Some(self.sent(word, now))
+            } else {
+                None
+            }
         };
         let Err(word) = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) else {
             return Ok(());
@@ -147,14 +148,13 @@ impl OverloadLimit {
         why
     }
 
-    #[inline(never)]
-    fn take_from(&self, word: u64, priority: Priority, now: Tick) -> Option<u64> {
-        self.place_in(word, priority, now).ok()?;
-        if unanswered(word) == FEW - 1 {
+    /// One more.
+    fn sent(&self, word: u64, now: Tick) -> u64 {
+        if unanswered(word) == FOURTH - 1 {
             // Before anybody can see that they are so many.
             self.unanswered_since.store(now.as_nanos(), Ordering::Relaxed);
         }
-        Some(sent(word))
+        word + 1 + if unanswered(word) < MANY { ONE_UNANSWERED } else { 0 }
     }
 
     /// Takes a place whether there is one or not, for a limit that only observes. To be given back
@@ -187,6 +187,7 @@ impl OverloadLimit {
         self.place_in(self.word.load(Ordering::Acquire), priority, now)
     }
 
+    #[inline(never)]
     fn place_in(&self, word: u64, priority: Priority, now: Tick) -> Result<(), NoPlace> {
         let limit = share(limit(word), priority);
         if in_flight(word) >= limit {
@@ -199,7 +200,7 @@ impl OverloadLimit {
     }
 
     /// Whether the upstream is silent: some attempts are in flight, it has answered none since the
-    /// last of them was sent, and should have by now.
+    /// fourth of them was sent, and should have by now.
     pub fn is_silent(&self, now: Tick) -> bool {
         self.is_silent_in(self.word.load(Ordering::Acquire), now)
     }
@@ -219,12 +220,14 @@ impl OverloadLimit {
         self.kept_back.load(Ordering::Relaxed) >= self.unanswered_since.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody may go to a silent upstream: at once when it has become silent, and then
-    /// one each time it has failed to answer for as long again. Those it doesn't answer may be slow
-    /// by themselves.
+    /// Whether somebody may go to a silent upstream: one when it has been silent for as long again
+    /// as it took to be so, and one each time that is twice as long. Those it doesn't answer may be
+    /// slow by themselves.
     pub fn is_scout_due(&self, now: Tick) -> bool {
-        let since = now.as_nanos().saturating_sub(self.scouted.load(Ordering::Relaxed));
-        since > self.patience.load(Ordering::Relaxed)
+        let since = self.unanswered_since.load(Ordering::Relaxed);
+        let last = self.scouted.load(Ordering::Relaxed).max(since);
+        let again = (last - since).max(self.patience.load(Ordering::Relaxed).saturating_mul(2));
+        now.as_nanos().saturating_sub(last) > again
     }
 
     /// The same, for who goes if so.
@@ -279,9 +282,9 @@ impl OverloadLimit {
     }
 
     #[cfg(all(test, resilient_loom))]
-    pub(super) fn eighth_since(&self) -> Option<Tick> {
+    pub(super) fn fourth_since(&self) -> Option<Tick> {
         let sent = unanswered(self.word.load(Ordering::Acquire));
-        (sent >= FEW).then(|| Tick::from_nanos(self.unanswered_since.load(Ordering::Relaxed)))
+        (sent >= FOURTH).then(|| Tick::from_nanos(self.unanswered_since.load(Ordering::Relaxed)))
     }
 
     /// As many attempts as make it silent at any time there is.

@@ -28,13 +28,13 @@
 //! until the first attempts time out it works on for nothing once it goes on. So while it is
 //! silent, attempts wait in the same line:
 //!
-//! - It is silent when it has answered nothing for three round trips, recent or usual, and 50 ms at
-//!   least, since the eighth attempt after its last answer was sent; twenty have been sent since;
+//! - It is silent when it has answered nothing for two round trips, recent or usual, and 50 ms at
+//!   least, since the fourth attempt after its last answer was sent; twenty have been sent since;
 //!   and eight are in flight.
 //! - Its first answer ends that, and everybody goes. Word that there will be no answer (a broken
 //!   connection, say) is one.
-//! - One attempt goes at once, and one each time it has failed to answer for as long again: those
-//!   that it doesn't answer may be slow by themselves.
+//! - One attempt goes when twice that time has passed, and one each time it has been silent for
+//!   twice as long again: those that it doesn't answer may be slow by themselves.
 //! - *It delays, and refuses nobody.* Who has waited for as long as one waits, or for half of the
 //!   call's time, goes all the same; so does who finds the line full. A breaker that opens
 //!   meanwhile turns away whoever waits. Twenty attempts is what the standard breaker needs for

@@ -1,24 +1,24 @@
 //! Calls that would rather wait for an open breaker than be refused; and who is shut out by one.
 
 use std::sync::Arc;
-
-use std::task::Context;
-
-use std::task::Poll;
-
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Admission, Ask, Refusal, Stage, Stuck};
 use crate::outcome::rejection::Rejection;
-use crate::policy::breaker::{ReadyWaiter, State};
+use crate::policy::breaker::{ForReady, ReadyWaiter, State};
 use crate::policy::plan::Modes;
 use crate::time::Tick;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::{Balancer, EndpointPermit, Heeds, Seek, Shut};
 
+/// The longest that anybody waits for the last probes who didn't ask to.
+const LAST_PROBES: Duration = Duration::from_millis(250);
+
 impl Upstream {
     /// A place among those that wait for an open breaker, where that is what refuses it and it
-    /// wants to. It holds nothing meanwhile, and is asked everything again when it goes.
+    /// wants to, or where one that answers is about to close. It holds nothing meanwhile, and is
+    /// asked everything again when it goes.
     #[cold]
     pub(super) fn wait_for_ready(
         self: &Arc<Self>,
@@ -27,13 +27,26 @@ impl Upstream {
         since: Tick,
         now: Tick,
     ) -> Admission {
-        if ask.waits_for_ready
-            && matches!(why.rejection, Rejection::CircuitOpen { .. })
-            && let Ok(waiter) = self.ready.enqueue(ask.place, now, ask.deadline)
+        let until = match ask.for_ready {
+            ForReady::Always => ask.deadline,
+            ForReady::LastProbes if self.is_recovering() => {
+                // Half of the time is kept for the attempt.
+                now.after(LAST_PROBES.min(now.until(ask.deadline) / 2))
+            }
+            ForReady::LastProbes | ForReady::Never => return Admission::Refused(why),
+        };
+        if matches!(why.rejection, Rejection::CircuitOpen { .. })
+            && let Ok(waiter) = self.ready.enqueue(ask.place, now, until)
         {
             return self.wait(ask, None, since, Stage::Ready(waiter));
         }
         Admission::Refused(why)
+    }
+
+    /// Whether somebody answers again: a probe has succeeded, and the others are out.
+    fn is_recovering(&self) -> bool {
+        self.breaker.is_recovering()
+            || self.balancer.as_deref().is_some_and(|balancer| balancer.set().is_recovering())
     }
 
     pub(super) fn choose_endpoint(
@@ -87,6 +100,7 @@ impl Upstream {
     pub(super) fn poll_ready(
         &self,
         waiter: &ReadyWaiter,
+        wants: ForReady,
         has_gone: bool,
         cx: &Context<'_>,
         now: Tick,
@@ -98,6 +112,10 @@ impl Upstream {
         let left = || self.shut_for(now).map(|left| left.max(Duration::from_nanos(1)));
         if now >= waiter.ends() {
             return Poll::Ready(left());
+        }
+        if wants == ForReady::LastProbes && !self.is_recovering() {
+            // They are decided: it goes, or is refused.
+            return Poll::Ready(None);
         }
         if !self.ready.is_first(waiter) {
             return Poll::Pending;

@@ -71,9 +71,9 @@ impl Waiting {
     /// by a breaker in this poll.
     fn poll_stage(&mut self, has_gone: &mut bool, cx: &mut Context<'_>, now: Tick) -> Poll<Admission> {
         let (upstream, since) = (&self.upstream, self.since);
-        let Self { priority, deadline, repeatable, patience, waits_for_ready, place, .. } = *self;
+        let Self { priority, deadline, repeatable, patience, for_ready, place, .. } = *self;
         let tried = &self.tried;
-        let ask = Ask { priority, deadline, tried, repeatable, patience, waits_for_ready, place };
+        let ask = Ask { priority, deadline, tried, repeatable, patience, for_ready, place };
         let admission = match &mut self.stage {
             Stage::Names(names) => match ready!(names.as_mut().poll(cx)) {
                 Ok(()) => upstream.admit_to_rate(&ask, since, now),
@@ -96,7 +96,7 @@ impl Waiting {
                 upstream.admit_from_line(&ask, turn, self.rate.take(), since, now)
             }
             Stage::Ready(waiter) => {
-                let refused = ready!(upstream.poll_ready(waiter, *has_gone, cx, now));
+                let refused = ready!(upstream.poll_ready(waiter, for_ready, *has_gone, cx, now));
                 *has_gone = true;
                 upstream.ready.leave(waiter);
                 let place = Some(waiter.place());

@@ -305,6 +305,11 @@ impl EndpointSet {
         self.list.load().endpoints.iter().any(|endpoint| endpoint.overload.limit().is_some())
     }
 
+    /// Whether a probe has succeeded at one of them, and the others are out.
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.list.load().endpoints.iter().any(|endpoint| endpoint.breaker.is_recovering())
+    }
+
     /// Whether one of them is silent.
     pub(crate) fn is_silent(&self, now: Tick) -> bool {
         self.list.load().silent(now).next().is_some()
