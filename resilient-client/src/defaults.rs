@@ -1,7 +1,7 @@
 //! What every request of a client begins with: a base URL, and headers.
 
 use http::{HeaderMap, HeaderValue, header};
-use reqwest::Url;
+use url::Url;
 
 use crate::error::{Error, ErrorKind};
 use crate::header_limit::{MOST_HEADERS, put_over, too_many_headers};

@@ -65,7 +65,7 @@ use crate::invalid::{Invalid, positive};
 use crate::sync::Mutex;
 
 /// How long an endpoint that left the list is remembered, at least.
-const LEAST_GRACE: Duration = Duration::from_mins(1);
+const LEAST_GRACE: Duration = Duration::from_secs(60);
 /// Asking more often than this would cost more than it could tell: records live for seconds.
 const LEAST_EVERY: Duration = Duration::from_millis(100);
 
@@ -345,8 +345,8 @@ mod tests {
     fn the_grace_covers_two_intervals() {
         let grace = |endpoints: Endpoints| endpoints.compile().unwrap().grace();
         let dns = |seconds| Endpoints::dns("http://a").every(Duration::from_secs(seconds));
-        assert_eq!(grace(dns(5)), Duration::from_mins(1));
-        assert_eq!(grace(dns(300)), Duration::from_mins(10));
-        assert_eq!(grace(Endpoints::fixed(["http://a"])), Duration::from_mins(1));
+        assert_eq!(grace(dns(5)), Duration::from_secs(60));
+        assert_eq!(grace(dns(300)), Duration::from_secs(600));
+        assert_eq!(grace(Endpoints::fixed(["http://a"])), Duration::from_secs(60));
     }
 }

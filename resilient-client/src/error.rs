@@ -9,12 +9,13 @@ use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
-use reqwest::Url;
+use url::Url;
 
 use crate::outcome::rejection::Rejection;
 use crate::outcome::report::CallReport;
 use crate::outcome::{FailureKind, Outcome};
 use crate::redact::{redacted, shown};
+use crate::reqwest_error::{ReqwestError, without_url};
 
 /// Any error, boxed.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -169,9 +170,8 @@ impl Error {
 
     #[must_use]
     pub(crate) fn because(mut self, source: impl Into<BoxError>) -> Self {
-        // reqwest's Display prints the whole URL, query and all.
-        self.0.source = Some(match source.into().downcast::<reqwest::Error>() {
-            Ok(error) => Box::new(error.without_url()),
+        self.0.source = Some(match source.into().downcast::<ReqwestError>() {
+            Ok(error) => without_url(error),
             Err(source) => Quote::of(&*source).map_or(source, |quote| Box::new(quote)),
         });
         self
@@ -278,7 +278,7 @@ impl Quote {
     fn of(error: &(dyn StdError + 'static)) -> Option<Self> {
         let mut link = Some(error);
         while let Some(this) = link {
-            if let Some(url) = this.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::url) {
+            if let Some(url) = this.downcast_ref::<ReqwestError>().and_then(ReqwestError::url) {
                 return Some(Self::without(error, url, redacted(url).as_str()));
             }
             link = this.source();
@@ -429,15 +429,18 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "reqwest")]
     #[derive(Debug)]
     struct Wrapper(reqwest::Error);
 
+    #[cfg(feature = "reqwest")]
     impl fmt::Display for Wrapper {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "lookup failed: {}", self.0)
         }
     }
 
+    #[cfg(feature = "reqwest")]
     impl StdError for Wrapper {
         fn source(&self) -> Option<&(dyn StdError + 'static)> {
             Some(&self.0)
@@ -445,6 +448,7 @@ mod tests {
     }
 
     /// A tower service's own error, with reqwest's inside, told the whole URL.
+    #[cfg(feature = "reqwest")]
     #[tokio::test]
     async fn an_error_inside_somebody_elses_keeps_no_secret_either() {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

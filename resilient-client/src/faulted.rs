@@ -1,14 +1,18 @@
 //! Where the doors' wires meet faults on purpose. Without the feature there is nothing here, and
 //! unless asked for, one look.
 
+#[cfg(all(feature = "fault", feature = "reqwest"))]
+pub(crate) use crate::fault::wire::is_made;
 #[cfg(all(feature = "fault", feature = "hyper"))]
 pub(crate) use crate::fault::wire::real_mut;
 #[cfg(feature = "fault")]
-pub(crate) use crate::fault::wire::{Answer, Asked, Broke, Faulted, Injector, is_made, real};
+pub(crate) use crate::fault::wire::{Answer, Asked, Broke, Faulted, Injector, real};
+#[cfg(all(not(feature = "fault"), feature = "reqwest"))]
+pub(crate) use off::is_made;
 #[cfg(all(not(feature = "fault"), feature = "hyper"))]
 pub(crate) use off::real_mut;
 #[cfg(not(feature = "fault"))]
-pub(crate) use off::{Asked, Faulted, Injector, is_made, real};
+pub(crate) use off::{Asked, Faulted, Injector, real};
 
 #[cfg(not(feature = "fault"))]
 mod off {

@@ -67,7 +67,7 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// Ten years: longer waits are typing errors, and shorter ones leave room for every sum we form.
-pub(crate) const LONGEST: Duration = Duration::from_hours(24 * 3650);
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3650 * 3600);
 
 /// `value` in nanoseconds, refusing zero and absurdly long durations.
 pub(crate) fn positive(setting: &'static str, value: Duration) -> Result<u64, Invalid> {

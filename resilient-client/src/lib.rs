@@ -74,7 +74,7 @@
 //! origin, authority, redirects                      whom a call is addressed to, and where an answer may lead
 //! invalid                                           why a setting can't work
 //! redact, connections                               URLs without their secrets; connections, counted
-//! deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
+//! reqwest_error, deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
 //! time                                              the only clock
 //! ```
 //!
@@ -120,6 +120,19 @@
 //!   is on call.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
+//!
+//! # Features
+//!
+#![doc = include_str!("features.md")]
+//!
+//! Leave `reqwest` on where the service inside a layer is made of reqwest: it is what tells its
+//! timeouts from other errors, and takes the secrets out of URLs in its messages.
+
+// What only clients use: builds that have both look for dead code.
+#![cfg_attr(not(feature = "reqwest"), allow(dead_code))]
+#![cfg_attr(not(any(feature = "reqwest", feature = "hyper")), allow(unused_imports, unused_macros))]
+// They say "as `Client`", which a build without it hasn't.
+#![cfg_attr(not(feature = "reqwest"), allow(rustdoc::broken_intra_doc_links))]
 
 #[cfg(any(feature = "fault", feature = "admin"))]
 pub mod access;
@@ -137,6 +150,7 @@ pub mod blocking;
 mod body_length;
 mod call;
 pub mod circuit;
+#[cfg(feature = "reqwest")]
 mod client;
 mod connections;
 mod control;
@@ -148,6 +162,7 @@ mod error;
 pub mod event;
 #[cfg(feature = "fault")]
 pub mod fault;
+#[cfg(any(feature = "reqwest", feature = "hyper"))]
 mod faulted;
 #[cfg(feature = "grpc")]
 pub mod grpc;
@@ -165,10 +180,12 @@ pub mod multipart;
 mod origin;
 pub mod outcome;
 pub mod policy;
+#[cfg(any(feature = "reqwest", feature = "hyper"))]
 mod pool_defaults;
 mod redact;
 pub mod redirects;
 mod replay;
+mod reqwest_error;
 pub mod rng;
 #[cfg(any(test, feature = "server"))]
 pub mod server;
@@ -187,6 +204,7 @@ mod upstream;
 pub use call::exchange::ATTEMPT_COUNT;
 pub use call::options::{CallOptions, IDEMPOTENCY_KEY};
 pub use call::response_body::ResponseBody;
+#[cfg(feature = "reqwest")]
 pub use client::{Client, ClientBuilder, Pending, RequestBuilder, Response};
 pub use connections::Connections;
 pub use control::BreakerControl;
@@ -209,6 +227,7 @@ pub use upstream::{EndpointSnapshot, UpstreamSnapshot};
 
 /// The crate that [`Client`] is built on, for its types: the version whose requests, bodies,
 /// proxies, certificates and redirect policies fit.
+#[cfg(feature = "reqwest")]
 pub use reqwest;
 #[cfg(feature = "cookies")]
 pub use reqwest::cookie;
@@ -220,12 +239,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// reqwest's names that a program may use beside the client, so that `use resilient_client as
 /// reqwest` is all that such a program changes. `docs/reqwest-api.tsv` has the counterpart of every
 /// public item of reqwest's.
+#[cfg(feature = "reqwest")]
 pub use reqwest::{
     Body, IntoUrl, Method, NoProxy, Proxy, Request, ResponseBuilderExt, StatusCode, Upgraded, Url, Version,
     dns, header, redirect, retry,
 };
 
 /// The README's code compiles, or this crate's tests fail.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "reqwest"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;

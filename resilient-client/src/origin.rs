@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
-use reqwest::Url;
+use url::Url;
 
 use crate::invalid::Invalid;
 use crate::redact::redacted_text;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use reqwest::Url;
+use url::Url;
 
 /// Without what may be secret: credentials, query values, fragment. Query names stay, they explain
 /// more than they tell.

@@ -34,7 +34,7 @@ use http::header::{
     PROXY_AUTHORIZATION, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode};
-use reqwest::Url;
+use url::Url;
 
 /// As many as reqwest follows.
 const MOST: usize = 10;

@@ -13,6 +13,7 @@ pub(crate) use self::defaults::defaults_methods;
 pub(crate) use self::responses::{Pieces, response_methods, text};
 
 /// An `Idempotency-Key` that no other call has.
+#[cfg(any(feature = "reqwest", feature = "hyper"))]
 pub(crate) fn new_idempotency_key() -> String {
     let mut text = uuid::Uuid::encode_buffer();
     uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).to_owned()

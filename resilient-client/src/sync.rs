@@ -1,16 +1,18 @@
-//! The synchronisation the shared machines use, so that loom can stand in for std
+//! The synchronisation the shared machines use, so that loom can stand in for std in their tests
 //! (`--cfg resilient_loom`).
 //!
-//! A cfg of our own: plain `--cfg loom` would also switch tokio to loom and take its network away.
+//! In tests only: loom is a dependency for development, which nobody who depends on this crate
+//! locks. A cfg of our own: plain `--cfg loom` would also switch tokio to loom and take its network
+//! away.
 
-#[cfg(resilient_loom)]
+#[cfg(all(test, resilient_loom))]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-#[cfg(not(resilient_loom))]
+#[cfg(not(all(test, resilient_loom)))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
-#[cfg(resilient_loom)]
+#[cfg(all(test, resilient_loom))]
 use loom::sync as imp;
-#[cfg(not(resilient_loom))]
+#[cfg(not(all(test, resilient_loom)))]
 use std::sync as imp;
 
 /// A mutex for short critical sections of plain data.

@@ -82,7 +82,7 @@ fn base() -> Instant {
     *BASE.get_or_init(|| {
         #[allow(clippy::disallowed_methods, reason = "the one place")]
         let now = Instant::now();
-        now.checked_sub(Duration::from_hours(1)).unwrap_or(now)
+        now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
     })
 }
 
@@ -95,7 +95,7 @@ pub fn now() -> Tick {
 
 /// The instant to hand a tokio timer; [`Tick::NEVER`] becomes about thirty years from now.
 pub(crate) fn instant(tick: Tick) -> tokio::time::Instant {
-    const FAR: Duration = Duration::from_hours(24 * 365 * 30);
+    const FAR: Duration = Duration::from_secs(24 * 365 * 30 * 3600);
     let base = base();
     base.checked_add(Duration::from_nanos(tick.0).min(FAR)).unwrap_or(base).into()
 }

@@ -42,7 +42,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How long a reader may take nothing.
 const SLOWEST_READER: Duration = Duration::from_secs(10);
 /// How long a stream lasts.
-const LONGEST: Duration = Duration::from_mins(5);
+const LONGEST: Duration = Duration::from_secs(300);
 /// Events on their way to a reader. Beyond it the stream waits, and at last ends: a tick may have
 /// every upstream in it.
 const AHEAD: usize = 2;

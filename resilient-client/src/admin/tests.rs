@@ -364,7 +364,7 @@ async fn there_are_no_more_streams_than_may_be_and_each_connection_has_its_place
         streams.push(open().await);
     }
     assert_eq!(open().await.status(), StatusCode::SERVICE_UNAVAILABLE);
-    tokio::time::sleep(Duration::from_mins(1)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(open().await.status(), StatusCode::SERVICE_UNAVAILABLE, "they are still there");
     drop(streams.pop());
     assert_eq!(open().await.status(), StatusCode::OK, "at once, though nothing is to be told");

@@ -8,6 +8,7 @@ use crate::engine::Core;
 /// A client or a layer: what [`Admin::client`](super::Admin::client) takes.
 pub trait Watchable: sealed::HasCore {}
 
+#[cfg(feature = "reqwest")]
 impl Watchable for crate::Client {}
 #[cfg(feature = "hyper")]
 impl Watchable for crate::hyper::Client {}
@@ -24,6 +25,7 @@ mod sealed {
         fn shared(&self) -> Shared;
     }
 
+    #[cfg(feature = "reqwest")]
     impl HasCore for crate::Client {
         fn shared(&self) -> Shared {
             Shared(Arc::clone(self.core()))

@@ -1,7 +1,7 @@
 //! One way to write a host: as the URL standard normalises it.
 //!
 //! `127.1`, `0x7f000001` and `2130706433` are one address, and `[0:0::1]` is `[::1]`. An upstream
-//! that is known by three names has three breakers. `reqwest::Url` normalises, `http::Uri` keeps
+//! that is known by three names has three breakers. `url::Url` normalises, `http::Uri` keeps
 //! what was written.
 //!
 //! A trailing dot stays, as in the standard: `users.` is a name from the root, and `users` may be
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 
-use reqwest::Url;
+use url::Url;
 
 /// The host of an `http` or `https` URI, in lower case, as the standard writes it. `None` for what
 /// it doesn't allow: an address with a number too many or too large, or with a zone.

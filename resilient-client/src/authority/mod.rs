@@ -37,7 +37,7 @@ impl Hash for Authority<'_> {
 
 impl<'a> Authority<'a> {
     /// Of a URL, which is already normalised. A URL without a host (`data:`) has an empty one.
-    pub(crate) fn of_url(url: &'a reqwest::Url) -> Self {
+    pub(crate) fn of_url(url: &'a url::Url) -> Self {
         Self {
             scheme: Cow::Borrowed(url.scheme()),
             host: Cow::Borrowed(url.host_str().unwrap_or_default()),

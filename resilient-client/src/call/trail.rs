@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
-use reqwest::Url;
+use url::Url;
 
 use super::exchange::Exchange;
 use super::options::{CallOptions, Hop};

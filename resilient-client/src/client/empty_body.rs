@@ -163,7 +163,7 @@ mod tests {
     fn a_body_that_nobody_asks_has_its_time_from_when_it_is_let_go() {
         let (opened, body) = Opened::by(Kind::Asked, false);
         drop(body);
-        let later = time::now().after(std::time::Duration::from_hours(1));
+        let later = time::now().after(std::time::Duration::from_secs(3600));
         assert!(!opened.waits() && opened.begun(Tick::ZERO, later) < later);
     }
 
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_attempt_has_its_time_from_when_it_got_its_stream() {
-        let (early, late) = (Tick::ZERO, time::now().after(std::time::Duration::from_hours(1)));
+        let (early, late) = (Tick::ZERO, time::now().after(std::time::Duration::from_secs(3600)));
         let (opened, body) = Opened::by(Kind::LetGo, false);
         assert!(opened.waits() && opened.begun(early, late) == late);
         drop(body);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn before_the_first_answer_nobody_knows_who_waits() {
-        let (early, late) = (Tick::ZERO, time::now().after(std::time::Duration::from_hours(1)));
+        let (early, late) = (Tick::ZERO, time::now().after(std::time::Duration::from_secs(3600)));
         for kind in [Kind::LetGo, Kind::Asked] {
             let (opened, mut body) = Opened::by(kind, true);
             let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));

@@ -49,7 +49,7 @@ pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The longest time read or written. Far beyond what anybody waits for, and small enough for any
 /// sum.
-const LONGEST: Duration = Duration::from_hours(24);
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// The time left, at most 24 hours; `None` when no header says. The module's table says what each
 /// value means.
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
-    const DAY: Duration = Duration::from_hours(24);
+    const DAY: Duration = Duration::from_secs(86_400);
 
     fn headers(plain: &[&[u8]], grpc: &[&[u8]]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -270,8 +270,8 @@ mod tests {
     #[test]
     fn each_row_of_the_table_holds_for_grpc() {
         for (value, expected) in [
-            ("2H", Some(Duration::from_hours(2))),
-            ("2M", Some(Duration::from_mins(2))),
+            ("2H", Some(Duration::from_secs(7200))),
+            ("2M", Some(Duration::from_secs(120))),
             ("2S", Some(2_000 * MS)),
             ("250m", Some(250 * MS)),
             ("250u", Some(Duration::from_micros(250))),
@@ -439,7 +439,7 @@ mod tests {
             (Duration::from_millis(2995), "2995000u"),
             (Duration::from_micros(99_999_999), "99999999u"),
             (Duration::from_micros(100_000_999), "100000m"),
-            (Duration::from_hours(24), "86400000m"),
+            (Duration::from_secs(86_400), "86400000m"),
             (Duration::MAX, "86400000m"),
         ] {
             assert_eq!(text(time), expected);

@@ -2,11 +2,12 @@
 
 use std::error::Error as StdError;
 
-use reqwest::Url;
+use url::Url;
 
 use super::{BoxError, Error, ErrorKind};
 use crate::outcome::report::CallReport;
 use crate::redact::redacted;
+use crate::reqwest_error::ReqwestError;
 
 /// What an error says of a connection that didn't change its protocol.
 const NOT_UPGRADED: &str = "the connection wasn't upgraded";
@@ -64,8 +65,8 @@ impl Error {
 
 /// hyper-util has no type for it, only words.
 fn is_dns(error: &(dyn StdError + 'static)) -> bool {
-    error.downcast_ref::<reqwest::Error>().map_or_else(
+    error.downcast_ref::<ReqwestError>().map_or_else(
         || error.to_string() == "dns error" || error.to_string() == "error resolving DNS",
-        reqwest::Error::is_dns,
+        ReqwestError::is_dns,
     )
 }

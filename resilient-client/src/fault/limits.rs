@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::invalid::{Invalid, count, positive};
 
 /// The longest that anything may be made to wait.
-const LONGEST: Duration = Duration::from_hours(1);
+const LONGEST: Duration = Duration::from_secs(3600);
 /// The largest that anything may be made.
 const LARGEST: u64 = 16 * 1024 * 1024;
 

@@ -1,7 +1,7 @@
 //! A call over hyper that follows redirects.
 
 use http::{Request, Uri};
-use reqwest::Url;
+use url::Url;
 
 use super::{Body, Client, Response};
 use crate::call::options::CallOptions;

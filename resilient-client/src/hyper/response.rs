@@ -12,7 +12,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
-use reqwest::Url;
+use url::Url;
 
 use crate::body_length::Expected;
 use crate::call::kept_body::KeptBody;

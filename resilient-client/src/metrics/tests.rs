@@ -319,11 +319,11 @@ fn hedges_rejected(kept: &Kept) -> i64 {
 
 #[tokio::test]
 async fn a_snapshot_tells_levels_and_that_an_upstream_is_gone() {
-    use crate::Client;
+    use crate::ResilienceLayer;
 
     let kept = Kept::default();
     let metrics = Metrics::with_recorder(kept.clone());
-    let client = Client::builder().observer(metrics.clone()).build().unwrap();
+    let client = ResilienceLayer::builder().observer(metrics.clone()).build().unwrap();
     client.breaker("http://users:3000").unwrap().force_open().unwrap();
     let snapshot = client.snapshot();
     metrics.record_snapshot(&snapshot);
@@ -344,7 +344,7 @@ async fn a_snapshot_tells_levels_and_that_an_upstream_is_gone() {
 #[tokio::test]
 async fn a_limit_or_a_budget_that_is_switched_off_is_no_number_and_one_that_never_was_is_absent() {
     use crate::policy::concurrency::ConcurrencyPolicy;
-    use crate::{Client, Policy};
+    use crate::{Policy, ResilienceLayer};
 
     let kept = Kept::default();
     let metrics = Metrics::with_recorder(kept.clone());
@@ -352,7 +352,7 @@ async fn a_limit_or_a_budget_that_is_switched_off_is_no_number_and_one_that_neve
         let of = |name: &str| kept.all(name).into_values().next();
         (of("resilient_client.bulkhead.limit"), of("resilient_client.budget.available"))
     };
-    let client = Client::builder().policy(Policy::none()).observer(metrics.clone()).build().unwrap();
+    let client = ResilienceLayer::builder().policy(Policy::none()).observer(metrics.clone()).build().unwrap();
     client.breaker("http://users:3000").unwrap().force_open().unwrap();
     let tell = || metrics.record_snapshot(&client.snapshot());
     tell();

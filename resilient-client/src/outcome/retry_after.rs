@@ -28,7 +28,7 @@ use http::HeaderMap;
 use http::header::RETRY_AFTER;
 
 /// The longest wait returned. Far beyond any call's deadline, and small enough for any sum.
-pub(crate) const LONGEST: Duration = Duration::from_hours(24);
+pub(crate) const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// The wait asked for, at most 24 hours; `None` when there is no valid `Retry-After`. The module's
 /// table says what each value means.

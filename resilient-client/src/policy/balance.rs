@@ -116,7 +116,7 @@ impl BalancePolicy {
     /// when a duration is longer than ten years.
     pub fn compile(&self) -> Result<Rules, Invalid> {
         const SHORTEST: Duration = Duration::from_millis(10);
-        const LONGEST: Duration = Duration::from_hours(24);
+        const LONGEST: Duration = Duration::from_secs(86_400);
         let decay_nanos = positive("balance.decay", self.decay)?;
         if !(SHORTEST..=LONGEST).contains(&self.decay) {
             let problem = format!("must be between {SHORTEST:?} and {LONGEST:?}, got {:?}", self.decay);

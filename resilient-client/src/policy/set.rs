@@ -379,7 +379,7 @@ pub(crate) fn origin(text: &str) -> Result<Authority<'static>, Invalid> {
     let refuse = |why: &str| {
         Invalid::new("origin", format!("{why}: want scheme, host and port, as in http://users:3000"))
     };
-    let url = reqwest::Url::parse(text).map_err(|error| refuse(&error.to_string()))?;
+    let url = url::Url::parse(text).map_err(|error| refuse(&error.to_string()))?;
     if url.host_str().is_none() {
         return Err(refuse("has no host"));
     }
@@ -411,7 +411,7 @@ mod tests {
     }
 
     fn found(set: &PlanSet, method: &Method, url: &str) -> (u32, Option<String>) {
-        let url = reqwest::Url::parse(url).unwrap();
+        let url = url::Url::parse(url).unwrap();
         let (plan, scope) = set.of_call(&Authority::of_url(&url), method, url.path());
         (plan.retry.unwrap().max_attempts(), scope.map(ToString::to_string))
     }
@@ -494,7 +494,7 @@ mod tests {
             .host("http://Users:80/", |policy| policy.breaker(None))
             .route("http://users:80", "GET", "/x", |policy| policy.budget(None));
         let plans = set.compile(1).unwrap();
-        let url = reqwest::Url::parse("http://users/x").unwrap();
+        let url = url::Url::parse("http://users/x").unwrap();
         for method in [Method::GET, Method::PUT] {
             let (plan, _) = plans.of_call(&Authority::of_url(&url), &method, url.path());
             assert_eq!((plan.retry.unwrap().max_attempts(), plan.breaker.clone()), (2, None), "{method}");

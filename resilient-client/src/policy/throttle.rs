@@ -54,7 +54,7 @@ use crate::time::{Tick, nanos};
 const LEAST_MULTIPLIER: f64 = 1.0;
 const MOST_MULTIPLIER: f64 = 100.0;
 const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
-const LONGEST_WINDOW: Duration = Duration::from_hours(1);
+const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
 /// The multiplier, in bits, of a throttle that is off. No compiled one is zero.
 const OFF: u64 = 0;
 
@@ -71,7 +71,7 @@ pub struct ThrottlePolicy {
 impl ThrottlePolicy {
     /// K = 2 over two minutes, the book's own values.
     pub const fn standard() -> Self {
-        Self { multiplier: 2.0, window: Duration::from_mins(2), observe_only: false }
+        Self { multiplier: 2.0, window: Duration::from_secs(120), observe_only: false }
     }
 
     /// K, how much more is sent than is accepted: 1 to 100. Default 2.

@@ -50,7 +50,7 @@ impl TimeoutPolicy {
             attempt_is_set: false,
             connect: Some(Duration::from_secs(1)),
             body_idle: Some(Duration::from_secs(5)),
-            stream_idle: Some(Duration::from_mins(1)),
+            stream_idle: Some(Duration::from_secs(60)),
         }
     }
 

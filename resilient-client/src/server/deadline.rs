@@ -42,7 +42,7 @@ impl DeadlinePolicy {
     pub const fn standard() -> Self {
         Self {
             header: header::EXPECTED_TIMEOUT,
-            max: Duration::from_mins(1),
+            max: Duration::from_secs(60),
             absent: None,
             need: Duration::ZERO,
             reserve: None,

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
-use reqwest::Url;
+use url::Url;
 
 /// The request headers that don't tell askers apart: they differ from call to call, or are about
 /// storing itself. Every other header does. `baggage` isn't here because it commonly carries a

@@ -87,7 +87,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use reqwest::Url;
+use url::Url;
 
 pub use config::StaleIfError;
 pub use key::IGNORED;

@@ -22,11 +22,11 @@ use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::StatusCode;
-use reqwest::Url;
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Entered, EnteredSpan};
 use tracing::{Level, Span, info_span};
+use url::Url;
 
 use crate::authority::identity::UpstreamIdentity;
 use crate::event::{CallEnd, KnownMethod};

@@ -57,7 +57,7 @@ use crate::policy::latency::Digest;
 /// How long after the last call an upstream's open breaker, or the rate it used up, is worth
 /// remembering. Nobody is spared anything by it then, and who comes asks a fresh one, which opens
 /// after five failures.
-pub(crate) const FORGETS_AFTER: Duration = Duration::from_mins(1);
+pub(crate) const FORGETS_AFTER: Duration = Duration::from_secs(60);
 
 /// The machines of one authority.
 #[derive(Debug)]

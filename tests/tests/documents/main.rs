@@ -7,7 +7,7 @@ mod policies;
 mod readme;
 mod telemetry;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The repository, and where its files are.

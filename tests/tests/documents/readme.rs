@@ -19,21 +19,40 @@ fn every_kind_of_error_has_its_row() {
     assert_eq!(written, kinds);
 }
 
+/// What a table says of features: on by default or not, and whether reqwest comes with it.
+fn told(table: &str) -> BTreeMap<String, (bool, bool)> {
+    let mut told = BTreeMap::new();
+    for line in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        for feature in code_spans(cells[0]) {
+            told.insert(feature.to_owned(), (cells[1] == "yes", cells[2] == "yes"));
+        }
+    }
+    told
+}
+
+/// Whether a feature switches another on, by others or itself.
+fn implies(features: &toml::Table, feature: &str, other: &str) -> bool {
+    let implied = features[feature].as_array().expect("a list").iter().filter_map(toml::Value::as_str);
+    feature == other
+        || implied.filter(|name| features.contains_key(*name)).any(|name| implies(features, name, other))
+}
+
+/// `features.md` is what the library's own documentation shows.
 #[test]
-fn the_readme_names_every_feature() {
+fn two_tables_tell_of_every_feature_what_the_manifest_says() {
     let repository = Repository::open();
     let manifest: toml::Table = repository.read("resilient-client/Cargo.toml").parse().expect("a manifest");
+    let features = manifest["features"].as_table().expect("features");
+    let public = features.keys().filter(|name| *name != "default" && !name.starts_with("__"));
+    let expected: BTreeMap<_, _> = public
+        .map(|name| (name.clone(), (implies(features, "default", name), implies(features, name, "reqwest"))))
+        .collect();
+    assert_eq!(told(&repository.read("resilient-client/src/features.md")), expected);
     let readme = repository.read("README.md");
     let (_, section) = readme.split_once("## Features").expect("a section");
     let (section, _) = section.split_once("\n## ").expect("its end");
-    let named: BTreeSet<_> = code_spans(section).into_iter().collect();
-    let features = manifest["features"].as_table().expect("features").keys();
-    for feature in features.filter(|name| *name != "default" && !name.starts_with("__")) {
-        assert!(named.contains(feature.as_str()), "{feature}");
-    }
-    let by_default = manifest["features"]["default"].as_array().expect("a list");
-    let (first, _) = section.split_once(". Off").expect("those that are on come first");
-    assert_eq!(by_default.len(), code_spans(first).len(), "on by default: {by_default:?}");
+    assert_eq!(told(section), expected);
 }
 
 #[tokio::test]
@@ -48,9 +67,13 @@ async fn the_readmes_configuration_file_is_one() {
 }
 
 #[test]
-fn the_readme_asks_for_the_rust_that_the_workspace_names() {
+fn the_readme_asks_for_the_rust_that_the_manifests_name() {
     let repository = Repository::open();
-    let manifest: toml::Table = repository.read("Cargo.toml").parse().expect("a manifest");
-    let version = manifest["workspace"]["package"]["rust-version"].as_str().expect("a version");
-    assert!(repository.read("README.md").contains(&format!("Rust {version} or newer")), "{version}");
+    let manifest = |path: &str| -> toml::Table { repository.read(path).parse().expect("a manifest") };
+    let (workspace, library) = (manifest("Cargo.toml"), manifest("resilient-client/Cargo.toml"));
+    let readme = repository.read("README.md");
+    let version = library["package"]["rust-version"].as_str().expect("a version");
+    assert!(readme.contains(&format!("You need Rust {version} or newer")), "{version}");
+    let version = workspace["workspace"]["package"]["rust-version"].as_str().expect("a version");
+    assert!(readme.contains(&format!("this repository Rust {version} or newer")), "{version}");
 }

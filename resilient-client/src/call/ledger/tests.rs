@@ -167,7 +167,7 @@ fn an_empty_budget_ends_the_call() {
 #[test]
 fn a_retry_after_beyond_the_deadline_ends_the_call_at_once() {
     let left = ms(1).until(terms().deadline);
-    let asked_for = Duration::from_hours(1);
+    let asked_for = Duration::from_secs(3600);
     assert_eq!(
         first_end(terms(), &asked(3600)),
         Next::GiveUp(Decline::RetryAfterTooLong { asked: asked_for, left })

@@ -168,13 +168,13 @@ async fn a_rate_limit_may_let_calls_wait_for_their_turn_within_their_deadlines()
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_refused_further_on_gives_its_place_in_the_rate_back() {
-    let limit = RateLimitPolicy::new(1, Duration::from_hours(1));
+    let limit = RateLimitPolicy::new(1, Duration::from_secs(3600));
     let rig = Rig::new(&Policy::standard().rate_limit(limit).bulkhead(one_at_a_time(0)), [answer(200)]);
     let held = rig.upstream().place(now()).unwrap();
     rig.core
         .reload(
             Policy::standard()
-                .rate_limit(RateLimitPolicy::new(2, Duration::from_hours(1)))
+                .rate_limit(RateLimitPolicy::new(2, Duration::from_secs(3600)))
                 .bulkhead(one_at_a_time(0))
                 .into(),
         )
@@ -188,7 +188,7 @@ async fn an_attempt_refused_further_on_gives_its_place_in_the_rate_back() {
 
 #[tokio::test(start_paused = true)]
 async fn every_attempt_needs_its_own_place_in_the_rate() {
-    let limit = RateLimitPolicy::new(2, Duration::from_hours(1));
+    let limit = RateLimitPolicy::new(2, Duration::from_secs(3600));
     let rig = Rig::new(&Policy::standard().rate_limit(limit), [answer(503)]);
     let response = rig.get().await.unwrap();
     assert_eq!((response.status().as_u16(), rig.script.count()), (503, 2));
@@ -225,7 +225,7 @@ async fn a_policy_that_only_observes_says_what_it_would_have_done_and_refuses_no
         .breaker(None)
         .retry(None)
         .bulkhead(one_at_a_time(5).observe_only(true))
-        .rate_limit(RateLimitPolicy::new(1, Duration::from_hours(1)).wait(true).observe_only(true))
+        .rate_limit(RateLimitPolicy::new(1, Duration::from_secs(3600)).wait(true).observe_only(true))
         .throttle(ThrottlePolicy::standard().multiplier(1.0).observe_only(true));
     let rig = Rig::new(&policy, [answer(503)]);
     let calls: Vec<_> = (0..100).map(|_| spawn(&rig, CallOptions::new())).collect();
@@ -485,7 +485,7 @@ async fn an_adaptive_limit_survives_a_reload_and_ends_with_its_policy() {
 #[tokio::test(start_paused = true)]
 async fn callers_who_leave_the_rates_line_move_those_behind_them_up() {
     let limit = RateLimitPolicy::new(1, SECOND).burst(1).wait(true);
-    let timeout = TimeoutPolicy::standard().total(Duration::from_mins(10));
+    let timeout = TimeoutPolicy::standard().total(Duration::from_secs(600));
     let rig = Rig::new(&Policy::standard().timeout(timeout).rate_limit(limit), [answer(200)]);
     let patient = spawn(&rig, CallOptions::new());
     settle().await;

@@ -20,7 +20,7 @@ fn quick() -> Policy {
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_body_costs_its_attempt_and_not_the_call() {
-    let stalled = answer_with(200, vec![Piece::Data("bo".into()), Piece::Pause(Duration::from_mins(1))]);
+    let stalled = answer_with(200, vec![Piece::Data("bo".into()), Piece::Pause(Duration::from_secs(60))]);
     let rig = Rig::new(&quick(), [stalled, answer(200)]);
     let begun = now();
     let response = rig.start(Method::GET, whole()).await.unwrap();

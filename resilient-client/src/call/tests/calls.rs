@@ -253,7 +253,7 @@ async fn a_full_bulkhead_rejects_and_says_its_size() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_body_is_an_error_to_the_reader_and_a_failure_to_the_breaker() {
-    let stalled = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_mins(1))];
+    let stalled = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_secs(60))];
     let rig = Rig::new(&standard(), [answer_with(200, stalled)]);
     let begun = now();
     let error = text(rig.get().await.unwrap()).await.unwrap_err();
@@ -394,7 +394,7 @@ async fn the_report_of_a_body_that_failed_says_so() {
     let rig = Rig::new(&standard(), [answer_with(200, vec![Piece::Data("x".into()), Piece::Break])]);
     let error = text(rig.get().await.unwrap()).await.unwrap_err();
     assert_eq!(outcomes(error.report().unwrap()), ["body"]);
-    let stalls = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_mins(1))];
+    let stalls = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_secs(60))];
     rig.script.then([answer_with(200, stalls)]);
     let error = text(rig.get().await.unwrap()).await.unwrap_err();
     assert_eq!(outcomes(error.report().unwrap()), ["body_idle"]);
@@ -438,7 +438,7 @@ async fn only_the_time_somebody_waited_for_a_piece_counts() {
         if looks_away {
             guard.look_away();
         }
-        tokio::time::sleep(Duration::from_hours(1)).await;
+        tokio::time::sleep(Duration::from_secs(3600)).await;
         drop(guard);
         assert_eq!(rig.upstream().breaker_snapshot(now()).failures, failures);
     }

@@ -28,7 +28,7 @@ fn marked(status: u16, name: http::HeaderName, value: &'static str) -> Step {
 
 #[tokio::test(start_paused = true)]
 async fn the_ambient_deadline_caps_the_total_and_never_raises_it() {
-    for (ambient, expected) in [(Duration::from_secs(2), 2), (Duration::from_mins(1), 10)] {
+    for (ambient, expected) in [(Duration::from_secs(2), 2), (Duration::from_secs(60), 10)] {
         let rig = Rig::new(&Policy::standard(), [Step::Hang]);
         let begun = now();
         let error = deadline::scope(Deadline::within(ambient), rig.get()).await.unwrap_err();

@@ -373,7 +373,7 @@ async fn a_long_download_that_is_cut_off_says_nothing_of_how_soon_its_endpoint_a
     use super::script::{Piece, answer_with};
 
     for (cut, least, most) in
-        [(Piece::Break, 900, 1_000), (Piece::Pause(Duration::from_hours(1)), 4_900, 5_100)]
+        [(Piece::Break, 900, 1_000), (Piece::Pause(Duration::from_secs(3600)), 4_900, 5_100)]
     {
         let untimed = Policy::standard().timeout(TimeoutPolicy::standard().total(None));
         let layer = layer(untimed, Endpoints::fixed(["http://a:1", "http://b:2"]));

@@ -241,7 +241,7 @@ async fn its_caller_gets_a_status_where_others_get_an_error() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_fails_ends_in_a_status() {
     for (end, expected) in
-        [(Piece::Break, Code::Unavailable), (Piece::Pause(Duration::from_mins(1)), Code::DeadlineExceeded)]
+        [(Piece::Break, Code::Unavailable), (Piece::Pause(Duration::from_secs(60)), Code::DeadlineExceeded)]
     {
         let rig = Rig::new(&Policy::standard(), [streams(vec![Piece::Data("message".into()), end])]);
         assert_eq!(read(call(&rig, safe()).await).await, ("message".to_owned(), Some(expected)));

@@ -147,7 +147,7 @@ async fn a_stream_of_events_outlives_the_total_and_keeps_the_idle_bound() {
     let response = rig.start(Method::GET, CallOptions::new().streaming()).await.unwrap();
     assert!(response.body().report().is_streaming());
     assert_eq!(text(response).await.unwrap().len(), 20);
-    let stall = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_mins(2))];
+    let stall = vec![Piece::Data("x".into()), Piece::Pause(Duration::from_secs(120))];
     rig.script.then([answer_with(200, stall)]);
     let response = rig.start(Method::GET, CallOptions::new().streaming()).await.unwrap();
     assert_eq!(text(response).await.unwrap_err().kind(), ErrorKind::BodyIdle);

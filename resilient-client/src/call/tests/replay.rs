@@ -14,7 +14,7 @@ use crate::outcome::Outcome;
 use crate::outcome::report::Decline;
 use crate::policy::hedge::{Delay, HedgePolicy};
 use crate::time::now;
-use crate::{Client, ErrorKind, ReplayBody, SendOnce};
+use crate::{ErrorKind, ReplayBody, SendOnce};
 
 /// A body that can be read once.
 type Stream = SendOnce<Full<Bytes>>;
@@ -197,11 +197,12 @@ async fn flaky_server() -> (String, Arc<Mutex<Vec<Bytes>>>) {
     (url, bodies)
 }
 
+#[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn the_client_replays_a_stream_only_if_asked() {
     for (buffer, status, sent) in [(None, 503, 1), (Some(10), 503, 1), (Some(1_000), 200, 2)] {
         let (url, bodies) = flaky_server().await;
-        let client = Client::builder().build().unwrap();
+        let client = crate::Client::builder().build().unwrap();
         let mut request = client.put(url).body(reqwest::Body::wrap(stream(1_000)));
         if let Some(bytes) = buffer {
             request = request.replay_buffer(bytes);

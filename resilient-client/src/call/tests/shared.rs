@@ -43,7 +43,7 @@ async fn keys_share_their_hosts_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn a_route_with_a_rate_of_its_own_has_it_in_place_of_its_hosts_and_other_routes_share() {
-    let rate = |n| RateLimitPolicy::new(n, Duration::from_hours(1));
+    let rate = |n| RateLimitPolicy::new(n, Duration::from_secs(3600));
     let set = |own: Option<u32>| {
         PolicySet::new(Policy::standard().rate_limit(rate(10))).route(USERS, "*", "/users/{id}", |host| {
             let host = host.breaker(BreakerPolicy::standard().probes(1));
@@ -120,7 +120,7 @@ async fn a_slot_goes_back_where_it_came_from_whatever_a_reload_says_meanwhile() 
 /// host's, though the route has been given a rate of its own meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_place_in_the_rate_goes_back_where_it_came_from_whatever_a_reload_says_meanwhile() {
-    let rate = |burst| RateLimitPolicy::new(1, Duration::from_hours(1)).burst(burst);
+    let rate = |burst| RateLimitPolicy::new(1, Duration::from_secs(3600)).burst(burst);
     let queue = BulkheadPolicy::standard().max_in_flight(1).max_queued(1).queue_wait(ms(500));
     let base = || Policy::standard().retry(None).rate_limit(rate(10));
     let set = |own: bool| {
@@ -200,7 +200,7 @@ async fn a_name_with_endpoints_keeps_them_when_the_registry_is_full() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_without_a_place_are_counted_and_drained_and_a_named_host_keeps_its_limits() {
-    let rate = RateLimitPolicy::new(2, Duration::from_hours(1));
+    let rate = RateLimitPolicy::new(2, Duration::from_secs(3600));
     let policies = PolicySet::new(Policy::standard()).host(USERS, |policy| policy.rate_limit(rate));
     let (layer, asked, call) = noting(Setup { policies, max_upstreams: 1, ..Setup::default() });
     let mut calls = vec![call("http://busy/"), call("http://x/"), call("http://y/")];

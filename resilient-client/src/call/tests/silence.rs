@@ -115,7 +115,7 @@ async fn a_batch_of_slow_calls_keeps_no_quick_one_waiting() {
 #[tokio::test(start_paused = true)]
 async fn an_opening_breaker_ends_the_wait() {
     let policy = Policy::standard().timeout(TimeoutPolicy::standard().attempt(ms(500)));
-    let (rig, _) = stalled(&policy, Duration::from_mins(1)).await;
+    let (rig, _) = stalled(&policy, Duration::from_secs(60)).await;
     let begun = now();
     let waiting = calls(&rig, 100, &CallOptions::new()).await;
     tokio::time::sleep(ms(150)).await;

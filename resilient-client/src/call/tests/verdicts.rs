@@ -11,7 +11,7 @@ use crate::policy::hedge::{Delay, HedgePolicy};
 use crate::policy::timeout::TimeoutPolicy;
 use crate::time::now;
 
-const HOUR: Duration = Duration::from_hours(1);
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn data() -> Piece {
     Piece::Data("data".into())

@@ -26,7 +26,7 @@ trait Gate: Sync {
     fn look(&self) -> String;
     /// Lets more time pass than any lease or open time here.
     async fn later(&self) {
-        tokio::time::advance(Duration::from_mins(1)).await;
+        tokio::time::advance(Duration::from_secs(60)).await;
     }
 }
 
@@ -409,7 +409,7 @@ mod peer {
         }
 
         async fn later(&self) {
-            self.clock.lock().unwrap().advance(Duration::from_mins(1));
+            self.clock.lock().unwrap().advance(Duration::from_secs(60));
         }
     }
 

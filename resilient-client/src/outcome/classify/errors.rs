@@ -18,6 +18,7 @@ use crate::outcome::classify::evidence::Sent;
 use crate::outcome::classify::evidence::{AfterRedirect, Evidence};
 use crate::outcome::{FailureKind, Outcome};
 use crate::replay::ReplayError;
+use crate::reqwest_error::ReqwestError;
 
 /// What the error means, on the transport's evidence.
 pub(crate) fn classify(error: &(dyn StdError + 'static), evidence: Evidence) -> Classified {
@@ -77,7 +78,7 @@ fn known(error: &(dyn StdError + 'static), evidence: Evidence) -> Option<Classif
         // A service's own timeout.
         return Some(Classified::TIMEOUT);
     }
-    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+    if let Some(error) = error.downcast_ref::<ReqwestError>() {
         if error.is_builder() {
             return Some(Classified::IGNORED);
         }
@@ -216,7 +217,7 @@ fn of_h2(error: &h2::Error, evidence: Evidence) -> Option<Classified> {
 pub(crate) fn is_dead_connection(error: &(dyn StdError + 'static)) -> bool {
     let mut ended = false;
     for link in Chain(Some(error)) {
-        if link.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
+        if link.downcast_ref::<ReqwestError>().is_some_and(ReqwestError::is_connect) {
             return false;
         }
         #[cfg(feature = "http2")]

@@ -3,6 +3,7 @@
 use crate::error::BoxError;
 use crate::outcome::Cause;
 use crate::outcome::classify::classified::{Classified, Repeat};
+use crate::reqwest_error::ReqwestError;
 use std::fmt;
 
 /// How much an error proves about the attempt's own request.
@@ -70,7 +71,7 @@ impl From<Fault> for BoxError {
 
 /// An error after a redirect: the request itself was processed.
 #[derive(Debug)]
-pub(crate) struct AfterRedirect(pub(crate) reqwest::Error);
+pub(crate) struct AfterRedirect(pub(crate) ReqwestError);
 
 impl fmt::Display for AfterRedirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,6 @@
 //! What few calls have to report: why there was no other attempt, and where redirects led.
 
-use reqwest::Url;
+use url::Url;
 
 use super::{CallReport, Decline};
 use crate::redact::redacted;

@@ -8,7 +8,7 @@ use crate::invalid::{count, positive};
 const MOST: u32 = 1_000_000;
 const MOST_SAMPLES: u32 = 100_000;
 /// Longer windows would take minutes to notice an overload.
-const LONGEST_WINDOW: Duration = Duration::from_mins(1);
+const LONGEST_WINDOW: Duration = Duration::from_secs(60);
 
 /// How a limit follows what the upstream can do. Plain data: [`compile`](Self::compile) checks it.
 ///

@@ -247,7 +247,7 @@ fn refuses_what_cannot_work_and_names_the_numbers() {
         ),
         (new(1, SECOND).burst(0), "rate_limit.burst must be between 1 and 1000000, got 0"),
         (
-            new(1, Duration::from_hours(1)).burst(100_000),
+            new(1, Duration::from_secs(3600)).burst(100_000),
             "rate_limit.burst of 100000 calls every 3600s would take more than ten years to save up",
         ),
     ] {

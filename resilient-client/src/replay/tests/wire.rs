@@ -45,6 +45,7 @@ async fn a_retry_is_written_byte_for_byte_like_the_first_attempt() {
 }
 
 /// The error of a request whose body fails, as it comes out of the transport.
+#[cfg(feature = "reqwest")]
 async fn error_of(body: impl Into<reqwest::Body>) -> reqwest::Error {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -61,6 +62,7 @@ async fn error_of(body: impl Into<reqwest::Body>) -> reqwest::Error {
     error
 }
 
+#[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn the_error_is_found_in_what_reqwest_makes_of_it() {
     let find = |error: &reqwest::Error| {

@@ -93,7 +93,7 @@ async fn who_got_in_from_the_queue_keeps_its_place_in_the_rate() {
     // It was given back when the wait was dropped, so that as many more went as had waited for a
     // slot.
     let bulkhead = BulkheadPolicy::standard().max_in_flight(1).max_queued(1);
-    let rate = RateLimitPolicy::new(2, Duration::from_hours(1)).burst(2);
+    let rate = RateLimitPolicy::new(2, Duration::from_secs(3600)).burst(2);
     let policy = Policy::standard().bulkhead(bulkhead).rate_limit(rate);
     let (upstream, now) = (upstream(policy), time::now());
     let first = upstream.place(now).unwrap();

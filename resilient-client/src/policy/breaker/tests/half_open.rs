@@ -231,7 +231,7 @@ fn probes_may_come_far_apart() {
         assert_eq!(breaker.snapshot(now).reopens, 0);
         let permit = breaker.try_acquire(now).unwrap().permit;
         breaker.record(permit, CallResult::new(Verdict::Success, QUICK), now, MIDDLE);
-        now = now.after(Duration::from_mins(1));
+        now = now.after(Duration::from_secs(60));
     }
     assert_eq!(breaker.snapshot(now).state, State::Closed);
 }

@@ -39,7 +39,7 @@ fn threads_never_hold_more_than_k_probes_while_slots_come_and_go() {
     // Before one has succeeded others may follow one that is out.
     for (succeeded, allowed) in [(1, 2), (2, 1)] {
         let policy =
-            BreakerPolicy::standard().open_for(ms(2)).probes(3).probe_timeout(Duration::from_hours(1));
+            BreakerPolicy::standard().open_for(ms(2)).probes(3).probe_timeout(Duration::from_secs(3600));
         let (breaker, now) = opened(policy);
         for _ in 0..succeeded {
             breaker.record(probe(&breaker, now), CallResult::new(Verdict::Success, QUICK), now, MIDDLE);

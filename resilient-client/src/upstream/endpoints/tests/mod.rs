@@ -31,7 +31,7 @@ fn set_with(policy: &BalancePolicy, ports: impl IntoIterator<Item = u16>) -> End
         entropy: Entropy::seeded(7),
         ..Checks::default()
     };
-    let set = EndpointSet::new(policy.compile().unwrap(), checks, Duration::from_mins(1));
+    let set = EndpointSet::new(policy.compile().unwrap(), checks, Duration::from_secs(60));
     set.update(&origins(ports), START);
     set
 }
@@ -573,7 +573,7 @@ fn beside_one_that_is_overloaded_a_silent_one_is_what_calls_wait_for() {
         let overload = Some(OverloadPolicy::standard().compile().unwrap());
         let checks = Checks { overload, entropy: Entropy::seeded(7), ..Checks::default() };
         let rules = BalancePolicy::standard().compile().unwrap();
-        let set = EndpointSet::new(rules, checks, Duration::from_mins(1));
+        let set = EndpointSet::new(rules, checks, Duration::from_secs(60));
         set.update(&origins(ports), START);
         let (full, silent) = (endpoint(&set, 1), endpoint(&set, 2));
         let feed = |endpoint: &Endpoint, from: u64, took: u64| {

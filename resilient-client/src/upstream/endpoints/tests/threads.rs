@@ -21,8 +21,7 @@ fn threads_lose_no_place_while_the_list_changes_and_breakers_open() {
                         // All may be out for a moment.
                         let Ok(mut permit) = set.admit(&Seek::first(), now, &mut rng) else { continue };
                         let port = permit.endpoint().origin().port();
-                        let verdict =
-                            if port.is_multiple_of(2) { Verdict::Failure } else { Verdict::Success };
+                        let verdict = if port % 2 == 0 { Verdict::Failure } else { Verdict::Success };
                         permit.settle(verdict, n % 50 * MS, now);
                     }
                 })
