@@ -90,8 +90,8 @@ fn base() -> Instant {
     })
 }
 
-/// A simulation's thread has a base of its own, so that what it comes to doesn't follow from when it
-/// was begun.
+/// A simulation's thread has a base of its own, so that what it comes to doesn't follow from when
+/// it was begun.
 #[cfg(feature = "testing")]
 mod simulated {
     use std::cell::Cell;

@@ -1,5 +1,5 @@
-//! The simulator ranks policies as the storm does: peers' defaults written as ours, in the order that
-//! `docs/COMPARISON.md` has of the peers themselves, over sockets.
+//! The simulator ranks policies as the storm does: peers' defaults written as ours, in the order
+//! that `docs/COMPARISON.md` has of the peers themselves, over sockets.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -125,7 +125,7 @@ impl Of {
     /// Whether the storm tells the two apart.
     fn is_more(self, one: f64, other: f64) -> bool {
         match self {
-            Self::Success => one > other + 5.0,
+            Self::Success => one > other + 10.0,
             Self::Requests => one > other + 0.5,
         }
     }
@@ -134,14 +134,13 @@ impl Of {
 /// Every file can work, and its table is the same each time.
 #[test]
 fn the_same_file_and_seed_give_the_same_table() {
-    for name in ["ours", "resilience4j"] {
-        let tables = [3, 3, 4].map(|seed| what_if(&policy(name), seed).unwrap().to_string());
-        println!("{name}\n{}", tables[0]);
-        assert_eq!(tables[0], tables[1]);
-        assert_ne!(tables[0], tables[2]);
-    }
+    let [one, again] = [3, 3].map(|seed| what_if(&policy("ours"), seed).unwrap());
+    println!("ours\n{one}");
+    assert_eq!(one.to_string(), again.to_string());
+    assert!(one.warnings.is_empty(), "{one}");
+    let other = simulate(&policy("resilience4j"), &Scenario::outage().seed(4)).unwrap();
+    assert_ne!(other, simulate(&policy("resilience4j"), &Scenario::outage()).unwrap());
     let blamed = what_if(&policy("reqwest-retry"), 1).unwrap();
     println!("reqwest-retry\n{blamed}");
     assert!(blamed.warnings.iter().any(|warning| warning.setting == "retry.max_attempts"), "{blamed}");
-    assert!(what_if(&policy("ours"), 1).unwrap().warnings.is_empty());
 }

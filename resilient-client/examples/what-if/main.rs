@@ -5,8 +5,8 @@
 //! cargo run -p resilient-client --example what-if --features testing,config -- policy.toml
 //! ```
 //!
-//! `--seed 7` for other calls, `--origin http://users:3000` for the policy of a host. Without a file
-//! it is the standard policy.
+//! `--seed 7` for other calls, `--origin http://users:3000` for the policy of a host. Without a
+//! file it is the standard policy.
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -13,7 +13,8 @@ use crate::fault::wire::{Act, Fault, Made, Place, Spoil};
 /// Longer than any test waits.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
-/// What a [`Script`](super::Script) does with one request: an answer, or what comes in place of one.
+/// What a [`Script`](super::Script) does with one request: an answer, or what comes in place of
+/// one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -93,8 +94,8 @@ impl Answer {
         Self::of(End::Garbage)
     }
 
-    /// Nothing comes at all. Where nobody gives up waiting either, that ends with a reset, in thirty
-    /// years.
+    /// Nothing comes at all. Where nobody gives up waiting either, that ends with a reset, in
+    /// thirty years.
     pub fn hang() -> Self {
         Self::of(End::Hang)
     }

@@ -44,8 +44,8 @@ impl<B> Reported for http::Response<ResponseBody<B>> {
     }
 }
 
-/// Whether those were the attempts, in this order and no others. Each is said in two words, of which
-/// the first is [why it was sent](crate::Trigger::as_str) and the second its status, or
+/// Whether those were the attempts, in this order and no others. Each is said in two words, of
+/// which the first is [why it was sent](crate::Trigger::as_str) and the second its status, or
 /// [what it came to](crate::outcome::Outcome::as_str) without one:
 ///
 /// `first 503`, `retry 200`, `first timeout`, `hedge 200`, `retry connect`, `retry transport`,

@@ -16,8 +16,8 @@ use crate::fault::Body;
 use crate::fault::wire::{Asked, Drawn, Injector, Scripted as _};
 
 impl crate::ClientBuilder {
-    /// Answers all requests from a [script](crate::testing::Script), and sends none. In the place of
-    /// [faults](Self::faults).
+    /// Answers all requests from a [script](crate::testing::Script), and sends none. It takes
+    /// the place of [faults](Self::faults), or they its, whichever is said last.
     pub fn script(self, script: &Script) -> Self {
         self.injecting(Injector::scripted(script.clone()))
     }
@@ -25,8 +25,8 @@ impl crate::ClientBuilder {
 
 #[cfg(feature = "hyper")]
 impl crate::hyper::ClientBuilder {
-    /// Answers all requests from a [script](crate::testing::Script), and sends none. In the place of
-    /// [faults](Self::faults).
+    /// Answers all requests from a [script](crate::testing::Script), and sends none. It takes
+    /// the place of [faults](Self::faults), or they its, whichever is said last.
     pub fn script(self, script: &Script) -> Self {
         self.injecting(Injector::scripted(script.clone()))
     }

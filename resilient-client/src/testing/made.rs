@@ -104,8 +104,8 @@ impl ReportMaker {
     }
 }
 
-/// An error of any kind. It looks as one of a call that made one attempt, or none where that kind is
-/// of calls that make none; [`report`](ErrorMaker::report) says otherwise.
+/// An error of any kind. It looks as one of a call that made one attempt, or none where that kind
+/// is of calls that make none; [`report`](ErrorMaker::report) says otherwise.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Tests of one's own code (feature `testing`): the wire as a test wants it, responses and errors to
-//! hand over, and what a report must say.
+//! Tests of one's own code (feature `testing`): the wire as a test wants it, responses and errors
+//! to hand over, and what a report must say.
 //!
 //! The feature is for `[dev-dependencies]`. It brings tokio's `test-util` and the feature `fault`,
 //! and adds nothing to a build without it.
@@ -12,9 +12,9 @@
 //! | [`simulate`] | what a policy would do in an outage, an overload, a retry storm |
 //! | [`Client::breaker`](crate::Client::breaker) | a breaker that is open: it needs no feature |
 //!
-//! - **On which clock?** On tokio's. Under `#[tokio::test(start_paused = true)]` waits, timeouts and
-//!   a script's delays take no time at all, and come in their order; on any other runtime, that of
-//!   several threads among them, they take the time they say.
+//! - **On which clock?** On tokio's. Under `#[tokio::test(start_paused = true)]` waits, timeouts
+//!   and a script's delays take no time at all, and come in their order; on any other runtime,
+//!   that of several threads among them, they take the time they say.
 //! - **What is real?** All but the sockets: policies, breakers, budgets, reports and events. What a
 //!   script answers has come over a connection in memory of hyper's own, so that errors and bodies
 //!   that break are hyper's, too.

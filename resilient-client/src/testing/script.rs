@@ -19,8 +19,8 @@ use crate::time::{self, Tick};
 /// answer panics where it is sent, so that no fallback hides it, and [`verify`](Self::verify) tells
 /// of it, too.
 ///
-/// A clone is a handle on the same script. It is taken by `ClientBuilder::script` of the client over
-/// reqwest, the one over hyper and the blocking one, and it is a tower service, for a
+/// A clone is a handle on the same script. It is taken by `ClientBuilder::script` of the client
+/// over reqwest, the one over hyper and the blocking one, and it is a tower service, for a
 /// [`ResilienceLayer`](crate::ResilienceLayer) or anything else.
 ///
 /// ```

@@ -1,8 +1,8 @@
 //! Which setting is to blame: the one whose mending helps.
 //!
 //! What a policy does follows from all of its settings together, and no rule of thumb says which
-//! one of them it was. So the scenario is run again with each suspect at its standard, and who makes
-//! the difference is named.
+//! one of them it was. So the scenario is run again with each suspect at its standard, and who
+//! makes the difference is named.
 
 use std::fmt;
 use std::time::Duration;

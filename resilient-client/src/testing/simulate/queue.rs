@@ -17,8 +17,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// `all` workers (at least one), free now, of whom `left` stay from the first of the two moments
-    /// to the second.
+    /// `all` workers (at least one), free now, of whom `left` stay from the first of the two
+    /// moments to the second.
     pub fn new(all: usize, left: usize, away: (Tick, Tick), now: Tick) -> Self {
         Self { free: vec![now; all.max(1)], left, away }
     }
