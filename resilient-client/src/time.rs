@@ -78,11 +78,11 @@ pub const fn nanos(duration: Duration) -> u64 {
 /// The base lies an hour before first use: a paused test clock may have been frozen before the base
 /// was fixed, and its readings must not fall below zero.
 fn base() -> Instant {
+    static BASE: OnceLock<Instant> = OnceLock::new();
     #[cfg(feature = "testing")]
     if let Some(base) = simulated::BASE.get() {
         return base;
     }
-    static BASE: OnceLock<Instant> = OnceLock::new();
     *BASE.get_or_init(|| {
         #[allow(clippy::disallowed_methods, reason = "the one place")]
         let now = Instant::now();

@@ -62,7 +62,7 @@ fn suspects(policy: &Policy) -> Vec<Suspect> {
     extra_attempts(policy, &mut add);
     match &policy.breaker {
         None => {
-            add("breaker", "breaker = \"off\"".into(), "breaker on", of().breaker(BreakerPolicy::standard()))
+            add("breaker", "breaker = \"off\"".into(), "breaker on", of().breaker(BreakerPolicy::standard()));
         }
         Some(breaker) => {
             let standard = BreakerPolicy::standard();

@@ -42,7 +42,7 @@ pub use blame::Warning;
 pub use queue::Queue;
 pub use scenario::Scenario;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::policy::Policy;
 use world::{Call, Run};
 
@@ -88,7 +88,7 @@ impl Finding {
         });
         let mut took: Vec<_> = calls.iter().map(|call| call.took).collect();
         took.sort();
-        let refused = |call: &&Call| call.end.is_err_and(|kind| kind.is_rejected());
+        let refused = |call: &&Call| call.end.is_err_and(ErrorKind::is_rejected);
         Self {
             calls: calls.len(),
             succeeded: share(calls.iter().filter(|call| is_good(call)).count()),
@@ -120,7 +120,9 @@ fn recovery(calls: &[Call], well: Duration, lasts: Duration) -> Recovery {
         soon.clone().all(is_good)
     };
     let back = after().find(is_back);
-    back.map_or(Recovery::NotWithin(lasts - well), |call| Recovery::After(call.began - well))
+    back.map_or(Recovery::NotWithin(lasts.saturating_sub(well)), |call| {
+        Recovery::After(call.began.saturating_sub(well))
+    })
 }
 
 impl fmt::Display for Finding {
