@@ -54,7 +54,7 @@ fn the_setting_that_is_to_blame_is_named() {
     };
     let six = Policy::none().retry(RetryPolicy::standard().max_attempts(6));
     let warnings = warned(&six);
-    let expected = "retry.max_attempts = 6 without budget amplifies 5.";
+    let expected = "retry.max_attempts = 6 without budget amplifies 6.0x";
     assert!(
         warnings.iter().any(|said| said.starts_with(expected) && said.ends_with("in outage")),
         "{warnings:#?}"
