@@ -1,5 +1,6 @@
-//! The migration guides, compiled: each block of `docs/swap.md` and `docs/migrate/` is a test of
-//! this crate's documentation. What they say of behaviour is in `tests/`.
+//! The migration guides, compiled: each block of `docs/swap.md`, `docs/testing.md` and
+//! `docs/migrate/` is a test of this crate's documentation. What they say of behaviour is in
+//! `tests/`.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/swap.md")]
@@ -24,3 +25,7 @@ struct FromFailsafe;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/migrate/tower-resilience.md")]
 struct FromTowerResilience;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/testing.md")]
+struct Testing;

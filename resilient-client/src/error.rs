@@ -2,6 +2,8 @@
 
 mod as_reqwest;
 mod drop_in;
+#[cfg(feature = "testing")]
+mod made;
 mod names;
 
 use std::error::Error as StdError;

@@ -25,7 +25,10 @@ mod off {
         pub(crate) method: &'a Method,
         pub(crate) path: &'a str,
         pub(crate) host: Option<&'a str>,
+        pub(crate) port: Option<u16>,
+        pub(crate) query: Option<&'a str>,
         pub(crate) headers: &'a HeaderMap,
+        pub(crate) body: Option<&'a [u8]>,
     }
 
     #[derive(Clone, Debug, Default)]

@@ -51,6 +51,7 @@
 //! test reads this diagram and checks it (`tests/tests/floors`).
 //!
 //! ```text
+//! testing                                           tests of one's own code: a scripted wire, and a policy simulated
 //! bench_internals, testkit                          what the benches time alone; what tests of whole calls are made with
 //! admin                                             what an operator sees of clients, and does to them
 //! blocking                                          the client for code that isn't async
@@ -74,7 +75,7 @@
 //! origin, authority, redirects                      whom a call is addressed to, and where an answer may lead
 //! invalid                                           why a setting can't work
 //! redact, connections                               URLs without their secrets; connections, counted
-//! reqwest_error, deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
+//! reqwest_error, refused, deadline, advice, media, body_length, rng, sync   small things that know nothing of the rest
 //! time                                              the only clock
 //! ```
 //!
@@ -118,6 +119,8 @@
 //! - `metrics`, with the feature of that name: what happens, counted, for Prometheus and others.
 //! - `admin`, with the feature of that name: a live page, JSON and a hand on breakers, for whoever
 //!   is on call.
+//! - `testing`, with the feature of that name: a scripted wire for tests of your own code,
+//!   responses and errors of any kind, assertions on reports, and a simulator of policies.
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 //!
@@ -184,6 +187,8 @@ pub mod policy;
 mod pool_defaults;
 mod redact;
 pub mod redirects;
+#[cfg(any(test, feature = "testing", feature = "__testkit"))]
+mod refused;
 mod replay;
 mod reqwest_error;
 pub mod rng;
@@ -194,6 +199,8 @@ mod shared_methods;
 pub mod stale;
 mod sync;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(any(test, feature = "__testkit"))]
 #[doc(hidden)]
 pub mod testkit;

@@ -79,11 +79,35 @@ pub const fn nanos(duration: Duration) -> u64 {
 /// was fixed, and its readings must not fall below zero.
 fn base() -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
+    #[cfg(feature = "testing")]
+    if let Some(base) = simulated::BASE.get() {
+        return base;
+    }
     *BASE.get_or_init(|| {
         #[allow(clippy::disallowed_methods, reason = "the one place")]
         let now = Instant::now();
         now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
     })
+}
+
+/// A simulation's thread has a base of its own, so that what it comes to doesn't follow from when
+/// it was begun.
+#[cfg(feature = "testing")]
+mod simulated {
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    thread_local! {
+        pub(super) static BASE: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+}
+
+/// From now on this thread's ticks count from an hour ago.
+#[cfg(feature = "testing")]
+pub(crate) fn simulated_from_now() {
+    #[allow(clippy::disallowed_methods, reason = "the one place")]
+    let now = tokio::time::Instant::now().into_std();
+    simulated::BASE.set(Some(now.checked_sub(Duration::from_secs(3_600)).unwrap_or(now)));
 }
 
 /// The time now, by tokio's clock: real in production, virtual under `tokio::time::pause`.

@@ -44,10 +44,7 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("cargo demo --traces traces", By::Stage("tests")),
     ("cargo run -p otlp -- story traces", By::Stage("tests")),
     ("cargo run -p otlp -- story traces <id>", By::Stage("tests")),
-    (
-        "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run -p order-service",
-        By::Stage("tests"),
-    ),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run -p order-service", By::Stage("tests")),
     ("scripts/check alerts", By::Stage("alerts on a recorded outage")),
     ("cargo room policy::breaker", By::Stage("tests")),
     (
@@ -84,6 +81,10 @@ const ELSEWHERE: &[(&str, By)] = &[
     ),
     ("cargo demo hang --naive all", By::Hand("a longer run; tests/processes.rs starts all naive twins")),
     ("cargo demo --hold", By::Hand("it ends when it is told; tests/processes.rs does that")),
+    (
+        "cargo run -p resilient-client --example what-if --features testing,config -- policy.toml",
+        By::Stage("tests"),
+    ),
     ("cargo bench", By::Hand("half an hour; clippy checks that it builds")),
     ("cargo bench -- --quick", By::Hand("three minutes; clippy checks that it builds")),
     ("cargo bench -p resilient-client-benches --bench instructions", By::Stage("instructions per call")),

@@ -17,7 +17,7 @@ impl ClientBuilder {
         Self(crate::ClientBuilder::new())
     }
 
-    fn map(self, change: impl FnOnce(crate::ClientBuilder) -> crate::ClientBuilder) -> Self {
+    pub(crate) fn map(self, change: impl FnOnce(crate::ClientBuilder) -> crate::ClientBuilder) -> Self {
         Self(change(self.0))
     }
 

@@ -181,6 +181,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Attempts go this way in place of the wire.
+    #[cfg(feature = "testing")]
+    pub(crate) fn injecting(mut self, injector: Injector) -> Self {
+        self.faults = injector;
+        self
+    }
+
     #[cfg(feature = "cache")]
     fn answers(&self) -> Result<Answers, Error> {
         let hooked = self.setup.hook.is_some();

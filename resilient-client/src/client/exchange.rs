@@ -273,7 +273,10 @@ impl Exchange for ReqwestExchange {
             method: request.method(),
             path: request.url().path(),
             host: request.url().host_str(),
+            port: request.url().port_or_known_default(),
+            query: request.url().query(),
             headers: request.headers(),
+            body: request.body().and_then(Body::as_bytes),
         });
         let url = || self.request.url().clone();
         Some(drawn.onto(Hopping::new(over.call(request), opened, alone, self.stays), url))

@@ -27,7 +27,7 @@ use super::machine::{Answer, Place};
 use crate::error::BoxError;
 
 /// A response to come, over the connection.
-pub(super) type Asking = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
+pub(super) type Asking = Pin<Box<dyn Future<Output = Result<Response<Incoming>, BoxError>> + Send>>;
 
 type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -42,6 +42,9 @@ pub(super) struct FarEnd {
     /// What comes after all of that; `None` where hyper needs no end.
     end: Option<Broken>,
     asked: bool,
+    /// It takes no connection.
+    #[cfg(feature = "testing")]
+    refuses: bool,
     reader: Option<Waker>,
     /// Unless the body holds it.
     _place: Option<Place>,
@@ -49,7 +52,23 @@ pub(super) struct FarEnd {
 
 impl FarEnd {
     fn new(ready: BytesMut, end: Option<Broken>, place: Option<Place>) -> Self {
-        Self { ready, body: None, chunked: false, end, asked: false, reader: None, _place: place }
+        Self {
+            ready,
+            body: None,
+            chunked: false,
+            end,
+            asked: false,
+            #[cfg(feature = "testing")]
+            refuses: false,
+            reader: None,
+            _place: place,
+        }
+    }
+
+    /// It takes no connection.
+    #[cfg(feature = "testing")]
+    pub(super) fn refuses(place: Place) -> Self {
+        Self { refuses: true, ..Self::resets(place) }
     }
 
     /// It resets the connection.
@@ -98,6 +117,10 @@ impl FarEnd {
     /// Sends a request of this method there, which nobody reads.
     pub(super) fn ask(self, method: Method) -> Asking {
         Box::pin(async move {
+            #[cfg(feature = "testing")]
+            if self.refuses {
+                return Err(crate::refused::refused().await);
+            }
             let mut request = Request::new(Empty::<Bytes>::new());
             *request.method_mut() = method;
             let (mut sender, connection) = http1::handshake(self).await?;
@@ -106,7 +129,7 @@ impl FarEnd {
                 // How it went, the request and the body are told.
                 let _ = connection.await;
             });
-            sender.send_request(request).await
+            Ok(sender.send_request(request).await?)
         })
     }
 

@@ -77,26 +77,32 @@ impl Counts {
 
 /// What happens to one request, and its place among those in force until it is over.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// First it waits.
-    pub(super) delay: Duration,
-    pub(super) act: Act,
-    pub(super) place: Place,
+    pub(crate) delay: Duration,
+    pub(crate) act: Act,
+    pub(crate) place: Place,
 }
 
 /// What happens after the delay.
 #[derive(Clone, Debug)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Serve,
     Answer(Arc<Answer>),
     Reset,
     Garbage,
     Spoil(Spoil),
+    /// No connection is made.
+    #[cfg(feature = "testing")]
+    Refuse,
+    /// An answer that nobody asked the service for, and its body is spoilt.
+    #[cfg(feature = "testing")]
+    Spoilt(Arc<Answer>, Spoil),
 }
 
 /// What becomes of the body of an answer that is served.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Spoil {
+pub(crate) enum Spoil {
     /// The connection is reset in its place.
     Reset,
     /// It ends after so many bytes, with the connection.
@@ -107,10 +113,22 @@ pub(super) enum Spoil {
 
 /// An answer that nobody asked the service for.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+#[cfg(feature = "testing")]
+impl Answer {
+    /// As what comes over a connection that isn't there.
+    pub(super) fn in_parts(&self) -> (http::response::Parts, http_body_util::Full<Bytes>) {
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        parts.status = self.status;
+        parts.headers.clone_from(&self.headers);
+        parts.headers.insert(http::header::CONTENT_LENGTH, self.body.len().into());
+        (parts, http_body_util::Full::new(self.body.clone()))
+    }
 }
 
 impl Machine {
@@ -233,7 +251,15 @@ pub(super) struct Places(Arc<AtomicU32>);
 
 /// One of them, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Places);
+pub(crate) struct Place(Places);
+
+#[cfg(feature = "testing")]
+impl Place {
+    /// One of a kind: a script's answers aren't bounded.
+    pub(crate) fn alone() -> Self {
+        Self(Places(Arc::new(AtomicU32::new(1))))
+    }
+}
 
 impl Places {
     fn take(&self, most: u32) -> Option<Place> {

@@ -307,25 +307,38 @@ enum Path {
     Like(Pattern),
 }
 
-/// A request, as far as rules look at it.
+/// A request, as far as rules look at it, and scripts.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "rules don't look at all of it"))]
 pub(crate) struct Asked<'a> {
     pub(crate) method: &'a Method,
     pub(crate) path: &'a str,
     /// Whom it is for, without the port, as far as the URL tells.
     pub(crate) host: Option<&'a str>,
+    pub(crate) port: Option<u16>,
+    pub(crate) query: Option<&'a str>,
     pub(crate) headers: &'a HeaderMap,
+    /// What is known of its content before it is sent.
+    pub(crate) body: Option<&'a [u8]>,
 }
 
 impl<'a> Asked<'a> {
     pub(super) fn of<B>(request: &'a http::Request<B>) -> Self {
         let (method, uri) = (request.method(), request.uri());
-        Self { method, path: uri.path(), host: uri.host(), headers: request.headers() }
+        Self {
+            method,
+            path: uri.path(),
+            host: uri.host(),
+            port: uri.port_u16(),
+            query: uri.query(),
+            headers: request.headers(),
+            body: None,
+        }
     }
 
     /// Whether it is for this host, by its URL or its header: an endpoint's address stands in the
     /// one, its name in the other.
-    fn is_for(&self, host: &str) -> bool {
+    pub(crate) fn is_for(&self, host: &str) -> bool {
         let header = self.headers.get(http::header::HOST).and_then(|header| header.to_str().ok());
         let header = header.map(without_port);
         [self.host, header].into_iter().flatten().any(|asked| asked.eq_ignore_ascii_case(host))

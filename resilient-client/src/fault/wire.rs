@@ -20,6 +20,9 @@ use tokio::time::Sleep;
 use super::body::Spoilt;
 use super::far_end::{Asking, FarEnd};
 use super::faults::Faults;
+#[cfg(feature = "testing")]
+pub(crate) use super::machine::{Act, Answer as Made, Fault, Place, Spoil};
+#[cfg(not(feature = "testing"))]
 use super::machine::{Act, Fault, Place};
 pub(crate) use super::rule::Asked;
 use super::timer;
@@ -48,16 +51,40 @@ impl From<Broke> for BoxError {
 
 /// Marks an answer that nobody sent, from which nothing is learnt about the wire.
 #[derive(Clone, Copy, Debug)]
-struct Made;
+struct NobodySent;
 
 /// Whether nobody sent that answer.
 pub(crate) fn is_made(extensions: &Extensions) -> bool {
-    extensions.get::<Made>().is_some()
+    extensions.get::<NobodySent>().is_some()
+}
+
+/// What decides in the place of the wire: a test's script.
+#[cfg(feature = "testing")]
+pub(crate) trait Scripted: fmt::Debug + Send + Sync {
+    /// What comes of a request, which nothing else is done with.
+    fn decide(&self, asked: &Asked<'_>) -> Fault;
 }
 
 /// Faults for what is sent, if there are any.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Injector(Option<Faults>);
+pub(crate) struct Injector(Option<Source>);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Faults(Faults),
+    #[cfg(feature = "testing")]
+    Script(std::sync::Arc<dyn Scripted>),
+}
+
+impl Source {
+    fn draw<'a>(&self, asked: impl FnOnce() -> Asked<'a>) -> Option<Fault> {
+        match self {
+            Self::Faults(faults) => faults.draw(asked),
+            #[cfg(feature = "testing")]
+            Self::Script(script) => Some(script.decide(&asked())),
+        }
+    }
+}
 
 impl Injector {
     pub(crate) const fn none() -> Self {
@@ -65,15 +92,20 @@ impl Injector {
     }
 
     pub(crate) fn new(faults: Faults) -> Self {
-        Self(Some(faults))
+        Self(Some(Source::Faults(faults)))
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn scripted(script: impl Scripted + 'static) -> Self {
+        Self(Some(Source::Script(std::sync::Arc::new(script))))
     }
 
     /// What happens to a request that is about to be sent.
     #[inline]
     pub(crate) fn draw<'a>(&self, asked: impl FnOnce() -> Asked<'a>) -> Drawn {
-        let Some(faults) = &self.0 else { return Drawn(None) };
+        let Some(source) = &self.0 else { return Drawn(None) };
         let mut method = Method::GET;
-        let fault = faults.draw(|| {
+        let fault = source.draw(|| {
             let asked = asked();
             method.clone_from(asked.method);
             asked
@@ -87,6 +119,12 @@ impl Injector {
 pub(crate) struct Drawn(Option<Box<(Fault, Method)>>);
 
 impl Drawn {
+    /// What is done to a request with this method for sure.
+    #[cfg(feature = "testing")]
+    pub(crate) fn certain(fault: Fault, method: Method) -> Self {
+        Self(Some(Box::new((fault, method))))
+    }
+
     /// The attempt as it will go. `about` is what an answer would know that wasn't the wire's.
     #[inline]
     pub(crate) fn onto<F, A: Answer, E>(self, real: F, about: impl FnOnce() -> A::About) -> Faulted<F, A>
@@ -210,7 +248,7 @@ where
         }
         // 2. It isn't sent, or it is and has its answer spoilt.
         if this.asking.is_none() {
-            let far_end = match this.act {
+            let far_end = match &*this.act {
                 Act::Serve => {
                     // That was all.
                     *this.place = None;
@@ -229,6 +267,13 @@ where
                     match unsent {
                         Act::Answer(answer) => FarEnd::answers(answer, this.method, place),
                         Act::Garbage => FarEnd::garbles(place),
+                        #[cfg(feature = "testing")]
+                        Act::Refuse => FarEnd::refuses(place),
+                        #[cfg(feature = "testing")]
+                        Act::Spoilt(answer, spoil) => {
+                            let (parts, body) = answer.in_parts();
+                            FarEnd::passes_on(this.head.insert(parts), Spoilt::new(body, *spoil, place))
+                        }
                         _ => FarEnd::resets(place),
                     }
                 }
@@ -239,10 +284,10 @@ where
         }
         // 3. What there is comes over the connection in memory.
         let Some(asking) = this.asking else { return Poll::Pending };
-        let answer = ready!(asking.as_mut().poll(cx)).map_err(|error| Broke(error.into()))?;
+        let answer = ready!(asking.as_mut().poll(cx)).map_err(Broke)?;
         let Some(about) = this.about.take() else { return Poll::Pending };
         let (mut parts, body) = answer.into_parts();
-        parts.extensions.insert(Made);
+        parts.extensions.insert(NobodySent);
         // A head that was real stays as it came.
         Poll::Ready(Ok(A::put_together(about, this.head.take().unwrap_or(parts), body)))
     }

@@ -132,6 +132,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Attempts go this way in place of the wire.
+    #[cfg(feature = "testing")]
+    pub(crate) fn injecting(mut self, injector: Injector) -> Self {
+        self.faults = injector;
+        self
+    }
+
     /// Builds the client.
     ///
     /// # Errors

@@ -146,7 +146,10 @@ impl Wire {
             method: request.method(),
             path: request.uri().path(),
             host: request.uri().host(),
+            port: request.uri().port_u16(),
+            query: request.uri().query(),
             headers: request.headers(),
+            body: request.body().as_bytes(),
         });
         let (pool, connects) = (self.pool(over), self.sends.connects());
         drawn.onto(Sending { response: pool.request(request), shared, connects }, || ())

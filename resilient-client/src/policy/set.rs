@@ -134,12 +134,14 @@ impl PolicySet {
         self.compile(0).map(drop)
     }
 
-    fn of_origin(&self, origin: &str) -> &Policy {
+    /// The policy of the calls to an origin that no route is for: the host's, or the client's.
+    pub fn of_origin(&self, origin: &str) -> &Policy {
         let host = self.hosts.iter().find(|host| same_origin(&host.origin, origin));
         host.map_or(&self.base, |host| &host.policy)
     }
 
-    pub(crate) fn base(&self) -> &Policy {
+    /// The client's policy.
+    pub fn base(&self) -> &Policy {
         &self.base
     }
 

@@ -16,6 +16,7 @@ use crate::advice::{SHED, SHED_DEADLINE};
 use crate::endpoints::Endpoints;
 use crate::error::{BoxError, Error};
 use crate::policy::Policy;
+use crate::refused::refused;
 use crate::{CallOptions, CallReport, ResilienceLayer};
 
 /// The name that the replicas are behind.
@@ -46,18 +47,6 @@ pub struct Network {
 
 /// Who was asked, and under which `Host`.
 pub(crate) type Asked = (String, Option<String>);
-
-/// The error of a connection refused, as hyper has it.
-pub async fn refused() -> BoxError {
-    type Io = hyper_util::rt::TokioIo<tokio::net::TcpStream>;
-    let refuse = service_fn(|_: http::Uri| {
-        std::future::ready(Err::<Io, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))
-    });
-    let pool =
-        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build(refuse);
-    let request = Request::get("http://nobody/").body(Empty::<Bytes>::new()).unwrap();
-    pool.request(request).await.unwrap_err().into()
-}
 
 impl Network {
     pub fn of(replicas: &[(&str, Replica)]) -> Self {

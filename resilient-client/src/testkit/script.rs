@@ -144,7 +144,7 @@ impl Step {
                 tokio::time::sleep(after).await;
                 Err(io::Error::from(io::ErrorKind::ConnectionReset).into())
             }
-            Self::Refuse => Err(super::network::refused().await),
+            Self::Refuse => Err(crate::refused::refused().await),
             Self::Marked { status, name, value } => {
                 let body = ScriptBody { pieces: VecDeque::new(), pause: None };
                 Ok(Response::builder().status(status).header(name, value).body(body)?)

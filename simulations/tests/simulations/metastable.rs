@@ -16,7 +16,8 @@ use super::*;
 use resilient_client::policy::retry::{Jitter, RetryPolicy};
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::rng::Rng;
-use resilient_client::time::{Tick, now};
+use resilient_client::testing::simulate::Queue;
+use resilient_client::time::now;
 
 // ---- E1 ----
 
@@ -31,18 +32,10 @@ const GONE: (u64, u64) = (20, 30);
 fn queue() -> impl FnMut() -> Step + Send + 'static {
     let begun = now();
     let gone = (begun.after(Duration::from_secs(GONE.0)), begun.after(Duration::from_secs(GONE.1)));
-    let mut free = [begun; WORKERS];
+    let mut queue = Queue::new(WORKERS, WORKERS / 2, gone, begun);
     move || {
-        let starts = |worker: usize, free: Tick| {
-            let start = free.max(now());
-            if worker < WORKERS / 2 && start >= gone.0 && start < gone.1 { gone.1 } else { start }
-        };
-        let (worker, start) = (0..WORKERS)
-            .map(|worker| (worker, starts(worker, free[worker])))
-            .min_by_key(|(_, start)| *start)
-            .expect("it has workers");
-        free[worker] = start.after(WORK);
-        Step::Answer { after: now().until(free[worker]), status: 200, retry_after: None, body: Vec::new() }
+        let after = now().until(queue.ends(now(), WORK));
+        Step::Answer { after, status: 200, retry_after: None, body: Vec::new() }
     }
 }
 

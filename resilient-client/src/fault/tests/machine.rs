@@ -10,7 +10,7 @@ use crate::fault::machine::{Act, Fault};
 use crate::fault::rule::Asked;
 
 fn asked<'a>(method: &'a Method, path: &'a str, headers: &'a HeaderMap) -> Asked<'a> {
-    Asked { method, path, host: Some("users"), headers }
+    Asked { method, path, host: Some("users"), port: None, query: None, headers, body: None }
 }
 
 fn ask(faults: &Faults, path: &str) -> Option<Fault> {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::super::*;
 use resilient_client::policy::timeout::TimeoutPolicy;
 use resilient_client::rng::Rng;
+use resilient_client::testing::simulate::Queue;
 use resilient_client::testkit::script::{Step, answer, ms};
-use resilient_client::time::{Tick, now};
+use resilient_client::time::now;
 
 pub(super) const PLENTY: usize = 20_000;
 
@@ -75,24 +76,13 @@ fn server(scenario: &Scenario, seed: u64) -> impl FnMut() -> Step + Send + 'stat
     let (workers, work) = (scenario.workers, Arc::clone(&scenario.work));
     let begun = now();
     let gone = (begun.after(secs(workers.gone.0)), begun.after(secs(workers.gone.1)));
-    // When each worker is free; unlimited ones needn't be asked.
-    let mut free = vec![begun; if workers.all >= PLENTY { 0 } else { workers.all }];
+    // Unlimited ones needn't be asked.
+    let mut queue = (workers.all < PLENTY).then(|| Queue::new(workers.all, workers.left, gone, begun));
     let mut rng = Rng::seeded(seed ^ 0x5eed);
     move || {
         let (needs, status) = work(&mut rng, now().since(begun).as_secs_f64());
         let Some(status) = status else { return Step::Hang };
-        let after = if free.is_empty() {
-            secs(needs)
-        } else {
-            let starts = |worker: usize, free: Tick| {
-                let start = free.max(now());
-                if worker >= workers.left && start >= gone.0 && start < gone.1 { gone.1 } else { start }
-            };
-            let first = (0..free.len()).map(|worker| (starts(worker, free[worker]), worker)).min();
-            let (start, worker) = first.expect("it has workers");
-            free[worker] = start.after(secs(needs));
-            now().until(free[worker])
-        };
+        let after = queue.as_mut().map_or(secs(needs), |queue| now().until(queue.ends(now(), secs(needs))));
         Step::Answer { after, status, retry_after: None, body: Vec::new() }
     }
 }

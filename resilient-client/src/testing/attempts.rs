@@ -1,0 +1,99 @@
+//! What a call's report must say.
+
+use super::sealed::Sealed;
+use crate::call::response_body::ResponseBody;
+use crate::outcome::report::{AttemptReport, CallReport};
+use crate::{Error, Response};
+
+/// What has a [`CallReport`].
+pub trait Reported: Sealed {
+    /// How the call went; `None` for an error before one began.
+    fn call_report(&self) -> Option<&CallReport>;
+}
+
+macro_rules! reported {
+    ($($(#[$only:meta])* $type:ty: |$this:ident| $report:expr;)*) => {
+        $(
+            $(#[$only])*
+            impl Sealed for $type {}
+
+            $(#[$only])*
+            impl Reported for $type {
+                fn call_report(&self) -> Option<&CallReport> {
+                    let $this = self;
+                    $report
+                }
+            }
+        )*
+    };
+}
+
+reported! {
+    CallReport: |this| Some(this);
+    Response: |this| Some(this.report());
+    Error: |this| this.report();
+    #[cfg(feature = "hyper")]
+    crate::hyper::Response: |this| Some(this.report());
+}
+
+impl<B> Sealed for http::Response<ResponseBody<B>> {}
+
+impl<B> Reported for http::Response<ResponseBody<B>> {
+    fn call_report(&self) -> Option<&CallReport> {
+        Some(self.body().report())
+    }
+}
+
+/// Whether those were the attempts, in this order and no others. Each is said in two words, of
+/// which the first is [why it was sent](crate::Trigger::as_str) and the second its status, or
+/// [what it came to](crate::outcome::Outcome::as_str) without one:
+///
+/// `first 503`, `retry 200`, `first timeout`, `hedge 200`, `retry connect`, `retry transport`,
+/// `retry body`, `first abandoned`; and `first in-flight` for what the call didn't wait for.
+///
+/// ```
+/// # use resilient_client::testing::{Script, assert_attempts, get};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), resilient_client::Error> {
+/// # let script = Script::new().on(get("/").fails(1).then_text("well"));
+/// # let client = resilient_client::Client::builder().script(&script).build()?;
+/// let response = client.get("http://users/").send().await?;
+/// // Two attempts, the second a retry after a 503.
+/// assert_attempts(&response, ["first 503", "retry 200"]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+/// When not, with the whole report.
+#[track_caller]
+pub fn assert_attempts<S: AsRef<str>>(of: &impl Reported, expected: impl IntoIterator<Item = S>) {
+    let expected: Vec<_> = expected.into_iter().map(|words| words.as_ref().to_owned()).collect();
+    let attempts: Vec<_> = of.call_report().map_or(&[][..], CallReport::attempts).iter().map(said).collect();
+    assert!(attempts == expected, "expected: {expected:?}\nattempts: {attempts:?}\n{}", whole(of));
+}
+
+/// Whether those were the reasons not to make another attempt, in this order and no others, by
+/// [name](crate::Decline::as_str): `not_safe`, `budget_exhausted`, `attempts_exhausted`.
+///
+/// # Panics
+/// When not, with the whole report.
+#[track_caller]
+pub fn assert_declined<S: AsRef<str>>(of: &impl Reported, expected: impl IntoIterator<Item = S>) {
+    let expected: Vec<_> = expected.into_iter().map(|name| name.as_ref().to_owned()).collect();
+    let declined = of.call_report().map_or(&[][..], CallReport::declined);
+    let declined: Vec<_> = declined.iter().map(|why| why.as_str().to_owned()).collect();
+    assert!(declined == expected, "expected: {expected:?}\ndeclined: {declined:?}\n{}", whole(of));
+}
+
+fn said(attempt: &AttemptReport) -> String {
+    match (attempt.status(), attempt.outcome()) {
+        (Some(status), _) => format!("{} {}", attempt.trigger(), status.as_u16()),
+        (None, Some(outcome)) => format!("{} {outcome}", attempt.trigger()),
+        (None, None) => format!("{} in-flight", attempt.trigger()),
+    }
+}
+
+fn whole(of: &impl Reported) -> String {
+    of.call_report().map_or_else(|| "there is no report: no call began".to_owned(), ToString::to_string)
+}

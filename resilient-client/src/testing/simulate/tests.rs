@@ -1,0 +1,98 @@
+//! What the simulator says of policies whose fate is known.
+
+use std::time::Duration;
+
+use super::*;
+use crate::policy::breaker::BreakerPolicy;
+use crate::policy::retry::RetryPolicy;
+use crate::policy::timeout::TimeoutPolicy;
+use crate::time::Tick;
+
+fn found(policy: &Policy, scenario: &Scenario) -> Finding {
+    let finding = simulate(policy, scenario).unwrap();
+    println!("{scenario}: {finding}");
+    finding
+}
+
+#[test]
+fn the_standard_policy_comes_through_all_of_it() {
+    let standard = Policy::standard();
+    let outage = found(&standard, &Scenario::outage());
+    assert!(outage.amplification < 0.2 && outage.refused > 0.2, "{outage}");
+    assert!(outage.recovered_after() < Duration::from_millis(700), "{outage}");
+    let storm = found(&standard, &Scenario::retry_storm());
+    assert!(storm.amplification < 0.3, "{storm}");
+    let errors = found(&standard, &Scenario::errors(0.3));
+    assert!(errors.succeeded > 0.985 && errors.amplification < 1.5, "{errors}");
+    let slow = found(&standard, &Scenario::slow_replica());
+    assert!(slow.succeeded > 0.999 && slow.p99 < Duration::from_millis(1_100), "{slow}");
+    let overload = found(
+        &standard.timeout(TimeoutPolicy::standard().attempt(Duration::from_millis(500))),
+        &Scenario::overload(),
+    );
+    assert!(overload.succeeded > 0.9, "{overload}");
+}
+
+/// Four attempts at each of three hops are 64.
+#[test]
+fn retries_without_a_budget_multiply_at_every_hop() {
+    let naive = Policy::none().retry(RetryPolicy::standard());
+    let storm = found(&naive, &Scenario::retry_storm());
+    assert!(storm.amplification > 50.0, "{storm}");
+    let outage = found(&naive, &Scenario::outage());
+    assert!((3.5..=4.0).contains(&outage.amplification), "{outage}");
+    let bare = found(&Policy::none(), &Scenario::outage());
+    assert!((bare.amplification - 1.0).abs() < f64::EPSILON && bare.refused < f64::EPSILON, "{bare}");
+}
+
+#[test]
+fn the_setting_that_is_to_blame_is_named() {
+    let warned = |policy: &Policy| {
+        let found = what_if(policy, 1).unwrap();
+        println!("{found}");
+        found.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let six = Policy::none().retry(RetryPolicy::standard().max_attempts(6));
+    let warnings = warned(&six);
+    let expected = "retry.max_attempts = 6 without budget amplifies 6.0x";
+    assert!(
+        warnings.iter().any(|said| said.starts_with(expected) && said.ends_with("in outage")),
+        "{warnings:#?}"
+    );
+    let touchy = Policy::standard().breaker(BreakerPolicy::standard().failure_rate(0.1));
+    let warnings = warned(&touchy);
+    let expected = "breaker.failure_rate = 0.1 lets ";
+    assert!(
+        warnings.iter().any(|said| said.starts_with(expected) && said.ends_with("in 30 % errors")),
+        "{warnings:#?}"
+    );
+}
+
+#[test]
+fn a_seed_says_all() {
+    let [one, again, other] = [7, 7, 8].map(|seed| {
+        let scenarios = Scenario::all().map(|scenario| scenario.seed(seed));
+        scenarios.map(|scenario| simulate(&Policy::standard(), &scenario).unwrap())
+    });
+    assert_eq!(one, again);
+    assert_ne!(one, other);
+}
+
+/// Who has a runtime already may ask, too.
+#[tokio::test]
+async fn it_may_be_asked_in_async_code() {
+    let finding = simulate(&Policy::none(), &Scenario::errors(1.0)).unwrap();
+    assert_eq!((finding.succeeded, finding.recovery), (0.0, None));
+    let impossible = Policy::standard().retry(RetryPolicy::standard().max_attempts(99));
+    assert!(simulate(&impossible, &Scenario::outage()).unwrap_err().is_config());
+}
+
+#[test]
+fn a_queue_is_served_by_those_who_are_there() {
+    let (ms, at) = (Duration::from_millis(1), |n| Tick::ZERO.after(Duration::from_millis(n)));
+    let mut queue = Queue::new(2, 1, (at(10), at(30)), Tick::ZERO);
+    assert_eq!([0, 0, 0].map(|now| queue.ends(at(now), 5 * ms)), [at(5), at(5), at(10)]);
+    // The other one is away now.
+    assert_eq!([10, 10].map(|now| queue.ends(at(now), 15 * ms)), [at(25), at(40)]);
+    assert_eq!(queue.ends(at(26), 10 * ms), at(40));
+}
