@@ -87,7 +87,9 @@ fn tell(path: &Path, sought: Option<&str>) -> Result<(), Box<dyn Error>> {
     let Some(sought) = sought else {
         let troubled = story::troubled(&spans);
         println!("{} orders whose question took more than one attempt, or failed", troubled.len());
-        troubled.iter().for_each(|order| println!("{order}"));
+        for order in &troubled {
+            println!("{order}");
+        }
         return Ok(());
     };
     let story = story::tell(&spans, sought);

@@ -82,7 +82,7 @@ mod on {
         /// batch a line
         #[arg(long, env = "TRACES", value_name = "FILE")]
         pub traces: Option<PathBuf>,
-        /// Send the spans to the collector at this base, such as http://localhost:4318: OTLP over
+        /// Send the spans to the collector at this base URL (its port is 4318 as a rule): OTLP over
         /// HTTP in Protobuf
         #[cfg(feature = "collector")]
         #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
