@@ -1,9 +1,9 @@
 //! What a call's report must say.
 
 use super::sealed::Sealed;
+use crate::Error;
 use crate::call::response_body::ResponseBody;
 use crate::outcome::report::{AttemptReport, CallReport};
-use crate::{Error, Response};
 
 /// What has a [`CallReport`].
 pub trait Reported: Sealed {
@@ -30,8 +30,11 @@ macro_rules! reported {
 
 reported! {
     CallReport: |this| Some(this);
-    Response: |this| Some(this.report());
     Error: |this| this.report();
+    #[cfg(feature = "reqwest")]
+    crate::Response: |this| Some(this.report());
+    #[cfg(feature = "blocking")]
+    crate::blocking::Response: |this| Some(this.report());
     #[cfg(feature = "hyper")]
     crate::hyper::Response: |this| Some(this.report());
 }

@@ -15,6 +15,7 @@ use crate::error::BoxError;
 use crate::fault::Body;
 use crate::fault::wire::{Asked, Drawn, Injector, Scripted as _};
 
+#[cfg(feature = "reqwest")]
 impl crate::ClientBuilder {
     /// Answers all requests from a [script](crate::testing::Script), and sends none. It takes
     /// the place of [faults](Self::faults), or they its, whichever is said last.

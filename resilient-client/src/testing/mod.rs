@@ -54,16 +54,20 @@ mod answer;
 mod attempts;
 mod doors;
 mod made;
+#[cfg(any(feature = "reqwest", feature = "hyper"))]
+mod made_response;
 mod route;
 mod script;
 pub mod simulate;
-#[cfg(test)]
+#[cfg(all(test, feature = "reqwest"))]
 mod tests;
 
 pub use answer::Answer;
 pub use attempts::{Reported, assert_attempts, assert_declined};
 pub use doors::ScriptBody;
-pub use made::{ErrorMaker, ReportMaker, ResponseMaker, error, rejected, report, response};
+pub use made::{ErrorMaker, ReportMaker, error, rejected, report};
+#[cfg(any(feature = "reqwest", feature = "hyper"))]
+pub use made_response::{ResponseMaker, response};
 pub use route::{Route, anything, delete, get, head, patch, post, put};
 pub use script::{Recorded, Script};
 
