@@ -79,9 +79,8 @@ impl ReqwestExchange {
         }
         let body =
             if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
-        let content = body.bytes().is_some_and(|bytes| !bytes.is_empty());
-        let none =
-            matches!(body, Payload::None) || matches!(&body, Payload::Bytes(bytes) if bytes.is_empty());
+        let empty = body.bytes().map(|bytes| bytes.is_empty());
+        let (content, none) = (empty == Some(false), empty == Some(true) || matches!(body, Payload::None));
         Self { client, facts, content, none, leaves: false, request, body, stays, named: Vec::new() }
     }
 

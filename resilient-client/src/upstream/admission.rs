@@ -368,6 +368,7 @@ impl Upstream {
         };
         if let Some(transition) = admitted.transition {
             self.emit(|| Event::BreakerTransition(transition));
+            self.ready.rouse();
         }
         if let Some(Rejected { retry_after }) = admitted.would_reject {
             self.emit(|| Event::WouldReject { rejection: Rejection::CircuitOpen { retry_after } });

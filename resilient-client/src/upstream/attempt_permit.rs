@@ -357,8 +357,8 @@ impl AttemptPermit {
         waited: u64,
         now: Tick,
     ) -> Option<breaker::Transition> {
-        if let Some(endpoint) = at(&mut self.beside) {
-            endpoint.settle_body(verdict, cause, waited, now);
+        if at(&mut self.beside).is_some_and(|endpoint| endpoint.settle_body(verdict, cause, waited, now)) {
+            self.upstream.probed();
         }
         let Held::Body(permit) = std::mem::replace(&mut self.held, Held::Nothing) else { return None };
         let upstream = &*self.upstream;

@@ -158,7 +158,8 @@ impl Upstream {
         }
     }
 
-    /// An attempt that was a probe has ended: wakes the calls that wait for the breaker.
+    /// An attempt that was a probe has ended, or a breaker has changed its state: wakes the calls
+    /// that wait for one.
     #[cold]
     pub(super) fn probed(&self) {
         self.ready.rouse();

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep};
 
 use super::network::{Network, Replica, layer, start, three};
-use super::script::{Step, answer, ms};
+use super::script::{Piece, Step, answer, ms};
 use super::*;
 use crate::ErrorKind;
 use crate::event::Event;
@@ -293,13 +293,16 @@ fn answers_after(millis: u64, status: u16) -> Step {
 }
 
 /// Open, and with a first probe that has succeeded; two calls that are the others, under way.
-async fn recovering(policy: &Policy, others: Step) -> (Rig, [JoinHandle<Answer>; 2]) {
+async fn recovering(
+    policy: &Policy,
+    others: impl IntoIterator<Item = Step>,
+) -> (Rig, [JoinHandle<Answer>; 2]) {
     let rig = broken(&Policy::standard()).await;
     rig.core.reload(policy.clone().into()).unwrap();
     sleep(ms(300)).await;
     rig.script.then([answer(200)]);
     rig.get().await.unwrap();
-    rig.script.then([others]);
+    rig.script.then(others);
     let probes = [spawn(&rig, CallOptions::new()), spawn(&rig, CallOptions::new())];
     sleep(ms(1)).await;
     (rig, probes)
@@ -308,7 +311,7 @@ async fn recovering(policy: &Policy, others: Step) -> (Rig, [JoinHandle<Answer>;
 /// They were refused for as long as the last probes took, by a server that answered.
 #[tokio::test(start_paused = true)]
 async fn once_a_probe_has_succeeded_calls_wait_for_the_others_unasked() {
-    let (rig, probes) = recovering(&Policy::standard(), answers_after(50, 200)).await;
+    let (rig, probes) = recovering(&Policy::standard(), [answers_after(50, 200)]).await;
     let begun = now();
     let calls: Vec<_> = (0..20).map(|_| spawn(&rig, CallOptions::new())).collect();
     let error = rig.start(Method::GET, CallOptions::new().wait_for_ready(false)).await.unwrap_err();
@@ -326,7 +329,7 @@ async fn once_a_probe_has_succeeded_calls_wait_for_the_others_unasked() {
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_fails_after_all_turns_away_who_waited_for_it_at_once() {
     let policy = Policy::standard().retry(None);
-    let (rig, _probes) = recovering(&policy, answers_after(50, 503)).await;
+    let (rig, _probes) = recovering(&policy, [answers_after(50, 503)]).await;
     let begun = now();
     let calls: Vec<_> = (0..20).map(|_| spawn(&rig, CallOptions::new())).collect();
     for call in calls {
@@ -336,9 +339,72 @@ async fn a_probe_that_fails_after_all_turns_away_who_waited_for_it_at_once() {
     assert!(is_idle(&rig));
 }
 
+/// One who waits for all of a recovery stands before them, and stays.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_more_keeps_nobody_from_hearing_that_a_probe_failed() {
+    let (rig, _probes) = recovering(&Policy::standard().retry(None), [answers_after(50, 503)]).await;
+    let begun = now();
+    let patient = spawn(&rig, waits());
+    sleep(ms(1)).await;
+    let calls: Vec<_> = (0..20).map(|_| spawn(&rig, CallOptions::new())).collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::CircuitOpen);
+    }
+    assert!(now().since(begun) <= ms(50), "{:?}", now().since(begun));
+    assert_eq!(waiting(&rig), 1);
+    rig.script.then([answer(200)]);
+    assert_eq!(patient.await.unwrap().unwrap().status(), 200);
+}
+
+/// Its head was well: what opens the breaker again is its body.
+#[tokio::test(start_paused = true)]
+async fn a_probes_body_that_fails_turns_away_who_waited_at_once() {
+    use http_body_util::BodyExt as _;
+    let (rig, [_silent, probe]) = recovering(
+        &Policy::standard().retry(None),
+        [
+            Step::Hang,
+            Step::Answer { after: ms(50), status: 200, retry_after: None, body: vec![Piece::Break] },
+        ],
+    )
+    .await;
+    rig.script.then([Step::Hang]);
+    let begun = now();
+    let calls: Vec<_> = (0..20).map(|_| spawn(&rig, CallOptions::new())).collect();
+    let response = probe.await.unwrap().unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    for call in calls {
+        assert!(call.await.unwrap().is_err());
+    }
+    assert!(now().since(begun) <= ms(52), "{:?}", now().since(begun));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_did_not_ask_to_wait_keeps_nobody_from_a_place_who_did() {
+    let breaker = BreakerPolicy::standard().max_waiting(5);
+    let (rig, probes) = recovering(&Policy::standard().breaker(breaker), [answers_after(50, 200)]).await;
+    let unasked: Vec<_> = (0..6).map(|_| spawn(&rig, CallOptions::new())).collect();
+    sleep(ms(1)).await;
+    assert_eq!(waiting(&rig), 5, "as many of each kind as may");
+    let asked = spawn(&rig, waits());
+    sleep(ms(1)).await;
+    assert_eq!(waiting(&rig), 6);
+    rig.script.then([answer(200)]);
+    let mut served = 0;
+    for call in unasked {
+        served += usize::from(call.await.unwrap().is_ok());
+    }
+    assert_eq!(served, 5);
+    assert_eq!(asked.await.unwrap().unwrap().status(), 200);
+    for probe in probes {
+        assert_eq!(probe.await.unwrap().unwrap().status(), 200);
+    }
+    assert!(is_idle(&rig));
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_long_for_probes_that_hang_or_for_more_than_half_of_its_time() {
-    let (rig, _probes) = recovering(&Policy::standard(), Step::Hang).await;
+    let (rig, _probes) = recovering(&Policy::standard(), [Step::Hang]).await;
     for (options, longest) in
         [(CallOptions::new(), 250), (CallOptions::new().timeout(ms(100)), 50), (CallOptions::new(), 250)]
     {

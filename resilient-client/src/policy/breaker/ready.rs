@@ -5,6 +5,9 @@
 //! has been woken because something has changed and when the breaker should let a probe through;
 //! the others are asleep. Who goes wakes the next, so that a breaker that closes lets them all go
 //! one after the other, and one that lets a probe through lets one go.
+//!
+//! Who waits for the last probes only didn't ask to. They stand apart, so that they keep nobody
+//! from a place who did, and all of them look when something has changed: they go, or are refused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +44,8 @@ pub(crate) struct ReadyQueue {
 struct Line {
     /// By number, the first being the next to go.
     waiters: BTreeMap<u64, Arc<ReadyWaiter>>,
+    /// Those that wait for the last probes only.
+    unasked: BTreeMap<u64, Arc<ReadyWaiter>>,
     next: u64,
 }
 
@@ -48,6 +53,7 @@ struct Line {
 #[derive(Debug)]
 pub(crate) struct ReadyWaiter {
     place: Place,
+    wants: ForReady,
     /// When to look at the breaker again, as a `Tick`.
     look_at: AtomicU64,
     /// A lock, because a waker is two words. Taken inside the line's when both are.
@@ -68,6 +74,11 @@ pub(crate) struct NoPlace;
 impl ReadyWaiter {
     pub(crate) fn place(&self) -> Place {
         self.place
+    }
+
+    /// How much of the recovery it waits for.
+    pub(crate) fn wants(&self) -> ForReady {
+        self.wants
     }
 
     /// When the wait is over.
@@ -115,6 +126,7 @@ impl ReadyQueue {
     /// Gets in line: at the end of it, or where it stood `before`.
     pub(crate) fn enqueue(
         &self,
+        wants: ForReady,
         before: Option<Place>,
         now: Tick,
         deadline: Tick,
@@ -122,7 +134,7 @@ impl ReadyQueue {
         let mut line = self.line.lock();
         let place = match before {
             Some(place) => place,
-            None if line.waiters.len() >= self.max_waiting.load(Ordering::Relaxed) as usize => {
+            None if line.of(wants).len() >= self.max_waiting.load(Ordering::Relaxed) as usize => {
                 return Err(NoPlace);
             }
             None => {
@@ -136,13 +148,13 @@ impl ReadyQueue {
             return Err(NoPlace);
         }
         let look_at = AtomicU64::new(Tick::NEVER.as_nanos());
-        let waiter = Arc::new(ReadyWaiter { place, look_at, waker: Mutex::new(None) });
-        line.waiters.insert(place.number, Arc::clone(&waiter));
+        let waiter = Arc::new(ReadyWaiter { place, wants, look_at, waker: Mutex::new(None) });
+        line.of(wants).insert(place.number, Arc::clone(&waiter));
         self.count(&line);
         Ok(waiter)
     }
 
-    /// Whether it is the one to look at the breaker.
+    /// Whether it is the one to look at the breaker, among those that want all of a recovery.
     pub(crate) fn is_first(&self, waiter: &ReadyWaiter) -> bool {
         self.line.lock().waiters.first_key_value().is_some_and(|(number, _)| *number == waiter.place.number)
     }
@@ -154,7 +166,7 @@ impl ReadyQueue {
             let mut line = self.line.lock();
             let was_first =
                 line.waiters.first_key_value().is_some_and(|(first, _)| *first == waiter.place.number);
-            line.waiters.remove(&waiter.place.number);
+            line.of(waiter.wants).remove(&waiter.place.number);
             self.count(&line);
             if was_first { line.wakes_first() } else { None }
         };
@@ -168,8 +180,12 @@ impl ReadyQueue {
         // in line the later sees what came before the other, so either we find the waiter or the
         // waiter finds the breaker's new state.
         if self.waiting.fetch_add(0, Ordering::AcqRel) != 0 {
-            let waker = self.line.lock().wakes_first();
-            waker.into_iter().for_each(Waker::wake);
+            let wakers: Vec<Waker> = {
+                let line = self.line.lock();
+                let unasked = line.unasked.values().filter_map(|waiter| waiter.waker.lock().take());
+                line.wakes_first().into_iter().chain(unasked).collect()
+            };
+            wakers.into_iter().for_each(Waker::wake);
         }
     }
 
@@ -178,11 +194,16 @@ impl ReadyQueue {
     }
 
     fn count(&self, line: &Line) {
-        self.waiting.swap(u32::try_from(line.waiters.len()).unwrap_or(u32::MAX), Ordering::AcqRel);
+        let waiting = line.waiters.len() + line.unasked.len();
+        self.waiting.swap(u32::try_from(waiting).unwrap_or(u32::MAX), Ordering::AcqRel);
     }
 }
 
 impl Line {
+    fn of(&mut self, wants: ForReady) -> &mut BTreeMap<u64, Arc<ReadyWaiter>> {
+        if wants == ForReady::Always { &mut self.waiters } else { &mut self.unasked }
+    }
+
     /// Whom to wake, for the first to look at the breaker.
     fn wakes_first(&self) -> Option<Waker> {
         self.waiters.first_key_value().and_then(|(_, waiter)| waiter.waker.lock().take())
@@ -228,25 +249,29 @@ mod tests {
     #[test]
     fn as_many_wait_as_may_and_none_without_time() {
         let queue = queue(2);
-        let held = [(); 2].map(|()| queue.enqueue(None, NOW, Tick::NEVER).unwrap());
-        assert!(queue.enqueue(None, NOW, Tick::NEVER).is_err());
+        let held = [(); 2].map(|()| queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).unwrap());
+        assert!(queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).is_err());
         assert_eq!((queue.len(), held[0].ends()), (2, NOW.after(Duration::from_secs(2))));
         queue.leave(&held[0]);
         queue.leave(&held[0]);
         assert_eq!(queue.len(), 1);
-        let hurried = queue.enqueue(None, NOW, NOW.after(Duration::from_millis(5))).unwrap();
+        let hurried =
+            queue.enqueue(ForReady::Always, None, NOW, NOW.after(Duration::from_millis(5))).unwrap();
         assert_eq!(hurried.until(), NOW.after(Duration::from_millis(5)));
         queue.leave(&hurried);
-        assert!(queue.enqueue(None, NOW, NOW).is_err());
+        assert!(queue.enqueue(ForReady::Always, None, NOW, NOW).is_err());
         queue.set_rules(None);
-        assert!(queue.enqueue(None, NOW, Tick::NEVER).is_err(), "there is no breaker to wait for");
+        assert!(
+            queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).is_err(),
+            "there is no breaker to wait for"
+        );
     }
 
     #[cfg(not(resilient_loom))]
     #[test]
     fn news_wake_the_first_and_who_goes_wakes_the_next() {
         let queue = queue(10);
-        let waiters = [(); 3].map(|()| queue.enqueue(None, NOW, Tick::NEVER).unwrap());
+        let waiters = [(); 3].map(|()| queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).unwrap());
         let woken = waiters.each_ref().map(|waiter| noted(waiter));
         queue.rouse();
         assert_eq!(woken.each_ref().map(|woken| times(woken)), [1, 0, 0]);
@@ -261,14 +286,24 @@ mod tests {
     #[test]
     fn who_has_to_wait_again_stands_where_it_stood_and_for_no_longer() {
         let queue = queue(2);
-        let [first, second] = [(); 2].map(|()| queue.enqueue(None, NOW, Tick::NEVER).unwrap());
+        let [first, second] =
+            [(); 2].map(|()| queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).unwrap());
         queue.leave(&first);
-        let newcomer = queue.enqueue(None, NOW, Tick::NEVER).unwrap();
+        let newcomer = queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).unwrap();
         let later = NOW.after(Duration::from_secs(1));
-        let again = queue.enqueue(Some(first.place()), later, Tick::NEVER).unwrap();
+        let again = queue.enqueue(ForReady::Always, Some(first.place()), later, Tick::NEVER).unwrap();
         assert_eq!((queue.len(), again.ends()), (3, first.ends()));
         assert!(queue.is_first(&again) && !queue.is_first(&second) && !queue.is_first(&newcomer));
-        assert!(queue.enqueue(Some(second.place()), NOW.after(Duration::from_secs(2)), Tick::NEVER).is_err());
+        assert!(
+            queue
+                .enqueue(
+                    ForReady::Always,
+                    Some(second.place()),
+                    NOW.after(Duration::from_secs(2)),
+                    Tick::NEVER
+                )
+                .is_err()
+        );
     }
 
     /// Somebody gets in line and looks, while the breaker closes and tells.
@@ -285,7 +320,8 @@ mod tests {
                     queue.rouse();
                 })
             };
-            let waiter = queue.enqueue(None, NOW, Tick::NEVER).unwrap_or_else(|_| unreachable!());
+            let waiter =
+                queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).unwrap_or_else(|_| unreachable!());
             let woken = noted(&waiter);
             let seen = queue.is_first(&waiter) && closed.load(Ordering::Acquire) == 1;
             teller.join().unwrap();
@@ -299,8 +335,10 @@ mod tests {
     fn loom_the_next_finds_itself_first_or_is_woken() {
         loom::model(|| {
             let queue = loom::sync::Arc::new(queue(2));
-            let first = queue.enqueue(None, NOW, Tick::NEVER).unwrap_or_else(|_| unreachable!());
-            let second = queue.enqueue(None, NOW, Tick::NEVER).unwrap_or_else(|_| unreachable!());
+            let first =
+                queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).unwrap_or_else(|_| unreachable!());
+            let second =
+                queue.enqueue(ForReady::Always, None, NOW, Tick::NEVER).unwrap_or_else(|_| unreachable!());
             let leaver = {
                 let queue = queue.clone();
                 loom::thread::spawn(move || queue.leave(&first))

@@ -27,20 +27,25 @@ impl Upstream {
         since: Tick,
         now: Tick,
     ) -> Admission {
+        if !matches!(why.rejection, Rejection::CircuitOpen { .. }) {
+            return Admission::Refused(why);
+        }
         let until = match ask.for_ready {
             ForReady::Always => ask.deadline,
             ForReady::LastProbes if self.is_recovering() => {
                 // Half of the time is kept for the attempt.
                 now.after(LAST_PROBES.min(now.until(ask.deadline) / 2))
             }
+            // It has closed since it refused this one.
+            ForReady::LastProbes if self.shut_for(now).is_none() => {
+                return self.admit(Ask { for_ready: ForReady::Never, ..*ask }, now);
+            }
             ForReady::LastProbes | ForReady::Never => return Admission::Refused(why),
         };
-        if matches!(why.rejection, Rejection::CircuitOpen { .. })
-            && let Ok(waiter) = self.ready.enqueue(ask.place, now, until)
-        {
-            return self.wait(ask, None, since, Stage::Ready(waiter));
+        match self.ready.enqueue(ask.for_ready, ask.place, now, until) {
+            Ok(waiter) => self.wait(ask, None, since, Stage::Ready(waiter)),
+            Err(_) => Admission::Refused(why),
         }
-        Admission::Refused(why)
     }
 
     /// Whether somebody answers again: a probe has succeeded, and the others are out.
@@ -100,7 +105,6 @@ impl Upstream {
     pub(super) fn poll_ready(
         &self,
         waiter: &ReadyWaiter,
-        wants: ForReady,
         has_gone: bool,
         cx: &Context<'_>,
         now: Tick,
@@ -114,9 +118,9 @@ impl Upstream {
         if now >= waiter.ends() {
             return Poll::Ready(self.shut_for(now));
         }
-        if wants == ForReady::LastProbes && !self.is_recovering() {
-            // They are decided: it goes, or is refused.
-            return Poll::Ready(None);
+        if waiter.wants() == ForReady::LastProbes {
+            // Once they are decided it goes, or is refused.
+            return if self.is_recovering() { Poll::Pending } else { Poll::Ready(None) };
         }
         if !self.ready.is_first(waiter) {
             return Poll::Pending;

@@ -97,7 +97,7 @@ impl Waiting {
                 upstream.admit_from_line(&ask, turn, self.rate.take(), since, now)
             }
             Stage::Ready(waiter) => {
-                let refused = ready!(upstream.poll_ready(waiter, for_ready, *has_gone, cx, now));
+                let refused = ready!(upstream.poll_ready(waiter, *has_gone, cx, now));
                 *has_gone = true;
                 upstream.ready.leave(waiter);
                 let place = Some(waiter.place());

@@ -158,6 +158,7 @@ impl AttemptPermit {
     #[cold]
     fn tell_transition(&self, transition: breaker::Transition) {
         self.upstream.emit(|| Event::BreakerTransition(transition));
+        self.upstream.probed();
     }
 
     /// Until its head, or its end where the body is part of it, an attempt is in flight to an

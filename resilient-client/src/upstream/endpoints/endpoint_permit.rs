@@ -142,17 +142,19 @@ impl EndpointPermit {
     /// What became of the body of an answer whose head was a success. Only the first time counts.
     /// One that failed was waited for in vain for `waited` nanoseconds: how long it had been coming
     /// before that says nothing of how soon the endpoint answers.
-    pub(crate) fn settle_body(&mut self, verdict: Verdict, cause: Cause, waited: u64, now: Tick) {
-        let Some((body, at)) = self.body.take() else { return };
+    pub(crate) fn settle_body(&mut self, verdict: Verdict, cause: Cause, waited: u64, now: Tick) -> bool {
+        let Some((body, at)) = self.body.take() else { return false };
         let endpoint = &*self.endpoint;
         if verdict == Verdict::Failure {
             endpoint.score.failed(waited, &self.rules, now);
         }
         let unit = || endpoint.entropy.rng().unit();
         let result = BodyResult::new(verdict, at).caused_by(cause);
-        if let Some(transition) = endpoint.breaker.record_body(body, result, now, unit) {
+        let transition = endpoint.breaker.record_body(body, result, now, unit);
+        if let Some(transition) = transition {
             endpoint.changed(transition, now);
         }
+        transition.is_some()
     }
 }
 
