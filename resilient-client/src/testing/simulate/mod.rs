@@ -156,7 +156,7 @@ impl fmt::Display for Short {
 /// called anywhere, in async code too, whose thread it holds up for a moment.
 ///
 /// # Errors
-/// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work.
+/// [`ErrorKind::Config`] when the policy can't work.
 pub fn simulate(policy: &Policy, scenario: &Scenario) -> Result<Finding, Error> {
     let run = world::on_a_virtual_clock(policy, scenario)?;
     Ok(Finding::of(scenario, &run))
@@ -176,7 +176,7 @@ pub struct WhatIf {
 /// Runs a policy through [all scenarios](Scenario::all), and looks for what to blame.
 ///
 /// # Errors
-/// [`ErrorKind::Config`](crate::ErrorKind::Config) when the policy can't work.
+/// [`ErrorKind::Config`] when the policy can't work.
 pub fn what_if(policy: &Policy, seed: u64) -> Result<WhatIf, Error> {
     let mut found = WhatIf { findings: Vec::new(), warnings: Vec::new() };
     for scenario in Scenario::all().map(|scenario| scenario.seed(seed)) {
