@@ -79,7 +79,7 @@ impl ReqwestExchange {
         }
         let body =
             if request.body().is_none() { Payload::None } else { payload(&mut request, replay_buffer) };
-        let empty = body.bytes().map(|bytes| bytes.is_empty());
+        let empty = body.bytes().map(<[u8]>::is_empty);
         let (content, none) = (empty == Some(false), empty == Some(true) || matches!(body, Payload::None));
         Self { client, facts, content, none, leaves: false, request, body, stays, named: Vec::new() }
     }
