@@ -358,7 +358,7 @@ impl<X: Exchange> Whole<X> {
                 #[cfg(feature = "grpc")]
                 let head = if owes_status {
                     grpc::record(permit, reading.trailers());
-                    grpc::judge(view.classifier, reading.trailers())
+                    grpc::judge(view.classifier, reading.trailers(), reading.has_begun())
                 } else {
                     head
                 };

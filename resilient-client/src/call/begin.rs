@@ -36,9 +36,9 @@ pub(super) fn begin<X: Exchange>(
     let own = now.after_nanos(timeout.total);
     let own = options.hop().map_or(own, |hop| own.min(hop.until));
     #[cfg(feature = "grpc")]
-    let (grpc, asked) = by_grpc(&core, &address, options);
+    let grpc = by_grpc(&core, &address, options, now);
     #[cfg(feature = "grpc")]
-    let own = asked.map_or(own, |time| own.min(now.after(time)));
+    let own = own.min(grpc.said());
     let deadline = deadline::for_calls().map_or(own, |ambient| own.min(ambient.tick()));
     let (chance, hurried) = chance(deadline.nanos_since(now), timeout.attempt);
     let terms = Terms {
@@ -72,30 +72,45 @@ pub(super) fn begin<X: Exchange>(
     Ok(())
 }
 
-/// Whether a call is by gRPC, and its server told how much of its time is left.
+/// Whether a call is by gRPC, and its server told how much of its time is left. With what its
+/// caller itself says of that, which bounds a stream, too: never if that is nothing.
 #[cfg(feature = "grpc")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GrpcCall {
     No,
-    Untold,
-    Told,
+    Untold(Tick),
+    Told(Tick),
 }
 
-/// Whether a request is a call by gRPC, and how long its caller gives it with `grpc-timeout`, if it
-/// does.
+#[cfg(feature = "grpc")]
+impl GrpcCall {
+    /// Until when its caller gives it, apart from any policy: with `grpc-timeout`, or by the
+    /// deadline of what it is made for.
+    #[inline]
+    pub(super) fn said(self) -> Tick {
+        match self {
+            Self::No => Tick::NEVER,
+            Self::Untold(said) | Self::Told(said) => said,
+        }
+    }
+}
+
+/// Whether a request is a call by gRPC, and how long its caller gives it.
 #[cfg(feature = "grpc")]
 #[inline]
-fn by_grpc(
-    core: &Core,
-    address: &Address<'_>,
-    options: &CallOptions,
-) -> (GrpcCall, Option<std::time::Duration>) {
+fn by_grpc(core: &Core, address: &Address<'_>, options: &CallOptions, now: Tick) -> GrpcCall {
     if !crate::media::calls_grpc(address.method, address.headers) {
-        return (GrpcCall::No, None);
+        return GrpcCall::No;
     }
-    // What the caller says goes out with what is left of it. Otherwise a call's time is the
-    // policy's, which doesn't bound what is marked streaming.
     let asked = deadline::header::parse_grpc(address.headers);
-    let told = asked.is_some() || !options.streaming && core.deadline_header().is_some();
-    (if told { GrpcCall::Told } else { GrpcCall::Untold }, asked)
+    let said = asked.map_or(Tick::NEVER, |time| now.after(time));
+    // A hop's request says it anew.
+    let said = options.hop().map_or(said, |hop| said.min(hop.said));
+    let said = deadline::for_calls().map_or(said, |ambient| said.min(ambient.tick()));
+    // What the caller says goes out with what is left of it.
+    if asked.is_some() || core.deadline_header().is_some() {
+        GrpcCall::Told(said)
+    } else {
+        GrpcCall::Untold(said)
+    }
 }

@@ -18,6 +18,7 @@ use super::begin::GrpcCall;
 use super::drain::DrainingResponse;
 use super::exchange::Finished;
 use super::ledger::{Ledger, Terms};
+use super::options::Hop;
 use super::response_body::Guard;
 use crate::call::exchange::Exchange;
 use crate::call::kept_body::KeptBody;
@@ -254,6 +255,27 @@ impl<X: Exchange> CallState<X> {
             .max(usual.map_or(0, |usual| usual.saturating_mul(USUAL_TIMES)))
     }
 
+    /// Until when a body may take that has no end in sight. Of a gRPC call its caller may have said
+    /// so, and its server been told.
+    #[cold]
+    fn streams_until(&self) -> Tick {
+        #[cfg(feature = "grpc")]
+        return self.settings.grpc.said();
+        #[cfg(not(feature = "grpc"))]
+        Tick::NEVER
+    }
+
+    /// What a call is bound by that this one is redirected to: its time is this one's.
+    #[cold]
+    pub(super) fn hop(&self) -> Hop {
+        Hop {
+            until: self.ledger.terms().deadline,
+            #[cfg(feature = "grpc")]
+            said: self.settings.grpc.said(),
+            abroad: false,
+        }
+    }
+
     /// How long an attempt may take, in nanoseconds.
     pub(super) fn attempt_timeout(&self) -> u64 {
         self.ledger.terms().attempt_timeout
@@ -290,7 +312,7 @@ impl<X: Exchange> CallState<X> {
                 self.forget_the_rest();
                 report.finish(now, false);
                 let unending = self.settings.streaming || X::is_unending(&answer);
-                let deadline = if unending { Tick::NEVER } else { self.ledger.terms().deadline };
+                let deadline = if unending { self.streams_until() } else { self.ledger.terms().deadline };
                 report.streams = unending;
                 self.finished(&report, response);
                 self.upstream.leave_with(&mut permit);
@@ -299,8 +321,8 @@ impl<X: Exchange> CallState<X> {
                 let mut guard = Guard::new(permit, report, deadline, idle);
                 guard.on_shared(X::is_shared(&answer));
                 #[cfg(feature = "grpc")]
-                if self.settings.grpc != GrpcCall::No && end.is_success() {
-                    guard.owes_status::<X>(&answer, self.plan.classifier.clone());
+                if self.settings.grpc != GrpcCall::No {
+                    guard.of_grpc::<X>(&answer, end.is_success(), &self.plan);
                 }
                 Some(Ok(exchange.seal(answer, guard)))
             }

@@ -223,15 +223,17 @@ impl<X: Exchange> CallState<X> {
     ///
     /// That is the call's time, and not the attempt's: `grpc-timeout` bounds a stream to its last
     /// message, and the attempt timeout ends with its head. What we stop to wait for is cancelled,
-    /// of which servers hear.
+    /// of which servers hear. A stream that may take longer than the policy's total has as long as
+    /// its caller says.
     #[cfg(feature = "grpc")]
     fn served_until(&self, until: Tick) -> Option<Tick> {
         match self.settings.grpc {
             GrpcCall::No => None,
-            GrpcCall::Untold => Some(Tick::NEVER),
+            GrpcCall::Untold(_) => Some(Tick::NEVER),
             // The body is part of the attempt.
-            GrpcCall::Told if self.settings.buffer.is_some() => Some(until),
-            GrpcCall::Told => Some(self.ledger.terms().deadline),
+            GrpcCall::Told(_) if self.settings.buffer.is_some() => Some(until),
+            GrpcCall::Told(said) if self.settings.streaming => Some(said),
+            GrpcCall::Told(_) => Some(self.ledger.terms().deadline),
         }
     }
 

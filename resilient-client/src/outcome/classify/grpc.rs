@@ -53,7 +53,7 @@ use http::{HeaderMap, StatusCode};
 use self::pushback::Pushback;
 use super::classified::{Classified, Repeat};
 use crate::outcome::Verdict;
-use crate::outcome::{FailureKind, Outcome};
+use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::{advice, media};
 
 pub use self::code::Code;
@@ -84,11 +84,18 @@ pub(super) fn head(status: StatusCode, headers: &HeaderMap, whole: bool) -> Clas
 }
 
 /// What the trailers of an answer to a gRPC request say; without a status, that they were cut off.
+///
+/// A server that goes away ends what it had `begun` with 14, 1 or 4 where a broken connection would
+/// have, all at once.
 #[cfg(feature = "grpc")]
 #[cold]
-pub(super) fn trailers(headers: &HeaderMap) -> Classified {
-    said(StatusCode::OK, headers)
-        .unwrap_or(Classified { status: Some(StatusCode::OK), ..Classified::WITHOUT_STATUS })
+pub(super) fn trailers(headers: &HeaderMap, begun: bool) -> Classified {
+    let Some(said) = said(StatusCode::OK, headers) else {
+        return Classified { status: Some(StatusCode::OK), ..Classified::WITHOUT_STATUS };
+    };
+    let ends =
+        matches!(Code::of(headers), Some(Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable));
+    Classified { cause: if begun && ends { Cause::Lost } else { said.cause }, ..said }
 }
 
 /// Whether a head says that a gRPC call has failed, by the server's doing.

@@ -92,7 +92,7 @@ impl Ended<'_> {
                     #[cfg(feature = "grpc")]
                     Speech::Grpc { whole } => Some(grpc::head(status, headers, whole)),
                     #[cfg(feature = "grpc")]
-                    Speech::GrpcTrailers => Some(grpc::trailers(headers)),
+                    Speech::GrpcTrailers { begun } => Some(grpc::trailers(headers, begun)),
                 };
                 said.unwrap_or_else(|| response(status, headers))
             }
@@ -111,9 +111,9 @@ pub(crate) enum Speech {
     /// It answers a gRPC request; `whole` when it is over with its head.
     #[cfg(feature = "grpc")]
     Grpc { whole: bool },
-    /// These are the trailers of such an answer.
+    /// These are the trailers of such an answer, whose body had `begun`.
     #[cfg(feature = "grpc")]
-    GrpcTrailers,
+    GrpcTrailers { begun: bool },
 }
 
 /// Your own reading of how an attempt ended, in place of the [table](self).

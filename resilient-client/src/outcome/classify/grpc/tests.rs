@@ -104,7 +104,20 @@ fn an_http_status_without_a_code_is_what_a_proxy_says() {
 #[cfg(feature = "grpc")]
 #[test]
 fn trailers_without_a_status_are_a_body_that_was_cut_off() {
-    assert_eq!(trailers(&HeaderMap::new()).outcome, Outcome::Failure(FailureKind::Body));
-    assert_eq!(trailers(&headers("", "14")).outcome, FAILURE);
-    assert!(trailers(&headers("", "0")).is_success());
+    assert_eq!(trailers(&HeaderMap::new(), true).outcome, Outcome::Failure(FailureKind::Body));
+    assert_eq!(trailers(&headers("", "14"), true).outcome, FAILURE);
+    assert!(trailers(&headers("", "0"), true).is_success());
+}
+
+/// A server that drains ends thirty streams in one instant.
+#[cfg(feature = "grpc")]
+#[test]
+fn a_status_that_ends_what_had_begun_tells_of_what_ends_others_too() {
+    let cause = |status, begun| trailers(&headers("", status), begun).cause;
+    for status in ["1", "4", "14"] {
+        assert_eq!((cause(status, true), cause(status, false)), (Cause::Lost, Cause::Own), "{status}");
+    }
+    for status in ["2", "8", "13", "15"] {
+        assert_eq!(cause(status, true), Cause::Own, "{status}");
+    }
 }
