@@ -336,8 +336,8 @@ impl Exchange for ReqwestExchange {
         }
     }
 
-    fn is_shared(answer: &Self::Answer) -> bool {
-        answer.version() == http::Version::HTTP_2
+    fn version(answer: &Self::Answer) -> http::Version {
+        answer.version()
     }
 
     fn body_failed(&mut self) {
