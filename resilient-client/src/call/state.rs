@@ -14,7 +14,7 @@ use tracing::span::EnteredSpan;
 use self::begun::{Begin, began};
 use super::attempt::{AttemptResult, View};
 #[cfg(feature = "grpc")]
-use super::begin::GrpcCall;
+use super::begin::{Beyond, GrpcCall};
 use super::drain::DrainingResponse;
 use super::exchange::Finished;
 use super::ledger::{Ledger, Terms};
@@ -59,6 +59,9 @@ pub(super) struct CallSettings {
     pub(super) hurried: bool,
     #[cfg(feature = "grpc")]
     pub(super) grpc: GrpcCall,
+    /// Until when its caller itself gives it, by gRPC.
+    #[cfg(feature = "grpc")]
+    pub(super) beyond: Beyond,
 }
 
 /// With less than this, in nanoseconds, nobody's deadline says anything about a server.
@@ -108,8 +111,8 @@ pub(super) struct CallState<X: Exchange> {
     /// The last real response, being set aside or set aside.
     draining: Option<Box<DrainingResponse<X>>>,
     kept: Option<Box<(X::Head, KeptBody)>>,
-    /// Its status.
-    kept_status: Option<StatusCode>,
+    /// What it is for its call.
+    kept_end: Option<CallEnd>,
     /// How the last attempt without a response failed, or was refused.
     fault: Option<Error>,
     rejection: Option<Box<Rejection>>,
@@ -152,7 +155,7 @@ impl<X: Exchange> CallState<X> {
             tried: Tried::new(),
             draining: None,
             kept: None,
-            kept_status: None,
+            kept_end: None,
             fault: None,
             rejection: None,
             upstream,
@@ -260,7 +263,7 @@ impl<X: Exchange> CallState<X> {
     #[cold]
     fn streams_until(&self) -> Tick {
         #[cfg(feature = "grpc")]
-        return self.settings.grpc.said();
+        return self.settings.beyond.until(self.ledger.terms().deadline);
         #[cfg(not(feature = "grpc"))]
         Tick::NEVER
     }
@@ -271,7 +274,7 @@ impl<X: Exchange> CallState<X> {
         Hop {
             until: self.ledger.terms().deadline,
             #[cfg(feature = "grpc")]
-            said: self.settings.grpc.said(),
+            said: self.streams_until(),
             abroad: false,
         }
     }
@@ -300,7 +303,7 @@ impl<X: Exchange> CallState<X> {
         self.leave_entry(false, now);
         let mut permit = permit?;
         let mut report = self.report.take()?;
-        let response = || CallEnd::Response(end.status.unwrap_or_default());
+        let response = || CallEnd::answered(end.status, end.outcome);
         if end.is_success() {
             // The verdict is left to the body, unless that has been read.
             permit.timed(now);
@@ -372,7 +375,7 @@ impl<X: Exchange> CallState<X> {
         self.upstream.leave();
         if let Some((head, body)) = self.kept.take().map(|kept| *kept) {
             report.finish(now, body.cut);
-            self.finished(&report, || CallEnd::Response(self.kept_status.unwrap_or_default()));
+            self.finished(&report, || self.kept_end.unwrap_or(CallEnd::Response(StatusCode::OK)));
             return Some(Ok(exchange.reassemble(head, body, report)));
         }
         report.finish(now, false);

@@ -229,11 +229,11 @@ impl<X: Exchange> CallState<X> {
     fn served_until(&self, until: Tick) -> Option<Tick> {
         match self.settings.grpc {
             GrpcCall::No => None,
-            GrpcCall::Untold(_) => Some(Tick::NEVER),
+            GrpcCall::Untold => Some(Tick::NEVER),
             // The body is part of the attempt.
-            GrpcCall::Told(_) if self.settings.buffer.is_some() => Some(until),
-            GrpcCall::Told(said) if self.settings.streaming => Some(said),
-            GrpcCall::Told(_) => Some(self.ledger.terms().deadline),
+            GrpcCall::Told if self.settings.buffer.is_some() => Some(until),
+            GrpcCall::Told if self.settings.streaming => Some(self.streams_until()),
+            GrpcCall::Told => Some(self.ledger.terms().deadline),
         }
     }
 

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::script::{Piece, Step, ms};
 use super::*;
 use crate::deadline::header::{GRPC_TIMEOUT, parse_grpc};
 use crate::deadline::{self, Deadline};
+use crate::event::CallEnd;
 use crate::outcome::classify::grpc::Code;
 use crate::outcome::{FailureKind, Outcome};
+use crate::policy::concurrency::ConcurrencyPolicy;
 use crate::policy::retry::RetryPolicy;
+use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::time::now;
 use crate::{ErrorKind, grpc::PREVIOUS_ATTEMPTS};
@@ -390,4 +393,113 @@ async fn whatever_becomes_of_an_answer_its_reader_hears_of_it_in_a_status() {
     let after = vec![Piece::Data("message".into()), trailers("0"), Piece::Break];
     let rig = Rig::new(&Policy::standard(), [streams(after)]);
     assert_eq!(read(call(&rig, CallOptions::new()).await).await.1, Some(Code::Ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_machines_of_an_upstream_take_a_status_for_the_one_of_http_that_it_stands_for() {
+    let http = |status| Step::Headed { status, headers: HeaderMap::new() };
+    let only = || Policy::standard().breaker(None).retry(None);
+    for (step, refuses) in [(says("14"), true), (http(503), true), (says("13"), false), (http(500), false)] {
+        let rig = Rig::new(&only().throttle(ThrottlePolicy::standard()), [step.clone()]);
+        for _ in 0..200 {
+            call(&rig, CallOptions::new()).await.unwrap();
+        }
+        assert_eq!(rig.script.count() < 30, refuses, "{step:?}");
+
+        let limit = ConcurrencyPolicy::aimd().initial(40).max(80);
+        let rig = Rig::new(&only().concurrency(limit), [step.clone()]);
+        for _ in 0..100 {
+            let calls = std::iter::repeat_with(|| Rig::request(Method::POST, CallOptions::new()));
+            let mut sent = tokio::task::JoinSet::new();
+            for mut request in calls.take(30) {
+                *request.headers_mut() = headers(&[]);
+                sent.spawn(rig.service.clone().call(request));
+            }
+            sent.join_all().await;
+            tokio::time::sleep(ms(20)).await;
+        }
+        let limit = rig.snapshot()[0].limit.unwrap();
+        assert_eq!(limit < 40, refuses, "{limit}: {step:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_time_for_one_caller_holds_no_other_back() {
+    let asks = |status| {
+        let fields = [("grpc-status", status), ("grpc-retry-pushback-ms", "2000")];
+        Step::Headed { status: 200, headers: headers(&fields) }
+    };
+    let http = |status| {
+        let fields = [("retry-after".parse().unwrap(), HeaderValue::from_static("2"))];
+        Step::Headed { status, headers: HeaderMap::from_iter(fields) }
+    };
+    for (step, sent) in
+        [(asks("14"), 1), (http(503), 1), (asks("4"), 2), (asks("1"), 2), (http(504), 2), (asks("8"), 2)]
+    {
+        let rig = Rig::new(&Policy::standard().retry(None), [step.clone(), ends_with("0")]);
+        call(&rig, CallOptions::new()).await.unwrap();
+        call(&rig, CallOptions::new()).await.unwrap();
+        assert_eq!(rig.script.count(), sent, "{step:?}");
+    }
+}
+
+/// A dashboard showed an outage as nothing but successes.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_failed_says_so_where_its_http_status_does_not() {
+    let end = |rig: &Rig| {
+        let events = rig.events.lock().unwrap();
+        let ends = events.iter().filter_map(|event| match event {
+            Event::CallFinished { end, .. } => Some(*end),
+            _ => None,
+        });
+        ends.last().unwrap()
+    };
+    let failed = CallEnd::FailedResponse(StatusCode::OK, Outcome::Failure(FailureKind::Status));
+    // At once, after other attempts, and after others that brought nothing.
+    let last = |steps: &[Step]| Rig::new(&Policy::standard(), steps.to_vec());
+    for (rig, options) in [
+        (last(&[says("14")]), CallOptions::new()),
+        (last(&[says("14")]), safe()),
+        (last(&[says("14"), Step::Refuse]), safe()),
+        (last(&[ends_with("14")]), CallOptions::new().buffered(100)),
+    ] {
+        call(&rig, options).await.unwrap();
+        assert_eq!(end(&rig), failed);
+    }
+    for (step, status) in [(says("5"), 200), (Step::Headed { status: 503, headers: HeaderMap::new() }, 503)] {
+        let rig = Rig::new(&Policy::standard(), [step]);
+        call(&rig, CallOptions::new()).await.unwrap();
+        assert_eq!(end(&rig), CallEnd::Response(StatusCode::from_u16(status).unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_there_was_no_time_is_not_silent() {
+    let cut = Step::Marked { status: 504, name: crate::advice::SHED, value: "cut" };
+    for step in [says("4"), says("1"), cut] {
+        let policy = Policy::standard().breaker(None).retry(None);
+        let rig = Rig::new(&policy, [ends_with("0")]);
+        for _ in 0..200 {
+            read(call(&rig, CallOptions::new()).await).await;
+        }
+        rig.script.then([step.clone()]);
+        for _ in 0..60 {
+            assert!(call(&rig, CallOptions::new()).await.unwrap().body().report().attempts().len() == 1);
+        }
+        assert_eq!(rig.script.count(), 260, "{step:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_says_nothing_is_repeated_if_that_is_safe() {
+    let nothing = || Step::Headed { status: 200, headers: headers(&[]) };
+    for (step, options) in
+        [(nothing(), CallOptions::new()), (streams(vec![]), CallOptions::new().buffered(100))]
+    {
+        for (options, sent) in [(options.clone(), 1), (options.idempotent(true), 2)] {
+            let rig = Rig::new(&Policy::standard(), [step.clone(), ends_with("0")]);
+            call(&rig, options).await.unwrap();
+            assert_eq!(rig.script.count(), sent, "{step:?}");
+        }
+    }
 }
