@@ -251,7 +251,9 @@ impl Drop for Guard {
 /// What a body is read in.
 pub(crate) trait Piece {
     /// Whether nothing can follow: whoever has it has all, however late.
-    fn is_the_end(&self) -> bool;
+    fn is_the_end(&self) -> bool {
+        false
+    }
 }
 
 impl Piece for Frame<Bytes> {
@@ -260,11 +262,7 @@ impl Piece for Frame<Bytes> {
     }
 }
 
-impl Piece for Bytes {
-    fn is_the_end(&self) -> bool {
-        false
-    }
-}
+impl Piece for Bytes {}
 
 pin_project! {
     /// A response's body, guarded: it holds its attempt's place until it ends.

@@ -3,7 +3,9 @@
 
 mod begun;
 mod entry;
+mod hop;
 mod settle;
+mod told;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,7 +20,6 @@ use super::begin::{Beyond, GrpcCall};
 use super::drain::DrainingResponse;
 use super::exchange::Finished;
 use super::ledger::{Ledger, Terms};
-use super::options::Hop;
 use super::response_body::Guard;
 use crate::call::exchange::Exchange;
 use crate::call::kept_body::KeptBody;
@@ -215,68 +216,12 @@ impl<X: Exchange> CallState<X> {
         self.entry.is_none() && self.draining.is_none()
     }
 
-    /// The call has its result.
-    #[inline]
-    fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
-        if let Some(heard) = self.heard {
-            self.tell_finished(heard, report, end());
-        }
-    }
-
-    #[inline(never)]
-    fn tell_finished(&self, heard: Heard, report: &CallReport, end: CallEnd) {
-        if let Some(span) = &self.span {
-            span.ended(end, report.attempts().len());
-        }
-        match self.upstream.only_counted(heard, EventKinds::CALL_FINISHED) {
-            Some(one) => one.tell(|counts| counts.call_finished(heard.method, report.elapsed, end)),
-            None => self.finished_for_all(heard, report, end),
-        }
-    }
-
-    #[cold]
-    fn finished_for_all(&self, heard: Heard, report: &CallReport, end: CallEnd) {
-        let (call, method) = (self.call, heard.method);
-        let finished = || Event::CallFinished {
-            call,
-            method,
-            duration: report.elapsed(),
-            end,
-            cut: report.is_cut(),
-            streaming: report.is_streaming(),
-        };
-        self.upstream.count_of_call(heard, EventKinds::CALL_FINISHED, finished, |counts| {
-            counts.call_finished(method, report.elapsed, end);
-        });
-    }
-
     /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be
     /// held against the server.
     pub(super) fn chance(&self, now: Tick) -> u64 {
         let usual = if self.settings.hurried { self.upstream.usual_or_shortest(now) } else { None };
         (u64::from(self.settings.chance) * 1000)
             .max(usual.map_or(0, |usual| usual.saturating_mul(USUAL_TIMES)))
-    }
-
-    /// Until when a body may take that has no end in sight. Of a gRPC call its caller may have said
-    /// so, and its server been told.
-    #[cold]
-    fn streams_until(&self) -> Tick {
-        #[cfg(feature = "grpc")]
-        return self.settings.beyond.until(self.ledger.terms().deadline);
-        #[cfg(not(feature = "grpc"))]
-        Tick::NEVER
-    }
-
-    /// What a call is bound by that this one is redirected to: its time is this one's.
-    #[cold]
-    pub(super) fn hop(&self) -> Hop {
-        Hop {
-            until: self.ledger.terms().deadline,
-            #[cfg(feature = "grpc")]
-            said: self.streams_until(),
-            abroad: false,
-        }
     }
 
     /// How long an attempt may take, in nanoseconds.

@@ -348,9 +348,8 @@ impl Exchange for ReqwestExchange {
         answer.version() == http::Version::HTTP_2 && answer.content_length() == Some(0)
     }
 
-    // `Response::chunk` doesn't.
     #[cfg(feature = "grpc")]
-    const SHOWS_TRAILERS: bool = false;
+    const SHOWS_TRAILERS: bool = false; // `Response::chunk` doesn't.
 
     #[cfg(feature = "grpc")]
     fn headers(answer: &Self::Answer) -> &http::HeaderMap {

@@ -448,11 +448,11 @@ async fn who_asks_for_time_for_one_caller_holds_no_other_back() {
 async fn a_call_that_failed_says_so_where_its_http_status_does_not() {
     let end = |rig: &Rig| {
         let events = rig.events.lock().unwrap();
-        let ends = events.iter().filter_map(|event| match event {
+        let mut ends = events.iter().filter_map(|event| match event {
             Event::CallFinished { end, .. } => Some(*end),
             _ => None,
         });
-        ends.last().unwrap()
+        ends.next_back().unwrap()
     };
     let failed = CallEnd::FailedResponse(StatusCode::OK, Outcome::Failure(FailureKind::Status));
     // At once, after other attempts, and after others that brought nothing.

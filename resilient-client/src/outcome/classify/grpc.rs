@@ -56,8 +56,10 @@ use http::{HeaderMap, StatusCode};
 
 use self::pushback::Pushback;
 use super::classified::{Classified, Repeat};
+#[cfg(feature = "grpc")]
+use crate::outcome::Cause;
 use crate::outcome::Verdict;
-use crate::outcome::{Cause, FailureKind, Outcome};
+use crate::outcome::{FailureKind, Outcome};
 use crate::{advice, media};
 
 pub use self::code::Code;
