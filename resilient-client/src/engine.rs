@@ -34,7 +34,7 @@ use crate::policy::{Policy, PolicySet};
 use crate::rng::Entropy;
 use crate::sync::Mutex;
 use crate::telemetry::Events;
-use crate::time::{self, Tick, nanos};
+use crate::time::{self, Tick};
 use crate::upstream::endpoints::{Balancer, Checks};
 use crate::upstream::entered::Entered;
 use crate::upstream::registry::{Registry, Source};
@@ -233,15 +233,6 @@ impl Core {
     /// One more observer for what happens from now on.
     pub(crate) fn observe(&self, observer: &Arc<dyn Observer>) {
         self.events.add(observer);
-    }
-
-    /// When the time is over of a call that began then.
-    pub(crate) fn over(&self, address: &Address<'_>, total: Option<Duration>, began: Tick) -> Tick {
-        let plans = self.plans.load();
-        // Err: it would have been refused.
-        let Ok(authority) = address.authority.clone().normal() else { return began };
-        let (plan, _) = plans.of_call(&authority, address.method, address.path);
-        began.after_nanos(total.map_or(plan.timeout.total, nanos))
     }
 
     /// Asked before every attempt.

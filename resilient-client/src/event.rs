@@ -34,10 +34,27 @@ pub enum CallEnd {
     /// A response with this status. Its body may still be coming, so that one of its attempts isn't
     /// finished.
     Response(StatusCode),
+    /// The same of one that isn't a success, although its status says nothing of that: gRPC's is in
+    /// its own status, where the head has that or the body was read, and a classifier may say so of
+    /// any.
+    FailedResponse(StatusCode, Outcome),
     /// An error of this kind.
     Error(ErrorKind),
     /// Nobody waited for it: the call was dropped.
     Dropped,
+}
+
+impl CallEnd {
+    /// With an answer that came to this.
+    #[inline]
+    pub(crate) fn answered(status: Option<StatusCode>, outcome: Outcome) -> Self {
+        let status = status.unwrap_or_default();
+        if outcome == Outcome::Success || status.is_client_error() || status.is_server_error() {
+            Self::Response(status)
+        } else {
+            Self::FailedResponse(status, outcome)
+        }
+    }
 }
 
 /// A request's method, as a label may have it: those of RFC 9110 and RFC 5789, and one name for all

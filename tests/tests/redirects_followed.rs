@@ -172,6 +172,21 @@ macro_rules! over {
             }
 
             #[tokio::test(flavor = "multi_thread")]
+            async fn a_hop_has_what_is_left_of_the_time_that_its_caller_gave_the_call() {
+                let other = Server::start(|_| Reply::answer(200, "there")).await;
+                let there = other.url("/there");
+                let late = Duration::from_millis(300);
+                let first = Server::start(move |_| to(&there, 307).delayed(late)).await;
+                let call = client(Redirects::any()).post(first.url("/"));
+                let call = call.header("content-type", "application/grpc").header("grpc-timeout", "2S");
+                within(SOON, call.body("").send()).await.unwrap();
+                let request = other.requests().remove(0);
+                let left = request.header("grpc-timeout").unwrap();
+                let micros = left.strip_suffix('u').and_then(|left| left.parse::<u64>().ok());
+                assert!(micros.is_some_and(|left| left <= 1_700_000), "{left}");
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
             async fn a_hop_that_cannot_connect_was_sent_as_far_as_the_caller_is_concerned() {
                 let nobody = NobodyHome::new();
                 let there = nobody.url();

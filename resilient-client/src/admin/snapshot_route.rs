@@ -155,6 +155,7 @@ fn story(seen: Option<&Seen>, endpoints: &[(&str, Arc<Seen>)]) -> Value {
     let explained = explained.into_iter().map(|(at, call)| {
         let end = match call.end {
             CallEnd::Response(status) => status.as_u16().to_string(),
+            CallEnd::FailedResponse(status, outcome) => format!("{} {outcome}", status.as_u16()),
             CallEnd::Error(kind) => format!("{kind:?}"),
             CallEnd::Dropped => "dropped".to_owned(),
         };

@@ -89,7 +89,7 @@ impl View<'_> {
     /// What is known of an answer before its headers are looked at; `may_be_grpc` when it is over
     /// with its head, and came over HTTP/2.
     #[inline]
-    #[cfg_attr(not(feature = "grpc"), allow(clippy::unused_self, reason = "as with the feature"))]
+    #[cfg_attr(not(feature = "grpc"), allow(clippy::unused_self, reason = "it knows no gRPC"))]
     fn speech(&self, may_be_grpc: bool) -> Speech {
         #[cfg(feature = "grpc")]
         if self.grpc {
@@ -359,7 +359,7 @@ impl<X: Exchange> Whole<X> {
                 #[cfg(feature = "grpc")]
                 let head = if owes_status {
                     grpc::record(permit, reading.trailers());
-                    grpc::judge(view.classifier, reading.trailers())
+                    grpc::judge(view.classifier, reading.trailers(), reading.has_begun())
                 } else {
                     head
                 };

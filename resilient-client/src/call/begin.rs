@@ -36,9 +36,9 @@ pub(super) fn begin<X: Exchange>(
     let own = now.after_nanos(timeout.total);
     let own = options.hop().map_or(own, |hop| own.min(hop.until));
     #[cfg(feature = "grpc")]
-    let (grpc, asked) = by_grpc(&core, &address, options);
+    let (grpc, said) = by_grpc(&core, &address, options, now);
     #[cfg(feature = "grpc")]
-    let own = asked.map_or(own, |time| own.min(now.after(time)));
+    let own = own.min(said);
     let deadline = deadline::for_calls().map_or(own, |ambient| own.min(ambient.tick()));
     let (chance, hurried) = chance(deadline.nanos_since(now), timeout.attempt);
     let terms = Terms {
@@ -66,6 +66,8 @@ pub(super) fn begin<X: Exchange>(
         hurried,
         #[cfg(feature = "grpc")]
         grpc,
+        #[cfg(feature = "grpc")]
+        beyond: Beyond::of(deadline, said),
     };
     let template = options.url_template.clone().or_else(|| plan.template.clone());
     *state = Some(CallState::new(core, plan, upstream, terms, settings, (address.method, template), now));
@@ -81,21 +83,48 @@ pub(super) enum GrpcCall {
     Told,
 }
 
-/// Whether a request is a call by gRPC, and how long its caller gives it with `grpc-timeout`, if it
-/// does.
+/// How much longer than its call a stream by gRPC may take, in milliseconds, which costs no room.
+#[cfg(feature = "grpc")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Beyond(u32);
+
+#[cfg(feature = "grpc")]
+impl Beyond {
+    const WITHOUT_END: Self = Self(u32::MAX);
+    const MILLI: u64 = 1_000_000;
+
+    /// Of a call that is over at `deadline`, whose caller itself gives it until `said`.
+    #[inline]
+    fn of(deadline: Tick, said: Tick) -> Self {
+        if said.is_never() {
+            return Self::WITHOUT_END;
+        }
+        Self(u32::try_from(said.nanos_since(deadline) / Self::MILLI).unwrap_or(u32::MAX))
+    }
+
+    /// When that is; never if nobody said anything.
+    pub(super) fn until(self, deadline: Tick) -> Tick {
+        match self {
+            Self::WITHOUT_END => Tick::NEVER,
+            Self(beyond) => deadline.after_nanos(u64::from(beyond) * Self::MILLI),
+        }
+    }
+}
+
+/// Whether a request is a call by gRPC, and until when its caller itself gives it: with
+/// `grpc-timeout`, or by the deadline of what it is made for.
 #[cfg(feature = "grpc")]
 #[inline]
-fn by_grpc(
-    core: &Core,
-    address: &Address<'_>,
-    options: &CallOptions,
-) -> (GrpcCall, Option<std::time::Duration>) {
+fn by_grpc(core: &Core, address: &Address<'_>, options: &CallOptions, now: Tick) -> (GrpcCall, Tick) {
     if !crate::media::calls_grpc(address.method, address.headers) {
-        return (GrpcCall::No, None);
+        return (GrpcCall::No, Tick::NEVER);
     }
-    // What the caller says goes out with what is left of it. Otherwise a call's time is the
-    // policy's, which doesn't bound what is marked streaming.
     let asked = deadline::header::parse_grpc(address.headers);
-    let told = asked.is_some() || !options.streaming && core.deadline_header().is_some();
-    (if told { GrpcCall::Told } else { GrpcCall::Untold }, asked)
+    let said = asked.map_or(Tick::NEVER, |time| now.after(time));
+    // A hop's request says it anew.
+    let said = options.hop().map_or(said, |hop| said.min(hop.said));
+    let said = deadline::for_calls().map_or(said, |ambient| said.min(ambient.tick()));
+    // What the caller says goes out with what is left of it.
+    let told = asked.is_some() || core.deadline_header().is_some();
+    (if told { GrpcCall::Told } else { GrpcCall::Untold }, said)
 }

@@ -93,6 +93,12 @@ impl<X: Exchange> Reading<X> {
         Poll::Ready(End::Whole)
     }
 
+    /// Whether anything of the body has come.
+    #[cfg(feature = "grpc")]
+    pub(super) fn has_begun(&self) -> bool {
+        !self.first.is_empty()
+    }
+
     /// What came after the body, if it has ended.
     #[cfg(feature = "grpc")]
     pub(super) fn trailers(&self) -> Option<&HeaderMap> {

@@ -11,7 +11,7 @@ use std::task::Context;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use http_body::Body;
 
 use crate::body_length::Expected;
@@ -251,9 +251,13 @@ pub(crate) trait Exchange {
 
     /// Whether an answer came over a connection that attempts share, as far as is known: a body
     /// that stalls may have that as its cause.
-    fn is_shared(_answer: &Self::Answer) -> bool {
-        false
+    #[inline]
+    fn is_shared(answer: &Self::Answer) -> bool {
+        Self::version(answer) >= Version::HTTP_2
     }
+
+    /// The version of HTTP that an answer came by.
+    fn version(answer: &Self::Answer) -> Version;
 
     /// A body that was part of its attempt has failed, or has not come in time.
     fn body_failed(&mut self) {}

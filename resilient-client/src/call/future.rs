@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use super::begin::begin;
 use crate::call::attempt::{AttemptResult, RunningAttempt, SettledAttempt, View};
 use crate::call::exchange::{Exchange, Expired, Finished, Reached};
-use crate::call::options::CallOptions;
+use crate::call::options::{CallOptions, Hop};
 use crate::call::state::CallState;
 use crate::call::step::{Room, Step, next_step};
 use crate::engine::Core;
@@ -68,6 +68,12 @@ impl<X: Exchange> Call<X> {
             timer: None,
             state: None,
         }
+    }
+
+    /// What a call is bound by that this one is redirected to; `None` before it has begun.
+    #[cold]
+    pub(crate) fn hop(&self) -> Option<Hop> {
+        self.state.as_ref().map(CallState::hop)
     }
 
     /// Ready when an attempt in flight has ended: with the call's result, or with nothing when

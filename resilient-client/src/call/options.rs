@@ -61,6 +61,9 @@ pub(crate) struct Rare {
 pub(crate) struct Hop {
     /// When the time of the call that was redirected is over.
     pub(crate) until: Tick,
+    /// When the time is over that its caller itself gave it, by gRPC; never if it said nothing.
+    #[cfg(feature = "grpc")]
+    pub(crate) said: Tick,
     /// It has left the origin that was called, for which alone a hook's headers are meant.
     pub(crate) abroad: bool,
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use super::future::Call;
-use super::options::CallOptions;
+use super::options::{CallOptions, Hop};
 use crate::call::exchange::Exchange;
 use crate::engine::Core;
 use crate::error::Error;
@@ -26,6 +26,14 @@ impl<X: Exchange> Pending<X> {
     #[inline]
     pub(crate) fn new(core: Arc<Core>, exchange: X, options: CallOptions) -> Self {
         Self::Calling { call: Call::new(core, exchange, options) }
+    }
+
+    /// See [`Call::hop`].
+    pub(crate) fn hop(&self) -> Option<Hop> {
+        match self {
+            Self::Failed { .. } => None,
+            Self::Calling { call } => call.hop(),
+        }
     }
 
     pub(crate) fn failed(error: Error) -> Self {

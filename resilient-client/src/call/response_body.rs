@@ -29,7 +29,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::Verdict;
 use crate::outcome::classify::{Classified, Repeat, connecting};
 use crate::outcome::report::CallReport;
-use crate::outcome::{FailureKind, Outcome};
+use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::time::{self, Tick};
 use crate::upstream::AttemptPermit;
 use bytes::Bytes;
@@ -53,6 +53,9 @@ pub(crate) struct Guard {
     /// What of a gRPC call its head hasn't said.
     #[cfg(feature = "grpc")]
     owed: Option<Box<grpc::Owed>>,
+    /// How its reader hears that it has failed.
+    #[cfg(feature = "grpc")]
+    words: grpc::Words,
 }
 
 impl Guard {
@@ -69,6 +72,8 @@ impl Guard {
             failed: false,
             #[cfg(feature = "grpc")]
             owed: None,
+            #[cfg(feature = "grpc")]
+            words: grpc::Words::Errors,
         }
     }
 
@@ -99,7 +104,7 @@ impl Guard {
     fn ended_at(&mut self, now: impl FnOnce() -> Tick) {
         #[cfg(feature = "grpc")]
         if self.lacks_status() {
-            return self.failed_as(&Classified::WITHOUT_STATUS, now());
+            return self.ends_as(&Classified::WITHOUT_STATUS, now());
         }
         if let Some(mut permit) = self.permit.take() {
             permit.body(Verdict::Success, &Classified::answered(None), now());
@@ -108,12 +113,32 @@ impl Guard {
 
     /// The body failed; `kind` says how.
     fn failed(&mut self, kind: FailureKind, now: Tick) {
-        let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) else { return };
-        let end = body_failure(kind, self.shared);
-        self.report.settled(permit.number(), end.outcome, permit.status(), now);
-        let expected = self.begun && self.report.is_streaming();
         let waited = self.idle_timer.waited(now).map_or(Duration::ZERO, |(since, until)| until.since(since));
-        permit.body_after(waited, if expected { Verdict::Neutral } else { Verdict::Failure }, &end, now);
+        self.failed_with(&body_failure(kind, self.shared), waited, now);
+    }
+
+    /// The body has failed by what it says, or by what befell it. A stream that had brought
+    /// something ends so, unless its server says that the fault is its own.
+    fn failed_with(&mut self, end: &Classified, waited: Duration, now: Tick) {
+        let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) else { return };
+        self.report.settled(permit.number(), end.outcome, permit.status(), now);
+        let own = end.outcome == Outcome::Failure(FailureKind::Status) && end.cause == Cause::Own;
+        let expected = self.begun && self.report.is_streaming() && !own && end.verdict == Verdict::Failure;
+        permit.body_after(waited, if expected { Verdict::Neutral } else { end.verdict }, end, now);
+    }
+
+    /// The call's time is over while somebody waits for the body: as if that had been dropped.
+    #[cold]
+    fn out_of_time(&mut self, kind: FailureKind, cause: Cause, now: Tick) {
+        let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) else { return };
+        let (since, until) = self.idle_timer.waited(now).unwrap_or((now, now));
+        let outcome = if self.report.is_streaming() {
+            permit.body(Verdict::Neutral, &Classified::ABANDONED, now);
+            Outcome::Abandoned
+        } else {
+            permit.abandon(kind, cause, until.since(since), u64::MAX, now)
+        };
+        self.report.settled(permit.number(), outcome, permit.status(), now);
     }
 
     /// The reader looks away while it waits: what a later drop says about the server is how long it
@@ -128,7 +153,7 @@ impl Guard {
     }
 
     /// Judges one poll of the body: what the reader gets, and what the attempt has come to.
-    pub(crate) fn judge<T, E: Into<BoxError>>(
+    pub(crate) fn judge<T: Piece, E: Into<BoxError>>(
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<Option<Result<T, E>>>,
@@ -141,7 +166,7 @@ impl Guard {
         judged
     }
 
-    fn judge_next<T, E: Into<BoxError>>(
+    fn judge_next<T: Piece, E: Into<BoxError>>(
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<Option<Result<T, E>>>,
@@ -151,7 +176,7 @@ impl Guard {
                 self.idle_timer.rest();
                 // Most bodies come with their head, so the first piece is let through without a
                 // look at the clock.
-                if std::mem::replace(&mut self.begun, true) && self.is_overdue() {
+                if std::mem::replace(&mut self.begun, true) && self.is_overdue() && !frame.is_the_end() {
                     return Poll::Ready(Some(Err(self.overdue())));
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -192,14 +217,7 @@ impl Guard {
     fn timed_out(&mut self) -> Error {
         let now = time::now();
         let kind = if now >= self.deadline {
-            // The caller's time ran out, as if the body had been dropped.
-            if let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) {
-                let (since, _) = self.idle_timer.waited(now).unwrap_or((now, now));
-                let waited = now.since(since);
-                let outcome =
-                    permit.abandon(FailureKind::BodyIdle, cause_of_stall(self.shared), waited, u64::MAX, now);
-                self.report.settled(permit.number(), outcome, permit.status(), now);
-            }
+            self.out_of_time(FailureKind::BodyIdle, cause_of_stall(self.shared), now);
             ErrorKind::Deadline
         } else {
             self.failed(FailureKind::BodyIdle, now);
@@ -229,6 +247,22 @@ impl Drop for Guard {
         }
     }
 }
+
+/// What a body is read in.
+pub(crate) trait Piece {
+    /// Whether nothing can follow: whoever has it has all, however late.
+    fn is_the_end(&self) -> bool {
+        false
+    }
+}
+
+impl Piece for Frame<Bytes> {
+    fn is_the_end(&self) -> bool {
+        self.is_trailers()
+    }
+}
+
+impl Piece for Bytes {}
 
 pin_project! {
     /// A response's body, guarded: it holds its attempt's place until it ends.

@@ -3,7 +3,9 @@
 
 mod begun;
 mod entry;
+mod hop;
 mod settle;
+mod told;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,7 +16,7 @@ use tracing::span::EnteredSpan;
 use self::begun::{Begin, began};
 use super::attempt::{AttemptResult, View};
 #[cfg(feature = "grpc")]
-use super::begin::GrpcCall;
+use super::begin::{Beyond, GrpcCall};
 use super::drain::DrainingResponse;
 use super::exchange::Finished;
 use super::ledger::{Ledger, Terms};
@@ -58,6 +60,9 @@ pub(super) struct CallSettings {
     pub(super) hurried: bool,
     #[cfg(feature = "grpc")]
     pub(super) grpc: GrpcCall,
+    /// Until when its caller itself gives it, by gRPC.
+    #[cfg(feature = "grpc")]
+    pub(super) beyond: Beyond,
 }
 
 /// With less than this, in nanoseconds, nobody's deadline says anything about a server.
@@ -107,8 +112,8 @@ pub(super) struct CallState<X: Exchange> {
     /// The last real response, being set aside or set aside.
     draining: Option<Box<DrainingResponse<X>>>,
     kept: Option<Box<(X::Head, KeptBody)>>,
-    /// Its status.
-    kept_status: Option<StatusCode>,
+    /// What it is for its call.
+    kept_end: Option<CallEnd>,
     /// How the last attempt without a response failed, or was refused.
     fault: Option<Error>,
     rejection: Option<Box<Rejection>>,
@@ -151,7 +156,7 @@ impl<X: Exchange> CallState<X> {
             tried: Tried::new(),
             draining: None,
             kept: None,
-            kept_status: None,
+            kept_end: None,
             fault: None,
             rejection: None,
             upstream,
@@ -211,41 +216,6 @@ impl<X: Exchange> CallState<X> {
         self.entry.is_none() && self.draining.is_none()
     }
 
-    /// The call has its result.
-    #[inline]
-    fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
-        if let Some(heard) = self.heard {
-            self.tell_finished(heard, report, end());
-        }
-    }
-
-    #[inline(never)]
-    fn tell_finished(&self, heard: Heard, report: &CallReport, end: CallEnd) {
-        if let Some(span) = &self.span {
-            span.ended(end, report.attempts().len());
-        }
-        match self.upstream.only_counted(heard, EventKinds::CALL_FINISHED) {
-            Some(one) => one.tell(|counts| counts.call_finished(heard.method, report.elapsed, end)),
-            None => self.finished_for_all(heard, report, end),
-        }
-    }
-
-    #[cold]
-    fn finished_for_all(&self, heard: Heard, report: &CallReport, end: CallEnd) {
-        let (call, method) = (self.call, heard.method);
-        let finished = || Event::CallFinished {
-            call,
-            method,
-            duration: report.elapsed(),
-            end,
-            cut: report.is_cut(),
-            streaming: report.is_streaming(),
-        };
-        self.upstream.count_of_call(heard, EventKinds::CALL_FINISHED, finished, |counts| {
-            counts.call_finished(method, report.elapsed, end);
-        });
-    }
-
     /// How long, in nanoseconds, an attempt that the deadline cuts short must have been out to be
     /// held against the server.
     pub(super) fn chance(&self, now: Tick) -> u64 {
@@ -278,7 +248,7 @@ impl<X: Exchange> CallState<X> {
         self.leave_entry(false, now);
         let mut permit = permit?;
         let mut report = self.report.take()?;
-        let response = || CallEnd::Response(end.status.unwrap_or_default());
+        let response = || CallEnd::answered(end.status, end.outcome);
         if end.is_success() {
             // The verdict is left to the body, unless that has been read.
             permit.timed(now);
@@ -290,7 +260,7 @@ impl<X: Exchange> CallState<X> {
                 self.forget_the_rest();
                 report.finish(now, false);
                 let unending = self.settings.streaming || X::is_unending(&answer);
-                let deadline = if unending { Tick::NEVER } else { self.ledger.terms().deadline };
+                let deadline = if unending { self.streams_until() } else { self.ledger.terms().deadline };
                 report.streams = unending;
                 self.finished(&report, response);
                 self.upstream.leave_with(&mut permit);
@@ -299,8 +269,8 @@ impl<X: Exchange> CallState<X> {
                 let mut guard = Guard::new(permit, report, deadline, idle);
                 guard.on_shared(X::is_shared(&answer));
                 #[cfg(feature = "grpc")]
-                if self.settings.grpc != GrpcCall::No && end.is_success() {
-                    guard.owes_status::<X>(&answer, self.plan.classifier.clone());
+                if self.settings.grpc != GrpcCall::No {
+                    guard.of_grpc::<X>(&answer, end.is_success(), &self.plan);
                 }
                 Some(Ok(exchange.seal(answer, guard)))
             }
@@ -350,7 +320,7 @@ impl<X: Exchange> CallState<X> {
         self.upstream.leave();
         if let Some((head, body)) = self.kept.take().map(|kept| *kept) {
             report.finish(now, body.cut);
-            self.finished(&report, || CallEnd::Response(self.kept_status.unwrap_or_default()));
+            self.finished(&report, || self.kept_end.unwrap_or(CallEnd::Response(StatusCode::OK)));
             return Some(Ok(exchange.reassemble(head, body, report)));
         }
         report.finish(now, false);

@@ -64,6 +64,8 @@ pub(crate) struct Trail {
     head: Head,
     body: Carried,
     options: CallOptions,
+    /// What bound the call that was answered last.
+    bounds: Option<Hop>,
     /// The calls that led here.
     earlier: Vec<CallReport>,
     /// Keeps a drain waiting from the end of a call to the beginning of the next.
@@ -99,6 +101,7 @@ pub(crate) trait Follow<X: Exchange> {
                 Err(error) => return Poll::Ready(Err(self.trail().ended(error))),
             };
             let mut report = Self::report(&mut response).clone();
+            self.trail().bounds = call.hop();
             let next = match self.turn(&response, &mut report) {
                 Ok(Turn::Follow(next)) => *next,
                 Ok(Turn::Stay) => {
@@ -127,7 +130,7 @@ pub(crate) struct Answered<'a> {
 
 impl Trail {
     pub(crate) fn new(rules: Redirects, head: Head, body: Carried, options: CallOptions) -> Self {
-        Self { rules, head, body, options, earlier: Vec::new(), between: None }
+        Self { rules, head, body, options, bounds: None, earlier: Vec::new(), between: None }
     }
 
     /// What follows an answer, whose report is `report`. `clean`: nothing secret is added to a
@@ -179,9 +182,9 @@ impl Trail {
         if !keeps {
             self.body = Carried::Nothing;
         }
-        let hop = self.options.hop().unwrap_or_else(|| self.first_hop(core, report));
-        let hop = Hop { abroad: hop.abroad || foreign, ..hop };
-        self.options.rare.get_or_insert_default().hop = Some(hop);
+        // The time of all hops is that of the call that was made.
+        let hop = self.options.hop().or(self.bounds).map(|hop| Hop { abroad: hop.abroad || foreign, ..hop });
+        self.options.rare.get_or_insert_default().hop = hop;
         self.earlier.push(report.clone());
         let entered = core.enter(&self.address(), self.options.key.as_ref(), time::now(), true);
         self.between = entered.ok().map(|(upstream, _)| upstream);
@@ -194,11 +197,6 @@ impl Trail {
     fn address(&self) -> Address<'_> {
         let Head { method, url, headers, .. } = &self.head;
         Address { authority: Authority::of_url(url), method, path: url.path(), headers }
-    }
-
-    /// The time of all hops is that of the call that was made.
-    fn first_hop(&self, core: &Core, report: &CallReport) -> Hop {
-        Hop { until: core.over(&self.address(), self.options.total, report.began()), abroad: false }
     }
 
     #[allow(clippy::unnecessary_wraps, reason = "one of its caller's ends")]

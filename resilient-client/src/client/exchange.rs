@@ -335,8 +335,8 @@ impl Exchange for ReqwestExchange {
         }
     }
 
-    fn is_shared(answer: &Self::Answer) -> bool {
-        answer.version() == http::Version::HTTP_2
+    fn version(answer: &Self::Answer) -> http::Version {
+        answer.version()
     }
 
     fn body_failed(&mut self) {
@@ -347,9 +347,8 @@ impl Exchange for ReqwestExchange {
         answer.version() == http::Version::HTTP_2 && answer.content_length() == Some(0)
     }
 
-    // `Response::chunk` doesn't.
     #[cfg(feature = "grpc")]
-    const SHOWS_TRAILERS: bool = false;
+    const SHOWS_TRAILERS: bool = false; // `Response::chunk` doesn't.
 
     #[cfg(feature = "grpc")]
     fn headers(answer: &Self::Answer) -> &http::HeaderMap {

@@ -146,8 +146,8 @@ impl Exchange for HyperExchange {
     }
 
     #[inline]
-    fn is_shared(answer: &Self::Answer) -> bool {
-        answer.version() == Version::HTTP_2
+    fn version(answer: &Self::Answer) -> Version {
+        answer.version()
     }
 
     #[inline]

@@ -125,6 +125,11 @@ where
     }
 
     #[inline]
+    fn version(answer: &Self::Answer) -> http::Version {
+        answer.version()
+    }
+
+    #[inline]
     fn may_be_grpc(answer: &Self::Answer) -> bool {
         answer.version() == http::Version::HTTP_2 && answer.body().is_end_stream()
     }

@@ -126,6 +126,7 @@ impl End {
     pub(super) fn of_call(end: CallEnd) -> Self {
         match end {
             CallEnd::Response(status) => Self { status: Status::of(status), error: None },
+            CallEnd::FailedResponse(status, outcome) => Self::of_attempt(outcome, Some(status)),
             CallEnd::Error(kind) => Self { status: Status::NONE, error: Some(kind.as_str()) },
             CallEnd::Dropped => Self { status: Status::NONE, error: Some("dropped") },
         }
@@ -156,6 +157,23 @@ mod tests {
             assert_eq!(text(number), wanted);
         }
         assert_eq!(Status::NONE.text(), None);
+    }
+
+    #[test]
+    fn a_call_is_an_error_where_its_answer_is_one() {
+        let of = |status, outcome| {
+            let end = End::of_call(CallEnd::answered(StatusCode::from_u16(status).ok(), outcome));
+            (end.status.text().unwrap(), end.error_type())
+        };
+        let is = |status: &str, error: Option<&str>| (status.to_owned(), error.map(str::to_owned));
+        let failure = |kind| Outcome::Failure(kind);
+        assert_eq!(of(200, failure(FailureKind::Status)), is("200", Some("status")), "gRPC's 14");
+        assert_eq!(of(200, failure(FailureKind::Timeout)), is("200", Some("timeout")), "gRPC's 4");
+        assert_eq!(of(200, Outcome::Throttled), is("200", Some("throttled")), "gRPC's 8");
+        assert_eq!(of(200, Outcome::Success), is("200", None));
+        for outcome in [Outcome::Success, Outcome::Ignored, failure(FailureKind::Timeout)] {
+            assert_eq!(of(504, outcome), is("504", Some("504")), "the status says it");
+        }
     }
 
     #[test]

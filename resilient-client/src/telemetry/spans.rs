@@ -143,6 +143,10 @@ impl CallSpan {
         self.span.record("resilient_client.call.attempts", i64::try_from(attempts).unwrap_or(i64::MAX));
         match end {
             CallEnd::Response(status) => record_status(&self.span, status),
+            CallEnd::FailedResponse(status, outcome) => {
+                record_status(&self.span, status);
+                record_error(&self.span, outcome.as_str());
+            }
             CallEnd::Error(kind) => record_error(&self.span, kind.as_str()),
             // Nobody knows whether it would have been one.
             CallEnd::Dropped => _ = self.span.record("error.type", "dropped"),

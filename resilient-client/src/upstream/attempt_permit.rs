@@ -286,7 +286,7 @@ impl AttemptPermit {
     /// Tells every machine what the head, or its absence, means.
     #[inline]
     fn say_head(&mut self, end: &Classified, now: Tick) -> Option<breaker::Transition> {
-        let Classified { outcome, verdict, status, cause, repeat, .. } = *end;
+        let Classified { outcome, verdict, cause, repeat, .. } = *end;
         let upstream = &*self.upstream;
         match self.grant.take() {
             Some(grant) if !matches!(self.stage, Stage::Leaving | Stage::Sent) => upstream.give_back(grant),
@@ -306,12 +306,11 @@ impl AttemptPermit {
         let never_sent =
             verdict == Verdict::Neutral && (self.stage != Stage::Sent || repeat == Repeat::Unsent);
         if !silent {
-            upstream.tell_throttle(outcome, status, now);
+            upstream.tell_throttle(end, now);
         }
         let took = self.answered.min(now).nanos_since(self.started);
         if self.stage == Stage::Sent && self.in_flight != 0 {
-            let outcome = if silent { Outcome::Ignored } else { outcome };
-            upstream.tell_concurrency(self.in_flight, took, outcome, status, now);
+            upstream.tell_concurrency(self.in_flight, took, end, silent, now);
         }
         if self.stage == Stage::Sent && self.allowed != 0 && !silent {
             self.tell_overload(outcome, took, now);

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::Method;
 
 use super::Upstream;
 use super::endpoints::Endpoint;
 use super::host::Part;
 use crate::event::{Counts, Event, EventKinds};
+use crate::outcome::classify::Classified;
 use crate::outcome::{FailureKind, Outcome};
 use crate::policy::concurrency;
 use crate::policy::concurrency::Sample;
@@ -60,42 +61,39 @@ impl Upstream {
     }
 
     /// Whether the upstream took an attempt on, however that ended.
-    pub(super) fn tell_throttle(&self, outcome: Outcome, status: Option<StatusCode>, now: Tick) {
+    pub(super) fn tell_throttle(&self, end: &Classified, now: Tick) {
         use FailureKind::{Body, BodyIdle, Status};
         let throttle = self.throttle();
         if !throttle.is_on() {
             return;
         }
-        match outcome {
+        match end.outcome {
             Outcome::Ignored | Outcome::Abandoned => {}
             Outcome::Success | Outcome::Failure(Body | BodyIdle) => throttle.accepted(now),
-            Outcome::Failure(Status) if status != Some(StatusCode::SERVICE_UNAVAILABLE) => {
-                throttle.accepted(now);
-            }
+            Outcome::Failure(Status) if !end.refuses_load => throttle.accepted(now),
             Outcome::Throttled | Outcome::Failure(_) => throttle.refused(now),
         }
     }
 
     /// An attempt that found `in_flight` others and itself in flight took `nanos` to come to
-    /// something.
+    /// something; `silent` when that says nothing of it.
     pub(super) fn tell_concurrency(
         &self,
         in_flight: u32,
         nanos: u64,
-        outcome: Outcome,
-        status: Option<StatusCode>,
+        end: &Classified,
+        silent: bool,
         now: Tick,
     ) {
         use FailureKind::{Body, BodyIdle, Redirect, Status};
         let Some(concurrency) = self.adaptive() else { return };
-        let outcome = match outcome {
+        let outcome = match end.outcome {
+            _ if silent => concurrency::Outcome::Ignored,
             Outcome::Ignored | Outcome::Abandoned | Outcome::Failure(Redirect) => {
                 concurrency::Outcome::Ignored
             }
             Outcome::Success | Outcome::Failure(Body | BodyIdle) => concurrency::Outcome::Completed,
-            Outcome::Failure(Status) if status != Some(StatusCode::SERVICE_UNAVAILABLE) => {
-                concurrency::Outcome::Completed
-            }
+            Outcome::Failure(Status) if !end.refuses_load => concurrency::Outcome::Completed,
             Outcome::Throttled | Outcome::Failure(_) => concurrency::Outcome::Dropped,
         };
         if let Some(limit) = concurrency.record(Sample { rtt_nanos: nanos, in_flight, outcome }, now) {

@@ -233,7 +233,7 @@ fn is_worth_telling(end: CallEnd, report: &CallReport) -> bool {
         CallEnd::Response(status) => {
             report.attempts().len() > 1 || status.is_server_error() || status.as_u16() == 429
         }
-        CallEnd::Error(_) => true,
+        CallEnd::Error(_) | CallEnd::FailedResponse(..) => true,
         CallEnd::Dropped => false,
     }
 }

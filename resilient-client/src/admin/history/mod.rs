@@ -139,7 +139,8 @@ fn verdict(end: CallEnd) -> Option<Ended> {
         CallEnd::Response(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
             Some(Ended::Failed)
         }
-        CallEnd::Response(_) => Some(Ended::Succeeded),
+        CallEnd::FailedResponse(_, Outcome::Failure(_) | Outcome::Throttled) => Some(Ended::Failed),
+        CallEnd::Response(_) | CallEnd::FailedResponse(..) => Some(Ended::Succeeded),
         CallEnd::Error(kind) if kind.is_rejected() => Some(Ended::Refused),
         CallEnd::Error(_) => Some(Ended::Failed),
         CallEnd::Dropped => None,

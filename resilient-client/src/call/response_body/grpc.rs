@@ -14,6 +14,7 @@ use crate::outcome::classify::evidence::Evidence;
 use crate::outcome::classify::grpc::Code;
 use crate::outcome::classify::{Classified, Classifier, Ended, Speech};
 use crate::outcome::{Cause, FailureKind, Outcome};
+use crate::policy::plan::Plan;
 use crate::time::{self, Tick};
 use crate::upstream::AttemptPermit;
 
@@ -23,8 +24,19 @@ pub(super) struct Owed {
     classifier: Option<Classifier>,
     /// Its reader sees trailers, so that a status that hasn't come by the end is missing.
     shown: bool,
-    /// Its reader knows statuses, and no errors of ours.
-    in_a_status: bool,
+}
+
+/// In which words whoever reads a body hears that it has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Words {
+    /// In errors: it isn't gRPC's.
+    Errors,
+    /// In errors: it is gRPC's, but read by who knows them.
+    ErrorsOfGrpc,
+    /// In a status.
+    Statuses,
+    /// It has been given its trailers, after which there is nothing.
+    Said,
 }
 
 /// Whether an answer's head says how the call went.
@@ -41,30 +53,32 @@ pub(in crate::call) fn record(permit: Option<&AttemptPermit>, headers: Option<&H
     }
 }
 
-/// What an answer means whose head had no status, by its trailers if there are any.
-pub(in crate::call) fn judge(classifier: Option<&Classifier>, trailers: Option<&HeaderMap>) -> Classified {
+/// What an answer means whose head had no status, by its trailers if there are any; `begun` when
+/// something came before them.
+pub(in crate::call) fn judge(
+    classifier: Option<&Classifier>,
+    trailers: Option<&HeaderMap>,
+    begun: bool,
+) -> Classified {
     let none = HeaderMap::new();
     let end = Ended::Response(StatusCode::OK, trailers.unwrap_or(&none));
-    Classifier::classify(classifier, end, Evidence::DIRECT, Speech::GrpcTrailers)
+    Classifier::classify(classifier, end, Evidence::DIRECT, Speech::GrpcTrailers { begun })
 }
 
 impl Guard {
-    /// It answers a gRPC call, and its head was good.
-    pub(in crate::call) fn owes_status<X: Exchange>(
-        &mut self,
-        answer: &X::Answer,
-        classifier: Option<Classifier>,
-    ) {
-        if !has_status::<X>(answer) {
-            let (shown, in_a_status) = (X::SHOWS_TRAILERS, false);
-            self.owed = Some(Box::new(Owed { classifier, shown, in_a_status }));
+    /// It answers a gRPC call; if its head was `good` and has no status, that is to come.
+    pub(in crate::call) fn of_grpc<X: Exchange>(&mut self, answer: &X::Answer, good: bool, plan: &Plan) {
+        self.words = Words::ErrorsOfGrpc;
+        if good && !has_status::<X>(answer) {
+            let (classifier, shown) = (plan.classifier.clone(), X::SHOWS_TRAILERS);
+            self.owed = Some(Box::new(Owed { classifier, shown }));
         }
     }
 
-    /// Whoever reads it knows statuses, and no errors of ours.
+    /// Whoever reads it, if it is gRPC's, knows statuses, and no errors of ours.
     pub(crate) fn ends_in_a_status(&mut self) {
-        if let Some(owed) = &mut self.owed {
-            owed.in_a_status = true;
+        if self.words == Words::ErrorsOfGrpc {
+            self.words = Words::Statuses;
         }
     }
 
@@ -74,6 +88,7 @@ impl Guard {
     }
 
     /// Takes the status out of trailers, before they are judged as a piece of the body.
+    /// They are its end, whenever they come.
     #[inline]
     pub(super) fn hear_status<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>) {
         if self.owed.is_some()
@@ -86,33 +101,30 @@ impl Guard {
 
     #[cold]
     fn heard_status(&mut self, trailers: &HeaderMap) {
-        // By the time our own timer would have ended it.
-        const ABOUT: u64 = 2_000_000;
         let Some(owed) = self.owed.take() else { return };
+        if self.words == Words::Statuses {
+            self.words = Words::Said;
+        }
         record(self.permit.as_ref(), Some(trailers));
-        let end = judge(owed.classifier.as_ref(), Some(trailers));
+        let end = judge(owed.classifier.as_ref(), Some(trailers), self.begun);
         if end.is_success() {
-            return;
-        }
-        let now = time::now();
-        let timed_out = end.outcome == Outcome::Failure(FailureKind::Timeout);
-        if !(timed_out && now.after_nanos(ABOUT) >= self.deadline) {
-            return self.failed_as(&end, now);
-        }
-        // The caller's time is over, of which the server was told.
-        if let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) {
-            let waited =
-                self.idle_timer.waited(now).map_or(Duration::ZERO, |(since, until)| until.since(since));
-            let outcome = permit.abandon(FailureKind::Timeout, Cause::Own, waited, u64::MAX, now);
-            self.report.settled(permit.number(), outcome, permit.status(), now);
+            self.ended();
+        } else {
+            self.ends_as(&end, time::now());
         }
     }
 
-    /// The body has ended, and not well.
-    pub(super) fn failed_as(&mut self, end: &Classified, now: Tick) {
-        let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) else { return };
-        self.report.settled(permit.number(), end.outcome, permit.status(), now);
-        permit.body(end.verdict, end, now);
+    /// The body has ended, and not well: as its server says, or without a status.
+    pub(super) fn ends_as(&mut self, end: &Classified, now: Tick) {
+        // By the time our own timer would have ended it.
+        const ABOUT: u64 = 2_000_000;
+        let cut = matches!(end.outcome, Outcome::Failure(FailureKind::Timeout | FailureKind::Body));
+        if cut && now.after_nanos(ABOUT) >= self.deadline {
+            // The caller's time is over, of which the server was told.
+            self.out_of_time(FailureKind::Timeout, Cause::Own, now);
+        } else {
+            self.failed_with(end, Duration::ZERO, now);
+        }
     }
 
     /// What the reader gets, who may know statuses and no errors.
@@ -122,10 +134,14 @@ impl Guard {
         judged: Poll<Option<Result<Frame<Bytes>, Error>>>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match judged {
-            Poll::Ready(Some(Err(error))) if self.owed.as_ref().is_some_and(|owed| owed.in_a_status) => {
-                self.owed = None;
-                Poll::Ready(Some(Ok(Frame::trailers(crate::grpc::status(&error)))))
-            }
+            Poll::Ready(Some(Err(error))) => match self.words {
+                Words::Errors | Words::ErrorsOfGrpc => Poll::Ready(Some(Err(error))),
+                Words::Statuses => {
+                    (self.owed, self.words) = (None, Words::Said);
+                    Poll::Ready(Some(Ok(Frame::trailers(crate::grpc::status(&error)))))
+                }
+                Words::Said => Poll::Ready(None),
+            },
             judged => judged,
         }
     }

@@ -223,7 +223,8 @@ impl<X: Exchange> CallState<X> {
     ///
     /// That is the call's time, and not the attempt's: `grpc-timeout` bounds a stream to its last
     /// message, and the attempt timeout ends with its head. What we stop to wait for is cancelled,
-    /// of which servers hear.
+    /// of which servers hear. A stream that may take longer than the policy's total has as long as
+    /// its caller says.
     #[cfg(feature = "grpc")]
     fn served_until(&self, until: Tick) -> Option<Tick> {
         match self.settings.grpc {
@@ -231,6 +232,7 @@ impl<X: Exchange> CallState<X> {
             GrpcCall::Untold => Some(Tick::NEVER),
             // The body is part of the attempt.
             GrpcCall::Told if self.settings.buffer.is_some() => Some(until),
+            GrpcCall::Told if self.settings.streaming => Some(self.streams_until()),
             GrpcCall::Told => Some(self.ledger.terms().deadline),
         }
     }

@@ -12,7 +12,7 @@ use crate::call::drain::DrainingResponse;
 use crate::call::exchange::{Exchange, Finished};
 use crate::call::ledger::{Next, World};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, EventKinds, HedgeEnd};
+use crate::event::{CallEnd, Event, EventKinds, HedgeEnd};
 use crate::outcome::classify::Classified;
 use crate::outcome::report::Decline;
 use crate::outcome::{FailureKind, Outcome, Verdict};
@@ -188,7 +188,8 @@ impl<X: Exchange> CallState<X> {
     /// Keeps an attempt's result in case nothing better comes.
     fn keep(&mut self, exchange: &X, settled_attempt: SettledAttempt<X>, now: Tick) {
         if !matches!(settled_attempt.result, AttemptResult::Fault(_)) {
-            self.kept_status = settled_attempt.classified.status;
+            let Classified { status, outcome, .. } = settled_attempt.classified;
+            self.kept_end = Some(CallEnd::answered(status, outcome));
         }
         match settled_attempt.result {
             AttemptResult::Head(answer) => {
@@ -292,10 +293,7 @@ pub(super) fn holds_everyone_back(end: &Classified, retry: Option<retry::Rules>)
         Outcome::Throttled => retry.is_some_and(|retry| retry.hold_back_on_429()),
         _ => true,
     };
-    // Of the others, which are about one request or one failure, only the call that was told obeys.
-    let speaks_for_all = speaks_for_all
-        && !matches!(end.status.map(|status| status.as_u16()), Some(408 | 425 | 500 | 502 | 504));
-    end.retry_after.filter(|_| speaks_for_all)
+    end.retry_after.filter(|_| speaks_for_all && !end.asks_one)
 }
 
 /// Whether it is now about when the attempt's time is over: what it was told is rounded down, and

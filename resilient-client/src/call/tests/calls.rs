@@ -430,7 +430,7 @@ async fn only_the_time_somebody_waited_for_a_piece_counts() {
         let report = crate::CallReport::new(CallId::next(), "x".into(), 0, now());
         let mut guard = Guard::new(permit, report, Tick::NEVER, u64::MAX);
         std::future::poll_fn(|cx| {
-            assert!(guard.judge::<(), crate::error::BoxError>(cx, Poll::Pending).is_pending());
+            assert!(guard.judge::<bytes::Bytes, crate::error::BoxError>(cx, Poll::Pending).is_pending());
             Poll::Ready(())
         })
         .await;

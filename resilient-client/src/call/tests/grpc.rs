@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::script::{Piece, Step, ms};
 use super::*;
 use crate::deadline::header::{GRPC_TIMEOUT, parse_grpc};
+use crate::deadline::{self, Deadline};
+use crate::event::CallEnd;
 use crate::outcome::classify::grpc::Code;
 use crate::outcome::{FailureKind, Outcome};
+use crate::policy::concurrency::ConcurrencyPolicy;
 use crate::policy::retry::RetryPolicy;
+use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::time::now;
 use crate::{ErrorKind, grpc::PREVIOUS_ATTEMPTS};
@@ -124,6 +128,8 @@ async fn a_status_in_the_trailers_is_what_the_call_came_to() {
     let rig = Rig::new(&Policy::standard(), [ends_with("14")]);
     for _ in 0..5 {
         assert_eq!(read(call(&rig, safe()).await).await.1, Some(Code::Unavailable));
+        // All at once they might tell of one server that drains.
+        tokio::time::sleep(ms(300)).await;
     }
     assert_eq!(rig.script.count(), 5, "who has the message has the answer: nothing is tried again");
     assert!(matches!(rig.state(), State::Open), "{:?}", rig.state());
@@ -288,4 +294,212 @@ async fn what_a_proxy_says_in_http_is_read_as_grpc_reads_it() {
     let rig = Rig::new(&Policy::standard(), [page(503), page(500)]);
     assert_eq!(call(&rig, safe()).await.unwrap().status(), 500);
     assert_eq!(rig.script.count(), 2, "UNAVAILABLE is tried again, UNKNOWN isn't");
+}
+
+fn trailers(status: &'static str) -> Piece {
+    Piece::Trailers(HeaderMap::from_iter([(
+        "grpc-status".parse().unwrap(),
+        HeaderValue::from_static(status),
+    )]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_has_the_time_that_its_caller_gives_it() {
+    let rig = Rig::new(&Policy::standard(), [ends_with("0")]);
+    read(call_within(&rig, safe().streaming(), Some("60S")).await).await;
+    let asked = async { read(call(&rig, safe().streaming()).await).await };
+    deadline::scope(Deadline::within(Duration::from_secs(30)), asked).await;
+    assert_eq!(told(&rig), [Some(60_000), Some(30_000)], "and not the policy's ten seconds");
+
+    // What comes after it comes too late.
+    let late = vec![Piece::Data("message".into()), Piece::Pause(Duration::from_secs(3)), trailers("0")];
+    let rig = Rig::new(&Policy::standard(), [streams(late)]);
+    let answer = call_within(&rig, CallOptions::new().streaming(), Some("2S")).await;
+    assert_eq!(read(answer).await, ("message".to_owned(), Some(Code::DeadlineExceeded)));
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_end_at_the_time_their_callers_set_are_no_failures() {
+    for pieces in [vec![Piece::Data("message".into())], vec![]] {
+        for status in [Some("4"), Some("1"), None] {
+            let mut body = pieces.clone();
+            body.push(Piece::Pause(ms(14_999)));
+            body.extend(status.map(trailers));
+            let rig = Rig::new(&Policy::standard(), [streams(body)]);
+            for _ in 0..6 {
+                let answer = call_within(&rig, CallOptions::new().streaming(), Some("15S")).await;
+                assert_eq!(
+                    read(answer).await.1.map(Code::number),
+                    status.map(|status| status.parse().unwrap())
+                );
+            }
+            let breaker = rig.upstream().breaker_snapshot(now());
+            assert_eq!((rig.state(), breaker.failures), (State::Closed, 0), "{status:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_drains_fails_once_however_many_streams_it_ends() {
+    for (options, failures) in [(CallOptions::new(), 1), (CallOptions::new().streaming(), 0)] {
+        for end in [trailers("14"), trailers("1"), Piece::Break] {
+            let begun = vec![Piece::Data("message".into()), Piece::Pause(ms(500)), end.clone()];
+            let rig = Rig::new(&Policy::standard(), [streams(begun)]);
+            let mut reading = tokio::task::JoinSet::new();
+            for _ in 0..30 {
+                reading.spawn(read(call(&rig, options.clone()).await));
+            }
+            reading.join_all().await;
+            assert_eq!(rig.upstream().breaker_snapshot(now()).failures, failures, "{end:?}");
+        }
+    }
+    // A fault of its own is one, whatever had come before.
+    let rig = Rig::new(&Policy::standard(), [streams(vec![Piece::Data("message".into()), trailers("13")])]);
+    for _ in 0..3 {
+        read(call(&rig, CallOptions::new().streaming()).await).await;
+    }
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 3);
+}
+
+/// tonic makes `UNKNOWN` of errors.
+#[tokio::test(start_paused = true)]
+async fn trailers_are_the_end_however_late_they_are_read() {
+    let rig = Rig::new(&Policy::standard(), [ends_with("0")]);
+    let mut body = call(&rig, CallOptions::new()).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let last = body.frame().await.unwrap().unwrap();
+    assert_eq!(Code::of(last.trailers_ref().unwrap()), Some(Code::Ok));
+    assert!(body.frame().await.is_none());
+    // The same of any other answer.
+    let rig = Rig::new(&Policy::standard(), [ends_with("0")]);
+    let mut body = rig.post().await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(body.frame().await.unwrap().unwrap().is_trailers());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_becomes_of_an_answer_its_reader_hears_of_it_in_a_status() {
+    // Its head has said it all, and its body breaks.
+    for status in [Some("0"), Some("14"), None] {
+        let fields: Vec<_> = status.map(|status| ("grpc-status", status)).into_iter().collect();
+        let broken = Step::Streamed { headers: headers(&fields), body: vec![Piece::Break] };
+        let rig = Rig::new(&Policy::standard(), [broken]);
+        assert_eq!(read(call(&rig, CallOptions::new()).await).await.1, Some(Code::Unavailable));
+    }
+    // What breaks after the trailers is nothing to it.
+    let after = vec![Piece::Data("message".into()), trailers("0"), Piece::Break];
+    let rig = Rig::new(&Policy::standard(), [streams(after)]);
+    assert_eq!(read(call(&rig, CallOptions::new()).await).await.1, Some(Code::Ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_machines_of_an_upstream_take_a_status_for_the_one_of_http_that_it_stands_for() {
+    let http = |status| Step::Headed { status, headers: HeaderMap::new() };
+    let only = || Policy::standard().breaker(None).retry(None);
+    for (step, refuses) in [(says("14"), true), (http(503), true), (says("13"), false), (http(500), false)] {
+        let rig = Rig::new(&only().throttle(ThrottlePolicy::standard()), [step.clone()]);
+        for _ in 0..200 {
+            call(&rig, CallOptions::new()).await.unwrap();
+        }
+        assert_eq!(rig.script.count() < 30, refuses, "{step:?}");
+
+        let limit = ConcurrencyPolicy::aimd().initial(40).max(80);
+        let rig = Rig::new(&only().concurrency(limit), [step.clone()]);
+        for _ in 0..100 {
+            let calls = std::iter::repeat_with(|| Rig::request(Method::POST, CallOptions::new()));
+            let mut sent = tokio::task::JoinSet::new();
+            for mut request in calls.take(30) {
+                *request.headers_mut() = headers(&[]);
+                sent.spawn(rig.service.clone().call(request));
+            }
+            sent.join_all().await;
+            tokio::time::sleep(ms(20)).await;
+        }
+        let limit = rig.snapshot()[0].limit.unwrap();
+        assert_eq!(limit < 40, refuses, "{limit}: {step:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_time_for_one_caller_holds_no_other_back() {
+    let asks = |status| {
+        let fields = [("grpc-status", status), ("grpc-retry-pushback-ms", "2000")];
+        Step::Headed { status: 200, headers: headers(&fields) }
+    };
+    let http = |status| {
+        let fields = [("retry-after".parse().unwrap(), HeaderValue::from_static("2"))];
+        Step::Headed { status, headers: HeaderMap::from_iter(fields) }
+    };
+    for (step, sent) in
+        [(asks("14"), 1), (http(503), 1), (asks("4"), 2), (asks("1"), 2), (http(504), 2), (asks("8"), 2)]
+    {
+        let rig = Rig::new(&Policy::standard().retry(None), [step.clone(), ends_with("0")]);
+        call(&rig, CallOptions::new()).await.unwrap();
+        call(&rig, CallOptions::new()).await.unwrap();
+        assert_eq!(rig.script.count(), sent, "{step:?}");
+    }
+}
+
+/// A dashboard showed an outage as nothing but successes.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_failed_says_so_where_its_http_status_does_not() {
+    let end = |rig: &Rig| {
+        let events = rig.events.lock().unwrap();
+        let mut ends = events.iter().filter_map(|event| match event {
+            Event::CallFinished { end, .. } => Some(*end),
+            _ => None,
+        });
+        ends.next_back().unwrap()
+    };
+    let failed = CallEnd::FailedResponse(StatusCode::OK, Outcome::Failure(FailureKind::Status));
+    // At once, after other attempts, and after others that brought nothing.
+    let last = |steps: &[Step]| Rig::new(&Policy::standard(), steps.to_vec());
+    for (rig, options) in [
+        (last(&[says("14")]), CallOptions::new()),
+        (last(&[says("14")]), safe()),
+        (last(&[says("14"), Step::Refuse]), safe()),
+        (last(&[ends_with("14")]), CallOptions::new().buffered(100)),
+    ] {
+        call(&rig, options).await.unwrap();
+        assert_eq!(end(&rig), failed);
+    }
+    for (step, status) in [(says("5"), 200), (Step::Headed { status: 503, headers: HeaderMap::new() }, 503)] {
+        let rig = Rig::new(&Policy::standard(), [step]);
+        call(&rig, CallOptions::new()).await.unwrap();
+        assert_eq!(end(&rig), CallEnd::Response(StatusCode::from_u16(status).unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_there_was_no_time_is_not_silent() {
+    let cut = Step::Marked { status: 504, name: crate::advice::SHED, value: "cut" };
+    for step in [says("4"), says("1"), cut] {
+        let policy = Policy::standard().breaker(None).retry(None);
+        let rig = Rig::new(&policy, [ends_with("0")]);
+        for _ in 0..200 {
+            read(call(&rig, CallOptions::new()).await).await;
+        }
+        rig.script.then([step.clone()]);
+        for _ in 0..60 {
+            assert!(call(&rig, CallOptions::new()).await.unwrap().body().report().attempts().len() == 1);
+        }
+        assert_eq!(rig.script.count(), 260, "{step:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_says_nothing_is_repeated_if_that_is_safe() {
+    let nothing = || Step::Headed { status: 200, headers: headers(&[]) };
+    for (step, options) in
+        [(nothing(), CallOptions::new()), (streams(vec![]), CallOptions::new().buffered(100))]
+    {
+        for (options, sent) in [(options.clone(), 1), (options.idempotent(true), 2)] {
+            let rig = Rig::new(&Policy::standard(), [step.clone(), ends_with("0")]);
+            call(&rig, options).await.unwrap();
+            assert_eq!(rig.script.count(), sent, "{step:?}");
+        }
+    }
 }

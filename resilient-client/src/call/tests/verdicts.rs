@@ -277,3 +277,18 @@ async fn an_answer_with_a_body_to_come_ends_a_row_of_retry_after_answers() {
         streams.push(rig.start(Method::POST, streaming()).await.unwrap());
     }
 }
+
+/// Behind a layer such a connection was 20 failures.
+#[tokio::test(start_paused = true)]
+async fn bodies_that_stall_on_a_connection_they_share_are_one_failure() {
+    let stalls = Step::Streamed { headers: http::HeaderMap::new(), body: vec![data(), Piece::Pause(HOUR)] };
+    let rig = Rig::new(&Policy::standard(), [stalls]);
+    let mut reading = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        reading.spawn(text(rig.post().await.unwrap()));
+    }
+    while let Some(read) = reading.join_next().await {
+        assert_eq!(read.unwrap().unwrap_err().kind(), ErrorKind::BodyIdle);
+    }
+    assert_eq!(rig.upstream().breaker_snapshot(now()).failures, 1);
+}

@@ -62,6 +62,12 @@ pub struct Classified {
     pub repeat: Repeat,
     /// How long the server asked to be left alone, if it did.
     pub retry_after: Option<Duration>,
+    /// Whether `retry_after` is asked of the one call that was told, because the failure is about
+    /// its request; otherwise everybody may be held back.
+    pub asks_one: bool,
+    /// Whether a failure of the kind `Status` refuses load, as a 503 does: throttle and adaptive
+    /// limit take any other for an answer. What is throttled, or has no answer, always does.
+    pub refuses_load: bool,
     /// The response's status, where there was one.
     pub status: Option<StatusCode>,
 }
@@ -75,6 +81,8 @@ impl Classified {
             cause: Cause::Own,
             repeat,
             retry_after: None,
+            asks_one: false,
+            refuses_load: false,
             status: None,
         }
     }
@@ -111,6 +119,8 @@ impl Classified {
         cause: Cause::Own,
         repeat: Repeat::Never,
         retry_after: None,
+        asks_one: false,
+        refuses_load: false,
         status: None,
     };
 }

@@ -12,6 +12,9 @@
 //! | 2 `UNKNOWN`, 13 `INTERNAL`, 15 `DATA_LOSS`; what is no code | failure | failure | no |
 //! | 3 `INVALID_ARGUMENT`, 5, 6, 7, 9, 10, 11, 12, 16: the caller's to deal with | success: the server has answered | success | no |
 //!
+//! 14 refuses load, as a 503 does, and where it asks for time it may speak for all callers; what 1
+//! and 4 ask is asked of the one that was told, as with a 504.
+//!
 //! A caller that reads 1 hasn't cancelled: servers say so whose own timer fired, or who were told
 //! with `grpc-timeout` how long the answer is waited for. 10 (`ABORTED`) is a conflict, which a
 //! repetition of the one call doesn't mend; 12 (`UNIMPLEMENTED`) is a method that this server
@@ -36,7 +39,8 @@
 //! | 429, 502, 503, 504 | [as over HTTP](super) |
 //! | 401, 403, 404 | success |
 //! | 200 with a body | its trailers say what it is |
-//! | any other, 200 without a body among them | failure, for the breaker too; not tried again |
+//! | 200 without a body, or whose trailers have none | as a body that was cut off: failure, for the breaker too; if safe to repeat |
+//! | any other | failure, for the breaker too; not tried again |
 //!
 //! Only the feature `grpc` knows a request of gRPC's, and looks into trailers. Without it the first
 //! table holds for what is over with its head, comes over HTTP/2 and calls itself gRPC.
@@ -52,6 +56,8 @@ use http::{HeaderMap, StatusCode};
 
 use self::pushback::Pushback;
 use super::classified::{Classified, Repeat};
+#[cfg(feature = "grpc")]
+use crate::outcome::Cause;
 use crate::outcome::Verdict;
 use crate::outcome::{FailureKind, Outcome};
 use crate::{advice, media};
@@ -74,9 +80,10 @@ pub(super) fn classify(headers: &HeaderMap) -> Option<Classified> {
 pub(super) fn head(status: StatusCode, headers: &HeaderMap, whole: bool) -> Classified {
     let failure =
         Classified { status: Some(status), ..Classified::failure(FailureKind::Status, Repeat::Never) };
+    let cut = Classified { status: Some(status), ..Classified::WITHOUT_STATUS };
     match (said(status, headers), status.as_u16()) {
         (Some(said), _) => said,
-        (None, 200) if whole => failure,
+        (None, 200) if whole => cut,
         (None, 200 | 401 | 403 | 404) => Classified::answered(Some(status)),
         (None, 429 | 502..=504) => super::response(status, headers),
         (None, _) => failure,
@@ -84,11 +91,18 @@ pub(super) fn head(status: StatusCode, headers: &HeaderMap, whole: bool) -> Clas
 }
 
 /// What the trailers of an answer to a gRPC request say; without a status, that they were cut off.
+///
+/// A server that goes away ends what it had `begun` with 14, 1 or 4 where a broken connection would
+/// have, all at once.
 #[cfg(feature = "grpc")]
 #[cold]
-pub(super) fn trailers(headers: &HeaderMap) -> Classified {
-    said(StatusCode::OK, headers)
-        .unwrap_or(Classified { status: Some(StatusCode::OK), ..Classified::WITHOUT_STATUS })
+pub(super) fn trailers(headers: &HeaderMap, begun: bool) -> Classified {
+    let Some(said) = said(StatusCode::OK, headers) else {
+        return Classified { status: Some(StatusCode::OK), ..Classified::WITHOUT_STATUS };
+    };
+    let ends =
+        matches!(Code::of(headers), Some(Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable));
+    Classified { cause: if begun && ends { Cause::Lost } else { said.cause }, ..said }
 }
 
 /// Whether a head says that a gRPC call has failed, by the server's doing.
@@ -121,7 +135,15 @@ fn said(http: StatusCode, headers: &HeaderMap) -> Option<Classified> {
         Pushback::After(wait) if !repeat.is_final() => Some(wait),
         _ => None,
     };
-    Some(Classified { outcome, verdict, repeat, retry_after, ..answer })
+    Some(Classified {
+        outcome,
+        verdict,
+        repeat,
+        retry_after,
+        asks_one: !matches!(code, Code::Unavailable | Code::ResourceExhausted),
+        refuses_load: code == Code::Unavailable,
+        ..answer
+    })
 }
 
 #[cfg(test)]

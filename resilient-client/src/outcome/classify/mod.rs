@@ -92,7 +92,7 @@ impl Ended<'_> {
                     #[cfg(feature = "grpc")]
                     Speech::Grpc { whole } => Some(grpc::head(status, headers, whole)),
                     #[cfg(feature = "grpc")]
-                    Speech::GrpcTrailers => Some(grpc::trailers(headers)),
+                    Speech::GrpcTrailers { begun } => Some(grpc::trailers(headers, begun)),
                 };
                 said.unwrap_or_else(|| response(status, headers))
             }
@@ -111,9 +111,9 @@ pub(crate) enum Speech {
     /// It answers a gRPC request; `whole` when it is over with its head.
     #[cfg(feature = "grpc")]
     Grpc { whole: bool },
-    /// These are the trailers of such an answer.
+    /// These are the trailers of such an answer, whose body had `begun`.
     #[cfg(feature = "grpc")]
-    GrpcTrailers,
+    GrpcTrailers { begun: bool },
 }
 
 /// Your own reading of how an attempt ended, in place of the [table](self).
@@ -172,8 +172,14 @@ impl Classifier {
         let standard = end.on(evidence, speech);
         let Some(this) = this else { return standard };
         let said = catch_unwind(AssertUnwindSafe(|| this.0.classify(end, standard)));
-        // Whatever it means, the status is the response's.
-        let said = Classified { status: standard.status, ..said.unwrap_or(standard) };
+        let said = said.unwrap_or(standard);
+        // Whatever it means, the status is the response's, and what goes with that.
+        let said = Classified {
+            status: standard.status,
+            asks_one: said.asks_one || standard.asks_one,
+            refuses_load: said.refuses_load || standard.refuses_load,
+            ..said
+        };
         // A success is never repeated: who asks for that has called it something else, whatever was
         // left as it was.
         let is_repeated = standard.is_success() && said.is_success() && !said.repeat.is_final();
@@ -209,7 +215,7 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
         _ if status.is_server_error() => {
             (Outcome::Failure(FailureKind::Status), Verdict::Failure, Repeat::Never)
         }
-        _ => (Outcome::Success, Verdict::Success, Repeat::Never),
+        _ => return Classified::answered(Some(status)),
     };
     if status == S::GATEWAY_TIMEOUT && advice::is_shed(headers) {
         // The server's own layer turned the request away for want of time: nothing was tried,
@@ -234,7 +240,16 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     } else {
         outcome
     };
-    Classified { outcome, verdict, cause: Cause::Own, repeat, retry_after, status: Some(status) }
+    Classified {
+        outcome,
+        verdict,
+        cause: Cause::Own,
+        repeat,
+        retry_after,
+        asks_one: matches!(status.as_u16(), 408 | 425 | 500 | 502 | 504),
+        refuses_load: status == S::SERVICE_UNAVAILABLE,
+        status: Some(status),
+    }
 }
 
 /// Whether RFC 9110 calls the method idempotent, or the specification of `QUERY` does.

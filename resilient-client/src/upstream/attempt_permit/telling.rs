@@ -179,7 +179,10 @@ impl AttemptPermit {
     pub(super) fn ended(&self, outcome: Outcome) -> Ended {
         match outcome {
             _ if self.stage != Stage::Sent => Ended::Unsent,
-            Outcome::Failure(FailureKind::Timeout) | Outcome::Abandoned => Ended::Unanswered,
+            // A head that says that there was no time for more is an answer.
+            Outcome::Failure(FailureKind::Timeout) | Outcome::Abandoned if self.status.is_none() => {
+                Ended::Unanswered
+            }
             _ => Ended::Answered,
         }
     }

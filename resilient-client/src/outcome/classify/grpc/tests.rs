@@ -95,7 +95,9 @@ fn an_http_status_without_a_code_is_what_a_proxy_says() {
     ] {
         assert_eq!(answer(status, false), expected, "{status}");
     }
-    assert_eq!(answer(200, true), failure, "neither a code nor trailers that could have one");
+    let cut = (Outcome::Failure(FailureKind::Body), Verdict::Failure, Repeat::IfSafe);
+    assert_eq!(answer(200, true), cut, "neither a code nor trailers that could have one");
+    assert_eq!(brief(trailers(&HeaderMap::new(), true)), cut, "one rule for both");
     let said = |http, status| brief(head(http, &headers("text/html", status), true)).0;
     assert_eq!(said(StatusCode::BAD_GATEWAY, "0"), Outcome::Success, "where there is a code it counts");
     assert_eq!(said(StatusCode::OK, "14"), FAILURE);
@@ -104,7 +106,37 @@ fn an_http_status_without_a_code_is_what_a_proxy_says() {
 #[cfg(feature = "grpc")]
 #[test]
 fn trailers_without_a_status_are_a_body_that_was_cut_off() {
-    assert_eq!(trailers(&HeaderMap::new()).outcome, Outcome::Failure(FailureKind::Body));
-    assert_eq!(trailers(&headers("", "14")).outcome, FAILURE);
-    assert!(trailers(&headers("", "0")).is_success());
+    assert_eq!(trailers(&HeaderMap::new(), true).outcome, Outcome::Failure(FailureKind::Body));
+    assert_eq!(trailers(&headers("", "14"), true).outcome, FAILURE);
+    assert!(trailers(&headers("", "0"), true).is_success());
+}
+
+/// A server that drains ends thirty streams in one instant.
+#[cfg(feature = "grpc")]
+#[test]
+fn a_status_that_ends_what_had_begun_tells_of_what_ends_others_too() {
+    let cause = |status, begun| trailers(&headers("", status), begun).cause;
+    for status in ["1", "4", "14"] {
+        assert_eq!((cause(status, true), cause(status, false)), (Cause::Lost, Cause::Own), "{status}");
+    }
+    for status in ["2", "8", "13", "15"] {
+        assert_eq!(cause(status, true), Cause::Own, "{status}");
+    }
+}
+
+/// What throttle, adaptive limit and those who hold calls back go by.
+#[test]
+fn a_status_refuses_load_and_speaks_for_all_as_the_one_it_stands_for_does() {
+    let of_grpc = |status| classify(&headers("application/grpc", status)).unwrap();
+    let of_http = |status| super::super::response(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+    let says = |end: Classified| (end.refuses_load, end.asks_one);
+    for (status, http, expected) in [
+        ("14", 503, (true, false)),
+        ("4", 504, (false, true)),
+        ("1", 504, (false, true)),
+        ("8", 429, (false, false)),
+    ] {
+        assert_eq!((says(of_grpc(status)), says(of_http(http))), (expected, expected), "{status}");
+    }
+    assert!(!of_grpc("13").refuses_load && !of_http(500).refuses_load);
 }

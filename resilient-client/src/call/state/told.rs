@@ -1,0 +1,44 @@
+//! What is told of a call that has its result.
+
+use super::CallState;
+use crate::call::exchange::Exchange;
+use crate::event::{CallEnd, Event, EventKinds};
+use crate::outcome::report::CallReport;
+use crate::telemetry::Heard;
+
+impl<X: Exchange> CallState<X> {
+    /// The call has its result.
+    #[inline]
+    pub(super) fn finished(&self, report: &CallReport, end: impl FnOnce() -> CallEnd) {
+        if let Some(heard) = self.heard {
+            self.tell_finished(heard, report, end());
+        }
+    }
+
+    #[inline(never)]
+    fn tell_finished(&self, heard: Heard, report: &CallReport, end: CallEnd) {
+        if let Some(span) = &self.span {
+            span.ended(end, report.attempts().len());
+        }
+        match self.upstream.only_counted(heard, EventKinds::CALL_FINISHED) {
+            Some(one) => one.tell(|counts| counts.call_finished(heard.method, report.elapsed, end)),
+            None => self.finished_for_all(heard, report, end),
+        }
+    }
+
+    #[cold]
+    fn finished_for_all(&self, heard: Heard, report: &CallReport, end: CallEnd) {
+        let (call, method) = (self.call, heard.method);
+        let finished = || Event::CallFinished {
+            call,
+            method,
+            duration: report.elapsed(),
+            end,
+            cut: report.is_cut(),
+            streaming: report.is_streaming(),
+        };
+        self.upstream.count_of_call(heard, EventKinds::CALL_FINISHED, finished, |counts| {
+            counts.call_finished(method, report.elapsed, end);
+        });
+    }
+}
