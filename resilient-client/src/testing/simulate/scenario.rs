@@ -107,6 +107,23 @@ impl Scenario {
         }
     }
 
+    /// The share of calls that can succeed at best, where none does from the trouble's end on for
+    /// this long.
+    pub(super) fn possible(&self, recovers: Duration) -> f64 {
+        let Some((from, to)) = self.trouble() else {
+            // One that fails for good does so whoever asks.
+            return if self.kind == Kind::Errors(1.0) { 0.0 } else { 1.0 };
+        };
+        let meanwhile = if self.kind == Kind::Overload {
+            let left = (WORKERS / 2) as f64 / WORK.as_secs_f64();
+            (left / self.per_second).min(1.0)
+        } else {
+            0.0
+        };
+        let share = |time: Duration| time.as_secs_f64() / self.lasts.as_secs_f64();
+        1.0 - share(to.saturating_sub(from)) * (1.0 - meanwhile) - share(recovers)
+    }
+
     pub(super) fn replicas(&self) -> usize {
         if self.kind == Kind::SlowReplica { 3 } else { 1 }
     }

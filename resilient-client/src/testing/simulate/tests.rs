@@ -68,6 +68,51 @@ fn the_setting_that_is_to_blame_is_named() {
     );
 }
 
+/// A table that is bad is never absolved.
+#[test]
+fn a_policy_that_is_broken_is_told_so_and_by_what() {
+    use crate::policy::budget::BudgetPolicy;
+    use crate::policy::rate_limit::RateLimitPolicy;
+
+    let second = Duration::from_secs(1);
+    let hasty = TimeoutPolicy::standard().attempt(Duration::from_millis(5));
+    let rich = BudgetPolicy::standard().capacity(1_000_000).initial(1_000_000).deposit_per_success(1.0);
+    for (policy, settings) in [
+        (Policy::standard().timeout(hasty), &["timeout.attempt"][..]),
+        (Policy::standard().rate_limit(RateLimitPolicy::new(100, second)), &["rate_limit"]),
+        (
+            Policy::standard().retry(RetryPolicy::standard().max_attempts(10)).budget(rich).breaker(None),
+            &["retry.max_attempts", "budget"],
+        ),
+    ] {
+        let found = what_if(&policy, 1).unwrap();
+        println!("{found}");
+        for setting in settings {
+            assert!(found.warnings.iter().any(|warning| warning.setting == *setting), "{setting}: {found}");
+        }
+        assert!(!found.to_string().contains("No setting is to blame"), "{found}");
+    }
+}
+
+/// Two that each are enough to break it, so that neither alone mends it.
+#[test]
+fn what_no_single_setting_mends_is_said_to_be_bad_all_the_same() {
+    use crate::policy::rate_limit::RateLimitPolicy;
+    use crate::policy::throttle::ThrottlePolicy;
+
+    let hasty = TimeoutPolicy::standard().attempt(Duration::from_millis(5));
+    let limit = RateLimitPolicy::new(1, Duration::from_secs(1));
+    let policy = Policy::standard().timeout(hasty).rate_limit(limit).throttle(ThrottlePolicy::standard());
+    let found = what_if(&policy, 1).unwrap();
+    println!("{found}");
+    assert!(found.unmended.contains(&Scenario::errors(0.3)), "{found}");
+    let said = "30 % errors is bad; no single setting we know mends it";
+    assert!(found.to_string().contains(said), "{found}");
+    let well = what_if(&Policy::standard(), 1).unwrap();
+    println!("{well}");
+    assert!(well.unmended.is_empty(), "{well}");
+}
+
 #[test]
 fn a_seed_says_all() {
     let [one, again, other] = [7, 7, 8].map(|seed| {
