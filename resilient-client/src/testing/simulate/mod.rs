@@ -20,7 +20,7 @@
 //! |---|---|
 //! | [`outage`](Scenario::outage) | 503s for five seconds |
 //! | [`overload`](Scenario::overload) | half of ten workers gone for 6.7 s, a queue before the others |
-//! | [`slow_replica`](Scenario::slow_replica) | one of three takes a second for each answer |
+//! | [`slow_replica`](Scenario::slow_replica) | one of three takes a second for each answer, and the client knows all three |
 //! | [`errors`](Scenario::errors) | a share of 503s, for good |
 //! | [`retry_storm`](Scenario::retry_storm) | the outage behind three services that are each other's clients |
 //!

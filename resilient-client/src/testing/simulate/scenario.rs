@@ -66,6 +66,10 @@ impl Scenario {
 
     /// Three replicas behind one name; from the third second on one of them takes a second for each
     /// answer.
+    ///
+    /// The client knows all three, by [`Endpoints`](crate::Endpoints), which no policy asks for: so
+    /// what is measured is the policy together with this library's choice among endpoints. A client
+    /// that knows one address, behind which somebody else balances, fares worse.
     pub fn slow_replica() -> Self {
         Self::of(Kind::SlowReplica)
     }
@@ -76,7 +80,10 @@ impl Scenario {
     }
 
     /// Three services in a row, each a client of the next one under the same policy, and the last
-    /// one has the [outage](Self::outage).
+    /// one has the [outage](Self::outage). Each makes a request of its own for the one it got, and
+    /// holds itself and its call to the time its caller has left, as by the standard
+    /// `DeadlineLayer` of `resilient_client::server`. It has no other layer: retry advice isn't
+    /// passed back.
     pub fn retry_storm() -> Self {
         Self::of(Kind::Storm)
     }

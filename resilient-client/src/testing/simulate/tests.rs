@@ -132,6 +132,48 @@ async fn it_may_be_asked_in_async_code() {
     assert!(simulate(&impossible, &Scenario::outage()).unwrap_err().is_config());
 }
 
+/// What its caller sent goes no further, but for the time that is left, less the server's reserve.
+#[tokio::test(start_paused = true)]
+async fn a_hop_makes_a_request_of_its_own_within_its_callers_time() {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, Request, Response};
+    use http_body_util::Empty;
+    use tower::util::BoxCloneSyncService;
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::world::{TROUBLED, service};
+    use crate::ResilienceLayer;
+    use crate::deadline::header::EXPECTED_TIMEOUT;
+    use crate::sync::Mutex;
+
+    let seen = Arc::new(Mutex::new(Vec::<HeaderMap>::new()));
+    let seeing = Arc::clone(&seen);
+    let silent = BoxCloneSyncService::new(service_fn(move |request: Request<Empty<Bytes>>| {
+        seeing.lock().push(request.headers().clone());
+        std::future::pending::<Result<Response<Empty<Bytes>>, std::convert::Infallible>>()
+    }));
+    let client = ResilienceLayer::builder().policy(Policy::none()).build().unwrap();
+    let hop = service(client, silent);
+    for troubled in [false, true] {
+        let mut request = Request::get("http://upstream/").body(Empty::new()).unwrap();
+        request.headers_mut().insert("x-of-the-caller", "1".parse().unwrap());
+        request.headers_mut().insert(EXPECTED_TIMEOUT, "100".parse().unwrap());
+        if troubled {
+            request.headers_mut().insert(TROUBLED, "1".parse().unwrap());
+        }
+        let began = crate::time::now();
+        let status = hop.clone().oneshot(request).await.unwrap().status();
+        let took = crate::time::now().since(began);
+        assert!(status.is_server_error() && took <= Duration::from_millis(101), "{status} after {took:?}");
+        let sent = seen.lock().pop().unwrap();
+        assert!(!sent.contains_key("x-of-the-caller"), "{sent:?}");
+        assert_eq!(sent.contains_key(TROUBLED), troubled);
+        assert_eq!(sent[EXPECTED_TIMEOUT], "90");
+    }
+}
+
 #[test]
 fn a_queue_is_served_by_those_who_are_there() {
     let (ms, at) = (Duration::from_millis(1), |n| Tick::ZERO.after(Duration::from_millis(n)));
