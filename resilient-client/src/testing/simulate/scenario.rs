@@ -69,7 +69,7 @@ impl Scenario {
     ///
     /// The client knows all three, by [`Endpoints`](crate::Endpoints), which no policy asks for: so
     /// what is measured is the policy together with this library's choice among endpoints. A client
-    /// that knows one address, behind which somebody else balances, fares worse.
+    /// that knows one address, behind which somebody else balances, isn't simulated.
     pub fn slow_replica() -> Self {
         Self::of(Kind::SlowReplica)
     }
