@@ -1,6 +1,6 @@
 //! What whoever depends on the library gets: which packages are locked and compiled, and from which
-//! version of Rust on. Read from what cargo says, without building anything, and without the network:
-//! of the packages this asks for, building this workspace has fetched all.
+//! version of Rust on. Read from what cargo says, without building anything, and without the
+//! network: of the packages this asks for, building this workspace has fetched all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -107,8 +107,8 @@ fn host() -> String {
 }
 
 /// The versions that are locked here, as many of them as this machine has: with all features on
-/// every platform where somebody fetched those (`cargo fetch --locked`), and no fewer than what this
-/// workspace is built of here.
+/// every platform where somebody fetched those (`cargo fetch --locked`), and no fewer than what
+/// this workspace is built of here.
 #[test]
 fn no_dependency_asks_for_a_newer_rust_than_the_library() {
     let host = host();

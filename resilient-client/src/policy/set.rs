@@ -29,7 +29,6 @@
 //! One caveat: a policy that isn't named keeps what the less specific one said when the set was put
 //! together. So hosts are named before their routes; the other way round is refused.
 
-#[cfg(feature = "config")]
 mod named;
 
 use std::fmt;
@@ -137,24 +136,6 @@ impl PolicySet {
     /// The policy of the calls to an origin that no route is for: the host's, or the client's.
     pub fn of_origin(&self, origin: &str) -> &Policy {
         self.own(origin).unwrap_or(&self.base)
-    }
-
-    /// The policy that a host was given, however its origin is spelled; `None` for one that goes by
-    /// the client's.
-    pub fn own(&self, origin: &str) -> Option<&Policy> {
-        let host = self.hosts.iter().find(|host| same_origin(&host.origin, origin));
-        host.map(|host| &host.policy)
-    }
-
-    /// The origins of the hosts that have a policy of their own, as they were named.
-    pub fn origins(&self) -> impl Iterator<Item = &str> {
-        self.hosts.iter().map(|host| &*host.origin)
-    }
-
-    /// The routes that have a policy of their own, in the order in which they are asked:
-    /// `GET http://users:3000/users/{id}`.
-    pub fn route_names(&self) -> impl Iterator<Item = String> {
-        self.routes.iter().map(Route::name)
     }
 
     /// The client's policy.

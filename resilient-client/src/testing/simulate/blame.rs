@@ -2,8 +2,8 @@
 //!
 //! What a policy does follows from all of its settings together, and no rule of thumb says which
 //! one of them it was. So the scenario is run again with each suspect at its standard, and who
-//! makes the difference is named. Suspect is what differs from the standard; where a scenario is bad
-//! and none of that alone makes a difference, that is said, too.
+//! makes the difference is named. Suspect is what differs from the standard; where a scenario is
+//! bad and none of that alone makes a difference, that is said, too.
 
 use std::fmt;
 use std::time::Duration;
@@ -152,9 +152,10 @@ impl Suspects<'_> {
         }
         let opens = |breaker: BreakerPolicy| breaker.open_for(standard.open_for).open_cap(standard.open_cap);
         if opens(of()) != *breaker {
-            let (setting, is) = match breaker.open_for == standard.open_for {
-                true => ("breaker.open_cap", breaker.open_cap),
-                false => ("breaker.open_for", breaker.open_for),
+            let (setting, is) = if breaker.open_for == standard.open_for {
+                ("breaker.open_cap", breaker.open_cap)
+            } else {
+                ("breaker.open_for", breaker.open_for)
             };
             self.value(setting, is, "250ms to 5s", |policy| policy.breaker(opens(of())));
         }
