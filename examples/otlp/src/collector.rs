@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_base_that_is_no_url_is_refused_without_being_repeated() {
-        let error = exporter("http://u:secret@[bad").err().expect("it is no URL");
+        let error = exporter("http://u:secret@[bad").expect_err("it is no URL");
         assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
     }
 }
