@@ -86,7 +86,7 @@ const ELSEWHERE: &[(&str, By)] = &[
         By::Stage("tests"),
     ),
     (
-        "cargo update -p uuid --precise 1.26.1",
+        "cargo update --package uuid --precise 1.26.1",
         By::Hand("changes a lockfile; it is for a package of edition 2021 on Rust 1.88"),
     ),
     ("cargo bench", By::Hand("half an hour; clippy checks that it builds")),
