@@ -38,7 +38,7 @@ use crate::time::{self, Tick};
 use crate::upstream::endpoints::{Balancer, Checks};
 use crate::upstream::entered::Entered;
 use crate::upstream::registry::{Registry, Source};
-use crate::upstream::{Upstream, UpstreamSnapshot, Whole};
+use crate::upstream::{ClientNumber, Upstream, UpstreamSnapshot, Whole};
 use http::HeaderMap;
 
 /// The most upstreams kept apart, unless the builder says otherwise.
@@ -106,6 +106,7 @@ pub(crate) struct Core {
     /// Where the transport counts its connections; `None` where it doesn't tell.
     #[cfg_attr(not(any(feature = "admin", feature = "hyper")), allow(dead_code, reason = "nobody asks"))]
     connections: Option<Arc<Counters>>,
+    number: ClientNumber,
 }
 
 impl Core {
@@ -159,6 +160,7 @@ impl Core {
             defaults: Defaults::default(),
             unmade: None,
             connections: None,
+            number: ClientNumber::next(),
         }
     }
 
@@ -323,6 +325,7 @@ impl Core {
         let now = time::now();
         let mut all = self.registry.map(|upstream| {
             let mut snapshot = upstream.snapshot(now);
+            snapshot.client = self.number;
             if let Some(connections) = &self.connections {
                 snapshot.connected(upstream.key().authority(), |origin| connections.open_to(origin));
             }

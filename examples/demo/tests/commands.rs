@@ -85,6 +85,10 @@ const ELSEWHERE: &[(&str, By)] = &[
         "cargo run -p resilient-client --example what-if --features testing,config -- policy.toml",
         By::Stage("tests"),
     ),
+    (
+        "cargo update --package uuid --precise 1.26.1",
+        By::Hand("changes a lockfile; it is for a package of edition 2021 on Rust 1.88"),
+    ),
     ("cargo bench", By::Hand("half an hour; clippy checks that it builds")),
     ("cargo bench -- --quick", By::Hand("three minutes; clippy checks that it builds")),
     ("cargo bench -p resilient-client-benches --bench instructions", By::Stage("instructions per call")),

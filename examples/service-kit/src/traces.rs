@@ -66,6 +66,7 @@ pub(crate) mod tracer {
 
 #[cfg(feature = "traces")]
 mod on {
+    use std::fmt;
     use std::path::PathBuf;
 
     use clap::Args;
@@ -76,7 +77,7 @@ mod on {
     use crate::error::Error;
 
     /// Whether spans are written down.
-    #[derive(Args, Clone, Debug, Default)]
+    #[derive(Args, Clone, Default)]
     pub struct TraceOptions {
         /// Write the spans of requests and calls to this file, which only grows: OTLP in JSON, one
         /// batch a line
@@ -85,8 +86,19 @@ mod on {
         /// Send the spans to the collector at this base URL (its port is 4318 as a rule): OTLP over
         /// HTTP in Protobuf
         #[cfg(feature = "collector")]
-        #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+        #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
         pub traces_collector: Option<String>,
+    }
+
+    /// Leaves out the collector's URL, which may hold a password.
+    impl fmt::Debug for TraceOptions {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let mut options = f.debug_struct("TraceOptions");
+            options.field("traces", &self.traces);
+            #[cfg(feature = "collector")]
+            options.field("collector", &self.traces_collector.is_some());
+            options.finish_non_exhaustive()
+        }
     }
 
     impl TraceOptions {
@@ -110,7 +122,7 @@ mod on {
             #[cfg(feature = "collector")]
             if let Some(base) = self.traces_collector.as_deref().filter(|base| !base.is_empty()) {
                 let collector = otlp::collector::exporter(base)
-                    .map_err(|error| Error::config(format!("traces-collector {base}: {error}")))?;
+                    .map_err(|error| Error::config(format!("traces-collector {error}")))?;
                 (provider, asked) = (provider.with_span_processor(spans::batches(collector)), true);
             }
             Ok(Traces(asked.then(|| provider.build())))
@@ -169,5 +181,23 @@ mod off {
 
         /// Does nothing.
         pub fn end(self) {}
+    }
+}
+
+#[cfg(all(test, feature = "collector"))]
+mod tests {
+    use super::TraceOptions;
+
+    #[test]
+    fn a_collectors_password_is_repeated_nowhere() {
+        for base in ["http://u:secret@[bad", "secret of no scheme"] {
+            let options = TraceOptions { traces_collector: Some(base.into()), ..TraceOptions::default() };
+            let debug = format!("{options:?}");
+            assert!(debug.contains("collector: true") && !debug.contains("secret"), "{debug}");
+            let error = options.open("test").err().unwrap_or_else(|| panic!("{base} is no URL"));
+            assert!(error.is_config(), "{base}: {error:?}");
+            let said = format!("{error} {error:?} {}", crate::error::causes(&error));
+            assert!(said.contains("traces-collector") && !said.contains("secret"), "{said}");
+        }
     }
 }

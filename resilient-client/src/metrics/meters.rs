@@ -10,13 +10,12 @@ use http::StatusCode;
 use super::instruments as names;
 use super::instruments::Instrument;
 use super::labels::{End, STATUSES, Status, Whom};
+use super::totals::{STATES, Totals};
 use crate::event::{CallEnd, Counts, Event, EventKinds, KnownMethod, Observer};
 use crate::outcome::Outcome;
 use crate::outcome::report::Trigger;
-use crate::policy::breaker::State;
 use crate::sync::Mutex;
 use crate::time::nanos;
-use crate::upstream::UpstreamSnapshot;
 
 /// Where instruments are registered.
 #[derive(Clone)]
@@ -39,8 +38,6 @@ impl Source {
 }
 
 const METHODS: usize = KnownMethod::Other as usize + 1;
-const STATES: [State; 6] =
-    [State::Closed, State::Open, State::HalfOpen, State::Disabled, State::ForcedOpen, State::ForcedClosed];
 
 /// In their own order, so that each is its index.
 const TRIGGERS: [Trigger; 3] = [Trigger::First, Trigger::Retry, Trigger::Hedge];
@@ -82,43 +79,6 @@ struct StateOf {
     queued: Gauge,
     limit: OnceLock<Gauge>,
     budget: OnceLock<Gauge>,
-}
-
-/// Sums over those upstreams that have the same labels.
-#[derive(Default)]
-pub(super) struct Totals {
-    states: [u32; STATES.len()],
-    in_use: u64,
-    queued: u64,
-    limit: Option<u64>,
-    budget: Option<f64>,
-}
-
-impl Totals {
-    pub(super) fn add(&mut self, upstream: &UpstreamSnapshot) {
-        let endpoints = upstream.endpoints.iter().map(|endpoint| endpoint.breaker.state);
-        let own = upstream.endpoints.is_empty().then_some(upstream.breaker.state);
-        for state in endpoints.chain(own) {
-            if let Some(index) = STATES.iter().position(|known| *known == state) {
-                self.states[index] += 1;
-            }
-        }
-        let (in_use, queued) = (u64::from(upstream.in_flight), upstream.queued as u64);
-        let limit = upstream.limit.map(u64::from);
-        if upstream.concurrency.is_some() {
-            // Routes and keys tell their host's.
-            self.in_use = self.in_use.max(in_use);
-            self.queued = self.queued.max(queued);
-            self.limit = self.limit.max(limit);
-        } else {
-            self.in_use += in_use;
-            self.queued += queued;
-            self.limit = limit.map_or(self.limit, |limit| Some(self.limit.unwrap_or(0) + limit));
-        }
-        if upstream.budget.is_finite() {
-            self.budget = Some(self.budget.unwrap_or(0.0) + upstream.budget);
-        }
-    }
 }
 
 impl Meters {

@@ -45,6 +45,7 @@ mod labels;
 mod meters;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -54,10 +55,11 @@ use ::metrics::{KeyName, Recorder, Unit};
 
 pub use self::instruments::{INSTRUMENTS, Instrument, Kind};
 use self::labels::Whom;
-use self::meters::{Meters, Source, Totals};
+use self::meters::{Meters, Source};
+use self::totals::Totals;
 use crate::event::{Event, Observer, UpstreamIdentity};
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::upstream::UpstreamSnapshot;
+use crate::upstream::{ClientNumber, UpstreamSnapshot};
 
 /// Upper bounds of the buckets for durations, in seconds, as OpenTelemetry's conventions for HTTP
 /// advise.
@@ -115,12 +117,18 @@ impl Metrics {
     /// Tells what has a level: places, tokens, breakers, connections. All of its clients' upstreams
     /// at once, as what isn't among them is told to be gone.
     pub fn record_snapshot(&self, upstreams: &[UpstreamSnapshot]) {
-        let mut totals: HashMap<*const Meters, (Arc<Meters>, Totals)> = HashMap::new();
+        // Whose limit is found tells its host's, so each client's host first, and then their sum.
+        let mut of_hosts: HashMap<_, (Arc<Meters>, Totals)> = HashMap::new();
         for upstream in upstreams {
             let meters = self.meters(&upstream.identity);
-            let (_, totals) =
-                totals.entry(Arc::as_ptr(&meters)).or_insert_with(|| (meters, Totals::default()));
-            totals.add(upstream);
+            let of = (host_of(upstream), Arc::as_ptr(&meters));
+            let (_, host) = of_hosts.entry(of).or_insert_with(|| (meters, Totals::default()));
+            host.add(upstream);
+        }
+        let mut totals: HashMap<*const Meters, (Arc<Meters>, Totals)> = HashMap::new();
+        for (meters, host) in of_hosts.into_values() {
+            let (_, all) = totals.entry(Arc::as_ptr(&meters)).or_insert_with(|| (meters, Totals::default()));
+            all.and(&host);
         }
         let gone: Vec<_> = {
             let known = self.0.known.lock();
@@ -137,14 +145,14 @@ impl Metrics {
         self.record_connections(upstreams);
     }
 
-    /// Connections are a host's, whatever routes and keys its upstreams are for.
+    /// Connections are a client's to a host, whatever routes and keys its upstreams are for.
     fn record_connections(&self, upstreams: &[UpstreamSnapshot]) {
         let mut hosts: HashMap<_, (Whom, u64, u64)> = HashMap::new();
         for upstream in upstreams {
             let identity = &upstream.identity;
             let Some(open) = upstream.open_connections.filter(|_| !identity.is_overflow()) else { continue };
-            let host = (identity.scheme(), identity.host(), identity.port());
-            let (_, all, in_flight) = hosts.entry(host).or_insert_with(|| (Whom::of_host(identity), 0, 0));
+            let known = hosts.entry(host_of(upstream));
+            let (_, all, in_flight) = known.or_insert_with(|| (Whom::of_host(identity), 0, 0));
             *all = open.max(*all);
             let own = u64::from(upstream.in_flight);
             // Where a limit is found each tells its host's.
@@ -195,6 +203,12 @@ impl Metrics {
         let other = || Arc::new(Meters::new(source.clone(), &Whom::other()));
         Arc::clone(known.other.get_or_insert_with(other))
     }
+}
+
+/// A host, as one client sees it.
+fn host_of(upstream: &UpstreamSnapshot) -> (ClientNumber, &str, &str, Option<u16>) {
+    let identity = &upstream.identity;
+    (upstream.client, identity.scheme(), identity.host(), identity.port())
 }
 
 impl Default for Metrics {

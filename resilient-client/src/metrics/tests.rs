@@ -371,6 +371,27 @@ async fn a_limit_or_a_budget_that_is_switched_off_is_no_number_and_one_that_neve
     assert!(levels().0.is_some_and(|limit| limit > 0), "and there again");
 }
 
+/// A limit that is found is its client's, whatever another found.
+#[tokio::test]
+async fn clients_of_one_host_have_a_limit_each() {
+    use crate::policy::concurrency::ConcurrencyPolicy;
+    use crate::{Policy, ResilienceLayer};
+
+    let kept = Kept::default();
+    let metrics = Metrics::with_recorder(kept.clone());
+    let policy = Policy::standard().concurrency(ConcurrencyPolicy::gradient());
+    let [one, other] = [(); 2].map(|()| {
+        let client = ResilienceLayer::builder().policy(policy.clone()).build().unwrap();
+        client.breaker("http://users:3000").unwrap().enable().unwrap();
+        client
+    });
+    let limit = |of: &[&ResilienceLayer]| {
+        metrics.record_snapshot(&of.iter().flat_map(|client| client.snapshot()).collect::<Vec<_>>());
+        kept.sum("resilient_client.bulkhead.limit")
+    };
+    assert_eq!([limit(&[&one]), limit(&[&one, &other])], [20_000, 40_000]);
+}
+
 /// Given to a client that had met its upstreams it counted none of them.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_built_and_at_work_can_be_given_metrics() {

@@ -29,7 +29,6 @@
 //! One caveat: a policy that isn't named keeps what the less specific one said when the set was put
 //! together. So hosts are named before their routes; the other way round is refused.
 
-#[cfg(feature = "config")]
 mod named;
 
 use std::fmt;
@@ -136,8 +135,7 @@ impl PolicySet {
 
     /// The policy of the calls to an origin that no route is for: the host's, or the client's.
     pub fn of_origin(&self, origin: &str) -> &Policy {
-        let host = self.hosts.iter().find(|host| same_origin(&host.origin, origin));
-        host.map_or(&self.base, |host| &host.policy)
+        self.own(origin).unwrap_or(&self.base)
     }
 
     /// The client's policy.

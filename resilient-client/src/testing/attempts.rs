@@ -4,6 +4,7 @@ use super::sealed::Sealed;
 use crate::Error;
 use crate::call::response_body::ResponseBody;
 use crate::outcome::report::{AttemptReport, CallReport};
+use crate::outcome::{FailureKind, Outcome};
 
 /// What has a [`CallReport`].
 pub trait Reported: Sealed {
@@ -48,8 +49,9 @@ impl<B> Reported for http::Response<ResponseBody<B>> {
 }
 
 /// Whether those were the attempts, in this order and no others. Each is said in two words, of
-/// which the first is [why it was sent](crate::Trigger::as_str) and the second its status, or
-/// [what it came to](crate::outcome::Outcome::as_str) without one:
+/// which the first is [why it was sent](crate::Trigger::as_str) and the second its status, where
+/// that says what it came to; else [what it came to](crate::outcome::Outcome::as_str), be it that
+/// no head came or that something went wrong after it:
 ///
 /// `first 503`, `retry 200`, `first timeout`, `hedge 200`, `retry connect`, `retry transport`,
 /// `retry body`, `first abandoned`; and `first in-flight` for what the call didn't wait for.
@@ -90,11 +92,18 @@ pub fn assert_declined<S: AsRef<str>>(of: &impl Reported, expected: impl IntoIte
 }
 
 fn said(attempt: &AttemptReport) -> String {
-    match (attempt.status(), attempt.outcome()) {
-        (Some(status), _) => format!("{} {}", attempt.trigger(), status.as_u16()),
-        (None, Some(outcome)) => format!("{} {outcome}", attempt.trigger()),
-        (None, None) => format!("{} in-flight", attempt.trigger()),
+    let trigger = attempt.trigger();
+    match (attempt.outcome(), attempt.status()) {
+        (Some(outcome), Some(status)) if comes_of_status(outcome) => format!("{trigger} {}", status.as_u16()),
+        (Some(outcome), _) => format!("{trigger} {outcome}"),
+        (None, _) => format!("{trigger} in-flight"),
     }
+}
+
+/// Whether it was the response's head that said so: of one whose body broke, or that another
+/// overtook, the head said something else.
+fn comes_of_status(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Success | Outcome::Failure(FailureKind::Status) | Outcome::Throttled)
 }
 
 fn whole(of: &impl Reported) -> String {

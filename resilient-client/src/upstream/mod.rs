@@ -45,6 +45,7 @@ use crate::time::{self, Tick, nanos};
 pub(crate) use admission::{Admission, Ask, Patience, Refusal, Tried, Waiting};
 pub(crate) use attempt_permit::AttemptPermit;
 pub use endpoints::EndpointSnapshot;
+pub(crate) use snapshot::ClientNumber;
 pub use snapshot::UpstreamSnapshot;
 
 use self::endpoints::{Balancer, Endpoint, Shut, Trial};

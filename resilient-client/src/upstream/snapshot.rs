@@ -1,6 +1,7 @@
 //! What is known of an upstream at one moment, for people and for metrics.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Upstream;
@@ -12,6 +13,20 @@ use crate::policy::concurrency::{self, Concurrency};
 use crate::policy::overload;
 use crate::policy::plan::Modes;
 use crate::time::Tick;
+
+/// Which of this process's clients, clones as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClientNumber(u64);
+
+impl ClientNumber {
+    const NONE: Self = Self(0);
+
+    /// That of another client.
+    pub(crate) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
 
 /// One upstream's live state at one moment. From [`Client::snapshot`](crate::Client::snapshot) and
 /// [`ResilienceLayer::snapshot`](crate::ResilienceLayer::snapshot).
@@ -60,6 +75,9 @@ pub struct UpstreamSnapshot {
     /// Connections that are open to its host, or to its endpoints, whatever route or key they were
     /// made for; `None` where the transport doesn't tell, as hyper alone does.
     pub open_connections: Option<u64>,
+    /// Whose it is: what its upstreams have in common is theirs, and no other client's.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "metrics alone ask"))]
+    pub(crate) client: ClientNumber,
 }
 
 impl UpstreamSnapshot {
@@ -101,6 +119,7 @@ impl Upstream {
             endpoints: self.balancer.as_ref().map_or_else(Vec::new, |balancer| balancer.set().snapshot(now)),
             held_back_for: now.until(self.held_until()),
             open_connections: None,
+            client: ClientNumber::NONE,
         }
     }
 }

@@ -73,8 +73,8 @@ async fn a_connection_that_the_server_sends_away_says_so() {
 
 /// What a page of metrics says: how many connections are idle and active; nothing before any host
 /// was met.
-fn told(metrics: &Metrics, meters: &Meters, client: &Client) -> Option<(u64, u64)> {
-    metrics.record_snapshot(&client.snapshot());
+fn told(metrics: &Metrics, meters: &Meters, clients: &[&Client]) -> Option<(u64, u64)> {
+    metrics.record_snapshot(&clients.iter().flat_map(|client| client.snapshot()).collect::<Vec<_>>());
     let page = meters.render();
     let of = |state: &str| {
         let mut lines = page.lines().filter(|line| line.starts_with("http_client_open_connections{"));
@@ -99,7 +99,7 @@ async fn open_connections_are_told_by_host_and_by_whether_attempts_are_on_them()
     // A route has state of its own, and its host's connections.
     let policies = PolicySet::new(Policy::standard()).route(&origin, "GET", "/slow/{n}", |policy| policy);
     let client = Client::builder().policy(policies).observer(metrics.clone()).build().unwrap();
-    let told = || told(&metrics, &meters, &client);
+    let told = || told(&metrics, &meters, &[&client]);
     assert_eq!(told(), None, "nobody was met");
     let mut calls = JoinSet::new();
     for path in ["/slow/1", "/slow/2", "/other"] {
@@ -115,4 +115,31 @@ async fn open_connections_are_told_by_host_and_by_whether_attempts_are_on_them()
     call(client.get(server.url("/bye"))).await.unwrap();
     until(&client, "the server closed one", |it| it.open == 2).await;
     assert_eq!(told(), Some((2, 0)));
+}
+
+/// A process may have several, and one page of metrics.
+#[tokio::test]
+async fn open_connections_of_several_clients_to_a_host_are_told_together() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let server = Server::start(move |_| Reply::answer(200, "hi").after(&held)).await;
+    let (meters, origin) = (Meters::default(), server.url(""));
+    let metrics = Metrics::with_recorder(meters.recorder());
+    let policies = PolicySet::new(Policy::standard()).route(&origin, "GET", "/slow/{n}", |policy| policy);
+    let made = || Client::builder().policy(policies.clone()).observer(metrics.clone()).build().unwrap();
+    let [two, three] = [made(), made()];
+    let mut calls = JoinSet::new();
+    for (client, path) in [(&two, "/slow/1"), (&two, "/"), (&three, "/slow/1"), (&three, "/"), (&three, "/")]
+    {
+        let request = client.get(server.url(path));
+        calls.spawn(async move { call(request).await.unwrap() });
+    }
+    within(SOON, server.until_count(5)).await;
+    let told = |of: &[&Client]| told(&metrics, &meters, of);
+    assert_eq!(told(&[&two, &three]), Some((0, 5)));
+    gate.open();
+    within(SOON, calls.join_all()).await;
+    assert_eq!(told(&[&two, &three.clone(), &three]), Some((5, 0)), "a clone is the same client");
+    drop(two);
+    assert_eq!(told(&[&three]), Some((3, 0)));
 }

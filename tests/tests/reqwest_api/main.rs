@@ -69,7 +69,7 @@ fn host() -> String {
 /// What cargo knows of the packages of this workspace. For this target alone: what others need was
 /// never downloaded where nothing but this workspace was built.
 fn metadata() -> serde_json::Value {
-    let args = ["metadata", "--format-version=1", "--locked", "--filter-platform", &host()];
+    let args = ["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform", &host()];
     let out = Command::new(env!("CARGO")).args(args).output().expect("cargo");
     assert!(out.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).expect("JSON")

@@ -1,8 +1,11 @@
-//! The policies of hosts and routes, for whoever shows them.
+//! The policies of hosts and routes, for whoever shows them or asks for one.
 
-use super::{Host, Policy, PolicySet, Route};
+#[cfg(feature = "config")]
+use super::Host;
+use super::{Policy, PolicySet, Route, same_origin};
 
 /// Whose policy it is: a host's, or a route's with its method and template.
+#[cfg(feature = "config")]
 pub(crate) struct Named<'a> {
     pub(crate) origin: &'a str,
     pub(crate) route: Option<(&'a str, &'a str)>,
@@ -13,6 +16,7 @@ pub(crate) struct Named<'a> {
 
 impl PolicySet {
     /// The hosts that have a policy of their own.
+    #[cfg(feature = "config")]
     pub(crate) fn hosts(&self) -> Vec<Named<'_>> {
         let began_from = &self.base;
         let hosts = self.hosts.iter();
@@ -20,6 +24,7 @@ impl PolicySet {
     }
 
     /// The routes, in the order in which they are asked.
+    #[cfg(feature = "config")]
     pub(crate) fn routes(&self) -> Vec<Named<'_>> {
         let routes = self.routes.iter();
         let named = routes.map(|Route { origin, method, template, policy }| {
@@ -27,5 +32,23 @@ impl PolicySet {
             Named { origin, route, policy, began_from: self.of_origin(origin) }
         });
         named.collect()
+    }
+
+    /// The policy that a host was given, however its origin is spelled; `None` for one that goes by
+    /// the client's.
+    pub fn own(&self, origin: &str) -> Option<&Policy> {
+        let host = self.hosts.iter().find(|host| same_origin(&host.origin, origin));
+        host.map(|host| &host.policy)
+    }
+
+    /// The origins of the hosts that have a policy of their own, as they were named.
+    pub fn origins(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(|host| &*host.origin)
+    }
+
+    /// The routes that have a policy of their own, in the order in which they are asked:
+    /// `GET http://users:3000/users/{id}`.
+    pub fn route_names(&self) -> impl Iterator<Item = String> {
+        self.routes.iter().map(Route::name)
     }
 }

@@ -20,7 +20,7 @@
 //! |---|---|
 //! | [`outage`](Scenario::outage) | 503s for five seconds |
 //! | [`overload`](Scenario::overload) | half of ten workers gone for 6.7 s, a queue before the others |
-//! | [`slow_replica`](Scenario::slow_replica) | one of three takes a second for each answer |
+//! | [`slow_replica`](Scenario::slow_replica) | one of three takes a second for each answer, and the client knows all three |
 //! | [`errors`](Scenario::errors) | a share of 503s, for good |
 //! | [`retry_storm`](Scenario::retry_storm) | the outage behind three services that are each other's clients |
 //!
@@ -171,6 +171,8 @@ pub struct WhatIf {
     pub findings: Vec<(Scenario, Finding)>,
     /// What is bad, and by which setting.
     pub warnings: Vec<Warning>,
+    /// Those that are bad although no single setting that we know mends them.
+    pub unmended: Vec<Scenario>,
 }
 
 /// Runs a policy through [all scenarios](Scenario::all), and looks for what to blame.
@@ -178,10 +180,12 @@ pub struct WhatIf {
 /// # Errors
 /// [`ErrorKind::Config`] when the policy can't work.
 pub fn what_if(policy: &Policy, seed: u64) -> Result<WhatIf, Error> {
-    let mut found = WhatIf { findings: Vec::new(), warnings: Vec::new() };
+    let mut found = WhatIf { findings: Vec::new(), warnings: Vec::new(), unmended: Vec::new() };
     for scenario in Scenario::all().map(|scenario| scenario.seed(seed)) {
         let finding = simulate(policy, &scenario)?;
-        found.warnings.extend(blame::warnings(policy, &scenario, &finding));
+        let verdict = blame::verdict(policy, &scenario, &finding)?;
+        found.warnings.extend(verdict.warnings);
+        found.unmended.extend(verdict.unmended.then(|| scenario.clone()));
         found.findings.push((scenario, finding));
     }
     Ok(found)
@@ -205,9 +209,11 @@ impl fmt::Display for WhatIf {
                 Short(*p99)
             )?;
         }
-        if self.warnings.is_empty() {
+        if self.warnings.is_empty() && self.unmended.is_empty() {
             return f.write_str("\nNo setting is to blame for anything.");
         }
-        self.warnings.iter().try_for_each(|warning| write!(f, "\n- {warning}"))
+        self.warnings.iter().try_for_each(|warning| write!(f, "\n- {warning}"))?;
+        let unmended = |bad| write!(f, "\n- {bad} is bad; no single setting we know mends it");
+        self.unmended.iter().try_for_each(unmended)
     }
 }

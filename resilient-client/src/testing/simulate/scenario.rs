@@ -66,6 +66,10 @@ impl Scenario {
 
     /// Three replicas behind one name; from the third second on one of them takes a second for each
     /// answer.
+    ///
+    /// The client knows all three, by [`Endpoints`](crate::Endpoints), which no policy asks for: so
+    /// what is measured is the policy together with this library's choice among endpoints. A client
+    /// that knows one address, behind which somebody else balances, isn't simulated.
     pub fn slow_replica() -> Self {
         Self::of(Kind::SlowReplica)
     }
@@ -76,7 +80,10 @@ impl Scenario {
     }
 
     /// Three services in a row, each a client of the next one under the same policy, and the last
-    /// one has the [outage](Self::outage).
+    /// one has the [outage](Self::outage). Each makes a request of its own for the one it got, and
+    /// holds itself and its call to the time its caller has left, as by the standard
+    /// `DeadlineLayer` of `resilient_client::server`. It has no other layer: retry advice isn't
+    /// passed back.
     pub fn retry_storm() -> Self {
         Self::of(Kind::Storm)
     }
@@ -105,6 +112,23 @@ impl Scenario {
             Kind::Overload => Some(OVERLOAD),
             Kind::SlowReplica | Kind::Errors(_) => None,
         }
+    }
+
+    /// The share of calls that can succeed at best, where none does from the trouble's end on for
+    /// this long.
+    pub(super) fn possible(&self, recovers: Duration) -> f64 {
+        let Some((from, to)) = self.trouble() else {
+            // One that fails for good does so whoever asks.
+            return if self.kind == Kind::Errors(1.0) { 0.0 } else { 1.0 };
+        };
+        let meanwhile = if self.kind == Kind::Overload {
+            let left = (WORKERS / 2) as f64 / WORK.as_secs_f64();
+            (left / self.per_second).min(1.0)
+        } else {
+            0.0
+        };
+        let share = |time: Duration| time.as_secs_f64() / self.lasts.as_secs_f64();
+        1.0 - share(to.saturating_sub(from)) * (1.0 - meanwhile) - share(recovers)
     }
 
     pub(super) fn replicas(&self) -> usize {

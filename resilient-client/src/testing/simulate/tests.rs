@@ -68,6 +68,51 @@ fn the_setting_that_is_to_blame_is_named() {
     );
 }
 
+/// A table that is bad is never absolved.
+#[test]
+fn a_policy_that_is_broken_is_told_so_and_by_what() {
+    use crate::policy::budget::BudgetPolicy;
+    use crate::policy::rate_limit::RateLimitPolicy;
+
+    let second = Duration::from_secs(1);
+    let hasty = TimeoutPolicy::standard().attempt(Duration::from_millis(5));
+    let rich = BudgetPolicy::standard().capacity(1_000_000).initial(1_000_000).deposit_per_success(1.0);
+    for (policy, settings) in [
+        (Policy::standard().timeout(hasty), &["timeout.attempt"][..]),
+        (Policy::standard().rate_limit(RateLimitPolicy::new(100, second)), &["rate_limit"]),
+        (
+            Policy::standard().retry(RetryPolicy::standard().max_attempts(10)).budget(rich).breaker(None),
+            &["retry.max_attempts", "budget"],
+        ),
+    ] {
+        let found = what_if(&policy, 1).unwrap();
+        println!("{found}");
+        for setting in settings {
+            assert!(found.warnings.iter().any(|warning| warning.setting == *setting), "{setting}: {found}");
+        }
+        assert!(!found.to_string().contains("No setting is to blame"), "{found}");
+    }
+}
+
+/// Two that each are enough to break it, so that neither alone mends it.
+#[test]
+fn what_no_single_setting_mends_is_said_to_be_bad_all_the_same() {
+    use crate::policy::rate_limit::RateLimitPolicy;
+    use crate::policy::throttle::ThrottlePolicy;
+
+    let hasty = TimeoutPolicy::standard().attempt(Duration::from_millis(5));
+    let limit = RateLimitPolicy::new(1, Duration::from_secs(1));
+    let policy = Policy::standard().timeout(hasty).rate_limit(limit).throttle(ThrottlePolicy::standard());
+    let found = what_if(&policy, 1).unwrap();
+    println!("{found}");
+    assert!(found.unmended.contains(&Scenario::errors(0.3)), "{found}");
+    let said = "30 % errors is bad; no single setting we know mends it";
+    assert!(found.to_string().contains(said), "{found}");
+    let well = what_if(&Policy::standard(), 1).unwrap();
+    println!("{well}");
+    assert!(well.unmended.is_empty(), "{well}");
+}
+
 #[test]
 fn a_seed_says_all() {
     let [one, again, other] = [7, 7, 8].map(|seed| {
@@ -85,6 +130,48 @@ async fn it_may_be_asked_in_async_code() {
     assert_eq!((finding.succeeded, finding.recovery), (0.0, None));
     let impossible = Policy::standard().retry(RetryPolicy::standard().max_attempts(99));
     assert!(simulate(&impossible, &Scenario::outage()).unwrap_err().is_config());
+}
+
+/// What its caller sent goes no further, but for the time that is left, less the server's reserve.
+#[tokio::test(start_paused = true)]
+async fn a_hop_makes_a_request_of_its_own_within_its_callers_time() {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, Request, Response};
+    use http_body_util::Empty;
+    use tower::util::BoxCloneSyncService;
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::world::{TROUBLED, service};
+    use crate::ResilienceLayer;
+    use crate::deadline::header::EXPECTED_TIMEOUT;
+    use crate::sync::Mutex;
+
+    let seen = Arc::new(Mutex::new(Vec::<HeaderMap>::new()));
+    let seeing = Arc::clone(&seen);
+    let silent = BoxCloneSyncService::new(service_fn(move |request: Request<Empty<Bytes>>| {
+        seeing.lock().push(request.headers().clone());
+        std::future::pending::<Result<Response<Empty<Bytes>>, std::convert::Infallible>>()
+    }));
+    let client = ResilienceLayer::builder().policy(Policy::none()).build().unwrap();
+    let hop = service(client, silent);
+    for troubled in [false, true] {
+        let mut request = Request::get("http://upstream/").body(Empty::new()).unwrap();
+        request.headers_mut().insert("x-of-the-caller", "1".parse().unwrap());
+        request.headers_mut().insert(EXPECTED_TIMEOUT, "100".parse().unwrap());
+        if troubled {
+            request.headers_mut().insert(TROUBLED, "1".parse().unwrap());
+        }
+        let began = crate::time::now();
+        let status = hop.clone().oneshot(request).await.unwrap().status();
+        let took = crate::time::now().since(began);
+        assert!(status.is_server_error() && took <= Duration::from_millis(101), "{status} after {took:?}");
+        let sent = seen.lock().pop().unwrap();
+        assert!(!sent.contains_key("x-of-the-caller"), "{sent:?}");
+        assert_eq!(sent.contains_key(TROUBLED), troubled);
+        assert_eq!(sent[EXPECTED_TIMEOUT], "90");
+    }
 }
 
 #[test]

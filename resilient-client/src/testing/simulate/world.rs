@@ -16,15 +16,16 @@ use crate::endpoints::Endpoints;
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::rng::Rng;
+use crate::server::DeadlineLayer;
 use crate::sync::Mutex;
 use crate::time;
 use crate::{ErrorKind, ResilienceLayer};
 
 const NAME: &str = "http://upstream";
 /// Whether a call began while something was wrong.
-const TROUBLED: HeaderName = HeaderName::from_static("x-simulated-trouble");
+pub(super) const TROUBLED: HeaderName = HeaderName::from_static("x-simulated-trouble");
 
-type Hop = BoxCloneSyncService<Request<Empty<Bytes>>, Response<Empty<Bytes>>, Infallible>;
+pub(super) type Hop = BoxCloneSyncService<Request<Empty<Bytes>>, Response<Empty<Bytes>>, Infallible>;
 
 /// One call.
 #[derive(Clone, Copy, Debug)]
@@ -83,15 +84,18 @@ fn layer(policy: &Policy, scenario: &Scenario, hop: u64) -> Result<ResilienceLay
     }
 }
 
-/// A service that answers as the one behind it did, which it asks through a client of its own.
-fn service(client: ResilienceLayer, behind: Hop) -> Hop {
-    BoxCloneSyncService::new(service_fn(move |request: Request<Empty<Bytes>>| {
+/// A service that answers as the one behind it did, which it asks through a client of its own and
+/// within the time that its caller has left.
+pub(super) fn service(client: ResilienceLayer, behind: Hop) -> Hop {
+    let service = service_fn(move |request: Request<Empty<Bytes>>| {
         let client = client.layer(behind.clone());
+        let own = asking(request.headers().contains_key(TROUBLED));
         async move {
-            let answer = client.oneshot(request).await;
+            let answer = client.oneshot(own).await;
             Ok::<_, Infallible>(saying(answer.map_or(StatusCode::BAD_GATEWAY, |answer| answer.status())))
         }
-    }))
+    });
+    BoxCloneSyncService::new(DeadlineLayer::standard().layer(service))
 }
 
 /// Poisson arrivals, the same whatever the policy.
@@ -135,9 +139,14 @@ pub(super) async fn run(policy: &Policy, scenario: &Scenario) -> Result<Run, Err
 }
 
 fn request(scenario: &Scenario, began: Duration) -> Request<Empty<Bytes>> {
+    asking(scenario.trouble().is_none_or(|(from, to)| (from..to).contains(&began)))
+}
+
+/// A request with nothing but what the simulation counts by.
+fn asking(troubled: bool) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = http::Uri::from_static("http://upstream/");
-    if scenario.trouble().is_none_or(|(from, to)| (from..to).contains(&began)) {
+    if troubled {
         request.headers_mut().insert(TROUBLED, HeaderValue::from_static("1"));
     }
     request
