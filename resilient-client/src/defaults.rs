@@ -66,11 +66,6 @@ fn base_url(text: &str) -> Result<Url, Invalid> {
 }
 
 impl Defaults {
-    #[inline]
-    pub(crate) fn has_no_base(&self) -> bool {
-        self.base.is_none()
-    }
-
     /// The URL that `text` stands for below the base. `None` if it is absolute, or there is none.
     #[inline]
     pub(crate) fn below_base(&self, text: &str) -> Option<Result<Url, Error>> {

@@ -84,14 +84,10 @@ impl Client {
 
     /// Starts a request. A bad URL shows when it is built or sent.
     pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
-        let defaults = self.core.defaults();
-        let inner = match &self.transport {
-            Some(transport) if defaults.has_no_base() => Ok(transport.request(method, url)),
-            Some(transport) => match defaults.below_base(url.as_str()) {
-                Some(below) => below.map(|url| transport.request(method, url)),
-                None => Ok(transport.request(method, url)),
-            },
-            None => Err(self.core.no_transport()),
+        let inner = match (&self.transport, self.core.defaults().below_base(url.as_str())) {
+            (Some(transport), None) => Ok(transport.request(method, url)),
+            (Some(transport), Some(below)) => below.map(|url| transport.request(method, url)),
+            (None, _) => Err(self.core.no_transport()),
         };
         RequestBuilder::new(self.clone(), inner)
     }
