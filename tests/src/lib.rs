@@ -6,6 +6,7 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a helper that panics fails its test, which is what it is for")]
 
+pub mod cargo;
 pub mod clock;
 pub mod crowd;
 pub mod front;

@@ -3,22 +3,10 @@
 //! network: of the packages this asks for, building this workspace has fetched all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
+use resilient_client_tests::cargo::{host, offline, root};
 use serde_json::Value;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
-}
-
-/// What cargo says to this, or why it can't say it offline.
-fn offline(folder: &Path, args: &[&str]) -> Result<String, String> {
-    let mut cargo = Command::new(env!("CARGO"));
-    let output = cargo.args(args).arg("--offline").current_dir(folder).output().expect("cargo");
-    let [said, why] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("UTF-8"));
-    if output.status.success() { Ok(said) } else { Err(format!("cargo {args:?}: {why}")) }
-}
 
 fn cargo(folder: &Path, args: &[&str]) -> String {
     offline(folder, args).unwrap_or_else(|why| panic!("{why}"))
@@ -95,15 +83,6 @@ fn version(text: &str) -> Vec<u32> {
     let mut numbers: Vec<_> = text.split('.').map(|number| number.parse().expect("a number")).collect();
     numbers.resize(3, 0);
     numbers
-}
-
-/// The target that this is built for, as rustc names it.
-fn host() -> String {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let out = Command::new(rustc).arg("-vV").output().expect("rustc");
-    assert!(out.status.success(), "rustc -vV: {}", String::from_utf8_lossy(&out.stderr));
-    let said = String::from_utf8_lossy(&out.stdout);
-    said.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host").to_owned()
 }
 
 /// The versions that are locked here, as many of them as this machine has: with all features on

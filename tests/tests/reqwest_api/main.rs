@@ -5,10 +5,9 @@
 mod scan;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use resilient_client_tests as _;
+use resilient_client_tests::cargo::{host, offline, root};
 
 /// What a row says of an item.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,10 +31,6 @@ struct Row {
     note: String,
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
 fn rows() -> Vec<Row> {
     let text = std::fs::read_to_string(root().join("docs/reqwest-api.tsv")).expect("the table");
     let lines = text.lines().filter(|line| !line.starts_with('#')).skip(1);
@@ -57,22 +52,12 @@ fn rows() -> Vec<Row> {
     lines.map(row).collect()
 }
 
-/// The target that this is built for, as rustc names it.
-fn host() -> String {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let out = Command::new(rustc).arg("-vV").output().expect("rustc");
-    assert!(out.status.success(), "rustc -vV: {}", String::from_utf8_lossy(&out.stderr));
-    let said = String::from_utf8_lossy(&out.stdout);
-    said.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host").to_owned()
-}
-
 /// What cargo knows of the packages of this workspace. For this target alone: what others need was
 /// never downloaded where nothing but this workspace was built.
 fn metadata() -> serde_json::Value {
-    let args = ["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform", &host()];
-    let out = Command::new(env!("CARGO")).args(args).output().expect("cargo");
-    assert!(out.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    serde_json::from_slice(&out.stdout).expect("JSON")
+    let args = ["metadata", "--format-version=1", "--locked", "--filter-platform", &host()];
+    let said = offline(&root(), &args).unwrap_or_else(|why| panic!("{why}"));
+    serde_json::from_str(&said).expect("JSON")
 }
 
 /// Cargo keeps the sources of the reqwest that this workspace is built with.
