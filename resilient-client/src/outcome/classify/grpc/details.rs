@@ -13,9 +13,6 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-
 use crate::outcome::retry_after::LONGEST;
 
 /// The longest text that is read, in bytes.
@@ -111,18 +108,35 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Without its padding, as gRPC allows, and with bits left over, as it forbids nobody.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
-);
-
 /// Base64 with or without its padding, as gRPC allows both.
 fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    BASE64.decode(text).ok()
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
+    for four in text.chunks(4) {
+        let mut bits = 0_u32;
+        for digit in four {
+            bits = bits << 6 | u32::from(digit_of(*digit)?);
+        }
+        match four.len() {
+            4 => bytes.extend_from_slice(&bits.to_be_bytes()[1..]),
+            3 => bytes.extend_from_slice(&(bits >> 2).to_be_bytes()[2..]),
+            2 => bytes.push((bits >> 4) as u8),
+            // Six bits are no byte.
+            _ => return None,
+        }
+    }
+    Some(bytes)
+}
+
+fn digit_of(byte: u8) -> Option<u8> {
+    Some(match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
