@@ -22,6 +22,29 @@ use tower::ServiceExt as _;
 
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Neither the help of a service's binary nor its refusal to start repeats what its environment
+/// holds of secrets: these, and those that every service has.
+pub fn assert_repeats_no_secret(binary: &str, own: &[(&str, &str)]) {
+    let said = |secrets: &[(&str, &str)], args: &[&str]| {
+        let mut service = std::process::Command::new(binary);
+        let output = service.envs(secrets.iter().copied()).args(args).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        assert!(!said.contains("s3cret"), "{said}");
+        (output.status.success(), said)
+    };
+    let every = [
+        ("DATABASE_URL", "postgres://u:s3cret@h/d"),
+        ("AMQP_URL", "amqp://u:s3cret@h"),
+        ("FAULTS_TOKEN", "s3cret-faults"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:s3cret@h:4318"),
+    ];
+    let (helped, help) = said(&[&every, own].concat(), &["--help"]);
+    assert!(helped && help.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{help}");
+    let bad = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:s3cret@[bad")];
+    let (began, why) = said(&bad, &[]);
+    assert!(!began && why.contains("traces-collector"), "{why}");
+}
+
 /// A database of its own, gone when dropped. `SQLite`, or Postgres when `TEST_POSTGRES_URL` names
 /// one.
 pub struct TestDatabase {
