@@ -124,6 +124,10 @@
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 //!
+//! # Examples
+//!
+#![doc = include_str!("examples.md")]
+//!
 //! # Features
 //!
 #![doc = include_str!("features.md")]

@@ -81,6 +81,7 @@ const ELSEWHERE: &[(&str, By)] = &[
     ),
     ("cargo demo hang --naive all", By::Hand("a longer run; tests/processes.rs starts all naive twins")),
     ("cargo demo --hold", By::Hand("it ends when it is told; tests/processes.rs does that")),
+    ("cargo run -p resilient-client --example quickstart", By::Stage("tests")),
     (
         "cargo run -p resilient-client --example what-if --features testing,config -- policy.toml",
         By::Stage("tests"),
