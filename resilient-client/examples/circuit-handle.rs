@@ -59,9 +59,7 @@ async fn database() -> Result<(), Box<dyn Error>> {
         match database.call_if(is_failure, name(id)).await {
             Ok(name) => println!("{id}: {name}"),
             Err(CircuitError::Inner(error)) => println!("{id}: {error:?}"),
-            Err(CircuitError::Open { retry_after }) => {
-                println!("{id}: not asked, next in {:.0?}", retry_after.unwrap_or_default());
-            }
+            Err(CircuitError::Open(open)) => println!("{id}: {open}"),
         }
     }
     println!("database: {:?}", database.state());

@@ -94,7 +94,7 @@ const SAID: &[(&str, &[&str])] = &[
             "9: TimedOut",
             "9: TimedOut",
             "9: TimedOut",
-            "7: not asked, next in ",
+            "7: circuit breaker is open: next probe in ",
             "database: Open",
         ],
     ),
