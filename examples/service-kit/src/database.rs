@@ -15,6 +15,7 @@ mod failure;
 mod location;
 
 use std::{
+    future::ready,
     pin::pin,
     sync::{
         Arc,
@@ -43,8 +44,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Opening can meet another process that is creating the same database.
 const OPEN_ATTEMPTS: u32 = 20;
 const OPEN_RETRY: Duration = Duration::from_millis(50);
-/// What a probe writes to find out whether anything can be stored.
-const WRITE_PROBE_BYTES: usize = 16 * 1024;
+/// What a probe writes to find out whether anything can be stored: twice the largest body there is
+/// by default, as a row's indices are written with it, and split now and then.
+const WRITE_PROBE_BYTES: usize = 128 * 1024;
 /// Between two looks for a database that can't be reached yet.
 const REACH_RETRY: Duration = Duration::from_millis(250);
 
@@ -243,7 +245,7 @@ impl Database {
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
         self.reader.execute("SELECT version FROM schema_migrations").await?;
         if self.unwritable.load(Ordering::Relaxed) {
-            // As much as a request writes: on a full disk there may be room for less.
+            // More than a request writes: on a full disk there may be room for less.
             sqlx::query(
                 "INSERT INTO write_probe (id, filler) VALUES (1, $1) \
                  ON CONFLICT (id) DO UPDATE SET filler = excluded.filler",
@@ -270,8 +272,19 @@ fn pool(settings: Settings<'_>, connections: u32, in_memory: bool) -> Result<Any
     if in_memory {
         // Closing the connection would drop the data.
         options = options.idle_timeout(None).max_lifetime(None);
+    } else {
+        options = options.before_acquire(|connection, _| Box::pin(ready(Ok(is_clean(connection)))));
     }
     options.connect_lazy(settings.url).map_err(|_| location::not_valid())
+}
+
+/// Whether what is written next would be a transaction of its own.
+///
+/// `SQLite` rolls a transaction back by itself when its commit finds the disk full. To sqlx it is
+/// still open then: the next one would be a savepoint in it, and once one of those is dropped, what
+/// commits afterwards is acknowledged and stored nowhere.
+fn is_clean(connection: &AnyConnection) -> bool {
+    !connection.is_in_transaction()
 }
 
 /// Waits until the database takes a connection. Not the pool's business: it would keep the cause to

@@ -104,6 +104,32 @@ async fn a_database_that_stored_nothing_is_ready_again_once_it_does() {
     database.ping().await.unwrap();
 }
 
+/// As it does when the disk is full. Once, two rollbacks after that, commits were acknowledged and
+/// lost.
+#[tokio::test]
+async fn what_commits_after_sqlite_rolled_back_by_itself_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", dir.path().join("x.db").display());
+    let database = open(&url, Duration::ZERO).await.unwrap();
+    sqlx::query("CREATE TABLE written (id BIGINT)").execute(database.writer()).await.unwrap();
+    let write = |id: i64| {
+        let database = &database;
+        async move {
+            let mut transaction = database.begin().await.unwrap();
+            sqlx::query("INSERT INTO written VALUES ($1)").bind(id).execute(&mut *transaction).await.unwrap();
+            transaction
+        }
+    };
+    let mut full = write(1).await;
+    sqlx::query("ROLLBACK").execute(&mut *full).await.unwrap();
+    full.commit().await.unwrap_err();
+    drop(write(2).await);
+    write(3).await.commit().await.unwrap();
+    let stored: Vec<i64> =
+        sqlx::query_scalar("SELECT id FROM written").fetch_all(database.reader()).await.unwrap();
+    assert_eq!(stored, [3]);
+}
+
 /// A table of some size takes longer to change than any request may.
 #[tokio::test]
 async fn a_migration_may_take_longer_than_a_request_also_for_those_who_wait_for_it() {
