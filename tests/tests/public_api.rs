@@ -95,11 +95,13 @@ fn renew() {
     std::fs::write(snapshot(), listed()).expect("docs/public-api.txt");
 }
 
-/// cargo-check-external-types says what isn't allowed, and not what is allowed for nothing.
+/// cargo-check-external-types says what isn't allowed, and not what is allowed for nothing. What is,
+/// `docs/stability.md` promises.
 #[test]
 fn what_is_allowed_of_other_crates_is_used() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).expect(path);
     let (allowed, listed) = (read("external-types.toml"), read("docs/public-api.txt"));
+    let promised = read("docs/stability.md");
     let allowed: toml::Table = allowed.parse().expect("TOML");
     let allowed = allowed["allowed_external_types"].as_array().expect("a list");
     let begins_a_path =
@@ -108,6 +110,10 @@ fn what_is_allowed_of_other_crates_is_used() {
         let path = entry.as_str().expect("a path").trim_end_matches('*');
         let mut uses = listed.match_indices(path).map(|(at, _)| &listed[..at]);
         assert!(uses.any(begins_a_path), "{entry} is in no line of docs/public-api.txt");
+        // serde's traits are defined in a crate of their own.
+        let package =
+            path.split("::").next().unwrap_or(path).replace("serde_core", "serde").replace('_', "-");
+        assert!(promised.contains(&format!("`{package} ")), "{package} isn't in docs/stability.md");
     }
     assert!(allowed.len() > 10, "{allowed:?}");
 }
