@@ -35,6 +35,10 @@ const ELSEWHERE: &[(&str, By)] = &[
     ("scripts/check public-api", By::Stage("public API")),
     ("scripts/check public-api-renew", By::Hand("writes docs/public-api.txt, which the next stage compares")),
     ("scripts/check external-types", By::Stage("other crates' types in the public API")),
+    (
+        "cargo semver-checks -p resilient-client --baseline-rev v0.1.0",
+        By::Hand("needs a release, minutes, and a tool that is installed by hand"),
+    ),
     ("scripts/check clippy loom", By::Stage("loom")),
     ("cargo test -p resilient-client-simulations -- recovery", By::Stage("tests")),
     ("cargo room", By::Stage("tests")),
