@@ -141,11 +141,12 @@ pub(crate) async fn toxic(args: ToxicArgs) -> Result<(), Problem> {
             let name = format!("{}_{stream}", spec["type"].as_str().unwrap_or_default());
             spec["stream"] = stream.into();
             for proxy in hand.proxies().await? {
-                let toxics = format!("/proxies/{}/toxics", proxy.name);
+                let mut path = format!("/proxies/{}/toxics", proxy.name);
                 if proxy.toxics.iter().any(|toxic| toxic["name"] == *name) {
-                    hand.toxiproxy(Method::DELETE, &format!("{toxics}/{name}"), None).await?;
+                    // Changed and not taken away before: what is refused leaves it as it was.
+                    path = format!("{path}/{name}");
                 }
-                hand.toxiproxy(Method::POST, &toxics, Some(&spec)).await?;
+                hand.toxiproxy(Method::POST, &path, Some(&spec)).await?;
             }
         }
     }

@@ -72,6 +72,9 @@ fn what_is_broken_by_hand_hits_the_naive_twin_and_not_the_resilient_one() {
     assert!(naive > 0 && resilient == 0, "{naive} and {resilient} failed: {:#?}", held.lines);
     let slow = said(&held.demo(&["toxic", "latency", "1ms", "--upstream"]));
     assert!(slow.contains(r#""name":"latency_upstream""#), "{slow}");
+    // What is refused changes neither twin.
+    assert_eq!(held.demo(&["toxic", "latency", "61m", "--upstream"]).status.code(), Some(2));
+    assert_eq!(said(&held.demo(&["toxic"])), slow);
     assert_eq!(said(&held.demo(&["toxic", "clear"])), "naive: no toxic\nresilient: no toxic\n");
 
     for (args, says) in [
@@ -80,6 +83,7 @@ fn what_is_broken_by_hand_hits_the_naive_twin_and_not_the_resilient_one() {
             &["fault", "user-service", "abort", "99"],
             "user-service refuses it: status must be from 200 to 599",
         ),
+        (&["toxic", "bandwidth"], "bandwidth needs its rate"),
         (&["toxic", "latency", "61m"], "the proxy refuses it: bad request body: latency"),
         (&["toxic", "clear", "--to", "1"], "no demo with the pid 1 is held here"),
     ] {
