@@ -107,7 +107,7 @@ impl Fleet {
             command.arg("--remove").arg(path);
         }
         let watchdog = spawn("watchdog", command.kill_on_drop(false), directory)?;
-        let ports = Ports::choose(user_services).await?;
+        let ports = Ports::choose(user_services)?;
         let cast = options.cast(scenario);
         let breakable = if options.hold { Some(Breakable::start(&ports.users, &cast).await?) } else { None };
         let mut fleet = Self {
