@@ -209,9 +209,9 @@ pub(crate) struct ServeUser {
     pub(crate) broker: bool,
     #[arg(long)]
     pub(crate) database: PathBuf,
-    /// Where it writes what comes to the resilient order-service's door
+    /// Where it writes what comes to the resilient order-service's door, if it does
     #[arg(long)]
-    pub(crate) log: PathBuf,
+    pub(crate) log: Option<PathBuf>,
     #[arg(long)]
     pub(crate) seed: u64,
     /// Lets faults be injected by whoever bears it. Not as an argument, which others could read.

@@ -26,7 +26,9 @@ impl Fleet {
         }
         command.args(["--control-port", &ports.control.to_string()]);
         command.arg("--database").arg(self.directory.join("users.db"));
-        command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
+        if self.counted {
+            command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
+        }
         command.args(self.broker.then_some("--broker"));
         command.args(["--seed", &self.seed.to_string()]);
         if let Some(breakable) = &self.breakable {
