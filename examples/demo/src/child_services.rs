@@ -68,7 +68,8 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         (&mut signal).await;
         let _ = tell.send(true);
     });
-    let control = switch.control(user_service::app(publishing.clone())).merge(faulty.admin());
+    let control =
+        switch.control(user_service::app(publishing.clone()), &options.control_token).merge(faulty.admin());
     let serve = async |state, router, port| {
         let listener = listen(port).await?;
         let mut told = told.clone();

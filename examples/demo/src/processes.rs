@@ -67,6 +67,8 @@ pub(crate) struct Fleet {
     watchdog: Process,
     /// What the resilient one's admin page asks for.
     admin_token: String,
+    /// What the user-services ask for when a scenario sets their faults.
+    control_token: String,
     /// Where spans go, if anywhere.
     traces: Option<PathBuf>,
     /// Only in a held demo.
@@ -132,6 +134,7 @@ impl Fleet {
             counted: !options.hold,
             watchdog,
             admin_token: Uuid::new_v4().simple().to_string(),
+            control_token: Uuid::new_v4().simple().to_string(),
             traces: options.traces.clone(),
             breakable,
             users: (0..user_services).map(|_| None).collect(),
@@ -216,7 +219,7 @@ impl Fleet {
         let url = format!("{}{CONTROL_PATH}", self.user_control(replica));
         let mut tries = 3;
         loop {
-            let answer = self.http.put(&url).json(&faults).send().await;
+            let answer = self.http.put(&url).bearer_auth(&self.control_token).json(&faults).send().await;
             tries -= 1;
             match answer.and_then(reqwest::Response::error_for_status) {
                 Ok(_) => return Ok(()),
