@@ -110,3 +110,26 @@ fn a_demo_that_is_killed_is_no_longer_found() {
     }
     assert_eq!(held.left_behind(), [""; 0]);
 }
+
+/// All that was said of three was that "user-service" is dead, and the two others stayed as they were.
+#[test]
+fn one_that_is_dead_keeps_nobody_from_breaking_the_others() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut held = Held::start(&["replicas"]);
+    let first = held.lines.iter().find(|line| line.contains("user-service 1 ")).expect("where it is");
+    let pid = first.rsplit(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    kill_process(pid.expect("its pid"), Signal::KILL).unwrap();
+    for (args, says) in [
+        (&["fault", "user-service", "hang", "1%"][..], r#""kind":"hang""#),
+        (&["fault", "list"], r#""kind":"hang""#),
+        (&["fault", "clear"], "well"),
+    ] {
+        let broken = held.demo(args);
+        let (told, why) = (text(&broken.stdout), text(&broken.stderr));
+        assert_eq!(broken.status.code(), Some(2), "{args:?}: {told}{why}");
+        assert_eq!(why, "demo: user-service-1 can't be reached: is it dead?\n", "{args:?}");
+        assert!(told.contains("user-service-2: ") && told.contains("user-service-3: "), "{told}");
+        assert_eq!(told.matches(says).count(), 2, "{told}");
+    }
+    assert_eq!(held.interrupt().code(), Some(0));
+}
