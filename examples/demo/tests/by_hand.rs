@@ -81,7 +81,7 @@ fn what_is_broken_by_hand_hits_the_naive_twin_and_not_the_resilient_one() {
         (&["fault", "user-service", "poison"][..], "there are delay, abort"),
         (
             &["fault", "user-service", "abort", "99"],
-            "user-service refuses it: status must be from 200 to 599",
+            "user-service refuses it: rules[0].status must be from 200 to 599",
         ),
         (&["toxic", "bandwidth"], "bandwidth needs its rate"),
         (&["toxic", "latency", "61m"], "the proxy refuses it: bad request body: latency"),
@@ -111,7 +111,7 @@ fn a_demo_that_is_killed_is_no_longer_found() {
     assert_eq!(held.left_behind(), [""; 0]);
 }
 
-/// All that was said of three was that "user-service" is dead, and the two others stayed as they were.
+/// Of three, "user-service" was said to be dead, and the two others stayed as they were.
 #[test]
 fn one_that_is_dead_keeps_nobody_from_breaking_the_others() {
     use rustix::process::{Pid, Signal, kill_process};
