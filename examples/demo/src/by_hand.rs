@@ -77,7 +77,7 @@ pub(crate) enum Unbroken {
     /// Several are, of these pids.
     Several(Vec<u32>),
     /// Somebody doesn't answer.
-    Silent(&'static str, reqwest::Error),
+    Silent(String, reqwest::Error),
     /// Somebody won't; why.
     Refused(&'static str, String),
 }
@@ -108,25 +108,27 @@ impl std::error::Error for Unbroken {
     }
 }
 
-/// Changes or lists the faults, and says what is in force then.
+/// Changes or lists the faults, and says what is in force then. One that doesn't answer, as it may
+/// be broken already, keeps nobody from the others.
 pub(crate) async fn fault(args: FaultArgs) -> Result<(), Problem> {
     let hand = Hand::on(args.to)?;
     let asked = words::fault(&args.what, hand.demo.faults.len())?;
+    let mut silent = Vec::new();
     for (index, url) in hand.demo.faults.iter().enumerate() {
-        let state = match &asked {
-            Fault::Set(Some(only), _) if *only != index => continue,
-            Fault::List => hand.faults(Method::GET, url, None).await?,
-            Fault::Clear => hand.faults(Method::DELETE, url, None).await?,
-            Fault::Set(_, rule) => {
-                let mut rules =
-                    if args.also { hand.faults(Method::GET, url, None).await?.rules } else { vec![] };
-                rules.push(rule.clone());
-                hand.faults(Method::PUT, url, Some(rules)).await?
-            }
-        };
-        say(&format!("user-service-{}: {}", index + 1, state.told()))?;
+        if matches!(asked, Fault::Set(Some(only), _) if only != index) {
+            continue;
+        }
+        let name = format!("user-service-{}", index + 1);
+        match hand.fault(&asked, args.also, url).await {
+            Ok(state) => say(&format!("{name}: {}", state.told()))?,
+            Err(problem) => match problem.downcast::<Unbroken>().map(|unbroken| *unbroken) {
+                Ok(Unbroken::Silent(_, error)) => silent.push(Unbroken::Silent(name, error).to_string()),
+                Ok(refused) => return Err(refused.into()),
+                Err(problem) => return Err(problem),
+            },
+        }
     }
-    Ok(())
+    if silent.is_empty() { Ok(()) } else { Err(silent.join("\ndemo: ").into()) }
 }
 
 /// Changes or lists the toxics, and says which there are then.
@@ -141,11 +143,12 @@ pub(crate) async fn toxic(args: ToxicArgs) -> Result<(), Problem> {
             let name = format!("{}_{stream}", spec["type"].as_str().unwrap_or_default());
             spec["stream"] = stream.into();
             for proxy in hand.proxies().await? {
-                let toxics = format!("/proxies/{}/toxics", proxy.name);
+                let mut path = format!("/proxies/{}/toxics", proxy.name);
                 if proxy.toxics.iter().any(|toxic| toxic["name"] == *name) {
-                    hand.toxiproxy(Method::DELETE, &format!("{toxics}/{name}"), None).await?;
+                    // Changed and not taken away before: what is refused leaves it as it was.
+                    path = format!("{path}/{name}");
                 }
-                hand.toxiproxy(Method::POST, &toxics, Some(&spec)).await?;
+                hand.toxiproxy(Method::POST, &path, Some(&spec)).await?;
             }
         }
     }
@@ -207,6 +210,19 @@ impl Hand {
         Ok(Self { demo, http })
     }
 
+    /// What is asked, of one user-service.
+    async fn fault(&self, asked: &Fault, also: bool, url: &str) -> Result<Faults, Problem> {
+        match asked {
+            Fault::List => self.faults(Method::GET, url, None).await,
+            Fault::Clear => self.faults(Method::DELETE, url, None).await,
+            Fault::Set(_, rule) => {
+                let mut rules = if also { self.faults(Method::GET, url, None).await?.rules } else { vec![] };
+                rules.push(rule.clone());
+                self.faults(Method::PUT, url, Some(rules)).await
+            }
+        }
+    }
+
     async fn faults(&self, method: Method, url: &str, rules: Option<Vec<Value>>) -> Result<Faults, Problem> {
         let request = self.http.request(method, url).bearer_auth(&self.demo.token);
         let answer = answered("user-service", with(request, rules.as_ref())).await?;
@@ -250,7 +266,7 @@ fn with(request: RequestBuilder, body: Option<&impl serde::Serialize>) -> Reques
 
 /// The answer, if it is no refusal.
 async fn answered(who: &'static str, request: RequestBuilder) -> Result<Response, Unbroken> {
-    let answer = request.send().await.map_err(|error| Unbroken::Silent(who, error))?;
+    let answer = request.send().await.map_err(|error| Unbroken::Silent(who.to_owned(), error))?;
     if answer.status().is_success() {
         return Ok(answer);
     }

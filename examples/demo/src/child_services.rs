@@ -57,9 +57,9 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
     }
     let app = || faulty.around(user_service::app(state.clone()), &health, &config.limits);
     let switch = Switch::default();
-    let log = ServerLog::open(&options.log)?;
+    let log = options.log.as_deref().map(ServerLog::open).transpose()?;
     let door = |client: Client| {
-        let log = (client == Client::Resilient).then(|| log.clone());
+        let log = log.clone().filter(|_| client == Client::Resilient);
         switch.door(app(), client, options.seed, log)
     };
     let (tell, told) = tokio::sync::watch::channel(false);
@@ -68,7 +68,8 @@ pub(crate) async fn serve_user(options: ServeUser) -> Result<(), Problem> {
         (&mut signal).await;
         let _ = tell.send(true);
     });
-    let control = switch.control(user_service::app(publishing.clone())).merge(faulty.admin());
+    let control =
+        switch.control(user_service::app(publishing.clone()), &options.control_token).merge(faulty.admin());
     let serve = async |state, router, port| {
         let listener = listen(port).await?;
         let mut told = told.clone();

@@ -15,6 +15,9 @@ use crate::scenario::{ISOLATION, REPLICAS, SCENARIOS, Scenario};
 /// Where [`ServeUser`] finds its token.
 pub(crate) const FAULTS_TOKEN: &str = "RESILIENT_CLIENT_DEMO_FAULTS_TOKEN";
 
+/// Where it finds the one by which the demo sets what a scenario does.
+pub(crate) const CONTROL_TOKEN: &str = "RESILIENT_CLIENT_DEMO_CONTROL_TOKEN";
+
 /// Where [`ServeOrder`] finds the one of its admin page.
 pub(crate) const ADMIN_TOKEN: &str = "RESILIENT_CLIENT_DEMO_ADMIN_TOKEN";
 
@@ -204,14 +207,16 @@ pub(crate) struct ServeUser {
     pub(crate) door: Vec<(Client, u16)>,
     #[arg(long)]
     pub(crate) control_port: u16,
+    #[arg(long, env = CONTROL_TOKEN, hide_env_values = true)]
+    pub(crate) control_token: String,
     /// Whether it publishes what happens to users
     #[arg(long)]
     pub(crate) broker: bool,
     #[arg(long)]
     pub(crate) database: PathBuf,
-    /// Where it writes what comes to the resilient order-service's door
+    /// Where it writes what comes to the resilient order-service's door, if it does
     #[arg(long)]
-    pub(crate) log: PathBuf,
+    pub(crate) log: Option<PathBuf>,
     #[arg(long)]
     pub(crate) seed: u64,
     /// Lets faults be injected by whoever bears it. Not as an argument, which others could read.

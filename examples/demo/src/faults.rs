@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::put;
@@ -120,9 +120,17 @@ impl Switch {
         Body::from_stream(pieces)
     }
 
-    /// `app` with a route to set the faults, which it doesn't suffer itself.
-    pub(crate) fn control(&self, app: Router) -> Router {
-        let set = |State(switch): State<Self>, Json(faults): Json<Faults>| async move { switch.set(faults) };
+    /// `app` with a route to set the faults, which it doesn't suffer itself. It is the demo's
+    /// alone: whoever else could set them would decide what the run shows.
+    pub(crate) fn control(&self, app: Router, token: &str) -> Router {
+        let bearer = format!("Bearer {token}");
+        let set = |State(switch): State<Self>, headers: HeaderMap, Json(faults): Json<Faults>| async move {
+            if headers.get(AUTHORIZATION).is_none_or(|borne| borne.as_bytes() != bearer.as_bytes()) {
+                return StatusCode::UNAUTHORIZED;
+            }
+            switch.set(faults);
+            StatusCode::OK
+        };
         app.merge(Router::new().route(CONTROL_PATH, put(set)).with_state(self.clone()))
     }
 
@@ -309,6 +317,24 @@ mod tests {
         let (gone, served) = job(None);
         drop(served);
         assert!(gone.is_in_vain() && !gone.is_hopeless(takes), "it doesn't see who has gone");
+    }
+
+    /// Every process of the host could, and through it a page in a browser.
+    #[tokio::test]
+    async fn faults_are_set_by_whoever_bears_the_runs_token_alone() {
+        let switch = Switch::default();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}{CONTROL_PATH}", listener.local_addr().unwrap());
+        let control = switch.control(Router::new(), "a token");
+        tokio::spawn(async move { axum::serve(listener, control).await });
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let put = || client.put(&url).json(&Faults::refuse(1.0));
+        for (request, status) in [(put(), 401), (put().bearer_auth("another"), 401)] {
+            assert_eq!(request.send().await.unwrap().status(), status);
+            assert_eq!(switch.get(), Faults::NONE);
+        }
+        assert_eq!(put().bearer_auth("a token").send().await.unwrap().status(), 200);
+        assert_eq!(switch.get(), Faults::refuse(1.0));
     }
 
     #[test]

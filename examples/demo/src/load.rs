@@ -64,12 +64,12 @@ impl Target {
         base: String,
         order_service: String,
         users: Arc<[String]>,
-        phases: usize,
+        books: Books,
     ) -> Result<Self, Problem> {
         let http =
             reqwest::Client::builder().retry(reqwest::retry::never()).timeout(PATIENCE).no_proxy().build()?;
         let [orders, reads] = [(); 2].map(|()| Semaphore::new(MOST_WAITING));
-        let books = Mutex::new(Books::new(phases));
+        let books = Mutex::new(books);
         let (readable, recent) = Default::default();
         let mut target = Self { http, base, order_service, users, readable, orders, reads, books, recent };
         while target.readable.len() < READABLE {

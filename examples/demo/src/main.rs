@@ -94,7 +94,8 @@ fn main() -> ExitCode {
             .downcast_ref::<io::Error>()
             .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
         if !unread {
-            eprintln!("demo: {problem}");
+            // The terminal may be gone, at which `eprintln!` would panic.
+            let _ = writeln!(io::stderr(), "demo: {problem}");
         }
         ExitCode::from(2)
     })
@@ -115,7 +116,7 @@ async fn demo(options: Options) -> Result<ExitCode, Problem> {
         return Ok(ExitCode::SUCCESS);
     }
     enough_open_files(&options)?;
-    let files = Files::create(&options)?;
+    let files = Files::open(&options)?;
     let directory = Directory::open(options.keep.as_deref())?;
     if let Some(traces) = &options.traces {
         empty(traces, "an older run's orders would be told of")?;
@@ -191,19 +192,21 @@ fn open_files(Rates { orders, reads, .. }: Rates, naive: usize) -> u64 {
     BESIDES + waiting * naive.max(2) as u64 + u64::from(reads)
 }
 
-/// Where results go besides the terminal. Created before the run, so that a path that can't be
-/// written is known then.
+/// Where results go besides the terminal. Opened before the run, so that a path that can't be
+/// written is known then; what is there stays until there is something to take its place.
 struct Files {
-    json: Option<File>,
-    report: Option<File>,
+    json: Option<(PathBuf, File)>,
+    report: Option<(PathBuf, File)>,
 }
 
 impl Files {
-    fn create(options: &Options) -> Result<Self, Problem> {
-        let create = |path: &Option<PathBuf>| {
-            path.as_deref().map(|path| File::create(path).map_err(|error| about(path, &error))).transpose()
+    fn open(options: &Options) -> Result<Self, Problem> {
+        let open = |path: &Option<PathBuf>| {
+            let Some(path) = path else { return Ok(None) };
+            let file = File::options().write(true).create(true).truncate(false).open(path);
+            file.map(|file| Some((path.clone(), file))).map_err(|error| about(path, &error))
         };
-        Ok(Self { json: create(&options.json)?, report: create(&options.report)? })
+        Ok(Self { json: open(&options.json)?, report: open(&options.report)? })
     }
 
     fn write(
@@ -212,14 +215,25 @@ impl Files {
         results: &Results,
         verdict: &Verdict,
     ) -> Result<(), Problem> {
-        if let Some(json) = self.json {
-            serde_json::to_writer_pretty(json, &json!({ "results": results, "verdict": verdict }))?;
+        if let Some((path, file)) = self.json {
+            let results = serde_json::to_vec_pretty(&json!({ "results": results, "verdict": verdict }))?;
+            replace(file, &results).map_err(|error| about(&path, &error))?;
         }
-        if let Some(mut file) = self.report {
-            file.write_all(report::page(scenario, results, verdict).as_bytes())?;
+        if let Some((path, file)) = self.report {
+            let page = report::page(scenario, results, verdict);
+            replace(file, page.as_bytes()).map_err(|error| about(&path, &error))?;
         }
         Ok(())
     }
+}
+
+/// Puts this in the place of what was there.
+fn replace(mut file: File, content: &[u8]) -> io::Result<()> {
+    // A pipe or a device has nothing to be cut off.
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    file.write_all(content)
 }
 
 fn say_interrupted() -> Result<ExitCode, Problem> {

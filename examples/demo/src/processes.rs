@@ -67,6 +67,8 @@ pub(crate) struct Fleet {
     watchdog: Process,
     /// What the resilient one's admin page asks for.
     admin_token: String,
+    /// What the user-services ask for when a scenario sets their faults.
+    control_token: String,
     /// Where spans go, if anywhere.
     traces: Option<PathBuf>,
     /// Only in a held demo.
@@ -107,7 +109,7 @@ impl Fleet {
             command.arg("--remove").arg(path);
         }
         let watchdog = spawn("watchdog", command.kill_on_drop(false), directory)?;
-        let ports = Ports::choose(user_services).await?;
+        let ports = Ports::choose(user_services)?;
         let cast = options.cast(scenario);
         let breakable = if options.hold { Some(Breakable::start(&ports.users, &cast).await?) } else { None };
         let mut fleet = Self {
@@ -132,6 +134,7 @@ impl Fleet {
             counted: !options.hold,
             watchdog,
             admin_token: Uuid::new_v4().simple().to_string(),
+            control_token: Uuid::new_v4().simple().to_string(),
             traces: options.traces.clone(),
             breakable,
             users: (0..user_services).map(|_| None).collect(),
@@ -216,7 +219,7 @@ impl Fleet {
         let url = format!("{}{CONTROL_PATH}", self.user_control(replica));
         let mut tries = 3;
         loop {
-            let answer = self.http.put(&url).json(&faults).send().await;
+            let answer = self.http.put(&url).bearer_auth(&self.control_token).json(&faults).send().await;
             tries -= 1;
             match answer.and_then(reqwest::Response::error_for_status) {
                 Ok(_) => return Ok(()),

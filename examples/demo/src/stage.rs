@@ -25,6 +25,7 @@ use crate::processes::Fleet;
 use crate::report::{self, Line, Second};
 use crate::results::{Machine, Observed, Other, Results, Return, SecondFigures, Seen, Streams, Twin, Work};
 use crate::scenario::{Act, Mood, More, Phase, Scenario};
+use crate::tally::Books;
 
 /// How many customers there are.
 const USERS: usize = 20;
@@ -144,8 +145,9 @@ async fn targets(fleet: &Fleet, options: &Options, scenario: &Scenario) -> Resul
     let mut targets = Vec::new();
     for client in options.cast(scenario).clients() {
         let phases = scenario.phases.len();
+        let books = if options.hold { Books::without_end(phases) } else { Books::new(phases) };
         let (entrance, order_service) = (fleet.entrance(client), fleet.order_service(client));
-        targets.push(Arc::new(Target::prepare(entrance, order_service, users.clone(), phases).await?));
+        targets.push(Arc::new(Target::prepare(entrance, order_service, users.clone(), books).await?));
     }
     Ok(targets)
 }

@@ -72,14 +72,18 @@ fn what_is_broken_by_hand_hits_the_naive_twin_and_not_the_resilient_one() {
     assert!(naive > 0 && resilient == 0, "{naive} and {resilient} failed: {:#?}", held.lines);
     let slow = said(&held.demo(&["toxic", "latency", "1ms", "--upstream"]));
     assert!(slow.contains(r#""name":"latency_upstream""#), "{slow}");
+    // What is refused changes neither twin.
+    assert_eq!(held.demo(&["toxic", "latency", "61m", "--upstream"]).status.code(), Some(2));
+    assert_eq!(said(&held.demo(&["toxic"])), slow);
     assert_eq!(said(&held.demo(&["toxic", "clear"])), "naive: no toxic\nresilient: no toxic\n");
 
     for (args, says) in [
         (&["fault", "user-service", "poison"][..], "there are delay, abort"),
         (
             &["fault", "user-service", "abort", "99"],
-            "user-service refuses it: status must be from 200 to 599",
+            "user-service refuses it: rules[0].status must be from 200 to 599",
         ),
+        (&["toxic", "bandwidth"], "bandwidth needs its rate"),
         (&["toxic", "latency", "61m"], "the proxy refuses it: bad request body: latency"),
         (&["toxic", "clear", "--to", "1"], "no demo with the pid 1 is held here"),
     ] {
@@ -105,4 +109,27 @@ fn a_demo_that_is_killed_is_no_longer_found() {
         looks += 1;
     }
     assert_eq!(held.left_behind(), [""; 0]);
+}
+
+/// Of three, "user-service" was said to be dead, and the two others stayed as they were.
+#[test]
+fn one_that_is_dead_keeps_nobody_from_breaking_the_others() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut held = Held::start(&["replicas"]);
+    let first = held.lines.iter().find(|line| line.contains("user-service 1 ")).expect("where it is");
+    let pid = first.rsplit(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    kill_process(pid.expect("its pid"), Signal::KILL).unwrap();
+    for (args, says) in [
+        (&["fault", "user-service", "hang", "1%"][..], r#""kind":"hang""#),
+        (&["fault", "list"], r#""kind":"hang""#),
+        (&["fault", "clear"], "well"),
+    ] {
+        let broken = held.demo(args);
+        let (told, why) = (text(&broken.stdout), text(&broken.stderr));
+        assert_eq!(broken.status.code(), Some(2), "{args:?}: {told}{why}");
+        assert_eq!(why, "demo: user-service-1 can't be reached: is it dead?\n", "{args:?}");
+        assert!(told.contains("user-service-2: ") && told.contains("user-service-3: "), "{told}");
+        assert_eq!(told.matches(says).count(), 2, "{told}");
+    }
+    assert_eq!(held.interrupt().code(), Some(0));
 }

@@ -152,7 +152,7 @@ enum Fate<'a> {
 fn fate(command: &str) -> Fate<'_> {
     let words: Vec<_> = command.split_whitespace().collect();
     match words.as_slice() {
-        ["curl", ..] => Fate::Curl,
+        ["curl" | "id=$(curl", ..] => Fate::Curl,
         ["cargo", "run", "-p", service @ ("user-service" | "order-service"), rest @ ..] => {
             Fate::Service(service, rest.iter().copied().skip_while(|word| *word == "--").collect())
         }
@@ -321,9 +321,9 @@ impl Drop for Service {
     }
 }
 
-/// The command's answer, as JSON.
-fn shell(command: &str) -> Value {
-    let output = Command::new("sh").args(["-c", command]).output().expect("a shell");
+/// The command's answer, as JSON; in a shell in which `id` is known.
+fn shell(command: &str, id: &str) -> Value {
+    let output = Command::new("sh").args(["-c", command]).env("id", id).output().expect("a shell");
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text).unwrap_or_else(|error| {
         panic!("{command}\n{error}: {text}{}", String::from_utf8_lossy(&output.stderr))
@@ -478,24 +478,29 @@ fn the_readmes_commands_do_what_it_says() {
                 let there = command.replace("localhost:3000", &format!("localhost:{}", users.port()));
                 let there = there.replace("localhost:3100", &format!("localhost:{}", users.probes_port()));
                 let there = there.replace("localhost:3001", &format!("localhost:{}", orders.port()));
-                let there = there.replace("<id>", &id);
+                if there.starts_with("id=") {
+                    id = shell(&format!("{there}; printf '\"%s\"' \"$id\""), "")
+                        .as_str()
+                        .expect("text")
+                        .to_owned();
+                    continue;
+                }
                 let asked = now();
-                let answer = shell(&there);
+                let answer = shell(&there, &id);
                 if let Some(rules) = answer["rules"].as_array() {
                     // Faults were changed.
                     slow = !rules.is_empty();
                 } else if answer["orders"].is_array() {
-                    settle(&there);
+                    settle(&there, &id);
                 } else if answer["users"].is_array() {
                     seen_slow += u32::from(slow);
                     assert_eq!(asked.elapsed() >= Duration::from_secs(3), slow, "{there}");
-                } else if let Some(status) = answer["status"].as_str() {
+                } else {
+                    let status = answer["status"].as_str().unwrap_or_else(|| panic!("{there}\n{answer}"));
                     seen_slow += u32::from(slow);
                     assert_eq!(status, if slow { "pending_verification" } else { "confirmed" }, "{there}");
                     assert!(asked.elapsed() < Duration::from_secs(3), "{there}");
                     last = Some(there);
-                } else {
-                    answer["id"].as_str().unwrap_or_else(|| panic!("{there}\n{answer}")).clone_into(&mut id);
                 }
             }
             // The next test runs it.
@@ -506,7 +511,7 @@ fn the_readmes_commands_do_what_it_says() {
     assert_eq!(seen_slow, 2, "README shows what a fault does to either caller");
     let order = last.expect("README orders something");
     drop(users);
-    let answer = shell(&order);
+    let answer = shell(&order, &id);
     assert_eq!(answer["status"], "pending_verification", "once user-service is gone: {order}");
 }
 
@@ -536,10 +541,10 @@ fn now() -> Instant {
 }
 
 /// The orders of a list are confirmed, sooner or later.
-fn settle(list: &str) {
+fn settle(list: &str, id: &str) {
     let until = now() + Duration::from_secs(30);
     loop {
-        let answer = shell(list);
+        let answer = shell(list, id);
         let orders = answer["orders"].as_array().expect("orders");
         if orders.iter().all(|order| order["status"] == "confirmed") {
             return;

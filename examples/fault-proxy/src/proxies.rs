@@ -93,7 +93,7 @@ impl Proxies {
     }
 
     /// Several at once. One that is there already, the same, is enabled; another of its name gives
-    /// way.
+    /// way, unless what should take its place can't be had.
     ///
     /// # Errors
     /// Something is missing in one of them: then none is made. With those made before the first
@@ -273,7 +273,15 @@ impl All {
             proxy.enable(spec.enabled.unwrap_or(true)).await?;
             return Ok(ProxyView::new(&spec.name, proxy));
         }
-        self.remove(&spec.name).await?;
-        self.create(spec).await
+        let was_enabled = proxy.is_enabled();
+        // Its port may be the one that is asked for.
+        proxy.enable(false).await?;
+        let (name, before) = self.proxies.remove_entry(&spec.name).ok_or(Error::ProxyNotFound)?;
+        let made = self.create(spec).await;
+        if made.is_err() {
+            let before = self.proxies.entry(name).or_insert(before);
+            before.enable(was_enabled).await?;
+        }
+        made
     }
 }

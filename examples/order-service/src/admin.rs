@@ -6,6 +6,7 @@ use std::{fmt, io::Write as _};
 use axum::Router;
 use clap::{Args, builder::FalseyValueParser};
 use resilient_client::{access::Access, admin::Admin};
+use service_kit::start;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -44,13 +45,12 @@ impl AdminOptions {
         let token = self.admin_token.as_ref().or(made_up.as_ref()).map_or("", String::as_str);
         let admin = Admin::new(Access::token(token)).client("user-service", users.client());
         let router = admin.router().map_err(|error| Error::config(format!("admin-token: {error}")))?;
-        let port = probes.local_addr()?.port();
+        let address = start::for_this_host("--admin", probes)?;
         let shown = made_up.as_deref().unwrap_or("the one given");
         let mut out = std::io::stdout().lock();
         // Whoever doesn't read it doesn't want to know.
-        let _ =
-            writeln!(out, "order-service's admin page is http://localhost:{port}{PATH}; its token: {shown}")
-                .and_then(|()| out.flush());
+        let _ = writeln!(out, "order-service's admin page is http://{address}{PATH}; its token: {shown}")
+            .and_then(|()| out.flush());
         Ok(Router::new().nest(PATH, router))
     }
 }

@@ -81,6 +81,8 @@ impl ResilientUsers {
         builder: ClientBuilder,
         adjust: impl FnOnce(Policy) -> Policy,
     ) -> Result<Self, Error> {
+        // First: what can't work is refused by the name that it was given by.
+        config.validate()?;
         let total = Duration::from_millis(config.user_timeout_ms);
         let attempt = ATTEMPT.min(total);
         let timeout = TimeoutPolicy::standard().total(total).attempt(attempt);
@@ -288,6 +290,13 @@ mod tests {
             assert!(error.is_config() && error.to_string().contains(why), "{urls}: {error}");
             assert!(!error.to_string().contains("secret"), "{urls}: {error}");
         }
+    }
+
+    #[test]
+    fn a_time_that_cannot_work_is_refused_by_the_name_of_its_flag() {
+        let config = Config { user_timeout_ms: 0, ..Config::default() };
+        let error = ResilientUsers::new(&config).unwrap_err().to_string();
+        assert!(error.contains("user-timeout-ms must be at least 1"), "{error}");
     }
 
     #[test]

@@ -294,10 +294,11 @@ async fn reach(settings: Settings<'_>, location: &Location) -> Result<(), Error>
     let mut logged = String::new();
     loop {
         let cause = match timeout(ACQUIRE_TIMEOUT, AnyConnection::connect(settings.url)).await {
-            Ok(Ok(connection)) => {
+            Ok(Ok(mut connection)) => {
+                let usable = is_usable(&mut connection, settings.synchronous).await;
                 // It has shown what it was for.
                 let _ = connection.close().await;
-                return Ok(());
+                return usable.map_err(|error| Error::database(location.to_string(), error));
             }
             Ok(Err(error)) if may_pass(&error) => causes(&error),
             Ok(Err(error)) => return Err(Error::database(location.to_string(), error)),
@@ -310,6 +311,21 @@ async fn reach(settings: Settings<'_>, location: &Location) -> Result<(), Error>
         tokio::select! {
             () = &mut over => return Err(Error::unreachable(location.to_string(), cause)),
             () = sleep(REACH_RETRY) => {}
+        }
+    }
+}
+
+/// Whether what was connected to takes the settings of a connection. A file is only looked at then,
+/// and may be no database. The pool would try such a connection again and again.
+async fn is_usable(connection: &mut AnyConnection, synchronous: Synchronous) -> Result<(), sqlx::Error> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match configure(connection, synchronous).await {
+            Err(error) if !may_pass(&error) && attempts == OPEN_ATTEMPTS => return Err(error),
+            Err(error) if !may_pass(&error) => sleep(OPEN_RETRY).await,
+            // A lock is waited for where steps are applied.
+            _ => return Ok(()),
         }
     }
 }

@@ -24,7 +24,7 @@ mod on {
     use tower_layer::Layer as _;
     use uuid::Uuid;
 
-    use crate::{error::Error, health::Health, http, limits::Limits};
+    use crate::{error::Error, health::Health, http, limits::Limits, start};
 
     /// Where the admin route is, at the listener for probes.
     const PATH: &str = "/faults";
@@ -96,14 +96,14 @@ mod on {
         /// Says on stdout how to inject the first one.
         pub fn announce(&self, probes: &TcpListener) -> Result<(), Error> {
             let Some(kit) = &self.0 else { return Ok(()) };
-            let port = probes.local_addr()?.port();
+            let address = start::for_this_host("--faults", probes)?;
             let token = kit.made_up.as_deref().unwrap_or("<the token>");
             let mut out = std::io::stdout().lock();
             // Whoever doesn't read it doesn't want to know.
             let _ = writeln!(
                 out,
                 "faults can be injected; the first one, for example:\n\
-                 curl -X PUT localhost:{port}{PATH} -H 'authorization: Bearer {token}' \
+                 curl -X PUT {address}{PATH} -H 'authorization: Bearer {token}' \
                  --json '{{\"kind\": \"delay\", \"delay\": \"2s\"}}'"
             )
             .and_then(|()| out.flush());

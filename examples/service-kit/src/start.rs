@@ -1,7 +1,11 @@
 //! From the command line to a service that is up: what both `main`s do, and how a process ends at
 //! once when told.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+};
 
 use tokio::{net::TcpListener, runtime};
 
@@ -68,6 +72,25 @@ pub fn announce(what: &str, listener: &TcpListener) -> Result<(), Error> {
     Ok(())
 }
 
+/// Where a listener answers this host as this host, which is who may use what operators use; `what`
+/// that is. An error where it doesn't listen on loopback: nobody could.
+pub fn for_this_host(what: &str, listener: &TcpListener) -> Result<String, Error> {
+    let address = listener.local_addr()?;
+    on_loopback(address).ok_or_else(|| {
+        let why = format!("{what} is for this host alone, and {} isn't loopback", address.ip());
+        Error::config(format!("host: {why}: leave it out, or make host 127.0.0.1 or 0.0.0.0"))
+    })
+}
+
+fn on_loopback(address: SocketAddr) -> Option<String> {
+    const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let ip = address.ip();
+    if ip.is_unspecified() || LOCALHOST.contains(&ip) {
+        return Some(format!("localhost:{}", address.port()));
+    }
+    ip.is_loopback().then(|| address.to_string())
+}
+
 /// The port for probes: the one given, or 100 after the service's own; any free one (0) if that is
 /// any.
 pub fn health_port(port: u16, given: Option<u16>) -> Result<u16, Error> {
@@ -85,7 +108,23 @@ pub fn health_port(port: u16, given: Option<u16>) -> Result<u16, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::health_port;
+    use super::{health_port, on_loopback};
+
+    /// What was shown for an address of the network was at localhost, where nobody listened.
+    #[test]
+    fn what_operators_use_is_shown_where_this_host_may_use_it() {
+        for (address, shown) in [
+            ("127.0.0.1:3100", Some("localhost:3100")),
+            ("[::1]:3100", Some("localhost:3100")),
+            ("0.0.0.0:3100", Some("localhost:3100")),
+            ("[::]:3100", Some("localhost:3100")),
+            ("127.0.0.2:3100", Some("127.0.0.2:3100")),
+            ("10.0.0.5:3100", None),
+            ("[2001:db8::1]:3100", None),
+        ] {
+            assert_eq!(on_loopback(address.parse().unwrap()).as_deref(), shown, "{address}");
+        }
+    }
 
     #[test]
     fn probes_are_answered_100_ports_on_unless_told_otherwise() {

@@ -65,6 +65,19 @@ async fn what_waiting_cannot_mend_is_said_at_once() {
     }
 }
 
+/// `SQLite` opens any file, and reads it when it is first asked something: in the pool, which
+/// kept the cause to itself and tried for a quarter of an hour.
+#[tokio::test]
+async fn a_file_that_is_no_database_is_named_with_the_cause() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "a text that is longer than the head of a database\n".repeat(20)).unwrap();
+    for mode in ["", "?mode=rwc"] {
+        let path = file.path().display();
+        let said = refusal(&format!("sqlite://{path}{mode}"), Duration::from_hours(1)).await;
+        assert!(said.contains(&path.to_string()) && said.contains("file is not a database"), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_database_that_comes_up_meanwhile_is_opened() {
     let Some(url) = postgres("a_database_that_comes_up_meanwhile_is_opened") else { return };

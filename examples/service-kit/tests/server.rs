@@ -1,8 +1,13 @@
 //! The server's bounds and its end, over real sockets.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::ready, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Bytes, routing::get};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    routing::get,
+};
+use futures_util::stream::{StreamExt as _, once, pending};
 use service_kit::{
     error::Error,
     health::Health,
@@ -43,10 +48,20 @@ async fn start(adjust: impl FnOnce(&mut Limits)) -> Running {
             "gated"
         }
     };
+    let stream = || Body::from_stream(once(ready(Ok::<_, Error>("an event"))).chain(pending()));
+    let gated_stream = {
+        let gated = gated.clone();
+        async move || {
+            gated().await;
+            stream()
+        }
+    };
     let health = Health::default();
     let router = Router::new()
         .route("/", get(async || "fine"))
         .route("/gated", get(gated))
+        .route("/stream", get(async move || stream()))
+        .route("/gated-stream", get(gated_stream))
         .route("/huge", get(async || Bytes::from(vec![b'x'; 64 << 20])))
         .merge(health.routes());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -139,6 +154,43 @@ async fn connections_that_do_not_read_their_answers_end() {
         let got = timeout(SOON, rest).await.expect("the connection ends");
         assert!(got < 64 << 20, "{got} bytes");
     }
+}
+
+/// As many streams as there may be connections, and nobody else was answered as long as they
+/// lasted.
+#[tokio::test]
+async fn streams_silence_nobody() {
+    for (all, of_one) in [(4, 4), (4, 8), (8, 4)] {
+        let running =
+            start(|limits| (limits.max_connections, limits.max_connections_per_peer) = (all, of_one)).await;
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let mut stream = send(running.address, "/stream").await;
+            let mut said = String::new();
+            while !said.contains("an event") {
+                let mut some = [0; 4096];
+                let read = timeout(SOON, stream.read(&mut some)).await.expect("an answer").unwrap();
+                said.push_str(&String::from_utf8_lossy(&some[..read]));
+            }
+            streams.push(stream);
+        }
+        get_fine(running.address).await;
+        let mut rest = String::new();
+        timeout(SOON, streams[0].read_to_string(&mut rest)).await.expect("it ends").unwrap();
+        assert!(rest.ends_with("0\r\n\r\n"), "as a whole answer does: {rest:?}");
+        let others = timeout(Duration::from_millis(50), streams[3].read_u8()).await;
+        assert!(others.is_err(), "one is enough: {others:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_who_waits_is_answered_when_an_answer_turns_out_to_be_a_stream() {
+    let running = start(|limits| limits.max_connections = 1).await;
+    let _first = send(running.address, "/gated-stream").await;
+    running.begun.acquire().await.unwrap().forget();
+    let mut second = send(running.address, "/").await;
+    running.gate.add_permits(1);
+    assert!(answer(&mut second).await.ends_with("fine"));
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@
 //! between only the last is told. While nothing changes, a comment now and then shows that the
 //! stream is alive; who hears neither for longer has lost it.
 //!
-//! It ends when the service is told to stop, and when its database fails: the reader reconnects.
+//! It ends when the service is told to stop, when its database fails, and when another connection
+//! needs its place: the reader reconnects.
 
 use std::{collections::VecDeque, convert::Infallible, future::ready, sync::Arc};
 

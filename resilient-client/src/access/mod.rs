@@ -82,7 +82,7 @@ impl Access {
     }
 
     /// From other hosts, too. Their requests must name one of these in `Host` (without its port).
-    /// Default none: only from this host, under the name of `localhost` or an address of its own.
+    /// Default none: only from this host, under the name of `localhost` or a loopback address.
     pub fn anywhere(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.anywhere = true;
         self.hosts = hosts.into_iter().map(Into::into).collect();

@@ -160,7 +160,8 @@ pin_project! {
         timer: Option<Pin<Box<Sleep>>>,
         flush: Flush,
         ended: bool,
-        place: Place,
+        // Given back when nothing is wrong with it any more.
+        place: Option<Place>,
     }
 }
 
@@ -180,7 +181,7 @@ impl<B> Spoilt<B> {
             timer: None,
             flush: Flush::InOnePoll,
             ended: false,
-            place,
+            place: Some(place),
         }
     }
 }
@@ -295,7 +296,8 @@ where
         let now = time::now();
         let until = *this.until.get_or_insert(now.after(most));
         if now >= until {
-            // It has cost enough.
+            // It has cost enough, and may go on for long: a stream of events.
+            *this.place = None;
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.held)))));
         }
         let piece = this.held.split_to(usize::try_from(bytes).unwrap_or(usize::MAX).min(this.held.len()));

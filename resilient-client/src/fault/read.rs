@@ -4,17 +4,18 @@
 //! Every setting is optional but a rule's `kind`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::faults::Settings;
 use super::limits::Limits;
 use super::rule::{Delay, Kind, Rule};
-use crate::policy::config::read::{Either, Human, Several, names, table};
+use crate::policy::config::read::{Either, Human, names, table};
 
 table!(RuleTable by named {
     kind: Name,
@@ -32,7 +33,7 @@ table!(RuleTable by named {
 });
 table!(DelayTable by named { min: Human, max: Human, median: Human, p99: Human });
 table!(SettingsTable by named {
-    rules: Several<Rule>,
+    rules: Rules,
     seed: u64,
     envoy_headers: bool,
     max_active: u32,
@@ -147,6 +148,46 @@ impl<'de> Deserialize<'de> for Rule {
     }
 }
 
+/// A list of rules, whose refusal says which one it is about: `[1].delay: ...`.
+pub(super) struct Rules(pub(super) Vec<Rule>);
+
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Numbered)
+    }
+}
+
+struct Numbered;
+
+impl<'de> Visitor<'de> for Numbered {
+    type Value = Rules;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of rules")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Rules, A::Error> {
+        let mut rules = Vec::new();
+        loop {
+            let next = seq.next_element().map_err(|error| {
+                let (said, number) = (error.to_string(), rules.len());
+                let joint = if field(&said).is_some() { "." } else { ": " };
+                A::Error::custom(format_args!("[{number}]{joint}{said}"))
+            });
+            match next? {
+                Some(rule) => rules.push(rule),
+                None => return Ok(Rules(rules)),
+            }
+        }
+    }
+}
+
+/// The setting that a refusal is about, and why.
+pub(super) fn field(said: &str) -> Option<(&str, &str)> {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.[]".contains(&byte);
+    said.split_once(": ").filter(|(field, _)| !field.is_empty() && field.bytes().all(is_part))
+}
+
 impl<'de> Deserialize<'de> for Settings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = SettingsTable::deserialize(deserializer)?;
@@ -157,7 +198,7 @@ impl<'de> Deserialize<'de> for Settings {
             max_bytes: table.max_bytes.unwrap_or(standard.max_bytes),
         };
         Ok(Self {
-            rules: table.rules.map(|Several(rules)| rules).unwrap_or_default(),
+            rules: table.rules.map(|Rules(rules)| rules).unwrap_or_default(),
             seed: table.seed,
             limits,
             envoy_headers: table.envoy_headers.unwrap_or_default(),

@@ -178,11 +178,8 @@ impl Rule {
             }
         };
         let method = self.method.as_deref().map(method).transpose()?;
-        if self.host.as_deref().is_some_and(|host| !is_host(host)) {
-            return Err(Invalid::new(
-                "host",
-                format!("must be a host's name without a port, got {:?}", self.host),
-            ));
+        if let Some(host) = self.host.as_deref().filter(|host| !is_host(host)) {
+            return Err(Invalid::new("host", format!("must be a host's name without a port, got {host:?}")));
         }
         let headers = self.headers.iter().map(|(name, value)| header(name, value));
         Ok(Matcher {

@@ -51,7 +51,10 @@ enum Unit {
 /// A kind by its name here, its name there, and the values it takes, in order.
 type Kind = (&'static str, &'static str, &'static [(&'static str, Unit)]);
 
-const FAULTS: [Kind; 9] = [
+/// Those that do nothing, or end all at once, without their first value.
+const NEEDY: [&str; 5] = ["latency", "bandwidth", "limit-data", "slow-close", "slicer"];
+
+static FAULTS: [Kind; 9] = [
     ("delay", "delay", &[("delay", Unit::Span)]),
     ("abort", "abort", &[("status", Unit::Count)]),
     ("hang", "hang", &[]),
@@ -63,7 +66,7 @@ const FAULTS: [Kind; 9] = [
     ("wrong-page", "wrong_page", &[("status", Unit::Count)]),
 ];
 
-const TOXICS: [Kind; 7] = [
+static TOXICS: [Kind; 7] = [
     ("latency", "latency", &[("latency", Unit::Millis), ("jitter", Unit::Millis)]),
     ("timeout", "timeout", &[("timeout", Unit::Millis)]),
     ("reset-peer", "reset_peer", &[("timeout", Unit::Millis)]),
@@ -85,8 +88,8 @@ pub(super) fn fault(words: &[String], user_services: usize) -> Result<Fault, Unc
         [only] if only == "clear" => Ok(Fault::Clear),
         [service, kind, values @ ..] => {
             let service = self::service(service, user_services)?;
-            let (name, mut rule, share) = read(&FAULTS, kind, values)?;
-            rule.insert("kind".into(), name.into());
+            let ((_, name, _), mut rule, share) = read(&FAULTS, kind, values)?;
+            rule.insert("kind".into(), (*name).into());
             if let Some(percent) = share {
                 rule.insert("percentage".into(), percent.into());
             }
@@ -106,7 +109,17 @@ pub(super) fn toxic(words: &[String]) -> Result<Toxic, Unclear> {
         [only] if only == "list" => Ok(Toxic::List),
         [only] if only == "clear" => Ok(Toxic::Clear),
         [kind, values @ ..] => {
-            let (name, attributes, share) = read(&TOXICS, kind, values)?;
+            let (known, mut attributes, share) = read(&TOXICS, kind, values)?;
+            let (here, name, fields) = known;
+            for (field, _) in *fields {
+                if attributes.is_empty() && NEEDY.contains(here) {
+                    return Err(Unclear(format!(
+                        "{here} needs its {field}; `cargo demo toxic --help` has examples"
+                    )));
+                }
+                // All of them, for it may take the place of one that has others.
+                attributes.entry(*field).or_insert_with(|| 0.into());
+            }
             let toxicity = share.unwrap_or(100.0) / 100.0;
             Ok(Toxic::Add(json!({ "type": name, "attributes": attributes, "toxicity": toxicity })))
         }
@@ -126,12 +139,12 @@ fn service(name: &str, user_services: usize) -> Result<Option<usize>, Unclear> {
     }
 }
 
-/// The kind's name there, its values, and the share in percent.
-type Read = (&'static str, Map<String, Value>, Option<f64>);
+/// The kind, its values, and the share in percent.
+type Read = (&'static Kind, Map<String, Value>, Option<f64>);
 
-fn read(kinds: &[Kind], kind: &str, mut values: &[String]) -> Result<Read, Unclear> {
+fn read(kinds: &'static [Kind], kind: &str, mut values: &[String]) -> Result<Read, Unclear> {
     let known = kinds.iter().find(|(here, there, _)| kind == *here || kind == *there);
-    let Some((_, name, fields)) = known else {
+    let Some(known @ (_, _, fields)) = known else {
         return Err(Unclear(format!("no kind {kind:?}: there are {}", names(kinds))));
     };
     let mut share = None;
@@ -148,7 +161,7 @@ fn read(kinds: &[Kind], kind: &str, mut values: &[String]) -> Result<Read, Uncle
     for ((field, unit), text) in fields.iter().zip(values) {
         read.insert((*field).to_owned(), unit.read(text).map_err(|why| Unclear(format!("{field} {why}")))?);
     }
-    Ok((name, read, share))
+    Ok((known, read, share))
 }
 
 fn share(text: &str) -> Result<f64, Unclear> {
@@ -224,9 +237,10 @@ mod tests {
     #[test]
     fn a_toxic_is_read_as_toxiproxy_has_it() {
         for (line, kind, attributes, toxicity) in [
-            ("latency 200ms", "latency", json!({ "latency": 200 }), 1.0),
+            ("latency 200ms", "latency", json!({ "latency": 200, "jitter": 0 }), 1.0),
             ("latency 1s 100ms 30%", "latency", json!({ "latency": 1000, "jitter": 100 }), 0.3),
-            ("reset-peer", "reset_peer", json!({}), 1.0),
+            ("reset-peer", "reset_peer", json!({ "timeout": 0 }), 1.0),
+            ("limit-data 0", "limit_data", json!({ "bytes": 0 }), 1.0),
             (
                 "slicer 10 5 100us",
                 "slicer",
@@ -262,5 +276,16 @@ mod tests {
         let several = fault(&words("user-service-4 hang"), 3).unwrap_err().to_string();
         assert!(several.ends_with("user-service-1 to -3"), "{several}");
         assert!(toxic(&words("poison")).unwrap_err().to_string().contains("latency, timeout"));
+        for (line, needs) in [
+            ("latency", "latency needs its latency"),
+            ("latency 30%", "latency needs its latency"),
+            ("bandwidth", "bandwidth needs its rate"),
+            ("limit_data", "limit-data needs its bytes"),
+            ("slow-close", "slow-close needs its delay"),
+            ("slicer", "slicer needs its average_size"),
+        ] {
+            let why = toxic(&words(line)).unwrap_err().to_string();
+            assert!(why.starts_with(needs), "{line}: {why}");
+        }
     }
 }

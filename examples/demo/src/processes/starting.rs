@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::heard::listen;
 use super::{Fleet, breakable, url};
 use crate::breaker_log::Breaker;
-use crate::cli::{ADMIN_TOKEN, Client, FAULTS_TOKEN};
+use crate::cli::{ADMIN_TOKEN, CONTROL_TOKEN, Client, FAULTS_TOKEN};
 use crate::clock::now;
 use crate::counted::arrivals_file;
 use crate::faults::heard;
@@ -25,8 +25,11 @@ impl Fleet {
             command.args(["--door", &format!("{}:{}", client.name(), ports.door[client as usize])]);
         }
         command.args(["--control-port", &ports.control.to_string()]);
+        command.env(CONTROL_TOKEN, &self.control_token);
         command.arg("--database").arg(self.directory.join("users.db"));
-        command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
+        if self.counted {
+            command.arg("--log").arg(self.directory.join(arrivals_file(replica)));
+        }
         command.args(self.broker.then_some("--broker"));
         command.args(["--seed", &self.seed.to_string()]);
         if let Some(breakable) = &self.breakable {

@@ -46,7 +46,7 @@ pub(crate) fn summary(colours: Colours, scenario: &Scenario, results: &Results, 
         let _ = writeln!(out, "  {}", check_line(colours, check));
     }
     for check in verdict.naive.iter().filter(|check| check.failed()) {
-        let text = format!("{:9}{}:\n{:11}{}", "", check.name, "", check.figures);
+        let text = format!("{:9}{}:{}", "", check.name, below(&check.figures, 11));
         let _ = writeln!(out, "{}", colours.apply(Colour::Dim, &text));
     }
     let _ = writeln!(out, "\n{}", judged(colours, scenario, results, verdict));
@@ -244,7 +244,22 @@ fn check_line(colours: Colours, check: &Check) -> String {
     let (word, Check { name, figures, .. }) = (colours.apply(colour, word), check);
     // The list's indent, the word, the name and their spaces.
     let fits = 2 + 6 + 1 + name.len().max(34) + 1 + figures.len() <= COLUMNS_OF_A_TERMINAL;
-    if fits { format!("{word} {name:<34} {figures}") } else { format!("{word} {name}\n{:9}{figures}", "") }
+    if fits { format!("{word} {name:<34} {figures}") } else { format!("{word} {name}{}", below(figures, 9)) }
+}
+
+/// On lines of their own, so far to the right.
+fn below(figures: &str, indent: usize) -> String {
+    let (mut out, mut column) = (String::new(), COLUMNS_OF_A_TERMINAL);
+    for word in figures.split_whitespace() {
+        if column + 1 + word.chars().count() > COLUMNS_OF_A_TERMINAL {
+            let _ = write!(out, "\n{:indent$}{word}", "");
+            column = indent + word.chars().count();
+        } else {
+            let _ = write!(out, " {word}");
+            column += 1 + word.chars().count();
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -269,6 +284,19 @@ mod tests {
         let cells: Vec<_> = row.split_whitespace().rev().take(4).collect();
         assert_eq!(cells, ["0", "243", "1400", "0"], "{row}");
         assert!(said.contains("by the other naive ones 1,400 (loop), 243 (reqwest-retry);"), "{said}");
+    }
+
+    /// What the calls came to was a line of 109 columns.
+    #[test]
+    fn figures_that_are_long_go_on_in_another_line() {
+        let figures = "1443 calls, 1137 attempts, 1099 of them in user-service's log; \
+                       never taken up: 4 connect, 34 timeout, 1 transport";
+        let lines = check_line(Colours::plain(), &Check::of("calls", true, figures.to_owned()));
+        let lines: Vec<_> = lines.lines().collect();
+        assert_eq!(lines.len(), 3, "{lines:#?}");
+        assert!(lines.iter().all(|line| line.len() <= 80), "{lines:#?}");
+        let said: Vec<_> = lines[1..].iter().flat_map(|line| line.split_whitespace()).collect();
+        assert_eq!(said.join(" "), figures);
     }
 
     #[test]

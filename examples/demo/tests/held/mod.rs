@@ -6,13 +6,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
-
-/// Held while one starts: between choosing its ports and listening there, another could take them.
-static STARTING: Mutex<()> = Mutex::new(());
 
 /// Killed when a test fails; its children see that it is gone.
 pub(crate) struct Held {
@@ -27,8 +23,6 @@ pub(crate) struct Held {
 impl Held {
     /// Under a light load, unless `args` say more; returns once it is.
     pub(crate) fn start(args: &[&str]) -> Self {
-        // One that couldn't start is another test's failure.
-        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let temporary = tempfile::tempdir().expect("a folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
             .args(["--hold", "--reads", "10"])

@@ -90,6 +90,11 @@ async fn populate_makes_what_is_missing_and_replaces_what_differs() {
     assert_eq!(second["proxies"][0]["listen"], first["proxies"][0]["listen"]);
     assert_eq!(second["proxies"][0]["toxics"].as_array().unwrap().len(), 1, "it was the same");
     assert_eq!((&second["proxies"][1]["toxics"], &second["proxies"][1]["upstream"]), (&json!([]), &json!(b)));
+    // What would take the place of one can't be had: it goes on, toxics and all.
+    let taken = json!([{ "name": "a", "upstream": b, "listen": a }]);
+    let (status, answer) = api.ask("POST", "/populate", Some(taken)).await;
+    assert_eq!((status, &answer["proxies"]), (500, &json!([])));
+    assert_eq!(api.ask("GET", "/proxies/a", None).await.1, second["proxies"][0]);
     let (status, answer) = api.ask("POST", "/populate", Some(json!([{ "name": "c" }]))).await;
     assert_eq!((status, &answer["proxies"]), (400, &json!([])));
     assert_eq!(answer["error"], "missing required field: upstream");

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdleOrder {
     last: Arc<AtomicU64>,
-    /// Told whenever a connection falls idle or ends.
+    /// Told whenever a connection begins to give way to others, or ends.
     pub(super) room: Arc<Notify>,
 }
 
@@ -23,8 +23,9 @@ impl IdleOrder {
         Activity {
             order: self.clone(),
             answering: AtomicBool::new(false),
+            streaming: AtomicBool::new(false),
             half_read: AtomicBool::new(false),
-            idle_since,
+            since: idle_since,
         }
     }
 
@@ -39,9 +40,12 @@ pub(super) struct Activity {
     order: IdleOrder,
     /// From a whole request head to the end of its answer.
     answering: AtomicBool,
+    /// Its answer may never end: a stream of events.
+    streaming: AtomicBool,
     /// Some bytes of a request head have come, but not all.
     half_read: AtomicBool,
-    idle_since: AtomicU64,
+    /// When it fell idle, or began to stream.
+    since: AtomicU64,
 }
 
 impl Activity {
@@ -56,11 +60,23 @@ impl Activity {
         self.half_read.store(false, Ordering::Relaxed);
     }
 
+    /// Its answer may never end.
+    pub(super) fn streams(&self) {
+        self.since.store(self.order.next(), Ordering::Relaxed);
+        self.streaming.store(true, Ordering::Relaxed);
+        self.order.room.notify_one();
+    }
+
     /// Its answer is over.
     pub(super) fn answered(&self) {
-        self.idle_since.store(self.order.next(), Ordering::Relaxed);
+        self.since.store(self.order.next(), Ordering::Relaxed);
+        self.streaming.store(false, Ordering::Relaxed);
         self.answering.store(false, Ordering::Relaxed);
         self.order.room.notify_one();
+    }
+
+    pub(super) fn is_streaming(&self) -> bool {
+        self.streaming.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_answering(&self) -> bool {
@@ -72,9 +88,10 @@ impl Activity {
         !self.is_answering() && !self.half_read.load(Ordering::Relaxed)
     }
 
-    /// When it fell idle, in the order of all connections; `None` while a request is being
-    /// answered.
-    pub(super) fn idle_since(&self) -> Option<u64> {
-        (!self.is_answering()).then(|| self.idle_since.load(Ordering::Relaxed))
+    /// Its turn to give way to another: idle ones before streams, each the longest first. `None`
+    /// while a request is being answered that has an end.
+    pub(super) fn turn(&self) -> Option<(bool, u64)> {
+        let streams = self.is_streaming();
+        (streams || !self.is_answering()).then(|| (streams, self.since.load(Ordering::Relaxed)))
     }
 }

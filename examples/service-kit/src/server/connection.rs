@@ -16,7 +16,7 @@ use axum::{
     http::{HeaderValue, header::CONNECTION},
     response::Response,
 };
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -24,7 +24,7 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_service::Service as _;
 
 use super::{
@@ -44,10 +44,23 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 256 * 1024;
 
 /// An answer's body. A stream of events is answered for as long as it lasts: its connection isn't
-/// unused, and nobody may take its place.
+/// unused. But it may last for ever, so it ends when its place is needed.
 struct AnswerBody {
     body: Body,
+    /// Of a stream.
+    needed: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _end: End,
+}
+
+impl AnswerBody {
+    /// One whose length nobody knows is a stream.
+    fn new(body: Body, activity: Arc<Activity>, evicted: CancellationToken) -> Self {
+        let streams = body.size_hint().exact().is_none();
+        if streams {
+            activity.streams();
+        }
+        Self { body, needed: streams.then(|| Box::pin(evicted.cancelled_owned())), _end: End(activity) }
+    }
 }
 
 /// The end of an answer, however it comes.
@@ -67,6 +80,9 @@ impl http_body::Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.needed.as_mut().is_some_and(|needed| needed.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(None);
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -106,7 +122,7 @@ pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, endin
                 if ending.answers_close.is_cancelled() || evicted.is_cancelled() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(answer.map(|body| AnswerBody { body, _end: End(activity) }))
+                Ok::<_, Infallible>(answer.map(|body| AnswerBody::new(body, activity, evicted)))
             };
             Box::pin(answer) as Pin<Box<dyn Future<Output = _> + Send>>
         }
@@ -131,7 +147,7 @@ pub(super) async fn serve(stream: TcpStream, router: Router, place: Place, endin
             biased;
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
             () = evicted.cancelled(), if !busy_when_evicted => {
-                if activity.is_between_requests() {
+                if activity.is_between_requests() || activity.is_streaming() {
                     // hyper closes it at once, or when what it is still writing is gone.
                     Pin::new(&mut connection).graceful_shutdown();
                 } else if !activity.is_answering() {

@@ -2,8 +2,10 @@
 //! makes room.
 //!
 //! A newcomer is worth more than a connection that nobody uses. At either bound the connection that
-//! has been without a request for longest is closed; only when each is answering a request is the
-//! newcomer turned away (one peer's bound) or left in the listener's backlog (the bound of all).
+//! has been without a request for longest is closed; where there is none, the oldest stream, which
+//! might go on for ever and whose reader comes back for the rest. Only when each is answering a
+//! request that has an end is the newcomer turned away (one peer's bound) or left in the listener's
+//! backlog (the bound of all).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -104,12 +106,11 @@ impl Peers {
 }
 
 impl Open {
-    /// Closes the connection of those that has been idle for longest; `None` if none is idle.
+    /// Ends the connection of those whose turn it is to give way; `None` if none does.
     fn evict(&mut self, of: impl Fn(&Connection) -> bool) -> Option<()> {
-        let idle = self.connections.iter().filter(|(_, connection)| of(connection));
-        let oldest =
-            idle.filter_map(|(number, connection)| Some((connection.activity.idle_since()?, *number))).min();
-        let (_, number) = oldest?;
+        let those = self.connections.iter().filter(|(_, connection)| of(connection));
+        let turns = those.filter_map(|(number, connection)| Some((connection.activity.turn()?, *number)));
+        let (_, number) = turns.min()?;
         self.remove(number)?.evicted.cancel();
         Some(())
     }
@@ -187,6 +188,23 @@ mod tests {
         places[1].activity.answered();
         peers.admit(ONE).unwrap();
         assert!(places[1].evicted.is_cancelled() && !places[0].evicted.is_cancelled());
+    }
+
+    #[test]
+    fn streams_make_room_when_no_connection_is_idle() {
+        let peers = Peers::new(100, 3);
+        let places = admit(&peers, ONE, 3);
+        for place in &places {
+            place.activity.request_read();
+        }
+        places[1].activity.streams();
+        places[2].activity.streams();
+        let idle = peers.admit(ONE).unwrap();
+        let evicted =
+            |places: &[Place]| places.iter().map(|place| place.evicted.is_cancelled()).collect::<Vec<_>>();
+        assert_eq!(evicted(&places), [false, true, false], "the oldest");
+        peers.admit(ONE).unwrap();
+        assert_eq!((evicted(&places), idle.evicted.is_cancelled()), (vec![false, true, false], true));
     }
 
     #[test]

@@ -44,6 +44,7 @@ use tower_service::Service;
 use super::connection::Connection;
 use super::faults::Faults;
 use super::machine::RuleCounts;
+use super::read::{Rules, field};
 use super::rule::Rule;
 use crate::access::{Access, Refusal, json_response, read_json};
 use crate::invalid::Invalid;
@@ -114,21 +115,27 @@ impl Admin {
 /// One rule, or a list.
 fn rules(text: &[u8]) -> Result<Vec<Rule>, Refusal> {
     let list = text.trim_ascii_start().starts_with(b"[");
-    let read =
-        if list { serde_json::from_slice(text) } else { serde_json::from_slice(text).map(|rule| vec![rule]) };
+    let read = if list {
+        serde_json::from_slice(text).map(|Rules(rules)| rules)
+    } else {
+        serde_json::from_slice(text).map(|rule| vec![rule])
+    };
     read.map_err(|error| {
         let said = error.to_string();
-        let named = said.split_once(": ").filter(|(field, _)| is_field(field));
-        let refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "These rules can't be read.");
-        match named {
-            Some((field, why)) => refusal.field(field, why),
+        // The only one is the first.
+        let said = match field(&said) {
+            Some(_) if said.starts_with('[') => format!("rules{said}"),
+            Some(_) => format!("rules[0].{said}"),
+            None => said,
+        };
+        match field(&said) {
+            Some((field, why)) => {
+                let refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "These rules can't be read.");
+                refusal.field(field, why)
+            }
             None => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, said),
         }
     })
-}
-
-fn is_field(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'.')
 }
 
 impl<B> Service<Request<B>> for Admin

@@ -67,7 +67,10 @@ fn what_cannot_work_is_refused_by_the_name_of_its_setting() {
         (r#"{"kind":"hang","method":"get"}"#, "rules[0]: method must be a method in capitals, got \"get\""),
         (r#"{"kind":"hang","path":"users"}"#, "rules[0]: path must begin with /"),
         (r#"{"kind":"hang","path":"/a*"}"#, "rules[0]: path has a *"),
-        (r#"{"kind":"hang","host":"http://users"}"#, "rules[0]: host must be a host's name"),
+        (
+            r#"{"kind":"hang","host":"http://users"}"#,
+            "rules[0]: host must be a host's name without a port, got \"http://users\"",
+        ),
         (r#"{"kind":"hang","headers":{"a b":"c"}}"#, "rules[0]: headers must be headers, got \"a b\""),
         (r#"{"kind":"abort","status":42}"#, "status: must be from 200 to 599, got 42"),
         (r#"{"kind":"abort","status":101}"#, "rules[0]: status must be from 200 to 599, got 101"),
@@ -115,6 +118,19 @@ fn a_file_may_say_all_settings_and_limits_have_limits() {
     ] {
         let settings: Settings = serde_json::from_str(json).unwrap();
         assert!(Faults::new(settings).unwrap_err().to_string().starts_with(expected), "{json}");
+    }
+}
+
+#[test]
+fn of_several_rules_a_refusal_says_which() {
+    for (json, expected) in [
+        (r#"{"rules":[{"kind":"hang"},{"kind":"delay","delay":"5"}]}"#, "rules[1].delay: \"5\" is not"),
+        (r#"{"rules":[{"kind":"hang"},{"knid":"hang"}]}"#, "rules[1]: unknown setting `knid`"),
+        (r#"{"rules":[{}]}"#, "rules[0].kind: is missing"),
+        (r#"{"rules":{"kind":"hang"}}"#, "rules: invalid type: map, expected a list of rules"),
+    ] {
+        let found = serde_json::from_str::<Settings>(json).unwrap_err().to_string();
+        assert!(found.starts_with(expected) && found.contains(" at line 1 column "), "{json}: {found}");
     }
 }
 

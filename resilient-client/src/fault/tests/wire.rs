@@ -3,11 +3,13 @@
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Full};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -96,6 +98,36 @@ async fn a_trickle_keeps_the_head_and_lets_the_rest_through_at_the_cap() {
     assert_eq!((pieces.len(), time::now().since(began).as_millis()), (8, 2000), "{pieces:?}");
     drop(body);
     none_is_active(&faults).await;
+}
+
+/// What never ends: a stream of events.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"event")))))
+    }
+}
+
+/// It was counted for as long as the stream lasted, and a hundred of them spared everybody else.
+#[tokio::test(start_paused = true)]
+async fn a_trickle_over_a_stream_gives_its_place_back_at_the_cap() {
+    let faults = faults(Kind::Trickle { bytes: 1, every: Duration::from_millis(300) });
+    let service = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Endless)));
+    let answer = ServerLayer::new(faults.clone()).layer(service).oneshot(Request::new(())).await.unwrap();
+    let (mut body, began) = (answer.into_body(), time::now());
+    while time::now().since(began) < Duration::from_secs(2) {
+        assert_eq!(faults.snapshot().active, 1);
+        body.frame().await.unwrap().unwrap();
+    }
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(faults.snapshot().active, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -197,7 +197,12 @@ pub(crate) fn named<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     map: &mut A,
     name: &str,
 ) -> Result<T, A::Error> {
-    map.next_value().map_err(|error| A::Error::custom(format_args!("{name}: {error}")))
+    map.next_value().map_err(|error| {
+        let said = error.to_string();
+        // In a list: which one.
+        let joint = if said.starts_with('[') { "" } else { ": " };
+        A::Error::custom(format_args!("{name}{joint}{said}"))
+    })
 }
 
 /// A table of settings: every one optional, none twice, none unknown.
