@@ -302,7 +302,9 @@ async fn a_silent_replica_is_told_by_its_own_name() {
         let mut silent = Vec::new();
         for n in 0..500 {
             if n == 300 {
-                all.iter().for_each(|authority| network.set(authority, Replica::Answers(450)));
+                for authority in all {
+                    network.set(authority, Replica::Answers(450));
+                }
             }
             running.spawn(start(&layer, &network, Method::GET, CallOptions::new()));
             tokio::time::sleep(ms(2)).await;
