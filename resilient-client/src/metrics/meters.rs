@@ -46,7 +46,8 @@ pub(super) struct Meters {
     source: Source,
     whom: Vec<Label>,
     attempts: [Counter; TRIGGERS.len()],
-    /// Both there from the beginning: what grows from nothing to one is no growth to who looks later.
+    /// Both there from the beginning: what grows from nothing to one is no growth to who looks
+    /// later.
     lost: Counter,
     silences: Counter,
     methods: [OnceLock<Box<OfMethod>>; METHODS],

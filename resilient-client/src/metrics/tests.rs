@@ -148,8 +148,8 @@ fn a_million_hosts_keys_methods_and_statuses_are_no_more_series_than_a_few() {
     assert_eq!(kept.sum("resilient_client.call.duration"), 1_000_000);
     assert_eq!(kept.sum("http.client.active_requests"), 0);
     let series = kept.all("").len();
-    // Of `other`: two durations by 62 statuses and 6 classes, three triggers, what is lost, silences
-    // and a gauge; of the ten others one each.
+    // Of `other`: two durations by 62 statuses and 6 classes, three triggers, what is lost,
+    // silences and a gauge; of the ten others one each.
     assert!(series <= 2 * 68 + 6 + 10 * 8, "{series} series");
     assert!(kept.all("").keys().all(|name| !name.contains("tenant")), "a key is a label");
 }

@@ -414,7 +414,8 @@ fn who_forces_a_breaker_that_was_told_to_observe_ends_that() {
     assert_eq!((forced.state, forced.forced, forced.observe_only), (State::ForcedOpen, true, false));
     assert!(!breaker.takes_any() && breaker.rejects_now(START).is_some());
     assert_eq!(breaker.try_acquire(START).unwrap_err().retry_after, None);
-    // Told to observe then, it lets calls go, says of each that it wouldn't, and can be forced anew.
+    // Told to observe then, it lets calls go, says of each that it wouldn't, and can be forced
+    // anew.
     assert_eq!(breaker.control(Control::Observe), None);
     assert!(breaker.try_acquire(START).unwrap().would_reject.is_some());
     assert_eq!(breaker.control(Control::ForceOpen), None);
