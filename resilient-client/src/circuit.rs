@@ -32,7 +32,7 @@
 //!     let _ = database.call_if(is_failure, find_user(9)).await;
 //! }
 //! match database.call_if(is_failure, find_user(7)).await {
-//!     Err(CircuitError::Open { retry_after }) => assert!(retry_after > Some(Duration::ZERO)),
+//!     Err(CircuitError::Open(open)) => assert!(open.retry_after > Some(Duration::ZERO)),
 //!     other => panic!("the database wasn't to be asked: {other:?}"),
 //! }
 //! # Ok::<(), resilient_client::policy::Invalid>(())
@@ -321,10 +321,7 @@ impl std::error::Error for Open {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CircuitError<E> {
     /// It wasn't made: the breaker rejects calls.
-    Open {
-        /// When to try again, as [`Rejected::retry_after`](breaker::Rejected).
-        retry_after: Option<Duration>,
-    },
+    Open(Open),
     /// It was made, and this came of it.
     Inner(E),
 }
@@ -336,8 +333,8 @@ impl From<breaker::Rejected> for Open {
 }
 
 impl<E> From<Open> for CircuitError<E> {
-    fn from(Open { retry_after }: Open) -> Self {
-        Self::Open { retry_after }
+    fn from(open: Open) -> Self {
+        Self::Open(open)
     }
 }
 
@@ -345,7 +342,7 @@ impl<E> From<Open> for CircuitError<E> {
 impl<E: fmt::Display> fmt::Display for CircuitError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open { retry_after } => Open { retry_after: *retry_after }.fmt(f),
+            Self::Open(open) => open.fmt(f),
             Self::Inner(error) => error.fmt(f),
         }
     }
@@ -354,7 +351,7 @@ impl<E: fmt::Display> fmt::Display for CircuitError<E> {
 impl<E: std::error::Error> std::error::Error for CircuitError<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Open { .. } => None,
+            Self::Open(_) => None,
             Self::Inner(error) => error.source(),
         }
     }

@@ -124,6 +124,10 @@
 //! - [`circuit`]: the breaker on its own, round a database call or anything else.
 //! - [`event`]: what happens inside, for logs and metrics.
 //!
+//! # Examples
+//!
+#![doc = include_str!("examples.md")]
+//!
 //! # Features
 //!
 #![doc = include_str!("features.md")]
@@ -131,6 +135,8 @@
 //! Leave `reqwest` on where the service inside a layer is made of reqwest: it is what tells its
 //! timeouts from other errors, and takes the secrets out of URLs in its messages.
 
+// On docs.rs each item says which feature brings it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // What only clients use: builds that have both look for dead code.
 #![cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 #![cfg_attr(not(any(feature = "reqwest", feature = "hyper")), allow(unused_imports, unused_macros))]
@@ -254,5 +260,5 @@ pub use reqwest::{
 
 /// The README's code compiles, or this crate's tests fail.
 #[cfg(all(doctest, feature = "reqwest"))]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

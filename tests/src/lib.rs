@@ -50,3 +50,9 @@ pub fn everything_it_says(error: &(dyn std::error::Error + 'static)) -> String {
     }
     all
 }
+
+/// The code in the repository's README compiles, or this crate's tests fail. The library's own
+/// README is its own to test, as its package must stand alone.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

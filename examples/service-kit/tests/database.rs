@@ -104,7 +104,8 @@ async fn a_database_that_stored_nothing_is_ready_again_once_it_does() {
     database.ping().await.unwrap();
 }
 
-/// As it does when the disk is full. Once, two rollbacks after that, commits were acknowledged and lost.
+/// As it does when the disk is full. Once, two rollbacks after that, commits were acknowledged and
+/// lost.
 #[tokio::test]
 async fn what_commits_after_sqlite_rolled_back_by_itself_is_stored() {
     let dir = tempfile::tempdir().unwrap();

@@ -42,7 +42,7 @@ async fn failures_open_it_for_every_clone_and_a_probe_closes_it() {
     for _ in 0..2 {
         assert_eq!(fail(&breaker).await, Err(CircuitError::Inner("broken")));
     }
-    let Err(CircuitError::Open { retry_after: Some(retry_after) }) = succeed(&other).await else {
+    let Err(CircuitError::Open(Open { retry_after: Some(retry_after) })) = succeed(&other).await else {
         panic!("open")
     };
     assert!(retry_after >= ms(225) && retry_after <= ms(275), "{retry_after:?}");
@@ -56,7 +56,7 @@ async fn a_rejected_call_is_not_polled() {
     let breaker = breaker();
     breaker.force_open();
     let call = async { unreachable!("polled") };
-    assert_eq!(breaker.call::<(), ()>(call).await, Err(CircuitError::Open { retry_after: None }));
+    assert_eq!(breaker.call::<(), ()>(call).await, Err(CircuitError::Open(Open { retry_after: None })));
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,7 +92,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CircuitOpen { retry_after: Some(wait) } => write!(f, "next probe in {wait:.1?}"),
-            Self::CircuitOpen { retry_after: None } => f.write_str("somebody has forced it open"),
+            Self::CircuitOpen { retry_after: None } => f.write_str("somebody has forced it"),
             Self::BulkheadFull { limit } => write!(f, "{limit} attempts in flight"),
             Self::Overloaded { limit, waited } if waited.is_zero() => {
                 write!(f, "{limit} attempts in flight are all it can answer in time")

@@ -80,6 +80,45 @@ fn every_path_and_every_relative_link_leads_somewhere() {
     assert!(looked_at > 100, "only {looked_at} paths and links found: the check sees nothing");
 }
 
+/// Of the repository on the web: what stands in front of a path in it.
+const ON_THE_WEB: &str = "https://github.com/resilient-client/resilient-client/blob/main/";
+
+/// The absolute links into the repository that lead nowhere, and how many there are.
+fn lost_on_the_web(repository: &Repository, text: &str) -> (Vec<String>, usize) {
+    let ends = |c: char| c.is_whitespace() || ")>\"`,".contains(c);
+    let links: Vec<_> = text.split(ON_THE_WEB).skip(1).filter_map(|rest| rest.split(ends).next()).collect();
+    let is_lost = |link: &&&str| {
+        let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let there = std::fs::read_to_string(repository.root.join(path));
+        there.map_or(true, |text| !anchor.is_empty() && !anchors(&text).contains(anchor))
+    };
+    (links.iter().filter(is_lost).map(|link| (*link).to_owned()).collect(), links.len())
+}
+
+/// The package's README and the crate's documentation are read where there is no repository.
+#[test]
+fn every_absolute_link_into_the_repository_leads_somewhere() {
+    let repository = Repository::open();
+    let manifest: toml::Table = repository.read("Cargo.toml").parse().expect("a manifest");
+    let address = manifest["workspace"]["package"]["repository"].as_str().expect("an address");
+    assert_eq!(ON_THE_WEB, format!("{address}/blob/main/"));
+    let mut found = 0;
+    for file in &repository.files {
+        if has_extension(file, "md") || (file.starts_with("resilient-client/") && has_extension(file, "rs")) {
+            let (lost, links) = lost_on_the_web(&repository, &repository.read(file));
+            assert!(lost.is_empty(), "{file}: {lost:?}");
+            found += links;
+        }
+    }
+    assert!(found > 5, "only {found} links found: the check sees nothing");
+    let text =
+        format!("[a]({ON_THE_WEB}no.md) [b]({ON_THE_WEB}README.md#none) {ON_THE_WEB}README.md#licence");
+    assert_eq!(
+        lost_on_the_web(&repository, &text),
+        (vec!["no.md".to_owned(), "README.md#none".to_owned()], 3)
+    );
+}
+
 #[test]
 fn a_path_or_link_that_leads_nowhere_is_found() {
     let repository = Repository::open();

@@ -100,9 +100,12 @@ impl Classified {
     /// The attempt timeout passed before the response's head came.
     pub const TIMEOUT: Self = Self::failure(FailureKind::Timeout, Repeat::IfSafe);
 
+    /// An answer, whatever its status: final, and a sign that the server is well.
+    pub const SUCCESS: Self = Self { outcome: Outcome::Success, verdict: Verdict::Success, ..Self::IGNORED };
+
     /// The answer is there, its body read or not wanted.
     pub(crate) const fn answered(status: Option<StatusCode>) -> Self {
-        Self { outcome: Outcome::Success, verdict: Verdict::Success, status, ..Self::IGNORED }
+        Self { status, ..Self::SUCCESS }
     }
 
     /// A gRPC answer whose body ended without saying how the call went.

@@ -123,21 +123,20 @@ pub(crate) enum Speech {
 ///
 /// ```
 /// use resilient_client::outcome::classify::{Classified, Ended, Repeat};
-/// use resilient_client::outcome::{FailureKind, Outcome};
+/// use resilient_client::outcome::FailureKind;
 /// use resilient_client::Policy;
 ///
 /// // This service answers 404 while it warms up.
 /// let warming_up = |end: Ended<'_>, standard: Classified| match end {
-///     Ended::Response(status, _) if status == 404 => {
-///         Classified { status: standard.status, ..Classified::failure(FailureKind::Status, Repeat::IfSafe) }
-///     }
+///     Ended::Response(status, _) if status == 404 => Classified::failure(FailureKind::Status, Repeat::IfSafe),
 ///     _ => standard,
 /// };
 /// let policy = Policy::standard().classify(warming_up);
 /// ```
 ///
 /// A `repeat` of what the table calls a success makes it a failure of the kind `Status`, which the
-/// breaker counts as it is told by `verdict`. If it panics, the attempt is what the table says.
+/// breaker counts as it is told by `verdict`. Whatever is said, the `status` stays the response's.
+/// If it panics, the attempt is what the table says.
 pub trait Classify: Send + Sync + 'static {
     /// What the end means, given what the table says it means.
     fn classify(&self, end: Ended<'_>, standard: Classified) -> Classified;

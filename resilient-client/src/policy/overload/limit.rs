@@ -260,13 +260,13 @@ impl OverloadLimit {
     }
 
     /// Whether somebody may go to a silent upstream: one when it has been silent for as long again
-    /// as it took to be so, and one each time that is twice as long. Those it doesn't answer may be
-    /// slow by themselves.
+    /// as it took to be so, and one each time that is three times as long. Those it doesn't answer
+    /// may be slow by themselves.
     pub fn is_scout_due(&self, now: Tick) -> bool {
         let since = self.unanswered_since.load(Ordering::Relaxed);
         let last = self.scouted.load(Ordering::Relaxed).max(since);
-        let again = (last - since).max(self.patience.load(Ordering::Relaxed).saturating_mul(2));
-        now.as_nanos().saturating_sub(last) > again
+        let wait = (last - since).max(self.patience.load(Ordering::Relaxed)).saturating_mul(2);
+        now.as_nanos().saturating_sub(last) > wait
     }
 
     /// The same, for who goes if so.

@@ -256,11 +256,11 @@ fn one_at_a_time_and_ever_more_rarely_goes_to_find_out_whether_it_is_silent_stil
     let (limit, now) = sent(20);
     let scouts = |after: u64| limit.scouts(at(now + after * MS));
     assert!(!scouts(160) && scouts(161) && !scouts(162));
-    assert!(!limit.is_scout_due(at(now + 322 * MS)) && limit.is_scout_due(at(now + 323 * MS)));
-    assert!(scouts(330) && !scouts(660) && scouts(661));
+    assert!(!limit.is_scout_due(at(now + 483 * MS)) && limit.is_scout_due(at(now + 484 * MS)));
+    assert!(scouts(490) && !scouts(1470) && scouts(1471));
     // The next silence has its own.
     limit.release(Answered);
-    let later = now + SECOND;
+    let later = now + 2 * SECOND;
     assert!((0..20).all(|_| limit.try_acquire(Normal, at(later)).is_ok()));
     assert!(!limit.scouts(at(later + 160 * MS)) && limit.scouts(at(later + 161 * MS)));
 }
