@@ -1,0 +1,126 @@
+//! What the library hands out is what `docs/public-api.txt` says. The ignored tests read the JSON
+//! that `scripts/check public-api` has rustdoc write first.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use public_api::{Builder, PublicItem};
+use resilient_client_tests::cargo::root;
+use serde_json::Value;
+
+/// The version of rustdoc's JSON that `public-api` reads, in its version in the workspace's
+/// manifest, and the cargo-check-external-types that `scripts/check` installs. A toolchain that
+/// writes another one wants other versions of both, and then this number.
+const FORMAT: u64 = 57;
+
+const HEAD: &str = "\
+# The public API of resilient-client with all its features on Linux, an item a line; without parameters' names and
+# blanket implementations. Derived traits are there, without their methods; types are Send and Sync unless it is said of them.
+# `scripts/check public-api` compares it with the code, `scripts/check public-api-renew` writes it anew.
+";
+
+fn json() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo's target folder");
+    target.join("doc/resilient_client.json")
+}
+
+fn items(of: impl FnOnce(Builder) -> Builder) -> Vec<String> {
+    let builder = of(Builder::from_rustdoc_json(json()).omit_blanket_impls(true));
+    let api = builder.build().unwrap_or_else(|why| panic!("{}: {why}", json().display()));
+    api.items().map(PublicItem::to_string).collect()
+}
+
+/// Types are `Send` and `Sync` unless this is said of them.
+fn is_bound_to_its_thread(item: &str) -> bool {
+    item.contains("!core::marker::Send for") || item.contains("!core::marker::Sync for")
+}
+
+/// What a trait says already: methods of one that formats, and what a macro implements beside it.
+fn says_nothing(item: &str) -> bool {
+    item.ends_with("&mut core::fmt::Formatter<'_>) -> core::fmt::Result")
+        || item.contains("::StructuralPartialEq ")
+        || item.starts_with("impl<'__pin")
+}
+
+/// An item a line; of derived traits that they are there, and of auto traits where they aren't.
+fn listed() -> String {
+    let text = std::fs::read_to_string(json()).unwrap_or_else(|why| panic!("{}: {why}", json().display()));
+    let format = serde_json::from_str::<Value>(&text).expect("JSON")["format_version"].take();
+    assert_eq!(format, FORMAT, "rustdoc's JSON is of another version than is read here: see FORMAT");
+    let set = |items: Vec<String>| items.into_iter().collect::<BTreeSet<_>>();
+    let without_auto = set(items(|all| all.omit_auto_trait_impls(true)));
+    let written = set(items(|all| all.omit_auto_trait_impls(true).omit_auto_derived_impls(true)));
+    let is_listed = |item: &String| {
+        let is_derived = without_auto.contains(item) && item.starts_with("impl");
+        is_bound_to_its_thread(item) || ((written.contains(item) || is_derived) && !says_nothing(item))
+    };
+    let items: Vec<_> = items(|all| all).into_iter().filter(is_listed).collect();
+    HEAD.to_owned() + &items.join("\n") + "\n"
+}
+
+fn snapshot() -> PathBuf {
+    root().join("docs/public-api.txt")
+}
+
+/// The lines that one of both has, a changed item's two below each other.
+fn difference(before: &str, now: &str) -> String {
+    let (before, now): (BTreeSet<_>, BTreeSet<_>) = (before.lines().collect(), now.lines().collect());
+    let mut lines = String::new();
+    for line in before.symmetric_difference(&now) {
+        let sign = if now.contains(line) { '+' } else { '-' };
+        writeln!(lines, "{sign} {line}").expect("a string takes it");
+    }
+    lines
+}
+
+#[test]
+#[ignore = "scripts/check public-api, which has rustdoc write what is read here"]
+fn the_public_api_is_what_its_list_says() {
+    let before = std::fs::read_to_string(snapshot()).expect("docs/public-api.txt");
+    let now = listed();
+    assert!(now.lines().count() > 1000, "rustdoc's JSON has next to nothing");
+    assert!(
+        before == now,
+        "docs/public-api.txt is no longer the public API:\n{}\
+         If it is meant: scripts/check public-api-renew. A line with - breaks whoever uses it, and so does\n\
+         one with + that takes away Send or Sync, or adds a variant or a field that all have to name.",
+        difference(&before, &now)
+    );
+}
+
+#[test]
+#[ignore = "scripts/check public-api-renew, which writes docs/public-api.txt"]
+fn renew() {
+    std::fs::write(snapshot(), listed()).expect("docs/public-api.txt");
+}
+
+/// cargo-check-external-types says what isn't allowed, and not what is allowed for nothing. What is,
+/// `docs/stability.md` promises.
+#[test]
+fn what_is_allowed_of_other_crates_is_used() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect(path);
+    let (allowed, listed) = (read("external-types.toml"), read("docs/public-api.txt"));
+    let promised = read("docs/stability.md");
+    let allowed: toml::Table = allowed.parse().expect("TOML");
+    let allowed = allowed["allowed_external_types"].as_array().expect("a list");
+    let begins_a_path =
+        |before: &str| !before.ends_with(|last: char| last.is_alphanumeric() || "_:".contains(last));
+    for entry in allowed {
+        let path = entry.as_str().expect("a path").trim_end_matches('*');
+        let mut uses = listed.match_indices(path).map(|(at, _)| &listed[..at]);
+        assert!(uses.any(begins_a_path), "{entry} is in no line of docs/public-api.txt");
+        // serde's traits are defined in a crate of their own.
+        let package =
+            path.split("::").next().unwrap_or(path).replace("serde_core", "serde").replace('_', "-");
+        assert!(promised.contains(&format!("`{package} ")), "{package} isn't in docs/stability.md");
+    }
+    assert!(allowed.len() > 10, "{allowed:?}");
+}
+
+#[test]
+fn a_difference_names_what_came_and_went() {
+    let before = "pub fn a()\npub fn b(u8)\npub fn c()\n";
+    let now = "pub fn a()\npub fn b(u16)\npub fn c()\npub fn d()\n";
+    assert_eq!(difference(before, now), "+ pub fn b(u16)\n- pub fn b(u8)\n+ pub fn d()\n");
+}
