@@ -171,8 +171,8 @@ impl OverloadLimit {
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
     }
 
-    /// Gives a place back. Whether somebody may wait for it, or for word that a silence has
-    /// [ended](Self::notes_answer). One release too many is ignored.
+    /// Gives a place back. Whether somebody may wait for it, or for word that a silence has ended.
+    /// One release too many is ignored.
     pub fn release(&self, ended: Ended) -> bool {
         let give = |word: u64| {
             let given = (in_flight(word) > 0).then(|| word - 1)?;
@@ -189,7 +189,7 @@ impl OverloadLimit {
     /// Notes that the upstream is silent: who does so first is told for how long, the others
     /// nothing.
     #[cold]
-    pub fn notes_silence(&self, now: Tick) -> Option<Duration> {
+    pub(crate) fn notes_silence(&self, now: Tick) -> Option<Duration> {
         let note = |word: u64| {
             if word & NOTED != 0 || !self.is_silent_in(word, now) {
                 return None;
@@ -206,7 +206,7 @@ impl OverloadLimit {
     /// After an answer, or when the limit has been switched off: notes that a silence is over. Who
     /// does so first is told how long it lasted, the others nothing.
     #[cold]
-    pub fn notes_answer(&self, now: Tick) -> Option<Duration> {
+    pub(crate) fn notes_answer(&self, now: Tick) -> Option<Duration> {
         let off = self.ends.load(Ordering::Relaxed) == OFF;
         let note =
             |word: u64| (word & NOTED != 0 && (off || unanswered(word) < MANY)).then_some(word & !NOTED);
