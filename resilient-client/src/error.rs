@@ -148,7 +148,7 @@ impl Error {
         let mut error = Self::new(match rejection {
             Rejection::CircuitOpen { .. } => ErrorKind::CircuitOpen,
             Rejection::BulkheadFull { .. } | Rejection::QueueWait { .. } => ErrorKind::BulkheadFull,
-            Rejection::Overloaded { .. } => ErrorKind::Overloaded,
+            Rejection::Overloaded { .. } | Rejection::Silent => ErrorKind::Overloaded,
             Rejection::RateLimited { .. } => ErrorKind::RateLimited,
             Rejection::NoEndpoint => ErrorKind::NoEndpoint,
             Rejection::HeldBack { .. } | Rejection::Throttled { .. } => ErrorKind::Throttled,

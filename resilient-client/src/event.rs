@@ -8,6 +8,7 @@
 
 mod counts;
 mod kinds;
+mod waits;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use http::{Method, StatusCode};
 
 pub use self::counts::Counts;
 pub use self::kinds::EventKinds;
+pub use self::waits::WaitsFor;
 pub use crate::authority::identity::UpstreamIdentity;
 use crate::error::ErrorKind;
 use crate::origin::Origin;
@@ -35,8 +37,7 @@ pub enum CallEnd {
     /// finished.
     Response(StatusCode),
     /// The same of one that isn't a success, although its status says nothing of that: gRPC's is in
-    /// its own status, where the head has that or the body was read, and a classifier may say so of
-    /// any.
+    /// its own status, and a classifier may say so of any.
     FailedResponse(StatusCode, Outcome),
     /// An error of this kind.
     Error(ErrorKind),
@@ -166,13 +167,15 @@ pub enum Event {
         /// that is sooner. `None` for a call without either, or with a body that may take longer.
         until: Option<Tick>,
     },
-    /// A call has its result, or was dropped.
+    /// A call has its result, or was dropped. Of a gRPC call that is known with its status, where
+    /// the reader of its body sees that (not over reqwest): with its head or, later, its trailers.
     CallFinished {
         /// Which.
         call: CallId,
         /// The request's method.
         method: KnownMethod,
-        /// From its start.
+        /// From its start: to its response's head, or, of a gRPC call that is no stream and whose
+        /// status comes behind its messages, to that.
         duration: Duration,
         /// With what.
         end: CallEnd,
@@ -181,13 +184,14 @@ pub enum Event {
         /// Whether the response is a stream.
         streaming: bool,
     },
-    /// An attempt has to wait before it is let in: for addresses, the rate, a place, or an
-    /// open breaker if it would rather wait for that than fail.
+    /// An attempt has to wait before it is let in.
     AttemptQueued {
         /// Of which call.
         call: CallId,
         /// 1 for the first.
         number: u32,
+        /// For what, at first: from there it may have to wait for something else.
+        waits_for: WaitsFor,
     },
     /// An attempt waits no more: it was let in, or refused, or its call ended.
     AttemptDequeued {
@@ -316,6 +320,15 @@ pub enum Event {
     /// for this long.
     HeldBack {
         /// How long.
+        duration: Duration,
+    },
+    /// The upstream fell [silent](crate::policy::overload#silence), as an attempt found that waits
+    /// for its answer, goes elsewhere, or would if the policy didn't only observe; or it has
+    /// answered after that.
+    Silence {
+        /// Whether it is silent now.
+        silent: bool,
+        /// For how long it has answered nothing, or had not.
         duration: Duration,
     },
 }

@@ -133,6 +133,16 @@ const stories = {
     await page.context().close();
   },
 
+  async "a server that takes connections and says nothing is not called live"() {
+    const page = await open();
+    await tell("hang");
+    const lost = () => document.querySelector("#link").className === "lost";
+    const told = page.waitForFunction(lost, null, { timeout: 4 * soon });
+    await told.catch(() => check(false, "it is live, and nothing comes")).finally(() => tell("go"));
+    await until(page, "live again", () => document.querySelector("#link").textContent === "live");
+    await page.context().close();
+  },
+
   async "in the background, where its timers are slow, two minutes stay two minutes"() {
     const context = await browser.newContext();
     // As a browser slows the timers of a page that nobody sees.

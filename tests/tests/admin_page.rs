@@ -9,8 +9,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -43,7 +43,12 @@ struct Stage {
     /// What serves the admin router: a runtime of its own, which takes its connections along when
     /// it ends.
     server: Mutex<Option<Runtime>>,
+    /// Whether that does nothing any more.
+    hung: Arc<(Mutex<bool>, Condvar)>,
 }
+
+/// As many threads as serve the admin router.
+const WORKERS: usize = 2;
 
 impl Stage {
     fn new(admin: SocketAddr) -> Self {
@@ -62,6 +67,7 @@ impl Stage {
             counted: Mutex::new((0, clock::now())),
             admin,
             server: Mutex::new(None),
+            hung: Arc::default(),
         }
     }
 
@@ -103,7 +109,8 @@ impl Stage {
     fn start(&self) {
         let admin = Admin::new(Access::token(TOKEN)).client("page", &self.layer);
         let app: Router = Router::new().nest("/admin", admin.router().expect("it can work"));
-        let runtime = Runtime::new().expect("a runtime");
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(WORKERS).enable_all().build().expect("a runtime");
         let at = self.admin;
         runtime.spawn(async move {
             let listener = TcpListener::bind(at).await.expect("its port is free again");
@@ -111,6 +118,26 @@ impl Stage {
             axum::serve(listener, service).await.expect("it serves");
         });
         *self.server.lock().expect("nobody panics") = Some(runtime);
+    }
+
+    /// Whoever connects waits from now on, and so does whoever is connected.
+    fn hang(&self) {
+        *self.hung.0.lock().expect("nobody panics") = true;
+        let server = self.server.lock().expect("nobody panics");
+        let runtime = server.as_ref().expect("it has been started");
+        for _ in 0..WORKERS {
+            let hung = Arc::clone(&self.hung);
+            runtime.spawn(async move {
+                let (is_hung, goes_on) = &*hung;
+                let held = is_hung.lock().expect("nobody panics");
+                drop(goes_on.wait_while(held, |hung| *hung));
+            });
+        }
+    }
+
+    fn go_on(&self) {
+        *self.hung.0.lock().expect("nobody panics") = false;
+        self.hung.1.notify_all();
     }
 
     fn stop(&self) {
@@ -137,6 +164,8 @@ async fn tell(State(stage): State<Arc<Stage>>, Segment(what): Segment<String>) -
         "crowd" => stage.crowded.store(true, Ordering::Relaxed),
         "quiet" => stage.crowded.store(false, Ordering::Relaxed),
         "start" => stage.start(),
+        "hang" => stage.hang(),
+        "go" => stage.go_on(),
         "stop" => stage.stop(),
         "events" => said = format!("{:.0}", stage.rate()),
         _ => return (StatusCode::NOT_FOUND, said),

@@ -22,6 +22,9 @@ use crate::invalid::Invalid;
 
 mod refusal;
 
+#[cfg(test)]
+mod tests;
+
 #[cfg(feature = "fault")]
 pub(crate) use refusal::json_response;
 pub(crate) use refusal::{Refusal, read_json};
@@ -148,10 +151,10 @@ impl Access {
         if !self.anywhere && !self.proxied && PASSED_ON.iter().any(|name| head.headers.contains_key(*name)) {
             return forbidden("A proxy has passed the request on, and this is answered to this host only.");
         }
-        let Some(authority) = authority(head) else {
+        let named = authority(head).and_then(|authority| Some((authority, host_of(authority)?)));
+        let Some((authority, host)) = named else {
             return forbidden("The request names no host, or several.");
         };
-        let host = without_port(authority);
         if !is_local_name(host) && !self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) {
             return forbidden("The request is addressed to another host.");
         }
@@ -178,14 +181,27 @@ fn is_this_host(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Whom the request is addressed to: `Host`, or over HTTP/2 the URL.
+/// Whom the request is addressed to: `Host`, or the URL, which has it over HTTP/2 and in requests
+/// to a proxy. Where both say it they say the same.
 fn authority(head: &Parts) -> Option<&str> {
     let mut hosts = head.headers.get_all(HOST).iter();
+    let of_url = head.uri.authority().map(http::uri::Authority::as_str);
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok(),
-        (None, _) => head.uri.authority().map(http::uri::Authority::as_str),
+        (Some(host), None) => {
+            let host = host.to_str().ok()?;
+            of_url.is_none_or(|url| url.eq_ignore_ascii_case(host)).then_some(host)
+        }
+        (None, _) => of_url,
         (Some(_), Some(_)) => None,
     }
+}
+
+/// The host of an authority that is no more than a host and perhaps a port.
+fn host_of(authority: &str) -> Option<&str> {
+    let host = without_port(authority);
+    let port = authority[host.len()..].strip_prefix(':').unwrap_or("0");
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    is_port.then_some(host)
 }
 
 fn is_local_name(host: &str) -> bool {

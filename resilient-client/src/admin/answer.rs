@@ -43,6 +43,19 @@ impl FromRequestParts<Arc<Desk>> for Visitor {
     }
 }
 
+/// What a request's query asks for.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<Desk>> for Query<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(head: &mut Parts, _: &Arc<Desk>) -> Result<Self, Refusal> {
+        let read = axum::extract::Query::try_from_uri(&head.uri);
+        read.map(|axum::extract::Query(asked)| Self(asked))
+            .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.body_text()))
+    }
+}
+
 /// JSON that is true now and not later.
 pub(super) fn json(value: impl Serialize) -> Response {
     ([(CACHE_CONTROL, HeaderValue::from_static("no-store")), no_sniffing()], Json(value)).into_response()

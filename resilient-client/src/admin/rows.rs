@@ -84,6 +84,7 @@ struct Overload {
     limit: Option<u32>,
     round_trip: Option<f64>,
     usual: Option<f64>,
+    silent_for: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,6 +96,7 @@ struct Endpoint {
     /// 0 to 1.
     failing: f32,
     overload_limit: Option<u32>,
+    silent_for: Option<f64>,
 }
 
 impl Breaker {
@@ -130,6 +132,7 @@ impl Endpoint {
             latency: millis(snapshot.latency),
             failing: snapshot.failing,
             overload_limit: snapshot.overload.limit,
+            silent_for: snapshot.overload.silent_for_nanos.map(in_millis),
         }
     }
 }
@@ -145,7 +148,7 @@ impl Row {
         let ((lately, over), last) = seen.map_or(((Second::default(), 1), Second::default()), read);
         let quantile = |share| {
             let nanos = seen?.latency.quantile(Quantile::new(share)?, now)?;
-            Some(nanos as f64 / 1e6)
+            Some(in_millis(nanos))
         };
         let finite = |tokens: f64| tokens.is_finite().then_some(tokens);
         let worked = lately.attempts.saturating_sub(lately.failed_attempts);
@@ -167,8 +170,9 @@ impl Row {
             waiting_for_ready: snapshot.waiting_for_ready,
             overload: snapshot.overload.as_ref().map(|overload| Overload {
                 limit: overload.limit,
-                round_trip: overload.rtt_nanos.map(|nanos| nanos as f64 / 1e6),
-                usual: overload.usual_rtt_nanos.map(|nanos| nanos as f64 / 1e6),
+                round_trip: overload.rtt_nanos.map(in_millis),
+                usual: overload.usual_rtt_nanos.map(in_millis),
+                silent_for: overload.silent_for_nanos.map(in_millis),
             }),
             budget: finite(snapshot.budget),
             budget_capacity: finite(snapshot.budget_capacity),
@@ -178,6 +182,10 @@ impl Row {
             last: [last.succeeded, last.failed, last.refused],
         }
     }
+}
+
+fn in_millis(nanos: u64) -> f64 {
+    nanos as f64 / 1e6
 }
 
 fn last(seconds: &Seconds, now: Tick) -> Second {
@@ -197,6 +205,8 @@ pub(super) struct CallRow {
     call: u64,
     upstream: String,
     doing: &'static str,
+    /// What an attempt waits for that is queued.
+    waits_for: Option<&'static str>,
     /// Since it began, and since it does what it does.
     age: f64,
     doing_for: f64,
@@ -209,6 +219,7 @@ impl CallRow {
             call: call.id().as_u64(),
             upstream: call.upstream().to_owned(),
             doing: call.doing().as_str(),
+            waits_for: call.doing().waits_for(),
             age: millis(call.age(now)),
             doing_for: millis(call.doing_for(now)),
             attempts: call.attempts(),

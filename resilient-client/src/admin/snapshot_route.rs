@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Desk;
-use super::answer::{self, Operator};
+use super::answer::{self, Operator, Query};
 use super::history::calls::Call;
 use super::history::{Seen, Story};
 use super::rows::{CallRow, Row, two_minutes};

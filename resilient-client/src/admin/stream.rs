@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_core::Stream;
@@ -31,7 +31,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Desk;
-use super::answer::{self, Operator};
+use super::answer::{self, Operator, Query};
 use super::history::recent::{Entry, Since};
 use super::rows::Row;
 use super::snapshot_route;

@@ -100,6 +100,73 @@ async fn nothing_is_shown_or_done_without_the_token() {
     }
 }
 
+/// It was axum's own refusal, in plain text, and the services made it one that doesn't say why.
+#[tokio::test]
+async fn a_query_that_makes_no_sense_is_refused_in_words() {
+    let router = router(&layer());
+    for (path, why) in [
+        ("/events?since=-1", "since"),
+        ("/events?since=99999999999999999999", "since"),
+        ("/events?limit=1", "unknown field `limit`"),
+        ("/snapshot?client=a&client=b", "duplicate field `client`"),
+    ] {
+        let response = send(&router, request(Method::GET, path, &Value::Null)).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let problem: Value = serde_json::from_str(&text(response).await).unwrap();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(why), "{detail}");
+    }
+    let mut bare = request(Method::GET, "/events?since=-1", &Value::Null);
+    bare.headers_mut().remove("authorization");
+    assert_eq!(send(&router, bare).await.status(), StatusCode::UNAUTHORIZED, "who may is asked first");
+}
+
+/// Calls that wait for a silent upstream's answer: the snapshot says that they do and for what, and
+/// the events when that began and ended.
+#[tokio::test(start_paused = true)]
+async fn a_silence_is_shown_while_it_lasts_and_told_afterwards() {
+    let layer = layer();
+    let router = router(&layer);
+    let ends = Arc::new(std::sync::Mutex::new(time::now()));
+    let stalls = Arc::clone(&ends);
+    let call = move || {
+        let (layer, stalls) = (layer.clone(), Arc::clone(&stalls));
+        let answer = service_fn(move |_: Request<String>| {
+            let until = time::now().until(*stalls.lock().unwrap()) + Duration::from_millis(20);
+            async move {
+                tokio::time::sleep(until).await;
+                Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+            }
+        });
+        let request = Request::get(USERS).body(String::new()).unwrap();
+        async move { layer.layer(answer).oneshot(request).await.is_ok() }
+    };
+    for _ in 0..200 {
+        assert!(call().await);
+    }
+    *ends.lock().unwrap() = time::now().after(Duration::from_millis(500));
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        calls.spawn(call());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let snapshot = get(&router, "/snapshot").await;
+    let schema = get(&router, "/snapshot/schema").await;
+    assert_eq!(schema::problems(&schema, &snapshot), [""; 0]);
+    let client = &snapshot["clients"][0];
+    assert!(client["upstreams"][0]["overload"]["silent_for"].as_f64().unwrap() > 100.0, "{client}");
+    let oldest = client["calls"]["oldest"].as_array().unwrap();
+    assert!(oldest.iter().any(|call| call["waits_for"] == "answer" && call["doing"] == "queued"), "{client}");
+    assert!(calls.join_all().await.into_iter().all(|good| good));
+    let client = &get(&router, "/snapshot").await["clients"][0];
+    assert!(client["upstreams"][0]["overload"]["silent_for"].is_null(), "{client}");
+    let events = get(&router, "/events").await;
+    let told: Vec<_> = events["events"].as_array().unwrap().iter().map(|entry| &entry["text"]).collect();
+    assert!(told[0].as_str().unwrap().starts_with("silent: nothing answered for "), "{told:?}");
+    assert!(told[1].as_str().unwrap().starts_with("answers again after a silence of 5"), "{told:?}");
+}
+
 #[tokio::test]
 async fn the_page_is_shown_without_the_token_and_to_this_host_only() {
     let router = router(&layer());

@@ -262,7 +262,15 @@ impl<X: Exchange> CallState<X> {
                 let unending = self.settings.streaming || X::is_unending(&answer);
                 let deadline = if unending { self.streams_until() } else { self.ledger.terms().deadline };
                 report.streams = unending;
-                self.finished(&report, response);
+                #[cfg(feature = "grpc")]
+                let untold = self.untold(&answer, &end);
+                #[cfg(feature = "grpc")]
+                let told = untold.is_none();
+                #[cfg(not(feature = "grpc"))]
+                let told = true;
+                if told {
+                    self.finished(&report, response);
+                }
                 self.upstream.leave_with(&mut permit);
                 let timeout = &self.plan.timeout;
                 let idle = if unending { timeout.stream_idle } else { timeout.body_idle };
@@ -270,7 +278,7 @@ impl<X: Exchange> CallState<X> {
                 guard.on_shared(X::is_shared(&answer));
                 #[cfg(feature = "grpc")]
                 if self.settings.grpc != GrpcCall::No {
-                    guard.of_grpc::<X>(&answer, end.is_success(), &self.plan);
+                    guard.of_grpc::<X>(&answer, end.is_success(), &self.plan, untold);
                 }
                 Some(Ok(exchange.seal(answer, guard)))
             }

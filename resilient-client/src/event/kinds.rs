@@ -61,6 +61,7 @@ kinds! {
     15 UPSTREAM_MADE UpstreamMade;
     16 UPSTREAM_FORGOTTEN UpstreamForgotten;
     17 HELD_BACK HeldBack;
+    18 SILENCE Silence;
 }
 
 impl EventKinds {

@@ -77,6 +77,8 @@ instruments! {
     TRANSITIONS: Counter "resilient_client.breaker.transitions" "{transition}"
         ["from" "to"]
         "Changes of circuit breakers' states: the upstream's, or its endpoints'.";
+    SILENCES: Counter "resilient_client.silences" "{silence}" []
+        "Times that the upstream, or one of its endpoints, answered nothing for longer than can be chance.";
     LOST: Counter "resilient_client.events.lost" "{event}" []
         "Events that an observer of the client lost, because it panicked.";
     BREAKER_STATE: Gauge "resilient_client.breaker.state" "{breaker}"
@@ -88,6 +90,8 @@ instruments! {
         "The most places; absent without a limit, NaN when it is gone.";
     QUEUED: Gauge "resilient_client.bulkhead.queued" "{attempt}" []
         "Attempts that wait for a place.";
+    SILENT: Gauge "resilient_client.overload.silent" "{upstream}" []
+        "Upstreams that are silent, so that attempts wait for an answer: 1 or 0 of one that is one, else its endpoints.";
     BUDGET: Gauge "resilient_client.budget.available" "{token}" []
         "Tokens left for retries and hedges; absent without a budget, NaN when it is gone.";
 }

@@ -46,8 +46,10 @@ pub(super) struct Meters {
     source: Source,
     whom: Vec<Label>,
     attempts: [Counter; TRIGGERS.len()],
-    /// There from the beginning: what grows from nothing to one is no growth to who looks later.
+    /// Both there from the beginning: what grows from nothing to one is no growth to who looks
+    /// later.
     lost: Counter,
+    silences: Counter,
     methods: [OnceLock<Box<OfMethod>>; METHODS],
     /// Counters of what is rare, by instrument and labels' values.
     rare: Mutex<HashMap<(&'static str, &'static str, &'static str), Counter>>,
@@ -77,6 +79,7 @@ struct StateOf {
     states: [Gauge; STATES.len()],
     in_use: Gauge,
     queued: Gauge,
+    silent: Gauge,
     limit: OnceLock<Gauge>,
     budget: OnceLock<Gauge>,
 }
@@ -89,11 +92,13 @@ impl Meters {
         let attempts =
             TRIGGERS.map(|trigger| counter(&source, &labels, &names::ATTEMPTS, [trigger.as_str()]));
         let lost = counter(&source, &labels, &names::LOST, []);
+        let silences = counter(&source, &labels, &names::SILENCES, []);
         Self {
             source,
             whom: labels,
             attempts,
             lost,
+            silences,
             methods: [const { OnceLock::new() }; METHODS],
             rare: Mutex::new(HashMap::new()),
             state: OnceLock::new(),
@@ -134,6 +139,7 @@ impl Meters {
             states: STATES.map(|state| self.gauge(&names::BREAKER_STATE, &[state.as_str()])),
             in_use: self.gauge(&names::IN_USE, &[]),
             queued: self.gauge(&names::QUEUED, &[]),
+            silent: self.gauge(&names::SILENT, &[]),
             limit: OnceLock::new(),
             budget: OnceLock::new(),
         });
@@ -142,6 +148,7 @@ impl Meters {
         }
         state.in_use.set(totals.in_use as f64);
         state.queued.set(totals.queued as f64);
+        state.silent.set(totals.silent);
         if totals.limit.is_some() || state.limit.get().is_some() {
             let gauge = state.limit.get_or_init(|| self.gauge(&names::LIMIT, &[]));
             // None any more is no number: zero would be a limit that lets nothing in.
@@ -243,6 +250,7 @@ const COUNTED: EventKinds = EventKinds::ATTEMPT_STARTED
     .and(EventKinds::REJECTED)
     .and(EventKinds::WOULD_REJECT)
     .and(EventKinds::HEDGE_ENDED)
+    .and(EventKinds::SILENCE)
     .and(EventKinds::BREAKER_TRANSITION);
 
 impl Observer for Meters {
@@ -349,6 +357,7 @@ impl Meters {
             Event::RetryDeclined { ref why, .. } => self.count(&names::DECLINED, [why.as_str(), ""]),
             Event::Rejected { rejection, .. } => self.count(&names::REJECTIONS, [rejection.as_str(), ""]),
             Event::WouldReject { rejection } => self.count(&names::WOULD_REJECT, [rejection.as_str(), ""]),
+            Event::Silence { silent: true, .. } => self.silences.increment(1),
             Event::HedgeEnded { end, .. } => self.count(&names::HEDGES, [end.as_str(), ""]),
             Event::BreakerTransition(change) => {
                 self.count(&names::TRANSITIONS, [change.from.as_str(), change.to.as_str()]);

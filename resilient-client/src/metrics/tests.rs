@@ -148,10 +148,25 @@ fn a_million_hosts_keys_methods_and_statuses_are_no_more_series_than_a_few() {
     assert_eq!(kept.sum("resilient_client.call.duration"), 1_000_000);
     assert_eq!(kept.sum("http.client.active_requests"), 0);
     let series = kept.all("").len();
-    // Of `other`: two durations by 62 statuses and 6 classes, three triggers, what is lost and a
-    // gauge; of the ten others one each.
-    assert!(series <= 2 * 68 + 5 + 10 * 7, "{series} series");
+    // Of `other`: two durations by 62 statuses and 6 classes, three triggers, what is lost,
+    // silences and a gauge; of the ten others one each.
+    assert!(series <= 2 * 68 + 6 + 10 * 8, "{series} series");
     assert!(kept.all("").keys().all(|name| !name.contains("tenant")), "a key is a label");
+}
+
+/// Those begun are counted, and a counter that is there before them shows the first.
+#[test]
+fn silences_are_counted_from_nothing() {
+    let kept = Kept::default();
+    let metrics = Metrics::with_recorder(kept.clone());
+    let own = metrics.of_upstream(&identity("http://users:3000/", None)).unwrap();
+    let all = || kept.all("resilient_client.silences").into_values().collect::<Vec<_>>();
+    assert_eq!(all(), [0]);
+    for silent in [true, false, true] {
+        let duration = std::time::Duration::from_millis(90);
+        own.event("http://users:3000", &Event::Silence { silent, duration });
+    }
+    assert_eq!(all(), [2]);
 }
 
 #[test]

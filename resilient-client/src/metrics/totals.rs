@@ -1,6 +1,7 @@
 //! Levels of upstreams that have the same labels, summed.
 
 use crate::policy::breaker::State;
+use crate::policy::overload;
 use crate::upstream::UpstreamSnapshot;
 
 /// Breakers' states, each of which has a gauge.
@@ -13,6 +14,7 @@ pub(super) struct Totals {
     pub(super) states: [u32; STATES.len()],
     pub(super) in_use: u64,
     pub(super) queued: u64,
+    pub(super) silent: u32,
     pub(super) limit: Option<u64>,
     pub(super) budget: Option<f64>,
 }
@@ -28,6 +30,14 @@ impl Totals {
         }
         let (in_use, queued) = (u64::from(upstream.in_flight), upstream.queued as u64);
         let limit = upstream.limit.map(u64::from);
+        let is_silent = |overload: &overload::Snapshot| overload.silent_for_nanos.is_some();
+        if upstream.endpoints.is_empty() {
+            // Routes and keys tell their host's.
+            self.silent = self.silent.max(upstream.overload.as_ref().is_some_and(is_silent).into());
+        } else {
+            let silent = upstream.endpoints.iter().filter(|endpoint| is_silent(&endpoint.overload));
+            self.silent += silent.count() as u32;
+        }
         if upstream.concurrency.is_some() {
             // Routes and keys tell their host's.
             self.in_use = self.in_use.max(in_use);
@@ -50,6 +60,7 @@ impl Totals {
         }
         self.in_use += other.in_use;
         self.queued += other.queued;
+        self.silent += other.silent;
         self.limit = self.limit.into_iter().chain(other.limit).reduce(|all, own| all + own);
         self.budget = self.budget.into_iter().chain(other.budget).reduce(|all, own| all + own);
     }

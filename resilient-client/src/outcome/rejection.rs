@@ -32,6 +32,10 @@ pub enum Rejection {
         /// How long it waited for a place, if it did.
         waited: Duration,
     },
+    /// The upstream is [silent](crate::policy::overload#silence), and what would have been sent
+    /// beside another attempt doesn't wait. Others aren't refused for that; they wait, which a
+    /// policy that only observes tells by this.
+    Silent,
     /// The rate agreed on for this upstream is used up.
     RateLimited {
         /// How long until an attempt would be let go.
@@ -61,6 +65,7 @@ impl Rejection {
             Self::QueueWait { displaced: false, .. } => "queue_wait",
             Self::QueueWait { displaced: true, .. } => "displaced",
             Self::Overloaded { .. } => "overloaded",
+            Self::Silent => "silent",
             Self::RateLimited { .. } => "rate_limited",
             Self::Throttled { .. } => "throttled",
             Self::NoEndpoint => "no_endpoint",
@@ -76,6 +81,7 @@ impl Rejection {
             Self::BulkheadFull { .. }
             | Self::QueueWait { .. }
             | Self::Overloaded { .. }
+            | Self::Silent
             | Self::Throttled { .. }
             | Self::NoEndpoint => None,
         }
@@ -91,6 +97,7 @@ impl fmt::Display for Rejection {
             Self::Overloaded { limit, waited } if waited.is_zero() => {
                 write!(f, "{limit} attempts in flight are all it can answer in time")
             }
+            Self::Silent => f.write_str("it has answered nothing lately"),
             Self::QueueWait { waited, displaced: false } | Self::Overloaded { waited, .. } => {
                 write!(f, "waited {waited:.1?} for a place")
             }

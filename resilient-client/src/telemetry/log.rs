@@ -45,8 +45,8 @@ pub(super) fn write(upstream: &str, event: &Event) {
         Event::CallFinished { call, duration, end, .. } => {
             debug!(target: "resilient_client", upstream, %call, ?duration, ?end, "call finished");
         }
-        Event::AttemptQueued { call, number } => {
-            debug!(target: "resilient_client", upstream, %call, number, "attempt waits to be let in");
+        Event::AttemptQueued { call, number, waits_for } => {
+            debug!(target: "resilient_client", upstream, %call, number, %waits_for, "attempt waits to be let in");
         }
         Event::AttemptDequeued { call, number, waited, admitted } => {
             debug!(target: "resilient_client", upstream, %call, number, ?waited, admitted, "attempt waits no more");
@@ -91,6 +91,12 @@ fn of_upstream(upstream: &str, event: &Event) {
         }
         Event::OverloadLimit { limit: None } => {
             info!(target: "resilient_client", upstream, "overload limit ended");
+        }
+        Event::Silence { silent: true, duration } => {
+            info!(target: "resilient_client", upstream, ?duration, "upstream is silent");
+        }
+        Event::Silence { silent: false, duration } => {
+            info!(target: "resilient_client", upstream, ?duration, "upstream answers again");
         }
         Event::WouldReject { rejection } => {
             let reason = rejection.as_str();

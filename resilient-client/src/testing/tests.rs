@@ -283,6 +283,7 @@ async fn an_error_of_any_kind_is_as_a_calls() {
         (Rejection::BulkheadFull { limit: 3 }, E::BulkheadFull),
         (Rejection::QueueWait { waited: MS, displaced: true }, E::BulkheadFull),
         (Rejection::Overloaded { limit: 3, waited: MS }, E::Overloaded),
+        (Rejection::Silent, E::Overloaded),
         (Rejection::RateLimited { retry_after: MS }, E::RateLimited),
         (Rejection::Throttled { percent: 3 }, E::Throttled),
         (Rejection::NoEndpoint, E::NoEndpoint),

@@ -317,7 +317,7 @@ impl AttemptPermit {
         }
         let ended = self.ended(outcome);
         if self.endpoint().is_none() && upstream.overload(self.whose.gate()).release(ended) {
-            upstream.line(self.whose.gate()).wake();
+            upstream.given_back(self.whose.gate(), ended, now);
         }
         if let Some(endpoint) = at(&mut self.beside) {
             let news = match (self.stage == Stage::Sent && !silent, never_sent) {

@@ -123,7 +123,7 @@ impl Upstream {
     #[cold]
     pub(super) fn overload_changed(&self, gate: Part, change: overload::Change) {
         if change.from.is_some() != change.to.is_some() {
-            self.emit(|| Event::OverloadLimit { limit: change.to });
+            self.behind_gate(gate).emit(|| Event::OverloadLimit { limit: change.to });
         }
         self.line(gate).wake();
     }

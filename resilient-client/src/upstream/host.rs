@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::Upstream;
 use super::retry_after_hold::RetryAfterHold;
+use crate::event::Event;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::overload::{Line, OverloadLimit};
@@ -20,7 +21,7 @@ use crate::policy::plan::{Modes, Plan};
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::throttle::Throttle;
 use crate::sync::Ordering;
-use crate::time::Tick;
+use crate::time::{self, Tick};
 
 /// A part's hold on the upstream of its whole authority, which isn't forgotten meanwhile.
 #[derive(Debug)]
@@ -182,9 +183,14 @@ impl Upstream {
     }
 
     pub(super) fn overload(&self, gate: Part) -> &OverloadLimit {
+        &self.behind_gate(gate).overload
+    }
+
+    /// Whose news it is what becomes of that limit.
+    pub(super) fn behind_gate(&self, gate: Part) -> &Self {
         match (gate, &self.whole) {
-            (Part::Whole, Some(whole)) => &whole.overload,
-            _ => &self.overload,
+            (Part::Whole, Some(whole)) => whole,
+            _ => self,
         }
     }
 
@@ -200,7 +206,11 @@ impl Upstream {
     /// Follows what a plan says of who is held back under overload.
     pub(super) fn follow_overload(&self, plan: &Plan) {
         self.line.set_rules(plan.overload);
-        if let Some(change) = self.overload.switch(plan.overload.is_some()) {
+        let changed = self.overload.switch(plan.overload.is_some());
+        if let Some(duration) = self.overload.notes_answer(time::now()) {
+            self.emit(|| Event::Silence { silent: false, duration });
+        }
+        if let Some(change) = changed {
             self.overload_changed(Part::Own, change);
         }
     }

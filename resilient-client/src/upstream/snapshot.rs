@@ -90,9 +90,9 @@ impl UpstreamSnapshot {
 }
 
 impl Upstream {
-    fn overload_snapshot(&self) -> Option<overload::Snapshot> {
+    fn overload_snapshot(&self, now: Tick) -> Option<overload::Snapshot> {
         let on = self.balancer.is_none() && self.modes().has(Modes::OVERLOAD);
-        on.then(|| self.overload(self.gate()).snapshot())
+        on.then(|| self.overload(self.gate()).snapshot(now))
     }
 
     /// Its name, taken apart.
@@ -110,7 +110,7 @@ impl Upstream {
             limit: bulkhead.limit(),
             concurrency: self.adaptive().map(Concurrency::snapshot),
             queued: bulkhead.queued() + self.line(self.gate()).len(),
-            overload: self.overload_snapshot(),
+            overload: self.overload_snapshot(now),
             waiting_for_ready: self.ready.len(),
             breaker: self.breaker_snapshot(now),
             budget: self.budget().available(),

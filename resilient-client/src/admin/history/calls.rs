@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{CallEnd, Event};
+use crate::event::{CallEnd, Event, WaitsFor};
 use crate::outcome::Outcome;
 use crate::outcome::call_id::CallId;
 use crate::outcome::rejection::Rejection;
@@ -22,7 +22,7 @@ pub(crate) enum Doing {
     /// An attempt is made ready.
     Starting,
     /// An attempt waits to be let in.
-    Queued,
+    Queued(WaitsFor),
     /// This many attempts wait for an answer.
     InFlight(u32),
     /// It waits before another attempt.
@@ -35,10 +35,18 @@ impl Doing {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
-            Self::Queued => "queued",
+            Self::Queued(_) => "queued",
             Self::InFlight(_) => "in_flight",
             Self::BackingOff => "backing_off",
             Self::Body => "body",
+        }
+    }
+
+    /// What an attempt waits for that waits to be let in.
+    pub(crate) const fn waits_for(self) -> Option<&'static str> {
+        match self {
+            Self::Queued(waits_for) => Some(waits_for.as_str()),
+            _ => None,
         }
     }
 }
@@ -52,10 +60,13 @@ pub(crate) struct Call {
     until: Option<Tick>,
     /// When it began to do what it does.
     since: Tick,
-    queued: u32,
+    queued: Option<WaitsFor>,
     /// Attempts that were sent and haven't ended.
     open: u32,
     backing_off: bool,
+    /// Its head is there, and it has only its body to wait for. It may not be finished: a gRPC
+    /// call's status comes behind that.
+    answered: bool,
     finished: bool,
     /// Why an attempt was refused here, the last time one was: a report says it only of repeats.
     refused: Option<Rejection>,
@@ -90,12 +101,12 @@ impl Call {
     }
 
     pub(crate) fn doing(&self) -> Doing {
-        if self.finished {
+        if self.answered || self.finished {
             Doing::Body
         } else if self.open > 0 {
             Doing::InFlight(self.open)
-        } else if self.queued > 0 {
-            Doing::Queued
+        } else if let Some(waits_for) = self.queued {
+            Doing::Queued(waits_for)
         } else if self.backing_off {
             Doing::BackingOff
         } else {
@@ -110,9 +121,9 @@ impl Call {
     fn hear(&mut self, event: &Event, now: Tick) {
         let before = self.doing();
         match event {
-            Event::AttemptQueued { .. } => self.queued += 1,
+            Event::AttemptQueued { waits_for, .. } => self.queued = Some(*waits_for),
             Event::AttemptDequeued { waited, .. } => {
-                self.queued = self.queued.saturating_sub(1);
+                self.queued = None;
                 self.report.waited(Tick::ZERO, Tick::ZERO.after(*waited));
             }
             Event::AttemptStarted { number, at, trigger, endpoint, .. } => {
@@ -121,6 +132,7 @@ impl Call {
                 self.report.launched(*number, *trigger, endpoint.clone(), *at);
             }
             Event::AttemptHead { number, status, .. } => {
+                self.answered = true;
                 self.report.settled(*number, Outcome::Success, *status, now);
             }
             Event::AttemptFinished { number, outcome, status, .. } => {
@@ -179,8 +191,19 @@ impl Calls {
             if shard.len() < MOST / SHARDS {
                 let report = CallReport::new(*call, Arc::clone(upstream), *policy_version, *at);
                 let (began, since, until) = (*at, *at, *until);
-                let (queued, open, backing_off, finished, refused) = (0, 0, false, false, None);
-                let call = Call { report, began, until, since, queued, open, backing_off, finished, refused };
+                let (queued, open, backing_off, answered, finished) = (None, 0, false, false, false);
+                let call = Call {
+                    report,
+                    began,
+                    until,
+                    since,
+                    queued,
+                    open,
+                    backing_off,
+                    answered,
+                    finished,
+                    refused: None,
+                };
                 shard.insert(id, call);
             }
             return None;
@@ -256,6 +279,7 @@ fn call_of(event: &Event) -> Option<CallId> {
         | Event::BreakerTransition(_)
         | Event::LimitChanged { .. }
         | Event::OverloadLimit { .. }
+        | Event::Silence { .. }
         | Event::UpstreamMade { .. }
         | Event::UpstreamForgotten { .. }
         | Event::HeldBack { .. } => None,

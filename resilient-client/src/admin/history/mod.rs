@@ -241,6 +241,13 @@ fn told(event: &Event) -> Option<(&'static str, String)> {
             ("overload", format!("{limit} attempts in flight are all it can answer in time"))
         }
         Event::OverloadLimit { limit: None } => ("overload", "the overload limit ended".to_owned()),
+        Event::Silence { silent: true, duration } => (
+            "silence",
+            format!("silent: nothing answered for {duration:.1?}, calls wait for it or go elsewhere"),
+        ),
+        Event::Silence { silent: false, duration } => {
+            ("silence", format!("answers again after a silence of {duration:.1?}"))
+        }
         Event::HeldBack { duration } => ("held_back", format!("asked for a wait of {duration:.1?}")),
         _ => return None,
     })

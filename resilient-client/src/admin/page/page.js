@@ -3,6 +3,8 @@
 const at = new URL(".", import.meta.url);
 const seconds = 119;
 const shownEntries = 200;
+/** How long the server may say nothing: it tells something every second, and answers at once. */
+const patience = 10_000;
 const byId = (id) => document.getElementById(id);
 
 /** What is known of each upstream, and its card. */
@@ -17,14 +19,15 @@ let order = "pain";
 
 const key = (client, name) => JSON.stringify([client, name]);
 
-/** Asks for JSON; asks for the token as long as that is refused. */
+/** Asks for JSON; asks for the token as long as that is refused. What hangs is as bad as what fails. */
 async function ask(path, options = {}) {
   for (;;) {
     const headers = { ...(options.headers ?? {}) };
     // What can't stand in a header is no token.
     if (!/^[\x20-\x7e]*$/.test(token)) token = "";
     if (token) headers.authorization = `Bearer ${token}`;
-    const response = await fetch(new URL(path, at), { ...options, headers, cache: "no-store" });
+    const signal = options.signal ?? AbortSignal.timeout(patience);
+    const response = await fetch(new URL(path, at), { ...options, headers, signal, cache: "no-store" });
     if (response.status !== 401) return response;
     await askForToken();
   }
@@ -56,8 +59,9 @@ function health(row) {
   const success = row.effective.success;
   if (row.breaker.forced || state === "disabled") return "held";
   if (state === "open" || (success !== null && success < 0.9)) return "sick";
-  const endpoints = row.endpoints.some((endpoint) => endpoint.breaker.state === "open");
-  const ailing = state === "half_open" || endpoints || row.held_back > 0 || row.overload?.limit != null;
+  const endpoints = row.endpoints.some((endpoint) => endpoint.breaker.state === "open" || endpoint.silent_for !== null);
+  const overload = row.overload?.limit != null || row.overload?.silent_for != null;
+  const ailing = state === "half_open" || endpoints || row.held_back > 0 || overload;
   return ailing || (success !== null && success < 0.995) ? "ailing" : "well";
 }
 
@@ -66,6 +70,13 @@ function pain(row) {
   const rank = { sick: 3, ailing: 2, held: 1, well: 0 }[health(row)];
   return rank * 1e9 + lost * row.effective.per_second * 1e3 + row.queued;
 }
+
+/** What a call that is queued waits for. */
+const waits = {
+  addresses: ", waits for addresses", rate: ", waits for its turn in the rate", place: ", waits for a place",
+  overload: ", waits for a place at an overloaded upstream", answer: ", waits for an answer of a silent upstream",
+  breaker: ", waits for the breaker",
+};
 
 const words = {
   closed: "closed", open: "open", half_open: "half-open", disabled: "disabled",
@@ -93,6 +104,7 @@ function stateOf(row) {
   if (row.breaker.open_for > 0) parts.push(`next probe in ${ms(row.breaker.open_for)}`);
   if (row.held_back > 0) parts.push(`asked for a wait of ${ms(row.held_back)}`);
   if (row.overload?.limit != null) parts.push(`overloaded: ${row.overload.limit} at a time`);
+  if (row.overload?.silent_for != null) parts.push(`silent for ${ms(row.overload.silent_for)}, calls wait for its answer`);
   return parts.join(", ");
 }
 
@@ -158,9 +170,11 @@ function showEndpoints({ row, parts, card }) {
   row.endpoints.forEach((endpoint, index) => {
     const item = list.children[index] ?? list.appendChild(document.createElement("li"));
     const { state, forced } = endpoint.breaker;
-    const sick = state === "open" ? "sick" : state === "half_open" || endpoint.failing > 0.1 ? "ailing" : "well";
+    const ails = state === "half_open" || endpoint.failing > 0.1 || endpoint.silent_for !== null;
+    const sick = state === "open" ? "sick" : ails ? "ailing" : "well";
     item.dataset.health = forced || state === "disabled" ? "held" : sick;
-    setText(item, `${endpoint.origin} ${words[state] ?? state}, ${endpoint.in_flight} in flight, ${ms(endpoint.latency)}`);
+    const silent = endpoint.silent_for === null ? "" : `, silent for ${ms(endpoint.silent_for)}`;
+    setText(item, `${endpoint.origin} ${words[state] ?? state}, ${endpoint.in_flight} in flight, ${ms(endpoint.latency)}${silent}`);
   });
   const options = ["", ...row.endpoints.map((endpoint) => endpoint.origin)];
   const whose = parts.whose;
@@ -279,7 +293,7 @@ async function showStory(known) {
     item(`${clock(t.at)} ${t.endpoint ?? ""} ${words[t.from] ?? t.from} to ${words[t.to] ?? t.to}: ${t.cause}`)));
   list(".explained", story.calls.toReversed().map((call) => item(`${clock(call.at)} ${call.end}`, pre(call.report))));
   const under = (call) =>
-    item(`${call.doing.replaceAll("_", " ")} for ${ms(call.doing_for)}, begun ${ms(call.age)} ago, ${call.attempts} attempts`);
+    item(`${call.doing.replaceAll("_", " ")}${waits[call.waits_for] ?? ""} for ${ms(call.doing_for)}, begun ${ms(call.age)} ago, ${call.attempts} attempts`);
   list(".oldest", of.calls.oldest.slice(0, 20).map(under));
   list(".held", of.calls.old_bodies.slice(0, 20).map(under));
   known.card.querySelector(".holders").hidden = of.calls.old_bodies.length === 0;
@@ -353,14 +367,17 @@ const heard = {
 /** Reads server-sent events with fetch: EventSource can't bear a token. */
 async function listen() {
   const headers = lastEvent === null ? {} : { "last-event-id": String(lastEvent) };
-  const response = await ask("stream", { headers });
+  const begun = new AbortController();
+  const hung = setTimeout(() => begun.abort(), patience);
+  const response = await ask("stream", { headers, signal: begun.signal });
+  clearTimeout(hung);
   if (!response.ok) throw new Error((await response.json()).detail);
   linked("live");
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     // There is a tick every second; a connection without one is dead, whatever it looks like.
-    const silence = setTimeout(() => reader.cancel("silence"), 10_000);
+    const silence = setTimeout(() => begun.abort(), patience);
     const { done, value } = await reader.read();
     clearTimeout(silence);
     if (done) return;
@@ -389,6 +406,7 @@ async function run() {
     try {
       await loadSnapshot();
       await listen();
+      linked("connecting");
     } catch {
       linked("lost");
     }

@@ -10,13 +10,16 @@ use http_body::Frame;
 use super::Guard;
 use crate::call::exchange::Exchange;
 use crate::error::Error;
+use crate::event::{CallEnd, Event, EventKinds};
 use crate::outcome::classify::evidence::Evidence;
 use crate::outcome::classify::grpc::Code;
 use crate::outcome::classify::{Classified, Classifier, Ended, Speech};
+use crate::outcome::report::CallReport;
 use crate::outcome::{Cause, FailureKind, Outcome};
 use crate::policy::plan::Plan;
+use crate::telemetry::{CallSpan, Heard};
 use crate::time::{self, Tick};
-use crate::upstream::AttemptPermit;
+use crate::upstream::{AttemptPermit, Upstream};
 
 /// What an answer owes whose head has no status.
 #[derive(Debug)]
@@ -24,6 +27,38 @@ pub(super) struct Owed {
     classifier: Option<Classifier>,
     /// Its reader sees trailers, so that a status that hasn't come by the end is missing.
     shown: bool,
+    /// The status hasn't come.
+    due: bool,
+    /// What is told of the call once it has.
+    untold: Option<Untold>,
+}
+
+/// A call whose end isn't told with its head, as that doesn't say how it went.
+#[derive(Debug)]
+pub(in crate::call) struct Untold {
+    pub(in crate::call) heard: Heard,
+    pub(in crate::call) span: Option<Box<CallSpan>>,
+}
+
+impl Untold {
+    #[cold]
+    fn tell(&self, upstream: &Upstream, report: &CallReport, nanos: u64, end: CallEnd) {
+        if let Some(span) = &self.span {
+            span.ended(end, report.attempts().len());
+        }
+        let (call, method) = (report.call(), self.heard.method);
+        let finished = || Event::CallFinished {
+            call,
+            method,
+            duration: Duration::from_nanos(nanos),
+            end,
+            cut: report.is_cut(),
+            streaming: report.is_streaming(),
+        };
+        upstream.count_of_call(self.heard, EventKinds::CALL_FINISHED, finished, |counts| {
+            counts.call_finished(method, nanos, end);
+        });
+    }
 }
 
 /// In which words whoever reads a body hears that it has failed.
@@ -42,6 +77,11 @@ pub(super) enum Words {
 /// Whether an answer's head says how the call went.
 pub(in crate::call) fn has_status<X: Exchange>(answer: &X::Answer) -> bool {
     Code::of(X::headers(answer)).is_some()
+}
+
+/// Whether a good answer says how the call went when its trailers come, and its reader sees those.
+pub(in crate::call) fn is_owed<X: Exchange>(answer: &X::Answer) -> bool {
+    X::SHOWS_TRAILERS && !has_status::<X>(answer)
 }
 
 /// Says in an attempt's span how the call went, if these headers or trailers do.
@@ -66,13 +106,48 @@ pub(in crate::call) fn judge(
 }
 
 impl Guard {
-    /// It answers a gRPC call; if its head was `good` and has no status, that is to come.
-    pub(in crate::call) fn of_grpc<X: Exchange>(&mut self, answer: &X::Answer, good: bool, plan: &Plan) {
+    /// It answers a gRPC call; if its head was `good` and has no status, that is to come, and then
+    /// the call's end is told.
+    pub(in crate::call) fn of_grpc<X: Exchange>(
+        &mut self,
+        answer: &X::Answer,
+        good: bool,
+        plan: &Plan,
+        untold: Option<Untold>,
+    ) {
         self.words = Words::ErrorsOfGrpc;
         if good && !has_status::<X>(answer) {
-            let (classifier, shown) = (plan.classifier.clone(), X::SHOWS_TRAILERS);
-            self.owed = Some(Box::new(Owed { classifier, shown }));
+            let (classifier, shown, due) = (plan.classifier.clone(), X::SHOWS_TRAILERS, true);
+            self.owed = Some(Box::new(Owed { classifier, shown, due, untold }));
         }
+    }
+
+    /// The call has its end, if that is still to be told. A stream has been the caller's since its
+    /// head came; any other call lasts until its status is known.
+    pub(super) fn call_ends(
+        &mut self,
+        permit: &AttemptPermit,
+        end: impl FnOnce(Option<StatusCode>) -> CallEnd,
+        now: Tick,
+    ) {
+        let Some(untold) = self.owed.as_mut().and_then(|owed| owed.untold.take()) else { return };
+        let report = &self.report;
+        let nanos = if report.is_streaming() { report.elapsed } else { now.nanos_since(report.began()) };
+        untold.tell(permit.upstream(), report, nanos, end(permit.status()));
+    }
+
+    /// The call is over without its status. That is how a stream ends that its caller wants no
+    /// more, or that has had its time.
+    pub(super) fn call_is_cut(&mut self, permit: &AttemptPermit, end: CallEnd, now: Tick) {
+        let streaming = self.report.is_streaming();
+        let end = |status| if streaming { CallEnd::answered(status, Outcome::Success) } else { end };
+        self.call_ends(permit, end, now);
+    }
+
+    /// Whether its status is still to come.
+    #[inline]
+    fn owes_status(&self) -> bool {
+        self.owed.as_ref().is_some_and(|owed| owed.due)
     }
 
     /// Whoever reads it, if it is gRPC's, knows statuses, and no errors of ours.
@@ -84,14 +159,15 @@ impl Guard {
 
     /// It has ended, and hasn't said how the call went to somebody who would have heard.
     pub(super) fn lacks_status(&mut self) -> bool {
-        self.owed.is_some() && self.owed.take().is_some_and(|owed| owed.shown)
+        let Some(owed) = self.owed.as_mut() else { return false };
+        std::mem::take(&mut owed.due) && owed.shown
     }
 
     /// Takes the status out of trailers, before they are judged as a piece of the body.
     /// They are its end, whenever they come.
     #[inline]
     pub(super) fn hear_status<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>) {
-        if self.owed.is_some()
+        if self.owes_status()
             && let Poll::Ready(Some(Ok(frame))) = polled
             && let Some(trailers) = frame.trailers_ref()
         {
@@ -101,12 +177,13 @@ impl Guard {
 
     #[cold]
     fn heard_status(&mut self, trailers: &HeaderMap) {
-        let Some(owed) = self.owed.take() else { return };
+        let Some(owed) = self.owed.as_mut() else { return };
+        owed.due = false;
+        let end = judge(owed.classifier.as_ref(), Some(trailers), self.begun);
         if self.words == Words::Statuses {
             self.words = Words::Said;
         }
         record(self.permit.as_ref(), Some(trailers));
-        let end = judge(owed.classifier.as_ref(), Some(trailers), self.begun);
         if end.is_success() {
             self.ended();
         } else {
@@ -137,7 +214,7 @@ impl Guard {
             Poll::Ready(Some(Err(error))) => match self.words {
                 Words::Errors | Words::ErrorsOfGrpc => Poll::Ready(Some(Err(error))),
                 Words::Statuses => {
-                    (self.owed, self.words) = (None, Words::Said);
+                    self.words = Words::Said;
                     Poll::Ready(Some(Ok(Frame::trailers(crate::grpc::status(&error)))))
                 }
                 Words::Said => Poll::Ready(None),

@@ -60,7 +60,11 @@ impl<X: Exchange> CallState<X> {
             Admission::Waits(waiting) => {
                 self.ledger.waits();
                 let call = self.call;
-                self.emit(EventKinds::ATTEMPT_QUEUED, |_| Event::AttemptQueued { call, number });
+                self.emit(EventKinds::ATTEMPT_QUEUED, |_| Event::AttemptQueued {
+                    call,
+                    number,
+                    waits_for: waiting.waits_for(now),
+                });
                 self.entry = Some(Box::new(Entry { number, trigger, waiting }));
             }
         }

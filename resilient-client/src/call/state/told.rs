@@ -1,8 +1,14 @@
 //! What is told of a call that has its result.
 
 use super::CallState;
+#[cfg(feature = "grpc")]
+use crate::call::begin::GrpcCall;
 use crate::call::exchange::Exchange;
+#[cfg(feature = "grpc")]
+use crate::call::response_body::grpc::{Untold, is_owed};
 use crate::event::{CallEnd, Event, EventKinds};
+#[cfg(feature = "grpc")]
+use crate::outcome::classify::Classified;
 use crate::outcome::report::CallReport;
 use crate::telemetry::Heard;
 
@@ -13,6 +19,16 @@ impl<X: Exchange> CallState<X> {
         if let Some(heard) = self.heard {
             self.tell_finished(heard, report, end());
         }
+    }
+
+    /// What is to be told once a gRPC call's status has come, if its head hasn't brought it.
+    #[cfg(feature = "grpc")]
+    #[inline]
+    pub(super) fn untold(&mut self, answer: &X::Answer, end: &Classified) -> Option<Untold> {
+        if self.settings.grpc == GrpcCall::No || !end.is_success() || !is_owed::<X>(answer) {
+            return None;
+        }
+        self.heard.map(|heard| Untold { heard, span: self.span.take() })
     }
 
     #[inline(never)]

@@ -176,7 +176,7 @@ async fn nobody_is_told_when_to_ask_again_what_somebody_has_forced_open() {
             let error = rig.get().await.unwrap_err();
             assert_eq!((error.kind(), error.retry_after()), (ErrorKind::CircuitOpen, None));
             let told = error.to_string();
-            assert!(told.contains("forced it open") && !told.contains("probe"), "{told}");
+            assert!(told.contains("somebody has forced it") && !told.contains("probe"), "{told}");
         };
         users.force_open().unwrap();
         refused().await;

@@ -473,6 +473,84 @@ async fn a_call_that_failed_says_so_where_its_http_status_does_not() {
     }
 }
 
+/// How each call ended, and after how long.
+fn ends(rig: &Rig) -> Vec<(CallEnd, Duration)> {
+    let end = |event: &Event| match event {
+        Event::CallFinished { end, duration, .. } => Some((*end, *duration)),
+        _ => None,
+    };
+    rig.events.lock().unwrap().iter().filter_map(end).collect()
+}
+
+/// It ended with its head, as a success, whatever its trailers said.
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_status_comes_in_trailers_ends_with_it() {
+    use FailureKind::{Body, BodyIdle, Status};
+    let failed = |outcome| CallEnd::FailedResponse(StatusCode::OK, outcome);
+    let message = || Piece::Data("message".into());
+    let (ok, deadline) = (CallEnd::Response(StatusCode::OK), CallEnd::Error(ErrorKind::Deadline));
+    let broken = failed(Outcome::Failure(Body));
+    for (body, expected, millis) in [
+        (vec![message(), Piece::Pause(ms(70)), trailers("0")], ok, 70),
+        (vec![message(), Piece::Pause(ms(70)), trailers("5")], ok, 70),
+        (vec![message(), Piece::Pause(ms(70)), trailers("14")], failed(Outcome::Failure(Status)), 70),
+        (vec![trailers("13")], failed(Outcome::Failure(Status)), 0),
+        (vec![message(), trailers("8")], failed(Outcome::Throttled), 0),
+        (vec![message(), Piece::Pause(ms(40)), Piece::Break], broken, 40),
+        (vec![message(), Piece::Pause(ms(40))], broken, 40),
+        (vec![message(), Piece::Pause(ms(60_000))], failed(Outcome::Failure(BodyIdle)), 5_000),
+        (
+            vec![
+                message(),
+                Piece::Pause(ms(4_000)),
+                message(),
+                Piece::Pause(ms(4_000)),
+                message(),
+                Piece::Pause(ms(60_000)),
+            ],
+            deadline,
+            10_000,
+        ),
+    ] {
+        let rig = Rig::new(&Policy::standard(), [streams(body.clone())]);
+        let response = call(&rig, CallOptions::new()).await.unwrap();
+        assert_eq!(ends(&rig), [], "its head says nothing of it");
+        read(Ok(response)).await;
+        assert_eq!(ends(&rig), [(expected, ms(millis))], "{body:?}");
+        let finished = |event: &Event| matches!(event, Event::AttemptFinished { .. });
+        assert_eq!(rig.events.lock().unwrap().iter().filter(|event| finished(event)).count(), 1);
+        assert_eq!(rig.core.snapshot()[0].calls, 0);
+    }
+}
+
+/// A reader that leaves has no status. Of a stream that is how it may end; and its time isn't the
+/// call's.
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_reader_leaves_before_its_status_was_dropped_and_a_stream_was_answered() {
+    let ok = CallEnd::Response(StatusCode::OK);
+    for (options, expected) in [(CallOptions::new(), CallEnd::Dropped), (CallOptions::new().streaming(), ok)]
+    {
+        let endless = vec![Piece::Data("message".into()), Piece::Pause(ms(60_000))];
+        let rig = Rig::new(&Policy::standard(), [streams(endless)]);
+        let streaming = expected == ok;
+        let mut body = call(&rig, options).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        tokio::time::sleep(ms(300)).await;
+        drop(body);
+        assert_eq!(ends(&rig), [(expected, ms(if streaming { 0 } else { 300 }))]);
+    }
+    // One that ends at the time its caller set has been served, too; one that fails hasn't.
+    for (end, expected) in [
+        (Piece::Pause(ms(14_999)), ok),
+        (trailers("13"), CallEnd::FailedResponse(StatusCode::OK, Outcome::Failure(FailureKind::Status))),
+    ] {
+        let rig = Rig::new(&Policy::standard(), [streams(vec![Piece::Data("message".into()), end])]);
+        let answer = call_within(&rig, CallOptions::new().streaming(), Some("10S")).await;
+        read(answer).await;
+        assert_eq!(ends(&rig), [(expected, ms(0))]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_says_there_was_no_time_is_not_silent() {
     let cut = Step::Marked { status: 504, name: crate::advice::SHED, value: "cut" };

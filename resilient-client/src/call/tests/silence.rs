@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::script::{Step, answer, ms};
 use super::*;
+use crate::event::{EventKinds, WaitsFor};
+use crate::policy::hedge::{Delay, HedgePolicy};
 use crate::policy::overload::OverloadPolicy;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::time::{Tick, now};
@@ -160,4 +162,174 @@ async fn a_silent_replica_of_three_is_left_alone_before_anything_has_timed_out()
     let mute = network.count("c:3") - before;
     assert!(mute <= 40, "a third of 600 calls, were it not for that: {mute}");
     assert!(running.join_all().await.iter().all(Result::is_ok));
+}
+
+/// Whether it fell silent or answered, and for how long it hadn't.
+fn silences(rig: &Rig) -> Vec<(bool, Duration)> {
+    let silence = |event: &Event| match event {
+        Event::Silence { silent, duration } => Some((*silent, *duration)),
+        _ => None,
+    };
+    rig.events.lock().unwrap().iter().filter_map(silence).collect()
+}
+
+fn count(rig: &Rig, which: impl Fn(&Event) -> bool) -> usize {
+    rig.events.lock().unwrap().iter().filter(|event| which(event)).count()
+}
+
+fn silent_for(rig: &Rig) -> Option<Duration> {
+    rig.snapshot()[0].overload.unwrap().silent_for_nanos.map(Duration::from_nanos)
+}
+
+fn would_wait(event: &Event) -> bool {
+    matches!(event, Event::WouldReject { rejection: crate::Rejection::Silent })
+}
+
+/// Calls waited, and nobody was told why.
+#[tokio::test(start_paused = true)]
+async fn who_looks_is_told_that_it_is_silent_that_calls_wait_for_that_and_that_it_answers() {
+    let (rig, _) = stalled(&Policy::standard(), ms(400)).await;
+    assert_eq!(silent_for(&rig), None);
+    let waiting = calls(&rig, 60, &CallOptions::new()).await;
+    let [(true, after)] = *silences(&rig) else { panic!("{:?}", silences(&rig)) };
+    assert!((ms(50)..ms(100)).contains(&after), "{after:?}");
+    let for_now = silent_for(&rig).expect("it is");
+    assert!((ms(250)..ms(300)).contains(&for_now), "{for_now:?}");
+    let queued = count(&rig, |event| matches!(event, Event::AttemptQueued { .. }));
+    let for_answer =
+        |event: &Event| matches!(event, Event::AttemptQueued { waits_for: WaitsFor::Answer, .. });
+    assert_eq!(count(&rig, for_answer), queued);
+    assert!(queued >= rig.queued() && rig.queued() > 30, "{queued}");
+    assert_eq!(served(waiting).await, 60);
+    let [(true, _), (false, lasted)] = *silences(&rig) else { panic!("{:?}", silences(&rig)) };
+    assert!((ms(380)..ms(430)).contains(&lasted), "{lasted:?}");
+    assert_eq!((silent_for(&rig), count(&rig, would_wait)), (None, 0));
+}
+
+/// It said nothing at all.
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_only_observes_says_what_it_would_have_kept_waiting() {
+    let observing = Policy::standard().overload(OverloadPolicy::standard().observe_only(true));
+    let (rig, _) = stalled(&observing, ms(400)).await;
+    let going = calls(&rig, 60, &CallOptions::new()).await;
+    assert_eq!((rig.queued(), served(going).await), (0, 60));
+    // One fewer may have gone to find out at each time that one would.
+    let would = count(&rig, would_wait);
+    assert!((36..=40).contains(&would), "{would}");
+    assert!(matches!(*silences(&rig), [(true, _), (false, _)]), "{:?}", silences(&rig));
+    // Where nobody would wait nobody is said to.
+    let alone = OverloadPolicy::standard().observe_only(true).max_waiting(0);
+    let (rig, _) = stalled(&Policy::standard().overload(alone), ms(400)).await;
+    served(calls(&rig, 60, &CallOptions::new()).await).await;
+    assert_eq!((silences(&rig).len(), count(&rig, would_wait)), (2, 0));
+}
+
+/// "0 attempts in flight are all it can answer in time", it said.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_is_refused_for_silence_and_says_so() {
+    let hedged = Policy::standard().hedge(HedgePolicy::standard().delay(Delay::Fixed(ms(150))).burst(1000));
+    let (rig, _) = stalled(&hedged, ms(400)).await;
+    assert_eq!(served(calls(&rig, 30, &CallOptions::new()).await).await, 30);
+    let refused = count(
+        &rig,
+        |event| matches!(event, Event::Rejected { rejection, .. } if rejection.as_str() == "silent"),
+    );
+    assert!(refused >= 10, "{refused}");
+    assert_eq!(count(&rig, |event| event.kind() == EventKinds::REJECTED), refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_ends_with_its_policy_and_the_next_is_another() {
+    let (rig, _) = stalled(&Policy::standard(), ms(2_000)).await;
+    let waiting = calls(&rig, 60, &CallOptions::new()).await;
+    rig.reload(Policy::standard().overload(None));
+    assert!(matches!(*silences(&rig), [(true, _), (false, _)]), "{:?}", silences(&rig));
+    assert_eq!(served(waiting).await, 60);
+    rig.reload(Policy::standard());
+    rig.script.then([answers(ms(20))]);
+    for _ in 0..200 {
+        rig.get().await.unwrap();
+    }
+    let ends = now().after(ms(400));
+    rig.script.follow(move || answers(now().until(ends) + ms(20)));
+    assert_eq!(served(calls(&rig, 60, &CallOptions::new()).await).await, 60);
+    let told: Vec<_> = silences(&rig).into_iter().map(|(silent, _)| silent).collect();
+    assert_eq!(told, [true, false, true, false]);
+}
+
+/// A key's call finds it, another's ends it: what is told is told of the host, whose silence it is.
+#[tokio::test(start_paused = true)]
+async fn a_silence_that_keys_share_is_told_of_their_host() {
+    let told = Arc::<Mutex<Vec<(String, bool)>>>::default();
+    let heard = Arc::clone(&told);
+    let (rig, _) = stalled(&Policy::standard(), ms(400)).await;
+    let hears: Arc<dyn Observer> = Arc::new(move |upstream: &str, event: &Event| {
+        if let Event::Silence { silent, .. } = event {
+            heard.lock().unwrap().push((upstream.to_owned(), *silent));
+        }
+    });
+    rig.core.observe(&hears);
+    let mut all = Vec::new();
+    for key in ["a", "b", "c"] {
+        all.extend(calls(&rig, 20, &CallOptions::new().key(key)).await);
+    }
+    assert_eq!(served(all).await, 60);
+    let host = "http://users:3000".to_owned();
+    assert_eq!(*told.lock().unwrap(), [(host.clone(), true), (host, false)]);
+}
+
+/// Of several endpoints each has its own silence.
+#[tokio::test(start_paused = true)]
+async fn a_silent_replica_is_told_by_its_own_name() {
+    use super::network::{Network, Replica, start, three};
+    let all = ["a:1", "b:2", "c:3"];
+    for observes in [false, true] {
+        let network = Network::of(&all.map(|authority| (authority, Replica::Answers(5))));
+        let told = Arc::<Mutex<Vec<(String, Event)>>>::default();
+        let heard = Arc::clone(&told);
+        let layer = ResilienceLayer::builder()
+            .policy(
+                Policy::standard().hedge(None).overload(OverloadPolicy::standard().observe_only(observes)),
+            )
+            .endpoints("http://users:3000", three())
+            .seed(7)
+            .observer(move |upstream: &str, event: &Event| {
+                heard.lock().unwrap().push((upstream.to_owned(), event.clone()));
+            })
+            .build()
+            .unwrap();
+        let mut running = tokio::task::JoinSet::new();
+        let mut silent = Vec::new();
+        for n in 0..500 {
+            if n == 300 {
+                for authority in all {
+                    network.set(authority, Replica::Answers(450));
+                }
+            }
+            running.spawn(start(&layer, &network, Method::GET, CallOptions::new()));
+            tokio::time::sleep(ms(2)).await;
+            if n == 499 {
+                let endpoints = layer.snapshot()[0].endpoints.clone();
+                let is_silent = |endpoint: &crate::EndpointSnapshot| {
+                    endpoint.overload.silent_for_nanos.map(|_| endpoint.origin.to_string())
+                };
+                silent = endpoints.iter().filter_map(is_silent).collect();
+            }
+        }
+        assert!(running.join_all().await.iter().all(Result::is_ok));
+        let told = told.lock().unwrap();
+        let names = |which: bool| {
+            let it = |(name, event): &(String, Event)| match event {
+                Event::Silence { silent, .. } if *silent == which => Some(name.clone()),
+                _ => None,
+            };
+            let mut names: Vec<_> = told.iter().filter_map(it).collect();
+            names.sort();
+            names
+        };
+        let expected: Vec<_> = all.iter().map(|authority| format!("http://{authority}")).collect();
+        assert_eq!((names(true), names(false), silent), (expected.clone(), expected.clone(), expected));
+        let would = told.iter().filter(|(_, event)| would_wait(event)).count();
+        assert_eq!(would > 20, observes, "{would}");
+    }
 }

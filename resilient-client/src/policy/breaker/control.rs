@@ -12,12 +12,13 @@ use super::state::{Cause, State, Transition};
 /// Something an operator tells a breaker. New rules don't undo it; [`Enable`](Self::Enable) and
 /// [`Reset`](Self::Reset) do.
 ///
-/// Each but [`Observe`](Self::Observe) begins a generation, so the results of calls under way no
-/// longer count.
+/// The last word counts: who forces a breaker that was told to observe ends that. Each but
+/// [`Observe`](Self::Observe) begins a generation, so the results of calls under way no longer
+/// count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Control {
-    /// Reject every call.
+    /// Reject every call. Where the policy only observes, say so of every call.
     ForceOpen,
     /// Admit every call, and count it.
     ForceClosed,
@@ -81,6 +82,8 @@ impl Breaker {
                 return Some(self.close(&mut locked, word, Cause::Reset));
             }
         };
+        // Before the state: forced open it is to reject.
+        self.end_observation(&mut locked);
         let was_forced = std::mem::replace(&mut locked.forced, true);
         if was_forced && word.state() == state {
             return None;

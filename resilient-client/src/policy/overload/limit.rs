@@ -1,5 +1,7 @@
 //! The machine that calls share.
 
+use std::time::Duration;
+
 use super::law::Law;
 use super::slot::Slot;
 use super::{Ended, NoPlace, Sample, Snapshot};
@@ -25,10 +27,11 @@ const OFF: u64 = u64::MAX;
 // The word is `limit | unanswered | in flight`, so that who gives a place back sees whether anybody
 // may wait for it.
 //
-// 63..40   39..32                                  31..0
-// limit    sent since the last answer, up to MANY  in flight
+// 63..40   39               38..32                                  31..0
+// limit    noted as silent  sent since the last answer, up to MANY  in flight
 
-const UNANSWERED: u64 = 0xff << 32;
+const NOTED: u64 = 1 << 39;
+const UNANSWERED: u64 = 0x7f << 32;
 const ONE_UNANSWERED: u64 = 1 << 32;
 
 const fn limit(word: u64) -> u32 {
@@ -47,7 +50,8 @@ const fn in_flight(word: u64) -> u32 {
     word as u32
 }
 
-/// No limit is in force, and fewer than [`MANY`] are unanswered: all there is to do is to count.
+/// No limit is in force, fewer than [`MANY`] are unanswered, and nobody has noted a silence: all
+/// there is to do is to count.
 const fn is_plain(word: u64) -> bool {
     ((word >> 32) as u32).wrapping_sub(UNLIMITED << 8) < MANY
 }
@@ -76,6 +80,8 @@ pub struct OverloadLimit {
     unanswered_since: AtomicU64,
     /// How long after that the upstream is silent, in nanoseconds.
     patience: AtomicU64,
+    /// Since when the upstream has been silent that was last noted as such, as a `Tick`.
+    silent_since: AtomicU64,
     /// When silence last kept anybody back, as a `Tick`.
     kept_back: AtomicU64,
     /// When the last one went to a silent upstream to find out, as a `Tick`.
@@ -103,6 +109,7 @@ impl OverloadLimit {
             reached: AtomicBool::new(false),
             unanswered_since: AtomicU64::new(0),
             patience: AtomicU64::new(u64::MAX),
+            silent_since: AtomicU64::new(0),
             kept_back: AtomicU64::new(0),
             scouted: AtomicU64::new(0),
             law: Mutex::new(Law::default()),
@@ -164,7 +171,8 @@ impl OverloadLimit {
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
     }
 
-    /// Gives a place back. Whether somebody may wait for it. One release too many is ignored.
+    /// Gives a place back. Whether somebody may wait for it, or for word that a silence has ended.
+    /// One release too many is ignored.
     pub fn release(&self, ended: Ended) -> bool {
         let give = |word: u64| {
             let given = (in_flight(word) > 0).then(|| word - 1)?;
@@ -175,8 +183,39 @@ impl OverloadLimit {
             })
         };
         let word = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);
-        let word = word.unwrap_or_else(|word| word);
-        limit(word) != UNLIMITED || unanswered(word) == MANY
+        !is_plain(word.unwrap_or_else(|word| word))
+    }
+
+    /// Notes that the upstream is silent: who does so first is told for how long, the others
+    /// nothing.
+    #[cold]
+    pub(crate) fn notes_silence(&self, now: Tick) -> Option<Duration> {
+        let note = |word: u64| {
+            if word & NOTED != 0 || !self.is_silent_in(word, now) {
+                return None;
+            }
+            // Before anybody can see that it is noted. Who notes the same stores the same.
+            let since = self.unanswered_since.load(Ordering::Relaxed);
+            self.silent_since.store(since, Ordering::Relaxed);
+            Some(word | NOTED)
+        };
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, note).ok()?;
+        Some(self.silent_for(now))
+    }
+
+    /// After an answer, or when the limit has been switched off: notes that a silence is over. Who
+    /// does so first is told how long it lasted, the others nothing.
+    #[cold]
+    pub(crate) fn notes_answer(&self, now: Tick) -> Option<Duration> {
+        let off = self.ends.load(Ordering::Relaxed) == OFF;
+        let note =
+            |word: u64| (word & NOTED != 0 && (off || unanswered(word) < MANY)).then_some(word & !NOTED);
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, note).ok()?;
+        Some(self.silent_for(now))
+    }
+
+    fn silent_for(&self, now: Tick) -> Duration {
+        now.since(Tick::from_nanos(self.silent_since.load(Ordering::Relaxed)))
     }
 
     /// Whether there is a place, without taking it.
@@ -307,7 +346,7 @@ impl OverloadLimit {
     }
 
     /// What is known now. Takes the lock: for people, not for every call.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self, now: Tick) -> Snapshot {
         let law = self.law.lock();
         let nanos = |nanos: f64| (nanos > 0.0).then_some(nanos as u64);
         Snapshot {
@@ -315,6 +354,7 @@ impl OverloadLimit {
             in_flight: self.in_flight(),
             rtt_nanos: nanos(law.rtt),
             usual_rtt_nanos: nanos(law.usual),
+            silent_for_nanos: self.is_silent(now).then(|| self.unanswered_for(now)),
         }
     }
 }

@@ -135,6 +135,11 @@ impl Line {
         }
     }
 
+    /// Whether anybody may wait.
+    pub(crate) fn is_open(&self) -> bool {
+        self.max_waiting.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.marks.load(Ordering::SeqCst) == 0

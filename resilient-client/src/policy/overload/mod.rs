@@ -41,6 +41,9 @@
 //!   that, so that it opens no later.
 //! - Of several endpoints a silent one isn't chosen while another may be asked: a replica that
 //!   hangs is left alone after a few round trips, not after a timeout.
+//! - The first attempt that finds it silent [tells](crate::event::Event::Silence), and its first
+//!   answer does. A policy that only observes tells the same, and of each attempt that would have
+//!   waited.
 //! - When it ends, what was kept back is missing from what ends one round trip later, too: for one
 //!   timeout the limit isn't in force.
 //!
@@ -177,4 +180,6 @@ pub struct Snapshot {
     pub rtt_nanos: Option<u64>,
     /// The usual round trip, in nanoseconds.
     pub usual_rtt_nanos: Option<u64>,
+    /// For how long it has answered nothing, in nanoseconds, if it is [silent](self#silence).
+    pub silent_for_nanos: Option<u64>,
 }

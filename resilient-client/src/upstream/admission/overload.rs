@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Admission, Ask, InRate, Patience, Stage, Stuck};
+use crate::event::Event;
 use crate::outcome::rejection::Rejection;
 use crate::policy::breaker::Rejected;
-use crate::policy::overload::NoPlace;
+use crate::policy::overload::{Ended, NoPlace};
 use crate::policy::plan::Modes;
 use crate::policy::priority::Priority;
 use crate::time::{Tick, nanos};
-use crate::upstream::endpoints::Heeds;
+use crate::upstream::endpoints::{Balancer, Heeds, Seek};
 use crate::upstream::{Part, Upstream};
 
 impl Upstream {
@@ -40,18 +41,7 @@ impl Upstream {
         }
         let limit = match why {
             NoPlace::Full { limit } => limit,
-            // Probes are few, and what they are for is to find out.
-            NoPlace::Silent
-                if self.heeds_silence(ask)
-                    && self.breaker.takes_any()
-                    && !self.overload(gate).scouts(now) =>
-            {
-                return Err(Stuck::Silent);
-            }
-            NoPlace::Silent => {
-                self.overload(gate).overrun();
-                return Ok(());
-            }
+            NoPlace::Silent => return self.judge_silence(ask, gate, now),
         };
         let rejection = Rejection::Overloaded { limit, waited: Duration::ZERO };
         match self.judge(rejection, Modes::OVERLOAD_OBSERVES) {
@@ -63,12 +53,73 @@ impl Upstream {
         }
     }
 
+    /// There is a place, and those in flight should have been answered by now.
+    fn judge_silence(&self, ask: &Ask<'_>, gate: Part, now: Tick) -> Result<(), Stuck> {
+        self.found_silent(gate, now);
+        // Probes are few, and what they are for is to find out.
+        let stays_back =
+            ask.patience != Patience::Over && self.breaker.takes_any() && !self.overload(gate).scouts(now);
+        if stays_back && self.heeds_silence(ask) {
+            return Err(Stuck::Silent);
+        }
+        if stays_back {
+            self.would_wait(ask, gate);
+        }
+        self.overload(gate).overrun();
+        Ok(())
+    }
+
+    /// The policy only observes: an attempt would have waited for an answer, or, as a hedge, been
+    /// refused.
+    fn would_wait(&self, ask: &Ask<'_>, gate: Part) {
+        if ask.patience == Patience::None || self.line(gate).is_open() {
+            self.emit(|| Event::WouldReject { rejection: Rejection::Silent });
+        }
+    }
+
+    /// With several endpoints the same.
+    #[cold]
+    pub(super) fn observe_silence(&self, balancer: &Balancer, ask: &Ask<'_>, seek: &Seek<'_>, now: Tick) {
+        let heeding = Seek { heeds: Heeds::Silence, ..*seek };
+        if ask.patience != Patience::Over && balancer.set().keeps_back(&heeding, now) {
+            self.would_wait(ask, self.gate());
+        }
+    }
+
+    /// An attempt found it silent.
+    #[cold]
+    fn found_silent(&self, gate: Part, now: Tick) {
+        if let Some(duration) = self.overload(gate).notes_silence(now) {
+            self.behind_gate(gate).emit(|| Event::Silence { silent: true, duration });
+        }
+    }
+
+    /// Attempts wait, of a silence perhaps that was hidden by a limit.
+    #[cold]
+    fn tell_silence(&self, gate: Part, now: Tick) {
+        match &self.balancer {
+            None => self.found_silent(gate, now),
+            Some(balancer) => balancer.set().tell_silence(now),
+        }
+    }
+
+    /// A place was given back that somebody may wait for; or it was silent, and has answered.
+    #[cold]
+    pub(in crate::upstream) fn given_back(&self, gate: Part, ended: Ended, now: Tick) {
+        if ended == Ended::Answered
+            && let Some(duration) = self.overload(gate).notes_answer(now)
+        {
+            self.behind_gate(gate).emit(|| Event::Silence { silent: false, duration });
+        }
+        self.line(gate).wake();
+    }
+
     /// Whether an attempt stays back while the upstream is silent.
     pub(super) fn heeds_silence(&self, ask: &Ask<'_>) -> bool {
         ask.patience != Patience::Over && !self.modes().has(Modes::OVERLOAD_OBSERVES)
     }
 
-    /// Waits in line where it may and can. Nobody is refused for a silence.
+    /// Waits in line where it may and can. Nobody is refused for a silence but a hedge.
     #[cold]
     pub(super) fn stand_in_line(
         self: &Arc<Self>,
@@ -80,6 +131,9 @@ impl Upstream {
     ) -> Admission {
         let gate = self.gate();
         let is_silence = self.is_silence(gate, now);
+        if is_silence {
+            self.tell_silence(gate, now);
+        }
         // What only may be late isn't given up for it: half of the time is kept for the attempt.
         let half = now.after_nanos(nanos(now.until(ask.deadline)) / 2);
         let until = if is_silence { half } else { ask.deadline };
@@ -99,6 +153,7 @@ impl Upstream {
                     Err(stuck) => self.stuck(&ask, rate, stuck, since, now),
                 }
             }
+            None if is_silence => self.refuse(rate, Rejection::Silent),
             None => self.refuse(rate, Rejection::Overloaded { limit, waited: now.since(since) }),
         }
     }

@@ -67,6 +67,10 @@ impl Upstream {
             priority: ask.priority,
             heeds: self.heeds(ask),
         };
+        // It is over, or the policy only observes.
+        if seek.heeds == Heeds::Limit {
+            self.observe_silence(balancer, ask, &seek, now);
+        }
         let admitted = balancer.admit(&seek, now, &mut self.entropy.rng());
         admitted.or_else(|shut| self.shut_out(balancer, &seek, shut, now))
     }

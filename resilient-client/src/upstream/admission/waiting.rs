@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Admission, Ask, InRate, Patience, Refusal, Stage, Stuck, Waiting};
 use crate::endpoints::NoEndpoint;
+use crate::event::WaitsFor;
 use crate::outcome::rejection::Rejection;
 use crate::policy::breaker::Rejected;
 use crate::policy::bulkhead::{WaitOver, Waiter};
@@ -31,6 +32,19 @@ impl Waiting {
         let Stage::Names(_) = self.stage else { return None };
         let host = self.upstream.host().map_or("its name", |authority| authority.host());
         Some(NoEndpoint::unanswered(host, now.since(self.since)))
+    }
+
+    /// What it waits for now.
+    #[cold]
+    pub(crate) fn waits_for(&self, now: Tick) -> WaitsFor {
+        match &self.stage {
+            Stage::Names(_) => WaitsFor::Addresses,
+            Stage::Rate(..) => WaitsFor::Rate,
+            Stage::Slot(..) | Stage::Over => WaitsFor::Place,
+            Stage::Line(_, gate) if self.upstream.is_silence(*gate, now) => WaitsFor::Answer,
+            Stage::Line(..) => WaitsFor::Overload,
+            Stage::Ready(_) => WaitsFor::Breaker,
+        }
     }
 
     /// Whether it waits for the addresses of a name.

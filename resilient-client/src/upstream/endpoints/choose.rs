@@ -158,6 +158,21 @@ impl List {
         self.silent(now).filter(|endpoint| endpoint.overload.scouts(now)).count() > 0
     }
 
+    /// Whether those that may be asked have no place, and one of them because it answers nothing.
+    #[cold]
+    pub(super) fn keeps_back(&self, seek: &Seek<'_>, now: Tick) -> bool {
+        let may_be_asked = self.endpoints.iter().filter(|endpoint| rank(endpoint, seek, now).is_some());
+        let mut silent = false;
+        for endpoint in may_be_asked {
+            match seek.lacks(endpoint, now) {
+                Some(NoPlace::Silent) => silent = true,
+                Some(NoPlace::Full { .. }) => {}
+                None => return false,
+            }
+        }
+        silent && !self.scouts(now)
+    }
+
     /// What the first endpoint to be asked again waits for, and for how long.
     #[cold]
     pub(super) fn shut(&self, seek: &Seek<'_>, now: Tick) -> Shut {
@@ -240,7 +255,11 @@ impl Seek<'_> {
 
     /// Why it has no place.
     fn lacks(&self, endpoint: &Endpoint, now: Tick) -> Option<NoPlace> {
-        endpoint.overload.place(self.priority, now).err().filter(|why| self.heeds(*why, endpoint))
+        let why = endpoint.overload.place(self.priority, now).err()?;
+        if why == NoPlace::Silent && self.heeds != Heeds::Nothing {
+            endpoint.found_silent(now);
+        }
+        self.heeds(why, endpoint).then_some(why)
     }
 
     /// A probe is there to find out whether an endpoint answers.

@@ -12,7 +12,7 @@ use crate::policy::overload::{self, Ended, Line, OverloadLimit};
 use crate::rng::Entropy;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::telemetry::Events;
-use crate::time::{Tick, nanos};
+use crate::time::{self, Tick, nanos};
 
 use super::Checks;
 use super::probation::Probation;
@@ -124,7 +124,9 @@ impl Endpoint {
             self.probation.taken();
             self.emit(transition);
         }
-        if let Some(change) = self.overload.switch(checks.overload.is_some()) {
+        let changed = self.overload.switch(checks.overload.is_some());
+        self.has_answered(time::now());
+        if let Some(change) = changed {
             self.overload_changed(change);
         }
     }
@@ -165,9 +167,28 @@ impl Endpoint {
     }
 
     /// Its place is free again.
-    pub(super) fn leave(&self, ended: Ended) {
+    pub(super) fn leave(&self, ended: Ended, now: impl FnOnce() -> Tick) {
         if self.overload.release(ended) {
+            if ended == Ended::Answered {
+                self.has_answered(now());
+            }
             self.line.wake();
+        }
+    }
+
+    /// It may have been silent.
+    #[cold]
+    fn has_answered(&self, now: Tick) {
+        if let Some(duration) = self.overload.notes_answer(now) {
+            self.tell(|| Event::Silence { silent: false, duration });
+        }
+    }
+
+    /// An attempt found it silent.
+    #[cold]
+    pub(super) fn found_silent(&self, now: Tick) {
+        if let Some(duration) = self.overload.notes_silence(now) {
+            self.tell(|| Event::Silence { silent: true, duration });
         }
     }
 
@@ -297,7 +318,7 @@ impl Endpoint {
             latency: Duration::from_nanos(latency),
             failing,
             breaker: self.breaker.snapshot(now),
-            overload: self.overload.snapshot(),
+            overload: self.overload.snapshot(now),
         }
     }
 }

@@ -107,7 +107,7 @@ impl EndpointPermit {
             return;
         }
         let endpoint = &*self.endpoint;
-        endpoint.leave(self.ended);
+        endpoint.leave(self.ended, || now);
         match verdict {
             Verdict::Success => {
                 endpoint.succeeded(now);
@@ -133,7 +133,7 @@ impl EndpointPermit {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        self.endpoint.leave(Ended::Unsent);
+        self.endpoint.leave(Ended::Unsent, time::now);
         if let Some(permit) = self.breaker.take() {
             self.endpoint.breaker.release(permit);
         }

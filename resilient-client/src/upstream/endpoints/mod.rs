@@ -314,6 +314,16 @@ impl EndpointSet {
         self.list.load().endpoints.iter().any(|endpoint| endpoint.breaker.is_recovering())
     }
 
+    /// Whether an attempt would wait for an answer of a silent one.
+    pub(crate) fn keeps_back(&self, seek: &Seek<'_>, now: Tick) -> bool {
+        self.list.load().keeps_back(seek, now)
+    }
+
+    /// Tells of those that are silent.
+    pub(crate) fn tell_silence(&self, now: Tick) {
+        self.list.load().silent(now).for_each(|endpoint| endpoint.found_silent(now));
+    }
+
     /// Whether one of them is silent.
     pub(crate) fn is_silent(&self, now: Tick) -> bool {
         self.list.load().silent(now).next().is_some()

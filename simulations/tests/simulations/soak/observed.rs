@@ -57,6 +57,7 @@ fn refused(rejection: Rejection) -> &'static str {
         Rejection::QueueWait { displaced: false, .. } => "refused: queue wait",
         Rejection::QueueWait { displaced: true, .. } => "refused: displaced",
         Rejection::Overloaded { .. } => "refused: overloaded",
+        Rejection::Silent => "refused: silent",
         Rejection::RateLimited { .. } => "refused: rate",
         Rejection::Throttled { .. } => "refused: throttled",
         Rejection::NoEndpoint => "refused: no endpoint",
@@ -112,7 +113,7 @@ impl Observer for Observed {
         let seen = match *event {
             Event::CallStarted { call, .. } => return begin(&mut counts.calls, call),
             Event::CallFinished { call, .. } => return end(&mut counts.calls, call),
-            Event::AttemptQueued { call, number } => {
+            Event::AttemptQueued { call, number, .. } => {
                 begin(&mut counts.waits, (call, number));
                 "queued"
             }

@@ -404,6 +404,30 @@ fn told_to_observe_it_rejects_nothing_and_judges_on_until_it_is_enabled_or_reset
     }
 }
 
+/// Forced open it said so and let every call through, as somebody had let it observe before.
+#[test]
+fn who_forces_a_breaker_that_was_told_to_observe_ends_that() {
+    let breaker = breaker(BreakerPolicy::standard());
+    breaker.control(Control::Observe);
+    assert!(breaker.control(Control::ForceOpen).is_some());
+    let forced = breaker.snapshot(START);
+    assert_eq!((forced.state, forced.forced, forced.observe_only), (State::ForcedOpen, true, false));
+    assert!(!breaker.takes_any() && breaker.rejects_now(START).is_some());
+    assert_eq!(breaker.try_acquire(START).unwrap_err().retry_after, None);
+    // Told to observe then, it lets calls go, says of each that it wouldn't, and can be forced
+    // anew.
+    assert_eq!(breaker.control(Control::Observe), None);
+    assert!(breaker.try_acquire(START).unwrap().would_reject.is_some());
+    assert_eq!(breaker.control(Control::ForceOpen), None);
+    assert!(breaker.try_acquire(START).is_err());
+    breaker.control(Control::Observe);
+    for word in [Control::Disable, Control::ForceClosed, Control::Enable, Control::Reset] {
+        breaker.control(word);
+        assert!(!breaker.snapshot(START).observe_only, "{word}");
+    }
+    assert!(!breaker.is_held());
+}
+
 #[test]
 fn controls_have_names_of_their_own() {
     let names: std::collections::HashSet<_> = Control::ALL.map(Control::as_str).into();

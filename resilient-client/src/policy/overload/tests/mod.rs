@@ -214,6 +214,27 @@ fn who_has_answered_nothing_for_two_round_trips_is_silent_until_it_answers() {
 }
 
 #[test]
+fn a_silence_is_noted_once_and_its_end_once() {
+    let (limit, now) = sent(20);
+    assert_eq!(limit.notes_silence(at(now + 79 * MS)), None);
+    let noted = |after: u64| limit.notes_silence(at(now + after * MS));
+    assert_eq!((noted(90), noted(95)), (Some(Duration::from_millis(90)), None));
+    let ended = |after: u64| limit.notes_answer(at(now + after * MS));
+    assert_eq!(ended(100), None);
+    assert!(limit.release(Answered), "somebody may wait for word of it");
+    // Others have been sent meanwhile.
+    assert!((0..4).all(|_| limit.try_acquire(Normal, at(now + 104 * MS)).is_ok()));
+    assert_eq!((ended(105), ended(106)), (Some(Duration::from_millis(105)), None));
+    assert!(!limit.release(Answered));
+    // Off, it is no more, answered or not.
+    let (limit, now) = sent(20);
+    assert!(limit.notes_silence(at(now + 90 * MS)).is_some());
+    limit.switch(false);
+    assert_eq!(limit.notes_answer(at(now + 100 * MS)), Some(Duration::from_millis(100)));
+    assert_eq!(limit.snapshot(at(now + 100 * MS)).silent_for_nanos, None);
+}
+
+#[test]
 fn no_less_than_50_ms_are_silence_and_few_attempts_are_none() {
     let limit = OverloadLimit::new(true);
     let now = feed(&limit, 0, 5, 300, MS);
@@ -270,12 +291,12 @@ fn for_one_timeout_after_a_silence_that_kept_calls_back_throughput_is_no_measure
 proptest! {
     /// Against a count that is obviously right.
     #[test]
-    fn counts_like_the_model(steps in proptest::collection::vec((0..10_u32, 0..60_u32), 0..300)) {
+    fn counts_like_the_model(steps in proptest::collection::vec((0..12_u32, 0..60_u32), 0..300)) {
         let (limit, mut now) = (OverloadLimit::new(true), 0);
         // Which makes two round trips of 30 ms its patience.
         feed(&limit, 0, 5, 300, 30 * MS);
         let (mut in_flight, mut most) = (0_u32, None::<u32>);
-        let (mut unanswered, mut since) = (0_u32, 0);
+        let (mut unanswered, mut since, mut noted) = (0_u32, 0, None::<u64>);
         for (step, number) in steps {
             match step {
                 0..=4 => {
@@ -306,7 +327,7 @@ proptest! {
                         1 => Unsent,
                         _ => Unanswered,
                     };
-                    prop_assert_eq!(limit.release(ended), most.is_some() || was >= 20);
+                    prop_assert_eq!(limit.release(ended), most.is_some() || was >= 20 || noted.is_some());
                     if in_flight > 0 {
                         match ended {
                             Answered => unanswered = 0,
@@ -317,6 +338,20 @@ proptest! {
                     in_flight = in_flight.saturating_sub(1);
                 }
                 8 => now += u64::from(number) * MS,
+                10 => {
+                    let silent = unanswered >= 20 && in_flight >= 8 && now - since > 60 * MS;
+                    let news = (silent && noted.is_none()).then(|| Duration::from_nanos(now - since));
+                    prop_assert_eq!(limit.notes_silence(at(6 * SECOND + now)), news);
+                    noted = noted.or(news.map(|_| since));
+                    let silent_for_nanos = silent.then(|| now - since);
+                    prop_assert_eq!(limit.snapshot(at(6 * SECOND + now)).silent_for_nanos, silent_for_nanos);
+                }
+                11 => {
+                    let over = noted.filter(|_| unanswered < 20);
+                    let news = over.map(|began| Duration::from_nanos(now - began));
+                    prop_assert_eq!(limit.notes_answer(at(6 * SECOND + now)), news);
+                    noted = noted.filter(|_| over.is_none());
+                }
                 _ => {
                     let new = (number > 0).then_some(number);
                     let expected = (most != new).then_some(Change { from: most, to: new });
