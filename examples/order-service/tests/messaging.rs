@@ -20,7 +20,9 @@ async fn a_broker_that_nobody_would_use_is_refused() {
         amqp_url: amqp_url.clone(),
         ..order_service::Config::default()
     };
-    let users = std::sync::Arc::new(order_service::ResilientUsers::new(&orders).unwrap());
+    let client = order_service::ResilientUsers::new(&orders).unwrap_err();
+    let other = order_service::Config::default();
+    let users = std::sync::Arc::new(order_service::ResilientUsers::new(&other).unwrap());
     let orders = order_service::AppState::open(&orders, users).await.err().unwrap();
     let users = user_service::Config {
         database_url: database.url.clone(),
@@ -28,7 +30,7 @@ async fn a_broker_that_nobody_would_use_is_refused() {
         ..user_service::Config::default()
     };
     let users = user_service::AppState::open(&users).await.unwrap_err();
-    for error in [orders, users] {
+    for error in [client, orders, users] {
         assert!(error.is_config() && error.to_string().contains("--features amqp"), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");
     }
