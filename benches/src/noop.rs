@@ -91,7 +91,7 @@ pub fn ours_counted(name: &'static str, policy: &Policy) -> Subject {
 /// Ours round it, counted for Prometheus.
 pub fn ours_prometheus(name: &'static str, policy: &Policy) -> Subject {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new()
-        .set_buckets(&resilient_client::metrics::DURATION_BUCKETS)
+        .set_buckets(resilient_client::metrics::DURATION_BUCKETS)
         .expect("buckets")
         .build_recorder();
     metered(name, policy, Metrics::with_recorder(recorder))

@@ -150,10 +150,13 @@ impl fmt::Display for HedgeEnd {
 /// Those of a call bear its [number](CallId), and those of an attempt the attempt's. Together they
 /// are what the [report](crate::CallReport) says. Each call that started finishes, and so does each
 /// attempt, if perhaps later, with its body.
+///
+/// Match each with `..`: what one tells may grow.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// A call began: it was polled for the first time.
+    #[non_exhaustive]
     CallStarted {
         /// Which.
         call: CallId,
@@ -169,6 +172,7 @@ pub enum Event {
     },
     /// A call has its result, or was dropped. Of a gRPC call that is known with its status, where
     /// the reader of its body sees that (not over reqwest): with its head or, later, its trailers.
+    #[non_exhaustive]
     CallFinished {
         /// Which.
         call: CallId,
@@ -185,6 +189,7 @@ pub enum Event {
         streaming: bool,
     },
     /// An attempt has to wait before it is let in.
+    #[non_exhaustive]
     AttemptQueued {
         /// Of which call.
         call: CallId,
@@ -194,6 +199,7 @@ pub enum Event {
         waits_for: WaitsFor,
     },
     /// An attempt waits no more: it was let in, or refused, or its call ended.
+    #[non_exhaustive]
     AttemptDequeued {
         /// Of which call.
         call: CallId,
@@ -206,6 +212,7 @@ pub enum Event {
     },
     /// An attempt was handed to the transport. One that a hook held back isn't told of: nothing was
     /// sent.
+    #[non_exhaustive]
     AttemptStarted {
         /// Of which call.
         call: CallId,
@@ -221,6 +228,7 @@ pub enum Event {
         endpoint: Option<Origin>,
     },
     /// The head of an answer came that is the call's: its body is still to come.
+    #[non_exhaustive]
     AttemptHead {
         /// Of which call.
         call: CallId,
@@ -234,6 +242,7 @@ pub enum Event {
         status: Option<StatusCode>,
     },
     /// An attempt ended: at its response's head when that failed, else at the end of its body.
+    #[non_exhaustive]
     AttemptFinished {
         /// Of which call.
         call: CallId,
@@ -251,6 +260,7 @@ pub enum Event {
         unprocessed: bool,
     },
     /// What became of a hedge.
+    #[non_exhaustive]
     HedgeEnded {
         /// Of which call.
         call: CallId,
@@ -260,6 +270,7 @@ pub enum Event {
         end: HedgeEnd,
     },
     /// Another attempt will follow.
+    #[non_exhaustive]
     RetryScheduled {
         /// Of which call.
         call: CallId,
@@ -271,6 +282,7 @@ pub enum Event {
         after: Outcome,
     },
     /// A failed attempt will not be followed by another, or one in flight by no hedge.
+    #[non_exhaustive]
     RetryDeclined {
         /// Of which call.
         call: CallId,
@@ -278,6 +290,7 @@ pub enum Event {
         why: Decline,
     },
     /// An attempt was refused here, before anything was sent.
+    #[non_exhaustive]
     Rejected {
         /// Of which call.
         call: CallId,
@@ -287,6 +300,7 @@ pub enum Event {
         rejection: Rejection,
     },
     /// An attempt would have been refused, or made to wait, by a policy that only observes.
+    #[non_exhaustive]
     WouldReject {
         /// By what, and for how long.
         rejection: Rejection,
@@ -294,17 +308,20 @@ pub enum Event {
     /// A circuit breaker changed its state.
     BreakerTransition(Transition),
     /// How many attempts may be in flight was found to be another number.
+    #[non_exhaustive]
     LimitChanged {
         /// It is now this.
         limit: u32,
     },
     /// The overload limit came into force or ended. While it is in force it moves with what the
     /// upstream answers, which is nobody's news; a snapshot says where it is.
+    #[non_exhaustive]
     OverloadLimit {
         /// How many attempts may be in flight now; `None` when it ended.
         limit: Option<u32>,
     },
     /// The client has met an upstream for the first time, or again after it had forgotten it.
+    #[non_exhaustive]
     UpstreamMade {
         /// Whether its state is kept; else there was no place for it (see
         /// [`max_upstreams`](crate::ClientBuilder::max_upstreams)), and it lasts as long as the
@@ -312,12 +329,14 @@ pub enum Event {
         kept: bool,
     },
     /// An idle upstream made room for another; what was known of it is gone.
+    #[non_exhaustive]
     UpstreamForgotten {
         /// How long ago it was last called, to a second.
         unused_for: Duration,
     },
     /// The server asked for a wait, and not this one call only: calls to this upstream fail at once
     /// for this long.
+    #[non_exhaustive]
     HeldBack {
         /// How long.
         duration: Duration,
@@ -325,6 +344,7 @@ pub enum Event {
     /// The upstream fell [silent](crate::policy::overload#silence), as an attempt found that waits
     /// for its answer, goes elsewhere, or would if the policy didn't only observe; or it has
     /// answered after that.
+    #[non_exhaustive]
     Silence {
         /// Whether it is silent now.
         silent: bool,

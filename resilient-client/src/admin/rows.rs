@@ -132,7 +132,7 @@ impl Endpoint {
             latency: millis(snapshot.latency),
             failing: snapshot.failing,
             overload_limit: snapshot.overload.limit,
-            silent_for: snapshot.overload.silent_for_nanos.map(in_millis),
+            silent_for: snapshot.overload.silent_for.map(millis),
         }
     }
 }
@@ -170,9 +170,9 @@ impl Row {
             waiting_for_ready: snapshot.waiting_for_ready,
             overload: snapshot.overload.as_ref().map(|overload| Overload {
                 limit: overload.limit,
-                round_trip: overload.rtt_nanos.map(in_millis),
-                usual: overload.usual_rtt_nanos.map(in_millis),
-                silent_for: overload.silent_for_nanos.map(in_millis),
+                round_trip: overload.round_trip.map(millis),
+                usual: overload.usual_round_trip.map(millis),
+                silent_for: overload.silent_for.map(millis),
             }),
             budget: finite(snapshot.budget),
             budget_capacity: finite(snapshot.budget_capacity),

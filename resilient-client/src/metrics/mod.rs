@@ -63,8 +63,8 @@ use crate::upstream::{ClientNumber, UpstreamSnapshot};
 
 /// Upper bounds of the buckets for durations, in seconds, as OpenTelemetry's conventions for HTTP
 /// advise.
-pub const DURATION_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+pub const DURATION_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// How many upstreams and routes have labels of their own, unless [`Metrics::max_upstreams`] says
 /// otherwise.

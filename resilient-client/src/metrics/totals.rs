@@ -30,7 +30,7 @@ impl Totals {
         }
         let (in_use, queued) = (u64::from(upstream.in_flight), upstream.queued as u64);
         let limit = upstream.limit.map(u64::from);
-        let is_silent = |overload: &overload::Snapshot| overload.silent_for_nanos.is_some();
+        let is_silent = |overload: &overload::Snapshot| overload.silent_for.is_some();
         if upstream.endpoints.is_empty() {
             // Routes and keys tell their host's.
             self.silent = self.silent.max(upstream.overload.as_ref().is_some_and(is_silent).into());

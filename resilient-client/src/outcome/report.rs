@@ -121,6 +121,7 @@ pub enum Decline {
     /// The upstream's budget for extra attempts is empty.
     BudgetExhausted,
     /// Another attempt could not be expected to end before the deadline.
+    #[non_exhaustive]
     NoTime {
         /// The wait before it and the time an attempt usually takes.
         needed: Duration,
@@ -128,6 +129,7 @@ pub enum Decline {
         left: Duration,
     },
     /// The server asked for a longer wait than the time left.
+    #[non_exhaustive]
     RetryAfterTooLong {
         /// What the server asked for.
         asked: Duration,

@@ -52,7 +52,7 @@ pub mod priority;
 pub mod rate_limit;
 pub mod retry;
 pub(crate) mod route;
-pub mod set;
+pub(crate) mod set;
 pub mod throttle;
 pub mod timeout;
 mod token_bucket;

@@ -1,9 +1,11 @@
 //! What simulations break on purpose, to see that they find it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ResilienceLayer;
 use crate::authority::Authority;
+use crate::event::{CallEnd, CallId, Event, KnownMethod};
 use crate::policy::breaker::{BreakerPolicy, Control};
 use crate::time::now;
 use crate::upstream::Upstream;
@@ -43,7 +45,14 @@ pub fn second_breaker(layer: &ResilienceLayer, url: &str, policy: &BreakerPolicy
     upstream(layer, url).judge_twice(policy.compile().expect("a policy that works"));
 }
 
-/// The number of a call that nobody made.
-pub fn call_id() -> crate::event::CallId {
-    crate::event::CallId::next()
+/// The end of a call that nobody made.
+pub fn call_finished() -> Event {
+    Event::CallFinished {
+        call: CallId::next(),
+        method: KnownMethod::Get,
+        duration: Duration::from_secs(1),
+        end: CallEnd::Dropped,
+        cut: false,
+        streaming: false,
+    }
 }

@@ -251,11 +251,7 @@ impl Soak {
         }
         self.kept.lock().unwrap().clear();
         if self.run.plant == Plant::Event {
-            let call = resilient_client::testkit::planted_faults::call_id();
-            let (end, duration) = (resilient_client::event::CallEnd::Dropped, SECOND);
-            let method = resilient_client::event::KnownMethod::Get;
-            let (cut, streaming) = (false, false);
-            self.observed.event("", &Event::CallFinished { call, method, duration, end, cut, streaming });
+            self.observed.event("", &planted_faults::call_finished());
         }
         faults.extend(self.observed.faults());
         faults

@@ -14,7 +14,7 @@ fn the_table_of_metrics_is_what_there_is() {
     };
     let rows: Vec<_> = INSTRUMENTS.iter().map(row).collect();
     assert!(page.contains(&format!("|---|---|---|---|---|\n{}\n\n", rows.join("\n"))), "{}", rows.join("\n"));
-    let buckets = DURATION_BUCKETS.map(|bound| bound.to_string()).join(", ");
+    let buckets = DURATION_BUCKETS.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
     assert!(page.contains(&format!("in seconds: {buckets}.")), "{buckets}");
 }
 

@@ -127,7 +127,7 @@ impl Log {
                     told.status = status.map(|status| status.as_u16());
                 }
             }
-            Event::RetryDeclined { call, why } => {
+            Event::RetryDeclined { call, why, .. } => {
                 let told = under_way.entry(*call).or_insert_with(|| ToldCall::dropped(call.as_u64()));
                 told.declined.push(why.as_str().to_owned());
             }

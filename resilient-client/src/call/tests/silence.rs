@@ -178,7 +178,7 @@ fn count(rig: &Rig, which: impl Fn(&Event) -> bool) -> usize {
 }
 
 fn silent_for(rig: &Rig) -> Option<Duration> {
-    rig.snapshot()[0].overload.unwrap().silent_for_nanos.map(Duration::from_nanos)
+    rig.snapshot()[0].overload.unwrap().silent_for
 }
 
 fn would_wait(event: &Event) -> bool {
@@ -311,7 +311,7 @@ async fn a_silent_replica_is_told_by_its_own_name() {
             if n == 499 {
                 let endpoints = layer.snapshot()[0].endpoints.clone();
                 let is_silent = |endpoint: &crate::EndpointSnapshot| {
-                    endpoint.overload.silent_for_nanos.map(|_| endpoint.origin.to_string())
+                    endpoint.overload.silent_for.map(|_| endpoint.origin.to_string())
                 };
                 silent = endpoints.iter().filter_map(is_silent).collect();
             }

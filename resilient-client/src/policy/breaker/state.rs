@@ -45,6 +45,7 @@ impl fmt::Display for State {
 #[non_exhaustive]
 pub enum Cause {
     /// Closed to open: too large a share of the window's calls had failed.
+    #[non_exhaustive]
     FailureRate {
         /// Failures in the window, this one included.
         failures: u32,
@@ -56,6 +57,7 @@ pub enum Cause {
     /// Closed to open: this many calls had failed in a row and the window held no success.
     ColdFailures(u32),
     /// Closed to open: too large a share of the window's calls was slow.
+    #[non_exhaustive]
     SlowRate {
         /// Slow calls in the window, this one included.
         slow: u32,

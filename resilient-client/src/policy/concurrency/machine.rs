@@ -1,5 +1,7 @@
 //! The machine that calls share.
 
+use std::time::Duration;
+
 use super::Sample;
 use super::control::Control;
 use super::policy::{Law, Rules};
@@ -111,8 +113,8 @@ impl Concurrency {
         let base = inner.control.baseline.nanos();
         Snapshot {
             limit: self.limit(),
-            base_rtt_nanos: base.map(|base| base as u64),
-            rtt_nanos: base.map(|_| inner.control.rtt as u64),
+            base_round_trip: base.map(|base| Duration::from_nanos(base as u64)),
+            round_trip: base.map(|_| Duration::from_nanos(inner.control.rtt as u64)),
             completed: inner.completed.saturating_add(completed),
             dropped: inner.dropped.saturating_add(dropped),
         }

@@ -82,6 +82,8 @@
 //! ```
 
 mod aimd;
+use std::time::Duration;
+
 mod baseline;
 mod control;
 mod gradient;
@@ -125,10 +127,10 @@ pub enum Outcome {
 pub struct Snapshot {
     /// Attempts that may be in flight.
     pub limit: u32,
-    /// The mean round trip when nothing queues, in nanoseconds; `None` before the first window.
-    pub base_rtt_nanos: Option<u64>,
-    /// The mean round trip of the last window, in nanoseconds.
-    pub rtt_nanos: Option<u64>,
+    /// The mean round trip when nothing queues; `None` before the first window.
+    pub base_round_trip: Option<Duration>,
+    /// The mean round trip of the last window; `None` before the first.
+    pub round_trip: Option<Duration>,
     /// Attempts recorded as completed so far.
     pub completed: u64,
     /// Attempts recorded as dropped so far.
@@ -138,9 +140,9 @@ pub struct Snapshot {
 impl Snapshot {
     /// How many of a full limit's attempts wait in the upstream's queue, by Little's law.
     pub fn queued(&self) -> u32 {
-        match (self.base_rtt_nanos, self.rtt_nanos) {
-            (Some(base), Some(rtt)) if rtt > base => {
-                (f64::from(self.limit) * (1.0 - base as f64 / rtt as f64)) as u32
+        match (self.base_round_trip, self.round_trip) {
+            (Some(base), Some(now)) if now > base => {
+                (f64::from(self.limit) * (1.0 - base.as_secs_f64() / now.as_secs_f64())) as u32
             }
             _ => 0,
         }

@@ -141,7 +141,7 @@ fn ignored_attempts_move_nothing() {
     feed(&machine, START, 5_000, |_| Sample { outcome: Outcome::Ignored, ..completed(MS, 900) });
     let snapshot = machine.snapshot();
     assert_eq!((snapshot.limit, snapshot.completed, snapshot.dropped), (20, 0, 0));
-    assert_eq!(snapshot.base_rtt_nanos, None);
+    assert_eq!(snapshot.base_round_trip, None);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn new_rules_keep_what_was_learnt_and_bind_at_once() {
     assert!(learnt.limit > 40);
     let narrow = ConcurrencyPolicy::vegas().initial(10).max(30).compile().unwrap();
     assert_eq!(machine.set_rules(narrow), 30);
-    assert_eq!(machine.snapshot().base_rtt_nanos, learnt.base_rtt_nanos);
+    assert_eq!(machine.snapshot().base_round_trip, learnt.base_round_trip);
     let after = feed(&machine, after, 1_000, |_| completed(10 * MS, 30));
     assert_eq!(machine.limit(), 30);
     machine.set_rules(ConcurrencyPolicy::gradient().compile().unwrap());

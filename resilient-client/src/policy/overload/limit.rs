@@ -348,13 +348,13 @@ impl OverloadLimit {
     /// What is known now. Takes the lock: for people, not for every call.
     pub fn snapshot(&self, now: Tick) -> Snapshot {
         let law = self.law.lock();
-        let nanos = |nanos: f64| (nanos > 0.0).then_some(nanos as u64);
+        let known = |nanos: f64| (nanos > 0.0).then(|| Duration::from_nanos(nanos as u64));
         Snapshot {
             limit: self.limit(),
             in_flight: self.in_flight(),
-            rtt_nanos: nanos(law.rtt),
-            usual_rtt_nanos: nanos(law.usual),
-            silent_for_nanos: self.is_silent(now).then(|| self.unanswered_for(now)),
+            round_trip: known(law.rtt),
+            usual_round_trip: known(law.usual),
+            silent_for: self.is_silent(now).then(|| Duration::from_nanos(self.unanswered_for(now))),
         }
     }
 }

@@ -115,6 +115,7 @@ mod slot;
 mod tests;
 
 use std::fmt;
+use std::time::Duration;
 
 pub use limit::{Change, OverloadLimit};
 pub(crate) use line::Line;
@@ -176,10 +177,10 @@ pub struct Snapshot {
     /// Attempts in flight: sent, and neither answered nor given up. Bodies that are still coming
     /// aren't counted.
     pub in_flight: u32,
-    /// The mean of the last round trips, in nanoseconds; `None` before the first.
-    pub rtt_nanos: Option<u64>,
-    /// The usual round trip, in nanoseconds.
-    pub usual_rtt_nanos: Option<u64>,
-    /// For how long it has answered nothing, in nanoseconds, if it is [silent](self#silence).
-    pub silent_for_nanos: Option<u64>,
+    /// The mean of the last round trips; `None` before the first.
+    pub round_trip: Option<Duration>,
+    /// The usual round trip; `None` before the first.
+    pub usual_round_trip: Option<Duration>,
+    /// For how long it has answered nothing, if it is [silent](self#silence).
+    pub silent_for: Option<Duration>,
 }

@@ -148,15 +148,15 @@ impl Observer for Observed {
             Event::HedgeEnded { call, number, .. } => return end(&mut counts.hedges, (call, number)),
             Event::Rejected { rejection, .. } => refused(rejection),
             Event::BreakerTransition(transition) => transition.to.as_str(),
-            Event::UpstreamMade { kept } => {
+            Event::UpstreamMade { kept, .. } => {
                 *if kept { &mut counts.made.0 } else { &mut counts.made.1 } += 1;
                 if kept { "made" } else { "made without a place" }
             }
             Event::UpstreamForgotten { .. } => "forgotten",
             Event::HeldBack { .. } => "held back",
             Event::LimitChanged { .. } => "limit changed",
-            Event::OverloadLimit { limit: Some(_) } => "overload limit",
-            Event::OverloadLimit { limit: None } => "overload limit ended",
+            Event::OverloadLimit { limit: Some(_), .. } => "overload limit",
+            Event::OverloadLimit { limit: None, .. } => "overload limit ended",
             _ => return,
         };
         *counts.seen.entry(seen).or_default() += 1;

@@ -231,7 +231,7 @@ fn a_silence_is_noted_once_and_its_end_once() {
     assert!(limit.notes_silence(at(now + 90 * MS)).is_some());
     limit.switch(false);
     assert_eq!(limit.notes_answer(at(now + 100 * MS)), Some(Duration::from_millis(100)));
-    assert_eq!(limit.snapshot(at(now + 100 * MS)).silent_for_nanos, None);
+    assert_eq!(limit.snapshot(at(now + 100 * MS)).silent_for, None);
 }
 
 #[test]
@@ -343,8 +343,8 @@ proptest! {
                     let news = (silent && noted.is_none()).then(|| Duration::from_nanos(now - since));
                     prop_assert_eq!(limit.notes_silence(at(6 * SECOND + now)), news);
                     noted = noted.or(news.map(|_| since));
-                    let silent_for_nanos = silent.then(|| now - since);
-                    prop_assert_eq!(limit.snapshot(at(6 * SECOND + now)).silent_for_nanos, silent_for_nanos);
+                    let silent_for = silent.then(|| Duration::from_nanos(now - since));
+                    prop_assert_eq!(limit.snapshot(at(6 * SECOND + now)).silent_for, silent_for);
                 }
                 11 => {
                     let over = noted.filter(|_| unanswered < 20);
