@@ -95,8 +95,8 @@ fn renew() {
     std::fs::write(snapshot(), listed()).expect("docs/public-api.txt");
 }
 
-/// cargo-check-external-types says what isn't allowed, and not what is allowed for nothing. What is,
-/// `docs/stability.md` promises.
+/// cargo-check-external-types says what isn't allowed, and not what is allowed for nothing. What
+/// is, `docs/stability.md` promises.
 #[test]
 fn what_is_allowed_of_other_crates_is_used() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).expect(path);
