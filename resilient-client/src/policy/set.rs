@@ -1,33 +1,4 @@
 //! Which policy a call gets: the client's, its host's, or its route's.
-//!
-//! One policy rarely fits every call of a service. Each more specific policy starts from the less
-//! specific one and says only what differs, so "the most specific wins, policy by policy" isn't a
-//! merge rule to remember but what the code does:
-//!
-//! ```
-//! use std::time::Duration;
-//! use resilient_client::Policy;
-//! use resilient_client::policy::PolicySet;
-//! use resilient_client::policy::retry::RetryPolicy;
-//! use resilient_client::policy::timeout::TimeoutPolicy;
-//!
-//! let set = PolicySet::new(Policy::standard())
-//!     .host("http://users:3000", |base| base.retry(RetryPolicy::standard().max_attempts(2)))
-//!     .route("http://users:3000", "GET", "/users/{id}/avatar", |users| {
-//!         users.timeout(TimeoutPolicy::standard().total(Duration::from_secs(1)).attempt(Duration::from_millis(400)))
-//!     });
-//! assert!(set.check().is_ok());
-//! ```
-//!
-//! A route whose breaker, budget, bulkhead or hedging differs from its host's has live state of its
-//! own; others share the host's, because a host fails as one. What stands for the server as such
-//! isn't multiplied by routes and keys: rate limit, throttle, adaptive limit and the wait a server
-//! asks for are the host's, whoever calls. A route that sets a rate limit, throttle or adaptive
-//! limit of its own has that in place of the host's, and its calls don't count in the host's; so
-//! who sets both divides a quota between them. The wait is always the host's.
-//!
-//! One caveat: a policy that isn't named keeps what the less specific one said when the set was put
-//! together. So hosts are named before their routes; the other way round is refused.
 
 mod named;
 
@@ -47,8 +18,36 @@ use crate::redact::{Template, redacted_text};
 #[cfg(feature = "config")]
 pub(super) use named::Named;
 
-/// A client's policies: one for everything, and others for hosts and routes. See the
-/// [module docs](self).
+/// A client's policies: one for everything, and others for hosts and routes.
+///
+/// One policy rarely fits every call of a service. Each more specific policy starts from the less
+/// specific one and says only what differs, so "the most specific wins, policy by policy" isn't a
+/// merge rule to remember but what the code does:
+///
+/// ```
+/// use std::time::Duration;
+/// use resilient_client::Policy;
+/// use resilient_client::policy::PolicySet;
+/// use resilient_client::policy::retry::RetryPolicy;
+/// use resilient_client::policy::timeout::TimeoutPolicy;
+///
+/// let set = PolicySet::new(Policy::standard())
+///     .host("http://users:3000", |base| base.retry(RetryPolicy::standard().max_attempts(2)))
+///     .route("http://users:3000", "GET", "/users/{id}/avatar", |users| {
+///         users.timeout(TimeoutPolicy::standard().total(Duration::from_secs(1)).attempt(Duration::from_millis(400)))
+///     });
+/// assert!(set.check().is_ok());
+/// ```
+///
+/// A route whose breaker, budget, bulkhead or hedging differs from its host's has live state of its
+/// own; others share the host's, because a host fails as one. What stands for the server as such
+/// isn't multiplied by routes and keys: rate limit, throttle, adaptive limit and the wait a server
+/// asks for are the host's, whoever calls. A route that sets a rate limit, throttle or adaptive
+/// limit of its own has that in place of the host's, and its calls don't count in the host's; so
+/// who sets both divides a quota between them. The wait is always the host's.
+///
+/// One caveat: a policy that isn't named keeps what the less specific one said when the set was put
+/// together. So hosts are named before their routes; the other way round is refused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicySet {
     base: Policy,
