@@ -5,7 +5,7 @@ mod begun;
 mod entry;
 mod hop;
 mod settle;
-mod told;
+pub(super) mod told;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

@@ -9,8 +9,9 @@ use http_body::Frame;
 
 use super::Guard;
 use crate::call::exchange::Exchange;
+use crate::call::state::told::finished_for_all;
 use crate::error::Error;
-use crate::event::{CallEnd, Event, EventKinds};
+use crate::event::CallEnd;
 use crate::outcome::classify::evidence::Evidence;
 use crate::outcome::classify::grpc::Code;
 use crate::outcome::classify::{Classified, Classifier, Ended, Speech};
@@ -46,18 +47,7 @@ impl Untold {
         if let Some(span) = &self.span {
             span.ended(end, report.attempts().len());
         }
-        let (call, method) = (report.call(), self.heard.method);
-        let finished = || Event::CallFinished {
-            call,
-            method,
-            duration: Duration::from_nanos(nanos),
-            end,
-            cut: report.is_cut(),
-            streaming: report.is_streaming(),
-        };
-        upstream.count_of_call(self.heard, EventKinds::CALL_FINISHED, finished, |counts| {
-            counts.call_finished(method, nanos, end);
-        });
+        finished_for_all(upstream, self.heard, report, nanos, end);
     }
 }
 

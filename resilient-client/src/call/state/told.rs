@@ -1,5 +1,7 @@
 //! What is told of a call that has its result.
 
+use std::time::Duration;
+
 use super::CallState;
 #[cfg(feature = "grpc")]
 use crate::call::begin::GrpcCall;
@@ -11,6 +13,7 @@ use crate::event::{CallEnd, Event, EventKinds};
 use crate::outcome::classify::Classified;
 use crate::outcome::report::CallReport;
 use crate::telemetry::Heard;
+use crate::upstream::Upstream;
 
 impl<X: Exchange> CallState<X> {
     /// The call has its result.
@@ -38,23 +41,30 @@ impl<X: Exchange> CallState<X> {
         }
         match self.upstream.only_counted(heard, EventKinds::CALL_FINISHED) {
             Some(one) => one.tell(|counts| counts.call_finished(heard.method, report.elapsed, end)),
-            None => self.finished_for_all(heard, report, end),
+            None => finished_for_all(&self.upstream, heard, report, report.elapsed, end),
         }
     }
+}
 
-    #[cold]
-    fn finished_for_all(&self, heard: Heard, report: &CallReport, end: CallEnd) {
-        let (call, method) = (self.call, heard.method);
-        let finished = || Event::CallFinished {
-            call,
-            method,
-            duration: report.elapsed(),
-            end,
-            cut: report.is_cut(),
-            streaming: report.is_streaming(),
-        };
-        self.upstream.count_of_call(heard, EventKinds::CALL_FINISHED, finished, |counts| {
-            counts.call_finished(method, report.elapsed, end);
-        });
-    }
+/// Tells everybody who hears of it that a call has its end, after so many nanoseconds.
+#[cold]
+pub(in crate::call) fn finished_for_all(
+    upstream: &Upstream,
+    heard: Heard,
+    report: &CallReport,
+    nanos: u64,
+    end: CallEnd,
+) {
+    let (call, method) = (report.call(), heard.method);
+    let finished = || Event::CallFinished {
+        call,
+        method,
+        duration: Duration::from_nanos(nanos),
+        end,
+        cut: report.is_cut(),
+        streaming: report.is_streaming(),
+    };
+    upstream.count_of_call(heard, EventKinds::CALL_FINISHED, finished, |counts| {
+        counts.call_finished(method, nanos, end);
+    });
 }
