@@ -2,7 +2,10 @@
 
 use std::{fs::File, path::Path, time::Duration};
 
-use service_kit::testing::servers::{Postgres, free_ports};
+use service_kit::{
+    ports::{Reserved, reserve},
+    testing::servers::Postgres,
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -27,6 +30,7 @@ pub(crate) struct Fleet {
     pub(crate) user_services: Vec<String>,
     pub(crate) order_services: Vec<String>,
     pub(crate) has_broker: bool,
+    _ports: Reserved,
 }
 
 impl Fleet {
@@ -51,7 +55,7 @@ impl Fleet {
         let broker = broker(&mut servers, with.broker)?;
         await_ready(&mut servers, settle).await?;
 
-        let ports = free_ports(2 * (USER_SERVICES + ORDER_SERVICES))?;
+        let ports = reserve(2 * (USER_SERVICES + ORDER_SERVICES))?;
         let pairs: Vec<_> = ports.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         let (users, orders) = pairs.split_at(USER_SERVICES);
         let urls = |ports: &[(u16, u16)]| -> Vec<String> {
@@ -81,7 +85,8 @@ impl Fleet {
             }
         }
         await_ready(&mut members, settle).await?;
-        Ok(Self { members, databases, user_services, order_services, has_broker: broker.is_some() })
+        let has_broker = broker.is_some();
+        Ok(Self { members, databases, user_services, order_services, has_broker, _ports: ports })
     }
 
     /// Lets them live for so long: starts what is dead long enough.

@@ -40,6 +40,8 @@ pub mod logs;
 pub mod meters;
 pub mod openapi;
 pub mod page;
+#[cfg(feature = "ports")]
+pub mod ports;
 pub mod problem;
 pub mod request_id;
 pub mod server;

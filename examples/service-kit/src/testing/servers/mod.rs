@@ -8,7 +8,6 @@ mod rabbit;
 
 use std::{
     io,
-    net::TcpListener,
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -70,20 +69,6 @@ impl Drop for Bound {
         }
         let _ = self.0.wait();
     }
-}
-
-/// Ports that nobody listens on, below the range from which systems take those of outgoing
-/// connections: nobody must be given them by chance while their server is dead.
-pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let mut held = Vec::new();
-    for _ in 0..10_000 {
-        if held.len() == count {
-            break;
-        }
-        let port = fastrand::u16(20_000..30_000);
-        held.extend(TcpListener::bind(("127.0.0.1", port)));
-    }
-    held.iter().map(|listener: &TcpListener| Ok(listener.local_addr()?.port())).collect()
 }
 
 /// A file that a server's log goes to.

@@ -16,7 +16,8 @@ use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::{Bound, free_ports, log, tail};
+use super::{Bound, log, tail};
+use crate::ports::{Reserved, reserve};
 
 /// Where Debian puts its versions.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -24,7 +25,7 @@ const VERSIONS: &str = "/usr/lib/postgresql";
 /// A server with an empty database.
 #[derive(Debug)]
 pub struct Postgres {
-    port: u16,
+    ports: Reserved,
     programs: PathBuf,
     folder: TempDir,
     /// Whom it runs as, when this process is root, which it refuses to be.
@@ -49,8 +50,8 @@ impl Postgres {
             std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
             chown(&own, Some(user), Some(group))?;
         }
-        let port = free_ports(1)?[0];
-        let postgres = Self { port, programs, folder, user, server: None };
+        let ports = reserve(1)?;
+        let postgres = Self { ports, programs, folder, user, server: None };
         let mut initdb = postgres.command(Command::new(postgres.programs.join("initdb")))?;
         initdb.arg("-D").arg(postgres.data());
         initdb.args(["-A", "trust", "-U", "test", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
@@ -66,12 +67,12 @@ impl Postgres {
     }
 
     pub fn url_of(&self, database: &str) -> String {
-        format!("postgres://test@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://test@127.0.0.1:{}/{database}", self.ports[0])
     }
 
     pub fn start(&mut self) -> io::Result<()> {
         let mut server = self.command(Bound::command(self.programs.join("postgres")))?;
-        server.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
+        server.arg("-D").arg(self.data()).args(["-p", &self.ports[0].to_string()]);
         // A kill loses what a process has, not what the system has: whether that reaches the disk
         // is another question.
         for setting in

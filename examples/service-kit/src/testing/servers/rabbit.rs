@@ -11,7 +11,8 @@ use lapin::{Connection, ConnectionProperties};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use super::{Bound, free_ports, log, tail};
+use super::{Bound, log, tail};
+use crate::ports::{Reserved, reserve};
 
 /// The script that runs the server itself; the one in the path changes users first.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -19,9 +20,8 @@ const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// A broker without anything in it.
 #[derive(Debug)]
 pub struct Rabbit {
-    port: u16,
-    distribution_port: u16,
-    names_port: u16,
+    /// Its own, that of its distribution, and that of Erlang's names.
+    ports: Reserved,
     folder: TempDir,
     /// Where Erlang's nodes find one another. It would be started as a daemon otherwise, and stay.
     _names: Bound,
@@ -36,22 +36,21 @@ impl Rabbit {
 
     /// Makes room for it, and doesn't start it yet.
     pub fn new() -> io::Result<Self> {
-        let ports = free_ports(3)?;
-        let (port, distribution_port, names_port) = (ports[0], ports[1], ports[2]);
+        let ports = reserve(3)?;
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("plugins"), "[].")?;
         let mut names = Bound::command("epmd");
         names
-            .args(["-port", &names_port.to_string(), "-address", "127.0.0.1"])
+            .args(["-port", &ports[2].to_string(), "-address", "127.0.0.1"])
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let names = Bound::start(&mut names)?;
-        Ok(Self { port, distribution_port, names_port, folder, _names: names, server: None })
+        Ok(Self { ports, folder, _names: names, server: None })
     }
 
     pub fn url(&self) -> String {
-        format!("amqp://127.0.0.1:{}", self.port)
+        format!("amqp://127.0.0.1:{}", self.ports[0])
     }
 
     pub fn start(&mut self) -> io::Result<()> {
@@ -61,11 +60,11 @@ impl Rabbit {
         server
             .env("HOME", self.folder.path())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env("ERL_EPMD_PORT", self.names_port.to_string())
-            .env("RABBITMQ_NODENAME", format!("test{}@localhost", self.port))
+            .env("ERL_EPMD_PORT", self.ports[2].to_string())
+            .env("RABBITMQ_NODENAME", format!("test{}@localhost", self.ports[0]))
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_NODE_PORT", self.port.to_string())
-            .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
+            .env("RABBITMQ_NODE_PORT", self.ports[0].to_string())
+            .env("RABBITMQ_DIST_PORT", self.ports[1].to_string())
             .env("RABBITMQ_MNESIA_BASE", file("data"))
             .env("RABBITMQ_LOGS", "-")
             .env("RABBITMQ_LOG_BASE", file("logs"))
