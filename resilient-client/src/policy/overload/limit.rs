@@ -12,26 +12,32 @@ use crate::time::Tick;
 /// The limit while none is in force: the counter's own.
 const UNLIMITED: u32 = u32::MAX >> 8;
 /// Fewer attempts in flight without an answer may be chance, or slow by themselves.
-const FEW: u32 = 8;
-/// Silence is counted from this attempt after an answer: those before it may be slow by themselves,
-/// and no burst that follows them is met with silence.
+const FEW: u32 = 4;
+/// Silence is counted from the first attempt after an answer that makes it so many without one:
+/// fewer may be slow by themselves, and no burst that follows them is met with silence.
 const FOURTH: u32 = 4;
-/// Nobody is kept back before so many have been sent in vain: a breaker that opens after as many
-/// failures in a row, as the standard one does, opens no later.
+/// Nobody is kept back before so many have none: a breaker that opens after as many failures in a
+/// row, as the standard one does, opens no later.
 const MANY: u32 = 20;
+/// Nor before so many have been sent since the last answer: beside many slow ones a few quick ones
+/// tell nothing.
+const SEVERAL: u32 = 3;
 /// Samples are looked at together after so many nanoseconds.
 const SLOT: u64 = 25_000_000;
 /// The end of the slot of a limit that is off.
 const OFF: u64 = u64::MAX;
 
-// The word is `limit | unanswered | in flight`, so that who gives a place back sees whether anybody
-// may wait for it.
+// The word is `limit | noted | sent | unanswered | in flight`, so that who gives a place back sees whether
+// anybody may wait for it.
 //
-// 63..40   39               38..32                                  31..0
-// limit    noted as silent  sent since the last answer, up to MANY  in flight
+// 63..40   39               38..37                        36..32                       31..0
+// limit    noted as silent  sent since the last answer,   in flight then and those,    in flight
+//                           up to SEVERAL                 up to MANY
 
 const NOTED: u64 = 1 << 39;
-const UNANSWERED: u64 = 0x7f << 32;
+const SENT: u64 = 0x3 << 37;
+const ONE_SENT: u64 = 1 << 37;
+const UNANSWERED: u64 = 0x1f << 32;
 const ONE_UNANSWERED: u64 = 1 << 32;
 
 const fn limit(word: u64) -> u32 {
@@ -46,14 +52,23 @@ const fn unanswered(word: u64) -> u32 {
     ((word & UNANSWERED) >> 32) as u32
 }
 
+const fn sent(word: u64) -> u32 {
+    ((word & SENT) >> 37) as u32
+}
+
 const fn in_flight(word: u64) -> u32 {
     word as u32
 }
 
-/// No limit is in force, fewer than [`MANY`] are unanswered, and nobody has noted a silence: all
-/// there is to do is to count.
+/// The upstream may be silent: whether it is is a question of time.
+const fn is_quiet(word: u64) -> bool {
+    sent(word) == SEVERAL && unanswered(word) == MANY && in_flight(word) >= FEW
+}
+
+/// No limit is in force, [`SEVERAL`] of [`MANY`] haven't been sent in vain, and nobody has noted a
+/// silence: all there is to do is to count.
 const fn is_plain(word: u64) -> bool {
-    ((word >> 32) as u32).wrapping_sub(UNLIMITED << 8) < MANY
+    ((word >> 32) as u32).wrapping_sub(UNLIMITED << 8) < (SEVERAL << 5 | MANY)
 }
 
 /// How many slots of `limit` a class may fill.
@@ -76,7 +91,8 @@ pub struct OverloadLimit {
     slot: Slot,
     /// An attempt has found no place in this slot.
     reached: AtomicBool,
-    /// When the [`FOURTH`] attempt since the last answer was sent, as a `Tick`.
+    /// Since when nothing has been answered: the first attempt after an answer was sent that made it
+    /// [`FOURTH`] or more without one. As a `Tick`.
     unanswered_since: AtomicU64,
     /// How long after that the upstream is silent, in nanoseconds.
     patience: AtomicU64,
@@ -157,11 +173,14 @@ impl OverloadLimit {
 
     /// One more.
     fn sent(&self, word: u64, now: Tick) -> u64 {
-        if unanswered(word) == FOURTH - 1 {
+        let before = unanswered(word);
+        if before == FOURTH - 1 || (before >= FOURTH && sent(word) == 0) {
             // Before anybody can see that they are so many.
             self.unanswered_since.store(now.as_nanos(), Ordering::Relaxed);
         }
-        word + 1 + if unanswered(word) < MANY { ONE_UNANSWERED } else { 0 }
+        word + 1
+            + if before < MANY { ONE_UNANSWERED } else { 0 }
+            + if sent(word) < SEVERAL { ONE_SENT } else { 0 }
     }
 
     /// Takes a place whether there is one or not, for a limit that only observes. To be given back
@@ -177,9 +196,14 @@ impl OverloadLimit {
         let give = |word: u64| {
             let given = (in_flight(word) > 0).then(|| word - 1)?;
             Some(match ended {
-                Ended::Answered => given & !UNANSWERED,
-                Ended::Unsent if unanswered(given) > 0 => given - ONE_UNANSWERED,
-                Ended::Unsent | Ended::Unanswered => given,
+                // Those that are left have no answer yet.
+                Ended::Answered => given & !(SENT | UNANSWERED) | u64::from(in_flight(given).min(MANY)) << 32,
+                Ended::Unsent => {
+                    given
+                        - if unanswered(given) > 0 { ONE_UNANSWERED } else { 0 }
+                        - if sent(given) > 0 { ONE_SENT } else { 0 }
+                }
+                Ended::Unanswered => given,
             })
         };
         let word = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);
@@ -208,8 +232,10 @@ impl OverloadLimit {
     #[cold]
     pub(crate) fn notes_answer(&self, now: Tick) -> Option<Duration> {
         let off = self.ends.load(Ordering::Relaxed) == OFF;
-        let note =
-            |word: u64| (word & NOTED != 0 && (off || unanswered(word) < MANY)).then_some(word & !NOTED);
+        let note = |word: u64| {
+            let is_over = off || !self.is_silent_in(word, now);
+            (word & NOTED != 0 && is_over).then_some(word & !NOTED)
+        };
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, note).ok()?;
         Some(self.silent_for(now))
     }
@@ -245,9 +271,7 @@ impl OverloadLimit {
     }
 
     fn is_silent_in(&self, word: u64, now: Tick) -> bool {
-        unanswered(word) == MANY
-            && in_flight(word) >= FEW
-            && self.unanswered_for(now) > self.patience.load(Ordering::Relaxed)
+        is_quiet(word) && self.unanswered_for(now) > self.patience.load(Ordering::Relaxed)
     }
 
     fn unanswered_for(&self, now: Tick) -> u64 {
