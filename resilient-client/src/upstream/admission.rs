@@ -341,7 +341,7 @@ impl Upstream {
     fn get_in(self: &Arc<Self>, ask: &Ask<'_>, slot: Part, now: Tick) -> Result<AttemptPermit, Stuck> {
         let gate = self.gate();
         if self.balancer.is_none()
-            && let Err(why) = self.overload(gate).try_acquire(ask.priority, now)
+            && let Err(why) = self.take_place(ask, gate, now)
             && let Err(stuck) = self.judge_overload(ask, gate, why, now)
         {
             self.bulkhead(slot).release(|| now);

@@ -238,6 +238,25 @@ async fn a_hedge_is_refused_for_silence_and_says_so() {
     assert_eq!(count(&rig, |event| event.kind() == EventKinds::REJECTED), refused);
 }
 
+/// Ten at a stalled server are too few to say that it is silent; their hedges would wait there.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_is_refused_where_all_answers_are_late_and_sent_where_one_is() {
+    let hedged = Policy::standard().hedge(HedgePolicy::standard().delay(Delay::Fixed(ms(70))).burst(1000));
+    let (rig, _) = stalled(&hedged, ms(400)).await;
+    let before = rig.script.count();
+    assert_eq!(served(calls(&rig, 10, &CallOptions::new()).await).await, 10);
+    assert_eq!((rig.script.count() - before, silences(&rig)), (10, vec![]));
+
+    let rig = Rig::new(&hedged, [answers(ms(20))]);
+    for _ in 0..200 {
+        rig.get().await.unwrap();
+    }
+    rig.script.then([answers(ms(400)), answers(ms(20))]);
+    let begun = now();
+    assert_eq!(served(calls(&rig, 30, &CallOptions::new()).await).await, 30);
+    assert_eq!((rig.script.count(), now().since(begun) < ms(180)), (200 + 31, true));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silence_ends_with_its_policy_and_the_next_is_another() {
     let (rig, _) = stalled(&Policy::standard(), ms(2_000)).await;

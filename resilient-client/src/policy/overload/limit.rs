@@ -61,7 +61,7 @@ const fn in_flight(word: u64) -> u32 {
 }
 
 /// The upstream may be silent: whether it is is a question of time.
-const fn is_quiet(word: u64) -> bool {
+const fn may_be_silent(word: u64) -> bool {
     sent(word) == SEVERAL && unanswered(word) == MANY && in_flight(word) >= FEW
 }
 
@@ -271,7 +271,18 @@ impl OverloadLimit {
     }
 
     fn is_silent_in(&self, word: u64, now: Tick) -> bool {
-        is_quiet(word) && self.unanswered_for(now) > self.patience.load(Ordering::Relaxed)
+        may_be_silent(word) && self.unanswered_for(now) > self.patience.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has answered nobody for one round trip, several attempts that were sent since and
+    /// others: not yet a silence, but what is late isn't one attempt.
+    pub(crate) fn has_gone_quiet(&self, now: Tick) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        limit(word) == UNLIMITED
+            && sent(word) == SEVERAL
+            && unanswered(word) > FOURTH
+            && in_flight(word) >= FEW
+            && self.unanswered_for(now) > self.patience.load(Ordering::Relaxed) / 2
     }
 
     fn unanswered_for(&self, now: Tick) -> u64 {

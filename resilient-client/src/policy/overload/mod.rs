@@ -28,9 +28,10 @@
 //! until the first attempts time out it works on for nothing once it goes on. So while it is
 //! silent, attempts wait in the same line:
 //!
-//! - It is silent when it has answered nothing for two round trips, recent or usual, and 50 ms at
-//!   least, since the fourth attempt after its last answer was sent; twenty have been sent since;
-//!   and eight are in flight.
+//! - It is silent when twenty attempts have no answer, those that were in flight at its last one and
+//!   three at least that were sent since; when that has lasted for two round trips, recent or
+//!   usual, and 50 ms at least, since the first of them (since the fourth without an answer, where
+//!   fewer were in flight); and while four are in flight.
 //! - Its first answer ends that, and everybody goes. Word that there will be no answer (a broken
 //!   connection, say) is one.
 //! - One attempt goes when twice that time has passed, and one each time it has been silent three
@@ -39,6 +40,9 @@
 //!   call's time, goes all the same; so does who finds the line full. A breaker that opens
 //!   meanwhile turns away whoever waits. Twenty attempts is what the standard breaker needs for
 //!   that, so that it opens no later.
+//! - A hedge, which doesn't wait, is refused, and that after one round trip and five attempts
+//!   without an answer, where there is one endpoint: it is against one answer that is late, and
+//!   where all are it would be one more that waits.
 //! - Of several endpoints a silent one isn't chosen while another may be asked: a replica that
 //!   hangs is left alone after a few round trips, not after a timeout.
 //! - The first attempt that finds it silent [tells](crate::event::Event::Silence), and its first

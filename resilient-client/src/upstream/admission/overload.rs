@@ -27,6 +27,17 @@ impl Upstream {
         self.choose_endpoint(balancer, ask, now).map(|mut place| place.unsent()).err()
     }
 
+    /// A place, if there is one. A hedge is against one answer that is late: where all are it would
+    /// be one more that waits, long before that is a silence.
+    #[inline]
+    pub(super) fn take_place(&self, ask: &Ask<'_>, gate: Part, now: Tick) -> Result<(), NoPlace> {
+        let overload = self.overload(gate);
+        if ask.patience == Patience::None && overload.has_gone_quiet(now) {
+            return Err(NoPlace::Silent);
+        }
+        overload.try_acquire(ask.priority, now)
+    }
+
     /// There is no place. With the breaker open none would be of use.
     #[cold]
     pub(super) fn judge_overload(

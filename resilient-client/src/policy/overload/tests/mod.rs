@@ -225,6 +225,7 @@ fn a_silence_is_noted_once_and_its_end_once() {
     // Others have been sent meanwhile.
     assert!((0..4).all(|_| limit.try_acquire(Normal, at(now + 104 * MS)).is_ok()));
     assert_eq!((ended(105), ended(106)), (Some(Duration::from_millis(105)), None));
+    limit.release(Answered);
     assert!(!limit.release(Answered));
     // Off, it is no more, answered or not.
     let (limit, now) = sent(20);
@@ -245,10 +246,26 @@ fn no_less_than_50_ms_are_silence_and_few_attempts_are_none() {
     limit.try_acquire(Normal, at(fourth)).unwrap();
     assert_eq!(limit.place(Normal, at(fourth + 49 * MS)), Ok(()));
     assert_eq!(limit.place(Normal, at(fourth + 51 * MS)), Err(NoPlace::Silent));
-    for _ in 0..13 {
-        limit.release(Unanswered);
-    }
-    assert_eq!(limit.place(Normal, at(fourth + 51 * MS)), Ok(()), "seven in flight");
+    (0..16).for_each(|_| _ = limit.release(Unanswered));
+    assert_eq!(limit.place(Normal, at(fourth + 51 * MS)), Err(NoPlace::Silent), "four in flight");
+    limit.release(Unanswered);
+    assert_eq!(limit.place(Normal, at(fourth + 51 * MS)), Ok(()), "three");
+}
+
+/// It should have answered those as well, but tells that only by what it doesn't answer from now on.
+#[test]
+fn what_was_in_flight_at_the_last_answer_is_unanswered_from_the_next_attempt_on() {
+    let (limit, now) = sent(18);
+    assert!(!limit.release(Answered));
+    let (idle, place) =
+        (now + 10 * SECOND, |after: u64| limit.place(Normal, at(now + 10 * SECOND + after * MS)));
+    assert!((0..2).all(|_| limit.try_acquire(Normal, at(idle)).is_ok()));
+    assert_eq!(place(1_000), Ok(()), "nineteen, two of them sent since");
+    limit.try_acquire(Normal, at(idle + 70 * MS)).unwrap();
+    assert_eq!((place(79), place(81)), (Ok(()), Err(NoPlace::Silent)), "twenty");
+    assert!(limit.release(Answered));
+    assert!((0..2).all(|_| limit.try_acquire(Normal, at(idle + 100 * MS)).is_ok()));
+    assert_eq!(place(1_000), Ok(()), "twenty-one, two of them sent since");
 }
 
 #[test]
@@ -296,13 +313,14 @@ proptest! {
         // Which makes two round trips of 30 ms its patience.
         feed(&limit, 0, 5, 300, 30 * MS);
         let (mut in_flight, mut most) = (0_u32, None::<u32>);
-        let (mut unanswered, mut since, mut noted) = (0_u32, 0, None::<u64>);
+        let (mut unanswered, mut sent, mut since, mut noted) = (0_u32, 0_u32, 0, None::<u64>);
         for (step, number) in steps {
+            let is_quiet = unanswered >= 20 && sent >= 3;
+            let silent = is_quiet && in_flight >= 4 && now - since > 60 * MS;
             match step {
                 0..=4 => {
                     let class = [Sheddable, Normal, Critical][number as usize % 3];
                     let share = most.map(|most| if class == Sheddable { most - most / 4 } else { most });
-                    let silent = unanswered >= 20 && in_flight >= 8 && now - since > 60 * MS;
                     let expected = match share {
                         Some(limit) if in_flight >= limit => Err(NoPlace::Full { limit }),
                         _ if silent => Err(NoPlace::Silent),
@@ -312,8 +330,10 @@ proptest! {
                     prop_assert_eq!(limit.try_acquire(class, at(6 * SECOND + now)), expected);
                     if expected.is_ok() {
                         in_flight += 1;
-                        unanswered = (unanswered + 1).min(20);
-                        since = if unanswered == 4 { now } else { since };
+                        if unanswered == 3 || (unanswered > 3 && sent == 0) {
+                            since = now;
+                        }
+                        (unanswered, sent) = ((unanswered + 1).min(20), (sent + 1).min(3));
                     }
                 }
                 5 => {
@@ -321,25 +341,23 @@ proptest! {
                     in_flight += 1;
                 }
                 6 | 7 => {
-                    let was = unanswered;
                     let ended = match number % 10 {
                         0 => Answered,
                         1 => Unsent,
                         _ => Unanswered,
                     };
-                    prop_assert_eq!(limit.release(ended), most.is_some() || was >= 20 || noted.is_some());
+                    prop_assert_eq!(limit.release(ended), most.is_some() || is_quiet || noted.is_some());
                     if in_flight > 0 {
-                        match ended {
-                            Answered => unanswered = 0,
-                            Unsent => unanswered = unanswered.saturating_sub(1),
-                            Unanswered => {}
-                        }
+                        in_flight -= 1;
+                        (unanswered, sent) = match ended {
+                            Answered => (in_flight.min(20), 0),
+                            Unsent => (unanswered.saturating_sub(1), sent.saturating_sub(1)),
+                            Unanswered => (unanswered, sent),
+                        };
                     }
-                    in_flight = in_flight.saturating_sub(1);
                 }
                 8 => now += u64::from(number) * MS,
                 10 => {
-                    let silent = unanswered >= 20 && in_flight >= 8 && now - since > 60 * MS;
                     let news = (silent && noted.is_none()).then(|| Duration::from_nanos(now - since));
                     prop_assert_eq!(limit.notes_silence(at(6 * SECOND + now)), news);
                     noted = noted.or(news.map(|_| since));
@@ -347,7 +365,7 @@ proptest! {
                     prop_assert_eq!(limit.snapshot(at(6 * SECOND + now)).silent_for, silent_for);
                 }
                 11 => {
-                    let over = noted.filter(|_| unanswered < 20);
+                    let over = noted.filter(|_| !silent);
                     let news = over.map(|began| Duration::from_nanos(now - began));
                     prop_assert_eq!(limit.notes_answer(at(6 * SECOND + now)), news);
                     noted = noted.filter(|_| over.is_none());
