@@ -50,7 +50,7 @@ async fn while_nothing_is_answered_calls_wait_and_go_at_the_first_answer() {
     let before = rig.script.count();
     let waiting = calls(&rig, 60, &CallOptions::new()).await;
     // The first 20, those of the 50 ms after the fourth among them, and one each time the silence
-    // is twice as long.
+    // is four times as long.
     let sent = rig.script.count() - before;
     assert!((20..=24).contains(&sent), "{sent}");
     assert_eq!(rig.queued(), 60 - sent);

@@ -294,13 +294,13 @@ impl OverloadLimit {
         self.kept_back.load(Ordering::Relaxed) >= self.unanswered_since.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody may go to a silent upstream: one when it has been silent for as long again
-    /// as it took to be so, and one each time that is three times as long. Those it doesn't answer
-    /// may be slow by themselves.
+    /// Whether somebody may go to a silent upstream: one when it has answered nothing for three
+    /// times as long as makes it so, and one each time that is four times as long. Those it doesn't
+    /// answer may be slow by themselves.
     pub fn is_scout_due(&self, now: Tick) -> bool {
         let since = self.unanswered_since.load(Ordering::Relaxed);
         let last = self.scouted.load(Ordering::Relaxed).max(since);
-        let wait = (last - since).max(self.patience.load(Ordering::Relaxed)).saturating_mul(2);
+        let wait = (last - since).max(self.patience.load(Ordering::Relaxed)).saturating_mul(3);
         now.as_nanos().saturating_sub(last) > wait
     }
 

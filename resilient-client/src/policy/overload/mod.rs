@@ -34,8 +34,8 @@
 //!   fewer were in flight); and while four are in flight.
 //! - Its first answer ends that, and everybody goes. Word that there will be no answer (a broken
 //!   connection, say) is one.
-//! - One attempt goes when twice that time has passed, and one each time it has been silent three
-//!   times as long: those that it doesn't answer may be slow by themselves.
+//! - One attempt goes when three times that time has passed, and one each time it has been silent
+//!   four times as long: those that it doesn't answer may be slow by themselves.
 //! - *It delays, and refuses nobody.* Who has waited for as long as one waits, or for half of the
 //!   call's time, goes all the same; so does who finds the line full. A breaker that opens
 //!   meanwhile turns away whoever waits. Twenty attempts is what the standard breaker needs for

@@ -272,14 +272,14 @@ fn what_was_in_flight_at_the_last_answer_is_unanswered_from_the_next_attempt_on(
 fn one_at_a_time_and_ever_more_rarely_goes_to_find_out_whether_it_is_silent_still() {
     let (limit, now) = sent(20);
     let scouts = |after: u64| limit.scouts(at(now + after * MS));
-    assert!(!scouts(160) && scouts(161) && !scouts(162));
-    assert!(!limit.is_scout_due(at(now + 483 * MS)) && limit.is_scout_due(at(now + 484 * MS)));
-    assert!(scouts(490) && !scouts(1470) && scouts(1471));
+    assert!(!scouts(240) && scouts(241) && !scouts(242));
+    assert!(!limit.is_scout_due(at(now + 964 * MS)) && limit.is_scout_due(at(now + 965 * MS)));
+    assert!(scouts(970) && !scouts(3880) && scouts(3881));
     // The next silence has its own.
     limit.release(Answered);
-    let later = now + 2 * SECOND;
+    let later = now + 5 * SECOND;
     assert!((0..20).all(|_| limit.try_acquire(Normal, at(later)).is_ok()));
-    assert!(!limit.scouts(at(later + 160 * MS)) && limit.scouts(at(later + 161 * MS)));
+    assert!(!limit.scouts(at(later + 240 * MS)) && limit.scouts(at(later + 241 * MS)));
 }
 
 #[test]
