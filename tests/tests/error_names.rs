@@ -109,6 +109,10 @@ async fn the_same_name_has_the_same_meaning() {
         assert_eq!(ends!(&bare, reqwest::Body::wrap, what, &url).await, theirs, "{what}, reqwest");
         let expected = format!("{theirs}{besides}");
         assert_eq!(ends!(&ours, reqwest::Body::wrap, what, &url).await, expected, "{what}");
-        assert_eq!(ends!(&lean, resilient_client::hyper::Body::wrap, what, &*url).await, expected, "{what}, hyper");
+        assert_eq!(
+            ends!(&lean, resilient_client::hyper::Body::wrap, what, &*url).await,
+            expected,
+            "{what}, hyper"
+        );
     }
 }

@@ -160,7 +160,8 @@ fn ended(left: Option<u64>, what: &str) -> io::Result<()> {
 fn owes(left: &mut Option<u64>, piece: &Frame<Bytes>) -> io::Result<()> {
     let length = piece.data_ref().map_or(0, Bytes::len) as u64;
     if let Some(all) = left {
-        *all = all.checked_sub(length).ok_or_else(|| io::Error::other("the stream is longer than was said"))?;
+        *all =
+            all.checked_sub(length).ok_or_else(|| io::Error::other("the stream is longer than was said"))?;
     }
     Ok(())
 }
@@ -286,9 +287,12 @@ mod tests {
     /// It left the server waiting for the rest, until the attempt timeout blamed the server.
     #[tokio::test]
     async fn a_stream_that_is_not_as_long_as_was_said_is_an_error() {
-        let said = |length| FormBody::new(vec![Segment::Stream(Box::new("tea".into()), Some(length)), bytes(">")]);
+        let said =
+            |length| FormBody::new(vec![Segment::Stream(Box::new("tea".into()), Some(length)), bytes(">")]);
         assert_eq!(said(3).collect().await.unwrap().to_bytes(), "tea>");
-        for (length, says) in [(4, "the stream is 1 bytes shorter"), (2, "the stream is longer than was said")] {
+        for (length, says) in
+            [(4, "the stream is 1 bytes shorter"), (2, "the stream is longer than was said")]
+        {
             assert_eq!(said(length).collect().await.unwrap_err().to_string(), says);
         }
     }
