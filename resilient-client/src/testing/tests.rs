@@ -13,6 +13,7 @@ use crate::time::now;
 use crate::{Client, Decline, ErrorKind, Policy, Rejection, ResilienceLayer, Trigger};
 
 const MS: Duration = Duration::from_millis(1);
+const URL_OF_ALL: &str = "http://users:3000/users";
 const URL: &str = "http://users:3000/users/1";
 
 fn client(script: &Script) -> Client {
@@ -23,6 +24,22 @@ fn panics(it: impl FnOnce()) -> String {
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(it)).expect_err("it panics");
     let literal = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
     panic.downcast_ref::<String>().cloned().or(literal).expect("a message")
+}
+
+/// Both were sent, and it was the server's to choose.
+#[tokio::test(start_paused = true)]
+async fn a_key_takes_the_place_of_the_one_before() {
+    let script = Script::new().on(post("/users").always(Answer::status(201)));
+    client(&script).post(URL_OF_ALL).idempotency_key("1").idempotency_key("2").send().await.unwrap();
+    #[cfg(feature = "hyper")]
+    {
+        let lean = crate::hyper::Client::builder().script(&script).build().unwrap();
+        lean.post(URL_OF_ALL).idempotency_key("1").idempotency_key("2").send().await.unwrap();
+    }
+    for request in script.requests() {
+        let keys: Vec<_> = request.headers.get_all(crate::IDEMPOTENCY_KEY).iter().collect();
+        assert_eq!(keys, ["2"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
