@@ -26,6 +26,29 @@ fn panics(it: impl FnOnce()) -> String {
     panic.downcast_ref::<String>().cloned().or(literal).expect("a message")
 }
 
+/// A test got the 302 that its client would have followed in production.
+#[tokio::test(start_paused = true)]
+async fn redirects_are_followed_as_by_the_client_that_it_will_be() {
+    let script = Script::new()
+        .on(get("/old").always(Answer::status(302).header("location", "/new")))
+        .on(get("/away").always(Answer::status(302).header("location", "http://elsewhere/new")))
+        .on(post("/old").always(Answer::status(303).header("location", "/new")))
+        .on(get("/new").always(Answer::text(200, "Ada")));
+    let at = |path: &str| format!("http://users:3000{path}");
+    let usual = client(&script);
+    let response = usual.get(at("/old")).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.url().as_str()), (200, &*at("/new")));
+    assert_eq!(usual.post(at("/old")).body("tea").send().await.unwrap().status(), 200);
+    assert_eq!(usual.get(at("/away")).send().await.unwrap().status(), 302);
+    for client in [
+        Client::builder().follows_no_redirects().script(&script),
+        Client::builder().redirects(crate::Redirects::none()).script(&script),
+        Client::builder().transport(|it| it.redirect(reqwest::redirect::Policy::none())).script(&script),
+    ] {
+        assert_eq!(client.build().unwrap().get(at("/old")).send().await.unwrap().status(), 302);
+    }
+}
+
 /// Both were sent, and it was the server's to choose.
 #[tokio::test(start_paused = true)]
 async fn a_key_takes_the_place_of_the_one_before() {
