@@ -62,8 +62,8 @@ pub enum ErrorKind {
     /// A policy, or an override of this call, can't work. Nothing was sent.
     Config,
     /// The request could not be built: a bad URL or header, a body that doesn't serialise. Nothing
-    /// was sent; reqwest's word for it is builder. Or its own body, a stream or a file, failed while
-    /// it was sent: then a part of it was, and reqwest's word is request.
+    /// was sent; reqwest's word for it is builder. Or its own body, a stream or a file, failed
+    /// while it was sent: then a part of it was, and reqwest's word is request.
     Request,
     /// No connection could be made: refused, unreachable, DNS, TLS or the connect timeout. Nothing
     /// was sent.

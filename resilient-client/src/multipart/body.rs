@@ -155,8 +155,8 @@ fn ended(left: Option<u64>, what: &str) -> io::Result<()> {
     }
 }
 
-/// Takes a stream's piece off what it owes. What is beyond that would be sent in place of the form's
-/// end.
+/// Takes a stream's piece off what it owes. What is beyond that would be sent in place of the
+/// form's end.
 fn owes(left: &mut Option<u64>, piece: &Frame<Bytes>) -> io::Result<()> {
     let length = piece.data_ref().map_or(0, Bytes::len) as u64;
     if let Some(all) = left {

@@ -94,8 +94,8 @@ impl Scenario {
         [Self::outage(), Self::overload(), Self::slow_replica(), Self::errors(0.3), Self::retry_storm()]
     }
 
-    /// How many calls begin in a second, from 1 to 10,000. What is outside is taken for the nearest,
-    /// and what is no number for 1. Default 300.
+    /// How many calls begin in a second, from 1 to 10,000. What is outside is taken for the
+    /// nearest, and what is no number for 1. Default 300.
     pub fn per_second(mut self, calls: f64) -> Self {
         // Each is simulated: with an infinite number it never ended.
         self.per_second = nearest(calls, 1.0, 10_000.0);
