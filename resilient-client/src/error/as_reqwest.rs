@@ -6,8 +6,9 @@ use crate::outcome::report::CallReport;
 
 impl Error {
     /// The request failed on its way, and no response came: no connection, one that broke, no time,
-    /// or a body of its own that failed while it was sent. Not what was refused here ([`is_rejected`](Self::is_rejected)), and not what couldn't
-    /// be built, which is [`ErrorKind::Request`] and which reqwest calls a builder's error.
+    /// or a body of its own that failed while it was sent. Not what was refused here
+    /// ([`is_rejected`](Self::is_rejected)), and not what couldn't be built, which is
+    /// [`ErrorKind::Request`], too, and which reqwest calls a builder's error.
     pub fn is_request(&self) -> bool {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::NoEndpoint | ErrorKind::Timeout => true,
