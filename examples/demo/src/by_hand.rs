@@ -13,7 +13,7 @@ mod words;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -79,7 +79,7 @@ pub(crate) enum Unbroken {
     /// Somebody doesn't answer.
     Silent(String, reqwest::Error),
     /// Somebody won't; why.
-    Refused(&'static str, String),
+    Refused { who: &'static str, status: StatusCode, why: String },
 }
 
 impl fmt::Display for Unbroken {
@@ -94,7 +94,7 @@ impl fmt::Display for Unbroken {
                 write!(f, "{who} doesn't answer: is it stopped (kill -CONT)?")
             }
             Self::Silent(who, _) => write!(f, "{who} can't be reached: is it dead?"),
-            Self::Refused(who, why) => write!(f, "{who} refuses it: {why}"),
+            Self::Refused { who, why, .. } => write!(f, "{who} refuses it: {why}"),
         }
     }
 }
@@ -143,12 +143,7 @@ pub(crate) async fn toxic(args: ToxicArgs) -> Result<(), Problem> {
             let name = format!("{}_{stream}", spec["type"].as_str().unwrap_or_default());
             spec["stream"] = stream.into();
             for proxy in hand.proxies().await? {
-                let mut path = format!("/proxies/{}/toxics", proxy.name);
-                if proxy.toxics.iter().any(|toxic| toxic["name"] == *name) {
-                    // Changed and not taken away before: what is refused leaves it as it was.
-                    path = format!("{path}/{name}");
-                }
-                hand.toxiproxy(Method::POST, &path, Some(&spec)).await?;
+                hand.poison(&proxy.name, &name, &spec).await?;
             }
         }
     }
@@ -216,16 +211,16 @@ impl Hand {
             Fault::List => self.faults(Method::GET, url, None).await,
             Fault::Clear => self.faults(Method::DELETE, url, None).await,
             Fault::Set(_, rule) => {
-                let mut rules = if also { self.faults(Method::GET, url, None).await?.rules } else { vec![] };
-                rules.push(rule.clone());
-                self.faults(Method::PUT, url, Some(rules)).await
+                // Not put back with those that were read: somebody may add some meanwhile.
+                let method = if also { Method::POST } else { Method::PUT };
+                self.faults(method, url, Some(rule)).await
             }
         }
     }
 
-    async fn faults(&self, method: Method, url: &str, rules: Option<Vec<Value>>) -> Result<Faults, Problem> {
+    async fn faults(&self, method: Method, url: &str, rule: Option<&Value>) -> Result<Faults, Problem> {
         let request = self.http.request(method, url).bearer_auth(&self.demo.token);
-        let answer = answered("user-service", with(request, rules.as_ref())).await?;
+        let answer = answered("user-service", with(request, rule)).await?;
         Ok(answer.json().await?)
     }
 
@@ -237,6 +232,19 @@ impl Hand {
     ) -> Result<Response, Unbroken> {
         let request = self.http.request(method, format!("{}{path}", self.demo.toxics));
         answered("the proxy", with(request, body)).await
+    }
+
+    /// One more toxic, or the one of its name changed. Changed and not taken away before: what is
+    /// refused leaves it as it was. Tried and not looked for before: somebody may add it meanwhile.
+    async fn poison(&self, proxy: &str, name: &str, spec: &Value) -> Result<(), Unbroken> {
+        let toxics = format!("/proxies/{proxy}/toxics");
+        match self.toxiproxy(Method::POST, &toxics, Some(spec)).await {
+            Err(Unbroken::Refused { status: StatusCode::CONFLICT, .. }) => {
+                self.toxiproxy(Method::POST, &format!("{toxics}/{name}"), Some(spec)).await
+            }
+            tried => tried,
+        }
+        .map(drop)
     }
 
     async fn proxies(&self) -> Result<Vec<Proxy>, Problem> {
@@ -272,7 +280,8 @@ async fn answered(who: &'static str, request: RequestBuilder) -> Result<Response
     }
     let status = answer.status();
     let said: Value = answer.json().await.unwrap_or_else(|_| json!({}));
-    Err(Unbroken::Refused(who, why(&said).unwrap_or_else(|| status.to_string())))
+    let why = why(&said).unwrap_or_else(|| status.to_string());
+    Err(Unbroken::Refused { who, status, why })
 }
 
 /// From problem details with the fields at fault, or Toxiproxy's form.
