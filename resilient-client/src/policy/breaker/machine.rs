@@ -225,6 +225,7 @@ impl Breaker {
         Snapshot {
             state,
             forced: locked.forced,
+            held: locked.held(state),
             observe_only: self.only_observes(),
             generation: word.era().generation(),
             failures: window.failures,
