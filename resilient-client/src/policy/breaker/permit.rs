@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::control::Control;
 use super::state::{Era, State, Transition, Word};
 use crate::outcome::{Cause, Verdict};
 use crate::time::{Tick, nanos};
@@ -152,6 +153,11 @@ pub struct Snapshot {
     /// Whether somebody put it in this state with a [`Control`](super::Control), and only that can
     /// end it.
     pub forced: bool,
+    /// What somebody told it with a [`Control`](super::Control), and has not lifted since:
+    /// [`ForceOpen`](super::Control::ForceOpen), [`ForceClosed`](super::Control::ForceClosed),
+    /// [`Disable`](super::Control::Disable) or [`Observe`](super::Control::Observe). `None` for
+    /// what is so by the policy.
+    pub held: Option<Control>,
     /// Whether it only observes: it changes its state as ever and rejects nothing.
     pub observe_only: bool,
     /// How many transitions led here.

@@ -326,12 +326,12 @@ impl OverloadLimit {
         (sent >= FOURTH).then(|| Tick::from_nanos(self.unanswered_since.load(Ordering::Relaxed)))
     }
 
-    /// As many attempts as make it silent at any time there is.
+    /// As many attempts as make it silent at any time later than this.
     #[cfg(all(test, resilient_loom))]
-    pub(super) fn fall_silent(&self) {
+    pub(super) fn fall_silent(&self, now: Tick) {
         self.patience.store(0, Ordering::Relaxed);
         for _ in 0..MANY {
-            let _ = self.try_acquire(Priority::Normal, Tick::ZERO);
+            let _ = self.try_acquire(Priority::Normal, now);
         }
     }
 
