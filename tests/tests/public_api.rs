@@ -118,6 +118,56 @@ fn what_is_allowed_of_other_crates_is_used() {
     assert!(allowed.len() > 10, "{allowed:?}");
 }
 
+/// The paragraphs below a heading of `docs/stability.md`.
+fn promised(heading: &str) -> String {
+    let page = std::fs::read_to_string(root().join("docs/stability.md")).expect("docs/stability.md");
+    let (_, below) = page.split_once(&format!("\n## {heading}\n")).expect("the heading");
+    below.split("\n## ").next().unwrap_or_default().to_owned()
+}
+
+/// What stands between backticks, if it is a type's name.
+fn types_in(text: &str) -> BTreeSet<&str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(|name| name.starts_with(char::is_uppercase)).collect()
+}
+
+/// Whatever the attributes: `pub enum a::B<C> where D` is an enum `a::B`.
+fn defined(line: &str) -> Option<(&str, &str)> {
+    let behind_attributes = || Some(line.strip_prefix("#[")?.split_once("] pub ")?.1);
+    let item = line.strip_prefix("pub ").or_else(behind_attributes)?;
+    let (kind, path) = item.split_once(' ')?;
+    let path = path.split(['<', '(', ' ']).next()?;
+    matches!(kind, "struct" | "enum" | "trait").then(|| (kind, path.trim_end_matches(':')))
+}
+
+/// The types and traits with two public paths. What is implemented for one stands below each of
+/// them, and names it by the same one.
+fn with_two_paths(listed: &str) -> BTreeSet<&str> {
+    let names = |line: &str, path: &str| {
+        line.match_indices(path).any(|(at, _)| {
+            let rest = &line[at + path.len()..];
+            !rest.starts_with(|next: char| next.is_alphanumeric() || "_:".contains(next))
+        })
+    };
+    let lines: Vec<_> = listed.lines().collect();
+    let mut twice = BTreeSet::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((_, path)) = defined(line) else { continue };
+        let below = lines[at + 1..].iter().take_while(|line| defined(line).is_none());
+        let mut implemented = below.filter(|line| line.starts_with("impl")).peekable();
+        if implemented.peek().is_some() && !implemented.any(|line| names(line, path)) {
+            twice.extend(path.rsplit("::").next());
+        }
+    }
+    twice
+}
+
+#[test]
+fn a_thing_has_one_path_unless_it_is_said_of_it() {
+    let listed = std::fs::read_to_string(snapshot()).expect("docs/public-api.txt");
+    assert_eq!(with_two_paths(&listed), types_in(&promised("Names")));
+}
+
 #[test]
 fn a_difference_names_what_came_and_went() {
     let before = "pub fn a()\npub fn b(u8)\npub fn c()\n";

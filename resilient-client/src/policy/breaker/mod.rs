@@ -50,7 +50,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, State, Verdict};
+//! use resilient_client::outcome::Verdict;
+//! use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, State};
 //! use resilient_client::{rng::Rng, time::Tick};
 //!
 //! let breaker = Breaker::new(BreakerPolicy::standard().consecutive_failures(2).compile()?);
@@ -91,7 +92,6 @@ mod transitions;
 pub(super) mod window;
 mod window_counts;
 
-pub use crate::outcome::Verdict;
 pub use compiled::Rules;
 pub use control::Control;
 pub use custom_trip::Trip;

@@ -7,7 +7,7 @@ use crate::outcome::{Cause, Verdict};
 use crate::time::{Tick, nanos};
 
 /// Permits one call. Give it back with [`Breaker::record`](super::Breaker::record); a call that
-/// decides nothing is [`Verdict::Neutral`](super::Verdict::Neutral).
+/// decides nothing is [`Verdict::Neutral`](crate::outcome::Verdict::Neutral).
 ///
 /// A permit can't be copied, so it is recorded at most once. One that never comes back holds a
 /// probe slot until it expires, and holds nothing while the breaker is closed.
