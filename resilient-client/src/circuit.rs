@@ -310,6 +310,7 @@ impl Drop for CircuitPermit {
 
 /// The breaker rejects calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Open {
     /// When to try again, as [`Rejected::retry_after`](breaker::Rejected).
     pub retry_after: Option<Duration>,

@@ -125,19 +125,32 @@ fn promised(heading: &str) -> String {
     below.split("\n## ").next().unwrap_or_default().to_owned()
 }
 
-/// What stands between backticks, if it is a type's name.
+/// What stands between backticks, if it is a type's name, without its path.
 fn types_in(text: &str) -> BTreeSet<&str> {
     let quoted = text.split('`').skip(1).step_by(2);
-    quoted.filter(|name| name.starts_with(char::is_uppercase)).collect()
+    quoted.filter_map(last).filter(|name| name.starts_with(char::is_uppercase)).collect()
 }
 
-/// Whatever the attributes: `pub enum a::B<C> where D` is an enum `a::B`.
-fn defined(line: &str) -> Option<(&str, &str)> {
+fn last(path: &str) -> Option<&str> {
+    path.rsplit("::").next()
+}
+
+/// The item of a line, whatever its attributes.
+fn item(line: &str) -> Option<&str> {
     let behind_attributes = || Some(line.strip_prefix("#[")?.split_once("] pub ")?.1);
-    let item = line.strip_prefix("pub ").or_else(behind_attributes)?;
-    let (kind, path) = item.split_once(' ')?;
-    let path = path.split(['<', '(', ' ']).next()?;
-    matches!(kind, "struct" | "enum" | "trait").then(|| (kind, path.trim_end_matches(':')))
+    line.strip_prefix("pub ").or_else(behind_attributes)
+}
+
+/// The path of what is named there, without generics; a field's ends with a colon.
+fn path(line: &str) -> Option<&str> {
+    let words = item(line)?.split(' ').find(|word| word.starts_with("resilient_client"))?;
+    words.split(['<', '(']).next()
+}
+
+/// `pub enum a::B<C> where D` is an enum `a::B`.
+fn defined(line: &str) -> Option<(&str, &str)> {
+    let (kind, _) = item(line)?.split_once(' ')?;
+    matches!(kind, "struct" | "enum" | "trait").then_some((kind, path(line)?.trim_end_matches(':')))
 }
 
 /// The types and traits with two public paths. What is implemented for one stands below each of
@@ -156,7 +169,7 @@ fn with_two_paths(listed: &str) -> BTreeSet<&str> {
         let below = lines[at + 1..].iter().take_while(|line| defined(line).is_none());
         let mut implemented = below.filter(|line| line.starts_with("impl")).peekable();
         if implemented.peek().is_some() && !implemented.any(|line| names(line, path)) {
-            twice.extend(path.rsplit("::").next());
+            twice.extend(last(path));
         }
     }
     twice
@@ -166,6 +179,34 @@ fn with_two_paths(listed: &str) -> BTreeSet<&str> {
 fn a_thing_has_one_path_unless_it_is_said_of_it() {
     let listed = std::fs::read_to_string(snapshot()).expect("docs/public-api.txt");
     assert_eq!(with_two_paths(&listed), types_in(&promised("Names")));
+}
+
+/// Types to which a variant or a field can't be added without breaking who matches them: enums, and
+/// structs and variants with public fields, that aren't `non_exhaustive`.
+fn complete(listed: &str) -> BTreeSet<&str> {
+    let grows: BTreeSet<_> =
+        listed.lines().filter(|line| line.starts_with("#[non_exhaustive]")).filter_map(path).collect();
+    let mut complete = BTreeSet::new();
+    for line in listed.lines() {
+        let Some(path) = path(line) else { continue };
+        // A field is `pub the::Type::name: type`, or `pub the::Type::Variant::name: type`.
+        let field = path.strip_suffix(':').filter(|_| item(line).is_some_and(|item| item.starts_with(path)));
+        let owner = field.and_then(|field| field.rsplit_once("::")).map(|(of, _)| of);
+        let may_grow = owner.map_or_else(|| !line.contains("pub enum "), |of| grows.contains(of));
+        if !may_grow && !grows.contains(path) {
+            let of = owner.unwrap_or(path);
+            let is_variant =
+                of.rsplit("::").nth(1).is_some_and(|before| before.starts_with(char::is_uppercase));
+            complete.extend(of.rsplit("::").nth(usize::from(is_variant)));
+        }
+    }
+    complete
+}
+
+#[test]
+fn what_cannot_grow_is_said_to_be_complete() {
+    let listed = std::fs::read_to_string(snapshot()).expect("docs/public-api.txt");
+    assert_eq!(complete(&listed), types_in(&promised("Complete")));
 }
 
 #[test]

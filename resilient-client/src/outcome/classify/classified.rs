@@ -8,6 +8,7 @@ use crate::outcome::{Cause, FailureKind, Outcome, Verdict};
 
 /// Whether another attempt makes sense after this one, and what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Repeat {
     /// No: the answer would be the same, or isn't a failure.
     Never,
@@ -50,7 +51,11 @@ impl Repeat {
 }
 
 /// Everything the rest of the call needs to know about an attempt's end.
+///
+/// A classifier begins with what it is given, or with one of the functions and constants here, and
+/// changes what it knows better: by `with_…`, or a field itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Classified {
     /// What the caller and the report see.
     pub outcome: Outcome,
@@ -95,6 +100,24 @@ impl Classified {
     /// A failure of `kind` that says nothing about the server.
     pub const fn neutral(kind: FailureKind, repeat: Repeat) -> Self {
         Self { verdict: Verdict::Neutral, ..Self::failure(kind, repeat) }
+    }
+
+    /// With another answer to whether it is tried again.
+    #[must_use]
+    pub const fn with_repeat(self, repeat: Repeat) -> Self {
+        Self { repeat, ..self }
+    }
+
+    /// With something else for the circuit breaker to count.
+    #[must_use]
+    pub const fn with_verdict(self, verdict: Verdict) -> Self {
+        Self { verdict, ..self }
+    }
+
+    /// With another wait that the server asked for, such as one in a header of its own.
+    #[must_use]
+    pub const fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     /// The attempt timeout passed before the response's head came.

@@ -66,6 +66,7 @@ use crate::outcome::classify::evidence::Evidence;
 
 /// How an attempt ended, as a [`Classify`] sees it.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Ended<'a> {
     /// With the head of a response.
     Response(StatusCode, &'a HeaderMap),

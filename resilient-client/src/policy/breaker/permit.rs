@@ -106,6 +106,7 @@ impl BodyResult {
 
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may go ahead.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Admitted {
     /// The permit for the call.
     pub permit: Permit,
@@ -135,6 +136,7 @@ impl Admitted {
 
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rejected {
     /// When to try again: the rest of the open time, should calls go on to come as they have, and
     /// never more than is left when none do. Half-open with every probe out, at most the shortest
