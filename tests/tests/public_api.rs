@@ -209,6 +209,35 @@ fn what_cannot_grow_is_said_to_be_complete() {
     assert_eq!(complete(&listed), types_in(&promised("Complete")));
 }
 
+/// What isn't belongs to one task: futures, bodies on their way, and what one call asks for.
+#[test]
+fn types_are_send_and_sync_but_for_what_one_call_holds() {
+    let listed = std::fs::read_to_string(snapshot()).expect("docs/public-api.txt");
+    let without = |of: &str| -> BTreeSet<_> {
+        let lines = listed
+            .lines()
+            .filter_map(|line| line.split_once(&format!("!core::marker::{of} for resilient_client::")));
+        lines.map(|(_, path)| path.split('<').next().unwrap_or(path).to_owned()).collect()
+    };
+    // The error in it needn't be either, and a classifier is done with it when it returns.
+    let ended = "outcome::classify::Ended";
+    assert_eq!(without("Send"), BTreeSet::from([ended.to_owned()]));
+    let of_one_call = [
+        "Pending",
+        "Prepared",
+        "ResponseFuture",
+        "fault::ClientFuture",
+        "fault::admin::AdminFuture",
+        "hyper::Answered",
+        "hyper::Body",
+        "hyper::Pending",
+        "hyper::RequestBuilder",
+        ended,
+        "policy::retry::Backoff",
+    ];
+    assert_eq!(without("Sync"), of_one_call.map(str::to_owned).into());
+}
+
 #[test]
 fn a_difference_names_what_came_and_went() {
     let before = "pub fn a()\npub fn b(u8)\npub fn c()\n";
