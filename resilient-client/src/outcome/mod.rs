@@ -19,7 +19,7 @@ pub use verdict::Verdict;
 /// tell of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum FailureCause {
     /// The attempt failed by itself: the server answered with a failure, or not in time. Each such
     /// failure counts.
     #[default]

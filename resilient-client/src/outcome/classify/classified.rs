@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::outcome::{Cause, FailureKind, Outcome, Verdict};
+use crate::outcome::{FailureCause, FailureKind, Outcome, Verdict};
 
 /// Whether another attempt makes sense after this one, and what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Classified {
     /// What the circuit breaker counts.
     pub verdict: Verdict,
     /// What a failure is put down to. Failures of one cause count once.
-    pub cause: Cause,
+    pub cause: FailureCause,
     /// Whether to try again.
     pub repeat: Repeat,
     /// How long the server asked to be left alone, if it did.
@@ -83,7 +83,7 @@ impl Classified {
         Self {
             outcome: Outcome::Failure(kind),
             verdict: Verdict::Failure,
-            cause: Cause::Own,
+            cause: FailureCause::Own,
             repeat,
             retry_after: None,
             asks_one: false,
@@ -94,7 +94,7 @@ impl Classified {
 
     /// The same of a connection that was lost or not made.
     pub const fn lost(kind: FailureKind, repeat: Repeat) -> Self {
-        Self { cause: Cause::Lost, ..Self::failure(kind, repeat) }
+        Self { cause: FailureCause::Lost, ..Self::failure(kind, repeat) }
     }
 
     /// A failure of `kind` that says nothing about the server.
@@ -142,7 +142,7 @@ impl Classified {
     pub const IGNORED: Self = Self {
         outcome: Outcome::Ignored,
         verdict: Verdict::Neutral,
-        cause: Cause::Own,
+        cause: FailureCause::Own,
         repeat: Repeat::Never,
         retry_after: None,
         asks_one: false,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::state::{Era, State, Transition, Word};
-use crate::outcome::{Cause, Verdict};
+use crate::outcome::{FailureCause, Verdict};
 use crate::time::{Tick, nanos};
 
 /// Permits one call. Give it back with [`Breaker::record`](super::Breaker::record); a call that
@@ -57,7 +57,7 @@ pub struct BodyPermit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallResult {
     pub(super) verdict: Verdict,
-    pub(super) cause: Cause,
+    pub(super) cause: FailureCause,
     pub(super) took_nanos: u64,
 }
 
@@ -69,13 +69,13 @@ impl CallResult {
 
     /// The same, of a call that took so many nanoseconds.
     pub(crate) const fn from_nanos(verdict: Verdict, took_nanos: u64) -> Self {
-        Self { verdict, cause: Cause::Own, took_nanos }
+        Self { verdict, cause: FailureCause::Own, took_nanos }
     }
 
     /// The failure has a cause that other calls may report, too. Of failures with one cause only
     /// the first counts; a probe whose failure has one that has been counted decides nothing.
     #[must_use]
-    pub const fn caused_by(mut self, cause: Cause) -> Self {
+    pub const fn caused_by(mut self, cause: FailureCause) -> Self {
         self.cause = cause;
         self
     }
@@ -85,7 +85,7 @@ impl CallResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyResult {
     pub(super) verdict: Verdict,
-    pub(super) cause: Cause,
+    pub(super) cause: FailureCause,
     pub(super) head_at: Tick,
 }
 
@@ -93,12 +93,12 @@ impl BodyResult {
     /// What the body says about the server, and when its head was recorded as a success. A failure
     /// is a cause of its own.
     pub const fn new(verdict: Verdict, head_at: Tick) -> Self {
-        Self { verdict, cause: Cause::Own, head_at }
+        Self { verdict, cause: FailureCause::Own, head_at }
     }
 
     /// The same as for [`CallResult::caused_by`].
     #[must_use]
-    pub const fn caused_by(mut self, cause: Cause) -> Self {
+    pub const fn caused_by(mut self, cause: FailureCause) -> Self {
         self.cause = cause;
         self
     }
