@@ -26,7 +26,7 @@ use crate::deadline::header;
 use crate::defaults::{Defaults, Given};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
-use crate::event::Observer;
+use crate::event::{Event, Observer};
 use crate::invalid::Invalid;
 use crate::origin::Origin;
 use crate::policy::plan::Plan;
@@ -246,6 +246,10 @@ impl Core {
         let mut current = self.policies.lock();
         let reloaded = current.compared(&set);
         let plans = Arc::new(set.compile(reloaded.version)?);
+        if reloaded.version != current.version {
+            let Reloaded { version, ref changes, .. } = reloaded;
+            self.events.emit("", || Event::Reloaded { version, changes: changes.clone() });
+        }
         self.registry.retune(
             || self.plans.store(Arc::clone(&plans)),
             |key, upstream| upstream.follow(plans.of_state(key.authority(), key.scope())),

@@ -472,6 +472,13 @@ async fn the_stream_tells_of_what_changes_and_only_of_that() {
     assert_eq!((&entry.1["kind"], &entry.1["upstream"]), (&json!("breaker"), &json!(USERS)));
     let (_, last) = heard.last().unwrap();
     assert!(last["rows"].as_array().unwrap().iter().all(|row| row["name"] != "http://orders:3000"), "{last}");
+    layer.reload(Policy::standard().retry(None)).unwrap();
+    let heard = hear(&mut body, |name, data| name == "entry" && data["kind"] == "policies").await;
+    let (_, entry) = heard.last().unwrap();
+    assert_eq!((&entry["client"], &entry["upstream"]), (&json!("users"), &json!("")));
+    assert_eq!(entry["text"], "version 1 is in force: client: retry");
+    let snapshot = get(&router, "/snapshot").await;
+    assert!(!snapshot.to_string().contains("\"name\":\"\""), "a reload is no upstream's: {snapshot}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,6 +48,8 @@ pub(super) use named::Named;
 ///
 /// One caveat: a policy that isn't named keeps what the less specific one said when the set was put
 /// together. So hosts are named before their routes; the other way round is refused.
+#[cfg_attr(feature = "config", doc = "")]
+#[cfg_attr(feature = "config", doc = include_str!("config/files.md"))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicySet {
     base: Policy,

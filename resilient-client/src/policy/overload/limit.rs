@@ -92,6 +92,7 @@ pub struct OverloadLimit {
 
 /// The limit came into force, moved or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Change {
     /// Before.
     pub from: Option<u32>,
