@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use failsafe::CircuitBreaker;
 use recloser::Recloser;
-use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, Rejected, Verdict};
+use resilient_client::outcome::Verdict;
+use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, Rejected};
 use resilient_client::policy::budget::{Budget, BudgetPolicy};
 use resilient_client::policy::bulkhead::{Bulkhead, BulkheadPolicy};
 use resilient_client::policy::priority::Priority;

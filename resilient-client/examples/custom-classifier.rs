@@ -20,7 +20,7 @@ fn partner(end: Ended<'_>, standard: Classified) -> Classified {
     match end {
         // "Another request holds the account, try again." A repeat makes a failure of it; that the
         // breaker takes it for a success stays.
-        Ended::Response(StatusCode::CONFLICT, _) => Classified { repeat: Repeat::IfSafe, ..standard },
+        Ended::Response(StatusCode::CONFLICT, _) => standard.with_repeat(Repeat::IfSafe),
         // "There is no such account." Final, and no sign that the server is unwell.
         Ended::Response(StatusCode::INTERNAL_SERVER_ERROR, headers)
             if headers.contains_key("x-no-account") =>

@@ -187,31 +187,40 @@ impl CircuitBreaker {
     }
 
     /// Rejects every call from now on: [`Control::ForceOpen`].
-    pub fn force_open(&self) {
-        self.control(Control::ForceOpen);
+    pub fn force_open(&self) -> Option<Transition> {
+        self.control(Control::ForceOpen)
     }
 
     /// Admits every call from now on, and counts it: [`Control::ForceClosed`].
-    pub fn force_closed(&self) {
-        self.control(Control::ForceClosed);
+    pub fn force_closed(&self) -> Option<Transition> {
+        self.control(Control::ForceClosed)
     }
 
     /// Admits every call from now on, and counts nothing: [`Control::Disable`].
-    pub fn disable(&self) {
-        self.control(Control::Disable);
+    pub fn disable(&self) -> Option<Transition> {
+        self.control(Control::Disable)
     }
 
-    /// Lifts what was forced or disabled: [`Control::Enable`].
-    pub fn enable(&self) {
-        self.control(Control::Enable);
+    /// Rejects nothing from now on, and goes on judging: [`Control::Observe`].
+    pub fn observe(&self) -> Option<Transition> {
+        self.control(Control::Observe)
+    }
+
+    /// Lifts any of these: [`Control::Enable`].
+    pub fn enable(&self) -> Option<Transition> {
+        self.control(Control::Enable)
     }
 
     /// Closes it and forgets everything: [`Control::Reset`].
-    pub fn reset(&self) {
-        self.control(Control::Reset);
+    pub fn reset(&self) -> Option<Transition> {
+        self.control(Control::Reset)
     }
 
-    /// Does as an operator says, and whether that changed anything.
+    /// Does as an operator says. `None` when there was nothing to change, or the state is as it
+    /// was.
+    ///
+    /// It can't fail, as [`BreakerControl`](crate::BreakerControl)'s can: that one looks a client's
+    /// upstream up, which may be gone.
     pub fn control(&self, control: Control) -> Option<Transition> {
         let transition = self.shared.breaker.control(control);
         self.shared.observe(transition);
@@ -301,6 +310,7 @@ impl Drop for CircuitPermit {
 
 /// The breaker rejects calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Open {
     /// When to try again, as [`Rejected::retry_after`](breaker::Rejected).
     pub retry_after: Option<Duration>,

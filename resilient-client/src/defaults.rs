@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderValue, header};
 use url::Url;
 
+use crate::authority::Authority;
 use crate::error::{Error, ErrorKind};
 use crate::header_limit::{MOST_HEADERS, put_over, too_many_headers};
 use crate::invalid::Invalid;
@@ -20,6 +21,8 @@ pub(crate) struct Given {
 #[derive(Debug, Default)]
 pub(crate) struct Defaults {
     base: Option<Url>,
+    /// Whom it is of.
+    authority: Option<Authority<'static>>,
     /// `None` rather than empty, so that there is one thing to ask.
     headers: Option<HeaderMap>,
 }
@@ -45,7 +48,8 @@ impl Given {
         }
         let base = self.base.as_deref().map(base_url).transpose()?;
         let headers = (!self.headers.is_empty()).then(|| self.headers.clone());
-        Ok(Defaults { base, headers })
+        let authority = base.as_ref().map(|base| Authority::of_url(base).into_owned());
+        Ok(Defaults { base, authority, headers })
     }
 }
 
@@ -70,6 +74,11 @@ impl Defaults {
     #[inline]
     pub(crate) fn below_base(&self, text: &str) -> Option<Result<Url, Error>> {
         self.base.as_ref().and_then(|base| below(base, text))
+    }
+
+    /// Whom URLs below the base are of.
+    pub(crate) fn authority(&self) -> Option<&Authority<'static>> {
+        self.authority.as_ref()
     }
 
     /// Adds the headers that a request doesn't have itself.

@@ -212,6 +212,7 @@ impl fmt::Debug for EndpointsHandle {
 
 /// What replacing a list changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Changed {
     /// Endpoints that weren't in the list.
     pub added: usize,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderName, Method};
 
+mod named;
 mod reloaded;
 mod told;
 
@@ -25,7 +26,7 @@ use crate::deadline::header;
 use crate::defaults::{Defaults, Given};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind};
-use crate::event::Observer;
+use crate::event::{Event, Observer};
 use crate::invalid::Invalid;
 use crate::origin::Origin;
 use crate::policy::plan::Plan;
@@ -214,24 +215,6 @@ impl Core {
         Ok((upstream, Arc::clone(plan)))
     }
 
-    /// The upstream of an origin, made if it is new, or of a name as [`snapshot`](Self::snapshot)
-    /// has it; kept while this is there.
-    pub(crate) fn upstream_named(&self, name: &str) -> Result<Entered, Invalid> {
-        let found = match set::origin(name) {
-            Ok(authority) => {
-                let now = time::now();
-                Some(self.registry.enter(&authority, None, now, &Upstreams { core: self, now }))
-            }
-            Err(_) => self.registry.enter_named(name),
-        };
-        let unknown = || Invalid::new("upstream", "is no origin and isn't known").of(name);
-        let upstream = Entered::new(found.ok_or_else(unknown)?);
-        if !upstream.has_place() {
-            return Err(Invalid::new("upstream", "has no place: all max_upstreams are busy").of(name));
-        }
-        Ok(upstream)
-    }
-
     /// One more observer for what happens from now on.
     pub(crate) fn observe(&self, observer: &Arc<dyn Observer>) {
         self.events.add(observer);
@@ -263,6 +246,10 @@ impl Core {
         let mut current = self.policies.lock();
         let reloaded = current.compared(&set);
         let plans = Arc::new(set.compile(reloaded.version)?);
+        if reloaded.version != current.version {
+            let Reloaded { version, ref changes, .. } = reloaded;
+            self.events.emit("", || Event::Reloaded { version, changes: changes.clone() });
+        }
         self.registry.retune(
             || self.plans.store(Arc::clone(&plans)),
             |key, upstream| upstream.follow(plans.of_state(key.authority(), key.scope())),
@@ -369,8 +356,7 @@ impl Source for Upstreams<'_> {
     }
 
     fn names(&self, authority: &Authority<'_>, scope: Option<Scope<&Arc<str>>>) -> bool {
-        let named = || self.core.names.contains_key(authority) || self.core.plans.load().names(authority);
-        !matches!(scope, Some(Scope::Key(_))) && named()
+        !matches!(scope, Some(Scope::Key(_))) && self.core.configures(authority)
     }
 }
 

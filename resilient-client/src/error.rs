@@ -5,6 +5,7 @@ mod drop_in;
 #[cfg(feature = "testing")]
 mod made;
 mod names;
+pub(crate) mod words;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -61,7 +62,8 @@ pub enum ErrorKind {
     /// A policy, or an override of this call, can't work. Nothing was sent.
     Config,
     /// The request could not be built: a bad URL or header, a body that doesn't serialise. Nothing
-    /// was sent. reqwest's word for it is builder.
+    /// was sent; reqwest's word for it is builder. Or its own body, a stream or a file, failed
+    /// while it was sent: then a part of it was, and reqwest's word is request.
     Request,
     /// No connection could be made: refused, unreachable, DNS, TLS or the connect timeout. Nothing
     /// was sent.
@@ -318,6 +320,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0.kind {
             ErrorKind::Config => "invalid policy",
+            ErrorKind::Request if self.was_built() => "request could not be sent",
             ErrorKind::Request => "request could not be built",
             ErrorKind::Connect => "no connection",
             ErrorKind::Timeout => "no response within the attempt timeout",

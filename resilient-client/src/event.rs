@@ -7,16 +7,17 @@
 //! built.
 
 mod counts;
+mod hedge_end;
 mod kinds;
 mod waits;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 
 pub use self::counts::Counts;
+pub use self::hedge_end::HedgeEnd;
 pub use self::kinds::EventKinds;
 pub use self::waits::WaitsFor;
 pub use crate::authority::identity::UpstreamIdentity;
@@ -112,40 +113,7 @@ impl KnownMethod {
     }
 }
 
-/// What became of an attempt sent, or to be sent, beside another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum HedgeEnd {
-    /// It brought the answer.
-    Won,
-    /// Another attempt brought it, or the call ended first.
-    Lost,
-    /// It failed.
-    Failed,
-    /// It was due and never sent: it was [refused](Event::Rejected) here or by the hook, or the
-    /// server asked for time meanwhile.
-    Rejected,
-}
-
-impl HedgeEnd {
-    /// A short fixed name for labels and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Won => "won",
-            Self::Lost => "lost",
-            Self::Failed => "failed",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-impl fmt::Display for HedgeEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// Something that happened to a call or to an upstream.
+/// Something that happened to a call, to an upstream, or to the client's policies.
 ///
 /// Those of a call bear its [number](CallId), and those of an attempt the attempt's. Together they
 /// are what the [report](crate::CallReport) says. Each call that started finishes, and so does each
@@ -351,6 +319,17 @@ pub enum Event {
         /// For how long it has answered nothing, or had not.
         duration: Duration,
     },
+    /// Other policies came into force, by a [reload](crate::Client::reload) that changed something.
+    /// It is the client's own: the upstream's name that comes with it is empty, and no
+    /// [observer of an upstream](Observer::of_upstream) hears of it.
+    #[non_exhaustive]
+    Reloaded {
+        /// Their version, which calls report from now on.
+        version: u64,
+        /// Which policies differ from before, as [`Reloaded::changes`](crate::Reloaded::changes)
+        /// has them.
+        changes: Vec<String>,
+    },
 }
 
 /// Hears every event. Called in line with the call, on whatever task it runs: be quick and don't
@@ -359,7 +338,8 @@ pub enum Event {
 /// A panic in an observer is caught: it must not cost a call its permit, or abort a process that is
 /// already unwinding. The event is lost to that observer, which metrics count.
 pub trait Observer: Send + Sync + 'static {
-    /// `upstream` is the authority the event belongs to, such as `http://users:3000`.
+    /// `upstream` is the authority the event belongs to, such as `http://users:3000`; empty for a
+    /// [reload](Event::Reloaded), which is the client's.
     fn event(&self, upstream: &str, event: &Event);
 
     /// Which kinds of events it wants to hear of: others aren't built for it. Asked once for each

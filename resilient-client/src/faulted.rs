@@ -39,6 +39,12 @@ mod off {
             Self
         }
 
+        #[cfg(feature = "reqwest")]
+        #[allow(clippy::unused_self, reason = "as with the feature")]
+        pub(crate) fn is_scripted(&self) -> bool {
+            false
+        }
+
         #[inline]
         #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(crate) fn draw<'a>(&self, _asked: impl FnOnce() -> Asked<'a>) -> Drawn {

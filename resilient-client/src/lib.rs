@@ -214,6 +214,8 @@ pub mod time;
 pub mod trace_context;
 mod upstream;
 
+// A thing has one path: its module's, where that is public, and here what it isn't. In both are
+// those words alone that most programs name: docs/stability.md has them, and a test compares.
 pub use call::exchange::ATTEMPT_COUNT;
 pub use call::options::{CallOptions, IDEMPOTENCY_KEY};
 pub use call::response_body::ResponseBody;
@@ -225,7 +227,7 @@ pub use deadline::Deadline;
 pub use endpoints::{Endpoints, EndpointsHandle};
 pub use engine::Reloaded;
 pub use error::{Error, ErrorKind};
-pub use event::{Event, Observer, UpstreamIdentity};
+pub use event::{Event, Observer};
 pub use hook::{Attempt, AttemptHook, Prepared};
 pub use layer::{LayerBuilder, Resilience, ResilienceLayer, ResponseFuture};
 #[cfg(feature = "metrics")]
@@ -234,7 +236,7 @@ pub use outcome::rejection::Rejection;
 pub use outcome::report::{AttemptReport, CallReport, Decline, Trigger};
 pub use policy::Policy;
 pub use policy::breaker::Control;
-pub use redirects::{Redirects, Unfollowed};
+pub use redirects::Redirects;
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayMemory, SendOnce};
 pub use upstream::{EndpointSnapshot, UpstreamSnapshot};
 

@@ -280,9 +280,15 @@ macro_rules! request_methods {
         }
 
         /// Sets `Idempotency-Key`, the same for every attempt, which makes the request safe to
-        /// repeat against a server that honours it.
+        /// repeat against a server that honours it. It takes the place of one that was set before,
+        /// and one that is blank makes nothing safe.
         pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
-            self.header(crate::IDEMPOTENCY_KEY, key.as_ref())
+            let (name, key) = (crate::IDEMPOTENCY_KEY, key.as_ref());
+            match http::HeaderValue::from_str(key) {
+                Ok(value) => self.headers(http::HeaderMap::from_iter([(name, value)])),
+                // Which shows when it is built.
+                Err(_) => self.header(name, key),
+            }
         }
 
         /// Sets an `Idempotency-Key` made for this call: 122 random bits, the same for every

@@ -46,3 +46,22 @@ impl<T> Mutex<T> {
         }
     }
 }
+
+/// What can be shared between threads because only its one owner ever reaches it: a user's closures
+/// in a builder, of which no more is asked than that they can be sent. It is a mutex that nobody
+/// locks, as std has no stable type for this (its `Exclusive` isn't).
+#[cfg(any(feature = "reqwest", feature = "hyper"))]
+#[derive(Debug, Default)]
+pub(crate) struct OneOwner<T>(std::sync::Mutex<T>);
+
+#[cfg(any(feature = "reqwest", feature = "hyper"))]
+impl<T> OneOwner<T> {
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(crate) fn into_inner(self) -> T {
+        self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

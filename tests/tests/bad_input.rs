@@ -530,7 +530,14 @@ async fn no_error_event_or_log_line_tells_a_secret() {
     );
     assert!(heard.count(|event| matches!(event, Event::Rejected { .. })) >= 2);
     assert_keeps_secrets(&heard.printed());
+    client(ErrorKind::Timeout).reload(Policy::none()).unwrap();
     let log = log.text();
-    assert!(log.contains("attempt finished") && log.contains("circuit breaker opened"), "{log}");
+    for line in [
+        "attempt finished",
+        "circuit breaker opened",
+        "policies reloaded version=1 changes=\"client: timeout, ",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
     assert_keeps_secrets(&log);
 }

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use resilient_client_tests::cargo::{offline, root};
 use serde_json::Value;
 use tokio::process::Command;
 
-/// What each says, in this order. `what-if` takes its time; its own test is `what_if.rs`.
+/// What each says, in this order. `what-if` wants a file and has a test of its own below; what it
+/// finds is shown by `what_if.rs`.
 const SAID: &[(&str, &[&str])] = &[
     (
         "quickstart",
@@ -112,7 +114,12 @@ fn in_the_folder() -> BTreeSet<String> {
 
 /// The binaries, by name. Built as `cargo test --workspace` builds them, features and all, so that
 /// nothing is left to build after it.
-fn built() -> BTreeMap<String, PathBuf> {
+fn built() -> &'static BTreeMap<String, PathBuf> {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(build)
+}
+
+fn build() -> BTreeMap<String, PathBuf> {
     // target/PROFILE/deps/this
     let this = std::env::current_exe().expect("this test");
     let [profile, target] = [2, 3].map(|above| this.ancestors().nth(above).expect("a target folder"));
@@ -134,13 +141,19 @@ fn built() -> BTreeMap<String, PathBuf> {
 }
 
 async fn output(program: &PathBuf) -> String {
+    let (succeeded, said, cried) = run(program, &[]).await;
+    assert!(succeeded, "{}: it failed\n{said}{cried}", program.display());
+    said
+}
+
+/// Whether it ended well, and what it said, and on stderr.
+async fn run(program: &PathBuf, args: &[&str]) -> (bool, String, String) {
     let mut command = Command::new(program);
-    let run = command.kill_on_drop(true).output();
+    let run = command.args(args).current_dir(root()).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_mins(1), run).await;
     let output = output.unwrap_or_else(|_| panic!("{}: no end", program.display())).expect("it starts");
     let [said, cried] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("UTF-8"));
-    assert!(output.status.success(), "{}: {}\n{said}{cried}", program.display(), output.status);
-    said
+    (output.status.success(), said, cried)
 }
 
 /// Whether `text` has all of these, each after the one before.
@@ -165,6 +178,46 @@ async fn every_example_runs_and_says_what_it_shows() {
         let said = output(program).await;
         println!("{name}\n{said}");
         has_in_order(&said, says).unwrap_or_else(|missing| panic!("{name}: {missing}"));
+    }
+}
+
+/// A file that wasn't there was "No such file", and one that couldn't work said where in it, and
+/// neither said which.
+#[tokio::test]
+async fn what_if_reads_a_file_and_says_what_is_wrong_with_one_that_it_cannot() {
+    let built = built();
+    let program = built.get("what-if").expect("what-if is built");
+    let ours = "resilient-client/examples/what-if/policies/ours.toml";
+    let (succeeded, said, cried) = run(program, &[ours, "--seed", "7"]).await;
+    assert!(succeeded && cried.is_empty(), "{said}{cried}");
+    let table =
+        [ours, "what holds for every host", "| scenario | succeed |", "| outage |", "| retry storm |"];
+    has_in_order(&said, &table).unwrap();
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let typo = file("typo.toml", "retry = { max_atempts = 3 }");
+    let zero = file("zero.toml", "retry = { max_attempts = 0 }");
+    let no_toml = file("no.toml", "retry = {");
+    let missing = folder.path().join("missing.toml").to_str().expect("UTF-8").to_owned();
+    for (args, whys) in [
+        (&[&*typo][..], [&*typo, "max_attempts"]),
+        (&[&zero], [&zero, "max_attempts"]),
+        (&[&no_toml], [&no_toml, "line 1"]),
+        (&[&missing], [&missing, "No such file"]),
+        (&[ours, "--origin", "http://users:3000"], [ours, "no policy for http://users:3000"]),
+        (&[ours, "--sed", "7"], ["what-if [policy.toml]", "--seed N"]),
+        (&[ours, "--seed", "seven"], ["--seed", "invalid digit"]),
+    ] {
+        let (succeeded, said, cried) = run(program, args).await;
+        assert!(!succeeded && said.is_empty(), "{args:?}: {said}");
+        for why in whys {
+            assert!(cried.contains(why), "{args:?}: {cried}");
+        }
     }
 }
 

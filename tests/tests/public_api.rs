@@ -118,6 +118,126 @@ fn what_is_allowed_of_other_crates_is_used() {
     assert!(allowed.len() > 10, "{allowed:?}");
 }
 
+/// The paragraphs below a heading of `docs/stability.md`.
+fn promised(heading: &str) -> String {
+    let page = std::fs::read_to_string(root().join("docs/stability.md")).expect("docs/stability.md");
+    let (_, below) = page.split_once(&format!("\n## {heading}\n")).expect("the heading");
+    below.split("\n## ").next().unwrap_or_default().to_owned()
+}
+
+/// What stands between backticks, if it is a type's name, without its path.
+fn types_in(text: &str) -> BTreeSet<&str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter_map(last).filter(|name| name.starts_with(char::is_uppercase)).collect()
+}
+
+fn last(path: &str) -> Option<&str> {
+    path.rsplit("::").next()
+}
+
+/// The item of a line, whatever its attributes.
+fn item(line: &str) -> Option<&str> {
+    let behind_attributes = || Some(line.strip_prefix("#[")?.split_once("] pub ")?.1);
+    line.strip_prefix("pub ").or_else(behind_attributes)
+}
+
+/// The path of what is named there, without generics; a field's ends with a colon.
+fn path(line: &str) -> Option<&str> {
+    let words = item(line)?.split(' ').find(|word| word.starts_with("resilient_client"))?;
+    words.split(['<', '(']).next()
+}
+
+/// `pub enum a::B<C> where D` is an enum `a::B`.
+fn defined(line: &str) -> Option<(&str, &str)> {
+    let (kind, _) = item(line)?.split_once(' ')?;
+    matches!(kind, "struct" | "enum" | "trait").then_some((kind, path(line)?.trim_end_matches(':')))
+}
+
+/// The types and traits with two public paths. What is implemented for one stands below each of
+/// them, and names it by the same one.
+fn with_two_paths(listed: &str) -> BTreeSet<&str> {
+    let names = |line: &str, path: &str| {
+        line.match_indices(path).any(|(at, _)| {
+            let rest = &line[at + path.len()..];
+            !rest.starts_with(|next: char| next.is_alphanumeric() || "_:".contains(next))
+        })
+    };
+    let lines: Vec<_> = listed.lines().collect();
+    let mut twice = BTreeSet::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((_, path)) = defined(line) else { continue };
+        let below = lines[at + 1..].iter().take_while(|line| defined(line).is_none());
+        let mut implemented = below.filter(|line| line.starts_with("impl")).peekable();
+        if implemented.peek().is_some() && !implemented.any(|line| names(line, path)) {
+            twice.extend(last(path));
+        }
+    }
+    twice
+}
+
+#[test]
+fn a_thing_has_one_path_unless_it_is_said_of_it() {
+    let listed = std::fs::read_to_string(snapshot()).expect("docs/public-api.txt");
+    assert_eq!(with_two_paths(&listed), types_in(&promised("Names")));
+}
+
+/// Types to which a variant or a field can't be added without breaking who matches them: enums, and
+/// structs and variants with public fields, that aren't `non_exhaustive`.
+fn complete(listed: &str) -> BTreeSet<&str> {
+    let grows: BTreeSet<_> =
+        listed.lines().filter(|line| line.starts_with("#[non_exhaustive]")).filter_map(path).collect();
+    let mut complete = BTreeSet::new();
+    for line in listed.lines() {
+        let Some(path) = path(line) else { continue };
+        // A field is `pub the::Type::name: type`, or `pub the::Type::Variant::name: type`.
+        let field = path.strip_suffix(':').filter(|_| item(line).is_some_and(|item| item.starts_with(path)));
+        let owner = field.and_then(|field| field.rsplit_once("::")).map(|(of, _)| of);
+        let may_grow = owner.map_or_else(|| !line.contains("pub enum "), |of| grows.contains(of));
+        if !may_grow && !grows.contains(path) {
+            let of = owner.unwrap_or(path);
+            let is_variant =
+                of.rsplit("::").nth(1).is_some_and(|before| before.starts_with(char::is_uppercase));
+            complete.extend(of.rsplit("::").nth(usize::from(is_variant)));
+        }
+    }
+    complete
+}
+
+#[test]
+fn what_cannot_grow_is_said_to_be_complete() {
+    let listed = std::fs::read_to_string(snapshot()).expect("docs/public-api.txt");
+    assert_eq!(complete(&listed), types_in(&promised("Complete")));
+}
+
+/// What isn't belongs to one task: futures, bodies on their way, and what one call asks for.
+#[test]
+fn types_are_send_and_sync_but_for_what_one_call_holds() {
+    let listed = std::fs::read_to_string(snapshot()).expect("docs/public-api.txt");
+    let without = |of: &str| -> BTreeSet<_> {
+        let lines = listed
+            .lines()
+            .filter_map(|line| line.split_once(&format!("!core::marker::{of} for resilient_client::")));
+        lines.map(|(_, path)| path.split('<').next().unwrap_or(path).to_owned()).collect()
+    };
+    // The error in it needn't be either, and a classifier is done with it when it returns.
+    let ended = "outcome::classify::Ended";
+    assert_eq!(without("Send"), BTreeSet::from([ended.to_owned()]));
+    let of_one_call = [
+        "Pending",
+        "Prepared",
+        "ResponseFuture",
+        "fault::ClientFuture",
+        "fault::admin::AdminFuture",
+        "hyper::Answered",
+        "hyper::Body",
+        "hyper::Pending",
+        "hyper::RequestBuilder",
+        ended,
+        "policy::retry::Backoff",
+    ];
+    assert_eq!(without("Sync"), of_one_call.map(str::to_owned).into());
+}
+
 #[test]
 fn a_difference_names_what_came_and_went() {
     let before = "pub fn a()\npub fn b(u8)\npub fn c()\n";

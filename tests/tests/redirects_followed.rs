@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
 use resilient_client::policy::PolicySet;
 use resilient_client::policy::timeout::TimeoutPolicy;
-use resilient_client::{Attempt, Client, ErrorKind, Policy, Prepared, Redirects, Unfollowed};
+use resilient_client::redirects::Unfollowed;
+use resilient_client::{Attempt, Client, ErrorKind, Policy, Prepared, Redirects};
 use resilient_client_tests::server::NobodyHome;
 use resilient_client_tests::{Gate, Reply, SOON, Server, within};
 

@@ -291,6 +291,21 @@ async fn a_hedge_follows_from_its_first_attempt() {
     assert!(first.follows.is_empty());
 }
 
+#[tokio::test]
+async fn a_method_that_the_conventions_do_not_know_is_other_and_told_as_it_is_sent() {
+    record();
+    let server = Server::start(|_| Reply::answer(200, "")).await;
+    let client = Client::builder().build().unwrap();
+    let method = resilient_client::Method::from_bytes(b"PURGE").unwrap();
+    drop(client.request(method, server.url("/")).send_buffered().await.unwrap());
+    let [(call, attempts)] = &calls_to(port(&server))[..] else { panic!("one call") };
+    for span in [call, &attempts[0]] {
+        assert_eq!(span.get("http.request.method"), Some("_OTHER"));
+        assert_eq!(span.get("http.request.method_original"), Some("PURGE"));
+    }
+    assert_eq!(attempts[0].get("otel.name"), Some("HTTP"));
+}
+
 /// It was a client's span like one of a request, and said nothing.
 #[tokio::test]
 async fn the_span_of_what_its_hook_held_back_is_no_request() {

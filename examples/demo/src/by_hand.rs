@@ -10,11 +10,13 @@
 mod handle;
 mod words;
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(crate) use self::handle::{Handle, directory};
@@ -78,8 +80,10 @@ pub(crate) enum Unbroken {
     Several(Vec<u32>),
     /// Somebody doesn't answer.
     Silent(String, reqwest::Error),
+    /// Somebody answers something else.
+    Unclear(&'static str, serde_json::Error),
     /// Somebody won't; why.
-    Refused(&'static str, String),
+    Refused { who: &'static str, status: StatusCode, why: String },
 }
 
 impl fmt::Display for Unbroken {
@@ -94,7 +98,8 @@ impl fmt::Display for Unbroken {
                 write!(f, "{who} doesn't answer: is it stopped (kill -CONT)?")
             }
             Self::Silent(who, _) => write!(f, "{who} can't be reached: is it dead?"),
-            Self::Refused(who, why) => write!(f, "{who} refuses it: {why}"),
+            Self::Unclear(who, _) => write!(f, "{who} answers what can't be read"),
+            Self::Refused { who, why, .. } => write!(f, "{who} refuses it: {why}"),
         }
     }
 }
@@ -103,7 +108,8 @@ impl std::error::Error for Unbroken {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Silent(_, error) => Some(error),
-            _ => None,
+            Self::Unclear(_, error) => Some(error),
+            Self::NoDemo | Self::NoSuchDemo(_) | Self::Several(_) | Self::Refused { .. } => None,
         }
     }
 }
@@ -121,11 +127,8 @@ pub(crate) async fn fault(args: FaultArgs) -> Result<(), Problem> {
         let name = format!("user-service-{}", index + 1);
         match hand.fault(&asked, args.also, url).await {
             Ok(state) => say(&format!("{name}: {}", state.told()))?,
-            Err(problem) => match problem.downcast::<Unbroken>().map(|unbroken| *unbroken) {
-                Ok(Unbroken::Silent(_, error)) => silent.push(Unbroken::Silent(name, error).to_string()),
-                Ok(refused) => return Err(refused.into()),
-                Err(problem) => return Err(problem),
-            },
+            Err(Unbroken::Silent(_, error)) => silent.push(Unbroken::Silent(name, error).to_string()),
+            Err(refused) => return Err(refused.into()),
         }
     }
     if silent.is_empty() { Ok(()) } else { Err(silent.join("\ndemo: ").into()) }
@@ -143,12 +146,7 @@ pub(crate) async fn toxic(args: ToxicArgs) -> Result<(), Problem> {
             let name = format!("{}_{stream}", spec["type"].as_str().unwrap_or_default());
             spec["stream"] = stream.into();
             for proxy in hand.proxies().await? {
-                let mut path = format!("/proxies/{}/toxics", proxy.name);
-                if proxy.toxics.iter().any(|toxic| toxic["name"] == *name) {
-                    // Changed and not taken away before: what is refused leaves it as it was.
-                    path = format!("{path}/{name}");
-                }
-                hand.toxiproxy(Method::POST, &path, Some(&spec)).await?;
+                hand.poison(&proxy.name, &name, &spec).await?;
             }
         }
     }
@@ -211,22 +209,21 @@ impl Hand {
     }
 
     /// What is asked, of one user-service.
-    async fn fault(&self, asked: &Fault, also: bool, url: &str) -> Result<Faults, Problem> {
+    async fn fault(&self, asked: &Fault, also: bool, url: &str) -> Result<Faults, Unbroken> {
         match asked {
             Fault::List => self.faults(Method::GET, url, None).await,
             Fault::Clear => self.faults(Method::DELETE, url, None).await,
             Fault::Set(_, rule) => {
-                let mut rules = if also { self.faults(Method::GET, url, None).await?.rules } else { vec![] };
-                rules.push(rule.clone());
-                self.faults(Method::PUT, url, Some(rules)).await
+                // Not put back with those that were read: somebody may add some meanwhile.
+                let method = if also { Method::POST } else { Method::PUT };
+                self.faults(method, url, Some(rule)).await
             }
         }
     }
 
-    async fn faults(&self, method: Method, url: &str, rules: Option<Vec<Value>>) -> Result<Faults, Problem> {
+    async fn faults(&self, method: Method, url: &str, rule: Option<&Value>) -> Result<Faults, Unbroken> {
         let request = self.http.request(method, url).bearer_auth(&self.demo.token);
-        let answer = answered("user-service", with(request, rules.as_ref())).await?;
-        Ok(answer.json().await?)
+        read("user-service", answered("user-service", with(request, rule)).await?).await
     }
 
     async fn toxiproxy(
@@ -239,9 +236,22 @@ impl Hand {
         answered("the proxy", with(request, body)).await
     }
 
-    async fn proxies(&self) -> Result<Vec<Proxy>, Problem> {
-        let all: std::collections::BTreeMap<String, Proxy> =
-            self.toxiproxy(Method::GET, "/proxies", None).await?.json().await?;
+    /// One more toxic, or the one of its name changed. Changed and not taken away before: what is
+    /// refused leaves it as it was. Tried and not looked for before: somebody may add it meanwhile.
+    async fn poison(&self, proxy: &str, name: &str, spec: &Value) -> Result<(), Unbroken> {
+        let toxics = format!("/proxies/{proxy}/toxics");
+        match self.toxiproxy(Method::POST, &toxics, Some(spec)).await {
+            Err(Unbroken::Refused { status: StatusCode::CONFLICT, .. }) => {
+                self.toxiproxy(Method::POST, &format!("{toxics}/{name}"), Some(spec)).await
+            }
+            tried => tried,
+        }
+        .map(drop)
+    }
+
+    async fn proxies(&self) -> Result<Vec<Proxy>, Unbroken> {
+        let answer = self.toxiproxy(Method::GET, "/proxies", None).await?;
+        let all: BTreeMap<String, Proxy> = read("the proxy", answer).await?;
         Ok(all.into_values().collect())
     }
 }
@@ -272,7 +282,14 @@ async fn answered(who: &'static str, request: RequestBuilder) -> Result<Response
     }
     let status = answer.status();
     let said: Value = answer.json().await.unwrap_or_else(|_| json!({}));
-    Err(Unbroken::Refused(who, why(&said).unwrap_or_else(|| status.to_string())))
+    let why = why(&said).unwrap_or_else(|| status.to_string());
+    Err(Unbroken::Refused { who, status, why })
+}
+
+/// What an answer says. One that breaks off, or takes too long, is of somebody who is silent.
+async fn read<T: DeserializeOwned>(who: &'static str, answer: Response) -> Result<T, Unbroken> {
+    let text = answer.bytes().await.map_err(|error| Unbroken::Silent(who.to_owned(), error))?;
+    serde_json::from_slice(&text).map_err(|error| Unbroken::Unclear(who, error))
 }
 
 /// From problem details with the fields at fault, or Toxiproxy's form.
@@ -290,6 +307,8 @@ fn why(said: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn held(pids: &[u32]) -> Vec<Handle> {
@@ -298,6 +317,31 @@ mod tests {
             Handle { pid: *pid, token, faults, toxics }
         };
         pids.iter().map(handle).collect()
+    }
+
+    /// A service whose head comes and whose body doesn't was told of as of a page that can't be
+    /// read, and kept the others from what was asked.
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_of_somebody_silent_and_another_is_unclear() {
+        for (body, is_silent) in [("[1, 2", true), ("[1, 2]", false), ("<html>", false)] {
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let length = if is_silent { 100 } else { body.len() };
+            tokio::spawn(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.read(&mut [0; 1024]).await.unwrap();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            });
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let answer = answered("user-service", client.get(url)).await.unwrap();
+            match read::<Vec<u32>>("user-service", answer).await {
+                Ok(read) => assert_eq!(read, [1, 2], "{body}"),
+                Err(Unbroken::Silent(..)) => assert!(is_silent, "{body}"),
+                Err(Unbroken::Unclear(..)) => assert_eq!(body, "<html>"),
+                Err(other) => panic!("{body}: {other}"),
+            }
+        }
     }
 
     #[test]

@@ -154,10 +154,10 @@ pub(crate) async fn serve_order(options: ServeOrder) -> Result<(), Problem> {
 
 /// The admin page of its client, on this host, by the token.
 fn show_operator(client: &resilient_client::Client, port: u16, token: &str) -> Result<(), Problem> {
-    let admin = Admin::new(Access::token(token)).client("user-service", client).router()?;
+    let admin: Router = Admin::new(Access::token(token)).client("user-service", client).router()?;
     tokio::spawn(async move {
         let listener = listen(port).await?;
-        Health::default().serve_beside(Router::new().nest("/admin", admin), listener).await;
+        Health::default().serve_beside(Router::new().nest_service("/admin", admin), listener).await;
         std::io::Result::Ok(())
     });
     Ok(())

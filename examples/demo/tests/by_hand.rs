@@ -62,6 +62,12 @@ fn what_is_broken_by_hand_hits_the_naive_twin_and_not_the_resilient_one() {
     assert!(naive > 0 && resilient == 0, "{naive} and {resilient} failed: {:#?}", held.lines);
     let also = said(&held.demo(&["fault", "user-service-1", "hang", "10%", "--also"]));
     assert_eq!(also.matches("hit ").count(), 2, "{also}");
+    // Each used to read the rules and put them back with its own, without what others had added.
+    held.demos(20, &["fault", "user-service-1", "garbage", "1%", "--also"])
+        .iter()
+        .for_each(|one| drop(said(one)));
+    let all = said(&held.demo(&["fault"]));
+    assert_eq!(all.matches("hit ").count(), 22, "{all}");
     assert_eq!(said(&held.demo(&["fault", "clear"])), "user-service-1: well\n");
 
     let broken = said(&held.demo(&["toxic", "reset-peer"]));
@@ -70,6 +76,8 @@ fn what_is_broken_by_hand_hits_the_naive_twin_and_not_the_resilient_one() {
     assert_eq!(replaced.matches("reset_peer").count(), 4, "its name and its type, twice: {replaced}");
     let [naive, resilient] = failed(&held.seconds(3));
     assert!(naive > 0 && resilient == 0, "{naive} and {resilient} failed: {:#?}", held.lines);
+    // Each used to look whether there is one, and of those that saw none all but one were refused.
+    held.demos(10, &["toxic", "bandwidth", "1000000"]).iter().for_each(|one| drop(said(one)));
     let slow = said(&held.demo(&["toxic", "latency", "1ms", "--upstream"]));
     assert!(slow.contains(r#""name":"latency_upstream""#), "{slow}");
     // What is refused changes neither twin.

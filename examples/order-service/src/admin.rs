@@ -44,13 +44,15 @@ impl AdminOptions {
         let made_up = self.admin_token.is_none().then(|| Uuid::new_v4().simple().to_string());
         let token = self.admin_token.as_ref().or(made_up.as_ref()).map_or("", String::as_str);
         let admin = Admin::new(Access::token(token)).client("user-service", users.client());
-        let router = admin.router().map_err(|error| Error::config(format!("admin-token: {error}")))?;
+        let router: Router =
+            admin.router().map_err(|error| Error::config(format!("admin-token: {error}")))?;
         let address = start::for_this_host("--admin", probes)?;
         let shown = made_up.as_deref().unwrap_or("the one given");
         let mut out = std::io::stdout().lock();
         // Whoever doesn't read it doesn't want to know.
         let _ = writeln!(out, "order-service's admin page is http://{address}{PATH}; its token: {shown}")
             .and_then(|()| out.flush());
-        Ok(Router::new().nest(PATH, router))
+        // And not `nest`, which leaves `/admin/` out.
+        Ok(Router::new().nest_service(PATH, router))
     }
 }

@@ -127,10 +127,10 @@ fn client(
         (NAME.to_owned(), builder.policy(adjust(policy)).endpoints(NAME, replicas(&config.user_service_url)?))
     } else {
         let base = base_url(&config.user_service_url);
-        (
-            base.map_err(|why| Error::config(format!("user-service-url {why}")))?,
-            builder.policy(adjust(policy)),
-        )
+        let base = base.map_err(|why| Error::config(format!("user-service-url {why}")))?;
+        // Told to the client, too: before the first call it knows whom an operator names.
+        let builder = builder.base_url(&base);
+        (base, builder.policy(adjust(policy)))
     };
     let client = builder
         .on_attempt(Propagate)

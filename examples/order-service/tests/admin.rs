@@ -77,9 +77,12 @@ async fn the_documented_commands_show_and_force_a_breaker() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains(expected), "{command}: {said}");
     }
-    let answer = reqwest::Client::builder().no_proxy().build().unwrap().get(page).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert!(answer.text().await.unwrap().contains("<title>Upstreams</title>"));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for page in [page.to_owned(), format!("{page}/")] {
+        let answer = client.get(&page).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{page}");
+        assert!(answer.text().await.unwrap().contains("<title>Upstreams</title>"));
+    }
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ impl<S: tracing::Subscriber> Layer<S> for Spans {
     }
 }
 
-/// One subscriber for both tests: with several, tracing may ask another test's about a place in the
+/// One subscriber for all tests: with several, tracing may ask another test's about a place in the
 /// code.
 fn record() -> Spans {
     static SPANS: OnceLock<Spans> = OnceLock::new();
@@ -148,5 +148,22 @@ async fn an_invalid_traceparent_begins_a_trace_of_its_own() {
             context.trace_id().to_string(),
             TraceContext::of(&heard[1]).unwrap().trace_id().to_string()
         );
+    }
+}
+
+/// Its span had whatever method a caller made up, in its name, too.
+#[tokio::test]
+async fn a_method_that_nobody_knows_is_other_in_its_requests_span() {
+    let spans = record();
+    let (app, _, _database) = service().await;
+    let purge = Request::builder().method("PURGE").uri("/orders").body(Body::empty()).unwrap();
+    assert_eq!(call(&app, purge).await.status, 405);
+    let spans = spans.0.lock().unwrap().clone();
+    for field in [
+        r#"otel.name="HTTP /orders" "#,
+        r#"http.request.method="_OTHER" "#,
+        r#"http.request.method_original="PURGE" "#,
+    ] {
+        assert!(spans.contains(field), "{spans}");
     }
 }

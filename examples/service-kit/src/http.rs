@@ -28,6 +28,7 @@ use tracing::{
 
 use crate::{
     limits::Limits,
+    meters::known,
     problem,
     request_id::{self, MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     traces::tracer,
@@ -59,13 +60,16 @@ pub fn wrap(routes: Router, limits: &Limits) -> Router {
 fn span(request: &Request) -> Span {
     let request_id = request.extensions().get::<RequestId>().map_or("", request_id::text);
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let method = request.method();
+    let (sent, method) = (request.method().as_str(), known(request.method()));
+    let is_known = sent == method;
+    let verb = if is_known { method } else { "HTTP" };
     let span = tracing::info_span!(
         "request",
-        otel.name = route.map_or_else(|| method.to_string(), |route| format!("{method} {route}")),
+        otel.name = route.map_or_else(|| verb.to_owned(), |route| format!("{verb} {route}")),
         otel.kind = "server",
         otel.status_code = Empty,
-        http.request.method = method.as_str(),
+        http.request.method = method,
+        http.request.method_original = (!is_known).then_some(sent),
         http.route = route,
         url.path = request.uri().path(),
         url.scheme = "http",

@@ -171,8 +171,8 @@ async fn count(State(meters): State<Meters>, request: Request, next: Next) -> Re
     response
 }
 
-/// Anybody may make up methods.
-fn known(method: &Method) -> &'static str {
+/// As OpenTelemetry's conventions have it: anybody may make up methods.
+pub(crate) fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -9,8 +9,9 @@ const BLOCKS: u16 = 100;
 /// A demo of nine user-services and what is round them needs 66.
 const BLOCK: u16 = 100;
 
-/// Free ports of loopback, in order, that are their holder's as long as this or a copy lives: others
-/// that reserve some meanwhile get none of them, also none on which nobody listens yet, or any more.
+/// Free ports of loopback, in order, that are their holder's as long as this or a copy lives:
+/// others that reserve some meanwhile get none of them, also none on which nobody listens yet, or
+/// any more.
 #[derive(Clone, Debug)]
 pub struct Reserved {
     free: Vec<u16>,

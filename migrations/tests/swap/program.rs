@@ -18,6 +18,9 @@ fn said(error: &Error) -> String {
         ("timeout", error.is_timeout()),
         ("decode", error.is_decode()),
         ("status", error.is_status()),
+        ("builder", error.is_builder()),
+        ("redirect", error.is_redirect()),
+        ("upgrade", error.is_upgrade()),
     ];
     let names: Vec<_> = all.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect();
     format!("error: {} {:?}", names.join(" "), error.status().map(|status| status.as_u16()))
@@ -180,6 +183,13 @@ async fn cookies(client: &Client, base: &str, told: &mut Told) -> Result<(), Err
 /// What the page of differences is about.
 async fn differences(client: &Client, base: &str, other: &str, told: &mut Told) -> Result<(), Error> {
     told.push(("headers", text(client.get(format!("{base}/headers")).send().await).await));
+    told.push(("without content", text(client.post(format!("{base}/headers")).send().await).await));
+    let nobody = client.get("http://nobody.invalid/").send().await.err();
+    told.push(("url", format!("{:?}", nobody.as_ref().and_then(Error::url).map(|url| url.path()))));
+    let form = Form::new().text("title", "Invoice 7");
+    told.push(("form again", text(client.post(format!("{base}/moved/308")).multipart(form).send().await).await));
+    let now = client.get(format!("{base}/echo")).timeout(Duration::ZERO);
+    told.push(("no time", text(now.send().await).await));
     told.push(("flaky", text(client.get(format!("{base}/flaky")).send().await).await));
     told.push(("elsewhere", text(client.get(format!("{base}/to?{other}/elsewhere")).send().await).await));
     told.push(("slow", text(client.post(format!("{base}/slow")).send().await).await));

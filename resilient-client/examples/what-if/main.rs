@@ -29,7 +29,10 @@ fn asked(mut args: impl Iterator<Item = String>) -> Result<Asked, Box<dyn Error>
     let mut asked = Asked::default();
     while let Some(arg) = args.next() {
         match &*arg {
-            "--seed" => asked.seed = Some(args.next().ok_or(USAGE)?.parse()?),
+            "--seed" => {
+                let seed = args.next().ok_or(USAGE)?.parse::<u64>();
+                asked.seed = Some(seed.map_err(|error| format!("--seed: {error}"))?);
+            }
             "--origin" => asked.origin = Some(args.next().ok_or(USAGE)?),
             _ if arg.starts_with('-') || asked.file.is_some() => return Err(USAGE.into()),
             _ => asked.file = Some(arg),
@@ -38,14 +41,20 @@ fn asked(mut args: impl Iterator<Item = String>) -> Result<Asked, Box<dyn Error>
     Ok(asked)
 }
 
+fn read(file: &str) -> Result<PolicySet, Box<dyn Error>> {
+    Ok(toml::from_str(&std::fs::read_to_string(file)?)?)
+}
+
 fn said(asked: &Asked) -> Result<String, Box<dyn Error>> {
-    let text = asked.file.as_ref().map(std::fs::read_to_string).transpose()?;
-    let policies: PolicySet = match &text {
-        Some(text) => toml::from_str(text)?,
+    let about =
+        |why: &dyn Error| format!("{}: {why}", asked.file.as_deref().unwrap_or("the standard policy"));
+    let policies = match &asked.file {
+        Some(file) => read(file).map_err(|why| about(&*why))?,
         None => Policy::standard().into(),
     };
     let (policy, heading) = chosen(&policies, asked)?;
-    Ok(format!("{heading}\n\n{}", what_if(policy, asked.seed.unwrap_or(1))?))
+    let table = what_if(policy, asked.seed.unwrap_or(1)).map_err(|why| about(&why))?;
+    Ok(format!("{heading}\n\n{table}"))
 }
 
 /// The policy that is asked for, and a line that says which it is and which it isn't.

@@ -75,6 +75,22 @@ pub(super) async fn read<T: DeserializeOwned>(desk: &Desk, request: Request) -> 
         .map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
 }
 
+/// How many names a refusal lists.
+const MOST_KNOWN: usize = 20;
+
+/// 404 for a name that nothing here has, with those that there are.
+pub(super) fn unknown(what: &str, known: impl IntoIterator<Item = String>) -> Refusal {
+    let mut known: Vec<_> = known.into_iter().collect();
+    let more = known.len().saturating_sub(MOST_KNOWN);
+    known.truncate(MOST_KNOWN);
+    let known = match (known.is_empty(), more) {
+        (true, _) => "There is none".to_owned(),
+        (false, 0) => format!("Known: {}", known.join(", ")),
+        (false, more) => format!("Known: {}, and {more} more", known.join(", ")),
+    };
+    Refusal::new(StatusCode::NOT_FOUND, format!("There is no such {what}. {known}."))
+}
+
 pub(super) async fn no_such_page(_: Visitor) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "There is nothing here.")
 }

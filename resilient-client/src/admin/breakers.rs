@@ -14,6 +14,7 @@ use super::rows::Breaker;
 use super::watched::Watched;
 use crate::BreakerControl;
 use crate::access::Refusal;
+use crate::engine::Core;
 use crate::policy::breaker::Control;
 
 /// The longest name of an upstream, in bytes: a longer one is shown shortened to 200.
@@ -95,13 +96,16 @@ pub(super) async fn control(State(desk): State<Arc<Desk>>, request: Request) -> 
         let why = format!("A name has at most {LONGEST_NAME} bytes, and no control characters.");
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, why));
     }
-    let Some(client) = desk.clients.iter().find(|client| *client.name == *command.client) else {
-        return Err(Refusal::new(StatusCode::NOT_FOUND, "There is no such client."));
+    let client = desk.client(&command.client)?;
+    let core = &client.core;
+    // Kept while it is changed.
+    let Some(_upstream) = core.upstream_known(&command.upstream) else {
+        return Err(answer::unknown("upstream", core.known_names()));
     };
     let refused = |error: crate::Error| Refusal::new(StatusCode::NOT_FOUND, error.to_string());
-    let mut breaker = BreakerControl::new(Arc::clone(&client.core), &command.upstream).map_err(refused)?;
+    let mut breaker = BreakerControl::new(Arc::clone(core), &command.upstream).map_err(refused)?;
     if let Some(endpoint) = &command.endpoint {
-        breaker = breaker.endpoint(endpoint).map_err(refused)?;
+        breaker = breaker.endpoint(endpoint).map_err(|_| no_endpoint(core, &command.upstream))?;
     }
     breaker.control(command.update_state.control()).map_err(refused)?;
     let name = command.endpoint.as_deref().unwrap_or(&command.upstream);
@@ -110,4 +114,10 @@ pub(super) async fn control(State(desk): State<Arc<Desk>>, request: Request) -> 
     client.history.note(name, "operator", command.update_state.told().to_owned());
     let breaker = Breaker::new(&breaker.snapshot().map_err(refused)?);
     Ok(answer::json(shown(client, &command.upstream, command.endpoint.as_deref(), &breaker)))
+}
+
+fn no_endpoint(core: &Core, upstream: &str) -> Refusal {
+    let of = core.snapshot().into_iter().find(|snapshot| *snapshot.name == *upstream);
+    let endpoints = of.map(|of| of.endpoints).unwrap_or_default();
+    answer::unknown("endpoint", endpoints.into_iter().map(|endpoint| endpoint.origin.to_string()))
 }

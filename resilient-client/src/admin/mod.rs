@@ -10,7 +10,7 @@
 //! # fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder().build()?;
 //! let admin = Admin::new(Access::token("a secret of this process")).client("users", &client);
-//! let app: Router = Router::new().nest("/admin", admin.router()?);
+//! let app: Router = Router::new().nest_service("/admin", admin.router()?);
 //! # Ok(())
 //! # }
 //! # run().unwrap();
@@ -24,7 +24,7 @@
 //! | `GET /events` | the last 1,024 events that concern upstreams; `?since=` a number for those after it |
 //! | `GET /stream` | server-sent events: every second the upstreams that changed, and events as they happen; goes on after `Last-Event-ID` |
 //! | `GET /circuitbreakers` | every circuit breaker |
-//! | `POST /circuitbreakers` | force one open or closed, disable it, let it observe only, enable or reset it |
+//! | `POST /circuitbreakers` | force one open or closed, disable it, let it observe only, enable or reset it; of an upstream that was called or that the configuration names |
 //! | `GET /policy` | the policies in force, as a file would say them, their version, and since when |
 //! | `POST /policy/check` | whether a policy file would load, and what it would change; nothing is changed |
 //!
@@ -71,7 +71,7 @@ pub use watched::Watchable;
 use self::history::History;
 use self::history::recent::Recent;
 use self::watched::Watched;
-use crate::access::Access;
+use crate::access::{Access, Refusal};
 use crate::event::{Event, Observer};
 use crate::invalid::Invalid;
 use crate::sync::Mutex;
@@ -108,7 +108,8 @@ impl Admin {
         self
     }
 
-    /// The router, to be nested into an axum app.
+    /// The router, to be nested into an axum app: by `nest_service`, so that the page is at
+    /// `/admin/`, too, which `nest` leaves to the app.
     ///
     /// # Errors
     /// When the token is too short or can't stand in a header, or two clients have one name.
@@ -181,6 +182,15 @@ struct Desk {
     streams: Arc<Semaphore>,
     /// What tells this process from one before it: when it began.
     process: u64,
+}
+
+impl Desk {
+    /// The client of this name.
+    fn client(&self, name: &str) -> Result<&Watched, Refusal> {
+        let names = || self.clients.iter().map(|client| client.name.to_string());
+        let found = self.clients.iter().find(|client| *client.name == *name);
+        found.ok_or_else(|| answer::unknown("client", names()))
+    }
 }
 
 /// Who is at the other end, as axum has it, or the fault kit.

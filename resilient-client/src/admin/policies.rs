@@ -43,9 +43,7 @@ struct Proposal {
 
 pub(super) async fn check(State(desk): State<Arc<Desk>>, request: Request) -> Result<Response, Refusal> {
     let Proposal { client, policy } = answer::read(&desk, request).await?;
-    let Some(client) = desk.clients.iter().find(|known| *known.name == *client) else {
-        return Err(Refusal::new(StatusCode::NOT_FOUND, "There is no such client."));
-    };
+    let client = desk.client(&client)?;
     let unreadable =
         |error: serde_json::Error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
     let set: PolicySet = serde_json::from_value(policy).map_err(unreadable)?;

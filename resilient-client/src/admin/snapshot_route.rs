@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -89,20 +88,15 @@ pub(super) async fn get(
 /// Reads what is asked for.
 pub(super) fn read(desk: &Desk, asked: &Asked) -> Result<Snapshot, Refusal> {
     let now = time::now();
-    let wanted = |client: &&Watched| asked.client.as_deref().is_none_or(|name| *name == *client.name);
-    let clients: Vec<_> = desk
-        .clients
-        .iter()
-        .filter(wanted)
-        .map(|client| show(client, asked.upstream.as_deref(), now))
-        .collect();
-    let found = clients.iter().any(|client| !client.upstreams.is_empty());
-    let unknown = asked.client.is_some() && clients.is_empty();
-    if unknown || (asked.upstream.is_some() && !found) {
-        return Err(Refusal::new(
-            StatusCode::NOT_FOUND,
-            "There is no such client, or it knows no such upstream.",
-        ));
+    let asked_for: Vec<&Watched> = match &asked.client {
+        Some(name) => vec![desk.client(name)?],
+        None => desk.clients.iter().collect(),
+    };
+    let shown = |client: &&Watched| show(client, asked.upstream.as_deref(), now);
+    let clients: Vec<_> = asked_for.iter().map(shown).collect();
+    if asked.upstream.is_some() && clients.iter().all(|client| client.upstreams.is_empty()) {
+        let known = asked_for.iter().flat_map(|client| client.core.snapshot());
+        return Err(answer::unknown("upstream", known.map(|upstream| upstream.name.to_string())));
     }
     let event = desk.recent.lock().newest();
     let (at, process) = (time::unix_millis(), desk.process);

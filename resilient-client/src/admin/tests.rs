@@ -26,7 +26,7 @@ fn layer() -> ResilienceLayer {
 
 fn router(layer: &ResilienceLayer) -> Router {
     let admin = Admin::new(Access::token(TOKEN)).client("users", layer);
-    Router::new().nest("/admin", admin.router().unwrap())
+    Router::new().nest_service("/admin", admin.router().unwrap())
 }
 
 fn request(method: Method, path: &str, body: &Value) -> Request<Body> {
@@ -279,6 +279,7 @@ async fn an_operator_forces_a_breaker_and_enables_it_again() {
     let layer = layer();
     let router = router(&layer);
     let command = |update: &str| json!({ "client": "users", "upstream": USERS, "update_state": update });
+    assert_eq!(call(&layer, USERS, 200).await, Ok(200));
     let (status, answer) = post(&router, "/circuitbreakers", command("force_open")).await;
     assert_eq!((status, &answer["breaker"]["state"]), (200, &json!("forced_open")), "{answer}");
     assert_eq!(call(&layer, "http://users:3000/users", 200).await, Err(ErrorKind::CircuitOpen));
@@ -294,9 +295,77 @@ async fn an_operator_forces_a_breaker_and_enables_it_again() {
     assert!(told.iter().any(|text| text.starts_with("closed to forced_open")), "{told:?}");
 }
 
+/// A mistyped origin was made an upstream, forced open, and shown from then on; the service went on
+/// calling.
+#[tokio::test]
+async fn a_name_that_nothing_has_is_refused_with_those_there_are_and_nothing_is_made() {
+    let set = PolicySet::from(Policy::standard()).host("http://orders:3000", |base| base);
+    let layer = ResilienceLayer::builder().policy(set).build().unwrap();
+    let router = router(&layer);
+    assert_eq!(call(&layer, USERS, 200).await, Ok(200));
+    let command =
+        |upstream: &str| json!({ "client": "users", "upstream": upstream, "update_state": "force_open" });
+    for mistyped in ["http://usres:3000", "https://users:3000", "http://users", "users"] {
+        let (status, problem) = post(&router, "/circuitbreakers", command(mistyped)).await;
+        let why = "There is no such upstream. Known: http://orders:3000, http://users:3000.";
+        assert_eq!((status, &problem["detail"]), (404, &json!(why)), "{mistyped}");
+    }
+    let client = json!({ "client": "usres", "upstream": USERS, "update_state": "force_open" });
+    let endpoint =
+        json!({ "client": "users", "upstream": USERS, "endpoint": "http://e:1", "update_state": "reset" });
+    for (path, body, why) in [
+        ("/circuitbreakers", client, "There is no such client. Known: users."),
+        (
+            "/policy/check",
+            json!({ "client": "usres", "policy": {} }),
+            "There is no such client. Known: users.",
+        ),
+        ("/circuitbreakers", endpoint, "There is no such endpoint. There is none."),
+    ] {
+        let (status, problem) = post(&router, path, body).await;
+        assert_eq!((status, &problem["detail"]), (404, &json!(why)), "{path}");
+    }
+    for (query, why) in [
+        ("client=usres", "There is no such client. Known: users."),
+        ("upstream=usres", "There is no such upstream. Known: http://users:3000."),
+    ] {
+        let answer = send(&router, request(Method::GET, &format!("/snapshot?{query}"), &Value::Null)).await;
+        let problem: Value = serde_json::from_str(&text(answer).await).unwrap();
+        assert_eq!((&problem["status"], &problem["detail"]), (&json!(404), &json!(why)));
+    }
+    assert_eq!(layer.snapshot().len(), 1);
+    // What the configuration names may be held before its first call.
+    let (status, answer) = post(&router, "/circuitbreakers", command("http://orders:3000")).await;
+    assert_eq!((status, &answer["breaker"]["state"]), (200, &json!("forced_open")), "{answer}");
+}
+
+#[tokio::test]
+async fn a_refusal_lists_no_more_names_than_can_be_read() {
+    let layer = layer();
+    let router = router(&layer);
+    for number in 0..25 {
+        assert_eq!(call(&layer, &format!("http://users-{number:02}"), 200).await, Ok(200));
+    }
+    let command = json!({ "client": "users", "upstream": USERS, "update_state": "reset" });
+    let (_, problem) = post(&router, "/circuitbreakers", command).await;
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.ends_with("http://users-19, and 5 more."), "{detail}");
+}
+
+#[tokio::test]
+async fn the_page_is_at_its_path_with_a_slash_after_it_too() {
+    let router = router(&layer());
+    let page = text(send(&router, request(Method::GET, "", &Value::Null)).await).await;
+    let with_slash = send(&router, request(Method::GET, "/", &Value::Null)).await;
+    assert_eq!(with_slash.status(), StatusCode::OK);
+    assert_eq!(text(with_slash).await, page);
+}
+
 #[tokio::test]
 async fn a_command_that_makes_no_sense_changes_nothing() {
-    let router = router(&layer());
+    let layer = layer();
+    let router = router(&layer);
+    assert_eq!(call(&layer, USERS, 200).await, Ok(200));
     for (body, expected) in [
         (json!({ "client": "users", "upstream": USERS, "update_state": "explode" }), 422),
         (json!({ "client": "users", "upstream": USERS }), 422),
@@ -403,6 +472,13 @@ async fn the_stream_tells_of_what_changes_and_only_of_that() {
     assert_eq!((&entry.1["kind"], &entry.1["upstream"]), (&json!("breaker"), &json!(USERS)));
     let (_, last) = heard.last().unwrap();
     assert!(last["rows"].as_array().unwrap().iter().all(|row| row["name"] != "http://orders:3000"), "{last}");
+    layer.reload(Policy::standard().retry(None)).unwrap();
+    let heard = hear(&mut body, |name, data| name == "entry" && data["kind"] == "policies").await;
+    let (_, entry) = heard.last().unwrap();
+    assert_eq!((&entry["client"], &entry["upstream"]), (&json!("users"), &json!("")));
+    assert_eq!(entry["text"], "version 1 is in force: client: retry");
+    let snapshot = get(&router, "/snapshot").await;
+    assert!(!snapshot.to_string().contains("\"name\":\"\""), "a reload is no upstream's: {snapshot}");
 }
 
 #[tokio::test(start_paused = true)]

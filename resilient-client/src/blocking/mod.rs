@@ -16,7 +16,8 @@
 //! - **Not in async code.** A thread that waits drives no tasks. A call that is made in a task of
 //!   tokio's, or below its `block_on`, is refused with
 //!   [`ErrorKind::WouldBlock`](crate::ErrorKind::WouldBlock), where reqwest panics. In
-//!   `spawn_blocking` and `block_in_place` it is welcome. Other runtimes can't be noticed.
+//!   `spawn_blocking` and `block_in_place` it is welcome. Other runtimes can't be noticed, nor can
+//!   a task that is `unconstrained`: there a call waits, and holds that thread.
 //! - **Made and dropped anywhere.** Neither a client nor a response needs a runtime to be made or
 //!   dropped, and neither waits for the thread; it ends when the last of them is gone.
 //! - **Cancelled.** A response that is dropped before its body has been read gives back its place

@@ -20,7 +20,7 @@ use crate::hook::{self, Later};
 use crate::outcome::classify::connecting;
 use crate::outcome::classify::{Classified, Classifier, Repeat, Speech};
 use crate::outcome::report::Trigger;
-use crate::outcome::{Cause, FailureKind};
+use crate::outcome::{FailureCause, FailureKind};
 use crate::telemetry::AttemptSpan;
 use crate::time::{self, Tick};
 use crate::upstream::AttemptPermit;
@@ -320,8 +320,8 @@ fn poll_body<X: Exchange>(
 
 /// What it is put down to when a body doesn't come. Nobody knows which connection those were on
 /// that shared one.
-pub(super) fn cause_of_stall(shared: bool) -> Cause {
-    if shared { Cause::Lost } else { Cause::Own }
+pub(super) fn cause_of_stall(shared: bool) -> FailureCause {
+    if shared { FailureCause::Lost } else { FailureCause::Own }
 }
 
 /// The error of an attempt whose hook failed.

@@ -22,7 +22,7 @@ use crate::engine::Address;
 use crate::error::{BoxError, Error};
 use crate::hook::Attempt;
 use crate::media;
-use crate::outcome::Cause;
+use crate::outcome::FailureCause;
 use crate::outcome::classify::Ended;
 use crate::outcome::classify::evidence::Evidence;
 use crate::outcome::report::{CallReport, Trigger};
@@ -172,7 +172,7 @@ pub(crate) struct Overdue<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expired {
     /// Whose failure that is.
-    pub(crate) cause: Cause,
+    pub(crate) cause: FailureCause,
     pub(crate) reached: Reached,
 }
 

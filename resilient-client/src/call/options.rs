@@ -186,10 +186,16 @@ impl CallOptions {
 
     /// Whether the request may be repeated although the server may have processed it.
     pub(crate) fn is_safe(&self, method: &Method, headers: &HeaderMap, retry: Option<&retry::Rules>) -> bool {
-        // A key of nothing tells no request from another: no server recognises a repetition by it.
-        let has_key =
-            || headers.get(IDEMPOTENCY_KEY).is_some_and(|key| !key.as_bytes().trim_ascii().is_empty());
+        let has_key = || headers.get(IDEMPOTENCY_KEY).is_some_and(|key| !is_blank(key.as_bytes()));
         let is_said = || retry.is_some_and(retry::Rules::idempotent);
         self.idempotent.unwrap_or_else(|| is_idempotent(method) || has_key() || is_said())
     }
+}
+
+/// A key of nothing tells no request from another: no server recognises a repetition by it. It is a
+/// string of a structured header by its draft, which is written in quotes.
+fn is_blank(key: &[u8]) -> bool {
+    let key = key.trim_ascii();
+    let key = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\"")).unwrap_or(key);
+    key.trim_ascii().is_empty()
 }

@@ -139,7 +139,7 @@ impl<X: Exchange> CallState<X> {
         let span = told.and_then(|heard| {
             let until = Some(terms.deadline).filter(|until| !until.is_never() && !settings.streaming);
             let begin = Begin { call, at: now, policy_version, until };
-            began(&upstream, heard, template_shown, begin)
+            began(&upstream, heard, (method, template_shown), begin)
         });
         Self {
             heard,

@@ -205,6 +205,17 @@ async fn an_operator_may_hold_it_and_a_new_policy_leaves_that_alone() {
     assert_eq!((snapshot.state, snapshot.failures, snapshot.forced), (State::Closed, 0, false));
 }
 
+#[test]
+fn an_operator_hears_what_changed() {
+    let breaker = breaker();
+    let states = |change: Option<Transition>| change.map(|change| (change.from, change.to));
+    assert_eq!(states(breaker.force_open()), Some((State::Closed, State::ForcedOpen)));
+    assert_eq!(states(breaker.force_open()), None, "it is forced already");
+    assert_eq!(states(breaker.observe()), None, "the state is what it was, only nobody is refused");
+    assert!(breaker.try_acquire().unwrap().would_reject().is_some());
+    assert_eq!(states(breaker.enable()), Some((State::ForcedOpen, State::Closed)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bad_policy_changes_nothing() {
     let breaker = breaker();

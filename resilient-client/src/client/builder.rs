@@ -81,7 +81,7 @@ impl ClientBuilder {
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
     ) -> Self {
-        self.recipe.configure.push(Box::new(configure));
+        self.recipe.configure.get_mut().push(Box::new(configure));
         self
     }
 
@@ -216,7 +216,7 @@ impl ClientBuilder {
         // Both here, although that takes twice as long: at the moment when the second is needed the
         // first time, many calls may need it at once, and with TLS its making would stop them all
         // for as long as it takes to read the system's certificates.
-        let make =
+        let mut make =
             |pool| self.recipe.make(pool).map_err(|error| Error::new(ErrorKind::Config).because(error));
         let ((transport, one), (fresh, other)) = (make(true)?, make(false)?);
         // What an error proves must not depend on which of the two it comes from.

@@ -22,7 +22,7 @@ use crate::engine::Address;
 use crate::error::Error;
 use crate::faulted::{self, Asked, Faulted};
 use crate::hook::Attempt;
-use crate::outcome::Cause;
+use crate::outcome::FailureCause;
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::errors::is_dead_connection;
 use crate::outcome::classify::evidence::{Evidence, Fault, Sent};
@@ -321,7 +321,7 @@ impl Exchange for ReqwestExchange {
         // Nobody knows which connection those were on that shared one.
         let shared =
             !faulted::real(&*future).is_some_and(Hopping::is_alone) && overdue.upstream.protocol().shares();
-        let cause = if shared { Cause::Lost } else { Cause::Own };
+        let cause = if shared { FailureCause::Lost } else { FailureCause::Own };
         let waits = overdue.alive && may_wait(&future, overdue.upstream).is_some_and(Opened::waits);
         Expired { cause, reached: if waits { Reached::Line } else { Reached::Server } }
     }

@@ -13,7 +13,8 @@ use crate::call::options::CallOptions;
 /// there were. [`CallOptions`] in the extensions hold for the call; a [`CallReport`] of how it went
 /// is put there, if there is one.
 ///
-/// An error is `reqwest_middleware::Error::Middleware` with an [`Error`](crate::Error) in it.
+/// An error is `reqwest_middleware::Error::Middleware` with an [`Error`](crate::Error) in it. Its
+/// own `is_timeout` and `is_connect` know reqwest's errors alone, and say no: downcast it.
 ///
 /// [`CallReport`]: crate::CallReport
 ///

@@ -7,12 +7,13 @@ use crate::error::BoxError;
 use crate::pool_defaults::POOL_IDLE;
 #[cfg(feature = "http2")]
 use crate::pool_defaults::{PING_EVERY, PING_TIMEOUT};
+use crate::sync::OneOwner;
 
 type Configure = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>;
 
 #[derive(Default)]
 pub(super) struct Recipe {
-    pub(super) configure: Vec<Configure>,
+    pub(super) configure: OneOwner<Vec<Configure>>,
     pub(super) connect: Option<Duration>,
     pub(super) no_redirects: bool,
 }
@@ -20,7 +21,7 @@ pub(super) struct Recipe {
 impl Recipe {
     /// A client, and whether each redirect that it follows is seen. One without a pool gives each
     /// request a connection of its own.
-    pub(super) fn make(&self, pool: bool) -> Result<(reqwest::Client, bool), BoxError> {
+    pub(super) fn make(&mut self, pool: bool) -> Result<(reqwest::Client, bool), BoxError> {
         // Without TLS there may be no HTTP/2 either; with it, a dead connection must show before
         // the calls on it do.
         let (same_origin, witness) = redirect::same_origin();
@@ -32,7 +33,7 @@ impl Recipe {
                 .http2_keep_alive_timeout(PING_TIMEOUT)
                 .http2_keep_alive_while_idle(true);
         }
-        for configure in &self.configure {
+        for configure in self.configure.get_mut() {
             transport = configure(transport);
         }
         if let Some(connect) = self.connect {

@@ -101,7 +101,9 @@ impl ReqwestFacts {
 
     /// With what was said of redirects: which are followed, and that the transport follows none.
     pub(crate) fn redirecting(mut self, redirects: Option<Redirects>, off: bool) -> Arc<Self> {
-        self.redirects = redirects;
+        // What answers in the transport's place follows none, and a test is to see what will be.
+        let in_its_place = self.direct && !off && self.faults.is_scripted();
+        self.redirects = redirects.or_else(|| in_its_place.then(Redirects::same_origin));
         if off {
             self.unfollowed = Unfollowed::Off;
         }

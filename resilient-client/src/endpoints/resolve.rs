@@ -38,6 +38,7 @@ impl Resolve for SystemResolver {
 pub enum NoEndpoint {
     /// The name has never resolved, or not within an attempt's time. The source is the resolver's
     /// error.
+    #[non_exhaustive]
     Unresolved {
         /// The name.
         host: Arc<str>,

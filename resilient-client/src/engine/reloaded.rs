@@ -26,6 +26,7 @@ impl Versioned {
 
 /// What a [reload](crate::Client::reload) changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reloaded {
     /// The version calls report from now on.
     pub version: u64,

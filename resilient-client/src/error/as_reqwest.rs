@@ -1,15 +1,20 @@
 //! What an error is, in the words that reqwest has for it.
 
+use super::words::{NOT_UPGRADED, OWN_BODY_FAILED};
 use super::{Error, ErrorKind};
 use crate::outcome::report::CallReport;
 
 impl Error {
-    /// The request failed on its way, and no response came: no connection, one that broke, or no
-    /// time. Not what was refused here ([`is_rejected`](Self::is_rejected)), and not what couldn't
-    /// be built, which is [`ErrorKind::Request`] and which reqwest calls a builder's error.
+    /// The request failed on its way, and no response came: no connection, one that broke, no time,
+    /// or a body of its own that failed while it was sent. Not what was refused here
+    /// ([`is_rejected`](Self::is_rejected)), and not what couldn't be built, which is
+    /// [`ErrorKind::Request`], too, and which reqwest calls a builder's error.
     pub fn is_request(&self) -> bool {
         match self.0.kind {
-            ErrorKind::Connect | ErrorKind::NoEndpoint | ErrorKind::Timeout | ErrorKind::Transport => true,
+            ErrorKind::Connect | ErrorKind::NoEndpoint | ErrorKind::Timeout => true,
+            // A response had come.
+            ErrorKind::Transport => !self.says_of_itself(NOT_UPGRADED),
+            ErrorKind::Request => self.says_of_itself(OWN_BODY_FAILED),
             ErrorKind::Deadline => !self.is_of_body(),
             _ => false,
         }

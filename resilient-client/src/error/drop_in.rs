@@ -4,13 +4,11 @@ use std::error::Error as StdError;
 
 use url::Url;
 
+use super::words::NOT_UPGRADED;
 use super::{BoxError, Error, ErrorKind};
 use crate::outcome::report::CallReport;
 use crate::redact::redacted;
 use crate::reqwest_error::ReqwestError;
-
-/// What an error says of a connection that didn't change its protocol.
-const NOT_UPGRADED: &str = "the connection wasn't upgraded";
 
 impl Error {
     pub(crate) fn not_upgraded(source: impl Into<BoxError>) -> Self {
@@ -24,7 +22,9 @@ impl Error {
         let answered = |report: &CallReport| {
             !report.redirected_from().is_empty() || report.attempts().iter().any(|it| it.status().is_some())
         };
-        matches!(self.kind(), ErrorKind::Request | ErrorKind::Config) && !self.report().is_some_and(answered)
+        matches!(self.kind(), ErrorKind::Request | ErrorKind::Config)
+            && !self.was_built()
+            && !self.report().is_some_and(answered)
     }
 
     /// Too many redirects, or one the policy forbids.
@@ -40,7 +40,7 @@ impl Error {
     /// [`Response::upgrade`](crate::Response::upgrade) was asked, and the server didn't switch
     /// protocols.
     pub fn is_upgrade(&self) -> bool {
-        self.0.detail.as_deref() == Some(NOT_UPGRADED)
+        self.says_of_itself(NOT_UPGRADED)
     }
 
     /// The same with a URL, without its credentials, query values and fragment.

@@ -62,6 +62,7 @@ kinds! {
     16 UPSTREAM_FORGOTTEN UpstreamForgotten;
     17 HELD_BACK HeldBack;
     18 SILENCE Silence;
+    19 RELOADED Reloaded;
 }
 
 impl EventKinds {
@@ -70,7 +71,8 @@ impl EventKinds {
     /// Every kind, and those that later versions add.
     pub const ALL: Self = Self(u32::MAX);
 
-    /// What happens to calls; all others happen to upstreams.
+    /// What happens to calls; all others happen to upstreams, or to
+    /// the client.
     pub(crate) const OF_CALLS: Self = Self(Self::WOULD_REJECT.0 - 1);
 
     /// Both.

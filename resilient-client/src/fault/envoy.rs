@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `x-envoy-fault-delay-request` | how long it waits, in milliseconds |
 //! | `x-envoy-fault-abort-request` | the status it is answered with, 200 to 599 |
-//! | `x-envoy-fault-delay-request-percentage`, `x-envoy-fault-abort-request-percentage` | the share of such requests, 0 to 100; all by default |
 //! | `x-envoy-fault-throughput-response` | how fast the answer's body comes, in KiB a second |
+//! | each of these with `-percentage` after it | the share of such requests: a whole number, 0 to 100; all by default |
 //!
-//! A value that can't be read, or lies outside, is as if it weren't there; a delay is at most
-//! [`Limits::max_delay`].
+//! A value that can't be read, or lies outside, is as if it weren't there, and a log line at debug
+//! level names its header. So a share of `0.5` is all: Envoy's filter has its own percentage then,
+//! and here that is 100, of 100. A delay is at most [`Limits::max_delay`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ const DELAY_SHARE: &str = "x-envoy-fault-delay-request-percentage";
 const ABORT: &str = "x-envoy-fault-abort-request";
 const ABORT_SHARE: &str = "x-envoy-fault-abort-request-percentage";
 const THROUGHPUT: &str = "x-envoy-fault-throughput-response";
+const THROUGHPUT_SHARE: &str = "x-envoy-fault-throughput-response-percentage";
 
 /// A slow body comes so often.
 const EVERY: Duration = Duration::from_millis(50);
@@ -35,7 +37,7 @@ pub(super) struct Wish {
     /// How long, and its chance.
     delay: Option<(Duration, f64)>,
     abort: Option<(StatusCode, f64)>,
-    throughput: Option<Pace>,
+    throughput: Option<(Pace, f64)>,
 }
 
 /// Bytes at a time, and for how long at most.
@@ -48,22 +50,23 @@ struct Pace {
 impl Wish {
     /// `None` when it asks for nothing.
     pub(super) fn read(headers: &HeaderMap, limits: &Limits) -> Option<Self> {
-        let number = |name| number(headers, name);
-        let share = |name| number(name).map_or(1.0, |percent| percent.min(100) as f64 / 100.0);
-        let delay = number(DELAY).map(|millis| Duration::from_millis(millis).min(limits.max_delay));
-        let status = number(ABORT).and_then(|status| u16::try_from(status).ok());
-        let status = status.filter(|status| (200..600).contains(status));
-        let abort = status.and_then(|status| StatusCode::from_u16(status).ok());
-        let throughput = number(THROUGHPUT).filter(|kib| *kib > 0);
-        let throughput = throughput.map(|kib| Pace {
-            bytes: (kib.saturating_mul(1024) / (1000 / EVERY.as_millis() as u64)).max(1),
-            most: limits.max_delay,
-        });
-        (delay.is_some() || abort.is_some() || throughput.is_some()).then(|| Self {
-            delay: delay.map(|delay| (delay, share(DELAY_SHARE))),
-            abort: abort.map(|status| (status, share(ABORT_SHARE))),
-            throughput,
-        })
+        let share = |name| value(headers, name, Some).map_or(1.0, |percent| percent.min(100) as f64 / 100.0);
+        let status = |number| {
+            let status = u16::try_from(number).ok().filter(|status| (200..600).contains(status))?;
+            StatusCode::from_u16(status).ok()
+        };
+        let pace = |kib: u64| {
+            let bytes = (kib.saturating_mul(1024) / (1000 / EVERY.as_millis() as u64)).max(1);
+            (kib > 0).then_some(Pace { bytes, most: limits.max_delay })
+        };
+        let delay = |millis| Some(Duration::from_millis(millis).min(limits.max_delay));
+        let wish = Self {
+            delay: value(headers, DELAY, delay).map(|delay| (delay, share(DELAY_SHARE))),
+            abort: value(headers, ABORT, status).map(|status| (status, share(ABORT_SHARE))),
+            throughput: value(headers, THROUGHPUT, pace).map(|pace| (pace, share(THROUGHPUT_SHARE))),
+        };
+        let asks = wish.delay.is_some() || wish.abort.is_some() || wish.throughput.is_some();
+        asks.then_some(wish)
     }
 
     /// `None` when nothing is drawn.
@@ -71,7 +74,8 @@ impl Wish {
         let mut drawn = |chance: f64| rng.unit() < chance;
         let delay = self.delay.filter(|(_, chance)| drawn(*chance)).map(|(delay, _)| delay);
         let abort = self.abort.filter(|(_, chance)| drawn(*chance)).map(|(status, _)| status);
-        let act = match (abort, self.throughput) {
+        let pace = self.throughput.filter(|(_, chance)| drawn(*chance)).map(|(pace, _)| pace);
+        let act = match (abort, pace) {
             (Some(status), _) => {
                 Act::Answer(Arc::new(Answer { status, headers: HeaderMap::new(), body: Bytes::new() }))
             }
@@ -85,13 +89,24 @@ impl Wish {
     }
 }
 
-fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+/// A whole number that means something. Whoever sends another wonders what it did.
+fn value<T>(headers: &HeaderMap, name: &str, meaning: impl FnOnce(u64) -> Option<T>) -> Option<T> {
+    let text = headers.get(name)?;
+    let read = text.to_str().ok().and_then(|text| text.trim().parse().ok()).and_then(meaning);
+    if read.is_none() {
+        tracing::debug!(
+            target: "resilient_client",
+            header = name,
+            "a header that asks for a fault has a value that can't be read, and is ignored"
+        );
+    }
+    read
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Mutex;
 
     fn wish(headers: &[(&'static str, &str)]) -> Option<Wish> {
         let headers = headers.iter().map(|(name, value)| {
@@ -123,5 +138,59 @@ mod tests {
             .sum::<usize>();
         assert!((900..1100).contains(&aborted), "{aborted}");
         assert!(wish(&[(DELAY, "10"), (DELAY_SHARE, "0")]).unwrap().draw(&mut Rng::seeded(1)).is_none());
+        let slow = wish(&[(THROUGHPUT, "10"), (THROUGHPUT_SHARE, "0")]);
+        assert!(slow.unwrap().draw(&mut Rng::seeded(1)).is_none());
+    }
+
+    /// Without its own fields: those of the headers that were ignored.
+    #[derive(Clone, Default)]
+    struct Ignored(Arc<Mutex<Vec<String>>>);
+
+    impl tracing::field::Visit for Ignored {
+        fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
+
+        fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+            self.0.lock().extend((field.name() == "header").then(|| value.to_owned()));
+        }
+    }
+
+    impl tracing::Subscriber for Ignored {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut self.clone());
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// As in Envoy, whose filter has its own percentage then. Nobody was told why all requests were
+    /// hit.
+    #[test]
+    fn a_share_that_cannot_be_read_is_all_and_its_header_is_told_of() {
+        for (value, chance) in
+            [("0.5", 1.0), ("-1", 1.0), ("half", 1.0), ("", 1.0), ("101", 1.0), ("0", 0.0), (" 7 ", 0.07)]
+        {
+            let ignored = Ignored::default();
+            let (abort, delay, slow) = tracing::subscriber::with_default(ignored.clone(), || {
+                let shares = [(ABORT_SHARE, value), (DELAY_SHARE, value), (THROUGHPUT_SHARE, value)];
+                let wish = wish(&[&shares[..], &[(ABORT, "503"), (DELAY, "1"), (THROUGHPUT, "1")]].concat());
+                let Wish { delay, abort, throughput } = wish.unwrap();
+                (abort.unwrap().1, delay.unwrap().1, throughput.unwrap().1)
+            });
+            assert_eq!((abort, delay, slow), (chance, chance, chance), "{value}");
+            let known = value.trim().parse::<u64>().is_ok();
+            let told = if known { vec![] } else { vec![DELAY_SHARE, ABORT_SHARE, THROUGHPUT_SHARE] };
+            assert_eq!(*ignored.0.lock(), told, "{value}");
+        }
     }
 }

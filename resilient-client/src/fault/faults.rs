@@ -106,7 +106,7 @@ impl Faults {
         let Settings { rules, seed, limits, envoy_headers } = settings;
         limits.check()?;
         let seed = seed.unwrap_or_else(|| Rng::from_thread().bits());
-        let machine = Machine::new(rules, limits, seed, envoy_headers)?;
+        let machine = Machine::new(limits, seed, envoy_headers).and(rules)?;
         Ok(Self(Arc::new(Inner {
             armed: AtomicBool::new(machine.is_armed()),
             machine: ArcSwap::from_pointee(machine),
@@ -158,10 +158,27 @@ impl Faults {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn set(&self, rules: impl IntoIterator<Item = Rule>) -> Result<(), Invalid> {
-        let Inner { armed, machine, changing, limits, seed, envoy_headers, .. } = &*self.0;
-        let next = Machine::new(rules.into_iter().collect(), *limits, *seed, *envoy_headers)?;
-        let is_armed = next.is_armed();
+        let Inner { limits, seed, envoy_headers, .. } = &*self.0;
+        let next = Machine::new(*limits, *seed, *envoy_headers).and(rules.into_iter().collect())?;
+        self.change(|_| Ok(next))
+    }
+
+    /// Puts rules in force after those that are, all of them or, when one can't work, none. Those
+    /// before them go on and keep their counts, whoever else adds rules at the same time.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); and names `rules` when there would be more than 100.
+    pub fn add(&self, rules: impl IntoIterator<Item = Rule>) -> Result<(), Invalid> {
+        let rules = rules.into_iter().collect();
+        self.change(|machine| machine.and(rules))
+    }
+
+    /// One change at a time, each of what the one before has left.
+    fn change(&self, next: impl FnOnce(&Machine) -> Result<Machine, Invalid>) -> Result<(), Invalid> {
+        let Inner { armed, machine, changing, .. } = &*self.0;
         let _changing = changing.lock();
+        let next = next(&machine.load())?;
+        let is_armed = next.is_armed();
         machine.store(Arc::new(next));
         // A request that sees one of the two before the other is served as before or after the
         // change.

@@ -33,11 +33,12 @@ pub(super) const PAGE: &str = "<!doctype html>\n<html><head><title>Nothing to se
 /// The rules in force, with their counts.
 #[derive(Debug)]
 pub(super) struct Machine {
-    rules: Vec<Compiled>,
+    /// Shared with the machine that has more: a rule goes on counting when another one joins it.
+    rules: Vec<Arc<Compiled>>,
     limits: Limits,
     seed: u64,
     /// Requests may ask for faults.
-    envoy: Option<Counts>,
+    envoy: Option<Arc<Counts>>,
 }
 
 #[derive(Debug)]
@@ -132,19 +133,27 @@ impl Answer {
 }
 
 impl Machine {
-    /// Checks the rules.
-    pub(super) fn new(rules: Vec<Rule>, limits: Limits, seed: u64, envoy: bool) -> Result<Self, Invalid> {
-        if rules.len() > MOST_RULES {
-            return Err(Invalid::new("rules", format!("must be at most {MOST_RULES}, got {}", rules.len())));
+    /// No rules.
+    pub(super) fn new(limits: Limits, seed: u64, envoy: bool) -> Self {
+        Self { rules: Vec::new(), limits, seed, envoy: envoy.then(Arc::default) }
+    }
+
+    /// These rules after its own, which go on as they are. Checks them.
+    pub(super) fn and(&self, more: Vec<Rule>) -> Result<Self, Invalid> {
+        let count = self.rules.len() + more.len();
+        if count > MOST_RULES {
+            return Err(Invalid::new("rules", format!("must be at most {MOST_RULES}, got {count}")));
         }
-        let compiled = rules.into_iter().enumerate().map(|(index, rule)| {
+        let compiled = more.into_iter().enumerate().map(|(index, rule)| {
             let whose = |invalid: Invalid| invalid.of_named(format!("rules[{index}]"));
-            rule.kind.check(&limits).map_err(whose)?;
+            rule.kind.check(&self.limits).map_err(whose)?;
             let matcher = rule.matcher().map_err(whose)?;
-            Ok(Compiled { act: act(&rule.kind, &limits), rule, matcher, counts: Counts::default() })
+            let act = act(&rule.kind, &self.limits);
+            Ok(Arc::new(Compiled { act, rule, matcher, counts: Counts::default() }))
         });
-        let rules = compiled.collect::<Result<_, _>>()?;
-        Ok(Self { rules, limits, seed, envoy: envoy.then(Counts::default) })
+        let more = compiled.collect::<Result<Vec<_>, _>>()?;
+        let rules = self.rules.iter().cloned().chain(more).collect();
+        Ok(Self { rules, limits: self.limits, seed: self.seed, envoy: self.envoy.clone() })
     }
 
     /// Whether any request can suffer a fault.
@@ -157,7 +166,7 @@ impl Machine {
     }
 
     pub(super) fn envoy_counts(&self) -> Option<RuleCounts> {
-        self.envoy.as_ref().map(Counts::snapshot)
+        self.envoy.as_ref().map(|counts| counts.snapshot())
     }
 
     /// What happens to a request: mostly nothing.
@@ -171,7 +180,7 @@ impl Machine {
             return self.inject(counts, delay, act, places);
         }
         for (index, compiled) in self.rules.iter().enumerate() {
-            let Compiled { rule, matcher, act, counts } = compiled;
+            let Compiled { rule, matcher, act, counts } = &**compiled;
             if !matcher.matches(asked) {
                 continue;
             }

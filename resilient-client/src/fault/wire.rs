@@ -100,6 +100,16 @@ impl Injector {
         Self(Some(Source::Script(std::sync::Arc::new(script))))
     }
 
+    /// Whether a test's script answers, and nothing is ever sent.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn is_scripted(&self) -> bool {
+        match &self.0 {
+            None | Some(Source::Faults(_)) => false,
+            #[cfg(feature = "testing")]
+            Some(Source::Script(_)) => true,
+        }
+    }
+
     /// What happens to a request that is about to be sent.
     #[inline]
     pub(crate) fn draw<'a>(&self, asked: impl FnOnce() -> Asked<'a>) -> Drawn {

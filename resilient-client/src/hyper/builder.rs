@@ -19,6 +19,7 @@ use crate::pool_defaults::{MAX_BODY, POOL_IDLE};
 use crate::pool_defaults::{PING_EVERY, PING_TIMEOUT};
 use crate::redirects::Redirects;
 use crate::shared_methods::{defaults_methods, setup_methods};
+use crate::sync::OneOwner;
 
 type Adjust<T> = Box<dyn FnOnce(&mut T) + Send>;
 
@@ -40,8 +41,8 @@ type Adjust<T> = Box<dyn FnOnce(&mut T) + Send>;
 pub struct ClientBuilder {
     setup: Setup,
     max_body: usize,
-    pool: Vec<Adjust<Builder>>,
-    sockets: Vec<Adjust<HttpConnector>>,
+    pool: OneOwner<Vec<Adjust<Builder>>>,
+    sockets: OneOwner<Vec<Adjust<HttpConnector>>>,
     http2_only: bool,
     remote_addr: bool,
     redirects: Option<Redirects>,
@@ -57,8 +58,8 @@ impl ClientBuilder {
         Self {
             setup: Setup::default(),
             max_body: MAX_BODY,
-            pool: Vec::new(),
-            sockets: Vec::new(),
+            pool: OneOwner::default(),
+            sockets: OneOwner::default(),
             http2_only: false,
             remote_addr: true,
             redirects: None,
@@ -88,14 +89,14 @@ impl ClientBuilder {
     /// Adjusts the connection pool: idle times, window sizes, limits of HTTP/1.1 and HTTP/2. Its
     /// own hidden repetition stays off, whatever is set here.
     pub fn transport(mut self, adjust: impl FnOnce(&mut Builder) + Send + 'static) -> Self {
-        self.pool.push(Box::new(adjust));
+        self.pool.get_mut().push(Box::new(adjust));
         self
     }
 
     /// Adjusts how sockets are made: local addresses, buffers, keep-alive probes. The connect
     /// timeout is the policy's, whatever is set here.
     pub fn sockets(mut self, adjust: impl FnOnce(&mut HttpConnector) + Send + 'static) -> Self {
-        self.sockets.push(Box::new(adjust));
+        self.sockets.get_mut().push(Box::new(adjust));
         self
     }
 
@@ -147,7 +148,7 @@ impl ClientBuilder {
     pub fn build(self) -> Result<Client, Error> {
         let mut sockets = HttpConnector::new();
         sockets.set_nodelay(true);
-        for adjust in self.sockets {
+        for adjust in self.sockets.into_inner() {
             adjust(&mut sockets);
         }
         let timeout = self.setup.policies.base().timeout.effective_connect();
@@ -166,7 +167,7 @@ impl ClientBuilder {
         let connector = connector.with_timeouts(hosts);
         let core = core.connecting(Arc::clone(connector.sends().connections()));
         let mut pool = pool();
-        for adjust in self.pool {
+        for adjust in self.pool.into_inner() {
             adjust(&mut pool);
         }
         #[cfg(feature = "http2")]

@@ -16,8 +16,8 @@
 //!   them all. IPv6 and IPv4 are raced (RFC 8305). Idle connections are closed after 15 s; HTTP/2
 //!   ones are pinged every 5 s.
 //!
-//! What reqwest does and this doesn't: cookies, proxies, decompression, default headers. A 3xx is
-//! the answer, unless [redirects](ClientBuilder::redirects) are set. URLs are absolute `http` or
+//! What reqwest does and this doesn't: cookies, proxies, decompression. A 3xx is the
+//! answer, unless [redirects](ClientBuilder::redirects) are set. URLs are absolute `http` or
 //! `https` [URIs](http::Uri), percent-encoded already, without credentials. For a connector of your
 //! own, such as a Unix socket's, put a [`ResilienceLayer`](crate::ResilienceLayer) round
 //! `hyper_util::client::legacy::Client`: it drives the same engine.
@@ -42,6 +42,7 @@ mod exchange;
 mod faulty;
 mod following;
 mod frames;
+mod into_uri;
 mod link;
 mod pool;
 mod request;
@@ -60,6 +61,7 @@ use pin_project_lite::pin_project;
 
 pub use body::Body;
 pub use builder::ClientBuilder;
+pub use into_uri::IntoUri;
 pub use request::RequestBuilder;
 pub use response::Response;
 pub use service::Answered;
@@ -73,6 +75,10 @@ use crate::hyper::exchange::HyperExchange;
 use crate::hyper::following::Following;
 use crate::hyper::pool::Wire;
 use crate::shared_methods::client_methods;
+
+fn read(url: impl IntoUri) -> Result<Uri, Error> {
+    url.read().map_err(|error| Error::new(ErrorKind::Request).because(error))
+}
 
 /// An HTTP client over hyper whose calls have deadlines, retries, a retry budget, a circuit breaker
 /// and a bulkhead. See the [module docs](self).
@@ -99,16 +105,15 @@ impl Client {
         ClientBuilder::new()
     }
 
-    client_methods!(impl TryInto<Uri, Error: Into<http::Error>>);
+    client_methods!(impl IntoUri);
 
     /// Starts a request. A bad URL shows when it is sent.
-    pub fn request(
-        &self,
-        method: Method,
-        url: impl TryInto<Uri, Error: Into<http::Error>>,
-    ) -> RequestBuilder {
-        let url = url.try_into().map_err(|error| Error::new(ErrorKind::Request).because(error.into()));
-        RequestBuilder::new(self.clone(), method, url.and_then(|url| self.below_base(url)))
+    pub fn request(&self, method: Method, url: impl IntoUri) -> RequestBuilder {
+        let url = match url.text().and_then(|text| self.core.defaults().below_base(text)) {
+            Some(below) => below.and_then(|url| read(&url)),
+            None => read(url).and_then(|url| self.below_base(url)),
+        };
+        RequestBuilder::new(self.clone(), method, url)
     }
 
     /// The URL itself if it names a host, else below the base.
@@ -119,10 +124,7 @@ impl Client {
         }
         let text = url.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         match self.core.defaults().below_base(text) {
-            Some(below) => {
-                let below = below?.as_str().parse::<Uri>();
-                below.map_err(|error| Error::new(ErrorKind::Request).because(error))
-            }
+            Some(below) => below.and_then(|url| read(&url)),
             None => Ok(url),
         }
     }

@@ -21,7 +21,7 @@ use crate::call::exchange::{Expired, Overdue, Reached, Target};
 use crate::error::BoxError;
 use crate::faulted::{Asked, Faulted, Injector};
 use crate::hyper::Body;
-use crate::outcome::Cause;
+use crate::outcome::FailureCause;
 use crate::outcome::classify::evidence::{Evidence, Sent};
 use crate::redirects::Redirects;
 use crate::time::Tick;
@@ -235,7 +235,7 @@ impl Sending {
         } else {
             Reached::Server
         };
-        let cause = if ill(&link) { Cause::Connection(id) } else { Cause::Own };
+        let cause = if ill(&link) { FailureCause::Connection(id) } else { FailureCause::Own };
         Expired { cause, reached }
     }
 

@@ -84,6 +84,9 @@ instruments! {
     BREAKER_STATE: Gauge "resilient_client.breaker.state" "{breaker}"
         ["state"]
         "Circuit breakers in this state: of an upstream that is one, 1 in one state and 0 in the others; else its endpoints'.";
+    BREAKER_HELD: Gauge "resilient_client.breaker.held" "{breaker}"
+        ["control"]
+        "Circuit breakers that somebody told so and has not told otherwise since: the upstream's, and its endpoints'.";
     IN_USE: Gauge "resilient_client.bulkhead.in_use" "{attempt}" []
         "Places taken by attempts in flight, responses whose bodies haven't ended among them.";
     LIMIT: Gauge "resilient_client.bulkhead.limit" "{attempt}" []

@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::instruments as names;
 use super::instruments::Instrument;
 use super::labels::{End, STATUSES, Status, Whom};
-use super::totals::{STATES, Totals};
+use super::totals::{HELD, STATES, Totals};
 use crate::event::{CallEnd, Counts, Event, EventKinds, KnownMethod, Observer};
 use crate::outcome::Outcome;
 use crate::outcome::report::Trigger;
@@ -77,6 +77,7 @@ struct Durations {
 /// What a snapshot tells.
 struct StateOf {
     states: [Gauge; STATES.len()],
+    held: [Gauge; HELD.len()],
     in_use: Gauge,
     queued: Gauge,
     silent: Gauge,
@@ -137,6 +138,7 @@ impl Meters {
     pub(super) fn tell(&self, totals: &Totals) {
         let state = self.state.get_or_init(|| StateOf {
             states: STATES.map(|state| self.gauge(&names::BREAKER_STATE, &[state.as_str()])),
+            held: HELD.map(|control| self.gauge(&names::BREAKER_HELD, &[control.as_str()])),
             in_use: self.gauge(&names::IN_USE, &[]),
             queued: self.gauge(&names::QUEUED, &[]),
             silent: self.gauge(&names::SILENT, &[]),
@@ -144,6 +146,9 @@ impl Meters {
             budget: OnceLock::new(),
         });
         for (gauge, count) in state.states.iter().zip(totals.states) {
+            gauge.set(count);
+        }
+        for (gauge, count) in state.held.iter().zip(totals.held) {
             gauge.set(count);
         }
         state.in_use.set(totals.in_use as f64);

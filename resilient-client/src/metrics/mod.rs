@@ -224,7 +224,8 @@ impl fmt::Debug for Metrics {
 }
 
 impl Observer for Metrics {
-    /// Never called by a client, which asks for each upstream's own.
+    /// A client calls it for what is its own alone, of which nothing is counted; for all else it
+    /// asks for each upstream's.
     fn event(&self, _upstream: &str, _event: &Event) {}
 
     fn of_upstream(&self, upstream: &UpstreamIdentity) -> Option<Arc<dyn Observer>> {

@@ -345,6 +345,8 @@ async fn a_snapshot_tells_levels_and_that_an_upstream_is_gone() {
     let users = "server.address=users,server.port=3000";
     assert_eq!(kept.sum(&format!("resilient_client.breaker.state{{{users},state=forced_open}}")), 1000);
     assert_eq!(kept.sum("resilient_client.breaker.state"), 1000, "one in all");
+    assert_eq!(kept.sum(&format!("resilient_client.breaker.held{{{users},control=force_open}}")), 1000);
+    assert_eq!(kept.sum("resilient_client.breaker.held"), 1000, "one in all");
     assert_eq!(kept.sum(&format!("resilient_client.bulkhead.limit{{{users}}}")), 256_000);
     assert_eq!(kept.sum(&format!("resilient_client.budget.available{{{users}}}")), 10_000);
     assert_eq!(kept.sum("resilient_client.breaker.transitions"), 1);
@@ -354,6 +356,44 @@ async fn a_snapshot_tells_levels_and_that_an_upstream_is_gone() {
     for gone in ["resilient_client.bulkhead.limit", "resilient_client.budget.available"] {
         assert_eq!(kept.sum(gone), NO_NUMBER, "0 would be one that lets nothing in");
     }
+}
+
+/// One that was told to observe was seen nowhere, nor was that of a whole name forced open: of a
+/// name only the endpoints' were counted.
+#[tokio::test]
+async fn whoever_holds_a_breaker_is_told_whatever_it_was_told_and_whose_it_is() {
+    use crate::policy::breaker::BreakerPolicy;
+    use crate::{Control, Endpoints, Policy, ResilienceLayer};
+
+    let kept = Kept::default();
+    let metrics = Metrics::with_recorder(kept.clone());
+    let observing = BreakerPolicy::standard().observe_only(true);
+    let client = ResilienceLayer::builder()
+        .policy(Policy::standard().breaker(observing))
+        .observer(metrics.clone())
+        .endpoints("http://users:3000", Endpoints::fixed(["http://a:3000", "http://b:3000"]))
+        .build()
+        .unwrap();
+    let breaker = client.breaker("http://users:3000").unwrap();
+    let told = |control: &str| {
+        metrics.record_snapshot(&client.snapshot());
+        let held = kept.sum("resilient_client.breaker.held");
+        let labels = format!("server.address=users,server.port=3000,control={control}");
+        (held, kept.sum(&format!("resilient_client.breaker.held{{{labels}}}")))
+    };
+    assert_eq!(told("observe"), (0, 0), "what is so by the policy is held by nobody");
+    for control in [Control::Observe, Control::ForceOpen, Control::ForceClosed, Control::Disable] {
+        breaker.control(control).unwrap();
+        assert_eq!(told(control.as_str()), (1000, 1000), "{control}");
+        assert_eq!(breaker.snapshot().unwrap().held, Some(control));
+    }
+    let endpoint = breaker.endpoint("http://a:3000").unwrap();
+    endpoint.force_open().unwrap();
+    endpoint.observe().unwrap();
+    assert_eq!(told("observe"), (2000, 1000), "the last word");
+    breaker.enable().unwrap();
+    endpoint.reset().unwrap();
+    assert_eq!(told("observe"), (0, 0));
 }
 
 #[tokio::test]

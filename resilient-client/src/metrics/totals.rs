@@ -1,6 +1,6 @@
 //! Levels of upstreams that have the same labels, summed.
 
-use crate::policy::breaker::State;
+use crate::policy::breaker::{Control, State};
 use crate::policy::overload;
 use crate::upstream::UpstreamSnapshot;
 
@@ -8,10 +8,15 @@ use crate::upstream::UpstreamSnapshot;
 pub(super) const STATES: [State; 6] =
     [State::Closed, State::Open, State::HalfOpen, State::Disabled, State::ForcedOpen, State::ForcedClosed];
 
+/// What somebody may have told a breaker, each of which has a gauge.
+pub(super) const HELD: [Control; 4] =
+    [Control::ForceOpen, Control::ForceClosed, Control::Disable, Control::Observe];
+
 /// Those of one client's host first, by [`add`](Self::add), and then of all, by [`and`](Self::and).
 #[derive(Default)]
 pub(super) struct Totals {
     pub(super) states: [u32; STATES.len()],
+    pub(super) held: [u32; HELD.len()],
     pub(super) in_use: u64,
     pub(super) queued: u64,
     pub(super) silent: u32,
@@ -26,6 +31,13 @@ impl Totals {
         for state in endpoints.chain(own) {
             if let Some(index) = STATES.iter().position(|known| *known == state) {
                 self.states[index] += 1;
+            }
+        }
+        // The upstream's own, too, where it isn't one: calls ask it before its endpoints'.
+        let held = upstream.endpoints.iter().map(|endpoint| endpoint.breaker.held);
+        for control in held.chain([upstream.breaker.held]).flatten() {
+            if let Some(index) = HELD.iter().position(|known| *known == control) {
+                self.held[index] += 1;
             }
         }
         let (in_use, queued) = (u64::from(upstream.in_flight), upstream.queued as u64);
@@ -56,6 +68,9 @@ impl Totals {
     /// Those of another host, or of another client's.
     pub(super) fn and(&mut self, other: &Self) {
         for (all, own) in self.states.iter_mut().zip(other.states) {
+            *all += own;
+        }
+        for (all, own) in self.held.iter_mut().zip(other.held) {
             *all += own;
         }
         self.in_use += other.in_use;

@@ -24,6 +24,8 @@ pub(super) enum Segment {
     Bytes(Bytes),
     /// So many bytes of a file, which is opened when its turn comes.
     File(Arc<Path>, u64),
+    /// All of what has bytes and doesn't know how many; it may be opened again, or once.
+    Endless(Arc<Path>, bool),
     /// Of so many bytes, if that is known.
     Stream(Box<Body>, Option<u64>),
 }
@@ -34,7 +36,29 @@ impl Segment {
             Self::Bytes(bytes) => Some(bytes.len() as u64),
             Self::File(_, length) => Some(*length),
             Self::Stream(_, length) => *length,
+            Self::Endless(..) => None,
         }
+    }
+
+    /// What is found at a path.
+    ///
+    /// # Errors
+    /// When there is nothing to be read.
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        let about = std::fs::metadata(path)?;
+        if about.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if !about.is_file() {
+            // A pipe: there is nothing in it to look at, and it is read once.
+            return Ok(Self::Endless(path.into(), false));
+        }
+        let mut file = std::fs::File::open(path)?;
+        // A file that the system makes up, of /proc say, claims to be empty.
+        if about.len() == 0 && io::Read::read(&mut file, &mut [0])? > 0 {
+            return Ok(Self::Endless(path.into(), true));
+        }
+        Ok(Self::File(path.into(), about.len()))
     }
 
     /// Another of the same; a stream has none.
@@ -42,7 +66,8 @@ impl Segment {
         match self {
             Self::Bytes(bytes) => Some(Self::Bytes(bytes.clone())),
             Self::File(path, length) => Some(Self::File(Arc::clone(path), *length)),
-            Self::Stream(..) => None,
+            Self::Endless(path, true) => Some(Self::Endless(Arc::clone(path), true)),
+            Self::Stream(..) | Self::Endless(_, false) => None,
         }
     }
 }
@@ -52,6 +77,7 @@ impl fmt::Debug for Segment {
         match self {
             Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
             Self::File(path, length) => write!(f, "{length} bytes of {}", path.display()),
+            Self::Endless(path, _) => write!(f, "all of {}", path.display()),
             Self::Stream(_, Some(length)) => write!(f, "a stream of {length} bytes"),
             Self::Stream(_, None) => f.write_str("a stream"),
         }
@@ -72,9 +98,10 @@ pub(crate) struct FormBody {
 /// What is being read.
 enum Now {
     Nothing,
-    Opening(JoinHandle<io::Result<std::fs::File>>, u64),
-    Reading(File, u64, Vec<u8>),
-    Stream(Box<Body>),
+    /// Each with how much is to come, if that is known.
+    Opening(JoinHandle<io::Result<std::fs::File>>, Option<u64>),
+    Reading(File, Option<u64>, Vec<u8>),
+    Stream(Box<Body>, Option<u64>),
 }
 
 impl FormBody {
@@ -86,7 +113,7 @@ impl FormBody {
 
     /// Whether [`again`](Self::again) gives another.
     pub(crate) fn is_replayable(&self) -> bool {
-        !self.rest.iter().any(|segment| matches!(segment, Segment::Stream(..)))
+        !self.rest.iter().any(|segment| matches!(segment, Segment::Stream(..) | Segment::Endless(_, false)))
     }
 
     /// Another of the same, if nothing has been read of this one and no part is a stream.
@@ -96,24 +123,47 @@ impl FormBody {
     }
 }
 
-/// One piece of a file, `left` bytes of which are to come.
+/// One piece of a file, `left` bytes of which are to come; `None` at the end.
 fn read(
     file: &mut File,
-    left: &mut u64,
+    left: &mut Option<u64>,
     space: &mut Vec<u8>,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Bytes>> {
-    let most = usize::try_from(*left).unwrap_or(PIECE).min(PIECE);
+) -> Poll<io::Result<Option<Bytes>>> {
+    let most = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(PIECE).min(PIECE);
     space.resize(most, 0);
     let mut buffer = ReadBuf::new(space);
     ready!(Pin::new(file).poll_read(cx, &mut buffer))?;
     let piece = Bytes::copy_from_slice(buffer.filled());
     if piece.is_empty() {
-        let shorter = format!("the file has become {left} bytes shorter");
-        return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, shorter)));
+        return Poll::Ready(ended(*left, "the file has become").map(|()| None));
     }
-    *left -= piece.len() as u64;
-    Poll::Ready(Ok(piece))
+    // No more were asked for.
+    *left = left.map(|left| left.saturating_sub(piece.len() as u64));
+    Poll::Ready(Ok(Some(piece)))
+}
+
+/// The end of what still owes so many bytes. To send less than was promised would leave the server
+/// waiting for the rest.
+fn ended(left: Option<u64>, what: &str) -> io::Result<()> {
+    match left {
+        None | Some(0) => Ok(()),
+        Some(left) => {
+            let shorter = format!("{what} {left} bytes shorter");
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, shorter))
+        }
+    }
+}
+
+/// Takes a stream's piece off what it owes. What is beyond that would be sent in place of the
+/// form's end.
+fn owes(left: &mut Option<u64>, piece: &Frame<Bytes>) -> io::Result<()> {
+    let length = piece.data_ref().map_or(0, Bytes::len) as u64;
+    if let Some(all) = left {
+        *all =
+            all.checked_sub(length).ok_or_else(|| io::Error::other("the stream is longer than was said"))?;
+    }
+    Ok(())
 }
 
 impl http_body::Body for FormBody {
@@ -133,31 +183,41 @@ impl http_body::Body for FormBody {
                     Some(Segment::Bytes(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                     Some(Segment::File(path, length)) => {
                         let opening = tokio::task::spawn_blocking(move || std::fs::File::open(path));
-                        this.now = Now::Opening(opening, length);
+                        this.now = Now::Opening(opening, Some(length));
                     }
-                    Some(Segment::Stream(body, _)) => this.now = Now::Stream(body),
+                    Some(Segment::Endless(path, _)) => {
+                        let opening = tokio::task::spawn_blocking(move || std::fs::File::open(path));
+                        this.now = Now::Opening(opening, None);
+                    }
+                    Some(Segment::Stream(body, length)) => this.now = Now::Stream(body, length),
                 },
                 Now::Opening(opening, length) => {
                     let file = ready!(Pin::new(opening).poll(cx))??;
                     this.now = Now::Reading(File::from_std(file), *length, Vec::new());
                 }
-                Now::Reading(_, 0, _) => this.now = Now::Nothing,
-                Now::Reading(file, left, space) => {
-                    let piece = ready!(read(file, left, space, cx))?;
-                    return Poll::Ready(Some(Ok(Frame::data(piece))));
-                }
-                Now::Stream(body) => match ready!(Pin::new(body).poll_frame(cx)) {
-                    // Trailers have no place in the middle.
-                    Some(Ok(frame)) if !frame.is_data() => {}
-                    Some(frame) => return Poll::Ready(Some(frame.map_err(Into::into))),
+                Now::Reading(_, Some(0), _) => this.now = Now::Nothing,
+                Now::Reading(file, left, space) => match ready!(read(file, left, space, cx))? {
+                    Some(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
                     None => this.now = Now::Nothing,
+                },
+                Now::Stream(body, left) => match ready!(Pin::new(body).poll_frame(cx)?) {
+                    // Trailers have no place in the middle.
+                    Some(frame) if !frame.is_data() => {}
+                    Some(frame) => {
+                        owes(left, &frame)?;
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                    None => {
+                        ended(*left, "the stream is")?;
+                        this.now = Now::Nothing;
+                    }
                 },
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && matches!(self.now, Now::Nothing | Now::Reading(_, 0, _))
+        self.rest.is_empty() && matches!(self.now, Now::Nothing | Now::Reading(_, Some(0), _))
     }
 
     /// Of all, which is what is asked before anything is read.
@@ -175,7 +235,7 @@ impl fmt::Debug for Now {
             Self::Nothing => "Nothing",
             Self::Opening(..) => "Opening",
             Self::Reading(..) => "Reading",
-            Self::Stream(_) => "Stream",
+            Self::Stream(..) => "Stream",
         })
     }
 }
@@ -222,6 +282,38 @@ mod tests {
         assert_eq!(form().collect().await.unwrap().to_bytes(), "<tea>");
         let unknown = FormBody::new(vec![Segment::Stream(Box::new("tea".into()), None)]);
         assert_eq!(unknown.size_hint().exact(), None);
+    }
+
+    /// It left the server waiting for the rest, until the attempt timeout blamed the server.
+    #[tokio::test]
+    async fn a_stream_that_is_not_as_long_as_was_said_is_an_error() {
+        let said =
+            |length| FormBody::new(vec![Segment::Stream(Box::new("tea".into()), Some(length)), bytes(">")]);
+        assert_eq!(said(3).collect().await.unwrap().to_bytes(), "tea>");
+        for (length, says) in
+            [(4, "the stream is 1 bytes shorter"), (2, "the stream is longer than was said")]
+        {
+            assert_eq!(said(length).collect().await.unwrap_err().to_string(), says);
+        }
+    }
+
+    /// Of a pipe, and of a file that says that it is empty, nothing was sent, and nobody was told.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_does_not_know_its_length_is_read_to_its_end() {
+        let version = std::fs::read("/proc/version").unwrap();
+        let form = |path: &str| FormBody::new(vec![Segment::at(Path::new(path)).unwrap()]);
+        let first = form("/proc/version");
+        assert!(first.is_replayable() && first.size_hint().exact().is_none());
+        let second = first.again().unwrap();
+        for body in [first, second] {
+            assert_eq!(body.collect().await.unwrap().to_bytes(), version);
+        }
+        let pipe = form("/dev/null");
+        assert!(!pipe.is_replayable() && pipe.again().is_none() && pipe.size_hint().exact().is_none());
+        assert_eq!(pipe.collect().await.unwrap().to_bytes(), "");
+        assert_eq!(Segment::at(Path::new("/")).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(Segment::at(Path::new("/none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 //! | part | sent again |
 //! |---|---|
 //! | [`Part::text`], [`Part::bytes`] | yes |
-//! | [`Part::file`] | yes: the file is opened anew for each attempt |
+//! | [`Part::file`] | yes: the file is opened anew for each attempt; a pipe is read once |
 //! | [`Part::stream`], [`Part::stream_with_length`] | no, and so the form isn't: the report says [`Decline::BodyIsStream`](crate::Decline::BodyIsStream) |
 //!
 //! A `POST` is only repeated at all if that is safe: see
@@ -84,7 +84,7 @@ impl Form {
     /// Adds a file; see [`Part::file`].
     ///
     /// # Errors
-    /// When the file can't be looked at.
+    /// As [`Part::file`].
     pub async fn file(self, name: impl Into<Cow<'static, str>>, path: impl AsRef<Path>) -> io::Result<Self> {
         Ok(self.part(name, Part::file(path).await?))
     }
@@ -92,7 +92,7 @@ impl Form {
     /// The same for code that isn't async: it waits for the file system.
     ///
     /// # Errors
-    /// When the file can't be looked at.
+    /// As [`Part::file`].
     pub fn blocking_file(
         self,
         name: impl Into<Cow<'static, str>>,
@@ -182,41 +182,46 @@ impl Part {
         }))
     }
 
-    /// A stream, which is sent once, and so is the form. Its length isn't known, so that the form
+    /// A stream, which is sent once, and so is the form. Unless the body knows its length, the form
     /// goes out in chunks.
     pub fn stream(value: impl Into<Body>) -> Self {
-        Self::new(Segment::Stream(Box::new(value.into()), None))
+        let body = value.into();
+        let length = http_body::Body::size_hint(&body).exact();
+        Self::new(Segment::Stream(Box::new(body), length))
     }
 
-    /// The same, of so many bytes.
+    /// The same, of so many bytes. An attempt that finds fewer or more fails.
     pub fn stream_with_length(value: impl Into<Body>, length: u64) -> Self {
         Self::new(Segment::Stream(Box::new(value.into()), Some(length)))
     }
 
     /// A file, which each attempt opens and reads anew: as many bytes as it has now. An attempt
-    /// that finds fewer, or no file, fails. File name and type are guessed from the path.
+    /// that finds fewer, or no file, fails. What doesn't say how many it has, such as a pipe or a
+    /// file of `/proc`, is read to its end, and the form goes out in chunks. File name and type are
+    /// guessed from the path.
     ///
     /// # Errors
-    /// When the file can't be looked at.
+    /// When the file can't be read, or is a directory.
     pub async fn file(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref();
-        Ok(Self::of_file(path, tokio::fs::metadata(path).await?.len()))
+        let path: Arc<Path> = path.as_ref().into();
+        let there = Arc::clone(&path);
+        let found = tokio::task::spawn_blocking(move || Segment::at(&there)).await??;
+        Ok(Self::of_file(&path, found))
     }
 
     /// The same for code that isn't async: it waits for the file system.
     ///
     /// # Errors
-    /// When the file can't be looked at.
+    /// As [`file`](Self::file).
     pub fn blocking_file(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
-        Ok(Self::of_file(path, std::fs::metadata(path)?.len()))
+        Ok(Self::of_file(path, Segment::at(path)?))
     }
 
-    fn of_file(path: &Path, length: u64) -> Self {
-        let path: Arc<Path> = path.into();
-        let mime = mime_guess::from_path(&path).first_or_octet_stream();
+    fn of_file(path: &Path, found: Segment) -> Self {
+        let mime = mime_guess::from_path(path).first_or_octet_stream();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let mut part = Self::new(Segment::File(path, length));
+        let mut part = Self::new(found);
         part.mime = Some(mime);
         part.file_name = name.map(Cow::Owned);
         part

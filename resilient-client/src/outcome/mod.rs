@@ -18,7 +18,8 @@ pub use verdict::Verdict;
 /// What made an attempt fail, as far as it is shared: one cause counts once, however many attempts
 /// tell of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Cause {
+#[non_exhaustive]
+pub enum FailureCause {
     /// The attempt failed by itself: the server answered with a failure, or not in time. Each such
     /// failure counts.
     #[default]

@@ -1,39 +1,5 @@
 //! Policies from a configuration file: TOML, JSON, YAML, whatever serde reads (feature `config`).
-//!
-//! A file says only what differs from a preset, and a host or a route only what differs from the
-//! client:
-//!
-//! ```
-//! use resilient_client::policy::PolicySet;
-//!
-//! let set: PolicySet = toml::from_str(r#"
-//!     preset = "standard"
-//!     timeout = { total = "2s", attempt = "500ms" }
-//!     retry = { max_attempts = 3 }
-//!
-//!     [[host]]
-//!     origin = "http://users:3000"
-//!     breaker = { open_for = "500ms" }
-//!     bulkhead = "off"
-//!
-//!     [[route]]
-//!     origin = "http://users:3000"
-//!     method = "GET"
-//!     path = "/users/{id}"
-//!     timeout = { total = "1s", attempt = "300ms" }
-//! "#)?;
-//! assert!(set.check().is_ok());
-//! # Ok::<(), toml::de::Error>(())
-//! ```
-//!
-//! - A duration is text with its unit: `"250ms"`, `"2s"`, `"1m 30s"`. A bare number is refused:
-//!   nobody remembers of what. So is `"1M"`, which would be a month.
-//! - `"off"` switches a policy, or a time bound, off; a table switches a policy on and starts from
-//!   what it was, or from its standard settings if it was off.
-//! - A name that isn't known is refused, with the one that was probably meant.
-//!
-//! One caveat: reading a file checks its form. Whether the settings can work together is checked
-//! when a client is built or reloaded, or by [`PolicySet::check`].
+//! What may be in one is said where a user finds it, at [`PolicySet`]: `config/files.md`.
 
 mod hedge_delay;
 pub(crate) mod read;

@@ -68,6 +68,7 @@ const MOST_MULTIPLIER: f64 = 100.0;
 
 /// How long an attempt may be out before a hedge follows.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Delay {
     /// Always this long. Zero sends all at once, as far as the cap goes.
     Fixed(Duration),

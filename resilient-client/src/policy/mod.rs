@@ -42,7 +42,7 @@ pub mod budget;
 pub mod bulkhead;
 pub mod concurrency;
 #[cfg(feature = "config")]
-pub mod config;
+pub(crate) mod config;
 pub(crate) mod grant;
 pub mod hedge;
 pub(crate) mod latency;

@@ -22,6 +22,7 @@
 
 /// The class of a call, ordered by what it is worth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Priority {
     /// Work whose loss nobody notices at once: prefetches, batch jobs that run again, refreshing
     /// what is still fresh.

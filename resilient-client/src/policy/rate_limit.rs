@@ -79,6 +79,7 @@ impl Rules {
 
 /// The rate is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limited {
     /// How long until a call would be let go, if nobody else came first. Longer than zero.
     pub retry_after: Duration,

@@ -48,6 +48,8 @@ pub(super) use named::Named;
 ///
 /// One caveat: a policy that isn't named keeps what the less specific one said when the set was put
 /// together. So hosts are named before their routes; the other way round is refused.
+#[cfg_attr(feature = "config", doc = "")]
+#[cfg_attr(feature = "config", doc = include_str!("config/files.md"))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicySet {
     base: Policy,
@@ -351,10 +353,10 @@ impl PlanSet {
         route.map_or_else(|| self.of_host(authority), |route| &route.plan)
     }
 
-    /// Whether a host, or a route of it, has a policy of its own.
-    pub(crate) fn names(&self, authority: &Authority<'_>) -> bool {
-        self.hosts.iter().any(|(host, _)| host == authority)
-            || self.routes.iter().any(|route| route.authority == *authority)
+    /// The hosts that have a policy of their own, or a route that has one.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = &Authority<'static>> {
+        let of_routes = self.routes.iter().map(|route| &route.authority);
+        self.hosts.iter().map(|(host, _)| host).chain(of_routes)
     }
 
     fn of_host(&self, authority: &Authority<'_>) -> &Arc<Plan> {

@@ -131,6 +131,7 @@ pub struct Rules {
 
 /// Refused here, because the upstream accepts too little.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Throttled {
     /// The probability with which it was refused.
     pub probability: f64,

@@ -3,12 +3,17 @@
 /// What the clients' requests begin with. For a struct with a `setup`.
 macro_rules! defaults_methods {
     () => {
-        /// What URLs without scheme and host begin with, such as `https://users:3000/v1`: then
-        /// `get("/7")` and `get("7")` both ask for `https://users:3000/v1/7`. A path is put below
-        /// the base's, never in its place, and one that leads out of it (`..`) is
-        /// [`ErrorKind::Request`](crate::ErrorKind::Request). Absolute URLs stay what they are.
-        /// Default none: every URL must be absolute. With `hyper::Client` write the `/` first: `7`
-        /// is an `http::Uri` that names a host.
+        /// What URLs without scheme and host begin with, such as `https://users:3000/v1`. Default
+        /// none: every URL must be absolute.
+        ///
+        /// | asked for, as text | is |
+        /// |---|---|
+        /// | `7`, `/7`, `//7` | `https://users:3000/v1/7`: a path goes below the base's, never in its place |
+        /// | nothing | `https://users:3000/v1`, with a `/` at its end if the base was given one |
+        /// | `?page=2` | `https://users:3000/v1?page=2` |
+        /// | `a/../b` | `https://users:3000/v1/b` |
+        /// | `..`, `/../admin` | [`ErrorKind::Request`](crate::ErrorKind::Request): it leads out of the base |
+        /// | `http://orders:3000/7` | itself: what begins with a scheme is absolute, so `users:3000/7` is no path |
         ///
         /// [`build`](Self::build) refuses a base that isn't `http` or `https`, or has credentials,
         /// a query or a fragment.

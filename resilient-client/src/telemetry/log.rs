@@ -80,7 +80,7 @@ pub(super) fn write(upstream: &str, event: &Event) {
     }
 }
 
-/// What happened to an upstream rather than to one of its calls.
+/// What happened to an upstream, or to the client, rather than to a call.
 fn of_upstream(upstream: &str, event: &Event) {
     match event {
         Event::LimitChanged { limit } => {
@@ -122,6 +122,9 @@ fn of_upstream(upstream: &str, event: &Event) {
         }
         Event::HeldBack { duration } => {
             warn!(target: "resilient_client", upstream, ?duration, "upstream asked for a wait");
+        }
+        Event::Reloaded { version, changes } => {
+            info!(target: "resilient_client", version, changes = changes.join(", "), "policies reloaded");
         }
         _ => {}
     }

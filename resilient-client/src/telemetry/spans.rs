@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Entered, EnteredSpan};
@@ -42,7 +42,7 @@ use crate::redact::{Template, redacted, redacted_text};
 pub(crate) struct CallSpan {
     span: Span,
     address: UpstreamIdentity,
-    method: KnownMethod,
+    method: Method,
     template: Option<Template>,
 }
 
@@ -65,7 +65,7 @@ impl CallSpan {
     /// `None` while nobody listens.
     #[inline]
     pub(crate) fn begin(
-        method: KnownMethod,
+        method: &Method,
         template: Option<&Template>,
         upstream: impl Fn() -> UpstreamIdentity,
     ) -> Option<Box<Self>> {
@@ -74,7 +74,7 @@ impl CallSpan {
 
     #[cold]
     fn make(
-        method: KnownMethod,
+        method: &Method,
         template: Option<&Template>,
         upstream: impl Fn() -> UpstreamIdentity,
     ) -> Option<Box<Self>> {
@@ -86,7 +86,8 @@ impl CallSpan {
             "resilient_client.call",
             otel.kind = "internal",
             otel.status_code = Empty,
-            http.request.method = method.as_str(),
+            http.request.method = KnownMethod::of(method).as_str(),
+            http.request.method_original = original(method),
             server.address = whom().host(),
             server.port = whom().port().map(i64::from),
             url.template = template.map(Template::as_str),
@@ -98,7 +99,7 @@ impl CallSpan {
             return None;
         }
         let (address, template) = (address.into_inner().unwrap_or_else(upstream), template.cloned());
-        Some(Box::new(Self { span, address, method, template }))
+        Some(Box::new(Self { span, address, method: method.clone(), template }))
     }
 
     /// The span of an attempt, begun as it sets out to `url`.
@@ -108,15 +109,16 @@ impl CallSpan {
         url: impl Fn() -> Option<Cow<'u, str>>,
     ) -> Option<AttemptSpan> {
         let Self { span: call, address, method, template, .. } = self;
-        let (method, template) = (method.as_str(), template.as_ref().map(Template::as_str));
+        let (known, template) = (KnownMethod::of(method), template.as_ref().map(Template::as_str));
         let span = info_span!(
             target: "resilient_client",
             parent: call,
             "resilient_client.attempt",
-            otel.name = &*name(method, template),
+            otel.name = &*name(known, template),
             otel.kind = "client",
             otel.status_code = Empty,
-            http.request.method = method,
+            http.request.method = known.as_str(),
+            http.request.method_original = original(method),
             server.address = address.host(),
             server.port = address.port().map(i64::from),
             url.full = url().map(|url| shown_text(&url, template)),
@@ -201,9 +203,14 @@ impl AttemptSpan {
 }
 
 /// An attempt's name: of a method that isn't known the conventions say `HTTP`.
-fn name<'a>(method: &'a str, template: Option<&str>) -> Cow<'a, str> {
-    let verb = if method == KnownMethod::Other.as_str() { "HTTP" } else { method };
+fn name(method: KnownMethod, template: Option<&str>) -> Cow<'static, str> {
+    let verb = if method == KnownMethod::Other { "HTTP" } else { method.as_str() };
     template.map_or(Cow::Borrowed(verb), |template| Cow::Owned(format!("{verb} {template}")))
+}
+
+/// The method as it is sent, where the conventions know it as `_OTHER` alone.
+fn original(method: &Method) -> Option<&str> {
+    (KnownMethod::of(method) == KnownMethod::Other).then(|| method.as_str())
 }
 
 /// Enters it, and leaves it. A thread that ends drops its calls when whoever records spans may have

@@ -19,7 +19,9 @@
 //!   script answers has come over a connection in memory of hyper's own, so that errors and bodies
 //!   that break are hyper's, too.
 //! - **What isn't?** Nothing connects, so that the connect timeout, pools, TLS, HTTP/2 and what the
-//!   transport adds to a request can't be seen. Over real sockets, with wiremock:
+//!   transport does itself can't be seen: headers that it adds, cookies, bodies that it decodes.
+//!   Redirects are followed as by the client that it will be, to the same origin unless it says
+//!   otherwise, each as a request to the script. Over real sockets, with wiremock:
 //!   `docs/testing.md`.
 //!
 //! ```

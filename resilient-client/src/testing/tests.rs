@@ -13,6 +13,7 @@ use crate::time::now;
 use crate::{Client, Decline, ErrorKind, Policy, Rejection, ResilienceLayer, Trigger};
 
 const MS: Duration = Duration::from_millis(1);
+const URL_OF_ALL: &str = "http://users:3000/users";
 const URL: &str = "http://users:3000/users/1";
 
 fn client(script: &Script) -> Client {
@@ -23,6 +24,45 @@ fn panics(it: impl FnOnce()) -> String {
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(it)).expect_err("it panics");
     let literal = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
     panic.downcast_ref::<String>().cloned().or(literal).expect("a message")
+}
+
+/// A test got the 302 that its client would have followed in production.
+#[tokio::test(start_paused = true)]
+async fn redirects_are_followed_as_by_the_client_that_it_will_be() {
+    let script = Script::new()
+        .on(get("/old").always(Answer::status(302).header("location", "/new")))
+        .on(get("/away").always(Answer::status(302).header("location", "http://elsewhere/new")))
+        .on(post("/old").always(Answer::status(303).header("location", "/new")))
+        .on(get("/new").always(Answer::text(200, "Ada")));
+    let at = |path: &str| format!("http://users:3000{path}");
+    let usual = client(&script);
+    let response = usual.get(at("/old")).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.url().as_str()), (200, &*at("/new")));
+    assert_eq!(usual.post(at("/old")).body("tea").send().await.unwrap().status(), 200);
+    assert_eq!(usual.get(at("/away")).send().await.unwrap().status(), 302);
+    for client in [
+        Client::builder().follows_no_redirects().script(&script),
+        Client::builder().redirects(crate::Redirects::none()).script(&script),
+        Client::builder().transport(|it| it.redirect(reqwest::redirect::Policy::none())).script(&script),
+    ] {
+        assert_eq!(client.build().unwrap().get(at("/old")).send().await.unwrap().status(), 302);
+    }
+}
+
+/// Both were sent, and it was the server's to choose.
+#[tokio::test(start_paused = true)]
+async fn a_key_takes_the_place_of_the_one_before() {
+    let script = Script::new().on(post("/users").always(Answer::status(201)));
+    client(&script).post(URL_OF_ALL).idempotency_key("1").idempotency_key("2").send().await.unwrap();
+    #[cfg(feature = "hyper")]
+    {
+        let lean = crate::hyper::Client::builder().script(&script).build().unwrap();
+        lean.post(URL_OF_ALL).idempotency_key("1").idempotency_key("2").send().await.unwrap();
+    }
+    for request in script.requests() {
+        let keys: Vec<_> = request.headers.get_all(crate::IDEMPOTENCY_KEY).iter().collect();
+        assert_eq!(keys, ["2"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

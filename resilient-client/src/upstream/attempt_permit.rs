@@ -15,7 +15,7 @@ use crate::outcome::Verdict;
 use crate::outcome::call_id::CallId;
 use crate::outcome::classify::{Classified, Repeat};
 use crate::outcome::report::Trigger;
-use crate::outcome::{Cause, FailureKind, Outcome};
+use crate::outcome::{FailureCause, FailureKind, Outcome};
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::grant::Grant;
 use crate::policy::overload::UNIT_BITS;
@@ -277,7 +277,7 @@ impl AttemptPermit {
         let transition = self.say_head(end, now);
         if end.is_success() {
             // The body was part of the attempt, and has ended as well as the head began.
-            let _ = self.say_body(Verdict::Success, Cause::Own, 0, now);
+            let _ = self.say_body(Verdict::Success, FailureCause::Own, 0, now);
         }
         self.finished(end, now);
         self.announce(transition);
@@ -352,7 +352,7 @@ impl AttemptPermit {
     fn say_body(
         &mut self,
         verdict: Verdict,
-        cause: Cause,
+        cause: FailureCause,
         waited: u64,
         now: Tick,
     ) -> Option<breaker::Transition> {
@@ -376,7 +376,7 @@ impl Drop for AttemptPermit {
         match self.said {
             Said::Nothing => {
                 let now = time::now();
-                self.abandon(FailureKind::Timeout, Cause::Own, now.since(self.started), u64::MAX, now);
+                self.abandon(FailureKind::Timeout, FailureCause::Own, now.since(self.started), u64::MAX, now);
             }
             // Nobody wanted the body.
             Said::Head => self.body(Verdict::Neutral, &Classified::ABANDONED, time::now()),

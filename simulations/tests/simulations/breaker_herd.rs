@@ -9,7 +9,8 @@ use std::collections::BinaryHeap;
 
 use std::time::Duration;
 
-use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, Verdict};
+use resilient_client::outcome::Verdict;
+use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult};
 use resilient_client::rng::Rng;
 use resilient_client::time::Tick;
 

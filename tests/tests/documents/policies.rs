@@ -5,10 +5,10 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use resilient_client::Client;
-use resilient_client::outcome::Outcome;
 use resilient_client::outcome::classify::{Ended, Repeat};
+use resilient_client::outcome::{Outcome, Verdict};
 use resilient_client::policy::balance::BalancePolicy;
-use resilient_client::policy::breaker::{BreakerPolicy, Verdict};
+use resilient_client::policy::breaker::BreakerPolicy;
 use resilient_client::policy::budget::BudgetPolicy;
 use resilient_client::policy::bulkhead::BulkheadPolicy;
 use resilient_client::policy::concurrency::ConcurrencyPolicy;

@@ -194,3 +194,26 @@ async fn attempts_go_to_the_endpoints_of_a_name() {
     }
     assert_eq!(working.count(), 20);
 }
+
+#[tokio::test]
+async fn a_url_is_given_as_text_or_as_what_has_been_read_from_it() {
+    let server = Server::start(|request| Reply::answer(200, request.target.clone())).await;
+    let client = Client::builder().base_url(server.url("/v1")).build().unwrap();
+    let text = server.url("/a");
+    let (uri, url): (http::Uri, resilient_client::Url) = (text.parse().unwrap(), text.parse().unwrap());
+    let read = [
+        client.get(&*text),
+        client.get(&text),
+        client.get(text.clone()),
+        client.get(&uri),
+        client.get(uri.clone()),
+        client.get(&url),
+        client.get(url),
+    ];
+    for request in read {
+        assert_eq!(request.send().await.unwrap().text().await.unwrap(), "/a");
+    }
+    // A path that has been read goes below the base; a host without a scheme is neither.
+    assert_eq!(client.get(http::Uri::from_static("/a")).fetch_text().await.unwrap(), "/v1/a");
+    assert_eq!(client.get(http::Uri::from_static("a")).send().await.unwrap_err().kind(), ErrorKind::Request);
+}

@@ -171,6 +171,8 @@ pub(crate) const TROUBLE: &[Phase] = &[
     Phase::calm(6),
     Phase { sick_observer: true, ..Phase::calm(3) },
     Phase::calm(8),
+    Phase { hand: Some(Control::Observe), ..Phase::calm(12) },
+    Phase::calm(2),
 ];
 
 /// All there is to count, in a few minutes.

@@ -22,12 +22,14 @@ const FIRING: &[(u64, &[(&str, &str)])] = &[
     (44, &[]),
     (48, &[("CallsFailing", "stock"), ("UpstreamDown", "stock")]),
     (54, &[]),
-    (65, &[("BreakerForced", "users")]),
+    (65, &[("BreakerHeld", "users")]),
     (69, &[]),
     (72, &[("AttemptsRefused", "users"), ("CallsFailing", "users")]),
     (77, &[]),
     (80, &[("EventsLost", "stock"), ("EventsLost", "users")]),
     (88, &[]),
+    (100, &[("BreakerHeld", "users")]),
+    (103, &[]),
 ];
 
 fn is_here() -> bool {

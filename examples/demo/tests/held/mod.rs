@@ -60,6 +60,15 @@ impl Held {
         demo_in(&self.temporary, args)
     }
 
+    /// The same so many times, all at once.
+    pub(crate) fn demos(&self, count: usize, args: &[&str]) -> Vec<Output> {
+        std::thread::scope(|scope| {
+            let temporary = &self.temporary;
+            let all: Vec<_> = (0..count).map(|_| scope.spawn(|| demo_in(temporary, args))).collect();
+            all.into_iter().map(|one| one.join().expect("it ends")).collect()
+        })
+    }
+
     /// Where its temporary files are.
     pub(crate) fn temporary(&self) -> &Path {
         self.temporary.path()

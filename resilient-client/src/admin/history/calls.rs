@@ -282,6 +282,7 @@ fn call_of(event: &Event) -> Option<CallId> {
         | Event::Silence { .. }
         | Event::UpstreamMade { .. }
         | Event::UpstreamForgotten { .. }
-        | Event::HeldBack { .. } => None,
+        | Event::HeldBack { .. }
+        | Event::Reloaded { .. } => None,
     }
 }

@@ -218,9 +218,14 @@ impl Observer for History {
         if let Some((kind, text)) = told(event) {
             self.note(upstream, kind, text);
         }
-        if let Event::UpstreamForgotten { .. } = event {
-            self.shard(upstream).lock().remove(upstream);
-            return;
+        match event {
+            Event::UpstreamForgotten { .. } => {
+                self.shard(upstream).lock().remove(upstream);
+                return;
+            }
+            // No upstream's.
+            Event::Reloaded { .. } => return,
+            _ => {}
         }
         let (name, seen) = self.seen(upstream, now);
         seen.hear(event, now);
@@ -230,7 +235,8 @@ impl Observer for History {
     }
 }
 
-/// What is told of an event to who looks at the whole: what ails upstreams. That one is met or
+/// What is told of an event to who looks at the whole: what ails upstreams, and which policies they
+/// are called by. That one is met or
 /// forgotten would push this out where there are many.
 fn told(event: &Event) -> Option<(&'static str, String)> {
     Some(match event {
@@ -247,6 +253,9 @@ fn told(event: &Event) -> Option<(&'static str, String)> {
         ),
         Event::Silence { silent: false, duration } => {
             ("silence", format!("answers again after a silence of {duration:.1?}"))
+        }
+        Event::Reloaded { version, changes } => {
+            ("policies", format!("version {version} is in force: {}", changes.join(", ")))
         }
         Event::HeldBack { duration } => ("held_back", format!("asked for a wait of {duration:.1?}")),
         _ => return None,

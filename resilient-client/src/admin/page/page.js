@@ -265,7 +265,7 @@ function showEntry(entry) {
   const time = document.createElement("time");
   time.dateTime = new Date(entry.at).toISOString();
   time.textContent = clock(entry.at);
-  item.append(time, ` ${entry.client} ${entry.upstream}: ${entry.text}`);
+  item.append(time, ` ${entry.client}${entry.upstream && ` ${entry.upstream}`}: ${entry.text}`);
   list.prepend(item);
   while (list.children.length > shownEntries) list.lastElementChild.remove();
   lastEvent = entry.id;

@@ -16,7 +16,7 @@ use crate::outcome::classify::evidence::Evidence;
 use crate::outcome::classify::grpc::Code;
 use crate::outcome::classify::{Classified, Classifier, Ended, Speech};
 use crate::outcome::report::CallReport;
-use crate::outcome::{Cause, FailureKind, Outcome};
+use crate::outcome::{FailureCause, FailureKind, Outcome};
 use crate::policy::plan::Plan;
 use crate::telemetry::{CallSpan, Heard};
 use crate::time::{self, Tick};
@@ -188,7 +188,7 @@ impl Guard {
         let cut = matches!(end.outcome, Outcome::Failure(FailureKind::Timeout | FailureKind::Body));
         if cut && now.after_nanos(ABOUT) >= self.deadline {
             // The caller's time is over, of which the server was told.
-            self.out_of_time(FailureKind::Timeout, Cause::Own, now);
+            self.out_of_time(FailureKind::Timeout, FailureCause::Own, now);
         } else {
             self.failed_with(end, Duration::ZERO, now);
         }

@@ -16,7 +16,7 @@ use crate::event::CallEnd;
 use crate::outcome::Verdict;
 use crate::outcome::classify::{Classified, Repeat, connecting};
 use crate::outcome::report::CallReport;
-use crate::outcome::{Cause, FailureKind, Outcome};
+use crate::outcome::{FailureCause, FailureKind, Outcome};
 use crate::time::{self, Tick};
 use crate::upstream::AttemptPermit;
 
@@ -109,7 +109,7 @@ impl Guard {
     pub(super) fn failed_with(&mut self, end: &Classified, waited: Duration, now: Tick) {
         let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) else { return };
         self.report.settled(permit.number(), end.outcome, permit.status(), now);
-        let own = end.outcome == Outcome::Failure(FailureKind::Status) && end.cause == Cause::Own;
+        let own = end.outcome == Outcome::Failure(FailureKind::Status) && end.cause == FailureCause::Own;
         let expected = self.begun && self.report.is_streaming() && !own && end.verdict == Verdict::Failure;
         permit.body_after(waited, if expected { Verdict::Neutral } else { end.verdict }, end, now);
         #[cfg(feature = "grpc")]
@@ -118,7 +118,7 @@ impl Guard {
 
     /// The call's time is over while somebody waits for the body: as if that had been dropped.
     #[cold]
-    pub(super) fn out_of_time(&mut self, kind: FailureKind, cause: Cause, now: Tick) {
+    pub(super) fn out_of_time(&mut self, kind: FailureKind, cause: FailureCause, now: Tick) {
         let Some(mut permit) = self.permit.take().filter(AttemptPermit::awaits_body) else { return };
         let (since, until) = self.idle_timer.waited(now).unwrap_or((now, now));
         let outcome = if self.report.is_streaming() {

@@ -1,5 +1,7 @@
 //! What is told of a call as it begins.
 
+use http::Method;
+
 use crate::event::{Event, EventKinds};
 use crate::outcome::call_id::CallId;
 use crate::redact::Template;
@@ -12,11 +14,11 @@ use crate::upstream::Upstream;
 pub(super) fn began(
     upstream: &Upstream,
     heard: Heard,
-    template: Option<&Template>,
+    (method, template): (&Method, Option<&Template>),
     begin: Begin,
 ) -> Option<Box<CallSpan>> {
-    let method = heard.method;
     let span = CallSpan::begin(method, template, || upstream.identity());
+    let method = heard.method;
     upstream.emit_of_call(heard, EventKinds::CALL_STARTED, || {
         let Begin { call, at, policy_version, until } = begin;
         Event::CallStarted { call, method, at, policy_version, until }

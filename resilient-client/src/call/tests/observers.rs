@@ -73,6 +73,15 @@ async fn an_observer_hears_of_the_kinds_it_wants_and_of_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_is_told_to_the_clients_observers_and_to_none_of_an_upstream() {
+    let picky = Picky::new(EventKinds::RELOADED);
+    let rig = observed_by(vec![Arc::new(picky.clone())], [answer(200)]);
+    rig.get().await.unwrap();
+    rig.core.reload(Policy::none().into()).unwrap();
+    assert_eq!(picky.take(), ["nobody: {Reloaded}"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_who_comes_later_has_one_of_its_own_for_an_upstream_already_met() {
     for others in [false, true] {
         let other: Arc<dyn Observer> = Arc::new(Picky::new(EventKinds::ALL));

@@ -8,13 +8,13 @@ use tokio::time::{advance, sleep};
 use super::network::{Network, Replica, layer, start, three};
 use super::script::{Piece, Step, answer, ms};
 use super::*;
-use crate::ErrorKind;
 use crate::event::Event;
 use crate::policy::breaker::{BreakerPolicy, Control};
 use crate::policy::bulkhead::BulkheadPolicy;
 use crate::policy::rate_limit::RateLimitPolicy;
 use crate::policy::timeout::TimeoutPolicy;
 use crate::time::now;
+use crate::{Endpoints, ErrorKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -417,6 +417,50 @@ async fn nobody_waits_long_for_probes_that_hang_or_for_more_than_half_of_its_tim
     call.abort();
     sleep(ms(1)).await;
     assert_eq!(waiting(&rig), 0);
+}
+
+/// They slept for a quarter of a second, and were refused, while the next call to come was let in.
+#[tokio::test(start_paused = true)]
+async fn when_the_last_probes_expire_one_that_waits_goes_in_their_place_at_once() {
+    let breaker = BreakerPolicy::standard().probe_timeout(ms(100));
+    let (rig, _probes) = recovering(&Policy::standard().breaker(breaker), [Step::Hang]).await;
+    let begun = now();
+    rig.script.then([answers_after(20, 200)]);
+    let calls: Vec<_> = (0..5).map(|_| spawn(&rig, CallOptions::new())).collect();
+    let (mut served, mut refused) = (Vec::new(), 0);
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => served.push(now().since(begun)),
+            Err(error) => refused += usize::from(error.kind() == ErrorKind::CircuitOpen),
+        }
+    }
+    assert_eq!(refused, 4, "nothing is known any more");
+    assert!(served.len() == 1 && served[0] <= ms(125), "{served:?}");
+    assert!(now().since(begun) <= ms(125), "{:?}", now().since(begun));
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_it_does_when_an_endpoints_last_probes_expire() {
+    let network = Network::of(&[("a:1", Replica::Refuses)]);
+    let breaker = BreakerPolicy::standard().probe_timeout(ms(100));
+    let layer = layer(Policy::standard().hedge(None).breaker(breaker), Endpoints::fixed(["http://a:1"]));
+    let get = |options| start(&layer, &network, Method::GET, options);
+    while get(CallOptions::new()).await.unwrap_err().kind() != ErrorKind::CircuitOpen {}
+    network.set("a:1", Replica::Answers(5));
+    while get(CallOptions::new()).await.is_err() {
+        sleep(ms(1)).await;
+    }
+    // Two more have to succeed, and hang.
+    network.set("a:1", Replica::Hangs);
+    let mut probes = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        probes.spawn(get(CallOptions::new()));
+    }
+    sleep(ms(10)).await;
+    network.set("a:1", Replica::Answers(5));
+    let begun = now();
+    assert!(get(CallOptions::new()).await.is_ok(), "after {:?}", now().since(begun));
+    assert!(now().since(begun) <= ms(100), "{:?}", now().since(begun));
 }
 
 #[tokio::test(start_paused = true)]

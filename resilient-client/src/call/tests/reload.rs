@@ -57,6 +57,25 @@ async fn a_reload_changes_what_calls_do_and_keeps_what_upstreams_know() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_is_told_once_and_before_what_comes_of_it() {
+    let rig = Rig::new(&attempts(1), [answer(200)]);
+    rig.get().await.unwrap();
+    let told = |event: &Event| match event {
+        Event::Reloaded { version, changes } => Some((*version, changes.join(", "))),
+        _ => None,
+    };
+    rig.core.reload(attempts(1).into()).unwrap();
+    assert!(rig.events.lock().unwrap().iter().all(|event| told(event).is_none()), "nothing changed");
+
+    rig.events.lock().unwrap().clear();
+    let policy = attempts(2).breaker(None).concurrency(ConcurrencyPolicy::gradient());
+    rig.core.reload(policy.into()).unwrap();
+    let heard = std::mem::take(&mut *rig.events.lock().unwrap());
+    assert_eq!(told(&heard[0]), Some((1, "client: retry, client: breaker, client: concurrency".to_owned())));
+    assert!(heard.len() > 1 && heard[1..].iter().all(|event| told(event).is_none()), "{heard:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reload_that_cannot_work_changes_nothing_and_says_why() {
     let rig = Rig::new(&attempts(1), [broken()]);
     let bad = attempts(3).timeout(TimeoutPolicy::standard().total(ms(1)).attempt(ms(3_000)));

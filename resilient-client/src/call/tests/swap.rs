@@ -58,7 +58,9 @@ async fn an_attempt_that_ends_by_what_nobody_set_says_so() {
 /// A key of nothing tells no request from another.
 #[tokio::test(start_paused = true)]
 async fn a_blank_idempotency_key_makes_no_post_repeatable() {
-    for (key, expected) in [("", 1), ("  ", 1), ("order-7", 2)] {
+    for (key, expected) in
+        [("", 1), ("  ", 1), ("\"\"", 1), (" \" \" ", 1), ("order-7", 2), ("\"order-7\"", 2)]
+    {
         let rig = Rig::new(&Policy::standard(), [broken(), answer(200)]);
         let mut request = Rig::request(Method::POST, CallOptions::new());
         request.headers_mut().insert(IDEMPOTENCY_KEY, HeaderValue::from_static(key));

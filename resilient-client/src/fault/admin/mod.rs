@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `GET` | rules in force, what they have done, faults in force now, and the limits |
 //! | `PUT` a rule, or a list of rules, as JSON | in place of those in force, all of them or none |
+//! | `POST` a rule, or a list of rules, as JSON | after those in force, which go on; all of them or none |
 //! | `DELETE` | none in force |
 //!
 //! All answer what `GET` does, or `application/problem+json` (RFC 9457) that names the field at
@@ -76,13 +77,15 @@ impl Admin {
         match head.method {
             Method::GET => {}
             Method::DELETE => self.faults.clear(),
-            Method::PUT => {
+            Method::PUT | Method::POST => {
                 let rules = rules(&read_json(&head, body).await?)?;
-                self.faults
-                    .set(rules)
-                    .map_err(|invalid| Refusal::of("These rules can't be put in force.", &invalid))?;
+                let put = match head.method {
+                    Method::PUT => self.faults.set(rules),
+                    _ => self.faults.add(rules),
+                };
+                put.map_err(|invalid| Refusal::of("These rules can't be put in force.", &invalid))?;
             }
-            _ => return Err(Refusal::method("GET, PUT, DELETE")),
+            _ => return Err(Refusal::method("GET, PUT, POST, DELETE")),
         }
         if head.method != Method::GET {
             // Whoever reads the log of a service that misbehaves must not have to guess.

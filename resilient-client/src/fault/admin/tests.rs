@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use http_body_util::BodyExt as _;
 
 use super::super::connection::BreakableStream;
+use super::super::rule::Asked;
 use super::super::{Faults, Kind, Settings};
 use super::*;
 
@@ -174,6 +175,43 @@ async fn rules_are_shown_replaced_and_cleared() {
     assert_eq!((status, &none["rules"]), (200, &json!([])));
 }
 
+/// Who read the rules and put them back with one more took away what others had added meanwhile.
+#[test]
+fn rules_that_many_add_at_a_time_are_all_in_force_and_those_before_them_go_on() {
+    let admin = admin(Access::token(TOKEN));
+    let hit = || admin.faults.snapshot().rules[0].1.injected;
+    let (method, headers) = (Method::GET, http::HeaderMap::new());
+    let (host, port, query, body) = (None, None, None, None);
+    let asked = || Asked { method: &method, path: "/", host, port, query, headers: &headers, body };
+    assert!(admin.faults.draw(asked).is_some());
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                let (status, answer) =
+                    runtime.block_on(ask(&admin, request("POST", &[], r#"{"kind":"garbage"}"#)));
+                assert_eq!(status, 200, "{answer}");
+            });
+        }
+    });
+    assert_eq!((admin.faults.snapshot().rules.len(), hit()), (21, 1));
+}
+
+#[tokio::test]
+async fn added_rules_are_all_or_none_and_there_are_never_more_than_a_hundred() {
+    let admin = admin(Access::token(TOKEN));
+    let many = |count: usize| Value::from(vec![json!({ "kind": "garbage" }); count]).to_string();
+    for (body, field) in [
+        (r#"[{"kind":"garbage"},{"kind":"delay","delay":"31s"}]"#.to_owned(), "rules[1].delay"),
+        (many(100), "rules"),
+    ] {
+        let (status, problem) = ask(&admin, request("POST", &[], &body)).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)), "{problem}");
+    }
+    assert_eq!(admin.faults.snapshot().rules.len(), 1);
+    assert_eq!(ask(&admin, request("POST", &[], &many(99))).await.0, 200);
+}
+
 #[tokio::test]
 async fn what_cannot_work_changes_nothing_and_names_its_field() {
     let admin = admin(Access::token(TOKEN));
@@ -206,7 +244,7 @@ async fn what_cannot_work_changes_nothing_and_names_its_field() {
             ask(&admin, request("PUT", &[("content-type", media)], r#"{"kind":"garbage"}"#)).await;
         assert_eq!(found, 415, "{media}");
     }
-    let (found, _) = ask(&admin, request("POST", &[], "{}")).await;
+    let (found, _) = ask(&admin, request("PATCH", &[], "{}")).await;
     assert_eq!(found, 405);
     assert_eq!(admin.faults.snapshot().rules[0].0, Rule::new(Kind::Hang));
 }

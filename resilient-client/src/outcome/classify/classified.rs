@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::outcome::{Cause, FailureKind, Outcome, Verdict};
+use crate::outcome::{FailureCause, FailureKind, Outcome, Verdict};
 
 /// Whether another attempt makes sense after this one, and what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Repeat {
     /// No: the answer would be the same, or isn't a failure.
     Never,
@@ -50,14 +51,18 @@ impl Repeat {
 }
 
 /// Everything the rest of the call needs to know about an attempt's end.
+///
+/// A classifier begins with what it is given, or with one of the functions and constants here, and
+/// changes what it knows better: by `with_…`, or a field itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Classified {
     /// What the caller and the report see.
     pub outcome: Outcome,
     /// What the circuit breaker counts.
     pub verdict: Verdict,
     /// What a failure is put down to. Failures of one cause count once.
-    pub cause: Cause,
+    pub cause: FailureCause,
     /// Whether to try again.
     pub repeat: Repeat,
     /// How long the server asked to be left alone, if it did.
@@ -78,7 +83,7 @@ impl Classified {
         Self {
             outcome: Outcome::Failure(kind),
             verdict: Verdict::Failure,
-            cause: Cause::Own,
+            cause: FailureCause::Own,
             repeat,
             retry_after: None,
             asks_one: false,
@@ -89,12 +94,30 @@ impl Classified {
 
     /// The same of a connection that was lost or not made.
     pub const fn lost(kind: FailureKind, repeat: Repeat) -> Self {
-        Self { cause: Cause::Lost, ..Self::failure(kind, repeat) }
+        Self { cause: FailureCause::Lost, ..Self::failure(kind, repeat) }
     }
 
     /// A failure of `kind` that says nothing about the server.
     pub const fn neutral(kind: FailureKind, repeat: Repeat) -> Self {
         Self { verdict: Verdict::Neutral, ..Self::failure(kind, repeat) }
+    }
+
+    /// With another answer to whether it is tried again.
+    #[must_use]
+    pub const fn with_repeat(self, repeat: Repeat) -> Self {
+        Self { repeat, ..self }
+    }
+
+    /// With something else for the circuit breaker to count.
+    #[must_use]
+    pub const fn with_verdict(self, verdict: Verdict) -> Self {
+        Self { verdict, ..self }
+    }
+
+    /// With another wait that the server asked for, such as one in a header of its own.
+    #[must_use]
+    pub const fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     /// The attempt timeout passed before the response's head came.
@@ -119,7 +142,7 @@ impl Classified {
     pub const IGNORED: Self = Self {
         outcome: Outcome::Ignored,
         verdict: Verdict::Neutral,
-        cause: Cause::Own,
+        cause: FailureCause::Own,
         repeat: Repeat::Never,
         retry_after: None,
         asks_one: false,

@@ -18,8 +18,10 @@ use std::error::Error as StdError;
 use std::io;
 
 use super::classified::{Classified, Repeat};
+use crate::error::words::{OWN_BODY_FAILED, REFUSED_BELOW};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::outcome::{FailureKind, Outcome, Verdict};
+use crate::reqwest_error::ReqwestError;
 
 /// See the [module docs](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,12 +129,28 @@ pub(crate) fn error_of(outcome: Outcome, fault: BoxError) -> Error {
     let words = match error.kind() {
         ErrorKind::Connect => in_words(&*fault),
         ErrorKind::Timeout => Some("by a timer of the transport's own, which nothing set here lifts"),
+        ErrorKind::Request => unsendable(&*fault),
         _ => None,
     };
     match words {
         Some(words) => error.says(words).because(fault),
         None => error.because(fault),
     }
+}
+
+/// Why a request that was well built didn't go out; `None` of one that couldn't be built.
+fn unsendable(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let mut link = Some(error);
+    while let Some(this) = link {
+        if this.downcast_ref::<ReqwestError>().is_some_and(ReqwestError::is_builder) {
+            return None;
+        }
+        if this.is::<crate::Error>() {
+            return Some(REFUSED_BELOW);
+        }
+        link = this.source();
+    }
+    Some(OWN_BODY_FAILED)
 }
 
 /// What a body that failed with `fault` is: it stalled, if some timer below says so.

@@ -257,7 +257,7 @@ fn is_loss(error: &(dyn StdError + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Cause;
+    use crate::outcome::FailureCause;
     use crate::outcome::Verdict;
 
     fn on(sent: Sent, error: &(dyn StdError + 'static)) -> Classified {
@@ -290,9 +290,9 @@ mod tests {
     fn connections_that_were_lost_have_one_cause_and_errors_of_somebody_elses_their_own() {
         let reset: io::Error = io::ErrorKind::ConnectionReset.into();
         assert_eq!(on(Sent::Direct, &reset), Classified::lost(FailureKind::Transport, Repeat::IfSafe));
-        assert_eq!(on(Sent::Direct, &io::Error::other("boom")).cause, Cause::Own);
+        assert_eq!(on(Sent::Direct, &io::Error::other("boom")).cause, FailureCause::Own);
         let known = Evidence { sent: Sent::Direct, connection: Some(7), ..Evidence::default() };
-        assert_eq!(classify(&reset, known).cause, Cause::Connection(7));
+        assert_eq!(classify(&reset, known).cause, FailureCause::Connection(7));
     }
 
     #[cfg(feature = "http2")]

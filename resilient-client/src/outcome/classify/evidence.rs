@@ -1,7 +1,7 @@
 //! What a transport knows of an attempt's error besides what the error says.
 
 use crate::error::BoxError;
-use crate::outcome::Cause;
+use crate::outcome::FailureCause;
 use crate::outcome::classify::classified::{Classified, Repeat};
 use crate::reqwest_error::ReqwestError;
 use std::fmt;
@@ -46,7 +46,7 @@ impl Evidence {
             (_, repeat) => repeat,
         };
         let cause = match (found.cause, self.connection) {
-            (Cause::Lost, Some(connection)) => Cause::Connection(connection),
+            (FailureCause::Lost, Some(connection)) => FailureCause::Connection(connection),
             (cause, _) => cause,
         };
         Classified { cause, repeat, ..found }

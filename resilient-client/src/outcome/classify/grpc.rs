@@ -57,7 +57,7 @@ use http::{HeaderMap, StatusCode};
 use self::pushback::Pushback;
 use super::classified::{Classified, Repeat};
 #[cfg(feature = "grpc")]
-use crate::outcome::Cause;
+use crate::outcome::FailureCause;
 use crate::outcome::Verdict;
 use crate::outcome::{FailureKind, Outcome};
 use crate::{advice, media};
@@ -102,7 +102,7 @@ pub(super) fn trailers(headers: &HeaderMap, begun: bool) -> Classified {
     };
     let ends =
         matches!(Code::of(headers), Some(Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable));
-    Classified { cause: if begun && ends { Cause::Lost } else { said.cause }, ..said }
+    Classified { cause: if begun && ends { FailureCause::Lost } else { said.cause }, ..said }
 }
 
 /// Whether a head says that a gRPC call has failed, by the server's doing.

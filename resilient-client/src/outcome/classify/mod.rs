@@ -59,13 +59,14 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode};
 
 pub use self::classified::{Classified, Repeat};
-use super::{Cause, FailureKind, Outcome, retry_after};
+use super::{FailureCause, FailureKind, Outcome, retry_after};
 use crate::advice;
 use crate::outcome::Verdict;
 use crate::outcome::classify::evidence::Evidence;
 
 /// How an attempt ended, as a [`Classify`] sees it.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Ended<'a> {
     /// With the head of a response.
     Response(StatusCode, &'a HeaderMap),
@@ -242,7 +243,7 @@ fn response(status: StatusCode, headers: &HeaderMap) -> Classified {
     Classified {
         outcome,
         verdict,
-        cause: Cause::Own,
+        cause: FailureCause::Own,
         repeat,
         retry_after,
         asks_one: matches!(status.as_u16(), 408 | 425 | 500 | 502 | 504),

@@ -4,18 +4,18 @@
 //! such calls are one thing that happened, not thirty in a row, so a breaker counts the first of
 //! them and no other:
 //!
-//! - Failures on one [connection](Cause::Connection) count once, for the last [`REMEMBERED`]
+//! - Failures on one [connection](FailureCause::Connection) count once, for the last [`REMEMBERED`]
 //!   connections.
-//! - [Lost](Cause::Lost) connections, of which nobody knows which they were, count once an event.
-//!   It takes in the attempts that set out before it or within [`EVENT`] of its beginning, if they
-//!   fail within [`TOLD`].
+//! - [Lost](FailureCause::Lost) connections, of which nobody knows which they were, count once an
+//!   event. It takes in the attempts that set out before it or within [`EVENT`] of its beginning,
+//!   if they fail within [`TOLD`].
 //!
 //! A server that drops nearly every connection mustn't pass for one that restarts often. So there
 //! is an event only for a server that is well apart from it: an attempt has succeeded since the
 //! last failure that counted, and in the last [`RECENT`] seconds no more failures were taken in by
 //! events than attempts succeeded. Otherwise every failure counts.
 
-use crate::outcome::Cause;
+use crate::outcome::FailureCause;
 use crate::time::Tick;
 
 /// How long after its beginning an attempt may set out and still be the event's, in nanoseconds:
@@ -45,7 +45,7 @@ pub(super) struct Causes {
 /// What a failure is judged by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SeenFailure {
-    pub(super) cause: Cause,
+    pub(super) cause: FailureCause,
     /// How long the attempt took, in nanoseconds.
     pub(super) took: u64,
     pub(super) now: Tick,
@@ -58,8 +58,8 @@ impl Causes {
     /// succeeded lately.
     pub(super) fn is_known(&mut self, seen: SeenFailure, successes: impl FnOnce() -> u32) -> bool {
         match seen.cause {
-            Cause::Own => false,
-            Cause::Connection(id) => {
+            FailureCause::Own => false,
+            FailureCause::Connection(id) => {
                 let known = self.connections.contains(&Some(id));
                 if !known {
                     self.connections[self.oldest] = Some(id);
@@ -67,7 +67,7 @@ impl Causes {
                 }
                 known
             }
-            Cause::Lost => self.is_of_the_event(seen, successes),
+            FailureCause::Lost => self.is_of_the_event(seen, successes),
         }
     }
 
@@ -112,7 +112,7 @@ mod tests {
             (self.streak, self.successes) = (0, self.successes + 1);
         }
 
-        fn fails(&mut self, cause: Cause, at: u64, took: u64) {
+        fn fails(&mut self, cause: FailureCause, at: u64, took: u64) {
             let seen = SeenFailure { cause, took, now: Tick::from_nanos(START + at), streak: self.streak };
             if !self.causes.is_known(seen, || self.successes) {
                 self.streak += 1;
@@ -121,25 +121,25 @@ mod tests {
         }
 
         fn loses(&mut self, at: u64) {
-            self.fails(Cause::Lost, at, 0);
+            self.fails(FailureCause::Lost, at, 0);
         }
     }
 
     #[test]
     fn failures_of_their_own_all_count() {
         let mut server = Server::default();
-        (0..100).for_each(|_| server.fails(Cause::Own, 0, 0));
+        (0..100).for_each(|_| server.fails(FailureCause::Own, 0, 0));
         assert_eq!(server.counted, 100);
     }
 
     #[test]
     fn what_one_connection_ends_counts_once() {
         let mut server = Server::default();
-        (0..30).for_each(|_| server.fails(Cause::Connection(7), 0, 0));
+        (0..30).for_each(|_| server.fails(FailureCause::Connection(7), 0, 0));
         assert_eq!(server.counted, 1);
-        (0..30).for_each(|n| server.fails(Cause::Connection(100 + n % 3), 0, 0));
+        (0..30).for_each(|n| server.fails(FailureCause::Connection(100 + n % 3), 0, 0));
         assert_eq!(server.counted, 4);
-        server.fails(Cause::Connection(7), 0, 0);
+        server.fails(FailureCause::Connection(7), 0, 0);
         assert_eq!(server.counted, 4, "others in between don't make it forgotten");
     }
 
@@ -164,9 +164,9 @@ mod tests {
     #[test]
     fn who_set_out_before_the_event_may_hear_of_it_late() {
         let mut server = Server::default();
-        (0..48).for_each(|n| server.fails(Cause::Lost, n * 4 * MS, 200 * MS));
+        (0..48).for_each(|n| server.fails(FailureCause::Lost, n * 4 * MS, 200 * MS));
         assert_eq!(server.counted, 1);
-        server.fails(Cause::Lost, 200 * MS, 100 * MS);
+        server.fails(FailureCause::Lost, 200 * MS, 100 * MS);
         assert_eq!(server.counted, 2, "it set out long after");
     }
 

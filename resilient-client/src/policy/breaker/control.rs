@@ -59,6 +59,19 @@ impl fmt::Display for Control {
     }
 }
 
+impl LockedState {
+    /// The operator's word that is in force.
+    pub(super) fn held(&self, state: State) -> Option<Control> {
+        match state {
+            _ if self.observed => Some(Control::Observe),
+            State::ForcedOpen => Some(Control::ForceOpen),
+            State::ForcedClosed => Some(Control::ForceClosed),
+            State::Disabled if self.forced => Some(Control::Disable),
+            State::Disabled | State::Closed | State::Open | State::HalfOpen => None,
+        }
+    }
+}
+
 impl Breaker {
     /// Does as an operator says. `None` when that is no change of state.
     pub fn control(&self, control: Control) -> Option<Transition> {

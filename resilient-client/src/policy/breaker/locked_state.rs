@@ -1,7 +1,7 @@
 //! What only failures, slow calls, probes and transitions touch: several numbers that must change
 //! together.
 
-use crate::outcome::Cause as FailureCause;
+use crate::outcome::FailureCause;
 use crate::policy::breaker::causes::{Causes, SeenFailure};
 use crate::policy::breaker::custom_trip::Tripper;
 use crate::policy::breaker::pause::Length;

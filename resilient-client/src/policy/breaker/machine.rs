@@ -225,6 +225,7 @@ impl Breaker {
         Snapshot {
             state,
             forced: locked.forced,
+            held: locked.held(state),
             observe_only: self.only_observes(),
             generation: word.era().generation(),
             failures: window.failures,
@@ -285,10 +286,13 @@ impl Breaker {
         }
     }
 
-    /// Whether a probe has succeeded, and the others are out. Like
+    /// Whether a probe has succeeded, and the others are out: when to look again unless they are
+    /// decided before, zero once they have expired and a call may go in their place. Like
     /// [`rejects_now`](Self::rejects_now) this is advice.
-    pub(crate) fn is_recovering(&self) -> bool {
-        self.word().state() == State::HalfOpen && self.pause.is_proven()
+    pub(crate) fn recovers(&self, now: Tick) -> Option<Duration> {
+        let recovers = self.word().state() == State::HalfOpen && self.pause.is_proven();
+        let left = || self.rejects_now(now).and_then(|rejected| rejected.retry_after);
+        recovers.then(|| left().unwrap_or_default())
     }
 
     /// A call went without asking, because [`rejects_now`](Self::rejects_now) said so.

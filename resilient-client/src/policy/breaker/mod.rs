@@ -18,8 +18,8 @@
 //!   [`record_body`](Breaker::record_body)). A body that fails takes back the success of its head,
 //!   and bodies that fail one after another count as failures in a row whatever the heads between
 //!   them said.
-//! - Failures with one [cause](crate::outcome::Cause) count once: what one connection, or one
-//!   restart, ended is one event.
+//! - Failures with one [cause](crate::outcome::FailureCause) count once: what one connection, or
+//!   one restart, ended is one event.
 //! - Open lasts as long as probing would cost too much: 250 ms, twice as long after each failed
 //!   recovery up to 5 s, but no longer than 250 ms once a probe is no more than 2.5 % of the calls
 //!   turned away. So a probe goes to a dead server every 4.4 s at one call a second, and every 250
@@ -50,7 +50,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, State, Verdict};
+//! use resilient_client::outcome::Verdict;
+//! use resilient_client::policy::breaker::{Breaker, BreakerPolicy, CallResult, State};
 //! use resilient_client::{rng::Rng, time::Tick};
 //!
 //! let breaker = Breaker::new(BreakerPolicy::standard().consecutive_failures(2).compile()?);
@@ -91,7 +92,6 @@ mod transitions;
 pub(super) mod window;
 mod window_counts;
 
-pub use crate::outcome::Verdict;
 pub use compiled::Rules;
 pub use control::Control;
 pub use custom_trip::Trip;

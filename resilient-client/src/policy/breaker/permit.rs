@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use super::control::Control;
 use super::state::{Era, State, Transition, Word};
-use crate::outcome::{Cause, Verdict};
+use crate::outcome::{FailureCause, Verdict};
 use crate::time::{Tick, nanos};
 
 /// Permits one call. Give it back with [`Breaker::record`](super::Breaker::record); a call that
-/// decides nothing is [`Verdict::Neutral`](super::Verdict::Neutral).
+/// decides nothing is [`Verdict::Neutral`](crate::outcome::Verdict::Neutral).
 ///
 /// A permit can't be copied, so it is recorded at most once. One that never comes back holds a
 /// probe slot until it expires, and holds nothing while the breaker is closed.
@@ -57,7 +58,7 @@ pub struct BodyPermit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallResult {
     pub(super) verdict: Verdict,
-    pub(super) cause: Cause,
+    pub(super) cause: FailureCause,
     pub(super) took_nanos: u64,
 }
 
@@ -69,13 +70,13 @@ impl CallResult {
 
     /// The same, of a call that took so many nanoseconds.
     pub(crate) const fn from_nanos(verdict: Verdict, took_nanos: u64) -> Self {
-        Self { verdict, cause: Cause::Own, took_nanos }
+        Self { verdict, cause: FailureCause::Own, took_nanos }
     }
 
     /// The failure has a cause that other calls may report, too. Of failures with one cause only
     /// the first counts; a probe whose failure has one that has been counted decides nothing.
     #[must_use]
-    pub const fn caused_by(mut self, cause: Cause) -> Self {
+    pub const fn caused_by(mut self, cause: FailureCause) -> Self {
         self.cause = cause;
         self
     }
@@ -85,7 +86,7 @@ impl CallResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyResult {
     pub(super) verdict: Verdict,
-    pub(super) cause: Cause,
+    pub(super) cause: FailureCause,
     pub(super) head_at: Tick,
 }
 
@@ -93,12 +94,12 @@ impl BodyResult {
     /// What the body says about the server, and when its head was recorded as a success. A failure
     /// is a cause of its own.
     pub const fn new(verdict: Verdict, head_at: Tick) -> Self {
-        Self { verdict, cause: Cause::Own, head_at }
+        Self { verdict, cause: FailureCause::Own, head_at }
     }
 
     /// The same as for [`CallResult::caused_by`].
     #[must_use]
-    pub const fn caused_by(mut self, cause: Cause) -> Self {
+    pub const fn caused_by(mut self, cause: FailureCause) -> Self {
         self.cause = cause;
         self
     }
@@ -106,6 +107,7 @@ impl BodyResult {
 
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may go ahead.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Admitted {
     /// The permit for the call.
     pub permit: Permit,
@@ -135,6 +137,7 @@ impl Admitted {
 
 /// What [`Breaker::try_acquire`](super::Breaker::try_acquire) answers when the call may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rejected {
     /// When to try again: the rest of the open time, should calls go on to come as they have, and
     /// never more than is left when none do. Half-open with every probe out, at most the shortest
@@ -152,6 +155,11 @@ pub struct Snapshot {
     /// Whether somebody put it in this state with a [`Control`](super::Control), and only that can
     /// end it.
     pub forced: bool,
+    /// What somebody told it with a [`Control`](super::Control), and has not lifted since:
+    /// [`ForceOpen`](super::Control::ForceOpen), [`ForceClosed`](super::Control::ForceClosed),
+    /// [`Disable`](super::Control::Disable) or [`Observe`](super::Control::Observe). `None` for
+    /// what is so by the policy.
+    pub held: Option<Control>,
     /// Whether it only observes: it changes its state as ever and rejects nothing.
     pub observe_only: bool,
     /// How many transitions led here.

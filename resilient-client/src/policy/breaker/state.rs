@@ -109,6 +109,7 @@ impl fmt::Display for Cause {
 
 /// A change of state. Exactly one caller gets to see each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Transition {
     /// The state left.
     pub from: State,

@@ -67,6 +67,7 @@ const UNLIMITED: u32 = u32::MAX;
 
 /// No slot was free, and no place in the queue if one was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Full {
     /// How many slots calls of this class may fill.
     pub limit: u32,

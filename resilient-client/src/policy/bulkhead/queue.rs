@@ -18,6 +18,7 @@ const CLASSES: [Priority; Priority::COUNT] = [Priority::Sheddable, Priority::Nor
 
 /// Why a wait ended without a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitOver {
     /// No slot came in time.
     Expired,

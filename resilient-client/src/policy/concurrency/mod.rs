@@ -65,14 +65,14 @@
 //! times. Where many clients share a small server, begin low.
 //!
 //! ```
+//! use std::time::Duration;
 //! use resilient_client::policy::concurrency::{Concurrency, ConcurrencyPolicy, Outcome, Sample};
 //! use resilient_client::time::Tick;
 //!
 //! let limit = Concurrency::new(ConcurrencyPolicy::gradient().initial(20).compile()?);
 //! // Each finished attempt is recorded; now and then that changes the limit.
 //! for ms in 0..2_000_u64 {
-//!     let sample =
-//!         Sample { rtt_nanos: 10_000_000, in_flight: limit.limit(), outcome: Outcome::Completed };
+//!     let sample = Sample::new(Duration::from_millis(10), limit.limit(), Outcome::Completed);
 //!     if let Some(changed) = limit.record(sample, Tick::from_nanos(ms * 1_000_000)) {
 //!         assert!(changed > 20);
 //!     }
@@ -94,11 +94,13 @@ mod tests;
 mod vegas;
 mod window;
 
+use crate::time::nanos;
 pub use machine::Concurrency;
 pub use policy::{ConcurrencyPolicy, Kind, Rules};
 
 /// How one attempt went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sample {
     /// From sending it to its answer's head, in nanoseconds, time spent waiting for a slot
     /// excluded. The age of one that was dropped.
@@ -110,8 +112,16 @@ pub struct Sample {
     pub outcome: Outcome,
 }
 
+impl Sample {
+    /// Of one that took so long, beside so many.
+    pub const fn new(round_trip: Duration, in_flight: u32, outcome: Outcome) -> Self {
+        Self { rtt_nanos: nanos(round_trip), in_flight, outcome }
+    }
+}
+
 /// What an attempt says about the upstream's load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// An answer came, good or bad; its time counts.
     Completed,

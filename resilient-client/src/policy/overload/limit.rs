@@ -108,6 +108,7 @@ pub struct OverloadLimit {
 
 /// The limit came into force, moved or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Change {
     /// Before.
     pub from: Option<u32>,
@@ -361,12 +362,12 @@ impl OverloadLimit {
         (sent >= FOURTH).then(|| Tick::from_nanos(self.unanswered_since.load(Ordering::Relaxed)))
     }
 
-    /// As many attempts as make it silent at any time there is.
+    /// As many attempts as make it silent at any time later than this.
     #[cfg(all(test, resilient_loom))]
-    pub(super) fn fall_silent(&self) {
+    pub(super) fn fall_silent(&self, now: Tick) {
         self.patience.store(0, Ordering::Relaxed);
         for _ in 0..MANY {
-            let _ = self.try_acquire(Priority::Normal, Tick::ZERO);
+            let _ = self.try_acquire(Priority::Normal, now);
         }
     }
 

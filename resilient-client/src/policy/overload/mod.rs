@@ -88,6 +88,7 @@
 //! fewer it may then refuse some in a hundred for a few minutes, until that is what is usual.
 //!
 //! ```
+//! use std::time::Duration;
 //! use resilient_client::policy::overload::{OverloadLimit, Sample};
 //! use resilient_client::policy::priority::Priority;
 //! use resilient_client::time::Tick;
@@ -95,7 +96,8 @@
 //! let limit = OverloadLimit::new(true);
 //! let feed = |from: u64, rtt_millis: u64| {
 //!     for n in 0..400 {
-//!         let sample = Sample { rtt_nanos: rtt_millis * 1_000_000, allowed_nanos: 500_000_000 };
+//!         let took = Duration::from_millis(rtt_millis);
+//!         let sample = Sample::new(took, Duration::from_millis(500));
 //!         limit.record(sample, Tick::from_nanos((from + n * 5) * 1_000_000));
 //!     }
 //! };
@@ -121,6 +123,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
+use crate::time::nanos;
 pub use limit::{Change, OverloadLimit};
 pub(crate) use line::Line;
 pub use policy::{OverloadPolicy, Rules};
@@ -128,8 +131,10 @@ pub(crate) use slot::UNIT_BITS;
 
 /// Why an attempt finds no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NoPlace {
     /// As many attempts are in flight as the upstream can answer in time.
+    #[non_exhaustive]
     Full {
         /// How many of them there may be, of this class.
         limit: u32,
@@ -153,6 +158,7 @@ impl std::error::Error for NoPlace {}
 
 /// How an attempt gives its place back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ended {
     /// Something came of it: an answer, or word that there will be none.
     Answered,
@@ -164,12 +170,20 @@ pub enum Ended {
 
 /// How one attempt went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sample {
     /// From sending it to its end, in nanoseconds: to its answer, its failure, or the end of its
     /// time.
     pub rtt_nanos: u64,
     /// The time it had, in nanoseconds: its timeout, or what its call had left.
     pub allowed_nanos: u64,
+}
+
+impl Sample {
+    /// Of one that took so long, and had so much time.
+    pub const fn new(round_trip: Duration, allowed: Duration) -> Self {
+        Self { rtt_nanos: nanos(round_trip), allowed_nanos: nanos(allowed) }
+    }
 }
 
 /// What an [`OverloadLimit`] knows.

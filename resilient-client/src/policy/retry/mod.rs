@@ -45,6 +45,7 @@ const MOST_ATTEMPTS: u32 = 16;
 /// The first two are from Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture
 /// Blog, 2015.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Jitter {
     /// Uniform between zero and the exponential wait. Spreads best and makes the least load.
     #[default]

@@ -74,9 +74,10 @@ impl Scenario {
         Self::of(Kind::SlowReplica)
     }
 
-    /// This share of the requests, above 0 and at most 1, gets a 503, whichever they are.
+    /// This share of the requests, from 0 to 1, gets a 503, whichever they are. What is outside is
+    /// taken for the nearest, and what is no number for 0.
     pub fn errors(share: f64) -> Self {
-        Self::of(Kind::Errors(share.clamp(0.0, 1.0)))
+        Self::of(Kind::Errors(nearest(share, 0.0, 1.0)))
     }
 
     /// Three services in a row, each a client of the next one under the same policy, and the last
@@ -93,9 +94,11 @@ impl Scenario {
         [Self::outage(), Self::overload(), Self::slow_replica(), Self::errors(0.3), Self::retry_storm()]
     }
 
-    /// How many calls begin in a second. Default 300.
+    /// How many calls begin in a second, from 1 to 10,000. What is outside is taken for the
+    /// nearest, and what is no number for 1. Default 300.
     pub fn per_second(mut self, calls: f64) -> Self {
-        self.per_second = if calls > 0.0 { calls } else { 1.0 };
+        // Each is simulated: with an infinite number it never ended.
+        self.per_second = nearest(calls, 1.0, 10_000.0);
         self
     }
 
@@ -139,6 +142,11 @@ impl Scenario {
     pub(super) fn hops(&self) -> usize {
         if self.kind == Kind::Storm { 3 } else { 1 }
     }
+}
+
+fn nearest(number: f64, least: f64, most: f64) -> f64 {
+    // `max` of what is no number is the other.
+    number.max(least).min(most)
 }
 
 impl fmt::Display for Scenario {

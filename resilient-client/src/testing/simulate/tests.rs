@@ -113,6 +113,20 @@ fn what_no_single_setting_mends_is_said_to_be_bad_all_the_same() {
     assert!(well.unmended.is_empty(), "{well}");
 }
 
+/// An infinite rate never ended.
+#[test]
+fn a_rate_or_share_that_cannot_be_is_taken_for_the_nearest_that_can() {
+    let rate = |calls| Scenario::outage().per_second(calls);
+    for (asked, taken) in
+        [(f64::NAN, 1.0), (f64::NEG_INFINITY, 1.0), (0.5, 1.0), (f64::INFINITY, 10_000.0), (7.5, 7.5)]
+    {
+        assert_eq!(rate(asked), rate(taken), "{asked}");
+    }
+    for (asked, taken) in [(f64::NAN, 0.0), (-1.0, 0.0), (2.0, 1.0), (0.3, 0.3)] {
+        assert_eq!(Scenario::errors(asked), Scenario::errors(taken), "{asked}");
+    }
+}
+
 #[test]
 fn a_seed_says_all() {
     let [one, again, other] = [7, 7, 8].map(|seed| {

@@ -32,7 +32,7 @@ impl Upstream {
         }
         let until = match ask.for_ready {
             ForReady::Always => ask.deadline,
-            ForReady::LastProbes if self.is_recovering() => {
+            ForReady::LastProbes if self.recovers(now).is_some() => {
                 // Half of the time is kept for the attempt.
                 now.after(LAST_PROBES.min(now.until(ask.deadline) / 2))
             }
@@ -48,10 +48,11 @@ impl Upstream {
         }
     }
 
-    /// Whether somebody answers again: a probe has succeeded, and the others are out.
-    fn is_recovering(&self) -> bool {
-        self.breaker.is_recovering()
-            || self.balancer.as_deref().is_some_and(|balancer| balancer.set().is_recovering())
+    /// Whether somebody answers again: a probe has succeeded, and the others are out. When to look
+    /// again, zero once those have expired: nobody tells of that.
+    fn recovers(&self, now: Tick) -> Option<Duration> {
+        let of_endpoints = self.balancer.as_deref().and_then(|balancer| balancer.set().recovers(now));
+        self.breaker.recovers(now).into_iter().chain(of_endpoints).min()
     }
 
     pub(super) fn choose_endpoint(
@@ -123,8 +124,14 @@ impl Upstream {
             return Poll::Ready(self.shut_for(now));
         }
         if waiter.wants() == ForReady::LastProbes {
-            // Once they are decided it goes, or is refused.
-            return if self.is_recovering() { Poll::Pending } else { Poll::Ready(None) };
+            // Once they are decided it goes, or is refused; once they have expired it goes, too.
+            return match self.recovers(now) {
+                Some(left) if has_gone || !left.is_zero() => {
+                    waiter.look_at(now.after(left.max(MOMENT)));
+                    Poll::Pending
+                }
+                Some(_) | None => Poll::Ready(None),
+            };
         }
         if !self.ready.is_first(waiter) {
             return Poll::Pending;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{AttemptPermit, Said, Stage};
 use crate::outcome::classify::{Classified, Repeat};
-use crate::outcome::{Cause, FailureKind, Outcome};
+use crate::outcome::{FailureCause, FailureKind, Outcome};
 use crate::sync::Ordering;
 use crate::time::{Tick, nanos};
 
@@ -45,7 +45,7 @@ impl AttemptPermit {
     pub(crate) fn abandon(
         &mut self,
         kind: FailureKind,
-        cause: Cause,
+        cause: FailureCause,
         waited: Duration,
         enough: u64,
         now: Tick,

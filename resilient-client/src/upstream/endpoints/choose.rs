@@ -47,6 +47,17 @@ enum Rank {
     SparedProbe,
 }
 
+/// Of the endpoints that may be asked.
+#[derive(Default)]
+struct Places {
+    /// One has a place.
+    free: bool,
+    /// One answers nothing, so that an attempt would wait.
+    silent: bool,
+    /// The limit of one that has as many attempts as it can answer.
+    full: Option<u32>,
+}
+
 impl List {
     /// The endpoint for an attempt. `None` when none may be asked.
     pub(super) fn choose(&self, seek: &Seek<'_>, now: Tick, rng: &mut Rng) -> Option<&Arc<Endpoint>> {
@@ -158,19 +169,27 @@ impl List {
         self.silent(now).filter(|endpoint| endpoint.overload.scouts(now)).count() > 0
     }
 
+    /// What those that may be asked have, and lack.
+    #[cold]
+    fn places(&self, seek: &Seek<'_>, now: Tick) -> Places {
+        let mut places = Places::default();
+        for endpoint in self.endpoints.iter().filter(|endpoint| rank(endpoint, seek, now).is_some()) {
+            match seek.lacks(endpoint, now) {
+                Some(NoPlace::Silent) => places.silent = true,
+                Some(NoPlace::Full { .. }) => {
+                    places.full = Some(endpoint.overload.limit().unwrap_or_default());
+                }
+                None => places.free = true,
+            }
+        }
+        places
+    }
+
     /// Whether those that may be asked have no place, and one of them because it answers nothing.
     #[cold]
     pub(super) fn keeps_back(&self, seek: &Seek<'_>, now: Tick) -> bool {
-        let may_be_asked = self.endpoints.iter().filter(|endpoint| rank(endpoint, seek, now).is_some());
-        let mut silent = false;
-        for endpoint in may_be_asked {
-            match seek.lacks(endpoint, now) {
-                Some(NoPlace::Silent) => silent = true,
-                Some(NoPlace::Full { .. }) => {}
-                None => return false,
-            }
-        }
-        silent && !self.scouts(now)
+        let Places { free, silent, .. } = self.places(seek, now);
+        silent && !free && !self.scouts(now)
     }
 
     /// What the first endpoint to be asked again waits for, and for how long.
@@ -190,18 +209,12 @@ impl List {
         if self.endpoints.is_empty() {
             return Shut::Empty;
         }
-        let may_be_asked = self.endpoints.iter().filter(|endpoint| rank(endpoint, seek, now).is_some());
-        let mut full = None;
-        for endpoint in may_be_asked {
-            match seek.lacks(endpoint, now) {
-                // Nobody is refused while there is one that only may be late.
-                Some(NoPlace::Silent) => return Shut::Silent,
-                Some(NoPlace::Full { .. }) => full = Some(endpoint.overload.limit().unwrap_or_default()),
-                None => {}
-            }
-        }
-        if let Some(limit) = full {
-            return Shut::Full(limit);
+        // One that is free by now has a line to wait in like the others.
+        match self.places(seek, now) {
+            // Nobody is refused while there is one that only may be late.
+            Places { silent: true, .. } => return Shut::Silent,
+            Places { full: Some(limit), .. } => return Shut::Full(limit),
+            Places { .. } => {}
         }
         let first = self.endpoints.iter().filter_map(waits).min_by_key(|(wait, _)| *wait);
         first.map_or(Shut::Open(Some(SOON)), |(_, shut)| shut)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use crate::outcome::{Cause, Verdict};
+use crate::outcome::{FailureCause, Verdict};
 use crate::policy::balance::Rules;
 use crate::policy::breaker::{self, BodyPermit, BodyResult, CallResult};
 use crate::policy::overload::Ended;
@@ -98,11 +98,11 @@ impl EndpointPermit {
     /// With an age of zero it says nothing at all: an attempt that was lost by no fault of the
     /// endpoint's.
     pub(crate) fn settle(&mut self, verdict: Verdict, took: u64, now: Tick) {
-        self.settle_caused(verdict, Cause::Own, took, now);
+        self.settle_caused(verdict, FailureCause::Own, took, now);
     }
 
     /// The same, with the cause of a failure.
-    pub(crate) fn settle_caused(&mut self, verdict: Verdict, cause: Cause, took: u64, now: Tick) {
+    pub(crate) fn settle_caused(&mut self, verdict: Verdict, cause: FailureCause, took: u64, now: Tick) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
@@ -142,7 +142,13 @@ impl EndpointPermit {
     /// What became of the body of an answer whose head was a success. Only the first time counts.
     /// One that failed was waited for in vain for `waited` nanoseconds: how long it had been coming
     /// before that says nothing of how soon the endpoint answers.
-    pub(crate) fn settle_body(&mut self, verdict: Verdict, cause: Cause, waited: u64, now: Tick) -> bool {
+    pub(crate) fn settle_body(
+        &mut self,
+        verdict: Verdict,
+        cause: FailureCause,
+        waited: u64,
+        now: Tick,
+    ) -> bool {
         let Some((body, at)) = self.body.take() else { return false };
         let endpoint = &*self.endpoint;
         if verdict == Verdict::Failure {

@@ -309,9 +309,10 @@ impl EndpointSet {
         self.list.load().endpoints.iter().any(|endpoint| endpoint.overload.limit().is_some())
     }
 
-    /// Whether a probe has succeeded at one of them, and the others are out.
-    pub(crate) fn is_recovering(&self) -> bool {
-        self.list.load().endpoints.iter().any(|endpoint| endpoint.breaker.is_recovering())
+    /// Whether a probe has succeeded at one of them, and the others are out; when to look again, as
+    /// [`Breaker::recovers`](crate::policy::breaker::Breaker) has it.
+    pub(crate) fn recovers(&self, now: Tick) -> Option<Duration> {
+        self.list.load().endpoints.iter().filter_map(|endpoint| endpoint.breaker.recovers(now)).min()
     }
 
     /// Whether an attempt would wait for an answer of a silent one.

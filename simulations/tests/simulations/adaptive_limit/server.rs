@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
 
 use resilient_client::policy::concurrency::{Concurrency, ConcurrencyPolicy, Outcome, Sample};
 use resilient_client::rng::Rng;
@@ -392,7 +393,7 @@ impl World {
         call.over = true;
         let client = &mut self.clients[call.client];
         client.in_flight -= 1;
-        let sample = Sample { rtt_nanos: now - call.sent, in_flight: call.in_flight, outcome };
+        let sample = Sample::new(Duration::from_nanos(now - call.sent), call.in_flight, outcome);
         if let Some(machine) = &client.machine
             && let Some(limit) = machine.record(sample, Tick::from_nanos(now))
         {

@@ -17,7 +17,7 @@ pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status"
 /// // These methods may be repeated when the server lost a race, as well.
 /// let policy = Policy::standard().classify(|end: Ended<'_>, standard: Classified| match end {
 ///     Ended::Response(_, headers) if Code::of(headers) == Some(Code::Aborted) => {
-///         Classified { repeat: Repeat::IfSafe, ..standard }
+///         standard.with_repeat(Repeat::IfSafe)
 ///     }
 ///     _ => standard,
 /// });

@@ -117,10 +117,14 @@ fn trailers_without_a_status_are_a_body_that_was_cut_off() {
 fn a_status_that_ends_what_had_begun_tells_of_what_ends_others_too() {
     let cause = |status, begun| trailers(&headers("", status), begun).cause;
     for status in ["1", "4", "14"] {
-        assert_eq!((cause(status, true), cause(status, false)), (Cause::Lost, Cause::Own), "{status}");
+        assert_eq!(
+            (cause(status, true), cause(status, false)),
+            (FailureCause::Lost, FailureCause::Own),
+            "{status}"
+        );
     }
     for status in ["2", "8", "13", "15"] {
-        assert_eq!(cause(status, true), Cause::Own, "{status}");
+        assert_eq!(cause(status, true), FailureCause::Own, "{status}");
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::rules::Numbers;
 use super::*;
-use crate::outcome::Cause as FailureCause;
+use crate::outcome::{FailureCause, Verdict};
 use crate::rng::Rng;
 use crate::time::Tick;
 

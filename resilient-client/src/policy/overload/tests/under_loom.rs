@@ -99,7 +99,7 @@ fn loom_an_answer_is_not_missed_by_who_comes_to_wait() {
     loom::model(|| {
         let limit = loom::sync::Arc::new(OverloadLimit::new(true));
         let line = loom::sync::Arc::new(line(1));
-        limit.fall_silent();
+        limit.fall_silent(Tick::ZERO);
         let answering = {
             let (limit, line) = (loom::sync::Arc::clone(&limit), loom::sync::Arc::clone(&line));
             thread::spawn(move || {
@@ -114,6 +114,62 @@ fn loom_an_answer_is_not_missed_by_who_comes_to_wait() {
         let seen = limit.try_acquire(Priority::Normal, at(0)).is_ok();
         answering.join().unwrap();
         assert!(seen || bell.0.load(Std::SeqCst) == 1);
+    });
+}
+
+/// What is told of as begun is told of as over, with the time it began.
+#[test]
+fn loom_a_silence_is_over_for_who_answers_if_it_was_one_for_who_noted_it() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        limit.fall_silent(at(0));
+        let answering = {
+            let limit = loom::sync::Arc::clone(&limit);
+            thread::spawn(move || {
+                limit.release(Answered);
+                limit.notes_answer(at(2 * SECOND))
+            })
+        };
+        let begun = limit.notes_silence(at(SECOND));
+        let over = answering.join().unwrap();
+        assert!(begun.is_none_or(|lasts| lasts == Duration::from_secs(1)), "{begun:?}");
+        assert_eq!(over, begun.map(|_| Duration::from_secs(2)));
+        assert_eq!(limit.notes_answer(at(2 * SECOND)), None, "once");
+    });
+}
+
+#[test]
+fn loom_one_of_those_that_find_it_silent_tells_of_it() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        limit.fall_silent(at(0));
+        let other = {
+            let limit = loom::sync::Arc::clone(&limit);
+            thread::spawn(move || limit.notes_silence(at(SECOND)))
+        };
+        let told = [limit.notes_silence(at(SECOND)), other.join().unwrap()];
+        assert_eq!(told.iter().flatten().count(), 1, "{told:?}");
+    });
+}
+
+/// Whoever moves the limit, takes a place or gives one back leaves the note where it is.
+#[test]
+fn loom_a_silence_stays_noted_while_the_limit_and_the_places_move() {
+    loom::model(|| {
+        let limit = loom::sync::Arc::new(OverloadLimit::new(true));
+        limit.fall_silent(at(0));
+        let moving = {
+            let limit = loom::sync::Arc::clone(&limit);
+            thread::spawn(move || {
+                limit.publish(Some(30));
+                limit.overrun();
+                limit.release(Unanswered)
+            })
+        };
+        assert!(limit.notes_silence(at(SECOND)).is_some());
+        moving.join().unwrap();
+        assert!(limit.release(Answered));
+        assert_eq!(limit.notes_answer(at(2 * SECOND)), Some(Duration::from_secs(2)));
     });
 }
 

@@ -460,7 +460,7 @@ fn a_probe_whose_body_failed_has_earned_no_trust() {
     let mut probe = set.admit(&again(&[]), after(1_200), &mut rng).unwrap();
     assert!(probe.is_probe());
     probe.settle(Verdict::Success, 10 * MS, after(1_210));
-    probe.settle_body(Verdict::Failure, crate::outcome::Cause::Own, 0, after(1_300));
+    probe.settle_body(Verdict::Failure, crate::outcome::FailureCause::Own, 0, after(1_300));
     drop(probe);
     assert_eq!(endpoint(&set, 1).breaker.state(), State::Open);
     let now = after(4_000);
