@@ -185,7 +185,7 @@ async fn differences(client: &Client, base: &str, other: &str, told: &mut Told) 
     told.push(("headers", text(client.get(format!("{base}/headers")).send().await).await));
     told.push(("without content", text(client.post(format!("{base}/headers")).send().await).await));
     let nobody = client.get("http://nobody.invalid/").send().await.err();
-    told.push(("url", format!("{:?}", nobody.as_ref().and_then(Error::url).map(|url| url.path()))));
+    told.push(("url", format!("{:?}", nobody.as_ref().and_then(Error::url).map(|url| url.path().to_owned()))));
     let form = Form::new().text("title", "Invoice 7");
     told.push(("form again", text(client.post(format!("{base}/moved/308")).multipart(form).send().await).await));
     let now = client.get(format!("{base}/echo")).timeout(Duration::ZERO);
