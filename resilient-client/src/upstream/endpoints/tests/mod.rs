@@ -590,11 +590,11 @@ fn beside_one_that_is_overloaded_a_silent_one_is_what_calls_wait_for() {
             silent.overload.try_acquire(Priority::Normal, after(4_000)).unwrap();
         }
         let admit = |at| set.admit(&Seek::first(), after(at), &mut Rng::seeded(1));
-        let scout = admit(4_101).unwrap();
+        let scout = admit(4_151).unwrap();
         assert_eq!(scout.endpoint().origin().port(), 2, "it goes to find out");
-        assert_eq!(admit(4_102).unwrap_err(), Shut::Silent);
-        assert!(set.is_silent(after(4_102)) && set.is_overloaded());
+        assert_eq!(admit(4_152).unwrap_err(), Shut::Silent);
+        assert!(set.is_silent(after(4_152)) && set.is_overloaded());
         silent.overload.release(crate::policy::overload::Ended::Answered);
-        assert_eq!(admit(4_103).unwrap().endpoint().origin().port(), 2);
+        assert_eq!(admit(4_153).unwrap().endpoint().origin().port(), 2);
     }
 }
