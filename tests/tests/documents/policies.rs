@@ -1,12 +1,13 @@
 //! Tables of settings and statuses, against the policies and the classifier.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 use std::time::Duration;
 
 use resilient_client::Client;
 use resilient_client::outcome::classify::{Ended, Repeat};
 use resilient_client::outcome::{Outcome, Verdict};
+use resilient_client::policy::PolicySet;
 use resilient_client::policy::balance::BalancePolicy;
 use resilient_client::policy::breaker::BreakerPolicy;
 use resilient_client::policy::budget::BudgetPolicy;
@@ -21,8 +22,8 @@ use resilient_client::policy::timeout::TimeoutPolicy;
 
 use super::*;
 
-/// The settings of a policy and their values, as its `Debug` has them: `Some(1s)` is `1s`, and
-/// `None` is `none`.
+/// The settings of a policy and their values, as its `Debug` has them, in the words of a file:
+/// `Some(1s)` is `1s`, `None` is `none`, and `Full` is `full`.
 fn settings(name: &str, policy: &dyn Debug) -> Vec<(String, String)> {
     let text = format!("{policy:?}");
     let inside = text.split_once("{ ").and_then(|(_, rest)| rest.strip_suffix(" }")).expect("a struct");
@@ -42,11 +43,26 @@ fn settings(name: &str, policy: &dyn Debug) -> Vec<(String, String)> {
     fields.push(field);
     let value = |value: &str| match value.strip_prefix("Some(").and_then(|some| some.strip_suffix(')')) {
         Some(some) => some.to_owned(),
-        None if value == "None" => "none".to_owned(),
-        None => value.to_owned(),
+        None if value.chars().all(char::is_alphabetic) => value.to_lowercase(),
+        None => value.split_once(" { ").map_or_else(|| value.to_owned(), |(_, fields)| table(fields)),
     };
     let pairs = fields.iter().map(|field| field.trim().split_once(": ").expect("a name and a value"));
     pairs.map(|(field, text)| (format!("{name}.{field}"), value(text))).collect()
+}
+
+/// The fields of a struct as a file's table: `{ quantile = 0.9, floor = "10ms" }`.
+fn table(fields: &str) -> String {
+    let fields = fields.trim_end_matches(" }").split(", ").map(|field| {
+        let (name, value) = field.split_once(": ").expect("a name and a value");
+        format!("{name} = {}", in_toml(value))
+    });
+    format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
+}
+
+fn in_toml(value: &str) -> String {
+    let is_bare =
+        value.parse::<f64>().is_ok() || ["true", "false"].contains(&value) || value.starts_with('{');
+    if is_bare { value.to_owned() } else { format!("{value:?}") }
 }
 
 #[test]
@@ -76,6 +92,20 @@ fn the_table_of_defaults_is_what_the_policies_have() {
         [("max_upstreams: 1024", "1024 upstreams"), ("max_body: 16777216", "16 MiB of a body")]
     {
         assert!(builder.contains(field) && text.contains(words), "{words}: {builder}");
+    }
+}
+
+#[test]
+fn the_defaults_can_be_written_into_a_file() {
+    let text = Repository::open().read("docs/defaults.md");
+    let (on, off) = text.split_once("## Off by default").expect("two tables");
+    for rows in [rows(on), rows(off)] {
+        let mut file = String::new();
+        for (name, value) in rows.iter().filter(|(_, value)| value != "none") {
+            writeln!(file, "{name} = {}", in_toml(value)).unwrap();
+        }
+        let set: PolicySet = toml::from_str(&file).unwrap_or_else(|error| panic!("{error}\n{file}"));
+        assert_eq!(set.check(), Ok(()), "{file}");
     }
 }
 

@@ -27,8 +27,8 @@ const SLOT: u64 = 25_000_000;
 /// The end of the slot of a limit that is off.
 const OFF: u64 = u64::MAX;
 
-// The word is `limit | noted | sent | unanswered | in flight`, so that who gives a place back sees whether
-// anybody may wait for it.
+// The word is `limit | noted | sent | unanswered | in flight`, so that who gives a place back sees
+// whether anybody may wait for it.
 //
 // 63..40   39               38..37                        36..32                       31..0
 // limit    noted as silent  sent since the last answer,   in flight then and those,    in flight
@@ -91,8 +91,8 @@ pub struct OverloadLimit {
     slot: Slot,
     /// An attempt has found no place in this slot.
     reached: AtomicBool,
-    /// Since when nothing has been answered: the first attempt after an answer was sent that made it
-    /// [`FOURTH`] or more without one. As a `Tick`.
+    /// Since when nothing has been answered: when the first attempt after an answer was sent that
+    /// made it [`FOURTH`] or more without one. As a `Tick`.
     unanswered_since: AtomicU64,
     /// How long after that the upstream is silent, in nanoseconds.
     patience: AtomicU64,

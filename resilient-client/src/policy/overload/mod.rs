@@ -28,10 +28,10 @@
 //! until the first attempts time out it works on for nothing once it goes on. So while it is
 //! silent, attempts wait in the same line:
 //!
-//! - It is silent when twenty attempts have no answer, those that were in flight at its last one and
-//!   three at least that were sent since; when that has lasted for two round trips, recent or
-//!   usual, and 50 ms at least, since the first of them (since the fourth without an answer, where
-//!   fewer were in flight); and while four are in flight.
+//! - It is silent when twenty attempts have no answer: those that were in flight at its last one
+//!   and three at least that were sent since. That must have lasted for two round trips, recent
+//!   or usual, and 50 ms at least, since the first of the latter (since the fourth without an
+//!   answer, where fewer had none), and lasts while four are in flight.
 //! - Its first answer ends that, and everybody goes. Word that there will be no answer (a broken
 //!   connection, say) is one.
 //! - One attempt goes when three times that time has passed, and one each time it has been silent
