@@ -252,7 +252,7 @@ fn no_less_than_50_ms_are_silence_and_few_attempts_are_none() {
     assert_eq!(limit.place(Normal, at(fourth + 51 * MS)), Ok(()), "three");
 }
 
-/// It should have answered those as well, but tells that only by what it doesn't answer from now on.
+/// It should have answered those as well, but tells that only by what it leaves from now on.
 #[test]
 fn what_was_in_flight_at_the_last_answer_is_unanswered_from_the_next_attempt_on() {
     let (limit, now) = sent(18);
