@@ -23,7 +23,9 @@ pub(super) mod sealed {
 
     pub trait Given {
         /// `None` for what has been read already.
-        fn text(&self) -> Option<&str>;
+        fn text(&self) -> Option<&str> {
+            None
+        }
 
         fn read(self) -> Result<Uri, http::Error>;
     }
@@ -60,40 +62,24 @@ impl sealed::Given for &String {
 }
 
 impl sealed::Given for Uri {
-    fn text(&self) -> Option<&str> {
-        None
-    }
-
     fn read(self) -> Result<Uri, http::Error> {
         Ok(self)
     }
 }
 
 impl sealed::Given for &Uri {
-    fn text(&self) -> Option<&str> {
-        None
-    }
-
     fn read(self) -> Result<Uri, http::Error> {
         Ok(self.clone())
     }
 }
 
 impl sealed::Given for Url {
-    fn text(&self) -> Option<&str> {
-        None
-    }
-
     fn read(self) -> Result<Uri, http::Error> {
         Ok(String::from(self).try_into()?)
     }
 }
 
 impl sealed::Given for &Url {
-    fn text(&self) -> Option<&str> {
-        None
-    }
-
     fn read(self) -> Result<Uri, http::Error> {
         Ok(self.as_str().parse()?)
     }

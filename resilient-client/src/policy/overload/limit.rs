@@ -60,11 +60,6 @@ const fn in_flight(word: u64) -> u32 {
     word as u32
 }
 
-/// The upstream may be silent: whether it is is a question of time.
-const fn may_be_silent(word: u64) -> bool {
-    sent(word) == SEVERAL && unanswered(word) == MANY && in_flight(word) >= FEW
-}
-
 /// No limit is in force, [`SEVERAL`] of [`MANY`] haven't been sent in vain, and nobody has noted a
 /// silence: all there is to do is to count.
 const fn is_plain(word: u64) -> bool {
@@ -265,25 +260,31 @@ impl OverloadLimit {
         }
     }
 
-    /// Whether the upstream is silent: some attempts are in flight, it has answered none since the
-    /// fourth of them was sent, and should have by now.
+    /// Whether the upstream is silent: twenty attempts have no answer, and for longer than can be
+    /// chance.
     pub fn is_silent(&self, now: Tick) -> bool {
         self.is_silent_in(self.word.load(Ordering::Acquire), now)
     }
 
     fn is_silent_in(&self, word: u64, now: Tick) -> bool {
-        may_be_silent(word) && self.unanswered_for(now) > self.patience.load(Ordering::Relaxed)
+        self.lacks_answers(word, MANY, self.patience.load(Ordering::Relaxed), now)
     }
 
     /// Whether it has answered nobody for one round trip, several attempts that were sent since and
     /// others: not yet a silence, but what is late isn't one attempt.
     pub(crate) fn has_gone_quiet(&self, now: Tick) -> bool {
         let word = self.word.load(Ordering::Acquire);
-        limit(word) == UNLIMITED
-            && sent(word) == SEVERAL
-            && unanswered(word) > FOURTH
+        let one_round_trip = self.patience.load(Ordering::Relaxed) / 2;
+        limit(word) == UNLIMITED && self.lacks_answers(word, FOURTH + 1, one_round_trip, now)
+    }
+
+    /// Whether so many attempts have no answer, [`SEVERAL`] of them sent since the last one, for
+    /// more than so many nanoseconds.
+    fn lacks_answers(&self, word: u64, least: u32, nanos: u64, now: Tick) -> bool {
+        sent(word) == SEVERAL
+            && unanswered(word) >= least
             && in_flight(word) >= FEW
-            && self.unanswered_for(now) > self.patience.load(Ordering::Relaxed) / 2
+            && self.unanswered_for(now) > nanos
     }
 
     fn unanswered_for(&self, now: Tick) -> u64 {
